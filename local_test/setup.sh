@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Makes .venv from local_test/requirements.lock; does nothing when that is done already.
+#   local_test/setup.sh           set up
+#   local_test/setup.sh --find    print the Python that would be used
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv=$root/.venv
+lock=$root/local_test/requirements.lock
+uv_lock=$root/docker/uv.lock
+stamp=$venv/.complete
+
+say() { printf '[setup] %s\n' "$*" >&2; }
+fail() {
+  say "$*"
+  exit 1
+}
+
+# A name on PATH may be a shim that cannot run (pyenv), or a Python without venv (Debian's bare python3): try each.
+find_python() {
+  local name path found=""
+  for name in ${PYTHON:-python3.11 python3.12 python3 python}; do
+    while IFS= read -r path; do
+      "$path" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || continue
+      found=$path
+      "$path" -c 'import ensurepip, venv' 2>/dev/null || continue
+      echo "$path"
+      return
+    done < <(type -aP "$name")
+  done
+  [ -z "$found" ] || fail "$found has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)."
+  fail "no Python 3.11 or 3.12 found (looked for: ${PYTHON:-python3.11 python3.12 python3 python}): install one, or name it: PYTHON=/path/to/python3.11 $0"
+}
+
+if [ "${1:-}" = --find ]; then
+  find_python
+  exit
+fi
+
+# macOS has no sha256sum.
+want=$({ cat "$lock" "$uv_lock" 2>/dev/null || true; } | { sha256sum 2>/dev/null || shasum -a 256; })
+is_complete() { [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; }
+if is_complete; then exit 0; fi
+
+# One set-up at a time: a second one waits, then finds the work done.
+if command -v flock >/dev/null; then
+  exec 9<"$root/local_test"
+  flock -n 9 || { say "another set-up is running, waiting for it"; flock 9; }
+  if is_complete; then exit 0; fi
+fi
+
+# A finished environment is brought up to date. One without a stamp was interrupted (a package may be there
+# in part, which no installer notices): it is made anew, from uv's cache.
+if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+  say "the requirements have changed: bringing .venv up to date"
+  rm -f "$stamp"
+else
+  python=$(find_python)
+  say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+  rm -rf "$venv"
+  "$python" -m venv "$venv" || fail "could not make $venv with $python"
+fi
+
+# pip's own settings lead to the registry a company uses: uv does not read them. Its find-links are left out, because
+# wheels on this machine (a CPU build of torch, say) would win over those that were locked.
+pip() { PIP_FIND_LINKS='' PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip "$@"; }
+setting() { pip config get "global.$1" 2>/dev/null || true; }
+index=${UV_DEFAULT_INDEX:-${UV_INDEX_URL:-${PIP_INDEX_URL:-$(setting index-url)}}}
+cert=${SSL_CERT_FILE:-${PIP_CERT:-$(setting cert)}}
+unset UV_FIND_LINKS PIP_FIND_LINKS
+[ -z "$index" ] || export UV_DEFAULT_INDEX=$index
+[ -z "$cert" ] || export SSL_CERT_FILE=$cert
+export UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-${PIP_DEFAULT_TIMEOUT:-60}}
+
+way_out="the lines above say why; when the network is back, call this again"
+if [ -e "$uv_lock" ]; then
+  pip install --quiet --require-hashes -r "$uv_lock" || fail "uv could not be installed: $way_out"
+else
+  pip install --quiet uv || fail "uv could not be installed: $way_out"
+fi
+say "installing $(grep -c '==' "$lock") packages (about 5 GB on disk; 1 to 3 minutes the first time, seconds from uv's cache)"
+# On a terminal uv draws its progress; in a log the list of 110 packages is left out.
+install() { "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock"; }
+if [ -t 2 ]; then install; else install 2>&1 | grep -v '^ [+-] '; fi >&2 ||
+  fail "the packages could not be installed: $way_out"
+printf '%s\n' "$want" >"$stamp"
+say "done in $SECONDS s"
