@@ -1,0 +1,24 @@
+#!/bin/sh
+# In an image build's builder stage: make_venv.sh VENV LOCK [uv pip options...] installs LOCK, by hash, into VENV.
+set -eu
+
+venv=$1 lock=$2
+shift 2
+# The optional secrets, see the head of the Dockerfile.
+[ ! -s /run/secrets/ca ] || export SSL_CERT_FILE=/run/secrets/ca
+# shellcheck disable=SC1091 # only there when the build is given one
+[ ! -s /run/secrets/packages ] || . /run/secrets/packages
+
+uv=/opt/uv/bin/uv
+# A wheel of CUDA's libraries is some 500 MB: a slow line needs more than uv's 30 s.
+export UV_HTTP_TIMEOUT=300
+# Bytecode that stays valid whatever becomes of the files' times on their way through an image's layers.
+export PYC_INVALIDATION_MODE=UNCHECKED_HASH
+[ -d "$venv" ] || $uv venv --quiet --no-cache --python "$(command -v python3)" "$venv"
+$uv pip install --python "$venv" --no-cache --require-hashes --compile-bytecode -r "$lock" "$@"
+$uv pip check --python "$venv"
+
+# The tests that some packages install: never imported in an image, and compiled twice their size.
+for package in gevent mpmath networkx numpy pandas psutil scipy sympy zope; do
+    find "$venv"/lib/python3.*/site-packages/"$package" -depth -type d -name tests -exec rm -r {} + 2>/dev/null || true
+done

@@ -1,0 +1,85 @@
+# The images that serve: `docker run IMAGE serve`, as SageMaker starts it. Built by scripts/build.sh (needs BuildKit).
+#
+#   BASE ── python ──┬── builder ───────┬── builder-torch      uv; /opt/venv from serve.lock, and CPU torch on top
+#                    │      │           │         │
+#                    ├── plugin         │         │           JDK; compiles the plugin that makes /ping truthful
+#                    │      │           │         │
+#                    ├── program        │         │           /opt/program and the `serve` command
+#                    │      │           │         │
+#                    ├── serve-torch ◄──┼─────────┘           second target: + CPU torch for an artifact's own code
+#                    └── serve ◄────────┘                     default target: no torch, no CUDA, no compiler, no JDK
+#
+# Secrets, both optional, there only while the RUN that mounts them runs, in no layer:
+#   ca        the CA bundle of a TLS-inspecting proxy
+#   packages  shell lines that set PIP_INDEX_URL, UV_DEFAULT_INDEX ...: a company's index, with credentials maybe
+
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS python
+COPY docker/install_python.sh /tmp/build/
+RUN sh /tmp/build/install_python.sh && rm -r /tmp/build
+
+FROM python AS builder
+COPY docker/install_builder.sh docker/make_venv.sh docker/uv.lock /tmp/build/
+RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
+    sh /tmp/build/install_builder.sh
+COPY docker/serve.lock /tmp/build/
+# OpenVINO's plugins for GPUs and NPUs (51 MB) never run on a serving host's CPU.
+RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
+    sh /tmp/build/make_venv.sh /opt/venv /tmp/build/serve.lock \
+    && rm /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_gpu_plugin.so \
+          /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so \
+          /opt/venv/lib/python3.*/site-packages/openvino/libs/cache.json
+
+FROM builder AS builder-torch
+COPY docker/serve-torch.lock /tmp/build/
+# An index with a folder `torch`: the package registry has no CPU build of torch for Linux.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
+    sh /tmp/build/make_venv.sh /opt/venv /tmp/build/serve-torch.lock --find-links "${TORCH_INDEX%/}/torch/"
+
+FROM python AS plugin
+RUN apt-get update -q \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openjdk-17-jdk-headless
+# TODO
+
+FROM python AS program
+COPY docker/serve /out/usr/local/bin/serve
+COPY container_serve /out/opt/program/container_serve
+RUN chmod 755 /out/usr/local/bin/serve && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
+
+FROM python AS runtime
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/program \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    LANG=C.UTF-8
+EXPOSE 8080
+# No entry point, not the base's either: the platform runs `IMAGE serve`, and `IMAGE python -m container_serve --help` works as well.
+ENTRYPOINT []
+CMD ["serve"]
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true"
+
+FROM runtime AS serve-torch
+ENV BYOC_TARGET=serve-torch
+COPY --from=builder-torch /opt/venv /opt/venv
+COPY --from=program /out/ /
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG CONTENT=unknown
+LABEL org.opencontainers.image.title="byoc-serve-torch" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      byoc.content="${CONTENT}"
+
+FROM runtime AS serve
+ENV BYOC_TARGET=serve
+COPY --from=builder /opt/venv /opt/venv
+COPY --from=program /out/ /
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG CONTENT=unknown
+LABEL org.opencontainers.image.title="byoc-serve" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      byoc.content="${CONTENT}"
