@@ -1,0 +1,1 @@
+"""Folders of pictures: fetching them, unpacking them, finding their classes and splitting them."""
