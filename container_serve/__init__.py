@@ -1,0 +1,1 @@
+"""The serving program and the artifact's contract; knows nothing of torch."""

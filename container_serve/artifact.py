@@ -1,0 +1,256 @@
+"""The model's folder: what training leaves, packed as model.tar.gz, and what serving reads.
+
+`model.json` describes it: `format_version`, `classes` (labels in index order), `files` (name -> sha256 and
+bytes of every other file), `architecture`, `preprocessing`, `precision`, and whatever else training has to
+say.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from container_serve.errors import ArtifactError
+from container_serve.preprocess import Preprocessing
+
+FORMAT_VERSION = 1
+MODEL_JSON = "model.json"
+WEIGHTS = "model.pth"
+GRAPH = "model.xml"
+GRAPH_WEIGHTS = "model.bin"
+CODE = "code"  # a user's own inference.py and requirements.txt lie here, listed or not
+
+_PARTIAL = f".{MODEL_JSON}.partial"
+_KEYS = ("format_version", "classes", "files", "architecture", "preprocessing", "precision")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model's folder that was checked; `document` is the whole model.json."""
+
+    directory: Path
+    classes: tuple[str, ...]
+    architecture: str
+    preprocessing: Preprocessing
+    precision: str
+    document: Mapping[str, Any]
+
+
+def read(directory: Path, *, verify: bool = True) -> Artifact:
+    """The artifact in `directory`; with `verify` each listed file's size and sha256 are checked too.
+
+    Raises ArtifactError, one line with the file and the reason.
+    """
+    document = _document(directory)
+    artifact = _artifact(directory, document)
+    files = _listed(document["files"])
+    for path in _walk(directory):
+        name = path.relative_to(directory).as_posix()
+        if name not in files and not name.startswith(f"{CODE}/"):
+            raise ArtifactError(
+                f"{name}: is not listed in {MODEL_JSON}; remove it (own code belongs in {CODE}/)"
+            )
+    for name, (sha256, size) in files.items():
+        path = _inside(directory, name)
+        try:
+            found = path.stat().st_size
+            if found != size:
+                state = "truncated" if found < size else "changed"
+                raise ArtifactError(
+                    f"{name}: {state}, has {found} bytes, {MODEL_JSON} says {size}; copy the artifact again"
+                )
+            if verify and _sha256(path) != sha256:
+                raise ArtifactError(
+                    f"{name}: corrupt, its SHA-256 is not the one in {MODEL_JSON}; copy the artifact again"
+                )
+        except OSError as error:
+            raise ArtifactError(f"{name}: cannot be read ({error.strerror})") from None
+    return artifact
+
+
+def write(
+    directory: Path,
+    *,
+    classes: Sequence[str],
+    architecture: str,
+    preprocessing: Preprocessing,
+    precision: str,
+    details: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Describe all files that lie in `directory` in its model.json, which appears whole or not at all.
+
+    `details` are further top-level keys (JSON values). Raises ArtifactError.
+    """
+    details = dict(details or {})
+    if reserved := [key for key in details if key in _KEYS]:
+        raise ArtifactError(
+            f"{MODEL_JSON}: the key {reserved[0]!r} is the format's own; name the detail otherwise"
+        )
+    partial = directory / _PARTIAL
+    try:
+        partial.unlink(missing_ok=True)
+        files = {
+            path.relative_to(directory).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            for path in _walk(directory)
+        }
+        document: dict[str, Any] = {
+            "format_version": FORMAT_VERSION,
+            "architecture": architecture,
+            "precision": precision,
+            "preprocessing": preprocessing.to_dict(),
+            "classes": list(classes),
+            "files": files,
+            **details,
+        }
+        artifact = _artifact(directory, document)
+        _listed(files)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(directory / MODEL_JSON)
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{MODEL_JSON}: a detail is not JSON ({error})") from None
+    except OSError as error:
+        raise ArtifactError(f"{MODEL_JSON}: cannot be written to {directory} ({error.strerror})") from None
+    finally:
+        if partial.exists():
+            partial.unlink()
+    return artifact
+
+
+def _document(directory: Path) -> dict[str, Any]:
+    if not directory.is_dir():
+        raise ArtifactError(
+            f"{directory}: there is no such folder; the model's files have to be mounted there"
+        )
+    path = directory / MODEL_JSON
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{MODEL_JSON}: missing in {directory}; a model is exported with python -m container_train.export"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(f"{MODEL_JSON}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ArtifactError(f"{MODEL_JSON}: is not JSON ({reason}); copy the artifact again") from None
+    if not isinstance(document, dict):
+        raise ArtifactError(f"{MODEL_JSON}: expected an object, got {_kind(document)}")
+    version = document.get("format_version")
+    # Before anything else: a newer format may lack or add any key.
+    if type(version) is int and version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{MODEL_JSON}: made by a newer version (format_version {version}), this server reads up to"
+            f" {FORMAT_VERSION}; serve it with a newer image"
+        )
+    for key in _KEYS:
+        if key not in document:
+            raise ArtifactError(f"{MODEL_JSON}: the key {key!r} is missing; export the model again")
+    if type(version) is not int or version < 1:
+        raise ArtifactError(
+            f"{MODEL_JSON}: format_version: expected a whole number from 1, got {_kind(version)}"
+        )
+    return document
+
+
+def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
+    """Checks the types of the keys; the files are not looked at."""
+    classes = document["classes"]
+    if not isinstance(classes, list) or not classes:
+        raise ArtifactError(f"{MODEL_JSON}: classes: expected a list of labels, got {_kind(classes)}")
+    seen: set[str] = set()
+    for index, label in enumerate(classes):
+        if not isinstance(label, str) or not label or not _is_unicode(label):
+            raise ArtifactError(f"{MODEL_JSON}: classes[{index}]: expected a label, got {_kind(label)}")
+        if label in seen:
+            raise ArtifactError(
+                f"{MODEL_JSON}: classes[{index}]: {label!r} occurs twice, labels have to differ"
+            )
+        seen.add(label)
+    for key in ("architecture", "precision"):
+        if not isinstance(document[key], str) or not document[key]:
+            raise ArtifactError(f"{MODEL_JSON}: {key}: expected a name, got {_kind(document[key])}")
+    try:
+        preprocessing = Preprocessing.from_dict(document["preprocessing"])
+    except ValueError as error:
+        raise ArtifactError(f"{MODEL_JSON}: preprocessing: {error}") from None
+    return Artifact(
+        directory, tuple(classes), document["architecture"], preprocessing, document["precision"], document
+    )
+
+
+def _listed(files: object) -> dict[str, tuple[str, int]]:
+    """name -> (sha256, bytes) of the key `files`."""
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{MODEL_JSON}: files: expected an object, got {_kind(files)}")
+    listed: dict[str, tuple[str, int]] = {}
+    for name, entry in files.items():
+        parts = PurePosixPath(name).parts
+        plain = (
+            bool(parts) and "\\" not in name and "\0" not in name and PurePosixPath(name).as_posix() == name
+        )
+        if not plain or name.startswith("/") or ".." in parts or name == MODEL_JSON:
+            raise ArtifactError(
+                f"{MODEL_JSON}: files: {name!r} is refused, names have to stay in the model's folder"
+            )
+        sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(sha256, str) or type(size) is not int or size < 0:
+            raise ArtifactError(
+                f"{MODEL_JSON}: files: {name}: expected {{sha256, bytes}}, a text and a whole number"
+            )
+        listed[name] = (sha256.lower(), size)
+    return listed
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """The regular file of that name; a link may not lead out of the folder either."""
+    path = directory / name
+    if not path.exists():
+        raise ArtifactError(f"{name}: missing, {MODEL_JSON} lists it; copy the artifact again")
+    if not path.is_file():
+        raise ArtifactError(f"{name}: is not a regular file")
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ArtifactError(
+            f"{name}: is a link that leads out of the model's folder; put the file itself there"
+        )
+    return path
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Every file below `directory` but model.json, sorted."""
+    for path in sorted(directory.rglob("*")):
+        if (path.is_symlink() or not path.is_dir()) and path != directory / MODEL_JSON:
+            yield path
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")  # JSON can smuggle in lone surrogates, which no answer could carry
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _kind(value: object) -> str:
+    """A JSON value in a few words, for a message."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    text = ascii(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,242 @@
+"""The bodies of requests and answers."""
+
+import base64
+import binascii
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from container_serve.errors import RequestError
+from container_serve.predictor import Prediction
+
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 1000
+MAX_INSTANCES = 64
+
+JSON, CSV, JSON_LINES = "application/json", "text/csv", "application/jsonlines"
+ANSWER_TYPES = (JSON, CSV, JSON_LINES)  # in the order of preference
+IMAGE_TYPES = (
+    "image/jpeg",
+    "image/png",
+    "image/webp",
+    "image/bmp",
+    "image/gif",
+    "image/tiff",
+    "application/x-image",
+    "application/octet-stream",
+)
+_ALIASES = ("image/jpg",)  # not registered, but what many programs send
+_FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+", re.DOTALL
+)
+# Base64 holds no brackets and no commas: a body with more of them is refused before it is built up in memory.
+_MAX_STRUCTURE = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """Encoded pictures, how many classes to answer for each; `batched`: several came as "instances"."""
+
+    images: tuple[bytes, ...]
+    top_k: int
+    batched: bool
+
+
+def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
+    """What a request asks for.
+
+    `content_type` may be absent or empty: a body that begins like a picture is then taken as one.
+    `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
+
+    Raises RequestError 400 for a body or an attribute that is wrong, 415 for a type that is not taken.
+    """
+    kind = (content_type or "").split(";")[0].strip().lower()
+    if kind in _FORM_TYPES:
+        raise RequestError(
+            415,
+            "UnsupportedMediaType",
+            f"a form ({kind}) is not taken: send the picture as the body with its type,"
+            " as in curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg",
+        )
+    taken = kind == JSON or kind in IMAGE_TYPES or kind in _ALIASES
+    if not taken and (kind or (body and not _MAGIC.match(body))):
+        what = f"the content type {_shown(kind)} is not taken" if kind else "there is no content type"
+        raise RequestError(
+            415, "UnsupportedMediaType", f"{what}: send one of {', '.join((*IMAGE_TYPES, JSON))}"
+        )
+    if not body:
+        raise RequestError(400, "EmptyBody", "the body is empty: send a picture, or JSON with instances")
+    if kind == JSON:
+        images, top_k = _parse_json(body)
+        return Request(images, top_k or _attribute_top_k(custom_attributes), len(images) > 1)
+    return Request((body,), _attribute_top_k(custom_attributes), False)
+
+
+def _parse_json(body: bytes) -> tuple[tuple[bytes, ...], int | None]:
+    if sum(map(body.count, (b"{", b"[", b","))) > _MAX_STRUCTURE:
+        _bad(f"is too deep or has too many values, at most {MAX_INSTANCES} instances are taken")
+    try:
+        document = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        _bad("is not UTF-8")
+    except json.JSONDecodeError as error:
+        _bad(f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}")
+    except RecursionError:
+        _bad("is too deep")
+    except ValueError:  # a whole number of thousands of digits
+        _bad("holds a number that cannot be read")
+    if not isinstance(document, dict):
+        _bad(f'has to be an object {{"instances": [{{"b64": "..."}}]}}, got {_shown(document)}')
+    if unknown := [key for key in document if key not in ("instances", "top_k")]:
+        _bad(f"has the unknown key {_shown(unknown[0])}, expected instances and top_k")
+    if "instances" not in document:
+        _bad('lacks the key "instances"')
+    instances = document["instances"]
+    if not isinstance(instances, list) or not 1 <= len(instances) <= MAX_INSTANCES:
+        got = f"{len(instances)} of them" if isinstance(instances, list) else _shown(instances)
+        _bad(f"instances: expected a list of 1 to {MAX_INSTANCES} instances, got {got}")
+    images = tuple(_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances))
+    return images, _top_k(document["top_k"]) if "top_k" in document else None
+
+
+def _instance(instance: object, where: str) -> bytes:
+    if not isinstance(instance, dict):
+        _bad(f'{where}: expected {{"b64": "..."}}, got {_shown(instance)}')
+    if unknown := [key for key in instance if key != "b64"]:
+        _bad(f'{where} has the unknown key {_shown(unknown[0])}, expected "b64"')
+    text = instance.get("b64")
+    if not isinstance(text, str) or not text:
+        _bad(f"{where}.b64: expected a picture in base64, got {_shown(text)}")
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            _bad(f"{where}.b64: expected a data: URL in base64, got {_shown(head)}")
+    try:
+        image = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):  # ValueError: characters that are not ASCII
+        _bad(f"{where}.b64: is not base64 (standard alphabet, padded, without line breaks)")
+    if not image:
+        _bad(f"{where}.b64: the picture is empty")
+    return image
+
+
+def _attribute_top_k(attributes: str | None) -> int:
+    for pair in re.split("[,;]", attributes or ""):
+        key, _, value = pair.partition("=")
+        if key.strip().lower() == "top_k":
+            text = value.strip()
+            return _top_k(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text)
+    return DEFAULT_TOP_K
+
+
+def _top_k(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_TOP_K:
+        raise RequestError(
+            400, "InvalidTopK", f"top_k: expected a whole number from 1 to {MAX_TOP_K}, got {_shown(value)}"
+        )
+    return value
+
+
+def _bad(message: str) -> NoReturn:
+    raise RequestError(400, "InvalidJSON", f"the JSON body {message}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    _bad(f"holds {name}, which is not JSON")
+
+
+def _shown(value: object) -> str:
+    """A caller's value, for a message: short, on one line, in ASCII."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    # Slice first: a hostile value may be megabytes long, and very long integers cannot be printed at all.
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number beyond 10^18"
+    text = ascii(value[:60] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def negotiate(accept: str | None) -> str:
+    """The answer's type for an Accept header: the highest q, then the more specific range, then the earlier
+    one.
+
+    Raises RequestError 406 naming the types there are.
+    """
+    ranges = [_media_range(part) for part in (accept or "").split(",") if part.strip()]
+    if not ranges:
+        return JSON
+    best: tuple[float, int, int] | None = None
+    chosen = ""
+    for answer in ANSWER_TYPES:
+        patterns = ("*/*", answer.split("/")[0] + "/*", answer)
+        # The most specific range that matches decides about this type, whatever its q.
+        matches = [(patterns.index(kind), -i, q) for i, (kind, q) in enumerate(ranges) if kind in patterns]
+        if not matches:
+            continue
+        specific, position, q = max(matches)
+        if q > 0 and (best is None or (q, specific, position) > best):
+            best, chosen = (q, specific, position), answer
+    if not chosen:
+        raise RequestError(
+            406,
+            "NotAcceptable",
+            f"there is no answer of type {_shown(accept)}: accept one of {', '.join(ANSWER_TYPES)}",
+        )
+    return chosen
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    q = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q" and re.fullmatch(r"[01](\.\d*)?|\.\d+", value.strip()):
+            q = min(float(value), 1.0)
+    return ("*/*" if kind == "*" else kind), q
+
+
+def render(
+    predictions: Sequence[Sequence[Prediction]],
+    accept: str | None,
+    *,
+    model: Mapping[str, object],
+    batched: bool,
+) -> tuple[bytes, str]:
+    """(body, content type) of the answer: one sequence of predictions per instance.
+
+    Unbatched JSON is `{"predictions": [...], "model": {...}}`, batched JSON has a list of such lists. CSV has
+    the rows instance,index,label,probability without a header; JSON lines have a line per instance.
+    Probabilities have 6 significant digits. Raises RequestError 406 as `negotiate` does.
+    """
+    kind = negotiate(accept)
+    if kind == CSV:
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        for instance, row in enumerate(predictions):
+            writer.writerows((instance, p.index, p.label, _rounded(p.probability)) for p in row)
+        return table.getvalue().encode(), CSV
+    lists = [
+        [{"index": p.index, "label": p.label, "probability": _rounded(p.probability)} for p in row]
+        for row in predictions
+    ]
+    if kind == JSON_LINES:
+        lines = (_dump({"predictions": row, "model": model}) + "\n" for row in lists)
+        return "".join(lines).encode(), JSON_LINES
+    return _dump({"predictions": lists if batched else lists[0], "model": model}).encode(), JSON
+
+
+def _rounded(probability: float) -> float:
+    return float(f"{probability:.6g}")
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, allow_nan=False)

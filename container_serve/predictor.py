@@ -1,0 +1,152 @@
+"""The graph that is served, run by OpenVINO on the CPU."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from container_serve.artifact import GRAPH, GRAPH_WEIGHTS, Artifact
+from container_serve.errors import ArtifactError
+
+# What the artifact calls its precision -> what the floating point operations are computed in. OpenVINO would
+# otherwise choose bf16 by itself on the CPUs that have it, and answers would differ from machine to machine.
+_PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class of an answer; `probability` is a fraction of 1."""
+
+    index: int
+    label: str
+    probability: float
+
+
+class Predictor:
+    """The compiled graph of an artifact. One caller at a time: it has one infer request."""
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        """Compile model.xml for `threads` threads.
+
+        Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
+        not have one output per class.
+        """
+        openvino = _openvino()
+        path = artifact.directory / GRAPH
+        for name in (GRAPH, GRAPH_WEIGHTS):
+            if name not in artifact.document["files"]:
+                raise ArtifactError(f"{name}: missing, there is no graph to serve; export the model again")
+        if artifact.precision not in _PRECISION:
+            expected = ", ".join(_PRECISION)
+            raise ArtifactError(
+                f"model.json: precision: expected one of {expected}, got {artifact.precision!r}"
+            )
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            "INFERENCE_NUM_THREADS": str(threads),
+            # Two pinned processes would land on the same core.
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_PRECISION_HINT": _PRECISION[artifact.precision],
+        }
+        try:
+            core = openvino.Core()
+            model = core.read_model(path)
+        except Exception as error:
+            raise ArtifactError(
+                f"{GRAPH}: is no readable graph{_reason(error)}; export the model again"
+            ) from None
+        _check(model, artifact)
+        try:
+            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        except Exception as error:
+            raise ArtifactError(
+                f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again"
+            ) from None
+        self._side = artifact.preprocessing.crop
+
+    def probabilities(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """float32 (N, 3, H, W) -> float32 (N, classes), each row adding up to 1.
+
+        Raises ArtifactError when the graph computes something that is not a number.
+        """
+        outputs = self._request.infer([np.ascontiguousarray(batch, dtype=np.float32)], share_inputs=True)
+        logits = outputs[0]
+        if not np.isfinite(logits).all():
+            raise ArtifactError(f"{GRAPH}: computes values that are not finite; train the model again")
+        return softmax(logits)
+
+    def warm_up(self) -> None:
+        """Run one black picture, so that the first request does not pay for the set-up."""
+        self.probabilities(np.zeros((1, 3, self._side, self._side), dtype=np.float32))
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """float32 (N, C) -> float32 (N, C); shifted by each row's maximum, so that no exponential overflows."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def top(probabilities: npt.NDArray[np.float32], classes: Sequence[str], k: int) -> list[Prediction]:
+    """The `k` most probable classes of one row (C,), most probable first, of equals the lower index first."""
+    order = np.argsort(-probabilities, kind="stable")[: min(k, len(classes))]
+    return [Prediction(int(i), classes[i], float(probabilities[i])) for i in order]
+
+
+def _openvino() -> Any:
+    """The openvino module, without its telemetry and, until somebody uses it, without its model converter."""
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    # An entry of None makes the import fail, which openvino allows for both. The converter costs a third of
+    # the import's time, and is what starts the telemetry.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        del sys.modules["openvino.tools.ovc"]
+
+    def convert_later(name: str) -> Any:
+        if name != "convert_model":
+            raise AttributeError(f"module 'openvino' has no attribute {name!r}")
+        from openvino.tools.ovc import convert_model  # type: ignore[attr-defined]
+
+        return convert_model
+
+    if not hasattr(openvino, "convert_model"):
+        vars(openvino)["__getattr__"] = convert_later
+    return openvino
+
+
+def _check(model: Any, artifact: Artifact) -> None:
+    """The graph's one input takes the artifact's pictures, and its one output has a number for each class."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ArtifactError(
+            f"{GRAPH}: expected one input and one output, it has {len(model.inputs)} and {len(model.outputs)}"
+        )
+    side = artifact.preprocessing.crop
+    taken, given = model.inputs[0].get_partial_shape(), model.outputs[0].get_partial_shape()
+    wanted = [-1, 3, side, side]
+    fits = taken.rank.is_static and len(taken) == len(wanted) and taken[0].is_dynamic
+    if not fits or any(taken[i].is_static and taken[i].get_length() != wanted[i] for i in (1, 2, 3)):
+        raise ArtifactError(
+            f"{GRAPH}: takes input {taken}, expected [?,3,{side},{side}]; export the model again"
+        )
+    outputs = (
+        given[1].get_length() if given.rank.is_static and len(given) == 2 and given[1].is_static else given
+    )
+    if outputs != len(artifact.classes):
+        raise ArtifactError(
+            f"{GRAPH}: has {outputs} outputs, but model.json lists {len(artifact.classes)} classes;"
+            " export the model again with its own classes"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """The one telling line of OpenVINO's message, which is a stack of source positions."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return f" ({telling[-1][:160]})" if telling else ""

@@ -1,0 +1,320 @@
+"""From the bytes of a picture to the tensor that the network was trained on.
+
+The steps and their arithmetic are those of torchvision's evaluation transforms on PIL pictures (Resize of the
+shorter side with antialiasing, CenterCrop, ToTensor, Normalize), done with Pillow and numpy alone.
+"""
+
+import io
+import logging
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+# Registering the six decoders here keeps Image.open from importing every plugin that Pillow has.
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+from container_serve.errors import RequestError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 50_000_000
+MAX_SIDE = 4096  # of resize and crop
+# Each scan is a pass over the whole picture, and a few bytes suffice for one: real encoders write about ten.
+MAX_JPEG_SCANS = 500
+# A resize to more pixels than this is computed for the crop only: a picture of 2 x 20,000,000 pixels would
+# otherwise become one of 256 x 2,560,000,000.
+MAX_RESIZED_PIXELS = 50_000_000
+ORIENTATION = 0x0112
+TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 262, 322, 323
+MIN_IS_WHITE = 0
+
+_PLUGINS = (
+    BmpImagePlugin,
+    GifImagePlugin,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_TRANSPOSE = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Whoever sends a hostile file could otherwise fill the log. Set once and for the process: catch_warnings
+# around each picture would not be safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes a tensor.
+
+    `resize` is the length of the shorter side and `crop` the side of the centred square, in pixels; `mean`
+    and `std` are per channel (R, G, B) on a scale of 0 to 1; `interpolation` is "nearest", "bilinear" or
+    "bicubic".
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+    def __post_init__(self) -> None:
+        for key in ("resize", "crop"):
+            side = getattr(self, key)
+            if type(side) is not int or not 1 <= side <= MAX_SIDE:
+                raise ValueError(f"{key}: expected a whole number from 1 to {MAX_SIDE}, got {side!r}")
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_finite, values)):
+                raise ValueError(f"{key}: expected three numbers, got {values!r}")
+        # Checked as float32, which is what the division is done in.
+        if not all(np.float32(value) > 0 for value in self.std):
+            raise ValueError(f"std: expected three numbers above 0, got {self.std!r}")
+        if not isinstance(self.interpolation, str) or self.interpolation not in _RESAMPLING:
+            raise ValueError(
+                f"interpolation: expected one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}"
+            )
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as JSON values; `from_dict` is the inverse."""
+        return {
+            "resize": self.resize,
+            "crop": self.crop,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+        }
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> "Preprocessing":
+        """From JSON values; ValueError names the key that is missing, unknown or wrong."""
+        if not isinstance(d, Mapping):
+            raise ValueError(f"expected an object, got {type(d).__name__}")
+        keys = ("resize", "crop", "mean", "std", "interpolation")
+        if missing := [key for key in keys if key not in d]:
+            raise ValueError(f"{missing[0]}: is missing")
+        # An unknown key is a step that this program would silently leave out.
+        if unknown := [key for key in d if key not in keys]:
+            raise ValueError(f"{unknown[0]}: is not known here, expected {', '.join(keys)}")
+        mean, std = (tuple(d[key]) if isinstance(d[key], list | tuple) else d[key] for key in ("mean", "std"))
+        return cls(d["resize"], d["crop"], mean, std, d["interpolation"])
+
+
+def _is_finite(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def decode(body: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright RGB picture from the bytes of a JPEG, PNG, WebP, BMP, GIF or TIFF file, whatever it was
+    declared as.
+
+    EXIF orientation is applied, transparency is put on white, of an animation the first frame is taken;
+    colour profiles are not applied (nor does torchvision). Greyscale of more than 8 bits is scaled down, see
+    `_grey`.
+
+    Raises RequestError 400: "InvalidImage" for anything that cannot be decoded, "PixelLimit" for a picture of
+    more than `max_pixels` pixels, which is found in the header, before anything is decoded.
+    """
+    if not body:
+        raise RequestError(400, "InvalidImage", "the image is empty (0 bytes)")
+    # Pillow refuses from twice its own limit on, which is there for the whole process: only ever raise it.
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+    name = "image"
+    try:
+        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
+            name = f"{image.format} image"
+            _check_header(image, body, max_pixels)
+            image.load()
+            _check_size(image.size, max_pixels)
+            upright = _upright(image)
+            rgb = _rgb(upright)
+            return rgb.copy() if rgb is image else rgb
+    except RequestError:
+        raise
+    except UnidentifiedImageError:
+        formats = ", ".join(FORMATS)
+        raise RequestError(
+            400, "InvalidImage", f"the body is not an image that can be read (taken are {formats})"
+        ) from None
+    except Image.DecompressionBombError:
+        raise RequestError(
+            400, "PixelLimit", f"the image has more than the {max_pixels} pixels that are allowed"
+        ) from None
+    # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
+    # MemoryError ...).
+    except Exception as error:
+        raise RequestError(
+            400, "InvalidImage", f"the {name} is broken or truncated{_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Pillow's own words where they are fit for a caller: a line of plain text, no objects or addresses."""
+    text = str(error).strip()
+    if isinstance(error, OSError | ValueError | SyntaxError) and re.fullmatch(
+        r"[\w ,.()'=:;/-]{3,100}", text
+    ):
+        return "" if re.search(r"0x|object|Error|\.py", text) else f": {text}"
+    return ""
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise RequestError(400, "InvalidImage", f"the image has no pixels ({width} x {height})")
+    if width * height > max_pixels:
+        raise RequestError(
+            400,
+            "PixelLimit",
+            f"the image has {width} x {height} = {width * height} pixels, at most {max_pixels} are allowed:"
+            " send a smaller picture",
+        )
+
+
+def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
+    _check_size(image.size, max_pixels)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # A tile may be larger than the picture, and is decompressed as a whole.
+        tile = [image.tag_v2.get(tag, 1) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH)]
+        if all(isinstance(side, int) and side > 0 for side in tile):
+            _check_size((tile[0], tile[1]), max_pixels)
+    # Within compressed data an FF byte is followed by 00 or a restart marker, so this counts scans (and
+    # thumbnails').
+    elif isinstance(image, JpegImagePlugin.JpegImageFile) and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise RequestError(
+            400, "InvalidImage", f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed"
+        )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF data: a browser shows such a picture as it lies
+        return image
+    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` in RGB, transparency on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Greyscale of more than 8 bits, in mode L.
+
+    Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
+    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values
+    lie in it, then 0..65535, else the range found. Not-a-number counts as black.
+    """
+    values = np.asarray(image)
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    if image.mode.startswith("I;16"):
+        bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))
+        top = float(2 ** bits[0] - 1 if isinstance(bits, tuple) and bits[0] in range(9, 17) else 65535)
+        scaled = values.astype(np.float32) * (255.0 / top)
+        if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
+            scaled = 255.0 - scaled
+        key = image.info.get("transparency")
+        if isinstance(key, int):
+            scaled[values == key] = 255.0
+    else:
+        wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
+        low, high = float(wide.min()), float(wide.max())
+        if low >= 0 and high <= 65535:
+            top = 1.0 if image.mode == "F" and high <= 1 else 255.0 if high <= 255 else 65535.0
+            low, high = 0.0, top
+        # Halved first: the range of two huge numbers overflows.
+        scaled = ((wide / 2 - low / 2) / max(high / 2 - low / 2, 1e-300) * 255.0).astype(np.float32)
+    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+
+
+@lru_cache(maxsize=8)
+def _table(spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 (3, 256): what a channel's value becomes, in the order and precision of torchvision's steps."""
+    values = np.arange(256, dtype=np.float32) / np.float32(255)
+    mean, std = (np.array(v, dtype=np.float32)[:, None] for v in (spec.mean, spec.std))
+    return np.ascontiguousarray((values - mean) / std)
+
+
+def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB picture.
+
+    A picture that is smaller than the crop after resizing is padded with black, as torchvision does.
+    """
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    long_side = int(spec.resize * long / short)
+    size = (spec.resize, long_side) if width <= height else (long_side, spec.resize)
+    left, top = (_offset(side, spec.crop) for side in size)
+    box = (left, top, left + spec.crop, top + spec.crop)
+    resample = _RESAMPLING[spec.interpolation]
+    if spec.resize * long_side > MAX_RESIZED_PIXELS:
+        cropped = _resize_crop_only(image, size, box, resample)
+    else:
+        resized = image if size == image.size else image.resize(size, resample)
+        cropped = resized.crop(box)
+    pixels = np.asarray(cropped)
+    tensor = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
+    for channel, table in enumerate(_table(spec)):
+        np.take(table, pixels[:, :, channel], out=tensor[channel], mode="clip")
+    return tensor
+
+
+def _offset(side: int, crop: int) -> int:
+    """Where torchvision's CenterCrop starts on a side of that length; negative where it pads."""
+    return -((crop - side) // 2) if side < crop else round((side - crop) / 2.0)
+
+
+def _resize_crop_only(
+    image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int], resample: Image.Resampling
+) -> Image.Image:
+    """Resize and crop at once; equal to one after the other but for rounding."""
+    scale_x, scale_y = image.width / size[0], image.height / size[1]
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], size[0]), min(box[3], size[1])
+    source = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
+    part = image.resize((right - left, bottom - top), resample, box=source)
+    return part.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
+
+
+def preprocess(body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.float32]:
+    """`decode`, then `to_tensor`: float32 (3, crop, crop) from a picture's bytes; errors as in `decode`."""
+    return to_tensor(decode(body, max_pixels=max_pixels), spec)
