@@ -1,0 +1,175 @@
+"""Train an image classifier: `python -m container_train --epochs 10 --lr 0.001 ...` over an /opt/ml tree."""
+
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from container_serve.errors import ServeError
+from container_train.errors import Stopped, TrainError
+from container_train.tree import Tree
+
+STOPPED = 143  # 128 + SIGTERM, as a shell would say it
+
+
+def weights_file(tree: Tree) -> Path | None:
+    """The one file of the channel `weights`, where the job has that channel."""
+    folder = tree.channels / "weights"
+    if not folder.is_dir():
+        return None
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    if len(files) != 1:
+        names = ", ".join(p.name for p in files[:5]) or "none"
+        raise TrainError(
+            f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file"
+        )
+    return files[0]
+
+
+def run(arguments: list[str], tree: Tree) -> None:
+    """The job, top to bottom. Raises TrainError, or Stopped when the platform asked for it."""
+    # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
+    from container_train import hyperparameters
+
+    hp = hyperparameters.parse(arguments)
+
+    from dataclasses import replace
+
+    import numpy as np
+    import torch
+
+    from container_serve import artifact
+    from container_train import checkpoint, data, device, engine, export, features, metrics, model, report
+    from container_train.precision import Precision
+    from container_train.signals import StopFlag
+    from container_train.tree import replace_file
+
+    log = logging.getLogger("container_train")
+    stop = StopFlag().install()
+    if hp.workers < 0:
+        hp = replace(hp, workers=min(8, len(os.sched_getaffinity(0))))
+    log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
+    where = device.choose(hp.device, device.probe())
+    started = time.monotonic()
+    seconds: dict[str, float] = {}
+
+    def lap(phase: str) -> None:
+        nonlocal started
+        now = time.monotonic()
+        seconds[phase] = round(now - started, 3)
+        started = now
+        if stop.asked:
+            raise Stopped(f"after {phase}; nothing is lost but that phase")
+
+    pictures = data.read(tree)
+    images = {name: len(split) for name, split in pictures.splits.items()}
+    log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
+    lap("data")
+    network = model.build(
+        hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
+        freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
+    )  # fmt: skip
+    network.to(where)
+    lap("model")
+    precision = Precision.choose(hp.amp, where)
+    source = features.Source(pictures, network, hp, where, precision, stop)
+    lap("features")
+    identity = {
+        "data": pictures.fingerprint,
+        "classes": list(pictures.classes),
+        "frozen layers": checkpoint.frozen_digest(network.model),
+        **{
+            k: v
+            for k, v in hp.to_dict().items()
+            if k not in ("epochs", "patience", "workers", "device", "feature-cache")
+        },
+    }
+    trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop)
+    history = trainer.fit()
+    lap("train")
+
+    details = {
+        "weights": network.weights,
+        "hyperparameters": hp.to_dict(),
+        "data": pictures.describe(),
+        "best_epoch": trainer.state.best["epoch"],
+        "training": {
+            "job": os.environ.get("TRAINING_JOB_NAME", ""),
+            "image": os.environ.get("BYOC_IMAGE", ""),
+            "device": str(where),
+            "torch": torch.__version__,
+        },
+    }
+    made = export.export(
+        network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
+        details=details,
+    )  # fmt: skip
+    lap("export")
+    served = {s: export.probabilities(made, pictures.splits[s].paths, s) for s in ("valid", "test")}
+    accuracies = {
+        split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean())
+        for split in served
+    }
+    log.info(metrics.line("test_accuracy", accuracies["test"]))
+    artifact.write(
+        tree.model, classes=made.classes, architecture=made.architecture, preprocessing=made.preprocessing,
+        precision=made.precision, details={**details, "accuracy": {made.precision: accuracies}},
+    )  # fmt: skip
+    lap("evaluate")
+    true, test = data.targets(pictures.splits["test"]), served["test"]
+    matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
+    summary = {
+        "test_accuracy": accuracies["test"],
+        "valid_accuracy": accuracies["valid"],
+        "precision": made.precision,
+        "classes": list(pictures.classes),
+        "images": images,
+        "skipped": len(pictures.bad),
+        "weights": network.weights,
+        "hyperparameters": hp.to_dict(),
+        "best_epoch": trainer.state.best["epoch"],
+        "epochs": history,
+        "per_class": metrics.per_class(matrix, pictures.classes),
+        "seconds": seconds,
+    }
+    report.write(tree.output, summary, matrix, pictures.splits["test"], np.asarray(test))
+    lap("report")
+    report.write_metrics(tree.output, summary)
+    replace_file(tree.output / "confusion_matrix.csv", report.matrix_csv(matrix, pictures.classes).encode())
+    log.info("seconds: %s", " ".join(f"{phase}={value:.1f}" for phase, value in seconds.items()))
+
+
+def main() -> int:
+    level = os.environ.get("SM_LOG_LEVEL", "20")
+    logging.basicConfig(
+        level=int(level) if level.isdigit() else logging.INFO,
+        stream=sys.stdout,
+        format="%(message)s",
+        force=True,
+    )
+    logging.captureWarnings(True)
+    tree = Tree.from_environment()
+    try:
+        run(sys.argv[1:], tree)
+        return 0
+    except (TrainError, ServeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        tree.write_failure(str(error))
+        return 1
+    except Stopped as stopped:
+        print(f"stopped {stopped}", file=sys.stderr)
+        tree.write_failure(f"stopped {stopped}")
+        return STOPPED
+    except Exception as error:
+        trace = traceback.format_exc()
+        print(trace, file=sys.stderr)
+        message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+        print(f"error: {message.splitlines()[0]}", file=sys.stderr)
+        tree.write_failure(message.splitlines()[0], trace)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

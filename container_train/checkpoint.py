@@ -1,0 +1,76 @@
+"""Checkpoints: all that a restarted job needs to go on as if it had not been interrupted."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from container_train.errors import TrainError
+from container_train.tree import replace_file
+
+log = logging.getLogger(__name__)
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+
+
+def changing(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """SHA-256 over the frozen parameters, which a checkpoint does not hold and so has to find unchanged."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the one before it stays as a reserve. Raises TrainError when the disk does not take it."""
+    buffer = io.BytesIO()
+    torch.save({"identity": dict(identity), **state}, buffer)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        current = folder / CURRENT
+        if current.exists():
+            current.replace(folder / PREVIOUS)
+        replace_file(current, buffer.getvalue())
+    except OSError as error:
+        raise TrainError(
+            f"checkpoint in {folder} could not be written: {error.strerror}; the one before it is kept"
+        ) from error
+
+
+def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The newest readable checkpoint, or None. TrainError when it belongs to another training."""
+    for name in (CURRENT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            log.warning(
+                "checkpoint %s is not readable (%s): trying an older one",
+                path,
+                str(error).split("\n")[0][:200],
+            )
+            continue
+        for key, value in identity.items():
+            if state["identity"].get(key) != value:
+                raise TrainError(
+                    f"checkpoint {path} was made with {key} {state['identity'].get(key)!r}, this job has {value!r}:"
+                    " use an empty checkpoint folder, or the settings of the checkpoint"
+                )
+        log.info("resuming from %s: epoch %d, step %d", path, state["epoch"] + 1, state["step"])
+        return state
+    return None

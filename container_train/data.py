@@ -1,0 +1,240 @@
+"""The channels: folders of pictures, their classes, and what is wrong with them."""
+
+import hashlib
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from container_serve.errors import RequestError
+from container_serve.preprocess import Preprocessing, decode, to_tensor
+from container_train.errors import TrainError
+from container_train.progress import track
+from container_train.tree import Tree
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "valid", "test")
+TRAINING = "training"  # the one channel that may hold all three
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_BAD_SHARE = 0.05
+PREFIX = re.compile(r"^\d+[._ -]+(?=\S)")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pictures of one split, in a fixed order, and the index of each one's class."""
+
+    name: str
+    paths: tuple[Path, ...]
+    targets: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class Data:
+    """All three splits; `bad` names the skipped files by channel path, with the reason."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    bad: dict[str, str]
+    fingerprint: str
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "fingerprint": self.fingerprint,
+            "images": {name: len(split) for name, split in self.splits.items()},
+            "skipped": len(self.bad),
+            "skipped_files": [{"file": file, "reason": reason} for file, reason in sorted(self.bad.items())],
+        }
+
+
+def natural(name: str) -> list[tuple[int, int | str]]:
+    """Sort key by which 10 comes after 9."""
+    return [
+        (0, int(part)) if part.isdigit() else (1, part.casefold())
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+def label(folder: str) -> str:
+    """`017.Beagle` -> `Beagle`; a folder that is only a number keeps it."""
+    return PREFIX.sub("", folder)
+
+
+def find_splits(tree: Tree) -> dict[str, Path]:
+    """The folder of each split: channels train, valid and test, or one channel `training` that holds the three."""
+    there = sorted(p.name for p in tree.channels.iterdir() if p.is_dir()) if tree.channels.is_dir() else []
+    root = tree.channels / TRAINING if TRAINING in there and "train" not in there else tree.channels
+    for split in SPLITS:
+        if not (root / split).is_dir():
+            raise TrainError(
+                f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'}); expected"
+                f" the channels {', '.join(SPLITS)}, or one channel {TRAINING} that holds three folders of these names"
+            )
+    return {split: root / split for split in SPLITS}
+
+
+def read(tree: Tree, max_workers: int | None = None) -> Data:
+    """List, check and fingerprint all pictures. Raises TrainError where training on them would make no sense."""
+    folders = find_splits(tree)
+    names = {split: _class_folders(split, folder) for split, folder in folders.items()}
+    for split in SPLITS[1:]:
+        missing = [name for name in names[split] if name not in set(names["train"])]
+        if missing:
+            raise TrainError(
+                f"channel {split}: class {missing[0]!r} is not in channel train"
+                f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}: every class needs training pictures"
+            )
+    order = names["train"]
+    classes = tuple(label(name) for name in order)
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        same = [name for name in order if label(name) == twice[0]]
+        raise TrainError(
+            f"channel train: the folders {' and '.join(same)} are both class {twice[0]!r}: rename one"
+        )
+    if len(classes) < 2:
+        raise TrainError(
+            f"channel train: {len(classes)} class ({', '.join(classes)}); a classifier needs at least 2"
+        )
+    digest = hashlib.sha256()
+    bad: dict[str, str] = {}
+    splits = {}
+    for split, folder in folders.items():
+        listed = [(path, order.index(name)) for name in names[split] for path in _files(folder / name)]
+        splits[split] = _check(split, listed, folders, bad, digest, max_workers)
+    _complete(splits, order, bad)
+    return Data(classes, splits, bad, digest.hexdigest())
+
+
+def _class_folders(split: str, folder: Path) -> list[str]:
+    names = sorted(
+        (p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural
+    )
+    if not names:
+        raise TrainError(
+            f"channel {split}: no class folders in {folder}; expected one folder of pictures a class"
+        )
+    return names
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    """Every file that is not hidden: one that is no picture is to be named, not passed over."""
+    return sorted(
+        (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p)
+    )
+
+
+def _check(
+    split: str,
+    listed: list[tuple[Path, int]],
+    folders: dict[str, Path],
+    bad: dict[str, str],
+    digest: "hashlib._Hash",
+    max_workers: int | None,
+) -> Split:
+    """Decode every picture once, as training will: a truncated one shows only there."""
+
+    def look(item: tuple[Path, int]) -> tuple[str, str | None]:
+        path, _ = item
+        try:
+            body = path.read_bytes()
+            decode(body)
+        except (RequestError, OSError) as error:
+            return "", str(error)
+        return hashlib.sha256(body).hexdigest(), None
+
+    good: list[tuple[Path, int]] = []
+    with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool:
+        for item, (content, reason) in zip(
+            listed, track(pool.map(look, listed), f"checking {split}", len(listed)), strict=True
+        ):
+            name = f"{split}/{item[0].relative_to(folders[split])}"
+            if reason is None:
+                good.append(item)
+                digest.update(f"{name} {content}\n".encode())
+            else:
+                bad[name] = reason
+                log.warning("skipped %s: %s", name, reason)
+    return Split(split, tuple(path for path, _ in good), tuple(target for _, target in good))
+
+
+def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -> None:
+    """Raise TrainError when too much was bad, or a class or a whole split is empty."""
+    total = sum(map(len, splits.values())) + len(bad)
+    if len(bad) > MAX_BAD_SHARE * total:
+        first = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:3])
+        raise TrainError(
+            f"{len(bad)} of {total} files are not readable pictures, more than {MAX_BAD_SHARE:.0%}: {first};"
+            " remove or repair them"
+        )
+    if bad:
+        log.warning("skipped %d of %d files that are not readable pictures", len(bad), total)
+    for split in splits.values():
+        if not split.paths:
+            raise TrainError(f"channel {split.name}: no pictures in its class folders")
+        counts = Counter(split.targets)
+        empty = [name for index, name in enumerate(order) if not counts[index]]
+        if empty and split.name == "train":
+            raise TrainError(
+                f"channel train: class folder {empty[0]!r} has no readable picture: add some or remove it"
+            )
+        if empty:
+            log.warning(
+                "channel %s has no pictures of %d classes: %s", split.name, len(empty), ", ".join(empty[:5])
+            )
+
+
+def augmentation(kind: str, spec: Preprocessing) -> v2.Transform | None:
+    """The random part of training's view of a picture; None where training sees what serving sees."""
+    modes = {
+        "nearest": v2.InterpolationMode.NEAREST,
+        "bilinear": v2.InterpolationMode.BILINEAR,
+        "bicubic": v2.InterpolationMode.BICUBIC,
+    }
+    if kind == "crop":
+        crop = v2.RandomResizedCrop(spec.crop, interpolation=modes[spec.interpolation], antialias=True)
+        return v2.Compose([crop, v2.RandomHorizontalFlip()])
+    return v2.RandomHorizontalFlip() if kind == "flip" else None
+
+
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Tensors float32 (3, crop, crop), the very ones that the server computes, and targets.
+
+    With an augmentation, the view of a picture depends on (seed, epoch, index) alone, not on the order or the number
+    of decoding processes, so that a resumed epoch sees what an uninterrupted one would have seen.
+    """
+
+    def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0) -> None:
+        self.split, self.spec, self.seed = split, spec, seed
+        self.augment = augmentation(augment, spec)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image = decode(self.split.paths[index].read_bytes())
+        if self.augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(hash((self.seed, self.epoch, index)))
+                image = self.augment(image)
+        return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
+
+
+def targets(split: Split) -> np.ndarray:
+    """Class indices, int64 (N,)."""
+    return np.asarray(split.targets, dtype=np.int64)

@@ -1,0 +1,195 @@
+"""The training loop: steps, epochs, evaluation, the best epoch, checkpoints."""
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from container_train import checkpoint
+from container_train.errors import Stopped, TrainError
+from container_train.features import Source
+from container_train.hyperparameters import Hyperparameters
+from container_train.metrics import line
+from container_train.model import Network
+from container_train.precision import Precision
+from container_train.signals import StopFlag
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """Sums over the pictures of an epoch so far."""
+
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    def add(self, loss: float, correct: int, seen: int) -> None:
+        self.loss += loss * seen
+        self.correct += correct
+        self.seen += seen
+
+
+@dataclass
+class State:
+    """Where a training is. `epoch` counts from 0 and is the one under way; `step` its steps already done."""
+
+    epoch: int = 0
+    step: int = 0
+    tally: Tally = field(default_factory=Tally)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
+
+
+def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
+    parameters = network.trainable()
+    if hp.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
+    kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
+
+
+class Trainer:
+    """Trains the rest of `network` on `source`, keeping a checkpoint in `folder`."""
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        hp: Hyperparameters,
+        precision: Precision,
+        folder: Path,
+        identity: dict[str, Any],
+        stop: StopFlag,
+    ) -> None:
+        self.network, self.source, self.hp, self.precision = network, source, hp, precision
+        self.folder, self.identity, self.stop = folder, identity, stop
+        self.optimizer = optimizer_for(network, hp)
+        self.scaler = precision.scaler()
+        self.loss = nn.CrossEntropyLoss()
+        self.state = State()
+
+    def fit(self) -> list[dict[str, float]]:
+        """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
+        self._resume()
+        while self.state.epoch < self.hp.epochs and not self._patience_is_over():
+            self._epoch()
+        self.network.model.load_state_dict(self.state.best["model"], strict=False)
+        self.network.eval_mode()
+        log.info(line("best_epoch", self.state.best["epoch"]))
+        return self.state.history
+
+    def _patience_is_over(self) -> bool:
+        over = self.hp.patience > 0 and self.state.epoch - self.state.best.get("epoch", 0) >= self.hp.patience
+        if over and self.state.best:
+            log.info("stopping early: no better validation accuracy for %d epochs", self.hp.patience)
+        return over and bool(self.state.best)
+
+    def _epoch(self) -> None:
+        state, started, before = self.state, time.monotonic(), self.state.tally.seen
+        self.network.train_mode()
+        for inputs, targets in self.source.training(state.epoch, skip=state.step * self.hp.batch_size):
+            if self.stop.asked:
+                self._save()
+                raise Stopped(
+                    f"in epoch {state.epoch + 1} after {state.step} steps; the checkpoint holds them"
+                )
+            self._step(inputs, targets)
+        seconds = time.monotonic() - started
+        # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
+        speed = (state.tally.seen - before) / seconds if seconds else math.nan
+        valid = self.evaluate("valid")
+        record = {
+            "epoch": state.epoch + 1,
+            "train_loss": state.tally.loss / state.tally.seen,
+            "train_accuracy": state.tally.correct / state.tally.seen,
+            "valid_loss": valid.loss / valid.seen,
+            "valid_accuracy": valid.correct / valid.seen,
+            "images_per_second": speed,
+        }
+        for name, value in record.items():
+            log.info(line(name, value))
+        state.history.append(record)
+        rank = (record["valid_accuracy"], -record["valid_loss"])
+        if not state.best or rank > (state.best["accuracy"], -state.best["loss"]):
+            state.best = {
+                "epoch": state.epoch + 1,
+                "accuracy": record["valid_accuracy"],
+                "loss": record["valid_loss"],
+                "model": checkpoint.changing(self.network.model),
+            }
+        state.epoch, state.step, state.tally = state.epoch + 1, 0, Tally()
+        self._save()
+
+    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
+        state = self.state
+        if len(targets) == 1 and state.step and self._has_batch_norm():
+            return  # batch statistics of one picture are undefined
+        with self.precision.autocast():
+            logits = self.network.rest(*inputs)
+            loss = self.loss(logits, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainError(
+                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}: lower lr (it is {self.hp.lr:g})"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        state.tally.add(value, int((logits.argmax(1) == targets).sum()), len(targets))
+        state.step += 1
+
+    def _has_batch_norm(self) -> bool:
+        return any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.network.rest.modules()
+        )
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> Tally:
+        """Loss and hits of the network as it is on a split."""
+        self.network.eval_mode()
+        tally = Tally()
+        for inputs, targets in self.source.evaluation(split):
+            with self.precision.autocast():
+                logits = self.network.rest(*inputs)
+            loss = float(self.loss(logits.float(), targets))
+            tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
+        return tally
+
+    def _save(self) -> None:
+        state = self.state
+        content = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "tally": asdict(state.tally),
+            "history": state.history,
+            "best": state.best,
+            "model": checkpoint.changing(self.network.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        }
+        checkpoint.save(self.folder, self.identity, content)
+
+    def _resume(self) -> None:
+        content = checkpoint.load(self.folder, self.identity)
+        if content is None:
+            torch.manual_seed(self.hp.seed)
+            return
+        self.network.model.load_state_dict(content["model"], strict=False)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["random"])
+        if content["random_cuda"] is not None and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(content["random_cuda"])
+        self.state = State(
+            content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"]
+        )

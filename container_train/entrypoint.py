@@ -1,0 +1,84 @@
+"""The image's `train`, PID 1: starts the SageMaker training toolkit and passes signals on.
+
+The toolkit runs a user's own `entry_point` when the job brings one (hyperparameter `sagemaker_program`). Only when it
+brings none is the program of this package named, in the environment, which the toolkit would prefer over the job's.
+The toolkit itself does not pass SIGTERM on, so that checkpoints would be lost: it goes to the toolkit's child from here.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from container_train.tree import Tree
+
+POLL_SECONDS = 0.1
+STOPPED = 128 + signal.SIGTERM
+
+
+def job_brings_program(tree: Tree) -> bool:
+    """Whether hyperparameters.json names an entry point; a missing or broken file ends the job with one line."""
+    path = tree.config / "hyperparameters.json"
+    try:
+        return "sagemaker_program" in json.loads(path.read_text())
+    except FileNotFoundError:
+        sys.exit(
+            f"train: {path} is not there: start this image with `train` over an /opt/ml tree (README, training)"
+        )
+    except (ValueError, TypeError) as error:
+        sys.exit(f"train: {path} is not a JSON object: {error}")
+
+
+def main() -> None:
+    tree = Tree.from_environment()
+    environment = dict(os.environ)
+    if not job_brings_program(tree):
+        environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
+        # Started by its path: without this Python would put the package's own folder in front of all others.
+        environment["PYTHONSAFEPATH"] = "1"
+    tree.failure.unlink(missing_ok=True)
+
+    stopping = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    # A session of its own: Ctrl-C reaches the program once, through here, and nothing is left behind at the end.
+    toolkit = subprocess.Popen(
+        [sys.executable, "-m", "sagemaker_training.cli.train"], env=environment, start_new_session=True
+    )
+    told: set[int] = set()
+    while toolkit.poll() is None:
+        if stopping:
+            _tell(toolkit.pid, told)
+        time.sleep(POLL_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(toolkit.pid, signal.SIGKILL)
+    sys.exit(STOPPED if stopping and toolkit.returncode else _exit_code(toolkit.returncode))
+
+
+def _tell(toolkit: int, told: set[int]) -> None:
+    """Send SIGTERM once to what the toolkit runs, or to the toolkit while it runs nothing yet."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        targets = psutil.Process(toolkit).children() or [psutil.Process(toolkit)]
+        for process in targets:
+            if process.pid not in told and process.status() != psutil.STATUS_ZOMBIE:
+                told.add(process.pid)
+                process.terminate()
+
+
+def _exit_code(returncode: int) -> int:
+    return 128 - returncode if returncode < 0 else returncode
+
+
+if __name__ == "__main__":
+    main()

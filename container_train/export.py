@@ -1,0 +1,181 @@
+"""From trained weights to the artifact that is served, checked through the code that will serve it.
+
+As a program it makes an artifact of anybody's own checkpoint:
+    python -m container_train.export --weights model.pth --classes classes.txt --arch resnet50 --out model
+"""
+
+import argparse
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from container_serve import artifact
+from container_serve.artifact import Artifact
+from container_serve.errors import ServeError
+from container_serve.predictor import Predictor
+from container_serve.preprocess import Preprocessing, preprocess
+from container_train.errors import TrainError
+from container_train.progress import track
+from container_train.tree import replace_file
+
+log = logging.getLogger(__name__)
+
+BATCH = 32
+MAX_DIFFERENCE = 0.01  # of a probability, between torch and the exported graph
+
+
+def export(
+    model: nn.Module,
+    folder: Path,
+    *,
+    arch: str,
+    classes: tuple[str, ...],
+    preprocessing: Preprocessing,
+    details: Mapping[str, Any],
+) -> Artifact:
+    """Write weights, graph and model.json into `folder`. Raises TrainError when the graph does not compute the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / artifact.MODEL_JSON).unlink(missing_ok=True)
+    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
+    buffer = io.BytesIO()
+    torch.save(model.state_dict(), buffer)
+    replace_file(folder / artifact.WEIGHTS, buffer.getvalue())
+    _save_graph(model, folder, preprocessing.crop)
+    result = artifact.write(
+        folder,
+        classes=classes,
+        architecture=arch,
+        preprocessing=preprocessing,
+        precision="fp32",
+        details=details,
+    )
+    _compare(model, result)
+    return result
+
+
+def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
+    import openvino
+
+    # A frozen copy of the weights would follow every later change of the model; the graph is of this moment.
+    graph = openvino.convert_model(
+        model, example_input=torch.zeros(1, 3, side, side), input=[-1, 3, side, side]
+    )
+    temporary = folder / ".graph.xml"
+    try:
+        openvino.save_model(graph, temporary, compress_to_fp16=False)
+        temporary.with_suffix(".bin").replace(folder / artifact.GRAPH_WEIGHTS)
+        temporary.replace(folder / artifact.GRAPH)
+    finally:
+        temporary.unlink(missing_ok=True)
+        temporary.with_suffix(".bin").unlink(missing_ok=True)
+
+
+def _compare(model: nn.Module, exported: Artifact) -> None:
+    side = exported.preprocessing.crop
+    sample = np.random.default_rng(0).standard_normal((4, 3, side, side), dtype=np.float32)
+    with torch.inference_mode():
+        expected = model(torch.from_numpy(sample)).softmax(1).numpy()
+    difference = float(np.abs(expected - Predictor(exported, threads=_cores()).probabilities(sample)).max())
+    if not difference <= MAX_DIFFERENCE:
+        raise TrainError(
+            f"the exported graph of {exported.architecture} gives other probabilities than the trained model"
+            f" (by up to {difference:.3g}, allowed {MAX_DIFFERENCE:g}): this architecture cannot be served as it is"
+        )
+
+
+def probabilities(exported: Artifact, paths: tuple[Path, ...], what: str) -> np.ndarray:
+    """What the server would answer for each picture: float32 (N, C), computed by its own code, in batches."""
+    predictor = Predictor(exported, threads=_cores())
+    parts: list[np.ndarray] = []
+    with ThreadPoolExecutor(_cores()) as pool:
+
+        def tensors(group: tuple[Path, ...]) -> np.ndarray:
+            return np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in group])
+
+        for batch in track(_ahead(pool, tensors, paths), f"measuring {what}", -(-len(paths) // BATCH)):
+            parts.append(predictor.probabilities(batch))
+    return np.concatenate(parts)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Any, paths: tuple[Path, ...]) -> Iterator[np.ndarray]:
+    """Decode a few batches ahead of the graph; decoding everything at once would fill the memory."""
+    pending = []
+    for start in range(0, len(paths), BATCH):
+        pending.append(pool.submit(work, paths[start : start + BATCH]))
+        if len(pending) > _cores():
+            yield pending.pop(0).result()
+    for future in pending:
+        yield future.result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def main() -> None:
+    from container_train.hyperparameters import architecture
+    from container_train.model import bare, preprocessing_of, read_state_dict
+
+    parser = argparse.ArgumentParser(
+        prog="python -m container_train.export",
+        description="Make the artifact that container_serve serves from a torchvision model's state_dict.",
+        epilog="example: python -m container_train.export --weights model.pth --classes classes.txt --out model",
+    )
+    parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
+    parser.add_argument(
+        "--classes", type=Path, required=True, help="text file, a label a line, in index order"
+    )
+    parser.add_argument(
+        "--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
+    parser.add_argument(
+        "--resize-size", type=int, default=0, help="shorter side before the crop (0: as the weights')"
+    )
+    parser.add_argument("--image-size", type=int, default=0, help="side of the crop (0: as the weights')")
+    arguments = parser.parse_args()
+    try:
+        classes = _labels(arguments.classes)
+        state = read_state_dict(arguments.weights)
+        model = bare(arguments.arch, len(classes), pretrained=True)
+        own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
+        given = {
+            name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")
+        }
+        if own != given:
+            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+            raise TrainError(
+                f"{arguments.weights} does not fit {arguments.arch} with {len(classes)} classes: {odd[0]} is"
+                f" {given.get(odd[0], 'missing')}, expected {own.get(odd[0], 'nothing of that name')}"
+            )
+        model.load_state_dict(state, strict=False)
+        preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
+        done = export(
+            model, arguments.out, arch=arguments.arch, classes=classes, preprocessing=preprocessing,
+            details={"weights": f"file {arguments.weights.name}"},
+        )  # fmt: skip
+        print(f"{done.directory}: {done.architecture}, {len(done.classes)} classes, {done.precision}")
+    except (TrainError, ServeError, OSError) as error:
+        sys.exit(f"export: {error}")
+
+
+def _labels(file: Path) -> tuple[str, ...]:
+    labels = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
+    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise TrainError(
+            f"{file} holds {len(labels)} labels, {len(set(labels))} different: expected 2 or more, all different"
+        )
+    return labels
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""The hyperparameters of a job, their types, defaults and limits."""
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
+
+from container_train.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Field `batch_size` is the hyperparameter `batch-size`; the metadata of each option stands in OPTIONS."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    arch: str
+    weights: str
+    freeze_until: str
+    optimizer: str
+    weight_decay: float
+    momentum: float
+    augment: str
+    patience: int
+    amp: str
+    device: str
+    workers: int
+    seed: int
+    feature_cache: str
+    resize_size: int
+    image_size: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {key.replace("_", "-"): value for key, value in asdict(self).items()}
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`; 64.0 is taken for 64, as the toolkit may write it."""
+    limits = (
+        f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
+    )
+
+    def parse(text: str) -> int:
+        try:
+            number = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(limits) from None
+        if not number.is_integer() or number < low or (high is not None and number > high):
+            raise argparse.ArgumentTypeError(limits)
+        return int(number)
+
+    return parse
+
+
+def real(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
+    """A parser of finite numbers from `low` (excluded where open_low) to `high`."""
+    limits = (
+        f"a number {'above' if open_low else 'from'} {low:g} {'and at most' if open_low else 'to'} {high:g}"
+    )
+
+    def parse(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(limits) from None
+        if not math.isfinite(number) or not low <= number <= high or (open_low and number == low):
+            raise argparse.ArgumentTypeError(limits)
+        return number
+
+    return parse
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    # The toolkit turns the JSON values true and false into Python's words.
+    words = {"true": "on", "false": "off"} if "on" in choices else {}
+
+    def parse(text: str) -> str:
+        value = words.get(text.lower(), text.lower())
+        if value not in choices:
+            raise argparse.ArgumentTypeError("one of " + ", ".join(choices))
+        return value
+
+    return parse
+
+
+def architecture(text: str) -> str:
+    from torchvision.models import list_models
+
+    known = list_models(module=_classification())
+    if text not in known:
+        close = difflib.get_close_matches(text, known, n=3)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise argparse.ArgumentTypeError(f"a torchvision classification architecture such as resnet50{hint}")
+    return text
+
+
+def _classification() -> Any:
+    import torchvision
+
+    return torchvision.models
+
+
+# name: (parser, default, help). The defaults are the classic recipe: ResNet50 with ImageNet weights, its layers frozen,
+# a new linear layer, cross entropy, Adam at 0.001, batches of 64.
+OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
+    "epochs": (whole(1, 10_000), 10, "passes over the training pictures"),
+    "lr": (real(0, 10, open_low=True), 0.001, "learning rate; unfrozen layers want about 0.0001"),
+    "batch-size": (whole(1, 65_536), 64, "pictures a step"),
+    "arch": (architecture, "resnet50", "any torchvision classification architecture"),
+    "weights": (str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1"),
+    "freeze-until": (
+        str,
+        "backbone",
+        "backbone (all but the new layer), none, or the last module to freeze: layer3",
+    ),
+    "optimizer": (one_of("adam", "adamw", "sgd"), "adam", "adam, adamw or sgd"),
+    "weight-decay": (real(0, 1), 0.0, "weight decay"),
+    "momentum": (real(0, 1), 0.9, "momentum, for sgd"),
+    "augment": (
+        one_of("none", "flip", "crop"),
+        "none",
+        "none, flip (mirror), crop (random resized crop and mirror)",
+    ),
+    "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
+    "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU"),
+    "device": (
+        one_of("auto", "cpu", "cuda"),
+        "auto",
+        "auto takes a usable GPU; one that cannot be used is an error",
+    ),
+    "workers": (whole(-1, 256), -1, "processes that decode pictures; -1: one a core, at most 8"),
+    "seed": (whole(0, 2**31 - 1), 0, "seed of everything random"),
+    "feature-cache": (
+        one_of("auto", "on", "off"),
+        "auto",
+        "run frozen layers once a picture; auto: where it fits",
+    ),
+    "resize-size": (
+        whole(0, 4096),
+        0,
+        "shorter side before the crop, in pixels; 0: as the weights were trained",
+    ),
+    "image-size": (whole(0, 4096), 0, "side of the crop, in pixels; 0: as the weights were trained"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise TrainError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = _Parser(
+        prog="python -m container_train",
+        description="Train an image classifier over an /opt/ml tree (SAGEMAKER_BASE_DIR names another).",
+        epilog="example: SAGEMAKER_BASE_DIR=local_test/out/ml python -m container_train --epochs 2 --lr 0.001",
+        allow_abbrev=False,
+    )
+    for name, (_, default, text) in OPTIONS.items():
+        result.add_argument(
+            f"--{name}", default=str(default), metavar="V", help=f"{text} (default {default})"
+        )
+    return result
+
+
+def parse(arguments: Sequence[str]) -> Hyperparameters:
+    """Parse `--name value` pairs as the toolkit passes them; underscores in names are taken for dashes.
+
+    Raises TrainError naming the hyperparameter, its value and what was expected.
+    """
+    known, unknown = parser().parse_known_args([_dashes(word) for word in arguments])
+    if unknown:
+        raise TrainError(_unknown(unknown))
+    values: dict[str, Any] = {}
+    for field in fields(Hyperparameters):
+        name = field.name.replace("_", "-")
+        text = str(getattr(known, field.name)).strip()
+        try:
+            values[field.name] = OPTIONS[name][0](text)
+        except argparse.ArgumentTypeError as error:
+            raise TrainError(f"hyperparameter {name} has value {text!r}: expected {error}") from None
+    return Hyperparameters(**values)
+
+
+def _dashes(word: str) -> str:
+    return word.replace("_", "-") if word.startswith("--") and "=" not in word else word
+
+
+def _unknown(words: list[str]) -> str:
+    name = words[0].lstrip("-").partition("=")[0]
+    value = words[1] if len(words) > 1 and not words[1].startswith("--") else words[0].partition("=")[2]
+    close = difflib.get_close_matches(name, OPTIONS, n=1)
+    aliases = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "model": "arch"}
+    guess = aliases.get(name) or (close[0] if close else None)
+    hint = f"did you mean {guess}? " if guess else ""
+    return f"unknown hyperparameter {name} (value {value!r}): {hint}known are {', '.join(OPTIONS)}"

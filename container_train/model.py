@@ -1,0 +1,292 @@
+"""The network: any torchvision classification architecture with a new last layer, frozen up to a named module."""
+
+import logging
+import socket
+import urllib.error
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import fx, nn
+from torchvision.transforms import InterpolationMode
+
+from container_serve.preprocess import Preprocessing
+from container_train.errors import TrainError
+
+log = logging.getLogger(__name__)
+
+HUB_SECONDS = 30.0
+INTERPOLATIONS = {
+    InterpolationMode.NEAREST: "nearest",
+    InterpolationMode.BILINEAR: "bilinear",
+    InterpolationMode.BICUBIC: "bicubic",
+}
+WAYS_OUT = "pass a file (run.sh: --weights FILE; a job: a channel `weights` that holds it) or --weights none"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The whole model, and where one exists the cut of it: model(x) == rest(*prefix(x)), prefix frozen."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    weights: str
+    prefix: fx.GraphModule | None
+    rest: nn.Module
+
+    def train_mode(self) -> None:
+        """Training mode for what is trained; frozen layers stay as they are, batch statistics and all."""
+        self.model.eval()
+        self.rest.train()
+        for module in self.rest.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                module.eval()
+
+    def eval_mode(self) -> None:
+        self.model.eval()
+        self.rest.eval()
+
+    def to(self, device: torch.device) -> None:
+        """Move all parts; channels last is the faster layout for convolutions on CPU and GPU alike."""
+        for part in (self.model, self.prefix, self.rest):
+            if part is not None:
+                part.to(device, memory_format=torch.channels_last)
+
+    def trainable(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+
+def build(
+    arch: str,
+    classes: int,
+    *,
+    weights: str,
+    weights_file: Path | None,
+    freeze_until: str,
+    resize_size: int = 0,
+    image_size: int = 0,
+    seed: int = 0,
+) -> Network:
+    """Make the network on the CPU. `weights_file` wins over `weights`. Raises TrainError."""
+    torch.manual_seed(seed)
+    origin, state = _weights(arch, weights, weights_file)
+    model = bare(arch, classes, pretrained=state is not None)
+    head = _head(arch, classes)
+    if state is not None:
+        _load(model, state, head, arch, origin)
+    _freeze(model, freeze_until, head)
+    preprocessing = preprocessing_of(arch, resize_size, image_size)
+    model.eval()
+    prefix, rest = _split(model, preprocessing.crop)
+    log.info(
+        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
+        sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
+        "frozen layers run once a picture where they can be cached" if prefix is not None else "nothing to cache",
+    )  # fmt: skip
+    return Network(model, preprocessing, origin, prefix, rest)
+
+
+def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
+    # Auxiliary heads are a matter of training from nothing; their weights in a file are passed over.
+    options: dict[str, Any] = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+    if options:
+        options |= {"transform_input": pretrained, "init_weights": not pretrained}
+    model: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes, **options)
+    return model
+
+
+def _head(arch: str, classes: int) -> set[str]:
+    """Names of the tensors whose shape hangs on the number of classes: the new last layer, in any architecture."""
+    with torch.device("meta"):
+        ours, other = (bare(arch, n, pretrained=True).state_dict() for n in (classes, classes + 1))
+    return {name for name in ours if ours[name].shape != other[name].shape}
+
+
+def _weights(arch: str, weights: str, file: Path | None) -> tuple[str, dict[str, torch.Tensor] | None]:
+    """Where the weights come from, in words, and the state_dict (None: start from nothing)."""
+    if file is not None:
+        return f"file {file.name}", read_state_dict(file)
+    if weights.lower() == "none":
+        log.warning(
+            "weights: none, the backbone is random: expect a far lower accuracy than with ImageNet weights"
+        )
+        return "none", None
+    enum = torchvision.models.get_model_weights(arch)
+    names = [member.name for member in enum]
+    if weights not in (*names, "DEFAULT"):
+        raise TrainError(
+            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of {', '.join(names)} for {arch};"
+            f" for a file {WAYS_OUT}"
+        )
+    member = enum[weights]
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(HUB_SECONDS)
+    try:
+        state: dict[str, torch.Tensor] = member.get_state_dict(progress=False, check_hash=True)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrainError(
+            f"the ImageNet weights {member.name} of {arch} could not be fetched from {member.url} ({reason}): {WAYS_OUT}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return f"torchvision {member.name}", state
+
+
+def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
+    """A state_dict from a file, without unpickling code; also one level down (`state_dict`, `model`). TrainError."""
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).strip().split("\n")[0]
+        raise TrainError(
+            f"weights {file} could not be read: {first[:200]}; expected a file written by torch.save(model.state_dict())"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise TrainError(
+            f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
+        )
+    return {
+        name.removeprefix("module."): value.float() if value.is_floating_point() else value
+        for name, value in content.items()
+    }
+
+
+def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch: str, origin: str) -> None:
+    own = model.state_dict()
+    body = set(own) - head
+    missing = sorted(name for name in body - set(state) if not name.endswith("num_batches_tracked"))
+    wrong = sorted(name for name in body & set(state) if own[name].shape != state[name].shape)
+    extra = sorted(
+        name for name in set(state) - set(own) if not name.startswith(("AuxLogits.", "aux1.", "aux2."))
+    )
+    for names, what in ((missing, "lack"), (wrong, "have another shape of"), (extra, "have, unknown to it,")):
+        if names:
+            raise TrainError(
+                f"weights {origin} do not fit {arch}: they {what} {len(names)} tensors, first {names[0]};"
+                " give the file of the same architecture (hyperparameter arch)"
+            )
+    ignored = sorted(head & set(state))
+    if ignored:
+        log.info("weights: the last layer is new; of %s, %s were passed over", origin, ", ".join(ignored))
+    model.load_state_dict({name: state[name] for name in body & set(state)}, strict=False)
+
+
+def _freeze(model: nn.Module, until: str, head: set[str]) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    if until == "none":
+        return
+    if until == "backbone":
+        frozen = set(names) - head
+    else:
+        inside = [index for index, name in enumerate(names) if name.startswith(f"{until}.")]
+        if not inside:
+            tops = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+            raise TrainError(
+                f"hyperparameter freeze-until has value {until!r}: expected backbone, none or a module with parameters,"
+                f" such as {', '.join(tops)}"
+            )
+        frozen = set(names[: inside[-1] + 1])
+    if frozen & head:
+        raise TrainError(f"hyperparameter freeze-until has value {until!r}: that freezes the last layer too")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name not in frozen
+
+
+def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocessing:
+    """As the architecture's newest ImageNet weights were evaluated, unless the job says otherwise."""
+    presets = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
+    crop = image_size or presets.crop_size[0]
+    resize = resize_size or round(presets.resize_size[0] * crop / presets.crop_size[0])
+    if resize < crop:
+        raise TrainError(
+            f"hyperparameter resize-size has value {resize}: expected at least the image-size, {crop}"
+        )
+    return Preprocessing(
+        resize=resize, crop=crop, mean=tuple(presets.mean), std=tuple(presets.std),
+        interpolation=INTERPOLATIONS[presets.interpolation],
+    )  # fmt: skip
+
+
+class _Tracer(fx.Tracer):
+    """Keeps modules whose behaviour differs between training and evaluation whole, so that the mode still decides."""
+
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        return super().is_leaf_module(module, qualified_name) or type(module).__name__ == "StochasticDepth"
+
+
+def _split(model: nn.Module, side: int) -> tuple[fx.GraphModule | None, nn.Module]:
+    """Cut the model before its first trained node. Without a usable cut: (None, the model itself).
+
+    The two parts share the model's parameters. A random layer (dropout) between the last frozen and the first trained
+    one belongs to the rest: run once and cached, it would be no dropout.
+    """
+    try:
+        graph = _Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError, NotImplementedError, AttributeError) as error:
+        log.info("model cannot be cut (%s): frozen layers run with every batch", str(error).split("\n")[0])
+        return None, model
+    nodes = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
+    states = [_parameters(model, node) for node in nodes]
+    trained = next((i for i, ps in enumerate(states) if any(p.requires_grad for p in ps)), None)
+    frozen = max((i for i, ps in enumerate(states[:trained]) if ps), default=None)
+    if trained is None or frozen is None:
+        return None, model
+    cut = next((i for i in range(frozen + 1, trained) if _is_random(model, nodes[i])), trained)
+    prefix, rest = _halves(model, graph, nodes[:cut], nodes[cut:])
+    if prefix is None:
+        return None, model
+    prefix.eval()
+    rest.eval()
+    with torch.inference_mode():
+        sample = torch.rand(2, 3, side, side)
+        features = prefix(sample)
+        whole = all(isinstance(f, torch.Tensor) and f.shape[:1] == (2,) for f in features)
+        if not whole or not torch.allclose(model(sample), rest(*features), atol=1e-4):
+            return None, model
+    return prefix, rest
+
+
+def _parameters(model: nn.Module, node: fx.Node) -> list[nn.Parameter]:
+    if node.op == "call_module":
+        return list(model.get_submodule(str(node.target)).parameters())
+    if node.op == "get_attr":
+        owner, _, name = str(node.target).rpartition(".")
+        value = getattr(model.get_submodule(owner), name)
+        return [value] if isinstance(value, nn.Parameter) else []
+    return []
+
+
+def _is_random(model: nn.Module, node: fx.Node) -> bool:
+    if node.op != "call_module":
+        return "dropout" in str(node.target)
+    name = type(model.get_submodule(str(node.target))).__name__
+    return "Dropout" in name or name == "StochasticDepth"
+
+
+def _halves(
+    model: nn.Module, graph: fx.Graph, first: list[fx.Node], second: list[fx.Node]
+) -> tuple[fx.GraphModule | None, nn.Module]:
+    later, output = set(second), next(node for node in graph.nodes if node.op == "output")
+    crossing = [node for node in first if any(user in later or user is output for user in node.users)]
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if not crossing or any(user in later for node in inputs for user in node.users):
+        return None, model
+    head, tail = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: head.placeholder(node.name) for node in inputs}
+    for node in first:
+        copies[node] = head.node_copy(node, lambda n: copies[n])
+    head.output(tuple(copies[node] for node in crossing))
+    rest: dict[fx.Node, fx.Node] = {node: tail.placeholder(node.name) for node in crossing}
+    for node in second:
+        rest[node] = tail.node_copy(node, lambda n: rest[n])
+    tail.output(fx.map_arg(output.args[0], lambda n: rest[n]))
+    return fx.GraphModule(model, head), fx.GraphModule(model, tail)

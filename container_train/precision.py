@@ -1,0 +1,27 @@
+"""Mixed precision: which arithmetic runs where."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Precision:
+    """bfloat16 where the device computes it, else float16 with a loss scale; float32 when off."""
+
+    device: str
+    dtype: torch.dtype
+
+    @classmethod
+    def choose(cls, amp: str, device: torch.device) -> "Precision":
+        """`amp` on, off or auto; auto is on for a GPU and off for a CPU, where it seldom wins without AMX."""
+        if amp == "off" or (amp == "auto" and device.type != "cuda"):
+            return cls(device.type, torch.float32)
+        bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return cls(device.type, torch.bfloat16 if bf16 else torch.float16)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device, enabled=self.dtype == torch.float16)

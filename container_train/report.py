@@ -1,0 +1,168 @@
+"""report.html: how the training went, in one file that needs nothing from anywhere. And the same as data."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from bokeh.embed import components
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+
+from container_serve.preprocess import decode
+from container_train.data import Split
+from container_train.tree import replace_file
+
+EXAMPLES = 6  # of each kind
+THUMBNAIL = 160  # pixels, longer side
+INK = "#7a828c"  # readable on the light and on the dark page
+TRAIN, VALID = "#2f6fb3", "#d9772b"
+BLUES = ["#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b"]
+
+
+def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
+    """metrics.json: all figures of the job, for programs."""
+    replace_file(folder / "metrics.json", json.dumps(summary, indent=1).encode())
+
+
+def matrix_csv(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
+    """The confusion matrix with its labels; a row per true class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *classes])
+    writer.writerows([label, *row] for label, row in zip(classes, matrix.tolist(), strict=True))
+    return text.getvalue()
+
+
+def write(
+    folder: Path, summary: Mapping[str, Any], matrix: np.ndarray, test: Split, served: np.ndarray
+) -> None:
+    """Write report.html into `folder`. `served` are the probabilities (N, C) of the N pictures of `test`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs = summary["epochs"]
+    plots = {
+        "loss": curves(epochs, "loss", "cross entropy"),
+        "accuracy": curves(epochs, "accuracy", "share of pictures"),
+        "confusion": confusion(matrix, tuple(summary["classes"])),
+    }
+    script, divs = components(plots)
+    page = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    ).get_template("report.html.jinja")
+    text = page.render(
+        summary=summary,
+        bokeh=Resources(mode="inline", components=["bokeh"]).render(),
+        script=script,
+        divs=divs,
+        wrong=examples(test, served, tuple(summary["classes"]), right=False),
+        right=examples(test, served, tuple(summary["classes"]), right=True),
+        worst=sorted(
+            summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])
+        ),
+    )
+    replace_file(folder / "report.html", text.encode())
+
+
+def _plot(title: str, **options: Any) -> figure:
+    plot = figure(title=title, sizing_mode="stretch_width", toolbar_location="above", **options)
+    plot.toolbar.logo = None
+    plot.background_fill_alpha = plot.border_fill_alpha = 0
+    plot.outline_line_color = None
+    plot.title.text_color = INK
+    plot.grid.grid_line_alpha = 0.3
+    for axis in plot.axis:
+        axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
+        axis.major_tick_line_color = INK
+        axis.minor_tick_line_color = None
+    return plot
+
+
+def curves(epochs: list[dict[str, float]], what: str, unit: str) -> figure:
+    """Training and validation curve of `what` over the epochs."""
+    plot = _plot(
+        what, height=300, x_axis_label="epoch", y_axis_label=unit, tools="pan,wheel_zoom,box_zoom,reset,save"
+    )
+    numbers = [int(row["epoch"]) for row in epochs]
+    for split, colour in (("train", TRAIN), ("valid", VALID)):
+        data = ColumnDataSource({"x": numbers, "y": [row[f"{split}_{what}"] for row in epochs]})
+        plot.line("x", "y", source=data, color=colour, width=2, legend_label=split)
+        dots = plot.scatter("x", "y", source=data, color=colour, size=7, legend_label=split)
+        tips = [("", split), ("epoch", "@x"), (what, "@y{0.0000}")]
+        plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    plot.xaxis.ticker = FixedTicker(ticks=numbers if len(numbers) <= 20 else numbers[:: len(numbers) // 10])
+    plot.legend.background_fill_alpha = 0
+    plot.legend.border_line_alpha = 0
+    plot.legend.label_text_color = INK
+    return plot
+
+
+def confusion(matrix: np.ndarray, classes: tuple[str, ...]) -> figure:
+    """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
+    number = len(classes)
+    rows, columns = np.nonzero(matrix)
+    share = matrix[rows, columns] / matrix.sum(1)[rows]
+    data = ColumnDataSource(
+        {
+            "x": columns,
+            "y": rows,
+            "share": share,
+            "count": matrix[rows, columns],
+            "true": [classes[i] for i in rows],
+            "predicted": [classes[i] for i in columns],
+        }
+    )
+    plot = _plot(
+        "confusion matrix of the test pictures", height=640, x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5),
+        x_axis_label="predicted class", y_axis_label="true class", tools="pan,wheel_zoom,box_zoom,reset,save",
+    )  # fmt: skip
+    mapper = LinearColorMapper(palette=BLUES, low=0, high=1)
+    cells = plot.rect(
+        "x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None
+    )
+    tips = [("true", "@true"), ("predicted", "@predicted"), ("pictures", "@count (@share{0 %})")]
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=tips))
+    plot.grid.grid_line_color = None
+    labelled = list(range(0, number, max(1, -(-number // 30))))
+    for axis in plot.axis:
+        axis.ticker = FixedTicker(ticks=labelled)
+        axis.major_label_overrides = {i: classes[i] for i in labelled}
+    plot.xaxis.major_label_orientation = 1.1
+    return plot
+
+
+def examples(
+    test: Split, served: np.ndarray, classes: tuple[str, ...], *, right: bool
+) -> list[dict[str, Any]]:
+    """Pictures with the three most probable classes: rightly called ones spread over the classes, or the surest errors."""
+    true, called = np.asarray(test.targets), served.argmax(1)
+    order = np.flatnonzero((called == true) == right)
+    order = order[np.argsort(-served.max(1)[order], kind="stable")]
+    if right:
+        _, firsts = np.unique(true[order], return_index=True)
+        order = order[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)]
+    chosen = order[:EXAMPLES].tolist()
+    return [
+        {
+            "picture": _thumbnail(test.paths[i]),
+            "file": f"{test.paths[i].parent.name}/{test.paths[i].name}",
+            "true": classes[true[i]],
+            "top": [(classes[k], float(served[i, k])) for k in np.argsort(-served[i])[:3].tolist()],
+        }
+        for i in chosen
+    ]
+
+
+def _thumbnail(path: Path) -> str:
+    image = decode(path.read_bytes())
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

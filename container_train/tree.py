@@ -1,0 +1,62 @@
+"""The folder tree that the platform gives a training container, and the failure file in it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# DescribeTrainingJob shows this many characters of the failure file as FailureReason.
+FAILURE_CHARACTERS = 1024
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Paths below /opt/ml, or below SAGEMAKER_BASE_DIR where a job runs as a plain process."""
+
+    base: Path
+
+    @classmethod
+    def from_environment(cls) -> "Tree":
+        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")))
+
+    @property
+    def config(self) -> Path:
+        return self.base / "input" / "config"
+
+    @property
+    def channels(self) -> Path:
+        return self.base / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        return self.base / "model"
+
+    @property
+    def output(self) -> Path:
+        return self.base / "output" / "data"
+
+    @property
+    def failure(self) -> Path:
+        return self.base / "output" / "failure"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.base / "checkpoints"
+
+    def write_failure(self, message: str, detail: str = "") -> None:
+        """Write the failure file; the message comes first because only FAILURE_CHARACTERS of it are shown."""
+        text = message if not detail else f"{message}\n\n{detail}"
+        self.failure.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self.failure, text.encode())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` holds either what it held before or all of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
