@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bring a set of pictures into train/, valid/ and test/ folders of class folders.
 
-scripts/prepare_data.py --out data/dogs                  download Udacity's dogImages.zip (1.1 GB) and unpack it
+scripts/prepare_data.py --out data/dogs                  download Udacity's dogImages.zip (1.1 GB), unpack
 scripts/prepare_data.py dogImages.zip --out data/dogs    the same from a zip on disk
 scripts/prepare_data.py my-pictures --out data/mine --split 0.8,0.1,0.1 --seed 0
 """
@@ -163,8 +163,9 @@ def check_dog_counts(found: folders.Found, source: Path) -> None:
     classes = {name: len(files) for name, files in found.splits.items()}
     if counts != DOG_COUNTS or set(classes.values()) != {DOG_CLASSES}:
         raise DataError(
-            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} pictures of {DOG_CLASSES} breeds,"
-            f" found {counts} of {classes}; remove the file to download it again, or pass --any-counts to take it"
+            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} pictures of {DOG_CLASSES}"
+            f" breeds, found {counts} of {classes}; remove the file to download it again, or take it as it is"
+            " with --any-counts"
         )
 
 

@@ -16,8 +16,8 @@ MAX_FILES = 2_000_000
 def unzip(archive: Path, target: Path) -> int:
     """Unpack the pictures of `archive` into the new folder `target`; gives the number of others left out.
 
-    Raises DataError, before anything is written, for a path that leads outside, a link, an encrypted file, a name
-    that comes twice, or contents out of all proportion to the file's size; while writing, for a damaged file.
+    Raises DataError, before anything is written, for a path that leads outside, a link, an encrypted file, a
+    name that comes twice, or contents out of all proportion to the file's size; later, for a damaged file.
     """
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -1,0 +1,93 @@
+"""A program that a run starts: what it says, how it ends, and that nothing of it stays."""
+
+import collections
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+TAIL_LINES = 20
+_PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A process in a session of its own; its output goes to `log`, and to this program's where `echo` is set."""
+
+    def __init__(
+        self, command: Sequence[str | Path], log: Path, *, environment: Mapping[str, str], folder: Path, echo: bool
+    ) -> None:
+        self.log = log
+        self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        parent = os.getpid()
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            # Ctrl-C reaches it through `stop` only, which lets it end in order.
+            start_new_session=True,
+            preexec_fn=lambda: _end_with_parent(parent),
+        )
+        self._reader = threading.Thread(target=self._read, args=(echo,), daemon=True)
+        self._reader.start()
+
+    def _read(self, echo: bool) -> None:
+        assert self.process.stdout is not None
+        with self.log.open("ab") as file:
+            for line in self.process.stdout:
+                file.write(line)
+                file.flush()
+                self._tail.append(line.decode(errors="replace").rstrip())
+                if echo:
+                    sys.stdout.buffer.write(line)
+                    sys.stdout.buffer.flush()
+
+    def wait(self) -> int:
+        """The exit code as a shell gives it, after all output has been read."""
+        code = self.process.wait()
+        # Something it left running may hold the pipe open: that must not hold us.
+        self._reader.join(timeout=5)
+        return 128 - code if code < 0 else code
+
+    def ended(self) -> int | None:
+        return None if self.process.poll() is None else self.wait()
+
+    def tail(self) -> str:
+        return "\n".join(self._tail)
+
+    def stop(self, seconds: float) -> None:
+        """SIGTERM, then SIGKILL after `seconds`, to it and all that it started."""
+        family = self.family()
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        for member in {*family, *self.family()}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        self.wait()
+
+    def family(self) -> list[psutil.Process]:
+        """It and its descendants, found through psutil because some of them have sessions of their own."""
+        try:
+            process = psutil.Process(self.process.pid)
+            return [*process.children(recursive=True), process]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _end_with_parent(parent: int) -> None:
+    """Linux: SIGTERM when this program is killed, which could not stop its children then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)

@@ -1,0 +1,153 @@
+"""The command line of the scripts. Standard library only: it is checked before the environment is made."""
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from local_test.errors import LocalError
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "local_test" / "out"
+SAMPLE = "sample"
+ENGINES = ("auto", "docker", "process")
+# multi-model-server refuses ports from 32767 on.
+LOW_PORT, HIGH_PORT = 1024, 32766
+# What CreateTrainingJob takes.
+MAX_HYPERPARAMETERS, MAX_KEY, MAX_VALUE = 100, 256, 2500
+_KEY = re.compile(r"[A-Za-z_][\w.-]*\Z")
+
+
+@dataclass(frozen=True)
+class Options:
+    """`weights` is a file (a channel), or a word for the hyperparameter, or None where nothing was said."""
+
+    engine: str
+    data: str
+    weights: Path | str | None
+    port: int | None
+    out: Path
+    hyperparameters: dict[str, str]
+
+    @property
+    def is_sample(self) -> bool:
+        return self.data == SAMPLE
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LocalError(f"{message}; see {self.prog} --help", 2)
+
+
+def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
+    """Flags of our own, and every other `--name value` as a hyperparameter. Raises LocalError."""
+    parser = _Parser(
+        prog=program,
+        description="Train, export, serve and query on this machine, over the tree that the platform gives.",
+        epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64 (README.md"
+        " has them all).",
+        allow_abbrev=False,
+    )
+    add_engine(parser)
+    parser.add_argument(
+        "--data",
+        default=SAMPLE,
+        metavar="sample|DIR",
+        help="the built-in photographs (default), or a folder of class folders, split into train/ valid/ test/ or not",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE|none|NAME",
+        help="where the backbone comes from: a state_dict file, nothing, or"
+        " torchvision's weights of this name (default: ImageNet's)",
+    )
+    add_port(parser)
+    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="results (default: local_test/out)")
+    known, rest = parser.parse_known_args(arguments)
+    port = checked_port(known.port)
+    data = known.data if known.data == SAMPLE else str(Path(known.data).absolute())
+    out = Path(known.out).absolute()
+    if data != SAMPLE:
+        _check_folders(Path(data), out)
+    return Options(known.engine, data, _weights(known.weights), port, out, hyperparameters(rest))
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="docker: in the two images; process: the same programs in"
+        " .venv; auto (default): docker where a daemon answers",
+    )
+
+
+def add_port(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
+
+
+def checked_port(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit() or not LOW_PORT <= int(text) <= HIGH_PORT:
+        raise LocalError(f"--port has value {text!r}: expected a number from {LOW_PORT} to {HIGH_PORT}", 2)
+    return int(text)
+
+
+def hyperparameters(words: Sequence[str]) -> dict[str, str]:
+    """`--epochs 2 --lr=0.1` -> {"epochs": "2", "lr": "0.1"}; values are strings, as on the platform."""
+    result: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise LocalError(f"unexpected argument {word!r}; see --help", 2)
+        key, given, value = word[2:].partition("=")
+        if not given:
+            # A negative number is a value, not the next flag.
+            if not rest or (rest[0].startswith("-") and not re.match(r"-[\d.]", rest[0])):
+                raise LocalError(f"--{key} has no value: every hyperparameter is --name value", 2)
+            value = rest.pop(0)
+        if not _KEY.match(key) or len(key) > MAX_KEY:
+            raise LocalError(f"--{key} is no name of a hyperparameter", 2)
+        if len(value) > MAX_VALUE:
+            raise LocalError(f"--{key} has a value of {len(value)} characters: the platform takes {MAX_VALUE}", 2)
+        if key in result:
+            raise LocalError(f"--{key} comes twice", 2)
+        result[key] = value
+    if len(result) > MAX_HYPERPARAMETERS:
+        raise LocalError(f"{len(result)} hyperparameters: the platform takes {MAX_HYPERPARAMETERS}", 2)
+    return result
+
+
+def _weights(text: str | None) -> Path | str | None:
+    """A path that is there, or looks like one, is a file; a plain word is a name for torchvision."""
+    if text is None:
+        return None
+    path = Path(text)
+    if path.is_file():
+        return path.absolute()
+    if path.is_dir():
+        raise LocalError(f"--weights {text} is a folder: give the state_dict file in it", 2)
+    if "/" in text or path.suffix in {".pth", ".pt", ".bin", ".safetensors"}:
+        raise LocalError(f"--weights {text} is not there: give a state_dict file, `none`, or a torchvision name", 2)
+    return text
+
+
+def _check_folders(data: Path, out: Path) -> None:
+    if not data.exists():
+        raise LocalError(f"--data {data} is not there: give a folder of class folders, or `{SAMPLE}`", 2)
+    if data.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(data.resolve()):
+        raise LocalError(f"--data {data} and --out {out} lie in one another: --out is replaced by every run", 2)
+
+
+if __name__ == "__main__":
+    # Called by run.sh before the environment is made: a typing error shows in a second, not after minutes.
+    try:
+        parse(sys.argv[1:])
+    except LocalError as error:
+        print(f"run.sh: {error}", file=sys.stderr)
+        sys.exit(error.code)

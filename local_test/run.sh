@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Train, export, serve and query on this machine, in one command; see --help and README.md.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(dirname "$here")
+
+# A typing error shows now, not after minutes of setting up.
+if [ ! -x "$root/.venv/bin/python" ]; then
+  python=$("$here/setup.sh" --find)
+  PYTHONPATH=$root "$python" -P -m local_test.options "$@"
+  case " $* " in *" -h "* | *" --help "*) exit 0 ;; esac
+fi
+"$here/setup.sh"
+export BYOC_SETUP_SECONDS=$SECONDS PYTHONPATH=$root
+exec "$root/.venv/bin/python" -P -m local_test.run "$@"

@@ -1,0 +1,59 @@
+"""`serve_local.sh`: serve a model.tar.gz, or a model folder, until Ctrl-C."""
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from local_test import engine, options, pack, run
+from local_test.errors import LocalError
+
+PORT = 8080
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise LocalError(f"{message}; see {self.prog} --help", 2)
+
+
+def serve(arguments: list[str]) -> None:
+    parser = _Parser(prog="serve_local.sh", description=__doc__, allow_abbrev=False)
+    options.add_engine(parser)
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=options.OUT / "model" / "model.tar.gz",
+        metavar="TAR|DIR",
+        help="what to serve (default: what run.sh or train_local.sh has left in local_test/out)",
+    )
+    parser.add_argument("--port", metavar="N", help=f"on 127.0.0.1 (default {PORT})")
+    flags = parser.parse_args(arguments)
+    port = options.checked_port(flags.port) or PORT
+    archive = flags.model.absolute()
+    with contextlib.ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serve_local-")))
+        model = archive
+        if not archive.is_dir():
+            model = work / "model"
+            pack.unpack(archive, model)
+        chosen, why = engine.choose(flags.engine, work)
+        print(f"engine: {chosen.name}, because {why}", flush=True)
+        if isinstance(chosen, engine.DockerEngine):
+            chosen.find_images(("serve",))
+        server = run.start_server(chosen, model, port, work / "serve.log")
+        stack.callback(server.stop)
+        with run.last_lines_of(server):
+            run.wait_until_ready(server, port)
+        print(
+            f"serving {archive} on http://127.0.0.1:{port}; in another terminal:\n"
+            f"  local_test/predict.sh PICTURE --url http://127.0.0.1:{port}\nCtrl-C ends it",
+            flush=True,
+        )
+        code = server.child.wait()
+        raise LocalError(f"the server ended with exit code {code}; its last lines:\n{server.child.tail()}", code or 1)
+
+
+if __name__ == "__main__":
+    sys.exit(run.guarded("serve_local.sh", lambda: serve(sys.argv[1:])))

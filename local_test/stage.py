@@ -1,0 +1,109 @@
+"""Pictures and settings into the tree that the platform gives a training container."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local_test import sample
+from local_test.errors import LocalError
+from scripts.dataset import folders
+
+SEED = 0
+HOST = "algo-1"
+INSTANCE_GROUP = "homogeneousCluster"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """`outside` are channels whose pictures stay where they are: linked in, or mounted into a container."""
+
+    tree: Path
+    notes: list[str] = field(default_factory=list)
+    outside: dict[str, Path] = field(default_factory=dict)
+
+
+def stage(
+    tree: Path, data: str, hyperparameters: Mapping[str, str], weights: Path | None, *, is_sample: bool
+) -> Staged:
+    """Make `tree`, new. Raises LocalError when `data` cannot be trained on."""
+    channels = tree / "input" / "data"
+    for folder in ("input/config", "input/data", "model", "output/data", "checkpoints"):
+        (tree / folder).mkdir(parents=True)
+    staged = Staged(tree)
+    if is_sample:
+        sample.write(channels, SEED)
+    else:
+        _stage_folder(staged, Path(data))
+    names = list(folders.SPLITS)
+    if weights is not None:
+        (channels / "weights").mkdir()
+        folders.link(weights, channels / "weights" / weights.name)
+        names.append("weights")
+    write_config(tree, hyperparameters, names)
+    return staged
+
+
+def _stage_folder(staged: Staged, root: Path) -> None:
+    channels = staged.tree / "input" / "data"
+    shares = dict(zip(folders.SPLITS, folders.FRACTIONS, strict=True))
+    try:
+        found = folders.find(root)
+        if not found.is_split:
+            staged.notes.append(f"{root} is not split: taking 80/10/10 % of every class (seed {SEED})")
+            folders.lay_out(folders.split(found.splits[""], shares, SEED), channels)
+            return
+        missing = [name for name in folders.SPLITS if name not in found.splits]
+        if missing:
+            staged.notes.append(f"{root} has no {' and no '.join(missing)}: taken from train (10 % each, seed {SEED})")
+            made = folders.complete(found, shares, SEED)
+            folders.lay_out({name: made[name] for name in ("train", *missing)}, channels)
+    except folders.DataError as error:
+        raise LocalError(str(error), 2) from None
+    for name, folder in found.folders.items():
+        if not (channels / name).exists():
+            staged.outside[name] = folder.resolve()
+
+
+def link_outside(staged: Staged) -> None:
+    """For programs that run on this machine: the channels that lie elsewhere, as links."""
+    for name, folder in staged.outside.items():
+        (staged.tree / "input" / "data" / name).symlink_to(folder, target_is_directory=True)
+
+
+def make_mount_points(staged: Staged) -> None:
+    """For containers: without these the engine would make them, owned by root."""
+    for name in staged.outside:
+        (staged.tree / "input" / "data" / name).mkdir()
+
+
+def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[str]) -> None:
+    """The three files of input/config, with the content that the platform gives them."""
+    channel = {
+        "TrainingInputMode": "File",
+        "S3DistributionType": "FullyReplicated",
+        "RecordWrapperType": "None",
+    }
+    resource = {
+        "current_host": HOST,
+        "current_instance_type": "local",
+        "current_group_name": INSTANCE_GROUP,
+        "hosts": [HOST],
+        "instance_groups": [{"instance_group_name": INSTANCE_GROUP, "instance_type": "local", "hosts": [HOST]}],
+        "network_interface_name": "eth0",
+    }
+    files = {
+        "hyperparameters": dict(hyperparameters),
+        "inputdataconfig": {name: channel for name in channels},
+        "resourceconfig": resource,
+    }
+    for name, content in files.items():
+        (tree / "input" / "config" / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def copy_report(tree: Path, target: Path) -> None:
+    report = tree / "output" / "data" / "report.html"
+    if not report.is_file():
+        raise LocalError("training wrote no output/data/report.html")
+    shutil.copyfile(report, target)

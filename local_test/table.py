@@ -1,0 +1,86 @@
+"""Held-out pictures posted with curl, and the table of what came back."""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from local_test.errors import LocalError
+from scripts.dataset import folders
+
+ROWS = 10
+CURL_SECONDS = 60
+MAX_BYTES = 6_291_456  # what the platform takes in one request
+TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp", ".gif": "gif"}
+
+
+@dataclass(frozen=True)
+class Row:
+    picture: str
+    true: str
+    predicted: str
+    probability: float
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
+    """Pictures and their classes, spread over the classes: all of them where there are no more than `rows`."""
+    classes = folders.class_files(test)
+    names = list(classes)
+    if len(names) > rows:
+        names = [names[index * (len(names) - 1) // (rows - 1)] for index in range(rows)]
+    chosen: list[tuple[Path, str]] = []
+    for turn in range(rows):
+        for name in names:
+            usable = [path for path in classes[name] if path.stat().st_size <= MAX_BYTES and _opens(path)]
+            if turn < len(usable) and len(chosen) < rows:
+                chosen.append((usable[turn], folders.label(name)))
+        if len(chosen) == rows:
+            break
+    if not chosen:
+        raise LocalError(f"{test} has no readable picture of at most {MAX_BYTES} bytes to post")
+    return sorted(chosen, key=lambda item: folders.natural(str(item[0])))
+
+
+def post(picture: Path, url: str) -> tuple[str, float]:
+    """The most probable class and its probability. Raises LocalError for any answer but a good one."""
+    kind = TYPES.get(picture.suffix.lower(), "tiff")
+    command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(CURL_SECONDS)]
+    command += ["--header", f"Content-Type: image/{kind}", "--header", "Accept: application/json"]
+    command += ["--data-binary", f"@{picture}", "--write-out", "\n%{http_code}", url]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise LocalError(f"curl could not post {picture.name}: {done.stderr.strip()}")
+    body, _, status = done.stdout.rpartition("\n")
+    if status != "200":
+        raise LocalError(f"the server answered {status} to {picture.name}: {body[:500]}")
+    try:
+        first = json.loads(body)["predictions"][0]
+        return str(first["label"]), float(first["probability"])
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise LocalError(f"the server's answer to {picture.name} is not what was agreed: {body[:500]}") from None
+
+
+def render(rows: list[Row]) -> str:
+    heads = ("picture", "true class", "predicted class", "probability")
+    lines = [(row.picture, row.true, row.predicted, f"{row.probability:.3f}") for row in rows]
+    widths = [max(len(line[column]) for line in [heads, *lines]) for column in range(4)]
+    text = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [heads, tuple("-" * width for width in widths), *lines]
+    ]
+    right = sum(row.true == row.predicted for row in rows)
+    return "\n".join([*text, f"{right} of {len(rows)} right"])
+
+
+def _opens(path: Path) -> bool:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except Exception:  # Pillow's decoders raise almost anything
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""Where the backbone's weights come from, decided before training starts."""
+
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local_test.errors import LocalError
+
+PROBE_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`file` goes into the channel `weights`, `hyperparameter` is the word for it; `note` is for people."""
+
+    file: Path | None
+    hyperparameter: str | None
+    note: str = ""
+
+
+def hub_file(url: str) -> Path:
+    """Where torch.hub keeps the file of this URL (torch.hub.get_dir, without importing torch)."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
+    return home / "hub" / "checkpoints" / urlsplit(url).path.rpartition("/")[2]
+
+
+def unreachable(url: str) -> str:
+    """Why `url` cannot be fetched now, empty if it can. urllib asks, as torch.hub does."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"it answered {error.code}"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+
+
+def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_container: bool) -> Weights:
+    """`url` is where torchvision has what was asked for, None where nothing of torchvision's is wanted.
+
+    Only the sample, and only when nothing was asked for, falls back to random weights: else LocalError.
+    """
+    if isinstance(asked, Path):
+        return Weights(asked, None)
+    if url is None:
+        return Weights(None, asked)
+    cached = hub_file(url)
+    if cached.is_file():
+        # A container does not see this machine's cache; the channel is how weights get into one.
+        return Weights(cached, None) if in_container else Weights(None, asked)
+    reason = unreachable(url)
+    if not reason:
+        return Weights(None, asked)
+    host = urlsplit(url).hostname
+    if not is_sample or asked is not None:
+        raise LocalError(
+            f"the weights {url} cannot be fetched ({reason}): give a state_dict file with --weights FILE,"
+            f" or train from random weights with --weights none"
+        )
+    return Weights(
+        None,
+        "none",
+        f"NO IMAGENET WEIGHTS: {host} cannot be reached ({reason}), so the sample is trained on a backbone of"
+        " RANDOM weights. The accuracy says nothing about real training. Give a file with --weights FILE.",
+    )
