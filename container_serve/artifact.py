@@ -48,12 +48,6 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
     document = _document(directory)
     artifact = _artifact(directory, document)
     files = _listed(document["files"])
-    for path in _walk(directory):
-        name = path.relative_to(directory).as_posix()
-        if name not in files and not name.startswith(f"{CODE}/"):
-            raise ArtifactError(
-                f"{name}: is not listed in {MODEL_JSON}; remove it (own code belongs in {CODE}/)"
-            )
     for name, (sha256, size) in files.items():
         path = _inside(directory, name)
         try:
@@ -69,6 +63,10 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
                 )
         except OSError as error:
             raise ArtifactError(f"{name}: cannot be read ({error.strerror})") from None
+    for path in _walk(directory):
+        name = path.relative_to(directory).as_posix()
+        if name not in files and not name.startswith(f"{CODE}/"):
+            raise ArtifactError(f"{name}: is not listed in {MODEL_JSON}; remove it (own code belongs in {CODE}/)")
     return artifact
 
 
@@ -87,15 +85,14 @@ def write(
     """
     details = dict(details or {})
     if reserved := [key for key in details if key in _KEYS]:
-        raise ArtifactError(
-            f"{MODEL_JSON}: the key {reserved[0]!r} is the format's own; name the detail otherwise"
-        )
+        raise ArtifactError(f"{MODEL_JSON}: the key {reserved[0]!r} is the format's own; name the detail otherwise")
     partial = directory / _PARTIAL
     try:
         partial.unlink(missing_ok=True)
         files = {
             path.relative_to(directory).as_posix(): {"sha256": _sha256(path), "bytes": path.stat().st_size}
             for path in _walk(directory)
+            if "__pycache__" not in path.parts  # Python rewrites what is in there
         }
         document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -106,9 +103,10 @@ def write(
             "files": files,
             **details,
         }
-        artifact = _artifact(directory, document)
-        _listed(files)
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        document = json.loads(text)
+        artifact = _artifact(directory, document)
+        _listed(document["files"])
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -126,9 +124,7 @@ def write(
 
 def _document(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
-        raise ArtifactError(
-            f"{directory}: there is no such folder; the model's files have to be mounted there"
-        )
+        raise ArtifactError(f"{directory}: there is no such folder; the model's files have to be mounted there")
     path = directory / MODEL_JSON
     try:
         document = json.loads(path.read_bytes())
@@ -154,9 +150,7 @@ def _document(directory: Path) -> dict[str, Any]:
         if key not in document:
             raise ArtifactError(f"{MODEL_JSON}: the key {key!r} is missing; export the model again")
     if type(version) is not int or version < 1:
-        raise ArtifactError(
-            f"{MODEL_JSON}: format_version: expected a whole number from 1, got {_kind(version)}"
-        )
+        raise ArtifactError(f"{MODEL_JSON}: format_version: expected a whole number from 1, got {_kind(version)}")
     return document
 
 
@@ -170,9 +164,7 @@ def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
         if not isinstance(label, str) or not label or not _is_unicode(label):
             raise ArtifactError(f"{MODEL_JSON}: classes[{index}]: expected a label, got {_kind(label)}")
         if label in seen:
-            raise ArtifactError(
-                f"{MODEL_JSON}: classes[{index}]: {label!r} occurs twice, labels have to differ"
-            )
+            raise ArtifactError(f"{MODEL_JSON}: classes[{index}]: {label!r} occurs twice, labels have to differ")
         seen.add(label)
     for key in ("architecture", "precision"):
         if not isinstance(document[key], str) or not document[key]:
@@ -181,9 +173,7 @@ def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
     except ValueError as error:
         raise ArtifactError(f"{MODEL_JSON}: preprocessing: {error}") from None
-    return Artifact(
-        directory, tuple(classes), document["architecture"], preprocessing, document["precision"], document
-    )
+    return Artifact(directory, tuple(classes), document["architecture"], preprocessing, document["precision"], document)
 
 
 def _listed(files: object) -> dict[str, tuple[str, int]]:
@@ -193,17 +183,13 @@ def _listed(files: object) -> dict[str, tuple[str, int]]:
     listed: dict[str, tuple[str, int]] = {}
     for name, entry in files.items():
         parts = PurePosixPath(name).parts
-        plain = (
-            bool(parts) and "\\" not in name and "\0" not in name and PurePosixPath(name).as_posix() == name
-        )
+        plain = bool(parts) and "\\" not in name and "\0" not in name and PurePosixPath(name).as_posix() == name
         if not plain or name.startswith("/") or ".." in parts or name == MODEL_JSON:
-            raise ArtifactError(
-                f"{MODEL_JSON}: files: {name!r} is refused, names have to stay in the model's folder"
-            )
+            raise ArtifactError(f"{MODEL_JSON}: files: {name!r} is refused, names have to stay in the model's folder")
         sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(sha256, str) or type(size) is not int or size < 0:
+        if not isinstance(sha256, str) or len(sha256) != 64 or type(size) is not int or size < 0:
             raise ArtifactError(
-                f"{MODEL_JSON}: files: {name}: expected {{sha256, bytes}}, a text and a whole number"
+                f"{MODEL_JSON}: files: {name}: expected sha256 (64 hexadecimal digits) and bytes (a whole number)"
             )
         listed[name] = (sha256.lower(), size)
     return listed
@@ -217,9 +203,7 @@ def _inside(directory: Path, name: str) -> Path:
     if not path.is_file():
         raise ArtifactError(f"{name}: is not a regular file")
     if not path.resolve().is_relative_to(directory.resolve()):
-        raise ArtifactError(
-            f"{name}: is a link that leads out of the model's folder; put the file itself there"
-        )
+        raise ArtifactError(f"{name}: is a link that leads out of the model's folder; put the file itself there")
     return path
 
 

@@ -31,9 +31,7 @@ IMAGE_TYPES = (
 )
 _ALIASES = ("image/jpg",)  # not registered, but what many programs send
 _FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
-_MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+", re.DOTALL
-)
+_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+", re.DOTALL)
 # Base64 holds no brackets and no commas: a body with more of them is refused before it is built up in memory.
 _MAX_STRUCTURE = 1000
 
@@ -66,9 +64,7 @@ def parse(body: bytes, content_type: str | None, custom_attributes: str | None =
     taken = kind == JSON or kind in IMAGE_TYPES or kind in _ALIASES
     if not taken and (kind or (body and not _MAGIC.match(body))):
         what = f"the content type {_shown(kind)} is not taken" if kind else "there is no content type"
-        raise RequestError(
-            415, "UnsupportedMediaType", f"{what}: send one of {', '.join((*IMAGE_TYPES, JSON))}"
-        )
+        raise RequestError(415, "UnsupportedMediaType", f"{what}: send one of {', '.join((*IMAGE_TYPES, JSON))}")
     if not body:
         raise RequestError(400, "EmptyBody", "the body is empty: send a picture, or JSON with instances")
     if kind == JSON:

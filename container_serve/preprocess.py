@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,8 +34,9 @@ from container_serve.errors import RequestError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 4096  # of resize and crop
-# Each scan is a pass over the whole picture, and a few bytes suffice for one: real encoders write about ten.
-MAX_JPEG_SCANS = 500
+# Each scan is a pass over the whole picture (0.1 s at 50 megapixels), and a few bytes suffice for one; encoders write
+# about ten.
+MAX_JPEG_SCANS = 100
 # A resize to more pixels than this is computed for the crop only: a picture of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
 MAX_RESIZED_PIXELS = 50_000_000
@@ -102,9 +102,7 @@ class Preprocessing:
         if not all(np.float32(value) > 0 for value in self.std):
             raise ValueError(f"std: expected three numbers above 0, got {self.std!r}")
         if not isinstance(self.interpolation, str) or self.interpolation not in _RESAMPLING:
-            raise ValueError(
-                f"interpolation: expected one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}"
-            )
+            raise ValueError(f"interpolation: expected one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON values; `from_dict` is the inverse."""
@@ -153,14 +151,13 @@ def decode(body: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         Image.MAX_IMAGE_PIXELS = max_pixels
     name = "image"
     try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            name = f"{image.format} image"
-            _check_header(image, body, max_pixels)
-            image.load()
-            _check_size(image.size, max_pixels)
-            upright = _upright(image)
-            rgb = _rgb(upright)
-            return rgb.copy() if rgb is image else rgb
+        image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
+        name = f"{image.format} image"
+        _check_header(image, body, max_pixels)
+        image.load()
+        # A frame of a GIF may be larger than its header says.
+        _check_size(image.size, max_pixels)
+        return _rgb(_upright(image))
     except RequestError:
         raise
     except UnidentifiedImageError:
@@ -175,17 +172,13 @@ def decode(body: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
     # MemoryError ...).
     except Exception as error:
-        raise RequestError(
-            400, "InvalidImage", f"the {name} is broken or truncated{_reason(error)}"
-        ) from None
+        raise RequestError(400, "InvalidImage", f"the {name} is broken or truncated{_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
     """Pillow's own words where they are fit for a caller: a line of plain text, no objects or addresses."""
     text = str(error).strip()
-    if isinstance(error, OSError | ValueError | SyntaxError) and re.fullmatch(
-        r"[\w ,.()'=:;/-]{3,100}", text
-    ):
+    if isinstance(error, OSError | ValueError | SyntaxError) and re.fullmatch(r"[\w ,.()'=:;/-]{3,100}", text):
         return "" if re.search(r"0x|object|Error|\.py", text) else f": {text}"
     return ""
 
@@ -213,9 +206,7 @@ def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
     # Within compressed data an FF byte is followed by 00 or a restart marker, so this counts scans (and
     # thumbnails').
     elif isinstance(image, JpegImagePlugin.JpegImageFile) and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise RequestError(
-            400, "InvalidImage", f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed"
-        )
+        raise RequestError(400, "InvalidImage", f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -229,50 +220,53 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` in RGB, transparency on white."""
+    if image.mode == "LAB":
+        raise RequestError(400, "InvalidImage", "an image in Lab colours is not taken: convert it to RGB")
     if image.mode.startswith("I") or image.mode == "F":
         return _grey(image).convert("RGB")
-    if image.has_transparency_data:
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # the only way that leads out of premultiplied greyscale
+    if image.mode != "RGBA":
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+    page = Image.new("RGB", image.size, "white")
+    page.paste(image, (0, 0), image)
+    return page
 
 
 def _grey(image: Image.Image) -> Image.Image:
     """Greyscale of more than 8 bits, in mode L.
 
     Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
-    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values
-    lie in it, then 0..65535, else the range found. Not-a-number counts as black.
+    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values lie in
+    it, then 0..65535, else the range found. Not-a-number counts as black.
     """
-    values = np.asarray(image)
-    tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    values = np.array(image)
+    low, high = 0.0, 65535.0
     if image.mode.startswith("I;16"):
-        bits = tags.get(TIFF_BITS_PER_SAMPLE, (16,))
-        top = float(2 ** bits[0] - 1 if isinstance(bits, tuple) and bits[0] in range(9, 17) else 65535)
-        scaled = values.astype(np.float32) * (255.0 / top)
+        tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
+        bits = tags.get(TIFF_BITS_PER_SAMPLE)
+        if isinstance(bits, tuple) and bits[0] in range(9, 16):
+            high = float(2 ** bits[0] - 1)
         if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
-            scaled = 255.0 - scaled
+            low, high = high, low
         key = image.info.get("transparency")
         if isinstance(key, int):
-            scaled[values == key] = 255.0
+            values[values == key] = 65535
     else:
-        wide = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
-        low, high = float(wide.min()), float(wide.max())
-        if low >= 0 and high <= 65535:
-            top = 1.0 if image.mode == "F" and high <= 1 else 255.0 if high <= 255 else 65535.0
-            low, high = 0.0, top
-        # Halved first: the range of two huge numbers overflows.
-        scaled = ((wide / 2 - low / 2) / max(high / 2 - low / 2, 1e-300) * 255.0).astype(np.float32)
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-
-
-@lru_cache(maxsize=8)
-def _table(spec: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32 (3, 256): what a channel's value becomes, in the order and precision of torchvision's steps."""
-    values = np.arange(256, dtype=np.float32) / np.float32(255)
-    mean, std = (np.array(v, dtype=np.float32)[:, None] for v in (spec.mean, spec.std))
-    return np.ascontiguousarray((values - mean) / std)
+        if image.mode == "F":
+            np.nan_to_num(values, copy=False, nan=0.0)
+        least, most = float(values.min()), float(values.max())
+        if least < 0 or most > 65535:
+            low, high = least, most
+        elif most <= 255:
+            high = 1.0 if image.mode == "F" and most <= 1 else 255.0
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for row, line in enumerate(values):  # by rows: the whole in float64 would be eight times the picture
+        fractions = (line.astype(np.float64) - low) / ((high - low) or 1.0)
+        scaled[row] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
+    return Image.fromarray(scaled)
 
 
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
@@ -292,10 +286,12 @@ def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32
     else:
         resized = image if size == image.size else image.resize(size, resample)
         cropped = resized.crop(box)
-    pixels = np.asarray(cropped)
+    # torchvision's own operations in its own order and precision: any shortcut would differ in the last bits.
     tensor = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
-    for channel, table in enumerate(_table(spec)):
-        np.take(table, pixels[:, :, channel], out=tensor[channel], mode="clip")
+    tensor[...] = np.asarray(cropped).transpose(2, 0, 1)
+    tensor /= np.float32(255)
+    tensor -= np.array(spec.mean, dtype=np.float32)[:, None, None]
+    tensor /= np.array(spec.std, dtype=np.float32)[:, None, None]
     return tensor
 
 
