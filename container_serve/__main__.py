@@ -1,0 +1,43 @@
+"""python -m container_serve [--model-dir DIR] [--port N]: serve a trained model over HTTP until SIGTERM or Ctrl-C."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from container_serve import log
+from container_serve.errors import ServeError
+from container_serve.server import serve
+from container_serve.settings import MAX_PORT, Settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 after a stop that was asked for; 1 with one line on standard error otherwise."""
+    parser = argparse.ArgumentParser(prog="container_serve", description="Serve a trained model over HTTP.")
+    parser.add_argument("--model-dir", type=Path, help="folder with model.json (default: /opt/ml/model)")
+    parser.add_argument("--port", type=_port, help="default: SAGEMAKER_BIND_TO_PORT, or 8080")
+    options = parser.parse_args(arguments)
+    try:
+        settings = Settings.read(os.environ)
+        settings = replace(
+            settings, model_dir=options.model_dir or settings.model_dir, port=options.port or settings.port
+        )
+        log.configure(settings.log_level)
+        serve(settings, os.environ)
+    except ServeError as error:
+        sys.stdout.flush()
+        print(f"container_serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _port(text: str) -> int:
+    # multi-model-server takes no higher port
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_PORT:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 to {MAX_PORT}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

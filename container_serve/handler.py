@@ -1,0 +1,206 @@
+"""What multi-model-server calls in its workers: `handle(None, context)` to load the model, then once per request.
+
+The user's functions (code/inference.py) and our defaults are put together by sagemaker-inference's Transformer.
+"""
+
+import http
+import importlib
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sagemaker_inference.errors import BaseInferenceToolkitError
+
+from container_serve import artifact, codec, log, user_code
+from container_serve.errors import RequestError, ServeError, error_body
+from container_serve.predictor import Predictor, top
+from container_serve.preprocess import preprocess
+from container_serve.processes import die_with_parent
+from container_serve.settings import LOAD_FAILURE, Settings
+from container_serve.toolkit import Transformer
+
+LOG = logging.getLogger("worker")
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+REQUEST_ID = "X-Request-Id"  # the front end puts it into every request
+NO_USER_CODE = "container_serve.no_user_code"  # the name of no module: the Transformer then takes our defaults
+FUNCTIONS = ("model_fn", "input_fn", "predict_fn", "output_fn")
+
+_parent = os.getpid()  # of the process that imports this, from which the workers are forked
+_service: "Service | None" = None
+
+
+def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
+    """multi-model-server's entry point."""
+    global _service
+    if data is None:
+        _service = _load(context)
+        return None
+    assert _service is not None
+    return _service.answer(data, context)
+
+
+def _load(context: Any) -> "Service":
+    """Load the model, or leave the process: an exception that is raised here would leave it half alive."""
+    die_with_parent(_parent)
+    settings = Settings.read(os.environ)
+    log.configure(settings.log_level)
+    logging.getLogger("mms").setLevel(logging.WARNING)  # its metrics, a line per request
+    model_dir = Path(context.system_properties["model_dir"]).resolve()
+    begun = time.perf_counter()
+    try:
+        service = Service(settings, model_dir, context)
+    except Exception as error:
+        one_line = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line if isinstance(error, ServeError) else f"{model_dir}: {type(error).__name__}: {one_line}"
+        LOG.error("cannot load the model: %s", reason, exc_info=not isinstance(error, ServeError))
+        _report(reason)
+        os._exit(1)
+    LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
+    return service
+
+
+def _report(reason: str) -> None:
+    run = Path(os.environ["BYOC_RUN_DIRECTORY"])
+    partial = run / f"{LOAD_FAILURE}.{os.getpid()}"
+    partial.write_text(reason)
+    partial.replace(run / LOAD_FAILURE)
+    sys.stdout.flush()
+
+
+class Service(Transformer):  # type: ignore[misc]
+    """One worker's model with its functions; answers one request at a time."""
+
+    def __init__(self, settings: Settings, model_dir: Path, context: Any) -> None:
+        self.settings = settings
+        self.model_dir = model_dir
+        self.seconds: dict[str, float] = {}
+        self.user_code = user_code.find(settings, model_dir)
+        self.defaults = DefaultHandler(settings, model_dir, optional=self.user_code is not None)
+        super().__init__(self.defaults)
+        if self.user_code is not None:
+            sys.path.insert(0, str(self.user_code.directory))
+            LOG.info("own program: %s", self.user_code.directory / f"{self.user_code.module}.py")
+        # The Transformer looks for the module of this name.
+        os.environ["SAGEMAKER_PROGRAM"] = self.user_code.module if self.user_code else NO_USER_CODE
+        self.validate_and_initialize(str(model_dir), context)
+
+    def _validate_user_module_and_set_functions(self) -> None:
+        super()._validate_user_module_and_set_functions()
+        if self.user_code is None:
+            return
+        module = importlib.import_module(self.user_code.module)
+        given = {name for name in (*FUNCTIONS, "transform_fn") if hasattr(module, name)}
+        name = f"{self.user_code.module}.py"
+        if "transform_fn" in given:
+            given |= set(FUNCTIONS) - {"model_fn"}
+        if "model_fn" in given and "predict_fn" not in given:
+            raise user_code.UserCodeError(f"{name}: defines model_fn; expected predict_fn with it, to run that model")
+        missing = [function for function in FUNCTIONS if function not in given]
+        if missing and self.defaults.artifact is None:
+            raise user_code.UserCodeError(
+                f"{name}: does not define {', '.join(missing)}, and the defaults need {artifact.MODEL_JSON},"
+                f" which is missing in {self.model_dir}"
+            )
+
+    def _run_handler_function(self, func: Any, *argv: Any) -> Any:
+        begun = time.perf_counter()
+        try:
+            return super()._run_handler_function(func, *argv)
+        finally:
+            for name, known in (("decode", self._input_fn), ("model", self._predict_fn)):
+                if func == known:
+                    self.seconds[name] = time.perf_counter() - begun
+
+    def answer(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
+        self.seconds.clear()
+        # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
+        signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
+        try:
+            answers: list[bytes] = self.transform(data, context)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.seconds.items())
+        if timing:
+            context.set_response_header(0, "Server-Timing", timing)
+        return answers
+
+    @staticmethod
+    def handle_error(context: Any, inference_exception: BaseInferenceToolkitError, trace: str) -> list[bytes]:
+        """The answer to a request that failed; what failed inside stays in the log."""
+        error = sys.exc_info()[1]  # the original: the Transformer wraps what it does not know
+        request_id = context.get_request_header(0, REQUEST_ID)
+        if isinstance(error, RequestError):
+            status, kind, message = error.status, error.kind, str(error)
+            LOG.debug("id=%s %s: %s", request_id, kind, message)
+        elif isinstance(error, BaseInferenceToolkitError):  # a user's program said what to answer
+            status, kind, message = error.status_code, type(error).__name__, str(error.message)
+            LOG.warning("id=%s %s: %s", request_id, kind, message)
+        else:
+            status, kind = 500, "InternalError"
+            message = f"the request failed inside the server; its log says more under the id {request_id}"
+            LOG.error("id=%s failed", request_id, exc_info=error)
+        phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
+        context.set_response_status(status, phrase)
+        context.set_response_content_type(0, codec.JSON)
+        return [error_body(status, kind, message)]
+
+
+class DefaultHandler:
+    """The functions for which the user has none of their own.
+
+    input_fn gives float32 (N, 3, H, W), predict_fn float32 (N, classes), output_fn the answer.
+    """
+
+    def __init__(self, settings: Settings, model_dir: Path, *, optional: bool) -> None:
+        """With `optional` there need be no artifact, for the user may have written all the functions."""
+        self.settings = settings
+        self.request: codec.Request | None = None
+        self.artifact: artifact.Artifact | None = None
+        if not optional or (model_dir / artifact.MODEL_JSON).exists():
+            # The supervisor has verified the hashes of the one model; further models come without it.
+            self.artifact = artifact.read(model_dir, verify=settings.multi_model)
+
+    def default_model_fn(self, model_dir: str) -> Predictor:
+        assert self.artifact is not None
+        predictor = Predictor(self.artifact, self.settings.threads or 1)
+        predictor.warm_up()
+        return predictor
+
+    def default_input_fn(self, body: bytes | str, content_type: str, context: Any) -> npt.NDArray[np.float32]:
+        assert self.artifact is not None
+        raw = body.encode() if isinstance(body, str) else bytes(body)
+        attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
+        self.request = codec.parse(raw, content_type, attributes)
+        spec = self.artifact.preprocessing
+        images = [preprocess(image, spec, max_pixels=self.settings.max_pixels) for image in self.request.images]
+        return np.stack(images)
+
+    def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
+        return model.probabilities(batch)
+
+    def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
+        assert self.artifact is not None
+        classes, request = self.artifact.classes, self.request
+        table = np.asarray(probabilities)
+        if table.ndim != 2 or table.shape[1] != len(classes):
+            raise ValueError(f"predict_fn gave shape {table.shape}, expected (pictures, {len(classes)})")
+        top_k = request.top_k if request else codec.DEFAULT_TOP_K
+        batched = request.batched if request else len(table) > 1
+        rows = [top(row, classes, top_k) for row in table]
+        return codec.render(rows, accept, model=self._model(), batched=batched)
+
+    def _model(self) -> dict[str, object]:
+        """What an answer says about the model that gave it."""
+        assert self.artifact is not None
+        weights = self.artifact.document["files"].get(artifact.GRAPH_WEIGHTS, {})
+        return {
+            "architecture": self.artifact.architecture,
+            "precision": self.artifact.precision,
+            "sha256": str(weights.get("sha256", ""))[:12],
+        }

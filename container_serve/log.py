@@ -1,0 +1,29 @@
+"""One format for all lines of the log, those of the Java server included."""
+
+import logging
+import sys
+import time
+
+FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
+DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
+# The same for log4j; a record stays on one line there, too.
+LOG4J_PATTERN = (
+    "%d{yyyy-MM-dd'T'HH:mm:ss.SSS}{UTC}Z %level{WARN=WARNING, FATAL=CRITICAL} %c{1}:"
+    " %replace{%enc{%m}{CRLF} %xEx{separator( | )}}{\\s+$}{}%n"
+)
+
+
+class OneLine(logging.Formatter):
+    """A record is one line, with its traceback: log services make a record of every line."""
+
+    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+
+    def format(self, record: logging.LogRecord) -> str:
+        return " | ".join(super().format(record).splitlines())
+
+
+def configure(level: int) -> None:
+    """Send everything to standard output; standard error is for the one line that says why the program ended."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(OneLine(FORMAT, DATE_FORMAT))
+    logging.basicConfig(level=level, handlers=[handler], force=True)

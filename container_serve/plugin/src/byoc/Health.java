@@ -1,0 +1,42 @@
+package byoc;
+
+import com.amazonaws.ml.mms.wlm.ModelManager;
+import com.amazonaws.ml.mms.wlm.WorkerState;
+import com.amazonaws.ml.mms.wlm.WorkerThread;
+import com.google.gson.JsonObject;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+
+/** What /ping says, and the counters behind it. */
+final class Health {
+    static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted and not yet answered
+    static final AtomicLong WAITING_BYTES = new AtomicLong(); // their bodies
+
+    private Health() {}
+
+    /** Workers that hold a loaded model; the model server notices a killed one by its closed socket. */
+    static int workers() {
+        int loaded = 0;
+        ModelManager models = ModelManager.getInstance();
+        for (String name : models.getModels().keySet()) {
+            for (WorkerThread worker : models.getWorkers(name)) {
+                if (worker.getState() == WorkerState.WORKER_MODEL_LOADED) {
+                    loaded++;
+                }
+            }
+        }
+        return loaded;
+    }
+
+    static boolean answers(boolean multiModel) {
+        return "ready".equals(Supervisor.state()) && (multiModel || workers() > 0);
+    }
+
+    static JsonObject report() {
+        JsonObject report = new JsonObject();
+        report.addProperty("state", Supervisor.state());
+        report.addProperty("workers", workers());
+        report.addProperty("in_flight", IN_FLIGHT.get());
+        return report;
+    }
+}

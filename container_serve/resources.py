@@ -1,0 +1,93 @@
+"""How many workers and threads this machine, or this container's share of it, has room for."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+# Resident memory, measured with a ResNet50: the Java server with its requests, and one worker without its model.
+SERVER_BYTES = 300 * 2**20
+WORKER_BYTES = 160 * 2**20
+COPIES = 2.5  # of the graph's weights, while a worker compiles them
+UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
+
+
+@dataclass(frozen=True)
+class Share:
+    """Each of `workers` processes computes with `threads` threads."""
+
+    workers: int
+    threads: int
+
+
+def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
+    """The share for a model of `model_bytes`; `workers` and `threads` are what the user asked for, if anything.
+
+    Default: one worker per core with one thread each; fewer workers where memory is short, and the cores that
+    this leaves over go to their threads.
+    """
+    cores = cpu_count()
+    if workers is None:
+        each = WORKER_BYTES + int(COPIES * model_bytes)
+        room = (memory_limit() - SERVER_BYTES) // each
+        workers = max(1, min(cores // (threads or 1), room))
+    return Share(workers, threads or max(1, cores // workers))
+
+
+def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
+    """Whole cores this process may use: CPU affinity (cpusets included), and the cgroup's quota."""
+    cores = float(len(os.sched_getaffinity(0)))
+    for folder in _folders(cgroups, own, "cpu"):
+        cores = min(cores, _quota(folder))
+    return max(1, int(cores))
+
+
+def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
+    """Bytes this process and its children may use: the machine's memory, and the cgroup's limit."""
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for folder in _folders(cgroups, own, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            value = _number(folder / name)
+            if value is not None and value < UNLIMITED:
+                limit = min(limit, int(value))
+    return limit
+
+
+def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
+    """The own group's folder and its ancestors' (a limit on any of them holds), in cgroup v2 and v1."""
+    for line in _text(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root = cgroups
+        elif controller in controllers.split(","):
+            # Usually a link named after the one controller beside a folder named after all of them.
+            root = next((cgroups / name for name in (controllers, controller) if (cgroups / name).is_dir()), cgroups)
+        else:
+            continue
+        # Inside a container without its own cgroup namespace the path is the host's, and only the root exists.
+        group = root / path.strip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
+
+
+def _quota(folder: Path) -> float:
+    quota, _, period = _text(folder / "cpu.max").partition(" ")
+    if quota.isdecimal() and period.strip().isdecimal():
+        return int(quota) / int(period)
+    v1, v1_period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
+    if v1 is not None and v1_period and v1 > 0:
+        return v1 / v1_period
+    return float("inf")
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

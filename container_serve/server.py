@@ -1,0 +1,189 @@
+"""The supervisor: starts the Java server, says when it is ready, watches it, drains it, ends it."""
+
+import http.client
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from container_serve import artifact, configuration, processes, resources, user_code
+from container_serve.errors import ServeError
+from container_serve.settings import LOAD_FAILURE, Settings
+
+LOG = logging.getLogger("server")
+TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
+STARTING_TICK = 0.1
+DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
+RECOVERY_SECONDS = 10  # until workers that died must have been replaced
+PING_SECONDS = 2
+
+
+class ServerError(ServeError):
+    """The server ended or has to end; `str()` is one line that says why."""
+
+
+def serve(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Serve until a signal says to stop. Raises ServeError when that is not possible (any more)."""
+    stop = _stop_on_signals()
+    share = resources.plan(settings.workers, settings.threads, check_model(settings))
+    check_port(settings.port)
+    run = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
+    try:
+        configuration.write(run, settings, share)
+        LOG.info("starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port)
+        server = Server(settings, run, configuration.environment(environ, run, share))
+        try:
+            server.start(stop)
+            server.watch(stop)
+            server.drain()
+        finally:
+            server.end()
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+
+
+def check_model(settings: Settings) -> int:
+    """Verify the artifact, every byte of it. Returns the bytes of the weights that a worker will load."""
+    if settings.multi_model:
+        return 0
+    folder = settings.model_dir
+    code = user_code.find(settings, folder)
+    if code is None or (folder / artifact.MODEL_JSON).exists():
+        artifact.read(folder, verify=True)
+    weights = folder / artifact.GRAPH_WEIGHTS
+    return weights.stat().st_size if weights.exists() else 0
+
+
+def check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            raise ServerError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from None
+
+
+class Server:
+    """The Java process and its workers, in a process group of their own."""
+
+    def __init__(self, settings: Settings, run: Path, environment: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.run = run
+        self.begun = time.monotonic()
+        self.recovery = float(RECOVERY_SECONDS)
+        processes.adopt_orphans()
+        parent = os.getpid()
+        self.java = subprocess.Popen(
+            configuration.command(run, settings),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=run,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C in the terminal is for us alone
+            preexec_fn=lambda: processes.die_with_parent(parent),
+        )
+
+    def start(self, stop: threading.Event) -> None:
+        """Wait until a worker has loaded the model and answered a warm-up prediction."""
+        while not stop.wait(STARTING_TICK):
+            report = self._look("starting")
+            if report is not None and (report["workers"] > 0 or self.settings.multi_model):
+                seconds = time.monotonic() - self.begun
+                # A model that loads slowly may take its time again.
+                self.recovery = max(self.recovery, 2 * seconds)
+                self._tell("ready")
+                LOG.info("ready after %.1f s", seconds)
+                return
+            if failure := self._load_failure():
+                raise ServerError(failure)
+            if time.monotonic() - self.begun > self.settings.startup_timeout:
+                raise ServerError(
+                    f"no worker was ready after {self.settings.startup_timeout} s (SAGEMAKER_STARTUP_TIMEOUT)"
+                )
+
+    def watch(self, stop: threading.Event) -> None:
+        """Look after the server until it is to stop; a front end that answers nothing counts as no worker."""
+        healthy = time.monotonic()
+        while not stop.wait(TICK):
+            report = self._look("ready")
+            if report is not None and (report["workers"] > 0 or self.settings.multi_model):
+                healthy = time.monotonic()
+            elif time.monotonic() - healthy > self.recovery:
+                reason = self._load_failure() or "they died or do not answer; the log above says more"
+                raise ServerError(f"no worker for {self.recovery:.0f} s: {reason}")
+
+    def drain(self) -> None:
+        """Let the requests that were accepted be answered, while /ping and new ones get 503."""
+        LOG.info("stopping: answering the requests in flight, for at most %d s", DRAIN_SECONDS)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        try:
+            while (report := self._look("draining")) is not None and time.monotonic() < deadline:
+                if report["state"] == "draining" and report["in_flight"] == 0:
+                    break
+                time.sleep(STARTING_TICK)
+        except ServerError as error:
+            LOG.warning("%s", error)
+        if report is not None and report["in_flight"]:
+            LOG.warning("stopped with %d requests unanswered", report["in_flight"])
+
+    def end(self) -> None:
+        """End all processes; none of them holds anything that is worth a gentler end."""
+        processes.kill_group(self.java.pid)
+        self.java.wait()
+        LOG.info("stopped")
+
+    def _look(self, state: str) -> dict[str, Any] | None:
+        """Tell the front end our state and hear what it says; None when it is not (yet) listening."""
+        processes.reap_orphans(but=self.java.pid)
+        self._tell(state)
+        connection = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=PING_SECONDS)
+        try:
+            connection.request("GET", "/ping")
+            report = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError):
+            return None
+        finally:
+            connection.close()
+        return report if isinstance(report, dict) and {"state", "workers", "in_flight"} <= report.keys() else None
+
+    def _tell(self, state: str) -> None:
+        code = self.java.poll()
+        if code is not None:
+            raise ServerError(f"the Java server ended unexpectedly ({_status(code)}); the log above may say why")
+        assert self.java.stdin is not None
+        try:
+            self.java.stdin.write(f"{state}\n".encode())
+            self.java.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has just ended: the next look finds its exit status
+
+    def _load_failure(self) -> str | None:
+        try:
+            return (self.run / LOAD_FAILURE).read_text()
+        except FileNotFoundError:
+            return None
+
+
+def _status(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+    return stop

@@ -1,0 +1,25 @@
+"""The program of a worker process: multi-model-server's, in an environment that we prepared.
+
+The Java server starts one of these per model; it loads no model itself, but forks a child for each worker.
+"""
+
+import os
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from container_serve.processes import die_with_parent
+
+
+def main() -> None:
+    die_with_parent(os.getppid())
+    # The Java server puts the model's folder on the path: a file random.py in it must not replace Python's own.
+    foreign = (Path.cwd().resolve(), Path(os.environ["BYOC_RUN_DIRECTORY"]).resolve())
+    sys.path[:] = [entry for entry in sys.path if not any(map(Path(entry).resolve().is_relative_to, foreign))]
+    import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
+
+    spec = find_spec("mms.model_service_worker")
+    assert spec is not None
+    assert spec.origin is not None
+    runpy.run_path(spec.origin, run_name="__main__")

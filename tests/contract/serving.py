@@ -1,0 +1,212 @@
+"""The serving program as a process of its own, and small models for it."""
+
+import http.client
+import importlib
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from container_serve import artifact
+from container_serve.preprocess import Preprocessing
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ("red", "green", "blue")
+SIDE = 32
+START_SECONDS = 60  # how long a test waits for a server; the machine may be busy
+
+
+def write_model(directory: Path, *, classes: tuple[str, ...] = CLASSES, seconds: float = 0) -> Path:
+    """An artifact whose three outputs are the picture's mean red, green and blue; `seconds` slows a prediction.
+
+    It is the smallest convolutional network that gives different answers to different pictures.
+    """
+    openvino: Any = importlib.import_module("openvino")
+    ops: Any = importlib.import_module("openvino.opset13")
+    directory.mkdir(parents=True, exist_ok=True)
+    picture = ops.parameter([-1, 3, SIDE, SIDE], np.float32, name="picture")
+    x = ops.convolution(picture, np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
+    for _ in range(round(seconds * 100)):  # each about 10 ms on one core
+        x = ops.convolution(x, np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
+    logits = ops.multiply(ops.reduce_mean(x, np.array([2, 3]), False), np.float32(3))
+    openvino.save_model(openvino.Model([logits], [picture], "tiny"), directory / artifact.GRAPH)
+    artifact.write(
+        directory,
+        classes=classes,
+        architecture="tiny",
+        preprocessing=Preprocessing(SIDE, SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear"),
+        precision="fp32",
+    )
+    return directory
+
+
+def picture(color: str, form: str = "JPEG", size: tuple[int, int] = (60, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).save(buffer, form)
+    return buffer.getvalue()
+
+
+def free_port() -> int:
+    """multi-model-server takes no port above 32766, and the kernel's free ones are higher."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                try:
+                    probe.bind(("0.0.0.0", port))
+                except OSError:
+                    continue
+                return port
+    raise AssertionError("no free port")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = START_SECONDS) -> float:
+    """Wait until the condition holds; seconds that took."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
+    return time.monotonic() - begun
+
+
+class Server:
+    """One running server; `out` and `err` are the files that hold what it printed."""
+
+    def __init__(self, model: Path, folder: Path, env: Mapping[str, str], *arguments: str, port: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = port
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir(exist_ok=True)
+        self.out, self.err = folder / "out.log", folder / "err.log"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "container_serve", "--model-dir", str(model), "--port", str(port), *arguments],
+                cwd=folder,
+                env={**clean, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp), **env},
+                stdout=out,
+                stderr=err,
+            )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            names = {name.lower(): value for name, value in response.getheaders()}
+            return Answer(response.status, names, response.read())
+        finally:
+            connection.close()
+
+    def invoke(self, body: bytes, content_type: str = "image/jpeg", **headers: str) -> Answer:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.request("POST", "/invocations", body, {"Content-Type": content_type, **named})
+
+    def ping(self) -> int | None:
+        """The status, None while nobody listens."""
+        try:
+            return self.request("GET", "/ping", timeout=5).status
+        except OSError:
+            return None
+
+    def wait_ready(self) -> "Server":
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}: {self.err.read_text()}{self.log()}")
+            return self.ping() == 200
+
+        until(ready, f"ready; its log: {self.out}")
+        return self
+
+    def log(self) -> str:
+        return self.out.read_text(errors="replace")
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def java(self) -> psutil.Process:
+        return next(p for p in self.descendants() if "byoc.FrontEnd" in p.cmdline())
+
+    def python(self) -> list[psutil.Process]:
+        """The workers and the process that forks them."""
+        return [p for p in self.descendants() if any("model_service_worker.py" in a for a in p.cmdline())]
+
+    def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+@contextmanager
+def serving(
+    model: Path, folder: Path, env: Mapping[str, str] | None = None, *, ready: bool = True, port: int | None = None
+) -> Iterator[Server]:
+    server = Server(model, folder, env or {}, port=port or free_port())
+    family: list[psutil.Process] = []
+    try:
+        if ready:
+            server.wait_ready()
+            family = server.descendants()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            family += server.descendants()
+            server.process.kill()  # the rest has to follow by itself; see the test for it
+            server.process.wait()
+        for process in family:
+            if process.is_running():
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+
+
+def one_line(text: str) -> str:
+    lines = text.splitlines()
+    assert len(lines) == 1, f"expected one line, got: {text!r}"
+    assert "Traceback" not in text
+    return lines[0]
+
+
+def access_lines(server: Server) -> list[dict[str, str]]:
+    """The log's lines of answers, as dictionaries."""
+    found = []
+    for line in server.log().splitlines():
+        if match := re.search(r" access: id=(\S+) (\S+) (\S+) (.*)$", line):
+            rest = dict(pair.split("=", 1) for pair in match[4].split())
+            found.append({"id": match[1], "method": match[2], "path": match[3], **rest})
+    return found
