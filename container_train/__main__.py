@@ -22,9 +22,7 @@ def weights_file(tree: Tree) -> Path | None:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     if len(files) != 1:
         names = ", ".join(p.name for p in files[:5]) or "none"
-        raise TrainError(
-            f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file"
-        )
+        raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
     return files[0]
 
 
@@ -74,8 +72,6 @@ def run(arguments: list[str], tree: Tree) -> None:
     network.to(where)
     lap("model")
     precision = Precision.choose(hp.amp, where)
-    source = features.Source(pictures, network, hp, where, precision, stop)
-    lap("features")
     identity = {
         "data": pictures.fingerprint,
         "classes": list(pictures.classes),
@@ -86,7 +82,10 @@ def run(arguments: list[str], tree: Tree) -> None:
             if k not in ("epochs", "patience", "workers", "device", "feature-cache")
         },
     }
-    trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop)
+    resumed = checkpoint.load(tree.checkpoints, identity)
+    source = features.Source(pictures, network, hp, where, precision, stop)
+    lap("features")
+    trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop, resumed)
     history = trainer.fit()
     lap("train")
 
@@ -109,8 +108,7 @@ def run(arguments: list[str], tree: Tree) -> None:
     lap("export")
     served = {s: export.probabilities(made, pictures.splits[s].paths, s) for s in ("valid", "test")}
     accuracies = {
-        split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean())
-        for split in served
+        split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean()) for split in served
     }
     log.info(metrics.line("test_accuracy", accuracies["test"]))
     artifact.write(

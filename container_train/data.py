@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
@@ -62,11 +63,7 @@ class Data:
 
 def natural(name: str) -> list[tuple[int, int | str]]:
     """Sort key by which 10 comes after 9."""
-    return [
-        (0, int(part)) if part.isdigit() else (1, part.casefold())
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]
+    return [(0, int(part)) if part.isdigit() else (1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
 
 
 def label(folder: str) -> str:
@@ -81,8 +78,8 @@ def find_splits(tree: Tree) -> dict[str, Path]:
     for split in SPLITS:
         if not (root / split).is_dir():
             raise TrainError(
-                f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'}); expected"
-                f" the channels {', '.join(SPLITS)}, or one channel {TRAINING} that holds three folders of these names"
+                f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'});"
+                f" expected the channels {', '.join(SPLITS)}, or one channel {TRAINING} holding three folders of these names"
             )
     return {split: root / split for split in SPLITS}
 
@@ -96,20 +93,17 @@ def read(tree: Tree, max_workers: int | None = None) -> Data:
         if missing:
             raise TrainError(
                 f"channel {split}: class {missing[0]!r} is not in channel train"
-                f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}: every class needs training pictures"
+                f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}: every class needs"
+                " training pictures"
             )
     order = names["train"]
     classes = tuple(label(name) for name in order)
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         same = [name for name in order if label(name) == twice[0]]
-        raise TrainError(
-            f"channel train: the folders {' and '.join(same)} are both class {twice[0]!r}: rename one"
-        )
+        raise TrainError(f"channel train: the folders {' and '.join(same)} are both class {twice[0]!r}: rename one")
     if len(classes) < 2:
-        raise TrainError(
-            f"channel train: {len(classes)} class ({', '.join(classes)}); a classifier needs at least 2"
-        )
+        raise TrainError(f"channel train: {len(classes)} class ({', '.join(classes)}); a classifier needs at least 2")
     digest = hashlib.sha256()
     bad: dict[str, str] = {}
     splits = {}
@@ -121,21 +115,15 @@ def read(tree: Tree, max_workers: int | None = None) -> Data:
 
 
 def _class_folders(split: str, folder: Path) -> list[str]:
-    names = sorted(
-        (p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural
-    )
+    names = sorted((p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
     if not names:
-        raise TrainError(
-            f"channel {split}: no class folders in {folder}; expected one folder of pictures a class"
-        )
+        raise TrainError(f"channel {split}: no class folders in {folder}; expected one folder of pictures a class")
     return names
 
 
 def _files(folder: Path) -> Iterable[Path]:
     """Every file that is not hidden: one that is no picture is to be named, not passed over."""
-    return sorted(
-        (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p)
-    )
+    return sorted((p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p))
 
 
 def _check(
@@ -189,13 +177,9 @@ def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -
         counts = Counter(split.targets)
         empty = [name for index, name in enumerate(order) if not counts[index]]
         if empty and split.name == "train":
-            raise TrainError(
-                f"channel train: class folder {empty[0]!r} has no readable picture: add some or remove it"
-            )
+            raise TrainError(f"channel train: class folder {empty[0]!r} has no readable picture: add some or remove it")
         if empty:
-            log.warning(
-                "channel %s has no pictures of %d classes: %s", split.name, len(empty), ", ".join(empty[:5])
-            )
+            log.warning("channel %s has no pictures of %d classes: %s", split.name, len(empty), ", ".join(empty[:5]))
 
 
 def augmentation(kind: str, spec: Preprocessing) -> v2.Transform | None:
@@ -235,6 +219,6 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
 
 
-def targets(split: Split) -> np.ndarray:
+def targets(split: Split) -> npt.NDArray[np.int64]:
     """Class indices, int64 (N,)."""
     return np.asarray(split.targets, dtype=np.int64)

@@ -36,7 +36,8 @@ def probe() -> Probe:
         words = DRIVER_VERSION.read_text().split("\n")[0].split()
         driver = next((word for word in words if word[:1].isdigit() and "." in word), "")
     built = torch.version.cuda or ""
-    usable, driver_cuda, name, capability, capabilities = False, "", "", "", ()
+    usable, driver_cuda, name, capability = False, "", "", ""
+    capabilities: tuple[str, ...] = ()
     if built:
         version = torch._C._cuda_getDriverVersion() if hasattr(torch._C, "_cuda_getDriverVersion") else 0
         driver_cuda = f"{version // 1000}.{version % 1000 // 10}" if version else ""
@@ -51,14 +52,10 @@ def probe() -> Probe:
 def choose(wanted: str, seen: Probe) -> torch.device:
     """The device for `wanted` (auto, cpu or cuda); raises TrainError rather than leave a GPU unused in silence."""
     if wanted == "cpu" or (wanted == "auto" and not seen.present):
-        log.info(
-            "device: cpu, %d threads, torch %s%s", torch.get_num_threads(), torch.__version__, _why(wanted)
-        )
+        log.info("device: cpu, %d threads, torch %s%s", torch.get_num_threads(), torch.__version__, _why(wanted))
         return torch.device("cpu")
     if not seen.present:
-        raise TrainError(
-            "hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu"
-        )
+        raise TrainError("hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu")
     if not seen.built_cuda:
         raise TrainError(
             f"there is an NVIDIA GPU (driver {seen.driver or 'unknown'}), but this torch ({torch.__version__}) is built"
@@ -66,8 +63,8 @@ def choose(wanted: str, seen: Probe) -> torch.device:
         )
     if not seen.usable:
         raise TrainError(
-            f"the GPU cannot be used: driver {seen.driver or 'unknown'} takes CUDA up to {seen.driver_cuda or 'unknown'},"
-            f" this image has CUDA {seen.built_cuda}; {WAYS_OUT}"
+            f"the GPU cannot be used: driver {seen.driver or 'unknown'} takes CUDA up to"
+            f" {seen.driver_cuda or 'unknown'}, this image has CUDA {seen.built_cuda}; {WAYS_OUT}"
         )
     oldest = min((_number(arch) for arch in seen.built_capabilities), default=0)
     if _number(seen.capability) < oldest:

@@ -67,6 +67,7 @@ class Trainer:
         folder: Path,
         identity: dict[str, Any],
         stop: StopFlag,
+        resumed: dict[str, Any] | None = None,
     ) -> None:
         self.network, self.source, self.hp, self.precision = network, source, hp, precision
         self.folder, self.identity, self.stop = folder, identity, stop
@@ -74,10 +75,10 @@ class Trainer:
         self.scaler = precision.scaler()
         self.loss = nn.CrossEntropyLoss()
         self.state = State()
+        self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
-        self._resume()
         while self.state.epoch < self.hp.epochs and not self._patience_is_over():
             self._epoch()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
@@ -97,9 +98,7 @@ class Trainer:
         for inputs, targets in self.source.training(state.epoch, skip=state.step * self.hp.batch_size):
             if self.stop.asked:
                 self._save()
-                raise Stopped(
-                    f"in epoch {state.epoch + 1} after {state.step} steps; the checkpoint holds them"
-                )
+                raise Stopped(f"in epoch {state.epoch + 1} after {state.step} steps; the checkpoint holds them")
             self._step(inputs, targets)
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
@@ -137,7 +136,8 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainError(
-                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}: lower lr (it is {self.hp.lr:g})"
+                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
+                f" lower lr (it is {self.hp.lr:g})"
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -147,9 +147,7 @@ class Trainer:
         state.step += 1
 
     def _has_batch_norm(self) -> bool:
-        return any(
-            isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.network.rest.modules()
-        )
+        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.network.rest.modules())
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Tally:
@@ -179,8 +177,7 @@ class Trainer:
         }
         checkpoint.save(self.folder, self.identity, content)
 
-    def _resume(self) -> None:
-        content = checkpoint.load(self.folder, self.identity)
+    def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None:
             torch.manual_seed(self.hp.seed)
             return

@@ -2,7 +2,7 @@
 
 The toolkit runs a user's own `entry_point` when the job brings one (hyperparameter `sagemaker_program`). Only when it
 brings none is the program of this package named, in the environment, which the toolkit would prefer over the job's.
-The toolkit itself does not pass SIGTERM on, so that checkpoints would be lost: it goes to the toolkit's child from here.
+The toolkit does not pass SIGTERM on, so that checkpoints would be lost: it goes to the toolkit's child from here.
 """
 
 import contextlib
@@ -28,9 +28,7 @@ def job_brings_program(tree: Tree) -> bool:
     try:
         return "sagemaker_program" in json.loads(path.read_text())
     except FileNotFoundError:
-        sys.exit(
-            f"train: {path} is not there: start this image with `train` over an /opt/ml tree (README, training)"
-        )
+        sys.exit(f"train: {path} is not there: start this image with `train` over an /opt/ml tree (README, training)")
     except (ValueError, TypeError) as error:
         sys.exit(f"train: {path} is not a JSON object: {error}")
 
@@ -38,6 +36,9 @@ def job_brings_program(tree: Tree) -> bool:
 def main() -> None:
     tree = Tree.from_environment()
     environment = dict(os.environ)
+    # The toolkit changes the working directory: where this is no installed image, the packages would not be found.
+    program = str(Path(__file__).resolve().parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
     if not job_brings_program(tree):
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.

@@ -5,6 +5,7 @@ As a program it makes an artifact of anybody's own checkpoint:
 """
 
 import argparse
+import copy
 import io
 import logging
 import os
@@ -12,9 +13,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
+import openvino
 import torch
 from torch import nn
 
@@ -45,7 +48,8 @@ def export(
     """Write weights, graph and model.json into `folder`. Raises TrainError when the graph does not compute the same."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.MODEL_JSON).unlink(missing_ok=True)
-    model = model.cpu().to(memory_format=torch.contiguous_format).eval()
+    model = copy.deepcopy(model).cpu().eval()
+    cast(Any, model).to(memory_format=torch.contiguous_format)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     replace_file(folder / artifact.WEIGHTS, buffer.getvalue())
@@ -63,12 +67,7 @@ def export(
 
 
 def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
-    import openvino
-
-    # A frozen copy of the weights would follow every later change of the model; the graph is of this moment.
-    graph = openvino.convert_model(
-        model, example_input=torch.zeros(1, 3, side, side), input=[-1, 3, side, side]
-    )
+    graph = openvino.convert_model(model, example_input=torch.zeros(1, 3, side, side), input=[-1, 3, side, side])
     temporary = folder / ".graph.xml"
     try:
         openvino.save_model(graph, temporary, compress_to_fp16=False)
@@ -92,13 +91,13 @@ def _compare(model: nn.Module, exported: Artifact) -> None:
         )
 
 
-def probabilities(exported: Artifact, paths: tuple[Path, ...], what: str) -> np.ndarray:
+def probabilities(exported: Artifact, paths: tuple[Path, ...], what: str) -> npt.NDArray[np.float32]:
     """What the server would answer for each picture: float32 (N, C), computed by its own code, in batches."""
     predictor = Predictor(exported, threads=_cores())
-    parts: list[np.ndarray] = []
+    parts: list[npt.NDArray[np.float32]] = []
     with ThreadPoolExecutor(_cores()) as pool:
 
-        def tensors(group: tuple[Path, ...]) -> np.ndarray:
+        def tensors(group: tuple[Path, ...]) -> npt.NDArray[np.float32]:
             return np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in group])
 
         for batch in track(_ahead(pool, tensors, paths), f"measuring {what}", -(-len(paths) // BATCH)):
@@ -106,7 +105,7 @@ def probabilities(exported: Artifact, paths: tuple[Path, ...], what: str) -> np.
     return np.concatenate(parts)
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Any, paths: tuple[Path, ...]) -> Iterator[np.ndarray]:
+def _ahead(pool: ThreadPoolExecutor, work: Any, paths: tuple[Path, ...]) -> Iterator[npt.NDArray[np.float32]]:
     """Decode a few batches ahead of the graph; decoding everything at once would fill the memory."""
     pending = []
     for start in range(0, len(paths), BATCH):
@@ -131,16 +130,10 @@ def main() -> None:
         epilog="example: python -m container_train.export --weights model.pth --classes classes.txt --out model",
     )
     parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
-    parser.add_argument(
-        "--classes", type=Path, required=True, help="text file, a label a line, in index order"
-    )
-    parser.add_argument(
-        "--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)"
-    )
+    parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
+    parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
-    parser.add_argument(
-        "--resize-size", type=int, default=0, help="shorter side before the crop (0: as the weights')"
-    )
+    parser.add_argument("--resize-size", type=int, default=0, help="shorter side before the crop (0: as the weights')")
     parser.add_argument("--image-size", type=int, default=0, help="side of the crop (0: as the weights')")
     arguments = parser.parse_args()
     try:
@@ -148,9 +141,7 @@ def main() -> None:
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
         own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        given = {
-            name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")
-        }
+        given = {name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")}
         if own != given:
             odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
             raise TrainError(

@@ -59,9 +59,7 @@ class Source:
         reason = self._reason_against_cache()
         if reason:
             if hyperparameters.feature_cache == "on":
-                raise TrainError(
-                    f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off"
-                )
+                raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
             log.info("feature cache: off, %s", reason)
         else:
             started = time.monotonic()
@@ -83,9 +81,7 @@ class Source:
         if self.hp.augment != "none":
             return f"every epoch sees other views of the pictures (augment {self.hp.augment})"
         side = self.network.preprocessing.crop
-        each = 4 * sum(
-            feature.numel() for feature in self._features(torch.zeros(1, 3, side, side))
-        )  # float32
+        each = 4 * sum(feature.numel() for feature in self._features(torch.zeros(1, 3, side, side)))  # float32
         need = each * sum(len(self.data.splits[split]) for split in SPLITS[:2])
         free = psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
@@ -127,9 +123,7 @@ class Source:
             for indices in self.order.indices().split(self.hp.batch_size):
                 yield self._cached("train", indices)
             return
-        pictures = Pictures(
-            self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed
-        )
+        pictures = Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed)
         pictures.epoch = epoch
         for batch, targets in self._loader(pictures, self.order):
             yield self._features(batch), targets.to(self.device, non_blocking=True)
@@ -145,9 +139,7 @@ class Source:
 
     def _cached(self, split: str, indices: torch.Tensor) -> Batch:
         targets = torch.as_tensor(self.data.splits[split].targets)[indices]
-        return tuple(feature[indices].to(self.device) for feature in self.cache[split]), targets.to(
-            self.device
-        )
+        return tuple(feature[indices].to(self.device) for feature in self.cache[split]), targets.to(self.device)
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

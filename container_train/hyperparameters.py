@@ -39,9 +39,7 @@ class Hyperparameters:
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """A parser of whole numbers from `low` to `high`; 64.0 is taken for 64, as the toolkit may write it."""
-    limits = (
-        f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
-    )
+    limits = f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
 
     def parse(text: str) -> int:
         try:
@@ -57,9 +55,7 @@ def whole(low: int, high: int | None = None) -> Callable[[str], int]:
 
 def real(low: float, high: float, *, open_low: bool = False) -> Callable[[str], float]:
     """A parser of finite numbers from `low` (excluded where open_low) to `high`."""
-    limits = (
-        f"a number {'above' if open_low else 'from'} {low:g} {'and at most' if open_low else 'to'} {high:g}"
-    )
+    limits = f"a number {'above' if open_low else 'from'} {low:g} {'and at most' if open_low else 'to'} {high:g}"
 
     def parse(text: str) -> float:
         try:
@@ -160,9 +156,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     for name, (_, default, text) in OPTIONS.items():
-        result.add_argument(
-            f"--{name}", default=str(default), metavar="V", help=f"{text} (default {default})"
-        )
+        result.add_argument(f"--{name}", default=str(default), metavar="V", help=f"{text} (default {default})")
     return result
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 NAMES = (
     "epoch",
@@ -28,20 +29,20 @@ def line(name: str, value: float) -> str:
     return f"{name}={text}"
 
 
-def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+def confusion_matrix(
+    true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int
+) -> npt.NDArray[np.int64]:
     """Counts (classes, classes): row the true class, column the predicted one. Both inputs (N,) class indices."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (true, predicted), 1)
     return matrix
 
 
-def per_class(matrix: np.ndarray, labels: tuple[str, ...]) -> list[dict[str, object]]:
+def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[dict[str, object]]:
     """Precision, recall, F1 and number of pictures of each class; None where a ratio has nothing to divide by."""
     rows: list[dict[str, object]] = []
     for index, label in enumerate(labels):
-        hits, is_class, called = (
-            int(x) for x in (matrix[index, index], matrix[index].sum(), matrix[:, index].sum())
-        )
+        hits, is_class, called = (int(x) for x in (matrix[index, index], matrix[index].sum(), matrix[:, index].sum()))
         precision = hits / called if called else None
         recall = hits / is_class if is_class else None
         f1 = 2 * hits / (is_class + called) if is_class + called else None

@@ -51,9 +51,9 @@ class Network:
 
     def to(self, device: torch.device) -> None:
         """Move all parts; channels last is the faster layout for convolutions on CPU and GPU alike."""
-        for part in (self.model, self.prefix, self.rest):
-            if part is not None:
-                part.to(device, memory_format=torch.channels_last)
+        parts: list[Any] = [self.model, self.prefix, self.rest]  # torch's stubs do not know memory_format here
+        for part in filter(None, parts):
+            part.to(device, memory_format=torch.channels_last)
 
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -110,16 +110,14 @@ def _weights(arch: str, weights: str, file: Path | None) -> tuple[str, dict[str,
     if file is not None:
         return f"file {file.name}", read_state_dict(file)
     if weights.lower() == "none":
-        log.warning(
-            "weights: none, the backbone is random: expect a far lower accuracy than with ImageNet weights"
-        )
+        log.warning("weights: none, the backbone is random: expect a far lower accuracy than with ImageNet weights")
         return "none", None
     enum = torchvision.models.get_model_weights(arch)
     names = [member.name for member in enum]
     if weights not in (*names, "DEFAULT"):
         raise TrainError(
-            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of {', '.join(names)} for {arch};"
-            f" for a file {WAYS_OUT}"
+            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of {', '.join(names)} for"
+            f" {arch}; for a file {WAYS_OUT}"
         )
     member = enum[weights]
     before = socket.getdefaulttimeout()
@@ -129,7 +127,8 @@ def _weights(arch: str, weights: str, file: Path | None) -> tuple[str, dict[str,
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         raise TrainError(
-            f"the ImageNet weights {member.name} of {arch} could not be fetched from {member.url} ({reason}): {WAYS_OUT}"
+            f"the ImageNet weights {member.name} of {arch} could not be fetched from {member.url} ({reason}):"
+            f" {WAYS_OUT}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -143,14 +142,13 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         first = str(error).strip().split("\n")[0]
         raise TrainError(
-            f"weights {file} could not be read: {first[:200]}; expected a file written by torch.save(model.state_dict())"
+            f"weights {file} could not be read: {first[:200]}; expected a file written by"
+            " torch.save(model.state_dict())"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    ):
+    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise TrainError(
             f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
         )
@@ -165,9 +163,7 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch
     body = set(own) - head
     missing = sorted(name for name in body - set(state) if not name.endswith("num_batches_tracked"))
     wrong = sorted(name for name in body & set(state) if own[name].shape != state[name].shape)
-    extra = sorted(
-        name for name in set(state) - set(own) if not name.startswith(("AuxLogits.", "aux1.", "aux2."))
-    )
+    extra = sorted(name for name in set(state) - set(own) if not name.startswith(("AuxLogits.", "aux1.", "aux2.")))
     for names, what in ((missing, "lack"), (wrong, "have another shape of"), (extra, "have, unknown to it,")):
         if names:
             raise TrainError(
@@ -207,9 +203,7 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
     crop = image_size or presets.crop_size[0]
     resize = resize_size or round(presets.resize_size[0] * crop / presets.crop_size[0])
     if resize < crop:
-        raise TrainError(
-            f"hyperparameter resize-size has value {resize}: expected at least the image-size, {crop}"
-        )
+        raise TrainError(f"hyperparameter resize-size has value {resize}: expected at least the image-size, {crop}")
     return Preprocessing(
         resize=resize, crop=crop, mean=tuple(presets.mean), std=tuple(presets.std),
         interpolation=INTERPOLATIONS[presets.interpolation],

@@ -10,8 +10,9 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model, Title
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -31,7 +32,7 @@ def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
     replace_file(folder / "metrics.json", json.dumps(summary, indent=1).encode())
 
 
-def matrix_csv(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
+def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
     """The confusion matrix with its labels; a row per true class."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -41,12 +42,16 @@ def matrix_csv(matrix: np.ndarray, classes: tuple[str, ...]) -> str:
 
 
 def write(
-    folder: Path, summary: Mapping[str, Any], matrix: np.ndarray, test: Split, served: np.ndarray
+    folder: Path,
+    summary: Mapping[str, Any],
+    matrix: npt.NDArray[np.int64],
+    test: Split,
+    served: npt.NDArray[np.float32],
 ) -> None:
     """Write report.html into `folder`. `served` are the probabilities (N, C) of the N pictures of `test`."""
     folder.mkdir(parents=True, exist_ok=True)
     epochs = summary["epochs"]
-    plots = {
+    plots: dict[str, Model] = {
         "loss": curves(epochs, "loss", "cross entropy"),
         "accuracy": curves(epochs, "accuracy", "share of pictures"),
         "confusion": confusion(matrix, tuple(summary["classes"])),
@@ -64,19 +69,18 @@ def write(
         divs=divs,
         wrong=examples(test, served, tuple(summary["classes"]), right=False),
         right=examples(test, served, tuple(summary["classes"]), right=True),
-        worst=sorted(
-            summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])
-        ),
+        worst=sorted(summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
     )
     replace_file(folder / "report.html", text.encode())
 
 
 def _plot(title: str, **options: Any) -> figure:
-    plot = figure(title=title, sizing_mode="stretch_width", toolbar_location="above", **options)
+    plot = figure(
+        title=Title(text=title, text_color=INK), sizing_mode="stretch_width", toolbar_location="above", **options
+    )
     plot.toolbar.logo = None
     plot.background_fill_alpha = plot.border_fill_alpha = 0
     plot.outline_line_color = None
-    plot.title.text_color = INK
     plot.grid.grid_line_alpha = 0.3
     for axis in plot.axis:
         axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
@@ -87,13 +91,11 @@ def _plot(title: str, **options: Any) -> figure:
 
 def curves(epochs: list[dict[str, float]], what: str, unit: str) -> figure:
     """Training and validation curve of `what` over the epochs."""
-    plot = _plot(
-        what, height=300, x_axis_label="epoch", y_axis_label=unit, tools="pan,wheel_zoom,box_zoom,reset,save"
-    )
+    plot = _plot(what, height=300, x_axis_label="epoch", y_axis_label=unit, tools="pan,wheel_zoom,box_zoom,reset,save")
     numbers = [int(row["epoch"]) for row in epochs]
     for split, colour in (("train", TRAIN), ("valid", VALID)):
         data = ColumnDataSource({"x": numbers, "y": [row[f"{split}_{what}"] for row in epochs]})
-        plot.line("x", "y", source=data, color=colour, width=2, legend_label=split)
+        plot.line("x", "y", source=data, color=colour, line_width=2, legend_label=split)
         dots = plot.scatter("x", "y", source=data, color=colour, size=7, legend_label=split)
         tips = [("", split), ("epoch", "@x"), (what, "@y{0.0000}")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
@@ -104,7 +106,7 @@ def curves(epochs: list[dict[str, float]], what: str, unit: str) -> figure:
     return plot
 
 
-def confusion(matrix: np.ndarray, classes: tuple[str, ...]) -> figure:
+def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> figure:
     """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
     number = len(classes)
     rows, columns = np.nonzero(matrix)
@@ -124,9 +126,7 @@ def confusion(matrix: np.ndarray, classes: tuple[str, ...]) -> figure:
         x_axis_label="predicted class", y_axis_label="true class", tools="pan,wheel_zoom,box_zoom,reset,save",
     )  # fmt: skip
     mapper = LinearColorMapper(palette=BLUES, low=0, high=1)
-    cells = plot.rect(
-        "x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None
-    )
+    cells = plot.rect("x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None)
     tips = [("true", "@true"), ("predicted", "@predicted"), ("pictures", "@count (@share{0 %})")]
     plot.add_tools(HoverTool(renderers=[cells], tooltips=tips))
     plot.grid.grid_line_color = None
@@ -139,9 +139,9 @@ def confusion(matrix: np.ndarray, classes: tuple[str, ...]) -> figure:
 
 
 def examples(
-    test: Split, served: np.ndarray, classes: tuple[str, ...], *, right: bool
+    test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
 ) -> list[dict[str, Any]]:
-    """Pictures with the three most probable classes: rightly called ones spread over the classes, or the surest errors."""
+    """Pictures with the three most probable classes: right ones spread over the classes, or the surest errors."""
     true, called = np.asarray(test.targets), served.argmax(1)
     order = np.flatnonzero((called == true) == right)
     order = order[np.argsort(-served.max(1)[order], kind="stable")]
