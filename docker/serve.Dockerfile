@@ -1,13 +1,12 @@
 # The images that serve: `docker run IMAGE serve`, as SageMaker starts it. Built by scripts/build.sh (needs BuildKit).
 #
-#   BASE ── python ──┬── builder ───────┬── builder-torch      uv; /opt/venv from serve.lock, and CPU torch on top
-#                    │      │           │         │
-#                    ├── plugin         │         │           JDK; compiles the plugin that makes /ping truthful
-#                    │      │           │         │
-#                    ├── program        │         │           /opt/program and the `serve` command
-#                    │      │           │         │
-#                    ├── serve-torch ◄──┼─────────┘           second target: + CPU torch for an artifact's own code
-#                    └── serve ◄────────┘                     default target: no torch, no CUDA, no compiler, no JDK
+#   BASE ── python ─┬─ builder ─────── uv; makes /opt/venv from serve.lock (by hash), compiles it
+#                   │    ├─ builder-torch   the same with CPU torch, for artifacts with code of their own
+#                   ├─ plugin ──────── JDK; compiles the Java front end that makes /ping truthful
+#                   ├─ program ─────── /opt/program with that jar, and the `serve` command
+#                   └─ runtime ─┬─ serve-torch   second target: /opt/venv of builder-torch, and the program
+#                               └─ serve         default target: /opt/venv of builder, and the program;
+#                                                no torch, no CUDA, no compiler, no JDK, no uv
 #
 # Secrets, both optional, there only while the RUN that mounts them runs, in no layer:
 #   ca        the CA bundle of a TLS-inspecting proxy
@@ -39,14 +38,20 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/make_venv.sh /opt/venv /tmp/build/serve-torch.lock --find-links "${TORCH_INDEX%/}/torch/"
 
 FROM python AS plugin
-RUN apt-get update -q \
+# Slim bases leave out the folder of manual pages, in which the JDK's packages want to make links.
+RUN mkdir -p /usr/share/man/man1 && apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openjdk-17-jdk-headless
-# TODO
+# The repository holds the compiled jar too, for runs without Docker; the image's is made from its sources here.
+COPY --from=builder /opt/venv /opt/venv
+COPY container_serve /src/container_serve
+RUN cd /src && rm container_serve/plugin/frontend.jar \
+    && PYTHONDONTWRITEBYTECODE=1 /opt/venv/bin/python -m container_serve.plugin.build
 
 FROM python AS program
 COPY docker/serve /out/usr/local/bin/serve
-COPY container_serve /out/opt/program/container_serve
-RUN chmod 755 /out/usr/local/bin/serve && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
+COPY --from=plugin /src/container_serve /out/opt/program/container_serve
+RUN chmod 755 /out/usr/local/bin/serve \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
 
 FROM python AS runtime
 ENV PATH=/opt/venv/bin:$PATH \

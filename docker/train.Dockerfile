@@ -1,10 +1,8 @@
 # The image that trains: `docker run IMAGE train`, as SageMaker starts it. Built by scripts/build.sh (needs BuildKit).
 #
-#   BASE ── python ──┬── builder   C compiler, uv; makes /opt/venv from train.lock (by hash) and compiles it
-#                    │      │
-#                    ├── program   /opt/program and the `train` command
-#                    │      │
-#                    └── final ◄──  copies /opt/venv and the program; no compiler, no uv, no caches
+#   BASE ── python ─┬─ builder ─── C compiler, uv; makes /opt/venv from train.lock (by hash), compiles it
+#                   ├─ program ─── /opt/program and the `train` command
+#                   └─ final ───── /opt/venv of builder, and the program; no compiler, no uv, no caches
 #
 # Secrets, both optional, there only while the RUN that mounts them runs, in no layer:
 #   ca        the CA bundle of a TLS-inspecting proxy
@@ -32,7 +30,8 @@ FROM python AS program
 COPY docker/train /out/usr/local/bin/train
 COPY container_serve /out/opt/program/container_serve
 COPY container_train /out/opt/program/container_train
-RUN chmod 755 /out/usr/local/bin/train && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
+RUN chmod 755 /out/usr/local/bin/train \
+    && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
 
 FROM python AS final
 ENV PATH=/opt/venv/bin:$PATH \
