@@ -1,0 +1,50 @@
+# `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help venv test lint format types lock images clean
+
+VENV := .venv/bin
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve)
+# Wheels that happen to lie on this machine (a CPU build of torch, say) must not get into a lock.
+LOCK := PIP_FIND_LINKS= UV_FIND_LINKS= $(VENV)/uv pip compile --quiet --universal --python-version 3.11 \
+        --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+# A package index with a CPU build of torch, as scripts/build.sh --torch-index takes it.
+TORCH_INDEX ?= $(or $(BYOC_TORCH_INDEX),https://download.pytorch.org/whl/cpu)
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+venv:
+	@local_test/setup.sh
+
+test: venv  ## all tests that this machine can run; says what it skipped and why (PYTEST_ARGS="-k ping" for some)
+	$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv types  ## ruff, mypy, shellcheck: changes nothing
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
+	elif [ "$$CI" = true ]; then echo "CI has to provide shellcheck" >&2; exit 1; \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
+
+types: venv  ## mypy, strict
+	$(VENV)/mypy
+
+format: venv  ## ruff: formats and fixes what it safely can
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrade for newer versions)
+	$(LOCK) $(LOCK_ARGS) docker/uv.in -o docker/uv.lock
+	$(LOCK) $(LOCK_ARGS) local_test/requirements.in -o local_test/requirements.lock
+	$(LOCK) docker/train.in -c local_test/requirements.lock -o docker/train.lock
+	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
+	$(LOCK) docker/serve-torch.in -c local_test/requirements.lock -c docker/serve.lock \
+	    --find-links $(TORCH_INDEX)/torch/ -o docker/serve-torch.lock
+
+images:  ## both images: scripts/build.sh, which has options for other bases, proxies and mirrors
+	scripts/build.sh
+
+clean:  ## removes results and caches, not .venv
+	rm -rf local_test/out .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
