@@ -52,6 +52,10 @@ class Predictor:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": _PRECISION[artifact.precision],
         }
+        with path.open("rb") as file:
+            # OpenVINO would try its other formats on anything else, each with a complaint of its own on stderr.
+            if b"<net" not in file.read(256):
+                raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
         try:
             core = openvino.Core()
             model = core.read_model(path)
