@@ -18,6 +18,9 @@ export PYC_INVALIDATION_MODE=UNCHECKED_HASH
 $uv pip install --python "$venv" --no-cache --require-hashes --compile-bytecode -r "$lock" "$@"
 $uv pip check --python "$venv"
 
+# uv's lock file, which anybody could write.
+rm -f "$venv/.lock"
+
 # The tests that some packages install: never imported in an image, and compiled twice their size.
 for package in gevent mpmath networkx numpy pandas psutil scipy sympy zope; do
     find "$venv"/lib/python3.*/site-packages/"$package" -depth -type d -name tests -exec rm -r {} + 2>/dev/null || true

@@ -1,0 +1,103 @@
+"""The Docker engine, through its command line: images of this very tree, and containers that a test ends itself."""
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import need
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "scripts" / "build.sh"
+# The base that .ci/run makes where no image can be pulled; used here where it exists.
+LOCAL_BASE = "byoc-base:bookworm"
+
+
+@functools.cache
+def available() -> bool:
+    """Whether a Docker daemon answers."""
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True).returncode == 0
+
+
+def docker(*args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(["docker", *args], capture_output=True, text=True, timeout=timeout)
+    if check and done.returncode != 0:
+        raise AssertionError(f"docker {' '.join(args)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done
+
+
+def inspect(image: str) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads(docker("image", "inspect", image).stdout)[0]
+    return description
+
+
+def build_options() -> list[str]:
+    """Options of scripts/build.sh for this machine, where the caller has not set them in the environment."""
+    options: list[str] = []
+    if docker("image", "inspect", LOCAL_BASE, check=False).returncode == 0:
+        for kind in ("train", "serve"):
+            if not os.environ.get(f"BYOC_BASE_{kind.upper()}"):
+                options += [f"--base-{kind}", LOCAL_BASE]
+        if not os.environ.get("BYOC_NETWORK"):
+            options += ["--network", "host"]
+    bundle = os.environ.get("SSL_CERT_FILE", "")
+    if not os.environ.get("BYOC_CA_BUNDLE") and Path(bundle).is_file():
+        options += ["--ca-bundle", bundle]
+    return options
+
+
+def content(image: str) -> str:
+    return subprocess.run([BUILD, "--content", image], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@functools.cache
+def image(name: str) -> str:
+    """The id of the image `name` (train, serve) made of the files as they are now; built if there is none yet."""
+    need(available(), "a Docker engine")
+    find = ("images", "--quiet", "--no-trunc", "--filter", f"label=byoc.content={content(name)}")
+    if not docker(*find).stdout:
+        built = subprocess.run([BUILD, name, *build_options()], capture_output=True, text=True, timeout=1500)
+        reason = "\n".join(built.stderr.splitlines()[-15:])
+        need(built.returncode == 0, f"the image byoc-{name}, which scripts/build.sh did not build:\n{reason}")
+    return docker(*find).stdout.splitlines()[0]
+
+
+def run(
+    image: str, *command: str, options: tuple[str, ...] = (), check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """`docker run --rm IMAGE COMMAND`, without a network."""
+    return docker("run", "--rm", "--network", "none", *options, image, *command, check=check)
+
+
+@contextmanager
+def container(image: str, *command: str, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """The id of a running container, removed at the end whatever has become of it."""
+    identifier = docker("run", "--detach", *options, image, *command).stdout.strip()
+    try:
+        yield identifier
+    finally:
+        docker("rm", "--force", "--volumes", identifier, check=False)
+
+
+def wait(identifier: str, seconds: float) -> int:
+    """The exit code of a container that ends by itself; fails when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        state = json.loads(docker("inspect", "--format", "{{json .State}}", identifier).stdout)
+        if not state["Running"]:
+            return int(state["ExitCode"])
+        time.sleep(0.1)
+    raise AssertionError(f"still running after {seconds} s:\n{logs(identifier)}")
+
+
+def logs(identifier: str) -> str:
+    done = docker("logs", identifier)
+    return done.stdout + done.stderr

@@ -1,0 +1,89 @@
+"""What is in the images, and what is not."""
+
+import hashlib
+
+import pytest
+
+from tests.conftest import need
+from tests.docker import engine
+
+pytestmark = pytest.mark.docker
+BOTH = ("train", "serve")
+
+
+def find_files(*names: str) -> list[str]:
+    """A command that lists the image's files and folders of these names."""
+    any_of = [word for name in names for word in ("-o", "-iname", name)][1:]
+    return ["find", "/", "-xdev", "(", *any_of, ")"]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_image_says_what_it_is(name: str) -> None:
+    description = engine.inspect(engine.image(name))
+    labels = description["Config"]["Labels"]
+    assert (description["Os"], description["Architecture"]) == ("linux", "amd64")
+    assert labels["org.opencontainers.image.title"] == f"byoc-{name}"
+    assert f'version = "{labels["org.opencontainers.image.version"]}"' in (engine.ROOT / "pyproject.toml").read_text()
+    assert labels["org.opencontainers.image.revision"]
+    assert labels["byoc.content"] == engine.content(name)
+    assert description["Config"]["Cmd"] == [name]
+    assert not description["Config"]["Entrypoint"]
+    assert f"BYOC_TARGET={name}" in description["Config"]["Env"]
+
+
+def test_the_serving_image_announces_its_capabilities() -> None:
+    config = engine.inspect(engine.image("serve"))["Config"]
+    assert config["Labels"]["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    assert "8080/tcp" in config["ExposedPorts"]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_no_build_tools(name: str) -> None:
+    look = "for tool in gcc cc g++ make javac uv git; do command -v $tool; done; ls -d /opt/uv /tmp/build /root/.cache"
+    found = engine.run(engine.image(name), "sh", "-c", look, check=False)
+    assert found.stdout == ""
+
+
+def test_no_cuda_and_no_torch_in_the_serving_image() -> None:
+    names = ("libcuda*", "libcudart*", "libcudnn*", "libcublas*", "libnccl*", "nvidia*", "libtorch*", "torch-*")
+    assert engine.run(engine.image("serve"), *find_files(*names)).stdout == ""
+
+
+def test_cuda_libraries_are_found_by_the_same_look_in_the_training_image() -> None:
+    assert engine.run(engine.image("train"), *find_files("libcudart*", "torch-*")).stdout
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_everything_belongs_to_root_and_only_root_may_write(name: str) -> None:
+    look = "find /opt /usr/local/bin ! -type l \\( ! -user root -o ! -group root -o -perm -o+w \\)"
+    assert engine.run(engine.image(name), "sh", "-c", look).stdout == ""
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_packages_fit_together(name: str) -> None:
+    uv = engine.ROOT / ".venv" / "bin" / "uv"
+    need(uv.is_file(), "uv in .venv")
+    options = ("--volume", f"{uv}:/usr/bin/uv:ro")
+    engine.run(
+        engine.image(name), "/usr/bin/uv", "pip", "check", "--no-cache", "--python", "/opt/venv", options=options
+    )
+
+
+def test_the_training_image_imports_its_stack() -> None:
+    modules = "torch, torchvision, smdebug.pytorch, sagemaker_training, openvino, bokeh, container_train.export"
+    program = f"import {modules}; print(torch.__version__)"
+    assert engine.run(engine.image("train"), "python", "-c", program).stdout.splitlines()[-1].startswith("2.13.0")
+
+
+def test_the_front_end_in_the_image_is_the_one_in_the_repository() -> None:
+    path = "container_serve/plugin/frontend.jar"
+    there = engine.run(engine.image("serve"), "sha256sum", f"/opt/program/{path}").stdout.split()[0]
+    assert there == hashlib.sha256((engine.ROOT / path).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_program_is_compiled_and_has_no_leftovers(name: str) -> None:
+    look = "cd /opt/program && ls && find . -name '*.pyc' | wc -l && find . -name '*.py' | wc -l"
+    *folders, compiled, sources = engine.run(engine.image(name), "sh", "-c", look).stdout.split()
+    assert folders == (["container_serve", "container_train"] if name == "train" else ["container_serve"])
+    assert compiled == sources != "0"

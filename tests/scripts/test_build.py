@@ -1,0 +1,217 @@
+"""scripts/build.sh: what it hashes, what it refuses, what it passes on."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+IMAGES = ("train", "serve", "serve-torch")
+# Everything the script reads; a copy of it is a tree that can be changed and built.
+TREE = ("docker", "container_serve", "container_train", "scripts", "pyproject.toml", ".dockerignore")
+
+
+def copy_tree(target: Path) -> Path:
+    for name in TREE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+    return target
+
+
+def build(root: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [str(root / "scripts" / "build.sh"), *args]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=1500)
+
+
+def content(root: Path, image: str) -> str:
+    done = build(root, "--content", image)
+    assert re.fullmatch(r"[0-9a-f]{12}\n", done.stdout), done
+    return done.stdout.strip()
+
+
+def copied_by(image: str) -> set[Path]:
+    """What the Dockerfile of `image` takes from this repository: every file, the lock of another target apart."""
+    dockerfile = ROOT / "docker" / ("train.Dockerfile" if image == "train" else "serve.Dockerfile")
+    sources = [dockerfile]
+    for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile.read_text(), re.MULTILINE):
+        sources += [ROOT / name for name in line.split()[:-1]]
+    if image == "serve":
+        sources.remove(ROOT / "docker" / "serve-torch.lock")
+    files = {path for source in sources for path in ([source] if source.is_file() else source.rglob("*"))}
+    return {path.relative_to(ROOT) for path in files if path.is_file() and path.suffix != ".pyc"}
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_content_is_all_that_is_copied_and_nothing_else(tmp_path: Path, image: str) -> None:
+    tree = copy_tree(tmp_path)
+    before = content(tree, image)
+    assert before == content(ROOT, image)
+    relevant = copied_by(image)
+    # One file of each folder stands for the folder: the script hashes folders as a whole.
+    tried: set[tuple[Path, str, bool]] = set()
+    for path in sorted(path.relative_to(tree) for path in tree.rglob("*") if path.is_file()):
+        kind = (path.parent, path.name if path.parent.name == "docker" else path.suffix, path in relevant)
+        if kind in tried or path.name in ("build.sh", "pyproject.toml"):
+            continue
+        tried.add(kind)
+        original = (tree / path).read_bytes()
+        (tree / path).write_bytes(original + b"\n# changed\n")
+        assert (content(tree, image) != before) == (path in relevant), path
+        (tree / path).write_bytes(original)
+    assert content(tree, image) == before
+
+
+def test_bytecode_does_not_change_the_content_and_the_version_does(tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path)
+    before = content(tree, "serve")
+    (tree / "container_serve" / "__pycache__").mkdir()
+    (tree / "container_serve" / "__pycache__" / "codec.cpython-311.pyc").write_bytes(b"bytecode")
+    assert content(tree, "serve") == before
+    project = tree / "pyproject.toml"
+    project.write_text(re.sub(r'(?m)^version = ".*"$', 'version = "99.0.0"', project.read_text()))
+    assert content(tree, "serve") != before
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--bogus"], ["--bogus", "--help"]),
+        (["serving"], ["serving", "--help"]),
+        (["train", "serve"], ["train", "serve", "all"]),
+        (["--tag"], ["--tag", "value"]),
+        (["--tag", "a b"], ["a b"]),
+        (["--content"], ["--content", "train", "serve"]),
+        (["--ca-bundle", "absent.pem"], ["absent.pem"]),
+        (["--ca-bundle", "pyproject.toml"], ["pyproject.toml", "PEM"]),
+    ],
+)
+def test_a_wrong_argument_is_one_line(args: list[str], words: list[str]) -> None:
+    message = one_line(build(ROOT, *args))
+    assert all(word in message for word in words), message
+
+
+def test_help_shows_examples() -> None:
+    done = build(ROOT, "--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout
+
+
+# What the script itself uses, without any docker client.
+TOOLS = "bash env sed find sort sha256sum cut cat dirname git mktemp rm grep tr awk tail head"
+
+
+@pytest.fixture
+def path_without_docker(tmp_path: Path) -> Path:
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in TOOLS.split():
+        found = shutil.which(tool)
+        assert found is not None, tool
+        (folder / tool).symlink_to(found)
+    return folder
+
+
+def stub(folder: Path, body: str) -> None:
+    """A docker client that is not one: what this machine has cannot be relied on to be without plugins."""
+    folder.mkdir(exist_ok=True)
+    (folder / "docker").write_text(f"#!/usr/bin/env bash\n{body}\n")
+    (folder / "docker").chmod(0o755)
+
+
+def test_without_a_docker_client(path_without_docker: Path) -> None:
+    message = one_line(build(ROOT, "serve", env={"PATH": str(path_without_docker)}))
+    assert "no docker client" in message
+    assert "--engine process" in message
+
+
+def test_without_buildkit(path_without_docker: Path) -> None:
+    stub(path_without_docker, 'case $1 in --version) echo "Docker version 27.1.1, build x" ;; *) exit 1 ;; esac')
+    message = one_line(build(ROOT, "serve", env={"PATH": str(path_without_docker)}))
+    assert "buildx" in message
+
+
+def test_without_a_daemon(path_without_docker: Path) -> None:
+    stub(path_without_docker, 'case $1 in --version) echo "Docker version 20.10.24, build x" ;; *) exit 1 ;; esac')
+    message = one_line(build(ROOT, "serve", env={"PATH": str(path_without_docker)}))
+    assert "daemon" in message
+
+
+def test_with_buildx_the_platform_gets_a_plain_docker_image(path_without_docker: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    stub(
+        path_without_docker,
+        f"""printf '%s\\n' "$*" >> {calls}
+case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;; esac""",
+    )
+    done = build(
+        ROOT, "--tag", "t1", "--base-train", "b1", "--base-serve", "b2", env={"PATH": str(path_without_docker)}
+    )
+    assert done.returncode == 0, done.stderr
+    train, serve = (line for line in calls.read_text().splitlines() if line.startswith("buildx build"))
+    for call in (train, serve):
+        assert "--provenance=false --sbom=false --output type=docker,oci-mediatypes=false" in call
+        assert "--platform linux/amd64" in call
+    assert "--tag byoc-train:t1" in train
+    assert "BASE=b1" in train
+    assert "--tag byoc-serve:t1" in serve
+    assert "BASE=b2" in serve
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        [],
+        ["image", "size"],
+        ["byoc-train:t1", "685", "MB"],
+        ["byoc-serve:t1", "685", "MB"],
+    ]
+
+
+def test_an_image_for_another_platform_is_refused(path_without_docker: Path) -> None:
+    stub(path_without_docker, "case $1 in image) echo linux/arm64 ;; esac")
+    done = build(ROOT, "serve", env={"PATH": str(path_without_docker)})
+    assert done.returncode != 0
+    assert "linux/arm64" in done.stderr.splitlines()[-1]
+
+
+def test_the_callers_package_index_is_a_secret(path_without_docker: Path, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    stub(
+        path_without_docker,
+        f"""case $1 in image) echo linux/amd64 ;; esac
+while [ $# -gt 0 ]; do
+    case $1 in id=packages,*) cat "${{1#*src=}}" > {seen} ;; *secret-word*) exit 9 ;; esac
+    shift
+done""",
+    )
+    index = "https://me:secret-word's@packages.example/simple"
+    done = build(ROOT, "serve", env={"PATH": str(path_without_docker), "PIP_INDEX_URL": index})
+    assert done.returncode == 0, done.stderr
+    shown = subprocess.run(
+        ["sh", "-c", '. "$0"; echo "$PIP_INDEX_URL"; echo "$UV_DEFAULT_INDEX"', seen], capture_output=True, text=True
+    )
+    assert shown.stdout.splitlines() == [index, index]
+
+
+def test_environment_variables_stand_for_flags(path_without_docker: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    stub(path_without_docker, f'printf "%s\\n" "$*" >> {calls}; case $1 in image) echo linux/amd64 ;; esac')
+    env = {"PATH": str(path_without_docker), "BYOC_BASE_SERVE": "b3", "BYOC_NETWORK": "host"}
+    assert build(ROOT, "serve", env=env).returncode == 0
+    assert "BASE=b3 --network host" in calls.read_text()
+    assert build(ROOT, "serve", "--base-serve", "b4", env=env).returncode == 0
+    assert "BASE=b4" in calls.read_text()
+
+
+def test_environment_is_not_needed() -> None:
+    assert content(ROOT, "train") == build(ROOT, "train", "--content", env={"PATH": os.environ["PATH"]}).stdout.strip()
