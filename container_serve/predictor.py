@@ -1,5 +1,6 @@
 """The graph that is served, run by OpenVINO on the CPU."""
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Predictor:
         }
         with path.open("rb") as file:
             # OpenVINO would try its other formats on anything else, each with a complaint of its own on stderr.
-            if b"<net" not in file.read(256):
+            if not re.search(rb'<net\s[^>]*version="', file.read(4096)):
                 raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
         try:
             core = openvino.Core()

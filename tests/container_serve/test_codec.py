@@ -1,0 +1,324 @@
+import base64
+import csv
+import io
+import json
+import random
+from typing import Any
+
+import pytest
+
+from container_serve.codec import (
+    ANSWER_TYPES,
+    DEFAULT_TOP_K,
+    IMAGE_TYPES,
+    MAX_INSTANCES,
+    Request,
+    negotiate,
+    parse,
+    render,
+)
+from container_serve.errors import RequestError, error_body
+from container_serve.predictor import Prediction
+
+JPEG = b"\xff\xd8\xff\xe0 and so on"
+B64 = base64.b64encode(JPEG).decode()
+
+
+def document(**keys: Any) -> bytes:
+    return json.dumps({"instances": [{"b64": B64}], **keys}).encode()
+
+
+def refusal(
+    body: bytes, content_type: str | None = "application/json", attributes: str | None = None, status: int = 400
+) -> str:
+    with pytest.raises(RequestError) as caught:
+        parse(body, content_type, attributes)
+    error = caught.value
+    assert error.status == status
+    message = str(error)
+    assert "\n" not in message
+    assert len(message) < 400
+    assert json.loads(error_body(error.status, error.kind, message))["message"] == message
+    return message
+
+
+# --- pictures ---
+
+
+@pytest.mark.parametrize("content_type", [*IMAGE_TYPES, "image/jpg"])
+def test_pictures_are_passed_on(content_type: str) -> None:
+    expected = Request((b"any bytes",), DEFAULT_TOP_K, False)
+    assert parse(b"any bytes", content_type) == expected
+    assert parse(b"any bytes", f" {content_type.upper()} ; charset=binary") == expected
+
+
+@pytest.mark.parametrize("content_type", [None, "", " ", ";q=1"])
+@pytest.mark.parametrize(
+    "body", [JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*"]
+)
+def test_without_a_type_the_first_bytes_decide(body: bytes, content_type: str | None) -> None:
+    assert parse(body, content_type).images == (body,)
+
+
+@pytest.mark.parametrize("body", [b"hello", b'{"instances": []}', b"RIFF\0\0\0\0WAVE", b"II*"])
+def test_without_a_type_other_bytes_are_refused(body: bytes) -> None:
+    message = refusal(body, "", status=415)
+    assert message.startswith("there is no content type: send one of image/jpeg, ")
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "image/heic", "image/svg+xml", "application/x-npy", "application/pickle", "x"]
+)
+def test_other_types_are_refused_with_the_list(content_type: str) -> None:
+    message = refusal(JPEG, content_type, status=415)
+    assert message.startswith(f"the content type '{content_type}' is not taken")
+    assert all(taken in message for taken in (*IMAGE_TYPES, "application/json"))
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Multipart/Form-Data"]
+)
+def test_a_form_is_told_which_header_to_send(content_type: str) -> None:
+    assert "-H 'Content-Type: image/jpeg'" in refusal(JPEG, content_type, status=415)
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json", "", None])
+def test_an_empty_body_is_refused(content_type: str | None) -> None:
+    assert refusal(b"", content_type).startswith("the body is empty")
+
+
+# --- JSON ---
+
+
+def test_one_instance() -> None:
+    assert parse(document(), "application/json; charset=utf-8") == Request((JPEG,), DEFAULT_TOP_K, False)
+
+
+def test_several_instances() -> None:
+    body = document(instances=[{"b64": B64}, {"b64": f"data:image/jpeg;base64,{B64}"}, {"b64": "AAE="}], top_k=3)
+    assert parse(body, "Application/JSON") == Request((JPEG, JPEG, b"\0\1"), 3, True)
+
+
+def test_the_greatest_number_of_instances() -> None:
+    body = document(instances=[{"b64": "data:;BASE64," + B64}] * MAX_INSTANCES)
+    assert parse(body, "application/json").images == (JPEG,) * MAX_INSTANCES
+    message = refusal(document(instances=[{"b64": B64}] * (MAX_INSTANCES + 1)))
+    assert f"expected a list of 1 to {MAX_INSTANCES} instances, got {MAX_INSTANCES + 1} of them" in message
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert parse(b"\xef\xbb\xbf" + document(), "application/json").images == (JPEG,)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"instances": []}, "instances: expected a list of 1 to 64 instances, got 0 of them"),
+        ({"instances": {"b64": B64}}, "instances: expected a list of 1 to 64 instances, got an object"),
+        ({"instances": None}, "instances: expected a list of 1 to 64 instances, got null"),
+        ({"instances": [B64]}, 'instances[0]: expected {"b64": "..."}, got \'/9j'),
+        ({"instances": [{"b64": B64}, {}]}, "instances[1].b64: expected a picture in base64, got null"),
+        ({"instances": [{"b64": 5}]}, "instances[0].b64: expected a picture in base64, got 5"),
+        ({"instances": [{"b64": ""}]}, "instances[0].b64: expected a picture in base64, got ''"),
+        ({"instances": [{"b64": B64, "url": "x"}]}, "instances[0] has the unknown key 'url'"),
+        ({"instances": [{"b64": B64 + "="}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": B64[:-1]}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "/9j\n/4AA"}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "_9j-4AA="}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "AA==AA=="}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "bäh="}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "\ud800"}]}, "instances[0].b64: is not base64"),
+        ({"instances": [{"b64": "data:image/png;base64,"}]}, "instances[0].b64: the picture is empty"),
+        ({"instances": [{"b64": "data:image/png," + B64}]}, "expected a data: URL in base64, got 'data:image/png'"),
+        ({"instances": [{"b64": "data:image/png;base64"}]}, "expected a data: URL in base64"),
+        ({"top_K": 5}, "has the unknown key 'top_K', expected instances and top_k"),
+        ({"\ud800": 5}, "has the unknown key '\\ud800'"),
+        ({"k" * 10_000: 5}, "has the unknown key 'kkkk"),
+    ],
+)
+def test_wrong_json_is_refused_by_name(keys: dict[str, Any], message: str) -> None:
+    assert message in refusal(document(**keys))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1001, 3.0, "3", True, None, [3], {"k": 3}, 10**400])
+def test_a_wrong_top_k_is_refused_with_value_and_expectation(value: object) -> None:
+    assert refusal(document(top_k=value)).startswith("top_k: expected a whole number from 1 to 1000, got ")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "is not JSON: "),
+        (b"\xff\xfe{\0", "is not UTF-8"),
+        (b'{"instances": "\xe4"}', "is not UTF-8"),
+        (document() + b"x", "is not JSON: Extra data at line 1 column"),
+        (b"[]", 'has to be an object {"instances": [{"b64": "..."}]}, got a list'),
+        (b"null", "got null"),
+        (b'"text"', "got 'text'"),
+        (b"{}", 'lacks the key "instances"'),
+        (b'{"top_k": NaN}', "holds NaN, which is not JSON"),
+        (b'{"top_k": -Infinity}', "holds -Infinity, which is not JSON"),
+        (b'{"top_k": ' + b"1" * 5000 + b"}", "holds a number that cannot be read"),
+        (b"[" * 900, "is not JSON"),
+        (b"[" * 5_000_000, "is too deep or has too many values"),
+        (b'{"instances": [' + b"{}," * 500_000 + b"{}]}", "is too deep or has too many values"),
+        (b"[" + b"0," * 2_000_000 + b"0]", "is too deep or has too many values"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, bytes) else None,
+)
+def test_what_is_no_good_json_is_refused(body: bytes, message: str) -> None:
+    refused = refusal(body)
+    assert refused.startswith("the JSON body ")
+    assert message in refused
+
+
+def test_mutated_json_is_parsed_or_refused() -> None:
+    dice = random.Random(3)
+    original = document(instances=[{"b64": B64}, {"b64": B64}], top_k=3)
+    parsed, refused = 0, set()
+    for _ in range(2000):
+        body = bytearray(original)
+        for _ in range(dice.choice([1, 2, 5])):
+            body[dice.randrange(len(body))] = dice.choice(b'{}[]",:\\0u\xff' + dice.randbytes(3))
+        try:
+            request = parse(bytes(body), "application/json")
+        except RequestError as error:
+            refused.add(error.status)
+        else:
+            assert all(request.images)
+            parsed += 1
+    assert parsed > 0
+    assert refused == {400}
+
+
+# --- top_k as an attribute ---
+
+
+@pytest.mark.parametrize(
+    ("attributes", "top_k"),
+    [
+        (None, DEFAULT_TOP_K),
+        ("", DEFAULT_TOP_K),
+        ("top_k=7", 7),
+        (" TOP_K = 7 ", 7),
+        ("trace=1,top_k=7", 7),
+        ("trace=1; top_k=7 ;x", 7),
+        ("trace=top_k", DEFAULT_TOP_K),
+        ("c000b4f9-df62-4c85-a0bf-7c525f9104a4", DEFAULT_TOP_K),
+        ("top_k=1000", 1000),
+    ],
+)
+def test_top_k_in_custom_attributes(attributes: str | None, top_k: int) -> None:
+    assert parse(JPEG, "image/jpeg", attributes).top_k == top_k
+    assert parse(document(), "application/json", attributes).top_k == top_k
+
+
+@pytest.mark.parametrize("value", ["", "0", "1001", "-1", "3.0", "five", "٣", "9" * 5000])
+def test_a_wrong_top_k_in_custom_attributes_is_refused(value: str) -> None:
+    message = refusal(JPEG, "image/jpeg", f"top_k={value}")
+    assert message.startswith("top_k: expected a whole number from 1 to 1000, got ")
+
+
+def test_top_k_in_the_body_wins() -> None:
+    assert parse(document(top_k=2), "application/json", "top_k=9").top_k == 2
+
+
+# --- answers ---
+
+
+@pytest.mark.parametrize(
+    ("accept", "answer"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        (" , ", "application/json"),
+        ("*/*", "application/json"),
+        ("*", "application/json"),
+        ("application/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("Text/CSV", "text/csv"),
+        ("application/json; charset=utf-8", "application/json"),
+        ("application/json;verbose", "application/json"),
+        ("application/jsonlines", "application/jsonlines"),
+        ("application/json, text/csv;q=0.5", "application/json"),
+        ("application/json;q=0.4, text/csv;q=0.5", "text/csv"),
+        ("text/html, text/csv; q=0.5", "text/csv"),
+        ("text/html, */*;q=0.1", "application/json"),
+        ("*/*, text/csv", "text/csv"),
+        ("text/csv, application/json", "text/csv"),
+        ("*/*, application/json;q=0", "text/csv"),
+        ("application/*;q=0.2, application/json;q=0.1", "application/jsonlines"),
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", "application/json"),
+        ("text/csv;q=high", "text/csv"),
+    ],
+)
+def test_the_answers_type(accept: str | None, answer: str) -> None:
+    assert negotiate(accept) == answer
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/html", "image/*", "application/json;q=0", "*/*;q=0", "application", "x" * 10_000]
+)
+def test_no_type_that_fits_is_406_with_the_list(accept: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        negotiate(accept)
+    assert (caught.value.status, caught.value.kind) == (406, "NotAcceptable")
+    assert ", ".join(ANSWER_TYPES) in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+ROWS = [
+    [Prediction(1, "Löwchen", 0.123456789), Prediction(0, 'Dandie "D" Dinmont, senior', 1.23456789e-09)],
+    [Prediction(0, "a\nb", 1.0)],
+]
+MODEL = {"architecture": "resnet50", "precision": "fp32"}
+
+
+def test_json_of_one_picture() -> None:
+    body, kind = render(ROWS[:1], "*/*", model=MODEL, batched=False)
+    assert kind == "application/json"
+    assert json.loads(body) == {
+        "predictions": [
+            {"index": 1, "label": "Löwchen", "probability": 0.123457},
+            {"index": 0, "label": 'Dandie "D" Dinmont, senior', "probability": 1.23457e-09},
+        ],
+        "model": MODEL,
+    }
+    assert "Löwchen".encode() in body
+
+
+def test_json_of_several_pictures() -> None:
+    body, _ = render(ROWS, "application/json", model=MODEL, batched=True)
+    answer = json.loads(body)
+    assert [[p["index"] for p in row] for row in answer["predictions"]] == [[1, 0], [0]]
+    assert answer["model"] == MODEL
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_csv_has_a_row_per_prediction(batched: bool) -> None:
+    body, kind = render(ROWS, "text/csv", model=MODEL, batched=batched)
+    assert kind == "text/csv"
+    assert body.startswith("0,1,Löwchen,0.123457\n".encode())
+    assert list(csv.reader(io.StringIO(body.decode(), newline=""))) == [
+        ["0", "1", "Löwchen", "0.123457"],
+        ["0", "0", 'Dandie "D" Dinmont, senior', "1.23457e-09"],
+        ["1", "0", "a\nb", "1.0"],
+    ]
+
+
+def test_json_lines_has_a_line_per_picture() -> None:
+    body, kind = render(ROWS, "application/jsonlines", model=MODEL, batched=True)
+    assert kind == "application/jsonlines"
+    lines = body.decode().split("\n")
+    assert lines.pop() == ""
+    answers = [json.loads(line) for line in lines]
+    assert [[p["label"] for p in answer["predictions"]] for answer in answers] == [
+        ["Löwchen", 'Dandie "D" Dinmont, senior'],
+        ["a\nb"],
+    ]
+    assert all(answer["model"] == MODEL for answer in answers)
+
+
+def test_an_answer_nobody_accepts_is_refused() -> None:
+    with pytest.raises(RequestError, match="there is no answer of type"):
+        render(ROWS, "text/html", model=MODEL, batched=True)
