@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -114,9 +115,7 @@ def _openvino() -> Any:
     def convert_later(name: str) -> Any:
         if name != "convert_model":
             raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-        from openvino.tools.ovc import convert_model  # type: ignore[attr-defined]
-
-        return convert_model
+        return import_module("openvino.tools.ovc").convert_model
 
     if not hasattr(openvino, "convert_model"):
         vars(openvino)["__getattr__"] = convert_later
