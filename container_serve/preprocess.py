@@ -41,6 +41,7 @@ MAX_JPEG_SCANS = 100
 # A resize to more pixels than this is computed for the crop only: a picture of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
 MAX_RESIZED_PIXELS = 50_000_000
+BLOCK = 1_000_000  # pixels of greyscale scaled at a time
 ORIENTATION = 0x0112
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 262, 322, 323
 MIN_IS_WHITE = 0
@@ -185,7 +186,7 @@ def decode(body: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         ) from None
     except Image.DecompressionBombError:
         raise RequestError(
-            400, "PixelLimit", f"the image has more than the {max_pixels} pixels that are allowed"
+            400, "PixelLimit", f"the image has more than the {max_pixels} pixels allowed: send a smaller picture"
         ) from None
     # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
     # MemoryError ...).
@@ -280,11 +281,12 @@ def _grey(image: Image.Image) -> Image.Image:
             low, high = least, most
         elif most <= 255:
             high = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    scaled = np.empty(values.shape, dtype=np.uint8)
-    for row, line in enumerate(values):  # by rows: the whole in float64 would be eight times the picture
-        fractions = (line.astype(np.float64) - low) / ((high - low) or 1.0)
-        scaled[row] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
-    return Image.fromarray(scaled)
+    scaled = np.empty(values.size, dtype=np.uint8)
+    flat = values.ravel()
+    for at in range(0, values.size, BLOCK):  # the whole in float64 would be eight times the picture
+        fractions = (flat[at : at + BLOCK].astype(np.float64) - low) / ((high - low) or 1.0)
+        scaled[at : at + BLOCK] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
+    return Image.fromarray(scaled.reshape(values.shape))
 
 
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
