@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from container_serve.errors import ServeError
-from container_serve.log import LOG4J_PATTERN
+from container_serve.log import log4j_pattern
 from container_serve.resources import Share
 from container_serve.settings import Settings
 
 FRONT_END = Path(__file__).parent / "plugin" / "frontend.jar"
 MODEL_NAME = "model"
 MIB = 2**20
-# Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, about 20 long.
-LONGEST_RUN_DIRECTORY = 80
+# Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
+LONGEST_RUN_DIRECTORY = 90
 # What a worker prints for the Java server, and what that says about its own bookkeeping.
 _NOISE = (
     r"model_service_worker started with args.*",
@@ -28,7 +28,7 @@ _NOISE = (
     r"Connection accepted.*",
     r"(attach|terminate)IOStreams\(\).*",
     r"Stopped Scanner.*",
-    r".* root: Model .* loaded io_fd=.*",
+    r".* root: (Model .* loaded io_fd=.*|Frontend disconnected\.)",
 )
 
 
@@ -70,6 +70,7 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "number_of_netty_threads": 2,
         "netty_client_threads": 2,
         "number_of_gpu": 0,
+        "decode_input_request": "false",
         "enable_envvars_config": "false",
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
@@ -93,7 +94,9 @@ def log4j(level: int) -> str:
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <Configuration status="error" shutdownHook="disable">
   <Appenders>
-    <Console name="server" target="SYSTEM_OUT"><PatternLayout pattern="{LOG4J_PATTERN}"/></Console>
+    <Console name="server" target="SYSTEM_OUT">
+      <PatternLayout pattern="{log4j_pattern(level)}" alwaysWriteExceptions="false"/>
+    </Console>
     <Console name="workers" target="SYSTEM_OUT">
       <RegexFilter regex="{"|".join(_NOISE)}" onMatch="DENY" onMismatch="ACCEPT"/>
       <PatternLayout pattern="%m%n"/>

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sagemaker_inference.content_types import UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
+from sagemaker_inference.utils import retrieve_content_type_header
 
 from container_serve import artifact, codec, log, user_code
 from container_serve.errors import RequestError, ServeError, error_body
@@ -122,7 +124,10 @@ class Service(Transformer):  # type: ignore[misc]
         # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
         signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
         try:
+            check_text(data[0].get("body"), context)
             answers: list[bytes] = self.transform(data, context)
+        except RequestError:
+            answers = self.handle_error(context, None, "")
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
         timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.seconds.items())
@@ -131,7 +136,7 @@ class Service(Transformer):  # type: ignore[misc]
         return answers
 
     @staticmethod
-    def handle_error(context: Any, inference_exception: BaseInferenceToolkitError, trace: str) -> list[bytes]:
+    def handle_error(context: Any, inference_exception: Exception | None, trace: str) -> list[bytes]:
         """The answer to a request that failed; what failed inside stays in the log."""
         error = sys.exc_info()[1]  # the original: the Transformer wraps what it does not know
         request_id = context.get_request_header(0, REQUEST_ID)
@@ -149,6 +154,16 @@ class Service(Transformer):  # type: ignore[misc]
         context.set_response_status(status, phrase)
         context.set_response_content_type(0, codec.JSON)
         return [error_body(status, kind, message)]
+
+
+def check_text(body: bytes | None, context: Any) -> None:
+    """The Transformer hands these types on as text; raises RequestError 400 where they are none."""
+    content_type = retrieve_content_type_header(context.get_all_request_header(0))
+    if content_type in UTF8_TYPES:
+        try:
+            (body or b"").decode("utf-8")
+        except UnicodeDecodeError:
+            raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
 
 
 class DefaultHandler:

@@ -6,17 +6,21 @@ import time
 
 FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
-# The same for log4j; a record stays on one line there, too.
-LOG4J_PATTERN = (
-    "%d{yyyy-MM-dd'T'HH:mm:ss.SSS}{UTC}Z %level{WARN=WARNING, FATAL=CRITICAL} %c{1}:"
-    " %replace{%enc{%m}{CRLF} %xEx{separator( | )}}{\\s+$}{}%n"
-)
+
+
+def log4j_pattern(level: int) -> str:
+    """The same for log4j: one line per record, with the traceback only for those who want details."""
+    error = "%xEx{separator( | )}" if level <= logging.DEBUG else "%throwable{short.message}"
+    return (
+        "%d{yyyy-MM-dd'T'HH:mm:ss.SSS}{UTC}Z %level{WARN=WARNING, FATAL=CRITICAL} %c{1}:"
+        f" %replace{{%enc{{%m}}{{CRLF}} {error}}}{{\\s+$}}{{}}%n"
+    )
 
 
 class OneLine(logging.Formatter):
     """A record is one line, with its traceback: log services make a record of every line."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+    converter = staticmethod(time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         return " | ".join(super().format(record).splitlines())

@@ -35,7 +35,8 @@ class ServerError(ServeError):
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     """Serve until a signal says to stop. Raises ServeError when that is not possible (any more)."""
     stop = _stop_on_signals()
-    share = resources.plan(settings.workers, settings.threads, check_model(settings))
+    workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
+    share = resources.plan(workers, settings.threads, check_model(settings))
     check_port(settings.port)
     run = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
     try:

@@ -6,10 +6,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -99,8 +101,7 @@ class Server:
     def __init__(self, model: Path, folder: Path, env: Mapping[str, str], *arguments: str, port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port
-        self.tmp = folder / "tmp"
-        self.tmp.mkdir(exist_ok=True)
+        self.tmp = Path(tempfile.mkdtemp(prefix="serve-"))  # short, for the paths of sockets
         self.out, self.err = folder / "out.log", folder / "err.log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
         with self.out.open("wb") as out, self.err.open("wb") as err:
@@ -193,6 +194,7 @@ def serving(
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
+        shutil.rmtree(server.tmp, ignore_errors=True)
 
 
 def one_line(text: str) -> str:

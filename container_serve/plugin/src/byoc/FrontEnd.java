@@ -44,6 +44,7 @@ public final class FrontEnd extends ModelServer {
             if (!settings.multiModel && ModelManager.getInstance().getModels().isEmpty()) {
                 throw new IllegalStateException("no worker process could be started");
             }
+            Watchdog.start();
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);
@@ -79,6 +80,9 @@ public final class FrontEnd extends ModelServer {
                             protected void initChannel(Channel channel) {
                                 channel.pipeline().addLast(new ServerInitializer(null, api));
                                 channel.pipeline().addAfter("http", "gate", new Gate(settings));
+                                if (settings.multiModel) {
+                                    channel.pipeline().addAfter("aggregator", "registration", new Registration());
+                                }
                             }
                         })
                 .bind(connector.getSocketAddress())

@@ -98,7 +98,12 @@ final class Gate extends ChannelDuplexHandler {
                 refuse(ctx, 405, "MethodNotAllowed", "Send the picture with POST.");
             }
         } else if (settings.multiModel && (path.equals("/models") || path.startsWith("/models/"))) {
-            admit(ctx, request);
+            if (HttpMethod.PUT.equals(request.method())) {
+                refuse(ctx, 405, "MethodNotAllowed", "The number of workers is set with the environment.");
+            } else {
+                request.setUri(path); // a query could name another handler, or a model at some URL
+                admit(ctx, request);
+            }
         } else {
             refuse(ctx, 404, "NotFound", "There is nothing at this path; pictures go to POST " + invocations() + ".");
         }

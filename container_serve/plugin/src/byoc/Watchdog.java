@@ -1,0 +1,50 @@
+package byoc;
+
+import com.amazonaws.ml.mms.wlm.Model;
+import com.amazonaws.ml.mms.wlm.ModelManager;
+import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The model server replaces workers that died, but not the process that forks them: the thread that
+ * waits for that process fails on a null channel before it could start it again.
+ */
+final class Watchdog {
+    private static final Logger LOG = LoggerFactory.getLogger("watchdog");
+    private static final long PAUSE_MILLIS = 200;
+
+    private Watchdog() {}
+
+    static void start() {
+        Thread thread = new Thread(Watchdog::watch, "watchdog");
+        thread.setDaemon(true);
+        thread.start(); // must not end: the kernel ends the processes that it started along with it
+    }
+
+    private static void watch() {
+        while (true) {
+            try {
+                Thread.sleep(PAUSE_MILLIS);
+                for (Model model : ModelManager.getInstance().getModels().values()) {
+                    revive(model);
+                }
+            } catch (Exception error) {
+                LOG.warn("a worker process could not be started again: {}", error.toString());
+            }
+        }
+    }
+
+    private static void revive(Model model) throws Exception {
+        if (model.getServerThread() == null) {
+            return; // being registered
+        }
+        WorkerLifeCycle life = model.getServerThread().getLifeCycle();
+        Process process = life.getProcess();
+        if (process != null && !process.isAlive()) {
+            LOG.warn("the worker process of {} ended with {}; starting it again",
+                    model.getModelName(), process.exitValue());
+            life.startBackendServer(model.getPort());
+        }
+    }
+}
