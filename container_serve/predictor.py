@@ -38,7 +38,7 @@ class Predictor:
         Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
         not have one output per class.
         """
-        openvino = _openvino()
+        openvino = load_openvino()
         path = artifact.directory / GRAPH
         for name in (GRAPH, GRAPH_WEIGHTS):
             if name not in artifact.document["files"]:
@@ -99,7 +99,7 @@ def top(probabilities: npt.NDArray[np.float32], classes: Sequence[str], k: int) 
     return [Prediction(int(i), classes[i], float(probabilities[i])) for i in order]
 
 
-def _openvino() -> Any:
+def load_openvino() -> Any:
     """The openvino module, without its telemetry and, until somebody uses it, without its model converter."""
     if "openvino" in sys.modules:
         return sys.modules["openvino"]

@@ -79,7 +79,7 @@ def find_splits(tree: Tree) -> dict[str, Path]:
         if not (root / split).is_dir():
             raise TrainError(
                 f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'});"
-                f" expected the channels {', '.join(SPLITS)}, or one channel {TRAINING} holding three folders of these names"
+                f" expected channels {', '.join(SPLITS)}, or one channel {TRAINING} with three such folders"
             )
     return {split: root / split for split in SPLITS}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_train import checkpoint
 from container_train.errors import Stopped, TrainError
@@ -147,7 +148,7 @@ class Trainer:
         state.step += 1
 
     def _has_batch_norm(self) -> bool:
-        return any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.network.rest.modules())
+        return any(isinstance(m, _BatchNorm) and m.training for m in self.network.rest.modules())
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Tally:

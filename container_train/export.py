@@ -17,14 +17,13 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 import torch
 from torch import nn
 
 from container_serve import artifact
 from container_serve.artifact import Artifact
 from container_serve.errors import ServeError
-from container_serve.predictor import Predictor
+from container_serve.predictor import Predictor, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.errors import TrainError
 from container_train.progress import track
@@ -67,6 +66,7 @@ def export(
 
 
 def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
+    openvino = load_openvino()
     graph = openvino.convert_model(model, example_input=torch.zeros(1, 3, side, side), input=[-1, 3, side, side])
     temporary = folder / ".graph.xml"
     try:

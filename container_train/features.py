@@ -1,11 +1,13 @@
 """What the frozen layers make of every picture, computed once and kept in memory."""
 
+import itertools
 import logging
 import time
 from collections.abc import Iterator
 
 import psutil
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Sampler
 
 from container_train.data import SPLITS, Data, Pictures, Split
@@ -18,6 +20,7 @@ from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
+STATISTICS_BATCHES = 2
 MEMORY_SHARE = 0.4  # of what is free: the rest belongs to training and to the check of the exported model
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]  # inputs of Network.rest, targets (N,)
 
@@ -56,6 +59,8 @@ class Source:
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
         self.seconds = 0.0
         self.cache: dict[str, tuple[torch.Tensor, ...]] = {}
+        if network.weights == "none":
+            self._estimate_statistics()
         reason = self._reason_against_cache()
         if reason:
             if hyperparameters.feature_cache == "on":
@@ -72,6 +77,35 @@ class Source:
                 self.seconds,
                 pictures / self.seconds,
             )
+
+    @torch.no_grad()
+    def _estimate_statistics(self) -> None:
+        """Give a random frozen backbone the batch statistics of some training pictures.
+
+        With the initial ones (mean 0, variance 1) the signal dies out on its way through the random layers, and all
+        pictures look alike at the end.
+        """
+        frozen = [
+            module
+            for module in self.network.model.modules()
+            if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters())
+        ]
+        if not frozen:
+            return
+        momenta = [module.momentum for module in frozen]
+        self.network.eval_mode()
+        for module in frozen:
+            module.reset_running_stats()
+            module.momentum = None  # the plain mean over the batches
+            module.train()
+        order = Order(len(self.data.splits["train"]), self.hp.seed)
+        loader = self._loader(Pictures(self.data.splits["train"], self.network.preprocessing), order)
+        for pictures, _ in itertools.islice(loader, STATISTICS_BATCHES):
+            self.network.model(pictures.to(self.device))
+        for module, momentum in zip(frozen, momenta, strict=True):
+            module.momentum = momentum
+            module.eval()
+        log.info("model: batch statistics of the random frozen layers taken from %d batches", STATISTICS_BATCHES)
 
     def _reason_against_cache(self) -> str:
         if self.hp.feature_cache == "off":
@@ -114,6 +148,8 @@ class Source:
             num_workers=self.hp.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_leave_signals_to_parent,
+            # Not the global one: dropout has to see the same numbers whether pictures are loaded, cached or skipped.
+            generator=torch.Generator(),
         )
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:

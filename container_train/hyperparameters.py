@@ -121,7 +121,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "none, flip (mirror), crop (random resized crop and mirror)",
     ),
     "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
-    "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU"),
+    "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU, or a CPU with AMX"),
     "device": (
         one_of("auto", "cpu", "cuda"),
         "auto",

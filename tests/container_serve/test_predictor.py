@@ -167,7 +167,7 @@ def test_openvino_comes_without_telemetry_and_with_its_converter() -> None:
         "import sys\n"
         "from container_serve import predictor\n"
         "assert 'openvino' not in sys.modules\n"
-        "openvino = predictor._openvino()\n"
+        "openvino = predictor.load_openvino()\n"
         "assert not any(name.startswith('openvino.tools.ovc') for name in sys.modules)\n"
         "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)\n"
         "assert 'torch' not in sys.modules\n"

@@ -1,0 +1,134 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from container_serve.preprocess import Preprocessing, decode, preprocess
+from container_train import data
+from container_train.errors import TrainError
+from container_train.tree import Tree
+from tests import trees
+
+SPEC = Preprocessing(resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    trees.fill(tmp_path / "input" / "data")
+    return Tree(tmp_path)
+
+
+def test_labels_lose_their_number_and_keep_numeric_order(tree: Tree) -> None:
+    found = data.read(tree)
+    assert found.classes == trees.LABELS  # 10.blue after 02.green
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 30, "valid": 12, "test": 12}
+    assert found.splits["test"].targets == (0,) * 4 + (1,) * 4 + (2,) * 4
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("017.Beagle", "Beagle"),
+        ("3-cat", "cat"),
+        ("10", "10"),
+        ("n02085620-Chihuahua", "n02085620-Chihuahua"),
+        ("7up", "7up"),
+    ],
+)
+def test_label(folder: str, label: str) -> None:
+    assert data.label(folder) == label
+
+
+def test_natural_order() -> None:
+    assert sorted(["10.a", "9.b", "2.c", "1.d"], key=data.natural) == ["1.d", "2.c", "9.b", "10.a"]
+    assert sorted(["x10", "x9", "5", "a"], key=data.natural) == ["5", "a", "x9", "x10"]
+
+
+def test_one_channel_with_three_folders_is_the_same_data(tmp_path: Path, tree: Tree) -> None:
+    other = tmp_path / "other"
+    trees.fill(other / "input" / "data" / "training")
+    assert data.read(Tree(other)).fingerprint == data.read(tree).fingerprint
+
+
+def test_the_fingerprint_follows_the_content(tree: Tree) -> None:
+    before = data.read(tree).fingerprint
+    trees.picture(tree.channels / "train" / "01.red" / "000.jpg", (1, 2, 3), seed=9)
+    assert data.read(tree).fingerprint != before
+
+
+def test_bad_files_are_skipped_named_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    cut = tree.channels / "train" / "01.red" / "000.jpg"
+    cut.write_bytes(cut.read_bytes()[:700])
+    (tree.channels / "test" / "02.green" / "notes.txt").write_text("no picture")
+    with caplog.at_level(logging.WARNING):
+        found = data.read(tree)
+    assert set(found.bad) == {"train/01.red/000.jpg", "test/02.green/notes.txt"}
+    assert (len(found.splits["train"]), len(found.splits["test"])) == (29, 12)
+    assert "train/01.red/000.jpg" in caplog.text
+    described = found.describe()
+    assert described["skipped"] == 2
+
+
+def test_more_than_a_twentieth_bad_stops_the_job(tree: Tree) -> None:
+    for index in range(3):
+        (tree.channels / "train" / "01.red" / f"{index:03}.jpg").write_bytes(b"")
+    with pytest.raises(
+        TrainError, match=r"3 of 54 files are not readable pictures, more than 5%.*train/01.red/000.jpg"
+    ):
+        data.read(tree)
+
+
+@pytest.mark.parametrize("missing", ["train", "valid", "test"])
+def test_a_missing_channel_is_named(tree: Tree, missing: str) -> None:
+    (tree.channels / missing).rename(tree.base / "elsewhere")
+    with pytest.raises(TrainError, match=rf"^channel {missing}: .* is not there \(found: "):
+        data.read(tree)
+
+
+def test_an_empty_class_is_named(tree: Tree) -> None:
+    (tree.channels / "train" / "11.empty").mkdir()
+    with pytest.raises(TrainError, match=r"channel train: class folder '11.empty' has no readable picture"):
+        data.read(tree)
+
+
+def test_a_class_only_in_valid_is_named(tree: Tree) -> None:
+    trees.picture(tree.channels / "valid" / "12.new" / "a.jpg", (9, 9, 9), seed=1)
+    with pytest.raises(TrainError, match=r"channel valid: class '12.new' is not in channel train"):
+        data.read(tree)
+
+
+def test_two_folders_of_one_label_are_refused(tree: Tree) -> None:
+    trees.picture(tree.channels / "train" / "11.red" / "a.jpg", (9, 9, 9), seed=1)
+    with pytest.raises(TrainError, match=r"folders 01.red and 11.red are both class 'red'"):
+        data.read(tree)
+
+
+def test_training_evaluates_the_tensor_that_the_server_computes(tree: Tree) -> None:
+    split = data.read(tree).splits["valid"]
+    ours, target = data.Pictures(split, SPEC)[5]
+    served = preprocess(split.paths[5].read_bytes(), SPEC)
+    assert target == split.targets[5]
+    assert np.array_equal(ours.numpy(), served)
+    reference = v2.Compose(
+        [
+            v2.Resize(SPEC.resize, antialias=True),
+            v2.CenterCrop(SPEC.crop),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(SPEC.mean, SPEC.std),
+        ]
+    )(decode(split.paths[5].read_bytes()))
+    assert torch.allclose(ours, reference, atol=1e-6)
+
+
+def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: Tree) -> None:
+    split = data.read(tree).splits["train"]
+    views = data.Pictures(split, SPEC, "crop", seed=3)
+    first = views[4][0]
+    torch.rand(10)  # the state of the global generator must not matter
+    assert torch.equal(views[4][0], first)
+    views.epoch = 1
+    assert not torch.equal(views[4][0], first)

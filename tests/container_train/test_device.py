@@ -1,0 +1,50 @@
+from dataclasses import replace
+
+import pytest
+
+from container_train import device
+from container_train.errors import TrainError
+
+NONE = device.Probe(False, False, "", "", "13.0", "", "", ())
+GOOD = device.Probe(True, True, "580.65.06", "13.0", "13.0", "NVIDIA T4", "sm_75", ("sm_75", "sm_90"))
+OLD_DRIVER = replace(GOOD, usable=False, driver="535.183.01", driver_cuda="12.2")
+
+
+def test_no_gpu_is_the_cpu() -> None:
+    assert device.choose("auto", NONE).type == "cpu"
+    assert device.choose("cpu", GOOD).type == "cpu"
+
+
+def test_a_usable_gpu_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert device.choose("auto", GOOD).type == "cuda"
+    assert "driver 580.65.06" in caplog.text
+    assert "NVIDIA T4" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_driver_too_old_names_both_versions_and_the_way_out(wanted: str) -> None:
+    with pytest.raises(
+        TrainError, match=r"driver 535.183.01 takes CUDA up to 12.2, this image has CUDA 13.0.*--device cpu"
+    ):
+        device.choose(wanted, OLD_DRIVER)
+
+
+def test_a_gpu_too_old_for_torch_is_refused() -> None:
+    with pytest.raises(TrainError, match=r"NVIDIA V100 is sm_70, this torch needs sm_75 or newer"):
+        device.choose("auto", replace(GOOD, name="NVIDIA V100", capability="sm_70"))
+
+
+def test_a_torch_without_cuda_beside_a_gpu_is_refused() -> None:
+    with pytest.raises(TrainError, match="built without CUDA"):
+        device.choose("auto", replace(GOOD, usable=False, built_cuda=""))
+
+
+def test_cuda_without_a_gpu_is_refused() -> None:
+    with pytest.raises(TrainError, match="no NVIDIA GPU"):
+        device.choose("cuda", NONE)
+
+
+def test_the_probe_never_raises() -> None:
+    seen = device.probe()
+    assert seen.usable <= seen.present

@@ -1,0 +1,182 @@
+"""The training loop on real pictures: what interruption, cache and settings change, and what they must not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from container_train import data, engine, features, hyperparameters, model
+from container_train.checkpoint import changing, load
+from container_train.errors import Stopped, TrainError
+from container_train.precision import Precision
+from container_train.signals import StopFlag
+from container_train.tree import Tree
+from tests import trees
+
+CPU = torch.device("cpu")
+NEVER = StopFlag()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> data.Data:
+    base = tmp_path_factory.mktemp("tree")
+    trees.fill(base / "input" / "data")
+    return data.read(Tree(base))
+
+
+class StopAfter(StopFlag):
+    """Asks for a stop when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        raise AssertionError
+
+
+def trainer(pictures: data.Data, folder: Path, **options: str) -> engine.Trainer:
+    words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
+    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    network = model.build(
+        hp.arch,
+        3,
+        weights="none",
+        weights_file=None,
+        freeze_until=hp.freeze_until,
+        image_size=hp.image_size,
+        seed=hp.seed,
+    )
+    precision = Precision.choose(hp.amp, CPU)
+    source = features.Source(pictures, network, hp, CPU, precision, StopFlag())
+    resumed = load(folder, {"lr": hp.lr})
+    return engine.Trainer(network, source, hp, precision, folder, {"lr": hp.lr}, NEVER, resumed)
+
+
+def interrupted(it: engine.Trainer, looks: int) -> engine.Trainer:
+    it.stop = StopAfter(looks)
+    return it
+
+
+def weights(it: engine.Trainer) -> dict[str, torch.Tensor]:
+    return changing(it.network.model)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_learns_and_keeps_the_best_epoch(pictures: data.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="8", lr="0.01")
+    history = it.fit()
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    best = max(row["valid_accuracy"] for row in history)
+    assert best > 0.6
+    valid = it.evaluate("valid")
+    assert valid.correct / valid.seen == best
+
+
+@pytest.mark.parametrize("looks", [1, 7])
+@pytest.mark.parametrize("options", [{}, {"augment": "crop", "workers": "2"}, {"freeze_until": "features.9"}])
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    pictures: data.Data, tmp_path: Path, looks: int, options: dict[str, str]
+) -> None:
+    whole = trainer(pictures, tmp_path / "whole", **options)
+    history = whole.fit()
+    cut = interrupted(trainer(pictures, tmp_path / "cut", **options), looks)
+    with pytest.raises(Stopped):
+        cut.fit()
+    again = trainer(pictures, tmp_path / "cut", **options)
+    assert again.state.epoch * 4 + again.state.step == looks  # nothing that was done is done again
+    resumed = again.fit()
+    assert same(weights(whole), weights(again))
+    for ours, theirs in zip(resumed, history, strict=True):
+        assert {k: v for k, v in ours.items() if k != "images_per_second"} == {
+            k: v for k, v in theirs.items() if k != "images_per_second"
+        }
+
+
+def test_cached_features_train_the_same_weights(pictures: data.Data, tmp_path: Path) -> None:
+    cached = trainer(pictures, tmp_path / "a", feature_cache="on")
+    cached.fit()
+    plain = trainer(pictures, tmp_path / "b", feature_cache="off")
+    plain.fit()
+    assert cached.source.cache
+    assert not plain.source.cache
+    ours, theirs = weights(cached), weights(plain)
+    # The prefix sees other batches, so that its sums differ in the last bits.
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_a_cache_that_cannot_be_is_refused_when_asked_for(pictures: data.Data, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="feature-cache has value 'on', but every epoch sees other views"):
+        trainer(pictures, tmp_path, feature_cache="on", augment="flip")
+
+
+def test_a_cache_too_large_for_the_memory_is_left_out(
+    pictures: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Memory:
+        available = 1000
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    with caplog.at_level("INFO"):
+        assert not trainer(pictures, tmp_path).source.cache
+    assert "more than 40%" in caplog.text
+
+
+def test_patience_ends_the_training(pictures: data.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="50", patience="2", lr="0.01")
+    history = it.fit()
+    assert len(history) < 50
+    assert len(history) - it.state.best["epoch"] == 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_job(pictures: data.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path)
+    with torch.no_grad():
+        it.network.trainable()[0].fill_(float("nan"))
+    with pytest.raises(TrainError, match="the loss became nan in epoch 1, step 1: lower lr"):
+        it.fit()
+
+
+def test_a_stop_while_the_frozen_layers_run(pictures: data.Data) -> None:
+    hp = hyperparameters.parse([word for key, value in trees.SMALL.items() for word in (f"--{key}", value)])
+    network = model.build(
+        hp.arch, 3, weights="none", weights_file=None, freeze_until="backbone", image_size=hp.image_size
+    )
+    with pytest.raises(Stopped, match="while the frozen layers ran"):
+        features.Source(pictures, network, hp, CPU, Precision.choose("off", CPU), StopAfter(2))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_other_optimizers_train(pictures: data.Data, tmp_path: Path, name: str) -> None:
+    history = trainer(pictures, tmp_path, optimizer=name, lr="0.01").fit()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_mixed_precision_trains(pictures: data.Data, tmp_path: Path) -> None:
+    history = trainer(pictures, tmp_path, amp="on", lr="0.01").fit()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_each_epoch_is_a_permutation_of_its_own(pictures: data.Data, tmp_path: Path) -> None:
+    order = features.Order(10, seed=1)
+
+    def epochs() -> Iterator[list[int]]:
+        for order.epoch in range(2):
+            yield list(order)
+
+    first, second = epochs()
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    order.epoch, order.skip = 0, 4
+    assert list(order) == first[4:]

@@ -1,0 +1,105 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from container_serve import artifact
+from container_serve.predictor import Predictor
+from container_serve.preprocess import preprocess
+from container_train import export, model
+from container_train.errors import TrainError
+from tests import trees
+
+
+@pytest.fixture(scope="module")
+def network() -> model.Network:
+    return model.build(
+        "resnet18", 3, weights="none", weights_file=None, freeze_until="backbone", image_size=64, resize_size=64
+    )
+
+
+def write(network: model.Network, folder: Path) -> artifact.Artifact:
+    return export.export(
+        network.model, folder, arch="resnet18", classes=trees.LABELS, preprocessing=network.preprocessing,
+        details={"weights": "none"},
+    )  # fmt: skip
+
+
+def test_the_artifact_is_whole_and_computes_what_was_trained(network: model.Network, tmp_path: Path) -> None:
+    write(network, tmp_path / "m")
+    read = artifact.read(tmp_path / "m", verify=True)
+    assert (read.classes, read.architecture, read.precision) == (trees.LABELS, "resnet18", "fp32")
+    assert set(read.document["files"]) == {"model.pth", "model.xml", "model.bin"}
+    state = torch.load(tmp_path / "m" / "model.pth", weights_only=True)
+    network.model.load_state_dict(state)
+    trees.picture(tmp_path / "a.jpg", (200, 30, 30), seed=1)
+    tensor = preprocess((tmp_path / "a.jpg").read_bytes(), read.preprocessing)
+    with torch.inference_mode():
+        expected = network.model.eval()(torch.from_numpy(tensor)[None]).softmax(1).numpy()
+    assert np.allclose(Predictor(read).probabilities(tensor[None]), expected, atol=1e-4)
+    assert not any(path.name.startswith(".") for path in (tmp_path / "m").iterdir())
+
+
+def test_many_pictures_are_measured_in_their_order(network: model.Network, tmp_path: Path) -> None:
+    made = write(network, tmp_path / "m")
+    paths = []
+    for index in range(70):  # more than two batches
+        paths.append(tmp_path / f"{index}.jpg")
+        trees.picture(paths[-1], ((index * 37) % 256, (index * 91) % 256, (index * 53) % 256), seed=index)
+    together = export.probabilities(made, tuple(paths), "all")
+    predictor = Predictor(made)
+    for index in (0, 31, 32, 69):
+        alone = predictor.probabilities(preprocess(paths[index].read_bytes(), made.preprocessing)[None])[0]
+        assert np.allclose(together[index], alone, atol=1e-5)
+
+
+class Lying(nn.Module):
+    """Computes something else once it is traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factor = 1.0 if torch.jit._trace.is_tracing() else 30.0
+        logits: torch.Tensor = self.fc(x.mean((2, 3))) * factor
+        return logits
+
+
+def test_a_graph_that_computes_something_else_is_refused(network: model.Network, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="other probabilities than the trained model"):
+        export.export(
+            Lying(), tmp_path / "m", arch="lying", classes=trees.LABELS, preprocessing=network.preprocessing, details={}
+        )
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "container_train.export", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_anybody_s_checkpoint_becomes_an_artifact(network: model.Network, tmp_path: Path) -> None:
+    torch.save(network.model.state_dict(), tmp_path / "w.pth")
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    done = program(
+        "--weights", str(tmp_path / "w.pth"), "--classes", str(tmp_path / "classes.txt"), "--arch", "resnet18",
+        "--out", str(tmp_path / "m"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    read = artifact.read(tmp_path / "m", verify=True)
+    assert read.classes == trees.LABELS
+    assert read.preprocessing.crop == 224
+    (tmp_path / "two.txt").write_text("red\ngreen\n")
+    refused = program(
+        "--weights", str(tmp_path / "w.pth"), "--classes", str(tmp_path / "two.txt"), "--arch", "resnet18",
+        "--out", str(tmp_path / "n"),
+    )  # fmt: skip
+    assert refused.returncode == 1
+    last = refused.stderr.strip().splitlines()[-1]
+    assert "does not fit resnet18 with 2 classes: fc.bias is (3,), expected (2,)" in last
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "n").exists()
