@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "scripts" / "build.sh"
 # The base that .ci/run makes where no image can be pulled; used here where it exists.
 LOCAL_BASE = "byoc-base:bookworm"
+# Everything that a build reads.
+TREE = ("docker", "container_serve", "container_train", "scripts", "pyproject.toml", ".dockerignore")
 
 
 @functools.cache
@@ -52,6 +54,17 @@ def build_options() -> list[str]:
     if not os.environ.get("BYOC_CA_BUNDLE") and Path(bundle).is_file():
         options += ["--ca-bundle", bundle]
     return options
+
+
+def copy_tree(target: Path) -> Path:
+    """A copy of what a build reads, to be changed and built."""
+    for name in TREE:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target / name)
+    return target
 
 
 def content(image: str) -> str:

@@ -9,20 +9,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docker.engine import ROOT, copy_tree
+
 IMAGES = ("train", "serve", "serve-torch")
-# Everything the script reads; a copy of it is a tree that can be changed and built.
-TREE = ("docker", "container_serve", "container_train", "scripts", "pyproject.toml", ".dockerignore")
-
-
-def copy_tree(target: Path) -> Path:
-    for name in TREE:
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target / name)
-    return target
 
 
 def build(root: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
