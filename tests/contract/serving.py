@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,15 +98,16 @@ def until(condition: Callable[[], Any], what: str, seconds: float = START_SECOND
 class Server:
     """One running server; `out` and `err` are the files that hold what it printed."""
 
-    def __init__(self, model: Path, folder: Path, env: Mapping[str, str], *arguments: str, port: int) -> None:
+    def __init__(self, model: Path, folder: Path, env: Mapping[str, str], prefix: Sequence[str], port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port
         self.tmp = Path(tempfile.mkdtemp(prefix="serve-"))  # short, for the paths of sockets
         self.out, self.err = folder / "out.log", folder / "err.log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
+        command = ["-m", "container_serve", "--model-dir", str(model), "--port", str(port)]
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "container_serve", "--model-dir", str(model), "--port", str(port), *arguments],
+                [*prefix, sys.executable, *command],
                 cwd=folder,
                 env={**clean, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp), **env},
                 stdout=out,
@@ -174,9 +175,15 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 @contextmanager
 def serving(
-    model: Path, folder: Path, env: Mapping[str, str] | None = None, *, ready: bool = True, port: int | None = None
+    model: Path,
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    ready: bool = True,
+    port: int | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Server]:
-    server = Server(model, folder, env or {}, port=port or free_port())
+    server = Server(model, folder, env or {}, prefix, port or free_port())
     family: list[psutil.Process] = []
     try:
         if ready:
