@@ -63,7 +63,8 @@ EXPOSE 8080
 # No entry point, not the base's either: the platform runs `IMAGE serve`, and `IMAGE python -m container_serve --help` works as well.
 ENTRYPOINT []
 CMD ["serve"]
-LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true"
+LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
+      com.amazonaws.sagemaker.capabilities.multi-models="true"
 
 FROM runtime AS serve-torch
 ENV BYOC_TARGET=serve-torch

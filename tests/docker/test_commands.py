@@ -13,11 +13,10 @@ from tests.docker import engine
 pytestmark = pytest.mark.docker
 
 
-def get(port: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+def get(port: int, path: str, body: bytes | None = None, kind: str = "image/jpeg") -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
-        headers = {"Content-Type": "image/jpeg"} if body else {}
-        connection.request("POST" if body else "GET", path, body, headers)
+        connection.request("POST" if body else "GET", path, body, {"Content-Type": kind} if body else {})
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -54,6 +53,22 @@ def test_serve_answers_and_stops(tmp_path: Path, restrictions: tuple[str, ...]) 
         assert json.loads(body)["predictions"][0]["label"] == CLASSES[1]
         engine.docker("stop", "--time", "30", identifier)
         assert engine.wait(identifier, 1) == 0, engine.logs(identifier)
+
+
+def test_the_labels_promises_hold(tmp_path: Path) -> None:
+    """accept-bind-to-port and multi-models, as the platform uses them."""
+    port = free_port()
+    write_model(tmp_path / "m1" / "model")
+    options = ("--publish", f"127.0.0.1:{port}:9090", "--volume", f"{tmp_path}:/opt/ml/models/x:ro")
+    options += ("--env", "SAGEMAKER_MULTI_MODEL=true", "--env", "SAGEMAKER_BIND_TO_PORT=9090")
+    with engine.container(engine.image("serve"), "serve", options=options) as identifier:
+        wait_until_ready(identifier, port)
+        model = json.dumps({"model_name": "m1", "url": "/opt/ml/models/x/m1/model"}).encode()
+        assert get(port, "/models", model, "application/json")[0] == 200, engine.logs(identifier)
+        assert get(port, "/models", model, "application/json")[0] == 409
+        status, body = get(port, "/models/m1/invoke", picture("blue"))
+        assert status == 200, body
+        assert json.loads(body)["predictions"][0]["label"] == CLASSES[2]
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.json"])

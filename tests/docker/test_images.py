@@ -33,7 +33,8 @@ def test_the_image_says_what_it_is(name: str) -> None:
 
 def test_the_serving_image_announces_its_capabilities() -> None:
     config = engine.inspect(engine.image("serve"))["Config"]
-    assert config["Labels"]["com.amazonaws.sagemaker.capabilities.accept-bind-to-port"] == "true"
+    for capability in ("accept-bind-to-port", "multi-models"):
+        assert config["Labels"][f"com.amazonaws.sagemaker.capabilities.{capability}"] == "true"
     assert "8080/tcp" in config["ExposedPorts"]
 
 
