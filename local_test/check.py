@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     except TrainError as error:
         print(json.dumps({"error": str(error)}))
         return
-    from torchvision.models import get_model_weights  # type: ignore[attr-defined]
+    from torchvision.models import get_model_weights
 
     url = None
     if settings.weights.lower() != "none":

@@ -24,6 +24,7 @@ JOB_NAME = "local"
 
 class Engine(ABC):
     name: str
+    host: str  # the training program's own name in resourceconfig.json
     images: dict[str, str | None]
 
     @abstractmethod
@@ -46,6 +47,7 @@ class Server(ABC):
 
 class ProcessEngine(Engine):
     name = "process"
+    host = stage.PROCESS_HOST
 
     def __init__(self) -> None:
         self.images = {"train": None, "serve": None}
@@ -87,6 +89,7 @@ class DockerEngine(Engine):
     """Plain `docker run`, in two steps, so that a container's id is known before anything runs in it."""
 
     name = "docker"
+    host = stage.CONTAINER_HOST
 
     def __init__(self, owner: Path) -> None:
         """`owner` is the folder of results: containers that a killed run has left for it are removed."""
@@ -103,7 +106,7 @@ class DockerEngine(Engine):
 
     def train(self, staged: Staged, log: Path) -> int:
         stage.make_mount_points(staged)
-        options = ["--volume", f"{staged.tree}:/opt/ml", "--shm-size", SHARED_MEMORY]
+        options = ["--volume", f"{staged.tree}:/opt/ml", "--shm-size", SHARED_MEMORY, "--hostname", self.host]
         options += ["--env", f"TRAINING_JOB_NAME={JOB_NAME}", "--env", f"BYOC_IMAGE={self.images['train']}"]
         for channel, folder in staged.outside.items():
             options += ["--volume", f"{folder}:/opt/ml/input/data/{channel}:ro"]

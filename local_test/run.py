@@ -119,7 +119,9 @@ def train(job: Job) -> Staged:
             given["weights"] = chosen.hyperparameter
         job.note = chosen.note
         job.weights = str(chosen.file or chosen.hyperparameter or "DEFAULT")
-        staged = stage.stage(job.folder / "ml", options.data, given, chosen.file, is_sample=options.is_sample)
+        staged = stage.stage(
+            job.folder / "ml", options.data, given, chosen.file, is_sample=options.is_sample, host=job.engine.host
+        )
         for note in staged.notes:
             print(note)
     if isinstance(job.engine, DockerEngine):

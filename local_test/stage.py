@@ -11,7 +11,8 @@ from local_test.errors import LocalError
 from scripts.dataset import folders
 
 SEED = 0
-HOST = "algo-1"
+# The toolkit waits 15 minutes for every host's name to be known: a container is given this one as its own.
+CONTAINER_HOST, PROCESS_HOST = "algo-1", "localhost"
 INSTANCE_GROUP = "homogeneousCluster"
 
 
@@ -25,7 +26,13 @@ class Staged:
 
 
 def stage(
-    tree: Path, data: str, hyperparameters: Mapping[str, str], weights: Path | None, *, is_sample: bool
+    tree: Path,
+    data: str,
+    hyperparameters: Mapping[str, str],
+    weights: Path | None,
+    *,
+    is_sample: bool,
+    host: str = CONTAINER_HOST,
 ) -> Staged:
     """Make `tree`, new. Raises LocalError when `data` cannot be trained on."""
     channels = tree / "input" / "data"
@@ -41,7 +48,7 @@ def stage(
         (channels / "weights").mkdir()
         folders.link(weights, channels / "weights" / weights.name)
         names.append("weights")
-    write_config(tree, hyperparameters, names)
+    write_config(tree, hyperparameters, names, host)
     return staged
 
 
@@ -78,7 +85,7 @@ def make_mount_points(staged: Staged) -> None:
         (staged.tree / "input" / "data" / name).mkdir()
 
 
-def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[str]) -> None:
+def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[str], host: str) -> None:
     """The three files of input/config, with the content that the platform gives them."""
     channel = {
         "TrainingInputMode": "File",
@@ -86,11 +93,11 @@ def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[
         "RecordWrapperType": "None",
     }
     resource = {
-        "current_host": HOST,
+        "current_host": host,
         "current_instance_type": "local",
         "current_group_name": INSTANCE_GROUP,
-        "hosts": [HOST],
-        "instance_groups": [{"instance_group_name": INSTANCE_GROUP, "instance_type": "local", "hosts": [HOST]}],
+        "hosts": [host],
+        "instance_groups": [{"instance_group_name": INSTANCE_GROUP, "instance_type": "local", "hosts": [host]}],
         "network_interface_name": "eth0",
     }
     files = {
