@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,19 @@ class Server:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def java(self) -> psutil.Process:
-        return next(p for p in self.descendants() if "byoc.FrontEnd" in p.cmdline())
+        return self._with_argument("byoc.FrontEnd")[0]
 
     def python(self) -> list[psutil.Process]:
         """The workers and the process that forks them."""
-        return [p for p in self.descendants() if any("model_service_worker.py" in a for a in p.cmdline())]
+        return self._with_argument("model_service_worker.py")
+
+    def _with_argument(self, text: str) -> list[psutil.Process]:
+        found = []
+        for process in self.descendants():
+            with suppress(psutil.NoSuchProcess):  # also: is a zombie
+                if any(text in argument for argument in process.cmdline()):
+                    found.append(process)
+        return found
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 40) -> int:
         self.process.send_signal(number)
@@ -196,11 +204,8 @@ def serving(
             server.process.kill()  # the rest has to follow by itself; see the test for it
             server.process.wait()
         for process in family:
-            if process.is_running():
-                try:
-                    process.kill()
-                except psutil.NoSuchProcess:
-                    continue
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         shutil.rmtree(server.tmp, ignore_errors=True)
 
 

@@ -1,0 +1,87 @@
+"""SAGEMAKER_MULTI_MODEL=true: models come and go over HTTP, as the platform's multi-model endpoints do it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from container_serve.artifact import GRAPH_WEIGHTS
+from tests.contract.serving import Answer, Server, gone, picture, serving, until, write_model
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with serving(tmp_path, tmp_path / "run", {"SAGEMAKER_MULTI_MODEL": "true"}) as running:
+        yield running
+
+
+def load(server: Server, name: str, folder: object, **more: str) -> Answer:
+    body = json.dumps({"model_name": name, "url": str(folder), **more}).encode()
+    return server.request("POST", "/models", body, {"Content-Type": "application/json"})
+
+
+def invoke(server: Server, name: str, color: str = "red") -> Answer:
+    return server.request("POST", f"/models/{name}/invoke", picture(color), {"Content-Type": "image/jpeg"})
+
+
+def names(server: Server) -> list[str]:
+    return [model["modelName"] for model in server.request("GET", "/models").json()["models"]]
+
+
+def test_models_come_and_go(server: Server, tmp_path: Path) -> None:
+    assert names(server) == []
+    one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two, too", classes=("r", "g", "b"))
+    assert load(server, "one", one).status == 200
+    assert load(server, "two", two).status == 200
+    assert load(server, "two", two).status == 409
+    assert names(server) == ["one", "two"]
+    assert server.request("GET", "/models/two").json()["modelName"] == "two"
+    assert invoke(server, "one").json()["predictions"][0]["label"] == "red"
+    assert invoke(server, "two").json()["predictions"][0]["label"] == "r"
+    workers = server.python()
+    assert server.request("DELETE", "/models/one").status == 200
+    assert server.request("DELETE", "/models/one").status == 404
+    assert invoke(server, "one").status == 404
+    assert invoke(server, "two", "blue").json()["predictions"][0]["label"] == "b"
+    until(lambda: len(server.python()) == len(workers) / 2, "the first model's workers gone", 10)
+    assert load(server, "one", one).status == 200
+    assert invoke(server, "one").status == 200
+    family = server.descendants()
+    assert server.stop() == 0
+    assert gone(family)
+
+
+def test_a_broken_model_is_refused_and_the_others_stay(server: Server, tmp_path: Path) -> None:
+    assert load(server, "good", write_model(tmp_path / "good")).status == 200
+    broken = write_model(tmp_path / "broken")
+    content = bytearray((broken / GRAPH_WEIGHTS).read_bytes())
+    content[0] ^= 1
+    (broken / GRAPH_WEIGHTS).write_bytes(content)
+    answer = load(server, "broken", broken)
+    assert (answer.status, answer.json()["code"]) == (500, 500)
+    assert "model.bin: corrupt" in server.log()
+    assert load(server, "nowhere", tmp_path / "nowhere").status == 404
+    assert names(server) == ["good"]
+    assert invoke(server, "broken").status == 404
+    until(lambda: len(server.python()) == 2, "nothing respawned", 10)
+    assert invoke(server, "good").status == 200
+    assert server.ping() == 200
+
+
+def test_a_request_can_name_no_code_and_no_url(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    for url in ("http://127.0.0.1:1/model.mar", "s3://bucket/model", "file:///tmp", "../tmp", "model"):
+        assert load(server, "other", url).status == 400
+    assert server.request("POST", "/models?url=/tmp&handler=os:abort").status == 400
+    assert server.request("PUT", "/models/other?min_worker=9").status == 405
+    assert server.request("POST", "/invocations", b"").status == 404
+    assert load(server, "mine", model, handler="os:abort", runtime="python2").status == 200
+    assert invoke(server, "mine").status == 200
+
+
+def test_a_killed_worker_is_replaced(server: Server, tmp_path: Path) -> None:
+    assert load(server, "one", write_model(tmp_path / "one")).status == 200
+    for process in server.python():
+        process.kill()
+    until(lambda: invoke(server, "one").status == 200, "answers again", 20)
