@@ -59,9 +59,9 @@ def test_the_labels_promises_hold(tmp_path: Path) -> None:
     """accept-bind-to-port and multi-models, as the platform uses them."""
     port = free_port()
     write_model(tmp_path / "m1" / "model")
-    options = ("--publish", f"127.0.0.1:{port}:9090", "--volume", f"{tmp_path}:/opt/ml/models/x:ro")
-    options += ("--env", "SAGEMAKER_MULTI_MODEL=true", "--env", "SAGEMAKER_BIND_TO_PORT=9090")
-    with engine.container(engine.image("serve"), "serve", options=options) as identifier:
+    volume = ("--publish", f"127.0.0.1:{port}:9090", "--volume", f"{tmp_path}:/opt/ml/models/x:ro")
+    platform = ("--env", "SAGEMAKER_MULTI_MODEL=true", "--env", "SAGEMAKER_BIND_TO_PORT=9090")
+    with engine.container(engine.image("serve"), "serve", options=(*volume, *platform)) as identifier:
         wait_until_ready(identifier, port)
         model = json.dumps({"model_name": "m1", "url": "/opt/ml/models/x/m1/model"}).encode()
         assert get(port, "/models", model, "application/json")[0] == 200, engine.logs(identifier)
