@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
+import urllib3
 from tqdm import tqdm
 
 from scripts.dataset.folders import DataError
@@ -74,8 +75,7 @@ def download(url: str, target: Path, *, pause: Callable[[float], None] = time.sl
             reason = _reason(error)
             if failures >= ATTEMPTS:
                 raise DataError(
-                    f"{url} could not be downloaded ({reason}); {arrived} bytes are kept in {part}:"
-                    " call again to go on"
+                    f"{url} could not be downloaded ({reason}); {arrived} bytes are kept in {part}: call again to go on"
                 ) from None
             wait = min(2.0 ** (failures - 1), 30.0)
             print(f"{target.name}: {reason}; trying again in {wait:.0f} s", file=sys.stderr, flush=True)
@@ -119,10 +119,13 @@ def _attempt(url: str, part: Path, tag: Path) -> None:
         progress = _Progress(url.rpartition("/")[2], total, done)
         try:
             with part.open("ab") as file:
-                for piece in answer.iter_content(PIECE_BYTES):
+                # iter_content would lose the piece during which the connection breaks.
+                while piece := answer.raw.read1(PIECE_BYTES, decode_content=False):
                     file.write(piece)
                     done += len(piece)
                     progress.add(len(piece))
+        except urllib3.exceptions.HTTPError as error:
+            raise _Unfinished(f"the connection ended: {_reason(error)}") from None
         finally:
             progress.close()
     if total is not None and done != total:

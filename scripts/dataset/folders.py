@@ -44,11 +44,7 @@ class Found:
 
 def natural(name: str) -> list[tuple[int, int | str]]:
     """Sort key by which 10 comes after 9: the order of classes in training."""
-    return [
-        (0, int(part)) if part.isdigit() else (1, part.casefold())
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]
+    return [(0, int(part)) if part.isdigit() else (1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
 
 
 def label(folder: str) -> str:
@@ -91,10 +87,7 @@ def find(root: Path) -> Found:
     # `train` may also be the class of pictures of trains: a split holds folders, and no pictures of its own.
     if "train" in folders and _folders(folders["train"]) and not _own_pictures(folders["train"]):
         splits = {split: class_files(folder) for split, folder in folders.items()}
-        unknown = {
-            split: sorted(set(classes) - set(splits["train"]), key=natural)
-            for split, classes in splits.items()
-        }
+        unknown = {split: sorted(set(classes) - set(splits["train"]), key=natural) for split, classes in splits.items()}
         for split, names in unknown.items():
             if names:
                 raise DataError(
@@ -124,20 +117,14 @@ def class_files(folder: Path) -> ClassFiles:
     if len(below) == 1:
         ((name, only),) = below.items()
         if _folders(only) and not _own_pictures(only):
-            raise DataError(
-                f"{folder} holds only the folder {name}, which holds folders: give {only} instead"
-            )
+            raise DataError(f"{folder} holds only the folder {name}, which holds folders: give {only} instead")
         raise DataError(f"{folder} has one class ({name}): a classifier needs at least two")
-    classes = {
-        name: pictures_below(path) for name, path in sorted(below.items(), key=lambda item: natural(item[0]))
-    }
+    classes = {name: pictures_below(path) for name, path in sorted(below.items(), key=lambda item: natural(item[0]))}
     empty = [name for name, files in classes.items() if not files]
     if len(empty) == len(classes):
         raise DataError(f"{folder} has {len(classes)} folders but no pictures in them: {expected}")
     if empty:
-        raise DataError(
-            f"{folder / empty[0]} has no pictures ({', '.join(sorted(PICTURES))}): add some or remove it"
-        )
+        raise DataError(f"{folder / empty[0]} has no pictures ({', '.join(sorted(PICTURES))}): add some or remove it")
     nested = [name for name, path in below.items() if not _own_pictures(path) and len(_folders(path)) > 1]
     if nested and len(nested) == len(below):
         raise DataError(f"{folder / nested[0]} holds folders, not pictures: {expected}")

@@ -36,9 +36,7 @@ def unzip(archive: Path, target: Path) -> int:
         raise DataError(f"{archive} is damaged or no zip file: {error}") from None
 
 
-def _check(
-    archive: Path, members: list[zipfile.ZipInfo]
-) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], int]:
+def _check(archive: Path, members: list[zipfile.ZipInfo]) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], int]:
     wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
     names: set[str] = set()
     others = 0
@@ -52,9 +50,7 @@ def _check(
         if kind not in (0, stat.S_IFREG):
             raise DataError(f"{archive} holds {info.filename!r}, a link or device: refused")
         if info.flag_bits & 0x1:
-            raise DataError(
-                f"{archive} is encrypted ({info.filename!r}): unpack it yourself and give the folder"
-            )
+            raise DataError(f"{archive} is encrypted ({info.filename!r}): unpack it yourself and give the folder")
         if any(is_hidden(part) for part in path.parts):
             continue
         if path.suffix.lower() not in PICTURES:
@@ -74,11 +70,8 @@ def _check_size(archive: Path, wanted: list[tuple[zipfile.ZipInfo, PurePosixPath
     size = archive.stat().st_size
     if unpacked > MAX_BYTES or unpacked > MAX_RATIO * size:
         raise DataError(
-            f"{archive} ({size / 1e6:.1f} MB) would unpack to {unpacked / 1e6:.0f} MB:"
-            " refused as a decompression bomb"
+            f"{archive} ({size / 1e6:.1f} MB) would unpack to {unpacked / 1e6:.0f} MB: refused as a decompression bomb"
         )
     free = shutil.disk_usage(where).free
     if unpacked > free:
-        raise DataError(
-            f"{archive} unpacks to {unpacked / 1e6:.0f} MB but {where} has {free / 1e6:.0f} MB free"
-        )
+        raise DataError(f"{archive} unpacks to {unpacked / 1e6:.0f} MB but {where} has {free / 1e6:.0f} MB free")

@@ -1,0 +1,317 @@
+"""prepare_data.py against a real HTTP server that cuts connections, and against zips made to do harm."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scripts import prepare_data
+from scripts.dataset import download as downloading
+from scripts.dataset import folders
+from scripts.dataset.download import download
+from scripts.dataset.folders import DataError
+from scripts.dataset.unzip import unzip
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def jpeg(shade: int = 0, size: tuple[int, int] = (8, 8)) -> bytes:
+    body = io.BytesIO()
+    Image.new("RGB", size, (shade % 256, 80, 120)).save(body, "JPEG")
+    return body.getvalue()
+
+
+def make_folder(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            (root / name / f"{number:03d}.jpg").write_bytes(jpeg(number))
+    return root
+
+
+def make_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, body in members.items():
+            archive.writestr(name, body)
+    return path
+
+
+def run(*arguments: object) -> int:
+    return prepare_data.main([str(argument) for argument in arguments])
+
+
+class Files(ThreadingHTTPServer):
+    """Serves one body with Range support; `cuts` says after how many bytes each of the next answers breaks off."""
+
+    body = b""
+    tag = '"one"'
+    ranges = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.cuts: list[int] = []
+        self.statuses: list[int] = []
+        self.asked: list[str] = []
+
+    def url(self, name: str = "pictures.zip") -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Files
+
+    def do_GET(self) -> None:
+        files = self.server
+        wanted = self.headers.get("Range", "")
+        files.asked.append(wanted)
+        if files.statuses:
+            self.send_error(files.statuses.pop(0))
+            return
+        start = 0
+        if wanted and files.ranges and self.headers.get("If-Range") == files.tag:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(files.body) - 1}/{len(files.body)}")
+        else:
+            self.send_response(200)
+        body = files.body[start:]
+        self.send_header("ETag", files.tag)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if files.cuts:
+            body = body[: files.cuts.pop(0)]
+        self.wfile.write(body)
+        self.close_connection = True
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    server = Files()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_cut_download_goes_on_where_it_stopped(files: Files, tmp_path: Path) -> None:
+    files.body, files.cuts = os.urandom(300_000), [100_000, 50_000]
+    waited: list[float] = []
+    download(files.url(), tmp_path / "a.zip", pause=waited.append)
+    assert (tmp_path / "a.zip").read_bytes() == files.body
+    assert files.asked == ["", "bytes=100000-", "bytes=150000-"]
+    assert len(waited) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_the_next_call_goes_on_too(files: Files, tmp_path: Path) -> None:
+    files.body, files.cuts = os.urandom(10_000), [4000]
+    files.statuses = []
+
+    def give_up(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(files.url(), tmp_path / "a.zip", pause=give_up)
+    assert not (tmp_path / "a.zip").exists()
+    download(files.url(), tmp_path / "a.zip")
+    assert (tmp_path / "a.zip").read_bytes() == files.body
+    assert files.asked[-1] == "bytes=4000-"
+
+
+def test_a_changed_file_is_fetched_from_the_beginning(files: Files, tmp_path: Path) -> None:
+    files.body, files.cuts = b"a" * 10_000, [4000]
+
+    def change(_: float) -> None:
+        files.body, files.tag = b"b" * 9000, '"two"'
+
+    download(files.url(), tmp_path / "a.zip", pause=change)
+    assert (tmp_path / "a.zip").read_bytes() == b"b" * 9000
+
+
+def test_a_server_without_ranges_is_asked_for_everything(files: Files, tmp_path: Path) -> None:
+    files.body, files.cuts, files.ranges = os.urandom(9000), [4000], False
+    download(files.url(), tmp_path / "a.zip", pause=lambda _: None)
+    assert (tmp_path / "a.zip").read_bytes() == files.body
+
+
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(files: Files, tmp_path: Path) -> None:
+    files.body, files.statuses = b"x" * 100, [503, 429]
+    download(files.url(), tmp_path / "a.zip", pause=lambda _: None)
+    assert len(files.asked) == 3
+    files.statuses = [404]
+    with pytest.raises(DataError, match="404"):
+        download(files.url(), tmp_path / "b.zip", pause=lambda _: None)
+    assert len(files.asked) == 4
+
+
+def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> None:
+    waited: list[float] = []
+    with pytest.raises(DataError, match=r"could not be downloaded .*refused.*call again") as caught:
+        download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip", pause=waited.append)
+    assert "\n" not in str(caught.value)
+    assert len(waited) == downloading.ATTEMPTS - 1
+
+
+def test_a_zip_from_a_server_becomes_class_folders(files: Files, tmp_path: Path) -> None:
+    members = {f"pets/{name}/{n}.jpg": jpeg(n) for name in ("001.cat", "002.dog") for n in range(10)}
+    members |= {"__MACOSX/pets/001.cat/._0.jpg": b"fork", "pets/.DS_Store": b"x", "pets/readme.txt": b"hello"}
+    files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
+    out = tmp_path / "pets"
+    assert run(files.url(), "--out", out) == 0
+    assert {split: len(list((out / split).rglob("*.jpg"))) for split in folders.SPLITS} == {
+        "train": 16,
+        "valid": 2,
+        "test": 2,
+    }
+    assert sorted(path.name for path in (out / "train").iterdir()) == ["001.cat", "002.dog"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.zip", "pets"]
+    asked = len(files.asked)
+    assert run(files.url(), "--out", out) == 0
+    assert len(files.asked) == asked
+
+
+def test_other_contents_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "precious").write_text("mine")
+    assert run(source, "--out", tmp_path / "out") == 1
+    assert "was not made by this call" in capsys.readouterr().err
+    assert (tmp_path / "out" / "precious").read_text() == "mine"
+
+
+def test_a_split_is_stratified_seeded_and_leaves_the_source(tmp_path: Path) -> None:
+    source = make_folder(tmp_path / "in", {"a": 20, "b": 10, "c": 3})
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        assert run(source, "--out", tmp_path / name, "--seed", seed) == 0
+
+    def listing(name: str) -> list[str]:
+        return sorted(str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*.jpg"))
+
+    assert listing("one") == listing("same") != listing("other")
+    assert len(listing("one")) == 33
+    for split in folders.SPLITS:
+        assert {path.name for path in (tmp_path / "one" / split).iterdir()} == {"a", "b", "c"}
+    assert len(list(source.rglob("*.jpg"))) == 33
+    seen = [path.name for path in (tmp_path / "one").rglob("a/*.jpg")]
+    assert len(seen) == len(set(seen)) == 20
+
+
+def test_a_missing_split_is_taken_from_train(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in" / "train", {"a": 20, "b": 20})
+    make_folder(tmp_path / "in" / "val", {"a": 2, "b": 2})
+    assert run(tmp_path / "in", "--out", tmp_path / "out") == 0
+    record = json.loads((tmp_path / "out" / prepare_data.RECORD).read_text())
+    assert record["images"] == {"train": 36, "valid": 4, "test": 4}
+
+
+def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
+    (source / "a" / "broken.jpg").write_bytes(b"no picture")
+    assert run(source, "--out", tmp_path / "out") == 0
+    assert "broken.jpg" in capsys.readouterr().out
+
+
+def test_dog_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = {
+        f"dogImages/{split}/{breed}/{n}.jpg": jpeg(n)
+        for split in folders.SPLITS
+        for breed in ("001.Affenpinscher", "002.Afghan_hound")
+        for n in range(3)
+    }
+    archive = make_zip(tmp_path / "dogImages.zip", members)
+    assert run(archive, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "6680" in error
+    assert "133" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogImages.zip"]
+    assert run(archive, "--out", tmp_path / "out", "--any-counts") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("../../evil.jpg", "outside"),
+        ("/etc/evil.jpg", "outside"),
+        ("a\\..\\..\\evil.jpg", "outside"),
+        ("C:/e.jpg", "outside"),
+    ],
+)
+def test_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str, word: str) -> None:
+    archive = make_zip(tmp_path / "evil.zip", {"a/1.jpg": jpeg(), name: jpeg()})
+    with pytest.raises(DataError, match=word):
+        unzip(archive, tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ["evil.zip"]
+
+
+def test_links_twins_and_encrypted_files_are_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("a/link.jpg")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(DataError, match="link"):
+        unzip(tmp_path / "link.zip", tmp_path / "target")
+    with pytest.raises(DataError, match="twice"):
+        unzip(make_zip(tmp_path / "twins.zip", {"a/1.jpg": b"1", "a/1.JPG": b"2"}), tmp_path / "target")
+    locked = bytearray(make_zip(tmp_path / "locked.zip", {"a/1.jpg": jpeg()}).read_bytes())
+    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(locked)
+    with pytest.raises(DataError, match="encrypted"):
+        unzip(tmp_path / "locked.zip", tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "bomb.zip", {"a/1.bmp": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
+    with pytest.raises(DataError, match="bomb"):
+        unzip(archive, tmp_path / "target")
+
+
+def test_a_damaged_zip_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = bytearray(
+        make_zip(tmp_path / "good.zip", {f"{c}/{n}.jpg": jpeg(n) for c in "ab" for n in range(5)}).read_bytes()
+    )
+    body[60] ^= 0xFF
+    (tmp_path / "bad.zip").write_bytes(body)
+    (tmp_path / "cut.zip").write_bytes(body[: len(body) // 2])
+    for name in ("bad.zip", "cut.zip"):
+        assert run(tmp_path / name, "--out", tmp_path / "out") == 1
+        error = capsys.readouterr().err
+        assert name in error
+        assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "cut.zip", "good.zip"]
+
+
+@pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2"])
+def test_shares_that_make_no_sense_are_refused(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> None:
+    make_folder(tmp_path / "in", {"a": 5, "b": 5})
+    assert run(tmp_path / "in", "--out", tmp_path / "out", "--split", split) == 1
+    assert split in capsys.readouterr().err
+
+
+def test_it_runs_as_a_program_from_anywhere(tmp_path: Path) -> None:
+    make_folder(tmp_path / "in", {"a": 5, "b": 5})
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "prepare_data.py", "in", "--out", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 classes, 6 train, 2 valid, 2 test" in done.stdout
