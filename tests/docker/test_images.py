@@ -1,6 +1,7 @@
 """What is in the images, and what is not."""
 
 import hashlib
+import re
 
 import pytest
 
@@ -24,8 +25,7 @@ def test_the_image_says_what_it_is(name: str) -> None:
     assert (description["Os"], description["Architecture"]) == ("linux", "amd64")
     assert labels["org.opencontainers.image.title"] == f"byoc-{name}"
     assert f'version = "{labels["org.opencontainers.image.version"]}"' in (engine.ROOT / "pyproject.toml").read_text()
-    assert labels["org.opencontainers.image.revision"]
-    assert labels["byoc.content"] == engine.content(name)
+    assert re.fullmatch(r"[0-9a-f]{40}(-changed)?|unknown", labels["org.opencontainers.image.revision"])
     assert description["Config"]["Cmd"] == [name]
     assert not description["Config"]["Entrypoint"]
     assert f"BYOC_TARGET={name}" in description["Config"]["Env"]
