@@ -1,0 +1,63 @@
+"""What is refused before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from local_test.errors import LocalError
+from local_test.options import OUT, parse
+
+
+def test_defaults_are_the_sample_and_an_engine_of_its_choice() -> None:
+    options = parse([])
+    assert (options.engine, options.data, options.weights, options.port) == ("auto", "sample", None, None)
+    assert options.out == OUT
+    assert options.hyperparameters == {}
+
+
+def test_what_is_not_a_flag_of_ours_is_a_hyperparameter() -> None:
+    options = parse(["--epochs", "2", "--port", "20500", "--lr=0.001", "--weight-decay", "-1", "--batch_size", "64"])
+    assert options.hyperparameters == {"epochs": "2", "lr": "0.001", "weight-decay": "-1", "batch_size": "64"}
+    assert options.port == 20500
+
+
+def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.pth").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert parse(["--weights", "mine.pth"]).weights == tmp_path / "mine.pth"
+    assert parse(["--weights", "none"]).weights == "none"
+    assert parse(["--weights", "IMAGENET1K_V1"]).weights == "IMAGENET1K_V1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--engine", "podman"], ["--engine", "podman", "docker"]),
+        (["--port", "80"], ["--port", "'80'", "32766"]),
+        (["--port", "32767"], ["32767"]),
+        (["--port", "many"], ["'many'"]),
+        (["--data", "nowhere"], ["--data", "nowhere", "not there"]),
+        (["--weights", "nowhere.pth"], ["nowhere.pth", "none"]),
+        (["--epochs"], ["--epochs", "no value"]),
+        (["--epochs", "--lr", "1"], ["--epochs", "no value"]),
+        (["--epochs", "1", "--epochs=2"], ["--epochs", "twice"]),
+        (["stray"], ["'stray'"]),
+        (["--lr", "x" * 2501], ["--lr", "2500"]),
+        ([f"--h{n}=1" for n in range(101)], ["101", "100"]),
+    ],
+)
+def test_a_wrong_flag_is_named_in_one_line(arguments: list[str], words: list[str]) -> None:
+    with pytest.raises(LocalError) as caught:
+        parse(arguments)
+    assert caught.value.code == 2
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_data_inside_the_folder_that_is_replaced_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out" / "ml").mkdir(parents=True)
+    with pytest.raises(LocalError, match="lie in one another"):
+        parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "out" / "ml")])
+    with pytest.raises(LocalError, match="lie in one another"):
+        parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path)])

@@ -1,0 +1,61 @@
+"""model.tar.gz is the same bytes for the same model, and nothing leads outside when it is unpacked."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from local_test import pack
+from local_test.errors import LocalError
+
+
+def model(root: Path) -> Path:
+    (root / "code").mkdir(parents=True)
+    (root / "model.json").write_text("{}")
+    (root / "model.bin").write_bytes(os.urandom(1000))
+    (root / "code" / "inference.py").write_text("pass\n")
+    return root
+
+
+def test_there_and_back(tmp_path: Path) -> None:
+    source = model(tmp_path / "model")
+    pack.pack(source, tmp_path / "a" / "model.tar.gz")
+    pack.unpack(tmp_path / "a" / "model.tar.gz", tmp_path / "back")
+    for file in ("model.json", "model.bin", "code/inference.py"):
+        assert (tmp_path / "back" / file).read_bytes() == (source / file).read_bytes()
+
+
+def test_times_and_names_do_not_matter(tmp_path: Path) -> None:
+    source = model(tmp_path / "model")
+    pack.pack(source, tmp_path / "one.tar.gz")
+    os.utime(source / "model.json", (1, 1))
+    (source / "model.json").chmod(0o600)
+    pack.pack(source, tmp_path / "two.tar.gz")
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+
+
+def test_an_empty_model_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(LocalError, match="no model"):
+        pack.pack(tmp_path / "model", tmp_path / "model.tar.gz")
+    assert not (tmp_path / "model.tar.gz").exists()
+
+
+@pytest.mark.parametrize("kind", ["outside", "link"])
+def test_evil_members_are_refused(tmp_path: Path, kind: str) -> None:
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo("../evil" if kind == "outside" else "evil")
+        if kind == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(LocalError, match="refused"):
+        pack.unpack(tmp_path / "evil.tar.gz", tmp_path / "target")
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("body", [b"", b"no tar at all"])
+def test_a_damaged_archive_is_named(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "bad.tar.gz").write_bytes(body)
+    with pytest.raises(LocalError, match="damaged"):
+        pack.unpack(tmp_path / "bad.tar.gz", tmp_path / "target")

@@ -1,0 +1,162 @@
+"""Folders of pictures into the tree that the platform gives a container."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from container_train import data as training_data
+from local_test import stage
+from local_test.errors import LocalError
+from scripts.dataset import folders
+
+
+def fill(root: Path, counts: dict[str, int]) -> Path:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (4, 4), (number, 0, 0)).save(root / name / f"{number:03d}.png")
+    return root
+
+
+def staged(tmp_path: Path, root: Path, **hyperparameters: str) -> stage.Staged:
+    return stage.stage(tmp_path / "ml", str(root), hyperparameters, None, is_sample=False)
+
+
+def counts(tree: Path) -> dict[str, int]:
+    return {
+        path.name: len([p for p in path.glob("*/*") if p.is_file()])
+        for path in sorted((tree / "input" / "data").iterdir())
+    }
+
+
+def test_an_unsplit_folder_is_split_and_stays(tmp_path: Path) -> None:
+    root = fill(tmp_path / "mine", {"cat": 10, "dog": 20})
+    result = staged(tmp_path, root)
+    assert counts(result.tree) == {"test": 3, "train": 24, "valid": 3}
+    assert len(list(root.rglob("*.png"))) == 30
+    assert "80/10/10" in result.notes[0]
+    assert result.outside == {}
+
+
+def test_a_split_folder_is_used_where_it_lies(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for name in ("train", "validation", "test"):
+        fill(root / name, {"cat": 3, "dog": 3})
+    result = staged(tmp_path, root)
+    assert result.outside == {
+        name: root / folder for name, folder in (("train", "train"), ("valid", "validation"), ("test", "test"))
+    }
+    assert counts(result.tree) == {}
+    stage.link_outside(result)
+    assert counts(result.tree) == {"train": 6, "valid": 6, "test": 6}
+    assert (result.tree / "input" / "data" / "valid").resolve() == root / "validation"
+
+
+def test_missing_splits_are_taken_from_train(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    fill(root / "train", {"cat": 20, "dog": 20})
+    fill(root / "test", {"cat": 2, "dog": 2})
+    result = staged(tmp_path, root)
+    assert "no valid" in result.notes[0]
+    assert result.outside == {"test": root / "test"}
+    assert counts(result.tree) == {"train": 36, "valid": 4}
+    names = [path.name for path in (result.tree / "input" / "data").glob("*/cat/*")]
+    assert len(names) == len(set(names)) == 20
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+    root = fill(tmp_path / "vehicles", {"car": 5, "train": 5})
+    assert counts(staged(tmp_path, root).tree) == {"test": 2, "train": 6, "valid": 2}
+
+
+def test_pictures_are_links_where_that_works(tmp_path: Path) -> None:
+    root = fill(tmp_path / "mine", {"cat": 5, "dog": 5})
+    result = staged(tmp_path, root)
+    linked = next((result.tree / "input" / "data" / "train" / "cat").iterdir())
+    assert linked.stat().st_ino == (root / "cat" / linked.name).stat().st_ino
+
+
+def test_the_configuration_is_the_platforms(tmp_path: Path) -> None:
+    root = fill(tmp_path / "mine", {"cat": 5, "dog": 5})
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    tree = stage.stage(tmp_path / "ml", str(root), {"epochs": "2"}, tmp_path / "w.pth", is_sample=False).tree
+    config = {path.stem: json.loads(path.read_text()) for path in (tree / "input" / "config").iterdir()}
+    assert config["hyperparameters"] == {"epochs": "2"}
+    assert set(config["inputdataconfig"]) == {"train", "valid", "test", "weights"}
+    assert config["inputdataconfig"]["train"]["TrainingInputMode"] == "File"
+    assert config["resourceconfig"]["hosts"] == [config["resourceconfig"]["current_host"]]
+    assert (tree / "input" / "data" / "weights" / "w.pth").read_bytes() == b"weights"
+    for folder in ("model", "output/data", "checkpoints"):
+        assert (tree / folder).is_dir()
+
+
+def broken(root: Path, kind: str) -> Path:
+    match kind:
+        case "no folders":
+            root.mkdir()
+        case "loose pictures":
+            fill(root, {"x": 3})
+            root = root / "x"
+        case "one class":
+            fill(root, {"cat": 5})
+        case "few":
+            fill(root, {"cat": 5, "dog": 2})
+        case "too deep":
+            fill(root / "a", {"cat": 5, "dog": 5})
+            fill(root / "b", {"cat": 5, "dog": 5})
+        case "wrapped":
+            fill(root / "dogImages" / "train", {"cat": 5, "dog": 5})
+        case "no pictures":
+            (root / "cat").mkdir(parents=True)
+            (root / "dog").mkdir()
+        case "empty class":
+            fill(root, {"cat": 5, "dog": 5, "emu": 0})
+        case "unknown class":
+            fill(root / "train", {"cat": 5, "dog": 5})
+            fill(root / "valid", {"cat": 5, "emu": 5})
+        case "zip":
+            root = root.with_suffix(".zip")
+            root.write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("missing", ["not there"]),
+        ("zip", ["a file", "prepare_data.py"]),
+        ("no folders", ["no class folders", "CLASS"]),
+        ("loose pictures", ["3 pictures but no class folders"]),
+        ("one class", ["one class", "cat"]),
+        ("few", ["dog", "2 picture", "at least 3"]),
+        ("too deep", ["holds folders"]),
+        ("wrapped", ["dogImages", "instead"]),
+        ("no pictures", ["no pictures"]),
+        ("empty class", ["emu", "no pictures"]),
+        ("unknown class", ["emu", "training pictures"]),
+    ],
+)
+def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: str, words: list[str]) -> None:
+    root = broken(tmp_path / "mine", kind)
+    with pytest.raises(LocalError) as caught:
+        staged(tmp_path, root)
+    assert caught.value.code == 2
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(tmp_path) in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize("name", ["017.Beagle", "9.b", "10.c", "n02085620-Chihuahua", "7", "3d", "1 cat", "Emu"])
+def test_labels_and_their_order_are_those_of_training(name: str) -> None:
+    assert folders.label(name) == training_data.label(name)
+    others = ["10.x", "9.x", "b", "A"]
+    assert sorted([name, *others], key=folders.natural) == sorted([name, *others], key=training_data.natural)
+
+
+def test_the_files_are_those_that_training_takes() -> None:
+    assert folders.PICTURES == training_data.PICTURES
+    assert folders.SPLITS == training_data.SPLITS
