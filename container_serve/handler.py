@@ -24,7 +24,7 @@ from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import die_with_parent
-from container_serve.settings import LOAD_FAILURE, Settings
+from container_serve.settings import LOAD_FAILURE, LOADING, Settings
 from container_serve.toolkit import Transformer
 
 LOG = logging.getLogger("worker")
@@ -55,24 +55,24 @@ def _load(context: Any) -> "Service":
     logging.getLogger("mms").setLevel(logging.WARNING)  # its metrics, a line per request
     model_dir = Path(context.system_properties["model_dir"]).resolve()
     begun = time.perf_counter()
+    run = Path(os.environ["BYOC_RUN_DIRECTORY"])
+    loading = run / f"{LOADING}{os.getpid()}"
+    loading.touch()
     try:
         service = Service(settings, model_dir, context)
     except Exception as error:
         one_line = " ".join(str(error).split()) or type(error).__name__
         reason = one_line if isinstance(error, ServeError) else f"{model_dir}: {type(error).__name__}: {one_line}"
         LOG.error("cannot load the model: %s", reason, exc_info=not isinstance(error, ServeError))
-        _report(reason)
+        partial = loading.with_suffix(".failed")
+        partial.write_text(reason)
+        partial.replace(run / LOAD_FAILURE)
+        loading.unlink()
+        sys.stdout.flush()
         os._exit(1)
+    loading.unlink()
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service
-
-
-def _report(reason: str) -> None:
-    run = Path(os.environ["BYOC_RUN_DIRECTORY"])
-    partial = run / f"{LOAD_FAILURE}.{os.getpid()}"
-    partial.write_text(reason)
-    partial.replace(run / LOAD_FAILURE)
-    sys.stdout.flush()
 
 
 class Service(Transformer):  # type: ignore[misc]

@@ -5,6 +5,8 @@ import os
 import signal
 import time
 
+import psutil
+
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -35,6 +37,14 @@ def reap_orphans(but: int) -> None:
         if ended is None or ended.si_pid == but:
             return
         os.waitpid(ended.si_pid, 0)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process still runs; one that only waits to be collected does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def kill_group(group: int, seconds: float = 5) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from container_serve import artifact, configuration, processes, resources, user_code
 from container_serve.errors import ServeError
-from container_serve.settings import LOAD_FAILURE, Settings
+from container_serve.settings import LOAD_FAILURE, LOADING, Settings
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
@@ -26,6 +26,7 @@ STARTING_TICK = 0.1
 DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
 PING_SECONDS = 2
+SILENT_DEATHS = 3  # of workers while they load the model, until we give up
 
 
 class ServerError(ServeError):
@@ -59,6 +60,8 @@ def check_model(settings: Settings) -> int:
         return 0
     folder = settings.model_dir
     code = user_code.find(settings, folder)
+    if code is not None and (code.directory / "requirements.txt").exists():
+        LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
     if code is None or (folder / artifact.MODEL_JSON).exists():
         artifact.read(folder, verify=True)
     weights = folder / artifact.GRAPH_WEIGHTS
@@ -169,10 +172,16 @@ class Server:
             pass  # it has just ended: the next look finds its exit status
 
     def _load_failure(self) -> str | None:
+        """Why no worker can load the model: the reason that one gave, or that they keep dying without one."""
         try:
             return (self.run / LOAD_FAILURE).read_text()
         except FileNotFoundError:
+            pass
+        loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]
+        died = [pid for pid in loading if pid.isdecimal() and not processes.alive(int(pid))]
+        if len(died) < SILENT_DEATHS:
             return None
+        return f"{len(died)} workers died while they loaded the model, probably for lack of memory; use fewer workers"
 
 
 def _status(code: int) -> str:

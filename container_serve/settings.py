@@ -19,7 +19,9 @@ TIMEOUT_SECONDS = 55  # the platform gives up after 60: answer before
 STARTUP_TIMEOUT_SECONDS = 600  # the toolkit's default
 QUEUE_SIZE = 100  # multi-model-server's default
 PROGRAM = "inference.py"
-LOAD_FAILURE = "load-failure"  # file in the run directory: a worker's reason why it could not load the model
+# Files in the run directory of a server, by which its workers tell how loading the model goes.
+LOAD_FAILURE = "load-failure"  # why it could not be loaded
+LOADING = "loading-"  # and a process id, while it is being loaded
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 
 T = TypeVar("T", int, None)

@@ -51,9 +51,9 @@ def test_batches_and_top_k(server: Server) -> None:
     body = json.dumps({"instances": instances, "top_k": 1}).encode()
     answer = server.invoke(body, "application/json")
     assert [[p["label"] for p in row] for row in answer.json()["predictions"]] == [["red"], ["blue"]]
-    answer = server.invoke(picture("blue"), **{"X_Amzn_SageMaker_Custom_Attributes": "top_k=2"})
+    answer = server.invoke(picture("blue"), X_Amzn_SageMaker_Custom_Attributes="top_k=2")
     assert len(answer.json()["predictions"]) == 2
-    answer = server.invoke(picture("blue"), **{"x_amzn_sagemaker_custom_attributes": "top_k=1"})
+    answer = server.invoke(picture("blue"), x_amzn_sagemaker_custom_attributes="top_k=1")
     assert len(answer.json()["predictions"]) == 1
 
 

@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from container_serve import artifact
@@ -93,18 +92,20 @@ def test_killed_children_are_replaced(tmp_path: Path) -> None:
 def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
     tmp_path: Path, one_worker: dict[str, str]
 ) -> None:
-    with serving(slow_model(tmp_path / "model", 2), tmp_path / "run", one_worker) as server:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            first = pool.submit(server.invoke, picture("red"))
-            until(lambda: in_flight(server) == 1, "first in flight", 5)
-            second = pool.submit(server.invoke, picture("red"))
-            until(lambda: in_flight(server) == 2, "second in flight", 5)
-            children = [p for p in server.python() if p.ppid() != server.java().pid]
-            for child in children:
-                child.kill()
-            assert first.result().status == 500
-            assert set(first.result().json()) == {"code", "type", "message"}
-            assert second.result().status == 200
+    with (
+        serving(slow_model(tmp_path / "model", 2), tmp_path / "run", one_worker) as server,
+        concurrent.futures.ThreadPoolExecutor(2) as pool,
+    ):
+        first = pool.submit(server.invoke, picture("red"))
+        until(lambda: in_flight(server) == 1, "first in flight", 5)
+        second = pool.submit(server.invoke, picture("red"))
+        until(lambda: in_flight(server) == 2, "second in flight", 5)
+        for process in server.python():
+            if process.ppid() != server.java().pid:
+                process.kill()
+        assert first.result().status == 500
+        assert set(first.result().json()) == {"code", "type", "message"}
+        assert second.result().status == 200
 
 
 def in_flight(server: Server) -> int:

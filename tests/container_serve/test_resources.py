@@ -1,0 +1,99 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from container_serve import resources
+from container_serve.resources import Share, cpu_count, memory_limit, plan
+
+MIB = 2**20
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores and 16 GiB, whatever this one has."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 4 * MIB)
+
+
+def tree(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    for name, text in files.items():
+        path = root / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "own").write_text(own)
+    return root / "cgroup", root / "own"
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/\n", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "50000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "350000 100000\n"}, 3),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000\n", "a/b/cpu.max": "max 100000\n"}, 4),
+        ("0::/host/path/that/is/not/mounted\n", {"cpu.max": "300000 100000\n"}, 3),
+        (
+            "5:cpu,cpuacct:/docker/x\n0::/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "200000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            2,
+        ),
+        (
+            "5:cpuacct,cpu:/d\n",
+            {"cpu/d/cpu.cfs_quota_us": "600000", "cpu/d/cpu.cfs_period_us": "100000", "cpuacct/x": ""},
+            6,
+        ),
+        ("5:cpu:/d\n", {"cpu/d/cpu.cfs_quota_us": "-1", "cpu/d/cpu.cfs_period_us": "100000"}, 8),
+    ],
+)
+def test_cpu_count(tmp_path: Path, own: str, files: dict[str, str], cores: int) -> None:
+    assert cpu_count(*tree(tmp_path, own, files)) == cores
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("own", "files", "limit"),
+    [
+        ("0::/\n", {}, 16384 * MIB),
+        ("0::/\n", {"memory.max": "max\n"}, 16384 * MIB),
+        ("0::/\n", {"memory.max": f"{512 * MIB}\n"}, 512 * MIB),
+        ("0::/a\n", {"a/memory.max": "max\n", "memory.max": f"{700 * MIB}\n"}, 700 * MIB),
+        ("9:memory:/docker/x\n", {"memory/memory.limit_in_bytes": f"{2048 * MIB}\n"}, 2048 * MIB),
+        ("9:memory:/docker/x\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, 16384 * MIB),
+    ],
+)
+def test_memory_limit(tmp_path: Path, own: str, files: dict[str, str], limit: int) -> None:
+    assert memory_limit(*tree(tmp_path, own, files)) == limit
+
+
+def test_this_machine() -> None:
+    assert 1 <= cpu_count() <= len(os.sched_getaffinity(0))
+    assert 64 * MIB < memory_limit() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "workers", "threads", "expected"),
+    [
+        (4, 8192, None, None, Share(4, 1)),
+        (4, 8192, None, 2, Share(2, 2)),
+        (4, 8192, 2, None, Share(2, 2)),
+        (4, 8192, 8, None, Share(8, 1)),
+        (4, 8192, 3, 2, Share(3, 2)),
+        (4, 1200, None, None, Share(2, 2)),  # a worker of this model needs 410 MiB beside the server's 300
+        (4, 200, None, None, Share(1, 4)),
+    ],
+)
+def test_plan(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    memory: int,
+    workers: int | None,
+    threads: int | None,
+    expected: Share,
+) -> None:
+    monkeypatch.setattr(resources, "cpu_count", lambda: cores)
+    monkeypatch.setattr(resources, "memory_limit", lambda: memory * MIB)
+    assert plan(workers, threads, 100 * MIB) == expected
