@@ -1,0 +1,75 @@
+"""What a run starts ends with it, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from local_test.child import Child
+
+# Starts a grandchild in a session of its own, as the training toolkit does, and ignores SIGTERM where asked.
+PARENT = """
+import signal, subprocess, sys, time
+if sys.argv[1] == "stubborn": signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def start(tmp_path: Path, code: str, *arguments: str) -> Child:
+    command = [sys.executable, "-c", code, *arguments]
+    return Child(command, tmp_path / "log", environment=os.environ, folder=tmp_path, echo=False)
+
+
+def until(condition: object, seconds: float = 20) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("manner", ["willing", "stubborn"])
+def test_stop_leaves_no_process(tmp_path: Path, manner: str) -> None:
+    child = start(tmp_path, PARENT, manner)
+    until(lambda: child.tail().strip().isdigit())
+    grandchild = int(child.tail())
+    child.stop(0.5)
+    assert child.ended() == 128 + (signal.SIGKILL if manner == "stubborn" else signal.SIGTERM)
+    until(lambda: gone(grandchild))
+    child.stop(0.5)
+
+
+def test_the_exit_code_and_the_last_lines_are_kept(tmp_path: Path) -> None:
+    child = start(tmp_path, "import sys; [print(n) for n in range(100)]; sys.exit(7)")
+    assert child.wait() == 7
+    assert child.tail().split() == [str(n) for n in range(80, 100)]
+    assert (tmp_path / "log").read_text().split() == [str(n) for n in range(100)]
+
+
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from local_test.child import Child\n"
+        "child = Child([sys.executable, '-c', 'import time; time.sleep(600)'], Path(sys.argv[1]) / 'log',"
+        " environment=os.environ, folder=Path(sys.argv[1]), echo=False)\n"
+        "print(child.process.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.communicate()
+    until(lambda: gone(pid))
