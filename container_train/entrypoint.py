@@ -43,7 +43,13 @@ def main() -> None:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.
         environment["PYTHONSAFEPATH"] = "1"
-    tree.failure.unlink(missing_ok=True)
+    try:
+        for folder in (tree.model, tree.output):
+            folder.mkdir(parents=True, exist_ok=True)
+        for mark in (tree.failure, tree.success):
+            mark.unlink(missing_ok=True)
+    except OSError as error:
+        sys.exit(f"train: {error.filename} cannot be written: {error.strerror}")
 
     stopping = False
 
@@ -64,20 +70,26 @@ def main() -> None:
         time.sleep(POLL_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
-    sys.exit(STOPPED if stopping and toolkit.returncode else _exit_code(toolkit.returncode))
+    sys.exit(_exit_code(toolkit.returncode, stopping, tree.success.exists()))
 
 
 def _tell(toolkit: int, told: set[int]) -> None:
     """Send SIGTERM once to what the toolkit runs, or to the toolkit while it runs nothing yet."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        targets = psutil.Process(toolkit).children() or [psutil.Process(toolkit)]
+        # Once a child was told, the toolkit is left to report how that child ended.
+        targets = psutil.Process(toolkit).children() or ([] if told else [psutil.Process(toolkit)])
         for process in targets:
             if process.pid not in told and process.status() != psutil.STATUS_ZOMBIE:
                 told.add(process.pid)
                 process.terminate()
 
 
-def _exit_code(returncode: int) -> int:
+def _exit_code(returncode: int, stopping: bool, success: bool) -> int:
+    if returncode == 0:
+        # The toolkit also ends with 0 when it fails to write the failure file, on a full disk for instance.
+        return 0 if success else 1
+    if stopping:
+        return STOPPED
     return 128 - returncode if returncode < 0 else returncode
 
 

@@ -39,6 +39,11 @@ class Tree:
         return self.base / "output" / "failure"
 
     @property
+    def success(self) -> Path:
+        """The toolkit's own mark that the program ended well."""
+        return self.base / "output" / "success"
+
+    @property
     def checkpoints(self) -> Path:
         return self.base / "checkpoints"
 

@@ -1,0 +1,139 @@
+"""`train` keeps the platform's contract: hyperparameters, channels, failure file, signals, a user's own program."""
+
+import json
+import re
+from pathlib import Path
+
+import psutil
+import pytest
+
+from container_serve import artifact
+from container_train.metrics import DEFINITIONS
+from tests import trees
+from tests.contract.training import Job, training
+
+both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+
+
+def finish(kind: str, base: Path) -> tuple[int, Job]:
+    with training(kind, base) as job:
+        return job.wait(), job
+
+
+@both_engines
+def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path) -> None:
+    code, job = finish(kind, trees.tree(tmp_path, {"epochs": "3", "lr": "0.01"}))
+    assert code == 0, job.text()
+    made = artifact.read(tmp_path / "model", verify=True)
+    assert made.classes == trees.LABELS
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["test_accuracy"] == made.document["accuracy"]["fp32"]["test"]
+    assert metrics["images"] == {"train": 30, "valid": 12, "test": 12}
+    assert (tmp_path / "output" / "data" / "report.html").stat().st_size > 100_000
+    assert not (tmp_path / "output" / "failure").exists()
+    assert (tmp_path / "output" / "success").exists()
+    assert (tmp_path / "checkpoints" / "checkpoint.pt").exists()
+    seen = {d["Name"]: re.findall(d["Regex"], job.text(), re.MULTILINE) for d in DEFINITIONS}
+    assert {name: len(values) for name, values in seen.items()} == {
+        name: 1 if name in ("best_epoch", "test_accuracy") else 3 for name in seen
+    }
+    assert float(seen["valid_accuracy"][-1]) == pytest.approx(metrics["epochs"][-1]["valid_accuracy"], rel=1e-5)
+
+
+@both_engines
+def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"', "alpha": "3"})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text(
+        "import os, pathlib, sys\n"
+        "pathlib.Path(os.environ['SM_MODEL_DIR'], 'mine.txt').write_text(' '.join(sys.argv[1:]))\n"
+    )
+    code, job = finish(kind, tmp_path)
+    assert code == 0, job.text()
+    assert (tmp_path / "model" / "mine.txt").read_text() == "--alpha 3"
+    assert not (tmp_path / "model" / "model.json").exists()
+
+
+@both_engines
+def test_an_unknown_hyperparameter_fails_with_its_name_first(kind: str, tmp_path: Path) -> None:
+    code, job = finish(kind, trees.tree(tmp_path, {"learning-rate": "0.1"}))
+    assert code != 0
+    assert job.failure().startswith("unknown hyperparameter learning-rate (value '0.1'): did you mean lr?")
+    assert "error: unknown hyperparameter" in job.text()
+    assert not list((tmp_path / "model").glob("*"))
+
+
+@both_engines
+def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_path: Path) -> None:
+    trees.tree(tmp_path, {"epochs": "2000"})
+    with training(kind, tmp_path) as job:
+        job.wait_for("epoch=3\n")
+        job.stop()
+        assert job.wait(30) == 143
+    assert "stopped in epoch" in job.failure()
+    assert not (tmp_path / "model" / "model.json").exists()
+    done = int(re.findall(r"^epoch=(\d+)$", job.text(), re.MULTILINE)[-1])
+    trees.configure(tmp_path, {**trees.SMALL, "epochs": str(done + 2)})
+    code, again = finish(kind, tmp_path)
+    assert code == 0, again.text()
+    assert "resuming from" in again.text()
+    epochs = re.findall(r"^epoch=(\d+)$", again.text(), re.MULTILINE)
+    assert epochs == [str(done + 1), str(done + 2)]
+    assert artifact.read(tmp_path / "model", verify=True).classes == trees.LABELS
+
+
+def test_nothing_is_left_running_after_a_stop(tmp_path: Path) -> None:
+    trees.tree(tmp_path, {"epochs": "2000", "workers": "2", "feature-cache": "off"})
+    with training("process", tmp_path) as job:
+        job.wait_for("epoch=1\n")
+        family = psutil.Process(job.process.pid).children(recursive=True)
+        assert len(family) >= 2  # toolkit and program, and now and then the decoding processes
+        job.stop()
+        assert job.wait(60) == 143
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive
+
+
+def test_sigterm_reaches_a_user_s_own_program(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"'})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        f"    pathlib.Path({str(tmp_path / 'ended')!r}).write_text('saved')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('running', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with training("process", tmp_path) as job:
+        job.wait_for("running\n")
+        job.stop()
+        assert job.wait(30) == 0
+    assert (tmp_path / "ended").read_text() == "saved"
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("input/data/train/99.none", "channel train: class folder '99.none'"),
+        ("input/data/weights", "channel weights: "),
+    ],
+)
+def test_what_is_wrong_with_the_data_stands_first_in_the_failure_file(added: str, words: str, tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    (tmp_path / added).mkdir()
+    code, job = finish("process", tmp_path)
+    assert code != 0
+    assert job.failure().startswith(words)
+    assert "Traceback" not in job.text()
+
+
+def test_train_outside_a_tree_says_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "input").mkdir()
+    code, job = finish("process", tmp_path)
+    assert code == 1
+    assert "hyperparameters.json is not there: start this image with `train` over an /opt/ml tree" in job.text()
+    assert len(job.text().strip().splitlines()) == 1
