@@ -1,7 +1,7 @@
 # `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint format types lock images clean
+.PHONY: help venv test lint style types shell format lock images clean
 
 VENV := .venv/bin
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve)
@@ -20,15 +20,19 @@ venv:
 test: venv  ## all tests that this machine can run; says what it skipped and why (PYTEST_ARGS="-k ping" for some)
 	$(VENV)/python -m pytest $(PYTEST_ARGS)
 
-lint: venv types  ## ruff, mypy, shellcheck: changes nothing
+lint: style types shell  ## ruff, mypy, shellcheck: what CI checks; changes nothing
+
+style: venv
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
-	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
-	elif [ "$$CI" = true ]; then echo "CI has to provide shellcheck" >&2; exit 1; \
-	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 types: venv  ## mypy, strict
 	$(VENV)/mypy
+
+shell:
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
+	elif [ "$$CI" = true ]; then echo "CI has to provide shellcheck" >&2; exit 1; \
+	else echo "shellcheck is not installed: shell scripts were not checked"; fi
 
 format: venv  ## ruff: formats and fixes what it safely can
 	$(VENV)/ruff check --fix .
