@@ -12,6 +12,7 @@ from container_train.errors import Stopped, TrainError
 from container_train.tree import Tree
 
 STOPPED = 143  # 128 + SIGTERM, as a shell would say it
+RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
 def weights_file(tree: Tree) -> Path | None:
@@ -91,6 +92,7 @@ def run(arguments: list[str], tree: Tree) -> None:
 
     details = {
         "weights": network.weights,
+        **({"warning": RANDOM_BACKBONE} if network.weights == "none" else {}),
         "hyperparameters": hp.to_dict(),
         "data": pictures.describe(),
         "best_epoch": trainer.state.best["epoch"],

@@ -100,6 +100,7 @@ def curves(epochs: list[dict[str, float]], what: str, unit: str) -> figure:
         tips = [("", split), ("epoch", "@x"), (what, "@y{0.0000}")]
         plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
     plot.xaxis.ticker = FixedTicker(ticks=numbers if len(numbers) <= 20 else numbers[:: len(numbers) // 10])
+    plot.legend.location = "top_right" if what == "loss" else "bottom_right"
     plot.legend.background_fill_alpha = 0
     plot.legend.border_line_alpha = 0
     plot.legend.label_text_color = INK
