@@ -1,0 +1,68 @@
+"""setup.sh: which Python it takes, and what it says where there is none."""
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SETUP = ROOT / "local_test" / "setup.sh"
+
+
+def find(**environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([SETUP, "--find"], env=dict(os.environ) | environment, capture_output=True, text=True)
+
+
+def fake(folder: Path, name: str, script: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_a_python_that_it_names_runs() -> None:
+    done = find()
+    assert done.returncode == 0, done.stderr
+    version = subprocess.run([done.stdout.strip(), "--version"], capture_output=True, text=True).stdout
+    assert version.startswith(("Python 3.11", "Python 3.12"))
+
+
+def test_a_shim_that_cannot_run_is_passed_over(tmp_path: Path) -> None:
+    fake(tmp_path / "bin", "python3.11", "exit 127")
+    done = find(PATH=f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path) not in done.stdout
+
+
+def test_no_python_is_said_in_one_line(tmp_path: Path) -> None:
+    done = find(PYTHON="python9.9")
+    assert done.returncode == 1
+    assert "no Python 3.11 or 3.12" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_python_without_venv_is_said(tmp_path: Path) -> None:
+    fake(tmp_path, "bare", 'case "$2" in *ensurepip*) exit 1 ;; *) exit 0 ;; esac')
+    done = find(PYTHON=str(tmp_path / "bare"))
+    assert done.returncode == 1
+    assert "python3-venv" in done.stderr
+
+
+def test_a_finished_environment_costs_nothing(tmp_path: Path) -> None:
+    """In a copy, so that the environment that runs this test stays out of it."""
+    copy = tmp_path / "copy"
+    (copy / "local_test").mkdir(parents=True)
+    (copy / "docker").mkdir()
+    for name in ("local_test/setup.sh", "local_test/requirements.lock", "docker/uv.lock"):
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    fake(tmp_path / "bin", "python-that-fails", "exit 1")
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    fake(copy / ".venv" / "bin", "python", "exit 0")
+    locks = b"".join((ROOT / name).read_bytes() for name in ("local_test/requirements.lock", "docker/uv.lock"))
+    hashed = subprocess.run(["sha256sum"], input=locks, capture_output=True).stdout
+    (copy / ".venv" / ".complete").write_bytes(hashed)
+    command = ["bash", str(copy / "local_test" / "setup.sh")]
+    environment = dict(os.environ) | {"PYTHON": str(tmp_path / "bin" / "python-that-fails")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    # Without its stamp it was interrupted: made anew, which this Python cannot do.
+    (copy / ".venv" / ".complete").unlink()
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).returncode == 1
