@@ -209,7 +209,7 @@ def _start(container: str, log: Path, *, echo: bool) -> Child:
 def _remove(container: str, child: Child) -> None:
     # `docker stop` of a container that has ended, or is gone, does nothing.
     with contextlib.suppress(LocalError):
-        _docker("stop", "--time", str(int(STOP_SECONDS)), container, seconds=STOP_SECONDS + CLIENT_SECONDS)
+        _docker("stop", "-t", str(int(STOP_SECONDS)), container, seconds=STOP_SECONDS + CLIENT_SECONDS)
     with contextlib.suppress(LocalError):
         _docker("rm", "--force", container)
     child.stop(5)
