@@ -87,16 +87,12 @@ def parse(arguments: list[str] | None) -> Wanted:
         help="shares of train, valid and test where not split yet",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    parser.add_argument(
-        "--any-counts", action="store_true", help="do not check the number of pictures of dogImages"
-    )
+    parser.add_argument("--any-counts", action="store_true", help="do not check the number of pictures of dogImages")
     flags = parser.parse_args(arguments)
     try:
         first, second, third = (float(part) for part in flags.split.split(","))
     except ValueError:
-        raise DataError(
-            f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1"
-        ) from None
+        raise DataError(f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1") from None
     if min(first, second, third) <= 0 or abs(first + second + third - 1) > 1e-6:
         raise DataError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1")
     return Wanted(flags.source, flags.out.absolute(), (first, second, third), flags.seed, flags.any_counts)
@@ -129,16 +125,12 @@ def prepare(wanted: Wanted) -> None:
         elif Path(source).is_file():
             root = _unpack(Path(source), work)
         else:
-            raise DataError(
-                f"{source} is not there: give a zip, a folder or a URL, or nothing to download dogImages"
-            )
+            raise DataError(f"{source} is not there: give a zip, a folder or a URL, or nothing to download dogImages")
         found = folders.find(root)
         if (root.name == "dogImages" or source == DOG_IMAGES) and not wanted.any_counts:
             check_dog_counts(found, fetched or Path(source))
         splits = _splits(found, wanted)
-        bad = unreadable(
-            [file for classes in splits.values() for files in classes.values() for file in files]
-        )
+        bad = unreadable([file for classes in splits.values() for files in classes.values() for file in files])
         made = work / "made"
         folders.lay_out(splits, made)
         counts = folders.count(splits)
@@ -213,9 +205,7 @@ def _already(wanted: Wanted) -> bool:
         record = json.loads((wanted.out / RECORD).read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(record, dict) and all(
-        record.get(key) == value for key, value in wanted.record().items()
-    )
+    return isinstance(record, dict) and all(record.get(key) == value for key, value in wanted.record().items())
 
 
 if __name__ == "__main__":
