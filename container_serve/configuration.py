@@ -14,6 +14,7 @@ from container_serve.resources import Share
 from container_serve.settings import Settings
 
 FRONT_END = Path(__file__).parent / "plugin" / "frontend.jar"
+CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see plugin/archive.py; need not be there
 MODEL_NAME = "model"
 MIB = 2**20
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
@@ -122,8 +123,11 @@ def command(run: Path, settings: Settings) -> list[str]:
     """The Java process: small, quick to start, and it ends rather than goes on without memory."""
     heap = heap_bytes(settings) // MIB
     jars = f"{model_server_jar()}{os.pathsep}{FRONT_END}"
+    archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
     return [
         java(),
+        *archive,
+        "-Xlog:disable",  # Java's own warnings, as of an archive that does not fit, are in no format of ours
         f"-Xmx{heap}m",
         f"-XX:MaxDirectMemorySize={heap}m",
         "-Xms16m",
