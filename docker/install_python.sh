@@ -8,6 +8,10 @@ apt_install() {
     rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
 }
 
+command -v apt-get >/dev/null || {
+    echo "the base image has no apt-get: choose one of Debian or Ubuntu" >&2
+    exit 1
+}
 missing=""
 command -v python3 >/dev/null || missing="python3"
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing="$missing ca-certificates"

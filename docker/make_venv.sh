@@ -21,7 +21,8 @@ $uv pip check --python "$venv"
 # uv's lock file, which anybody could write.
 rm -f "$venv/.lock"
 
-# The tests that some packages install: never imported in an image, and compiled twice their size.
+# Libraries to link against, where nothing links, and the tests that some packages install (compiled: twice their size).
+find "$venv" -name '*.a' -delete
 for package in gevent mpmath networkx numpy pandas psutil scipy sympy zope; do
     find "$venv"/lib/python3.*/site-packages/"$package" -depth -type d -name tests -exec rm -r {} + 2>/dev/null || true
 done
