@@ -23,7 +23,7 @@ from local_test.options import Options, parse
 from local_test.stage import Staged
 
 # What the sample is trained with where nothing else is said: it is small, and its pictures differ in texture.
-SAMPLE_HYPERPARAMETERS = {"epochs": "30", "lr": "0.003"}
+SAMPLE_HYPERPARAMETERS = {"epochs": "60", "lr": "0.003"}
 READY_SECONDS = 120.0
 POLL_SECONDS = 0.1
 FREE_PORTS = range(20000, 32000)
