@@ -33,14 +33,16 @@ def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
     names = list(classes)
     if len(names) > rows:
         names = [names[index * (len(names) - 1) // (rows - 1)] for index in range(rows)]
+    # Lazily: a class may hold thousands of pictures, of which one or two are opened.
+    usable = {name: filter(_is_usable, classes[name]) for name in names}
     chosen: list[tuple[Path, str]] = []
-    for turn in range(rows):
-        for name in names:
-            usable = [path for path in classes[name] if path.stat().st_size <= MAX_BYTES and _opens(path)]
-            if turn < len(usable) and len(chosen) < rows:
-                chosen.append((usable[turn], folders.label(name)))
-        if len(chosen) == rows:
-            break
+    while usable and len(chosen) < rows:
+        for name in list(usable):
+            picture = next(usable[name], None)
+            if picture is None:
+                del usable[name]
+            elif len(chosen) < rows:
+                chosen.append((picture, folders.label(name)))
     if not chosen:
         raise LocalError(f"{test} has no readable picture of at most {MAX_BYTES} bytes to post")
     return sorted(chosen, key=lambda item: folders.natural(str(item[0])))
@@ -77,8 +79,10 @@ def render(rows: list[Row]) -> str:
     return "\n".join([*text, f"{right} of {len(rows)} right"])
 
 
-def _opens(path: Path) -> bool:
+def _is_usable(path: Path) -> bool:
     try:
+        if path.stat().st_size > MAX_BYTES:
+            return False
         with Image.open(path) as picture:
             picture.load()
     except Exception:  # Pillow's decoders raise almost anything
