@@ -215,6 +215,27 @@ def test_requests_on_one_connection_are_answered_in_order(server: Server) -> Non
     assert [label.decode() for label in found] == [{"lime": "green"}.get(c, c) for c in colors]
 
 
+@pytest.mark.parametrize("head", ["GET /ping HTTP/1.0\r\n\r\n", "GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"])
+def test_a_connection_is_closed_for_those_who_ask_for_it(server: Server, head: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert b" 200 OK\r\n" in answer
+    assert b'"in_flight"' in answer
+
+
+def test_what_is_not_http_gets_400(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert error(answer.partition(b"\r\n\r\n")[2])[:2] == (400, "BadRequest")
+
+
 def test_workers_compute_with_the_threads_they_were_given(tmp_path: Path) -> None:
     env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "BYOC_THREADS": "2"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:

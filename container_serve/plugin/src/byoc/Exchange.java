@@ -1,6 +1,7 @@
 package byoc;
 
 import io.netty.handler.codec.http.HttpRequest;
+import io.netty.handler.codec.http.HttpUtil;
 import java.util.Locale;
 import java.util.UUID;
 import java.util.concurrent.ScheduledFuture;
@@ -19,6 +20,7 @@ final class Exchange {
     final String id;
     final String method;
     final String path;
+    final boolean keepAlive;
     private final long begun = System.nanoTime();
     long received; // bytes of the body
     boolean complete; // the whole body was read
@@ -32,6 +34,7 @@ final class Exchange {
         this.id = id(request);
         this.method = request.method().name();
         this.path = path;
+        this.keepAlive = HttpUtil.isKeepAlive(request);
     }
 
     private static String id(HttpRequest request) {

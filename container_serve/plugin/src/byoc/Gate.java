@@ -223,7 +223,7 @@ final class Gate extends ChannelDuplexHandler {
         if (!exchange.path.equals("/ping")) {
             exchange.log(status, response.content().readableBytes(), timings(timing));
         }
-        exchange.close = refused || "draining".equals(Supervisor.state());
+        exchange.close = refused || !exchange.keepAlive || "draining".equals(Supervisor.state());
         if (exchange.close) {
             response.headers().set(HttpHeaderNames.CONNECTION, "close");
         }
@@ -232,33 +232,39 @@ final class Gate extends ChannelDuplexHandler {
                         written -> {
                             exchange.written = true;
                             release(exchange);
+                            if (!exchange.complete && exchange.close) {
+                                discard(ctx, exchange);
+                            }
                             settle(ctx, exchange);
                         });
     }
 
     /** Goes on to the connection's next request when this one is read and answered. */
     private void settle(ChannelHandlerContext ctx, Exchange exchange) {
-        if (current != exchange || !exchange.written) {
+        if (current != exchange || !exchange.written || !exchange.complete) {
             return;
         }
-        if (!exchange.complete) {
-            ctx.channel().config().setAutoRead(true);
-            ctx.executor().schedule(() -> drop(ctx, exchange), DISCARD_SECONDS, TimeUnit.SECONDS);
-        } else if (exchange.close) {
+        if (exchange.close) {
             ctx.close();
-        } else {
-            current = null;
-            ctx.channel().config().setAutoRead(true);
-            while (!pipelined.isEmpty() && (current == null || !current.complete)) {
-                read(ctx, pipelined.poll());
-            }
+            return;
+        }
+        current = null;
+        ctx.channel().config().setAutoRead(true);
+        while (!pipelined.isEmpty() && (current == null || !current.complete)) {
+            read(ctx, pipelined.poll());
         }
     }
 
-    private void drop(ChannelHandlerContext ctx, Exchange exchange) {
-        if (!exchange.complete) {
-            ctx.close();
-        }
+    /** A connection that is closed while its client still sends loses the answer: read on, for a while. */
+    private static void discard(ChannelHandlerContext ctx, Exchange exchange) {
+        ctx.channel().config().setAutoRead(true);
+        Runnable giveUp =
+                () -> {
+                    if (!exchange.complete) {
+                        ctx.close();
+                    }
+                };
+        ctx.executor().schedule(giveUp, DISCARD_SECONDS, TimeUnit.SECONDS);
     }
 
     private void release(Exchange exchange) {
