@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "scripts" / "build.sh"
 # The base that .ci/run makes where no image can be pulled; used here where it exists.
 LOCAL_BASE = "byoc-base:bookworm"
+# Images that a test builds for itself and removes.
+TEST_TAG = "byoc-test"
 # Everything that a build reads.
 TREE = ("docker", "container_serve", "container_train", "scripts", "pyproject.toml", ".dockerignore")
 
@@ -73,14 +75,26 @@ def content(image: str) -> str:
 
 @functools.cache
 def image(name: str) -> str:
-    """The id of the image `name` (train, serve) made of the files as they are now; built if there is none yet."""
+    """The image `name` (train, serve) made of the files as they are now; built if there is none yet.
+
+    A name rather than an id: building another revision of the same files moves the name to an image that is as good.
+    """
     need(available(), "a Docker engine")
-    find = ("images", "--quiet", "--no-trunc", "--filter", f"label=byoc.content={content(name)}")
-    if not docker(*find).stdout:
+    found = _tagged(name)
+    if not found:
         built = subprocess.run([BUILD, name, *build_options()], capture_output=True, text=True, timeout=1500)
         reason = "\n".join(built.stderr.splitlines()[-15:])
         need(built.returncode == 0, f"the image byoc-{name}, which scripts/build.sh did not build:\n{reason}")
-    return docker(*find).stdout.splitlines()[0]
+        found = _tagged(name)
+    return found[0]
+
+
+def _tagged(name: str) -> list[str]:
+    listing = ("images", "--filter", f"label=byoc.content={content(name)}", "--format", "{{.Repository}}:{{.Tag}}")
+    candidates = docker(*listing).stdout.splitlines()
+    return [
+        tagged for tagged in candidates if tagged.startswith(f"byoc-{name}:") and not tagged.endswith(f":{TEST_TAG}")
+    ]
 
 
 def run(

@@ -26,7 +26,7 @@ from tests.docker import engine
 from tests.docker.test_commands import get, wait_until_ready
 
 pytestmark = pytest.mark.docker
-TAG = "byoc-test"
+TAG = engine.TEST_TAG
 TORCH_WHEEL = "torch-2.13.0+cpu-*.whl"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
