@@ -79,8 +79,40 @@ else
 fi
 say "installing $(grep -c '==' "$lock") packages (about 5 GB on disk; 1 to 3 minutes the first time, seconds from uv's cache)"
 # On a terminal uv draws its progress; in a log the list of 110 packages is left out.
-install() { "$venv/bin/uv" pip sync --python "$venv/bin/python" --require-hashes "$lock"; }
-if [ -t 2 ]; then install; else install 2>&1 | grep -v '^ [+-] '; fi >&2 ||
-  fail "the packages could not be installed: $way_out"
+uv() {
+  if [ -t 2 ]; then "$venv/bin/uv" pip "$@"; else "$venv/bin/uv" pip "$@" 2>&1 | { grep -v '^ [+-] ' || true; }; fi >&2
+}
+
+# Two packages come as source with a C part that nothing here uses. A bare machine has no compiler, or not Python's
+# headers: there the two are installed with that part empty, and modules of the same names in place of it.
+c_parts="pyinstrument-cext sagemaker-training"
+can_compile() {
+  "$venv/bin/python" - <<'PYTHON'
+import os, pathlib, shutil, sys, sysconfig
+compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+headers = pathlib.Path(sysconfig.get_path("include"), "Python.h")
+sys.exit(not (shutil.which(compiler) and headers.exists()))
+PYTHON
+}
+# The blocks of the lock that are (yes) or are not (no) those of the two.
+blocks() { awk -v names=" $c_parts " -v want="$1" '/^[a-zA-Z]/ { split($1, name, "=="); mine = index(names, " " name[1] " ") ? "yes" : "no" } mine == want' "$lock"; }
+
+if can_compile; then
+  uv sync --python "$venv/bin/python" --require-hashes "$lock" || fail "the packages could not be installed: $way_out"
+else
+  say "no C compiler with Python's headers here: leaving out the C parts of $c_parts, which are not used"
+  substitutes=$root/local_test/no_compiler
+  blocks no >"$venv/without.lock"
+  blocks yes >"$venv/with.lock"
+  uv sync --python "$venv/bin/python" --require-hashes "$venv/without.lock" || fail "the packages could not be installed: $way_out"
+  # Not through the cache, where a machine that gets a compiler later would find them.
+  CC=$substitutes/cc LDSHARED="$substitutes/cc -shared" uv install --python "$venv/bin/python" --no-cache --no-deps \
+    --require-hashes -r "$venv/with.lock" || fail "the packages could not be installed: $way_out"
+  for module in "$substitutes"/*.py; do
+    name=$(basename "$module" .py)
+    rm -f "$venv"/lib/python3.*/site-packages/"$name".*.so
+    cp "$module" "$venv"/lib/python3.*/site-packages/
+  done
+fi
 printf '%s\n' "$want" >"$stamp"
 say "done in $SECONDS s"
