@@ -190,7 +190,7 @@ def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out.new" / "logs" / "train.log"
     try:
-        until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 120)
+        until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 400)
         second = call("--engine", "process", "--out", out)
         assert second.returncode == 1
         assert f"pid {process.pid}" in second.stdout
@@ -295,7 +295,7 @@ def test_a_signal_stops_the_container(tmp_path: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out.new" / "logs" / "train.log"
     try:
-        until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 180)
+        until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 400)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=90)
         assert process.returncode == 130

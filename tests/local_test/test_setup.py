@@ -66,3 +66,13 @@ def test_a_finished_environment_costs_nothing(tmp_path: Path) -> None:
     # Without its stamp it was interrupted: made anew, which this Python cannot do.
     (copy / ".venv" / ".complete").unlink()
     assert subprocess.run(command, env=environment, capture_output=True, text=True).returncode == 1
+
+
+def test_the_packages_with_c_parts_are_in_the_lock() -> None:
+    """Where there is no compiler they are installed apart from the others, by these names."""
+    line = next(line for line in SETUP.read_text().splitlines() if line.startswith("c_parts="))
+    names = line.partition("=")[2].strip('"').split()
+    locked = (ROOT / "local_test" / "requirements.lock").read_text().splitlines()
+    for name in names:
+        assert any(entry.startswith(f"{name}==") for entry in locked)
+    assert len(names) == 2
