@@ -142,13 +142,10 @@ def run(arguments: list[str], tree: Tree) -> None:
 
 
 def main() -> int:
-    level = os.environ.get("SM_LOG_LEVEL", "20")
-    logging.basicConfig(
-        level=int(level) if level.isdigit() else logging.INFO,
-        stream=sys.stdout,
-        format="%(message)s",
-        force=True,
-    )
+    # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
+    asked = os.environ.get("SM_LOG_LEVEL", "")
+    level = min(int(asked), logging.INFO) if asked.isdigit() else logging.INFO
+    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s", force=True)
     logging.captureWarnings(True)
     tree = Tree.from_environment()
     try:

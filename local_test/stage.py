@@ -101,7 +101,8 @@ def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[
         "network_interface_name": "eth0",
     }
     files = {
-        "hyperparameters": dict(hyperparameters),
+        # The toolkit's own lines, a page of environment variables among them, are for a cloud's log.
+        "hyperparameters": {"sagemaker_container_log_level": "30", **hyperparameters},
         "inputdataconfig": {name: channel for name in channels},
         "resourceconfig": resource,
     }

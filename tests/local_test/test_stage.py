@@ -83,7 +83,7 @@ def test_the_configuration_is_the_platforms(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"weights")
     tree = stage.stage(tmp_path / "ml", str(root), {"epochs": "2"}, tmp_path / "w.pth", is_sample=False).tree
     config = {path.stem: json.loads(path.read_text()) for path in (tree / "input" / "config").iterdir()}
-    assert config["hyperparameters"] == {"epochs": "2"}
+    assert config["hyperparameters"] == {"sagemaker_container_log_level": "30", "epochs": "2"}
     assert set(config["inputdataconfig"]) == {"train", "valid", "test", "weights"}
     assert config["inputdataconfig"]["train"]["TrainingInputMode"] == "File"
     assert config["resourceconfig"]["hosts"] == [config["resourceconfig"]["current_host"]]
