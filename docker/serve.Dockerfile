@@ -70,6 +70,8 @@ FROM runtime AS serve-torch
 ENV BYOC_TARGET=serve-torch
 COPY --from=builder-torch /opt/venv /opt/venv
 COPY --from=program /out/ /
+# Java's classes, read and checked now and not at every start: holds for these files at these paths only.
+RUN python -m container_serve.plugin.archive
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CONTENT=unknown
@@ -82,6 +84,8 @@ FROM runtime AS serve
 ENV BYOC_TARGET=serve
 COPY --from=builder /opt/venv /opt/venv
 COPY --from=program /out/ /
+# Java's classes, read and checked now and not at every start: holds for these files at these paths only.
+RUN python -m container_serve.plugin.archive
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CONTENT=unknown
