@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +18,14 @@ from torchvision.transforms import v2
 from container_serve.errors import RequestError
 from container_serve.preprocess import Preprocessing, decode, to_tensor
 from container_train.errors import TrainError
+from container_train.labels import SPLITS, label, natural
 from container_train.progress import track
 from container_train.tree import Tree
 
 log = logging.getLogger(__name__)
 
-SPLITS = ("train", "valid", "test")
 TRAINING = "training"  # the one channel that may hold all three
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_BAD_SHARE = 0.05
-PREFIX = re.compile(r"^\d+[._ -]+(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -59,16 +56,6 @@ class Data:
             "skipped": len(self.bad),
             "skipped_files": [{"file": file, "reason": reason} for file, reason in sorted(self.bad.items())],
         }
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key by which 10 comes after 9."""
-    return [(0, int(part)) if part.isdigit() else (1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
-
-
-def label(folder: str) -> str:
-    """`017.Beagle` -> `Beagle`; a folder that is only a number keeps it."""
-    return PREFIX.sub("", folder)
 
 
 def find_splits(tree: Tree) -> dict[str, Path]:

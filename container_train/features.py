@@ -10,9 +10,10 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Sampler
 
-from container_train.data import SPLITS, Data, Pictures, Split
+from container_train.data import Data, Pictures, Split
 from container_train.errors import Stopped, TrainError
 from container_train.hyperparameters import Hyperparameters
+from container_train.labels import SPLITS
 from container_train.model import Network
 from container_train.precision import Precision
 from container_train.progress import track

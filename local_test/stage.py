@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from container_train.labels import SPLITS
 from local_test import sample
 from local_test.errors import LocalError
 from scripts.dataset import folders
@@ -43,7 +44,7 @@ def stage(
         sample.write(channels, SEED)
     else:
         _stage_folder(staged, Path(data))
-    names = list(folders.SPLITS)
+    names = list(SPLITS)
     if weights is not None:
         (channels / "weights").mkdir()
         folders.link(weights, channels / "weights" / weights.name)
@@ -54,14 +55,14 @@ def stage(
 
 def _stage_folder(staged: Staged, root: Path) -> None:
     channels = staged.tree / "input" / "data"
-    shares = dict(zip(folders.SPLITS, folders.FRACTIONS, strict=True))
+    shares = dict(zip(SPLITS, folders.FRACTIONS, strict=True))
     try:
         found = folders.find(root)
         if not found.is_split:
             staged.notes.append(f"{root} is not split: taking 80/10/10 % of every class (seed {SEED})")
             folders.lay_out(folders.split(found.splits[""], shares, SEED), channels)
             return
-        missing = [name for name in folders.SPLITS if name not in found.splits]
+        missing = [name for name in SPLITS if name not in found.splits]
         if missing:
             staged.notes.append(f"{root} has no {' and no '.join(missing)}: taken from train (10 % each, seed {SEED})")
             made = folders.complete(found, shares, SEED)

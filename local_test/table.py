@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from container_train.labels import label, natural
 from local_test.errors import LocalError
 from scripts.dataset import folders
 
@@ -42,10 +43,10 @@ def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
             if picture is None:
                 del usable[name]
             elif len(chosen) < rows:
-                chosen.append((picture, folders.label(name)))
+                chosen.append((picture, label(name)))
     if not chosen:
         raise LocalError(f"{test} has no readable picture of at most {MAX_BYTES} bytes to post")
-    return sorted(chosen, key=lambda item: folders.natural(str(item[0])))
+    return sorted(chosen, key=lambda item: natural(str(item[0])))
 
 
 def post(picture: Path, url: str) -> tuple[str, float]:

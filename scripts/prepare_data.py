@@ -30,6 +30,7 @@ except ImportError as missing:
         os.execv(environment / "bin/python", [str(environment / "bin/python"), *sys.argv])
     sys.exit(f"prepare_data: {missing}: run local_test/setup.sh, then .venv/bin/python {sys.argv[0]}")
 
+from container_train.labels import SPLITS
 from scripts.dataset import folders
 from scripts.dataset.folders import DataError
 from scripts.dataset.unzip import unzip
@@ -193,7 +194,7 @@ def _unpack(archive: Path, work: Path) -> Path:
 
 
 def _splits(found: folders.Found, wanted: Wanted) -> dict[str, folders.ClassFiles]:
-    shares = dict(zip(folders.SPLITS, wanted.fractions, strict=True))
+    shares = dict(zip(SPLITS, wanted.fractions, strict=True))
     if not found.is_split:
         print(f"splitting {shares} (seed {wanted.seed})")
         return folders.split(found.splits[""], shares, wanted.seed)

@@ -2,13 +2,13 @@
 
 import os
 import random
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SPLITS = ("train", "valid", "test")
+from container_train.labels import SPLITS, natural
+
 # What people call the three; the first name that is there counts.
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -18,8 +18,6 @@ SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MIN_PER_CLASS = 3  # one for each split
 FRACTIONS = (0.8, 0.1, 0.1)
-
-_PREFIX = re.compile(r"^\d+[._ -]+(?=\S)")
 
 ClassFiles = dict[str, list[Path]]
 """Pictures by the name of their class folder, both in natural order."""
@@ -40,16 +38,6 @@ class Found:
     @property
     def is_split(self) -> bool:
         return "" not in self.splits
-
-
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key by which 10 comes after 9: the order of classes in training."""
-    return [(0, int(part)) if part.isdigit() else (1, part.casefold()) for part in re.split(r"(\d+)", name) if part]
-
-
-def label(folder: str) -> str:
-    """`017.Beagle` -> `Beagle`, as training names its classes."""
-    return _PREFIX.sub("", folder)
 
 
 def is_hidden(name: str) -> bool:

@@ -28,25 +28,6 @@ def test_labels_lose_their_number_and_keep_numeric_order(tree: Tree) -> None:
     assert found.splits["test"].targets == (0,) * 4 + (1,) * 4 + (2,) * 4
 
 
-@pytest.mark.parametrize(
-    ("folder", "label"),
-    [
-        ("017.Beagle", "Beagle"),
-        ("3-cat", "cat"),
-        ("10", "10"),
-        ("n02085620-Chihuahua", "n02085620-Chihuahua"),
-        ("7up", "7up"),
-    ],
-)
-def test_label(folder: str, label: str) -> None:
-    assert data.label(folder) == label
-
-
-def test_natural_order() -> None:
-    assert sorted(["10.a", "9.b", "2.c", "1.d"], key=data.natural) == ["1.d", "2.c", "9.b", "10.a"]
-    assert sorted(["x10", "x9", "5", "a"], key=data.natural) == ["5", "a", "x9", "x10"]
-
-
 def test_one_channel_with_three_folders_is_the_same_data(tmp_path: Path, tree: Tree) -> None:
     other = tmp_path / "other"
     trees.fill(other / "input" / "data" / "training")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from container_train.labels import SPLITS
 from local_test import sample
 from scripts.dataset import folders
 
@@ -47,5 +48,5 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     assert one == content("same") != content("other")
     assert len(set(one.values())) == len(one) == len(sample.PHOTOGRAPHS) * sum(sample.COUNTS.values())
     found = folders.find(tmp_path / "one")
-    assert set(found.splits) == set(folders.SPLITS)
+    assert set(found.splits) == set(SPLITS)
     assert list(found.splits["train"])[:2] == ["001.astronaut", "002.brick"]

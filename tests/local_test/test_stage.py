@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from container_train import data as training_data
 from local_test import stage
 from local_test.errors import LocalError
-from scripts.dataset import folders
 
 
 def fill(root: Path, counts: dict[str, int]) -> Path:
@@ -148,15 +146,3 @@ def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: st
     assert str(tmp_path) in text
     for word in words:
         assert word in text
-
-
-@pytest.mark.parametrize("name", ["017.Beagle", "9.b", "10.c", "n02085620-Chihuahua", "7", "3d", "1 cat", "Emu"])
-def test_labels_and_their_order_are_those_of_training(name: str) -> None:
-    assert folders.label(name) == training_data.label(name)
-    others = ["10.x", "9.x", "b", "A"]
-    assert sorted([name, *others], key=folders.natural) == sorted([name, *others], key=training_data.natural)
-
-
-def test_the_files_are_those_that_training_takes() -> None:
-    assert folders.PICTURES == training_data.PICTURES
-    assert folders.SPLITS == training_data.SPLITS

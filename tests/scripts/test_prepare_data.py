@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from container_train.labels import SPLITS
 from scripts import prepare_data
 from scripts.dataset import download as downloading
-from scripts.dataset import folders
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
 from scripts.dataset.unzip import unzip
@@ -174,7 +174,7 @@ def test_a_zip_from_a_server_becomes_class_folders(files: Files, tmp_path: Path)
     files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
     out = tmp_path / "pets"
     assert run(files.url(), "--out", out) == 0
-    assert {split: len(list((out / split).rglob("*.jpg"))) for split in folders.SPLITS} == {
+    assert {split: len(list((out / split).rglob("*.jpg"))) for split in SPLITS} == {
         "train": 16,
         "valid": 2,
         "test": 2,
@@ -205,7 +205,7 @@ def test_a_split_is_stratified_seeded_and_leaves_the_source(tmp_path: Path) -> N
 
     assert listing("one") == listing("same") != listing("other")
     assert len(listing("one")) == 33
-    for split in folders.SPLITS:
+    for split in SPLITS:
         assert {path.name for path in (tmp_path / "one" / split).iterdir()} == {"a", "b", "c"}
     assert len(list(source.rglob("*.jpg"))) == 33
     seen = [path.name for path in (tmp_path / "one").rglob("a/*.jpg")]
@@ -230,7 +230,7 @@ def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_dog_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     members = {
         f"dogImages/{split}/{breed}/{n}.jpg": jpeg(n)
-        for split in folders.SPLITS
+        for split in SPLITS
         for breed in ("001.Affenpinscher", "002.Afghan_hound")
         for n in range(3)
     }
