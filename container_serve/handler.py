@@ -192,9 +192,17 @@ class DefaultHandler:
         raw = body.encode() if isinstance(body, str) else bytes(body)
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
-        spec = self.artifact.preprocessing
-        images = [preprocess(image, spec, max_pixels=self.settings.max_pixels) for image in self.request.images]
-        return np.stack(images)
+        return np.stack([self._tensor(index, image) for index, image in enumerate(self.request.images)])
+
+    def _tensor(self, index: int, image: bytes) -> npt.NDArray[np.float32]:
+        assert self.artifact is not None
+        assert self.request is not None
+        try:
+            return preprocess(image, self.artifact.preprocessing, max_pixels=self.settings.max_pixels)
+        except RequestError as error:
+            if not self.request.batched:
+                raise
+            raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
 
     def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
         return model.probabilities(batch)

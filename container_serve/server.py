@@ -125,8 +125,13 @@ class Server:
     def watch(self, stop: threading.Event) -> None:
         """Look after the server until it is to stop; a front end that answers nothing counts as no worker."""
         healthy = time.monotonic()
+        workers = 1  # at least: it is ready
         while not stop.wait(TICK):
             report = self._look("ready")
+            if report is not None and not self.settings.multi_model:
+                if report["workers"] < workers:
+                    LOG.warning("a worker died and is started again; %d left to answer", report["workers"])
+                workers = report["workers"]
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:

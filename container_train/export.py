@@ -26,6 +26,7 @@ from container_serve.errors import ServeError
 from container_serve.predictor import Predictor, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.errors import TrainError
+from container_train.labels import label
 from container_train.progress import track
 from container_train.tree import replace_file
 
@@ -160,7 +161,11 @@ def main() -> None:
 
 
 def _labels(file: Path) -> tuple[str, ...]:
-    labels = tuple(line.strip() for line in file.read_text().splitlines() if line.strip())
+    """The file's lines as training would name them, so that a listing of the class folders will do."""
+    try:
+        labels = tuple(label(line.strip()) for line in file.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainError(f"classes {file} cannot be read: {error}; expected a text file, a label a line") from None
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise TrainError(
             f"{file} holds {len(labels)} labels, {len(set(labels))} different: expected 2 or more, all different"

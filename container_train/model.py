@@ -143,10 +143,11 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        first = str(error).strip().split("\n")[0]
+        # torch's own message speaks of switching weights_only off, which would run code that the file brings.
+        log.debug("torch.load: %s", error)
         raise TrainError(
-            f"weights {file} could not be read: {first[:200]}; expected a file written by"
-            " torch.save(model.state_dict())"
+            f"weights {file.name} could not be read as tensors ({type(error).__name__}, {file.stat().st_size} bytes):"
+            " it is damaged, or holds more than tensors; expected a file of torch.save(model.state_dict())"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -170,7 +171,7 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch
     for names, what in ((missing, "lack"), (wrong, "have another shape of"), (extra, "have, unknown to it,")):
         if names:
             raise TrainError(
-                f"weights {origin} do not fit {arch}: they {what} {len(names)} tensors, first {names[0]};"
+                f"the weights ({origin}) do not fit {arch}: they {what} {len(names)} tensors, first {names[0]};"
                 " give the file of the same architecture (hyperparameter arch)"
             )
     ignored = sorted(head & set(state))

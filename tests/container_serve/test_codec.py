@@ -99,6 +99,11 @@ def test_several_instances() -> None:
     assert parse(body, "Application/JSON") == Request((JPEG, JPEG, b"\0\1"), 3, True)
 
 
+def test_base64_with_broken_lines_as_mail_has_it() -> None:
+    body = document(instances=[{"b64": base64.encodebytes(JPEG * 20).decode()}])
+    assert parse(body, "application/json").images == (JPEG * 20,)
+
+
 def test_the_greatest_number_of_instances() -> None:
     body = document(instances=[{"b64": "data:;BASE64," + B64}] * MAX_INSTANCES)
     assert parse(body, "application/json").images == (JPEG,) * MAX_INSTANCES

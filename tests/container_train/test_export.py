@@ -84,7 +84,7 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_anybody_s_checkpoint_becomes_an_artifact(network: model.Network, tmp_path: Path) -> None:
     torch.save(network.model.state_dict(), tmp_path / "w.pth")
-    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "classes.txt").write_text("01.red\n02.green\n10.blue\n")
     done = program(
         "--weights", str(tmp_path / "w.pth"), "--classes", str(tmp_path / "classes.txt"), "--arch", "resnet18",
         "--out", str(tmp_path / "m"),

@@ -90,7 +90,9 @@ def test_weights_from_a_file_fill_the_backbone_and_not_the_head(tmp_path: Path) 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     torch.save(build("resnet18").model.state_dict(), file)
-    with pytest.raises(TrainError, match=r"weights file w.pth do not fit resnet34: they lack \d+ tensors, first layer"):
+    with pytest.raises(
+        TrainError, match=r"the weights \(file w.pth\) do not fit resnet34: they lack \d+ tensors, first layer"
+    ):
         build("resnet34", weights_file=file)
 
 

@@ -57,6 +57,14 @@ def test_batches_and_top_k(server: Server) -> None:
     assert len(answer.json()["predictions"]) == 1
 
 
+def test_the_wrong_picture_of_a_batch_is_named(server: Server) -> None:
+    instances = [{"b64": base64.b64encode(body).decode()} for body in (picture("red"), b"no picture")]
+    answer = server.invoke(json.dumps({"instances": instances}).encode(), "application/json")
+    status, kind, message = error(answer.body)
+    assert (status, kind) == (400, "InvalidImage")
+    assert message.startswith("instances[1]: ")
+
+
 def test_the_answer_has_the_type_that_was_asked_for(server: Server) -> None:
     csv = server.invoke(picture("red"), accept="text/csv")
     assert (csv.status, csv.headers["content-type"]) == (200, "text/csv")

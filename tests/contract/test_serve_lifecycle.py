@@ -77,6 +77,7 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
         assert again < 10
         assert gone(workers)
         until(lambda: len(server.python()) == len(workers), "all workers", 10)
+        assert "a worker died" in server.log()
 
 
 def test_killed_children_are_replaced(tmp_path: Path) -> None:
