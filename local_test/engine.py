@@ -32,7 +32,7 @@ class Engine(ABC):
         """Run training to its end; its exit code."""
 
     @abstractmethod
-    def serve(self, model: Path, port: int, log: Path) -> "Server":
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> "Server":
         """Start the server of the model folder on 127.0.0.1:port; it is not ready yet."""
 
 
@@ -70,11 +70,9 @@ class ProcessEngine(Engine):
         finally:
             child.stop(STOP_SECONDS)
 
-    def serve(self, model: Path, port: int, log: Path) -> Server:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
         command = [sys.executable, "-P", "-m", "container_serve", "--model-dir", str(model), "--port", str(port)]
-        return _ProcessServer(
-            Child(command, log, environment=environment_of_processes(), folder=log.parent, echo=False)
-        )
+        return _ProcessServer(Child(command, log, environment=environment_of_processes(), folder=log.parent, echo=echo))
 
 
 class _ProcessServer(Server):
@@ -123,10 +121,10 @@ class DockerEngine(Engine):
         finally:
             _remove(container, child)
 
-    def serve(self, model: Path, port: int, log: Path) -> Server:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
         options = ["--volume", f"{model}:/opt/ml/model:ro", "--publish", f"127.0.0.1:{port}:8080"]
         container = self._create(options, "serve")
-        return _DockerServer(container, _start(container, log, echo=False))
+        return _DockerServer(container, _start(container, log, echo=echo))
 
     def _create(self, options: list[str], program: str) -> str:
         image = self.images[program]

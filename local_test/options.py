@@ -65,8 +65,15 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
         " torchvision's weights of this name (default: ImageNet's)",
     )
     add_port(parser)
-    parser.add_argument("--out", type=Path, default=OUT, metavar="DIR", help="results (default: local_test/out)")
+    parser.add_argument("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")
     known, rest = parser.parse_known_args(arguments)
+    for name, expected in (
+        ("data", f"a folder of class folders, or `{SAMPLE}`"),
+        ("out", "a folder"),
+        ("weights", "a state_dict file, `none`, or a torchvision name"),
+    ):
+        if getattr(known, name) == "":  # Path("") would be the folder this is called in
+            raise LocalError(f"--{name} is empty: give {expected}", 2)
     port = checked_port(known.port)
     data = known.data if known.data == SAMPLE else str(Path(known.data).absolute())
     out = Path(known.out).absolute()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -88,39 +89,68 @@ def run(options: Options, *, serve: bool) -> None:
     """All steps; the results are in options.out when this returns, and only then."""
     if serve and shutil.which("curl") is None:
         raise LocalError("curl is not on PATH: install it (Debian and Ubuntu: apt-get install curl)")
+    if serve and options.port is not None:
+        check_port(options.port)  # not after the training that it is to serve
+    if not options.is_sample:
+        stage.check(Path(options.data))  # takes a moment; hyperparameters need an import of torch
     with outdir.claimed(options.out) as out:
+        chosen, why = engine.choose(options.engine, options.out)
+        print(f"engine: {chosen.name}, because {why}", flush=True)
+        job = Job(options, out.new, chosen)
+        # run.sh has counted the seconds that setting up took.
+        job.seconds["setup"] = float(os.environ.get("BYOC_SETUP_SECONDS") or 0)
+        with job.step("check", "checking the hyperparameters"):
+            given, file = settings(job)
         folder = out.begin()
         try:
-            chosen, why = engine.choose(options.engine, options.out)
-            print(f"engine: {chosen.name}, because {why}", flush=True)
-            job = Job(options, folder, chosen)
-            # run.sh has counted the seconds that setting up took.
-            job.seconds["setup"] = float(os.environ.get("BYOC_SETUP_SECONDS") or 0)
             (folder / "logs").mkdir()
-            staged = train(job)
+            staged = train(job, given, file)
             if serve:
                 rows, cold = serve_and_query(job, staged)
                 write_summary(job, staged, rows, cold)
         except BaseException:
-            out.give_up()
-            print(f"what it got to is in {out.failed}", file=sys.stderr)
+            leave(out)
             raise
         out.keep()
     print(f"\nresults: {options.out}" + (" (summary.json, report.html, model/model.tar.gz)" if serve else ""))
 
 
-def train(job: Job) -> Staged:
+def leave(out: outdir.OutDir) -> None:
+    """After a failure: keep what took time, and say where. Never raises LocalError, which would hide the failure."""
+    try:
+        kept = out.give_up()
+    except LocalError as error:
+        print(error, file=sys.stderr)
+        return
+    if kept is None:
+        return
+    print(f"\nwhat it got to is in {kept}", file=sys.stderr)
+    archive = kept / "model" / "model.tar.gz"
+    if archive.is_file():
+        print(f"to serve its model: ./local_test/serve_local.sh --model {shlex.quote(str(archive))}", file=sys.stderr)
+
+
+def settings(job: Job) -> tuple[dict[str, str], Path | None]:
+    """The hyperparameters, checked, and the file of weights, if one is to be a channel."""
+    options = job.options
+    if options.is_sample:
+        words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
+        print(f"the sample is trained with {words} where you give nothing else; other data use README.md's defaults")
+    given = (SAMPLE_HYPERPARAMETERS if options.is_sample else {}) | options.hyperparameters
+    chosen = _weights(job, given)
+    if chosen.hyperparameter is not None:
+        given["weights"] = chosen.hyperparameter
+    job.note = chosen.note
+    job.weights = str(chosen.file or chosen.hyperparameter or "DEFAULT")
+    return given, chosen.file
+
+
+def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
     """Stage, train and pack."""
     options = job.options
     with job.step("stage", f"staging {options.data}"):
-        given = (SAMPLE_HYPERPARAMETERS if options.is_sample else {}) | options.hyperparameters
-        chosen = _weights(job, given)
-        if chosen.hyperparameter is not None:
-            given["weights"] = chosen.hyperparameter
-        job.note = chosen.note
-        job.weights = str(chosen.file or chosen.hyperparameter or "DEFAULT")
         staged = stage.stage(
-            job.folder / "ml", options.data, given, chosen.file, is_sample=options.is_sample, host=job.engine.host
+            job.folder / "ml", options.data, given, file, is_sample=options.is_sample, host=job.engine.host
         )
         for note in staged.notes:
             print(note)
@@ -193,14 +223,19 @@ def last_lines_of(server: Server) -> Iterator[None]:
         raise LocalError(f"{error}; the server's last lines:\n{server.child.tail()}", error.code) from None
 
 
-def start_server(where: Engine, model: Path, port: int, log: Path) -> Server:
+def check_port(port: int) -> None:
+    """Raises LocalError when something else has the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise LocalError(f"port {port}: {error.strerror}; give another with --port, or none") from None
-    return where.serve(model, port, log)
+
+
+def start_server(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
+    check_port(port)
+    return where.serve(model, port, log, echo=echo)
 
 
 def wait_until_ready(server: Server, port: int, seconds: float = READY_SECONDS) -> None:

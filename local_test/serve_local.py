@@ -23,15 +23,17 @@ def serve(arguments: list[str]) -> None:
     options.add_engine(parser)
     parser.add_argument(
         "--model",
-        type=Path,
-        default=options.OUT / "model" / "model.tar.gz",
+        default=str(options.OUT / "model" / "model.tar.gz"),
         metavar="TAR|DIR",
         help="what to serve (default: what run.sh or train_local.sh has left in local_test/out)",
     )
     parser.add_argument("--port", metavar="N", help=f"on 127.0.0.1 (default {PORT})")
     flags = parser.parse_args(arguments)
     port = options.checked_port(flags.port) or PORT
-    archive = flags.model.absolute()
+    if not flags.model:  # Path("") would be the folder this is called in
+        raise LocalError("--model is empty: give a model.tar.gz, or a model folder", 2)
+    archive = Path(flags.model).absolute()
+    run.check_port(port)
     with contextlib.ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serve_local-")))
         model = archive
@@ -42,17 +44,17 @@ def serve(arguments: list[str]) -> None:
         print(f"engine: {chosen.name}, because {why}", flush=True)
         if isinstance(chosen, engine.DockerEngine):
             chosen.find_images(("serve",))
-        server = run.start_server(chosen, model, port, work / "serve.log")
+        # Its log, a line a request, is for this terminal; errors need not repeat it.
+        server = run.start_server(chosen, model, port, work / "serve.log", echo=True)
         stack.callback(server.stop)
-        with run.last_lines_of(server):
-            run.wait_until_ready(server, port)
+        run.wait_until_ready(server, port)
         print(
             f"serving {archive} on http://127.0.0.1:{port}; in another terminal:\n"
             f"  local_test/predict.sh PICTURE --url http://127.0.0.1:{port}\nCtrl-C ends it",
             flush=True,
         )
         code = server.child.wait()
-        raise LocalError(f"the server ended with exit code {code}; its last lines:\n{server.child.tail()}", code or 1)
+        raise LocalError(f"the server ended with exit code {code}", code or 1)
 
 
 if __name__ == "__main__":

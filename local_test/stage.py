@@ -53,25 +53,44 @@ def stage(
     return staged
 
 
-def _stage_folder(staged: Staged, root: Path) -> None:
-    channels = staged.tree / "input" / "data"
+@dataclass(frozen=True)
+class _Plan:
+    """Of a user's folder: the splits to lay out, and those that stay where they are."""
+
+    note: str
+    made: dict[str, folders.ClassFiles]
+    outside: dict[str, Path]
+
+
+def check(root: Path) -> None:
+    """Raises LocalError when `root` cannot be trained on; makes nothing."""
+    _plan(root)
+
+
+def _plan(root: Path) -> _Plan:
     shares = dict(zip(SPLITS, folders.FRACTIONS, strict=True))
     try:
         found = folders.find(root)
         if not found.is_split:
-            staged.notes.append(f"{root} is not split: taking 80/10/10 % of every class (seed {SEED})")
-            folders.lay_out(folders.split(found.splits[""], shares, SEED), channels)
-            return
+            note = f"{root} is not split: taking 80/10/10 % of every class (seed {SEED})"
+            return _Plan(note, folders.split(found.splits[""], shares, SEED), {})
         missing = [name for name in SPLITS if name not in found.splits]
-        if missing:
-            staged.notes.append(f"{root} has no {' and no '.join(missing)}: taken from train (10 % each, seed {SEED})")
-            made = folders.complete(found, shares, SEED)
-            folders.lay_out({name: made[name] for name in ("train", *missing)}, channels)
+        if not missing:
+            return _Plan("", {}, found.folders)
+        note = f"{root} has no {' and no '.join(missing)}: taken from train (10 % each, seed {SEED})"
+        complete = folders.complete(found, shares, SEED)
     except folders.DataError as error:
         raise LocalError(str(error), 2) from None
-    for name, folder in found.folders.items():
-        if not (channels / name).exists():
-            staged.outside[name] = folder.resolve()
+    made = {name: complete[name] for name in ("train", *missing)}
+    return _Plan(note, made, {name: folder for name, folder in found.folders.items() if name not in made})
+
+
+def _stage_folder(staged: Staged, root: Path) -> None:
+    plan = _plan(root)
+    if plan.note:
+        staged.notes.append(plan.note)
+    folders.lay_out(plan.made, staged.tree / "input" / "data")
+    staged.outside.update({name: folder.resolve() for name, folder in plan.outside.items()})
 
 
 def link_outside(staged: Staged) -> None:
@@ -102,8 +121,9 @@ def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[
         "network_interface_name": "eth0",
     }
     files = {
-        # The toolkit's own lines, a page of environment variables among them, are for a cloud's log.
-        "hyperparameters": {"sagemaker_container_log_level": "30", **hyperparameters},
+        # The toolkit's own lines, a page of environment variables and errors that the program and the failure file
+        # say better, are for a cloud's log.
+        "hyperparameters": {"sagemaker_container_log_level": "50", **hyperparameters},
         "inputdataconfig": {name: channel for name in channels},
         "resourceconfig": resource,
     }

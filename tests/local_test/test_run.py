@@ -5,10 +5,11 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from local_test import engine, run, stage
+from local_test import check, engine, outdir, run, stage
 from local_test.engine import DockerEngine
 from local_test.errors import LocalError
 from tests.conftest import need
@@ -140,7 +141,7 @@ def test_the_model_is_served_again_and_asked_with_curl(finished: Finished) -> No
         assert done.returncode == 0, done.stdout
         assert len(json.loads(done.stdout)["predictions"]) == 2
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+        assert "POST /invocations" in server.communicate(timeout=60)[0]
         assert server.returncode == 130
     finally:
         server.kill()
@@ -170,8 +171,11 @@ def test_a_failed_training_keeps_its_code_and_the_results_before(finished: Finis
     before = (finished.out / "summary.json").read_bytes()
     done = call("--engine", "process", "--out", finished.out, "--weights", tmp_path / "bad.pth")
     assert done.returncode == 1
-    failure = (finished.out.with_name("out.failed") / "ml" / "output" / "failure").read_text()
-    assert failure.splitlines()[0] in done.stdout
+    assert "training failed with exit code 1: " in done.stdout
+    assert "bad.pth" in done.stdout
+    # It got to no checkpoint: nothing is kept, and nothing claims so.
+    assert "what it got to" not in done.stdout
+    assert not finished.out.with_name("out.failed").exists()
     assert (finished.out / "summary.json").read_bytes() == before
 
 
@@ -180,7 +184,79 @@ def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> No
     assert done.returncode == 2
     assert "learning-rate" in done.stdout
     assert "training" not in done.stdout
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.lock"]
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What run.sh says about a mistake, which it finds before it imports torch."""
+    monkeypatch.setattr(check, "ask", lambda *_: pytest.fail("this takes seconds"))
+    assert run.main([*map(str, arguments), "--engine", "process"]) != 0
+    return capsys.readouterr().err.strip()
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """run.main sets handlers of its own."""
+    kept = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for each, handler in kept.items():
+        signal.signal(each, handler)
+
+
+def test_a_taken_port_is_found_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as holder:
+        port = run.free_port()
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--port", port)
+    assert said.startswith(f"run.sh: port {port}: ")
+    assert "\n" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_are_checked_before_hyperparameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--data", tmp_path / "mine", "--epochs", "x")
+    assert "no class folders" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_foreign_folder_is_named_by_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.new").mkdir()
+    (tmp_path / "out.new" / "precious").touch()
+    said = refused(monkeypatch, capsys, "--out", tmp_path / "out")
+    assert "\n" not in said
+    assert f"{tmp_path / 'out.new'} " in said
+    assert (tmp_path / "out.new" / "precious").exists()
+
+
+def test_a_typing_error_keeps_what_a_failed_run_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with outdir.claimed(tmp_path / "out") as out:
+        (out.begin() / "model").mkdir()
+        (out.new / "model" / "model.tar.gz").touch()
+        run.leave(out)
+    said = capsys.readouterr().err
+    archive = tmp_path / "out.failed" / "model" / "model.tar.gz"
+    assert f"./local_test/serve_local.sh --model {archive}" in said
+
+    def ask(*_: object) -> str:
+        raise LocalError("epochs has value '0'", 2)
+
+    monkeypatch.setattr(check, "ask", ask)
+    assert run.main(["--engine", "process", "--out", str(tmp_path / "out"), "--epochs", "0"]) == 2
+    said, error = capsys.readouterr()
+    assert "the sample is trained with --epochs 60 --lr 0.003" in said
+    assert error.strip() == "run.sh: epochs has value '0'"
+    assert archive.exists()
+    assert not (tmp_path / "out.new").exists()
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -189,8 +265,10 @@ def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code:
     command = [str(word) for word in (RUN, "--engine", "process", "--out", out, "--weights", "none")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out.new" / "logs" / "train.log"
+    checkpoints = tmp_path / "out.new" / "ml" / "checkpoints"
     try:
         until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 400)
+        until(lambda: list(checkpoints.glob("*")), 200)
         second = call("--engine", "process", "--out", out)
         assert second.returncode == 1
         assert f"pid {process.pid}" in second.stdout
@@ -202,18 +280,24 @@ def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code:
         process.wait()
     assert mentioning(str(out)) == []
     assert not out.exists()
-    assert (tmp_path / "out.failed").is_dir()
+    assert list((tmp_path / "out.failed" / "ml" / "checkpoints").iterdir())
 
 
 def test_an_occupied_port_is_named(tmp_path: Path) -> None:
-    import socket
-
     with socket.socket() as holder:
         port = run.free_port()
         holder.bind(("127.0.0.1", port))
         holder.listen()
         with pytest.raises(LocalError, match=f"port {port}"):
             run.start_server(engine.ProcessEngine(), tmp_path, port, tmp_path / "log")
+
+
+def test_a_server_is_heard_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bool] = []
+    monkeypatch.setattr(engine, "Child", lambda *_, echo, **__: heard.append(echo))
+    for echo in (True, False):
+        run.start_server(engine.ProcessEngine(), tmp_path, run.free_port(), tmp_path / "log", echo=echo)
+    assert heard == [True, False]
 
 
 def test_without_a_daemon_auto_takes_processes_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

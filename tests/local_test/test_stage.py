@@ -81,13 +81,25 @@ def test_the_configuration_is_the_platforms(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"weights")
     tree = stage.stage(tmp_path / "ml", str(root), {"epochs": "2"}, tmp_path / "w.pth", is_sample=False).tree
     config = {path.stem: json.loads(path.read_text()) for path in (tree / "input" / "config").iterdir()}
-    assert config["hyperparameters"] == {"sagemaker_container_log_level": "30", "epochs": "2"}
+    assert config["hyperparameters"] == {"sagemaker_container_log_level": "50", "epochs": "2"}
     assert set(config["inputdataconfig"]) == {"train", "valid", "test", "weights"}
     assert config["inputdataconfig"]["train"]["TrainingInputMode"] == "File"
     assert config["resourceconfig"]["hosts"] == [config["resourceconfig"]["current_host"]]
     assert (tree / "input" / "data" / "weights" / "w.pth").read_bytes() == b"weights"
     for folder in ("model", "output/data", "checkpoints"):
         assert (tree / folder).is_dir()
+
+
+def test_a_check_makes_nothing(tmp_path: Path) -> None:
+    root = fill(tmp_path / "mine", {"cat": 5, "dog": 5})
+    before = sorted(tmp_path.rglob("*"))
+    stage.check(root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_staging_refuses_what_the_check_refuses(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="one class"):
+        staged(tmp_path, fill(tmp_path / "mine", {"cat": 5}))
 
 
 def broken(root: Path, kind: str) -> Path:
@@ -139,7 +151,7 @@ def broken(root: Path, kind: str) -> Path:
 def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: str, words: list[str]) -> None:
     root = broken(tmp_path / "mine", kind)
     with pytest.raises(LocalError) as caught:
-        staged(tmp_path, root)
+        stage.check(root)
     assert caught.value.code == 2
     text = str(caught.value)
     assert "\n" not in text
