@@ -2,8 +2,11 @@
 
 import itertools
 import logging
+import shutil
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -22,6 +25,7 @@ from container_train.signals import StopFlag
 log = logging.getLogger(__name__)
 
 STATISTICS_BATCHES = 2
+SHARED_MEMORY_SHARE = 0.8
 MEMORY_SHARE = 0.4  # of what is free: the rest belongs to training and to the check of the exported model
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]  # inputs of Network.rest, targets (N,)
 
@@ -58,6 +62,7 @@ class Source:
         self.data, self.network, self.hp = data, network, hyperparameters
         self.device, self.precision, self.stop = device, precision, stop
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
+        self.workers = decoding_processes(hyperparameters, network.preprocessing.crop, _free_shared_memory())
         self.seconds = 0.0
         self.cache: dict[str, tuple[torch.Tensor, ...]] = {}
         if network.weights == "none":
@@ -146,7 +151,7 @@ class Source:
             pictures,
             batch_size=self.hp.batch_size,
             sampler=order,
-            num_workers=self.hp.workers,
+            num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=_leave_signals_to_parent,
             # Not the global one: dropout has to see the same numbers whether pictures are loaded, cached or skipped.
@@ -177,6 +182,27 @@ class Source:
     def _cached(self, split: str, indices: torch.Tensor) -> Batch:
         targets = torch.as_tensor(self.data.splits[split].targets)[indices]
         return tuple(feature[indices].to(self.device) for feature in self.cache[split]), targets.to(self.device)
+
+
+def decoding_processes(hyperparameters: Hyperparameters, side: int, free: int) -> int:
+    """How many processes decode: as many as asked for, or as their batches (float32) fit into `free` bytes.
+
+    They hand batches over in /dev/shm, of which a container has 64 MB unless it was started with more. Each keeps two
+    batches ready, and one is in use. Without room for one process the training process decodes by itself.
+    """
+    batch = hyperparameters.batch_size * 3 * side * side * 4
+    fits = max(0, int(free * SHARED_MEMORY_SHARE / batch) - 1) // 2
+    if fits < hyperparameters.workers:
+        log.warning(
+            "workers: %d instead of %d, for want of shared memory (%.0f MB free, a batch is %.0f MB): --shm-size",
+            fits, hyperparameters.workers, free / 1e6, batch / 1e6,
+        )  # fmt: skip
+    return min(fits, hyperparameters.workers)
+
+
+def _free_shared_memory() -> int:
+    folder = Path("/dev/shm")
+    return shutil.disk_usage(folder).free if folder.is_dir() else sys.maxsize
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

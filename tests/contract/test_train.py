@@ -22,7 +22,11 @@ def finish(kind: str, base: Path) -> tuple[int, Job]:
 
 @both_engines
 def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path) -> None:
-    code, job = finish(kind, trees.tree(tmp_path, {"epochs": "3", "lr": "0.01"}))
+    # Full-size batches and the default workers: with what shared memory a plain `docker run` gives.
+    code, job = finish(
+        kind,
+        trees.tree(tmp_path, {"epochs": "3", "lr": "0.01", "workers": "-1", "image-size": "224", "batch-size": "24"}),
+    )
     assert code == 0, job.text()
     made = artifact.read(tmp_path / "model", verify=True)
     assert made.classes == trees.LABELS
