@@ -3,6 +3,7 @@
 import itertools
 import logging
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -153,7 +154,7 @@ class Source:
             sampler=order,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=_leave_signals_to_parent,
+            worker_init_fn=start_decoding,
             # Not the global one: dropout has to see the same numbers whether pictures are loaded, cached or skipped.
             generator=torch.Generator(),
         )
@@ -205,10 +206,11 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(folder).free if folder.is_dir() else sys.maxsize
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    import signal
+def start_decoding(_worker: int) -> None:
+    """Prepare a decoding process. A stop is the training process's to handle, but its end has to be theirs, too:
 
-    # A stop is the training process's to handle: a decoding process that ended first would look like a failure.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Python ends what is left of them with SIGTERM and waits, for ever if they took that for a wish to save a checkpoint.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

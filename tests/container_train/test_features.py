@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from container_train import hyperparameters
@@ -18,3 +21,28 @@ def test_decoding_processes_fit_into_the_shared_memory(free: int, expected: int)
 
 def test_more_processes_than_asked_for_are_never_started() -> None:
     assert decoding_processes(hyperparameters.parse(["--workers", "0"]), 224, 1 << 40) == 0
+
+
+FAILING = """
+from torch.utils.data import DataLoader, Dataset
+from container_train.features import start_decoding
+from container_train.signals import StopFlag
+
+class Broken(Dataset):
+    def __len__(self): return 100
+    def __getitem__(self, index):
+        if index == 7: raise OSError("disk gone")
+        return index
+
+stop = StopFlag().install()
+try:
+    for batch in DataLoader(Broken(), batch_size=4, num_workers=2, worker_init_fn=start_decoding): pass
+except OSError as error:
+    kept = error  # its traceback keeps the loader, as it does in a program that reports it
+    print("failed")
+"""
+
+
+def test_a_failed_decoding_process_does_not_keep_the_program_from_ending() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "failed")
