@@ -1,0 +1,68 @@
+"""What all the scripts' command lines have in common: their parser, their errors, their end."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.cloud.errors import CloudError, explain, one_line
+from scripts.dataset.folders import DataError
+
+
+class Interrupted(Exception):
+    """Ctrl-C while something goes on elsewhere; `str()` says what, and the command that takes it up again."""
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    """`description` is the script's docstring, with its examples."""
+    return argparse.ArgumentParser(
+        prog=program,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """The exit code of main(arguments): 0, 1 for what failed, 2 for a wrong call, 130 for Ctrl-C."""
+    # A terminated script cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def say(message: str) -> None:
+        print(f"{program}: {message}", file=sys.stderr)
+
+    try:
+        return main(sys.argv[1:] if arguments is None else arguments)
+    except Interrupted as error:
+        say(str(error))
+        return 130
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except CloudError as error:
+        say(str(error))
+        return error.code
+    except DataError as error:
+        say(str(error))
+        return 1
+    except (BotoCoreError, ClientError, Boto3Error) as error:
+        cause = error.__cause__ or error.__context__
+        known = cause if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError) else error
+        say(str(explain(known)))
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): nothing is left to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        say(one_line(f"{error.filename or ''}: {error.strerror or error}").lstrip(": "))
+        return 1
+
+
+def progress(message: str) -> None:
+    """A line for people; results alone go to standard output."""
+    print(message, file=sys.stderr, flush=True)

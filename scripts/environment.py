@@ -1,0 +1,21 @@
+"""The Python that the scripts run in. Standard library only: it is imported before there is any other."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+
+
+def use(*packages: str) -> None:
+    """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if not missing:
+        return
+    python = VENV / "bin" / "python"
+    if python.exists() and Path(sys.prefix) != VENV:
+        os.execv(python, [str(python), *sys.argv])
+    program = Path(sys.argv[0])
+    sys.exit(f"{program.name}: the package {missing[0]} is not here: run local_test/setup.sh, then call this again")

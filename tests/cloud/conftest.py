@@ -1,0 +1,112 @@
+"""Moto's server in the place of AWS, on loopback; every call that the scripts make is held against the policy."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.client
+import pytest
+import requests
+from moto.server import ThreadedMotoServer
+
+REGION = "eu-central-1"
+ACCOUNT = "123456789012"  # moto's own
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
+POLICY = Path(__file__).parents[2] / "scripts" / "iam" / "scripts.json"
+
+# Operations whose permission has another name than service:Operation; an empty list needs none.
+ACTIONS = {
+    "sts:GetCallerIdentity": [],
+    "s3:ListObjectsV2": ["s3:ListBucket"],
+    "s3:HeadBucket": ["s3:ListBucket"],
+    "s3:HeadObject": ["s3:GetObject"],
+    "s3:DeleteObjects": ["s3:DeleteObject"],
+    "s3:CreateMultipartUpload": ["s3:PutObject"],
+    "s3:UploadPart": ["s3:PutObject"],
+    "s3:CompleteMultipartUpload": ["s3:PutObject"],
+    "s3:AbortMultipartUpload": ["s3:AbortMultipartUpload"],
+    "s3:GetBucketLocation": ["s3:GetBucketLocation"],
+    "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
+    "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
+    "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
+    "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],
+    "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
+    "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
+    "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],
+}
+RECORDED: set[str] = set()
+
+
+def actions(service: str, operation: str) -> list[str]:
+    """The permissions of one call."""
+    name = f"{service}:{operation}"
+    return ACTIONS.get(name, [name])
+
+
+def allowed() -> set[str]:
+    """Every action that the policy document allows."""
+    statements = json.loads(POLICY.read_text())["Statement"]
+    assert all(statement["Effect"] == "Allow" for statement in statements)
+    return {action for statement in statements for action in statement["Action"]}
+
+
+@pytest.fixture(autouse=True)
+def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The calls of the scripts in this test, "service:Operation" each; the test's own clients are not among them."""
+    made: list[str] = []
+    original = botocore.client.BaseClient._make_api_call
+
+    def record(client: Any, operation: str, request: Any) -> Any:
+        agent = client.meta.config.user_agent_extra or ""
+        if "byoc-image-classifier" in agent or "SageMaker" in agent:
+            made.append(f"{client.meta.service_model.service_name}:{operation}")
+        return original(client, operation, request)
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
+    yield made
+    needed = {action for call in made for action in actions(*call.split(":"))}
+    RECORDED.update(needed)
+    assert needed <= allowed(), f"{POLICY.name} lacks {sorted(needed - allowed())}"
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No credentials, no settings of this machine, and nowhere to go: what a test needs, it asks for."""
+    empty = tmp_path_factory.mktemp("home")
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID",
+                 "AWS_SECRET_ACCESS_KEY", "BYOC_ROLE", "BYOC_BUCKET", "BYOC_PROJECT", "BYOC_TAGS"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(empty / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(empty / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # Nothing listens there: a call that a test did not mean to make fails at once.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+
+
+@pytest.fixture
+def aws(moto_url: str, no_account: None, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+    """An empty account at moto's server, for the scripts through the environment, and for the test as a session."""
+    requests.post(f"{moto_url}/moto-api/reset", timeout=10).raise_for_status()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_REGION", REGION)
+    monkeypatch.setenv("BYOC_ROLE", ROLE)
+    session = boto3.Session(region_name=REGION)
+    session.client("s3").create_bucket(
+        Bucket=f"sagemaker-{REGION}-{ACCOUNT}", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    return session
