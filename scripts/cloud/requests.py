@@ -76,9 +76,9 @@ def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
             yield from _beyond(item, shape.value, f"{path}.{key}")
     elif shape.type_name == "string":
         yield from _too_long(value, shape, path)
-        pattern = shape.metadata.get("pattern")
-        if pattern and not re.search(f"^(?:{pattern})$", value):
-            yield f"{path} has value {value!r}: expected {pattern}"
+        pattern = _compiled(shape.metadata.get("pattern", ""))
+        if pattern and not pattern.fullmatch(value):
+            yield f"{path} has value {value!r}: expected {pattern.pattern}"
         words = shape.metadata.get("enum", [])
         if words and value not in words:
             close = get_close_matches(value, words, n=3)
@@ -88,6 +88,14 @@ def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
         high = shape.metadata.get("max")
         if high is not None and value > high:
             yield f"{path} has value {value}: expected at most {high}"
+
+
+@functools.cache
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern) if pattern else None
+    except re.error:
+        return None  # Java's \p{...}, say: left to the service
 
 
 def _too_long(value: Any, shape: Shape, path: str) -> Iterator[str]:

@@ -1,0 +1,73 @@
+"""The role that SageMaker takes on: who may take it on, and what it may do, as the files in scripts/iam say it."""
+
+import json
+from typing import Any
+
+from scripts.cloud import names
+from scripts.cloud.requests import Request
+from scripts.cloud.settings import Settings
+from scripts.environment import ROOT
+
+FOLDER = ROOT / "scripts" / "iam"
+POLICY_NAME = "byoc"
+
+# Outside one's own VPC the role needs none of these; they cannot be narrowed to one resource.
+_VPC = {
+    "Sid": "NetworkInterfaces",
+    "Effect": "Allow",
+    "Action": [
+        "ec2:CreateNetworkInterface",
+        "ec2:CreateNetworkInterfacePermission",
+        "ec2:DeleteNetworkInterface",
+        "ec2:DeleteNetworkInterfacePermission",
+        "ec2:DescribeDhcpOptions",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeVpcs",
+    ],
+    "Resource": "*",
+}
+
+
+def policy(name: str, settings: Settings, partition: str, account: str) -> dict[str, Any]:
+    """The document scripts/iam/NAME.json for this project, bucket and account."""
+    bucket = settings.bucket or names.default_bucket(settings.region or "*", account)
+    text = (FOLDER / f"{name}.json").read_text()
+    for general, own in (
+        ("arn:aws:s3:::sagemaker-*", f"arn:aws:s3:::{bucket}"),
+        ("/byoc", f"/{settings.project}"),
+        ("byoc-sagemaker", f"{settings.project}-sagemaker"),
+        (":*:*:", f":{settings.region or '*'}:{account}:"),
+        ("arn:aws:", f"arn:{partition}:"),
+    ):
+        text = text.replace(general, own)
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+def role_policy(settings: Settings, partition: str, account: str) -> dict[str, Any]:
+    """What the role may do: role.json, and what a VPC and KMS keys need where they are set."""
+    document = policy("role", settings, partition, account)
+    if settings.subnets:
+        document["Statement"].append(_VPC)
+    keys = sorted({key for key in (settings.output_kms_key, settings.volume_kms_key) if key})
+    if keys:
+        arns = [key if key.startswith("arn:") else f"arn:{partition}:kms:*:{account}:key/{key}" for key in keys]
+        actions = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"]
+        document["Statement"].append({"Sid": "Keys", "Effect": "Allow", "Action": actions, "Resource": arns})
+    return document
+
+
+def requests(name: str, settings: Settings, partition: str, account: str) -> list[Request]:
+    """CreateRole and PutRolePolicy; the second also brings a role that is there up to date."""
+    trust = json.dumps(policy("trust", settings, partition, account))
+    document = json.dumps(role_policy(settings, partition, account))
+    create = {
+        "RoleName": name,
+        "AssumeRolePolicyDocument": trust,
+        "Description": "Taken on by SageMaker for training jobs and endpoints",
+        "Tags": names.tag_list(settings.all_tags()),
+    }
+    put = {"RoleName": name, "PolicyName": POLICY_NAME, "PolicyDocument": document}
+    return [Request("iam", "CreateRole", create), Request("iam", "PutRolePolicy", put)]

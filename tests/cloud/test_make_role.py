@@ -1,0 +1,73 @@
+"""The role: made, brought up to date, removed; somebody else's left alone."""
+
+import json
+
+import boto3
+import pytest
+
+from scripts import make_role
+from scripts.cloud.command import run
+from tests.cloud.conftest import ACCOUNT, REGION
+
+VPC = ("--subnets", "subnet-0a1b2c3d", "--security-groups", "sg-0a1b2c3d")
+
+
+def call(*arguments: str) -> int:
+    return run("make_role.py", make_role.main, arguments)
+
+
+def rights(session: boto3.Session, name: str = "byoc-sagemaker") -> list[dict[str, object]]:
+    answer = session.client("iam").get_role_policy(RoleName=name, PolicyName="byoc")
+    statements: list[dict[str, object]] = answer["PolicyDocument"]["Statement"]
+    return statements
+
+
+def test_made_updated_and_removed(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call() == 0
+    arn = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
+    assert capsys.readouterr().out == arn + "\n"
+    iam = aws.client("iam")
+    assert iam.list_role_tags(RoleName="byoc-sagemaker")["Tags"] == [{"Key": "byoc-project", "Value": "byoc"}]
+    trust = iam.get_role(RoleName="byoc-sagemaker")["Role"]["AssumeRolePolicyDocument"]["Statement"]
+    assert trust[0]["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    data, found, images, *_ = rights(aws)
+    assert data["Resource"] == f"arn:aws:s3:::sagemaker-{REGION}-{ACCOUNT}/byoc/*"
+    assert found["Resource"] == f"arn:aws:s3:::sagemaker-{REGION}-{ACCOUNT}"
+    assert images["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/byoc-*"
+    assert "NetworkInterfaces" not in {statement["Sid"] for statement in rights(aws)}
+
+    assert call(*VPC, "--volume-kms-key", "1234abcd-12ab-34cd-56ef-1234567890ab") == 0
+    assert {"NetworkInterfaces", "Keys"} <= {statement["Sid"] for statement in rights(aws)}
+    assert "is there already" in capsys.readouterr().err
+
+    assert call("--delete") == 0
+    assert iam.list_roles()["Roles"] == []
+    assert call("--delete") == 0
+    assert "nothing to do" in capsys.readouterr().err
+
+
+def test_another_project_and_bucket_are_named_in_its_rights(aws: boto3.Session) -> None:
+    assert call("--project", "birds", "--bucket", "my-birds") == 0
+    data, _, images, *_ = rights(aws, "birds-sagemaker")
+    assert data["Resource"] == "arn:aws:s3:::my-birds/birds/*"
+    assert images["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/birds-*"
+
+
+@pytest.mark.parametrize("flags", [(), ("--delete",)])
+def test_somebody_elses_role_is_left_alone(
+    aws: boto3.Session, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    aws.client("iam").create_role(RoleName="byoc-sagemaker", AssumeRolePolicyDocument="{}")
+    assert call(*flags) == 1
+    assert "has no tag byoc-project=byoc" in capsys.readouterr().err
+    assert aws.client("iam").list_role_policies(RoleName="byoc-sagemaker")["PolicyNames"] == []
+
+
+def test_dry_run_needs_no_account(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--account", ACCOUNT, "--region", REGION, "--dry-run", *VPC) == 0
+    create, put = json.loads(capsys.readouterr().out)
+    assert (create["service"], create["operation"], put["operation"]) == ("iam", "CreateRole", "PutRolePolicy")
+    assert create["request"]["RoleName"] == "byoc-sagemaker"
+    assert json.loads(put["request"]["PolicyDocument"])["Statement"][-1]["Sid"] == "NetworkInterfaces"
+    assert call("--region", REGION, "--dry-run") == 2
+    assert call("--region", REGION, "--dry-run", "--account", "12") == 2

@@ -1,0 +1,144 @@
+"""Settings: which source wins, and what is said of a wrong one."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from scripts.cloud import settings
+from scripts.cloud.errors import CloudError
+from scripts.cloud.names import Image, Role, S3Uri, unique
+from scripts.cloud.settings import KEYS, Settings
+
+ROLE = "arn:aws:iam::123456789012:role/service-role/byoc"
+
+
+def load(*arguments: str, file: Path | None = None, **environment: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    settings.add_flags(parser, *KEYS)
+    config = ["--config", str(file)] if file else []
+    return settings.load(parser.parse_args([*arguments, *config]), environment)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "byoc.toml"
+    path.write_text(
+        f'region = "eu-west-1"\nrole = "{ROLE}"\nproject = "birds"\ntags = {{ team = "vision" }}\n'
+        'subnets = ["subnet-1", "subnet-2"]\nsecurity_groups = ["sg-1"]\n'
+    )
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
+    only_file = load(file=file)
+    assert only_file.region == "eu-west-1"
+    assert only_file.role == Role(ROLE, "aws", "123456789012")
+    assert only_file.all_tags() == {"byoc-project": "birds", "team": "vision"}
+    assert only_file.vpc() == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    assert str(only_file.home()) == "s3://sagemaker-eu-west-1-123456789012/birds"
+    assert load(file=file, AWS_REGION="us-west-2", AWS_DEFAULT_REGION="us-east-2").region == "us-west-2"
+    both = load("--region", "us-east-1", "--tags", "a=b", file=file, AWS_REGION="us-west-2", BYOC_TAGS="c=d")
+    assert both.region == "us-east-1"
+    assert both.tags == {"a": "b"}
+    assert str(load("--bucket", "s3://mine/", file=file).home()) == "s3://mine/birds"
+
+
+def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = sa-east-1\n[profile work]\nregion = ca-central-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert load().region == "sa-east-1"
+    assert load(AWS_PROFILE="work").region == "ca-central-1"
+    assert load(AWS_PROFILE="work", AWS_REGION="us-west-2").region == "us-west-2"
+
+
+def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
+    with pytest.raises(CloudError, match="--region, set AWS_REGION, or write region"):
+        load().need_region()
+    with pytest.raises(CloudError, match="--role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE"):
+        load("--region", "us-east-1").home()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["--region", "Frankfurt"], {}, "--region has value 'Frankfurt': expected a region such as eu-central-1"),
+        ([], {"AWS_REGION": "x"}, "AWS_REGION has value 'x'"),
+        (["--role", "byoc"], {}, "--role has value 'byoc': expected arn:aws:iam::ACCOUNT:role/NAME"),
+        (["--role", "arn:aws:iam::123456789012:user/me"], {}, "expected arn:aws:iam::ACCOUNT:role/NAME"),
+        (["--project", "My_Project"], {}, "--project has value 'My_Project': expected small letters"),
+        (["--bucket", "No_Bucket"], {}, "expected s3://BUCKET"),
+        (["--tags", "team"], {}, "--tags has value 'team': expected key=value,key=value"),
+        (["--tags", "byoc-project=x"], {}, "expected other keys than byoc-project"),
+        (["--tags", "aws:x=y"], {}, "expected other keys than"),
+        (["--subnets", "subnet-1,"], {}, "expected a list of ids"),
+        (["--subnets", "subnet-1"], {}, "a VPC needs both"),
+        ([], {"BYOC_OUTPUT_KMS_KEY": ""}, None),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_source(
+    arguments: list[str], environment: dict[str, str], message: str | None
+) -> None:
+    if message is None:
+        assert load(*arguments, **environment) == Settings()
+        return
+    with pytest.raises(CloudError) as error:
+        load(*arguments, **environment)
+    assert message in str(error.value)
+    assert error.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('regoin = "eu-west-1"', "unknown key 'regoin': known are region, role"),
+        ("region = eu", "cannot be read"),
+        ("region = 1", "byoc.toml: region has value 1: expected a text"),
+        ("tags = { team = 1 }", "byoc.toml: tags"),
+        ("\udcff", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "byoc.toml"
+    path.write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(CloudError, match=message):
+        load(file=path)
+    with pytest.raises(CloudError, match="is not there"):
+        load(file=tmp_path / "none.toml")
+
+
+def test_image_uris() -> None:
+    uri = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/byoc-train:0.1.0-abc"
+    image = Image.parse(uri, "eu-west-1")
+    assert (image.account, image.repository, image.tag, image.digest) == (
+        "123456789012",
+        "team/byoc-train",
+        "0.1.0-abc",
+        None,
+    )
+    assert Image.parse(f"{uri}@sha256:{'0' * 64}").digest == f"sha256:{'0' * 64}"
+    assert Image.parse("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/x:1").region == "cn-north-1"
+    for wrong, message in (
+        ("byoc-train:1", "scripts/push.sh prints it"),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/byoc-train", "has no tag"),
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/byoc-train:a b", "expected ACCOUNT"),
+    ):
+        with pytest.raises(CloudError, match=message):
+            Image.parse(wrong)
+    with pytest.raises(CloudError, match="lies in eu-west-1, and the region is us-east-1"):
+        Image.parse(uri, "us-east-1")
+
+
+def test_s3_uris() -> None:
+    assert S3Uri.parse("s3://bucket/a/b/", "--data") == S3Uri("bucket", "a/b")
+    assert str(S3Uri.parse("s3://bucket", "--data") / "x" / "y") == "s3://bucket/x/y"
+    for wrong in ("bucket/a", "https://bucket/a", "s3://B_cket/a", "s3:///a", "s3://"):
+        with pytest.raises(CloudError, match="--data has value"):
+            S3Uri.parse(wrong, "--data")
+
+
+def test_unique_names_are_short_and_differ() -> None:
+    made = {unique("byoc", "train") for _ in range(50)}
+    assert len(made) > 45  # within one second four digits tell them apart
+    assert all(name.startswith("byoc-train-2") and len(name) < 40 for name in made)
+    assert len(unique("a" * 60, "b" * 60)) <= 63
