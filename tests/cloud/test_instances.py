@@ -1,0 +1,79 @@
+"""Which instances are refused and why, and prices that are known or said to be unknown."""
+
+import pytest
+
+from scripts.cloud import instances
+from scripts.cloud.errors import CloudError
+from scripts.cloud.requests import model
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "reason"),
+    [
+        ("ml.p3.2xlarge", "compute capability 7.0 (V100); the torch in the image needs 7.5 or more"),
+        ("ml.p3dn.24xlarge", "7.0 (V100)"),
+        ("ml.p2.xlarge", "3.7 (K80)"),
+        ("ml.g3.4xlarge", "5.2 (M60)"),
+        ("ml.g5g.xlarge", "ARM processor; the image is for amd64"),
+        ("ml.m7g.xlarge", "ARM processor"),
+        ("ml.p6e-gb200.36xlarge", "ARM processor"),
+        ("ml.trn1.2xlarge", "Trainium"),
+        ("ml.inf2.xlarge", "Inferentia"),
+    ],
+)
+def test_an_instance_that_cannot_run_the_image_is_refused_with_the_reason(instance_type: str, reason: str) -> None:
+    with pytest.raises(CloudError) as caught:
+        instances.check(instance_type)
+    message = str(caught.value)
+    assert reason in message
+    assert instance_type in message
+    assert "take ml.g4dn.xlarge" in message
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("wrong", ["g4dn.xlarge", "local", "ml.m5", "ml.m5.large.large", ""])
+def test_what_is_no_instance_type_is_refused(wrong: str) -> None:
+    with pytest.raises(CloudError, match="expected one such as ml"):
+        instances.check(wrong)
+
+
+def test_of_the_services_own_list_only_what_cannot_work_is_refused() -> None:
+    refused = set()
+    for name in model("sagemaker").shape_for("TrainingInstanceType").enum:
+        try:
+            instances.check(name)
+        except CloudError:
+            refused.add(instances.family(name))
+    assert refused == {"p2", "p3", "p3dn", "trn1", "trn1n", "trn2", "p6e-gb200"}
+
+
+def test_every_priced_instance_exists_and_can_be_used() -> None:
+    known = set(model("sagemaker").shape_for("TrainingInstanceType").enum)
+    known |= set(model("sagemaker").shape_for("ProductionVariantInstanceType").enum)
+    for name in instances.PRICES:
+        assert name in known
+        instances.check(name)
+
+
+def test_a_price_is_told_with_its_region_and_date() -> None:
+    line = instances.describe("ml.g4dn.xlarge", 2, "us-west-2", spot=True)
+    assert line.startswith("2 x ml.g4dn.xlarge: 1.47 USD an hour on demand (us-west-2, 2026-09, https://")
+    assert line.endswith("spot costs up to 90 % less")
+    assert "eu-central-1 may differ" in instances.describe("ml.g4dn.xlarge", 1, "eu-central-1")
+
+
+def test_an_unknown_price_is_not_invented() -> None:
+    assert "not known" in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
+    assert "USD" not in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
+    assert instances.price("ml.p5.48xlarge", "us-west-2").cost(3600) is None
+
+
+def test_cost_is_by_the_second_and_instance() -> None:
+    assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
+
+
+def test_idle_gpus_and_volume_keys() -> None:
+    assert instances.gpus_unused("ml.g4dn.xlarge") == 0
+    assert instances.gpus_unused("ml.g5.12xlarge") == 3
+    assert not instances.takes_volume_key("ml.g4dn.xlarge")
+    assert instances.takes_volume_key("ml.m5.xlarge")
