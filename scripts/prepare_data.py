@@ -16,12 +16,10 @@ import json
 import os
 import shutil
 import signal
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 try:
-    from PIL import Image
+    import PIL  # noqa: F401
 
     from scripts.dataset.download import download
 except ImportError as missing:
@@ -31,13 +29,11 @@ except ImportError as missing:
     sys.exit(f"prepare_data: {missing}: run local_test/setup.sh, then .venv/bin/python {sys.argv[0]}")
 
 from container_train.labels import SPLITS
-from scripts.dataset import folders
+from scripts.dataset import check, folders
 from scripts.dataset.folders import DataError
 from scripts.dataset.unzip import unzip
 
 DOG_IMAGES = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
-DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
-DOG_CLASSES = 133
 RECORD = ".prepared.json"  # written last: a folder that has it is complete
 SHOWN = 10
 
@@ -129,9 +125,9 @@ def prepare(wanted: Wanted) -> None:
             raise DataError(f"{source} is not there: give a zip, a folder or a URL, or nothing to download dogImages")
         found = folders.find(root)
         if (root.name == "dogImages" or source == DOG_IMAGES) and not wanted.any_counts:
-            check_dog_counts(found, fetched or Path(source))
+            check.dog_counts(found, fetched or Path(source))
         splits = _splits(found, wanted)
-        bad = unreadable([file for classes in splits.values() for files in classes.values() for file in files])
+        bad = check.unreadable(check.all_files(splits))
         made = work / "made"
         folders.lay_out(splits, made)
         counts = folders.count(splits)
@@ -149,34 +145,6 @@ def prepare(wanted: Wanted) -> None:
     if bad:
         print(f"{len(bad)} files cannot be read; training skips up to 5 % of such files")
     print(f"{out}: {len(splits['train'])} classes, " + ", ".join(f"{n} {name}" for name, n in counts.items()))
-
-
-def check_dog_counts(found: folders.Found, source: Path) -> None:
-    counts = folders.count(found.splits)
-    classes = {name: len(files) for name, files in found.splits.items()}
-    if counts != DOG_COUNTS or set(classes.values()) != {DOG_CLASSES}:
-        raise DataError(
-            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} pictures of {DOG_CLASSES}"
-            f" breeds, found {counts} of {classes}; remove the file to download it again, or take it as it is"
-            " with --any-counts"
-        )
-
-
-def unreadable(files: list[Path]) -> list[tuple[Path, str]]:
-    """Files that do not begin as a picture does; a truncated one shows only when training decodes it."""
-
-    def look(file: Path) -> tuple[Path, str] | None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(file) as picture:
-                    picture.verify()
-        except Exception as error:  # Pillow's decoders raise almost anything (SyntaxError, struct.error ...)
-            return file, str(error) or type(error).__name__
-        return None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [found for found in pool.map(look, files) if found]
 
 
 def _unpack(archive: Path, work: Path) -> Path:

@@ -7,38 +7,13 @@ from pathlib import Path
 
 import requests
 import urllib3
-from tqdm import tqdm
 
 from scripts.dataset.folders import DataError
+from scripts.dataset.progress import Progress
 
 ATTEMPTS = 6
 TIMEOUT_SECONDS = (10, 60)  # to connect, and between two pieces
 PIECE_BYTES = 1 << 20
-LOG_EVERY_SECONDS = 10.0
-
-
-class _Progress:
-    """A bar on a terminal, a line every few seconds in a log."""
-
-    def __init__(self, name: str, total: int | None, done: int) -> None:
-        self.name, self.total, self.done = name, total, done
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=name)
-        self.said = time.monotonic()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if self.bar is not None:
-            self.bar.update(count)
-        elif time.monotonic() - self.said >= LOG_EVERY_SECONDS:
-            self.said = time.monotonic()
-            share = f" of {self.total / 1e6:.0f} MB ({self.done / self.total:.0%})" if self.total else " MB"
-            print(f"{self.name}: {self.done / 1e6:.0f}{share}", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
 
 
 class _Unfinished(Exception):
@@ -116,9 +91,8 @@ def _attempt(url: str, part: Path, tag: Path) -> None:
                 tag.write_text(fresh)
         length = answer.headers.get("Content-Length", "")
         total = done + int(length) if length.isdigit() else None
-        progress = _Progress(url.rpartition("/")[2], total, done)
         try:
-            with part.open("ab") as file:
+            with Progress(url.rpartition("/")[2], total, done) as progress, part.open("ab") as file:
                 # iter_content would lose the piece during which the connection breaks.
                 while piece := answer.raw.read1(PIECE_BYTES, decode_content=False):
                     file.write(piece)
@@ -126,8 +100,6 @@ def _attempt(url: str, part: Path, tag: Path) -> None:
                     progress.add(len(piece))
         except urllib3.exceptions.HTTPError as error:
             raise _Unfinished(f"the connection ended: {_reason(error)}") from None
-        finally:
-            progress.close()
     if total is not None and done != total:
         raise _Unfinished(f"the connection ended at {done} of {total} bytes")
 

@@ -3,7 +3,7 @@
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,15 +153,22 @@ def complete(found: Found, fractions: Mapping[str, float], seed: int) -> dict[st
     return {name: taken[name] if name in taken else found.splits[name] for name in SPLITS}
 
 
+def named(splits: Mapping[str, ClassFiles]) -> Iterator[tuple[str, Path]]:
+    """("train/001.Affenpinscher/a.jpg", the file) of every picture: its place in the finished set, and its source."""
+    for name, classes in splits.items():
+        for folder, files in classes.items():
+            taken: set[str] = set()
+            for file in files:
+                yield f"{name}/{folder}/{_free_name(file.name, taken)}", file
+
+
 def lay_out(splits: Mapping[str, ClassFiles], target: Path) -> None:
     """Make target/SPLIT/CLASS/picture: hard links where that works, copies elsewhere; sources stay."""
     for name, classes in splits.items():
-        for folder, files in classes.items():
-            into = target / name / folder
-            into.mkdir(parents=True)
-            taken: set[str] = set()
-            for file in files:
-                link(file, into / _free_name(file.name, taken))
+        for folder in classes:
+            (target / name / folder).mkdir(parents=True)
+    for place, file in named(splits):
+        link(file, target / place)
 
 
 def link(source: Path, target: Path) -> None:

@@ -1,0 +1,137 @@
+"""PREFIX/manifest.json: what an upload has put below a prefix, and what it was about to put there.
+
+It is written before the first file is sent, now and then while they are sent, and at the end. So after a break, of
+whatever kind, it is known which objects are this program's, and which of them need no second look.
+"""
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.cloud.aws import Aws
+from scripts.cloud.bucket import owner
+from scripts.cloud.errors import CloudError, code_of
+from scripts.cloud.names import S3Uri
+from scripts.cloud.settings import Settings
+
+NAME = "manifest.json"
+FORMAT = 1
+MADE_BY = "byoc-image-classifier"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as it was sent; `etag` is S3's, without quotes."""
+
+    sha256: str
+    bytes: int
+    etag: str
+
+
+@dataclass
+class Manifest:
+    """Keys are relative to the prefix. `pending` are those that may lie there without being in `files`."""
+
+    files: dict[str, Entry] = field(default_factory=dict)
+    pending: set[str] = field(default_factory=set)
+    kms_key: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        return not self.pending
+
+    def knows(self, key: str) -> bool:
+        return key in self.files or key in self.pending
+
+    def dump(self, upload: str) -> bytes:
+        """`upload` is a word for the call that writes it: no two calls' manifests are the same bytes."""
+        content = {
+            "format": FORMAT,
+            "made_by": MADE_BY,
+            "upload": upload,
+            "complete": self.complete,
+            "kms_key": self.kms_key,
+            "files": {key: asdict(self.files[key]) for key in sorted(self.files)},
+            "pending": sorted(self.pending),
+        }
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def load(cls, body: bytes, where: S3Uri) -> "Manifest":
+        """Raises CloudError where it is none of this program's."""
+        try:
+            content = json.loads(body)
+            if content["made_by"] != MADE_BY:
+                raise ValueError("made by another program")
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, this program knows {FORMAT}")
+            files = {key: Entry(**entry) for key, entry in content["files"].items()}
+            return cls(files, set(content["pending"]), content["kms_key"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CloudError(
+                f"{where} is no manifest that this program can read ({type(error).__name__}: {error}): give another"
+                " prefix, or empty this one"
+            ) from None
+
+
+class Stored:
+    """The manifest's object. It is written only over the version that was read or written here last.
+
+    So of two uploads to one prefix one ends with an error, and never do both believe that they wrote it all.
+    """
+
+    def __init__(self, aws: Aws, prefix: S3Uri, settings: Settings) -> None:
+        self.s3, self.where = aws.client("s3"), prefix / NAME
+        self.settings = settings
+        self.upload = secrets.token_hex(8)
+        self.etag: str | None = None
+
+    def read(self) -> Manifest | None:
+        body = self._get()
+        return None if body is None else Manifest.load(body, self.where)
+
+    def write(self, manifest: Manifest) -> None:
+        body = manifest.dump(self.upload)
+        condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
+        try:
+            answer = self.s3.put_object(
+                **self._place(), Body=body, ContentType="application/json", **condition, **encryption(self.settings)
+            )
+        except ClientError as error:
+            # 404: the manifest was removed since it was read.
+            if code_of(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412"}:
+                raise
+            # An answer that got lost on its way makes boto3 send again, and then fails on the first one's success.
+            if self._get() != body:
+                raise CloudError(
+                    f"another upload to {self.where.bucket}/{self.where.key.removesuffix(NAME)} has begun meanwhile:"
+                    " wait until it has ended, then call this again"
+                ) from None
+        else:
+            self.etag = answer["ETag"]
+
+    def _get(self) -> bytes | None:
+        try:
+            answer = self.s3.get_object(**self._place())
+        except ClientError as error:
+            if code_of(error) == "NoSuchKey":
+                self.etag = None
+                return None
+            raise
+        body: bytes = answer["Body"].read()
+        self.etag = answer["ETag"]
+        return body
+
+    def _place(self) -> dict[str, Any]:
+        return {"Bucket": self.where.bucket, "Key": self.where.key, **owner(self.where.bucket)}
+
+
+def encryption(settings: Settings) -> dict[str, Any]:
+    """How an object is encrypted, as a part of its request; without a key, as the bucket does by itself."""
+    if settings.output_kms_key is None:
+        return {}
+    # Of the bucket's own keys S3 asks KMS once for many objects: fewer calls, fewer costs.
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.output_kms_key, "BucketKeyEnabled": True}

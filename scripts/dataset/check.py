@@ -1,0 +1,49 @@
+"""Whether a set of pictures is what training can use."""
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from scripts.dataset import folders
+from scripts.dataset.folders import ClassFiles, DataError
+
+MAX_BAD_SHARE = 0.05  # container_train.data's: a job with more of them ends with an error
+DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
+DOG_CLASSES = 133
+
+
+def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Files that do not begin as a picture does; a truncated one shows only when training decodes it."""
+
+    def look(file: Path) -> tuple[Path, str] | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(file) as picture:
+                    picture.verify()
+        except Exception as error:  # Pillow's decoders raise almost anything (SyntaxError, struct.error ...)
+            return file, str(error) or type(error).__name__
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [found for found in pool.map(look, files) if found]
+
+
+def dog_counts(found: folders.Found, source: Path) -> None:
+    """Raises DataError unless `found` is all of dogImages; `source` is what it came from."""
+    counts = folders.count(found.splits)
+    classes = {name: len(files) for name, files in found.splits.items()}
+    if counts != DOG_COUNTS or set(classes.values()) != {DOG_CLASSES}:
+        raise DataError(
+            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} pictures of {DOG_CLASSES}"
+            f" breeds, found {counts} of {classes}; remove the file to download it again, or take it as it is"
+            " with --any-counts"
+        )
+
+
+def all_files(splits: Mapping[str, ClassFiles]) -> list[Path]:
+    return [file for classes in splits.values() for files in classes.values() for file in files]

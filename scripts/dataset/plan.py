@@ -1,0 +1,61 @@
+"""Which picture of a folder goes into which split, before anything is copied or sent."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from container_train.labels import SPLITS
+from scripts.dataset import check, folders
+from scripts.dataset.folders import FRACTIONS, ClassFiles, DataError
+
+SHOWN = 10  # unreadable pictures that are named
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def plan(
+    source: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, *, say: Callable[[str], None] = say
+) -> dict[str, ClassFiles]:
+    """The pictures of train, valid and test of a folder of class folders, split or not; nothing is written.
+
+    What is split here, and pictures that cannot be read, are told to `say`.
+    Raises DataError where it cannot be trained on: no class folders, too few pictures, too many unreadable ones.
+    """
+    splits = divide(folders.find(source), fractions, seed, say)
+    refuse(splits, bad := check.unreadable(check.all_files(splits)))
+    tell(bad, say)
+    return splits
+
+
+def divide(
+    found: folders.Found, fractions: Sequence[float], seed: int, say: Callable[[str], None]
+) -> dict[str, ClassFiles]:
+    shares = dict(zip(SPLITS, fractions, strict=True))
+    if not found.is_split:
+        say(f"{found.root} is not split: splitting {shares} (seed {seed})")
+        return folders.split(found.splits[""], shares, seed)
+    missing = [name for name in SPLITS if name not in found.splits]
+    if not missing:
+        return {name: found.splits[name] for name in SPLITS}
+    say(f"{found.root} has no {' and no '.join(missing)}: taken from train (seed {seed})")
+    return folders.complete(found, shares, seed)
+
+
+def tell(bad: Sequence[tuple[Path, str]], say: Callable[[str], None]) -> None:
+    """Name the pictures that cannot be read."""
+    for file, reason in bad[:SHOWN]:
+        say(f"not readable: {file}: {reason}")
+    if bad:
+        say(f"{len(bad)} files cannot be read; training skips up to {check.MAX_BAD_SHARE:.0%} of such files")
+
+
+def refuse(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> None:
+    """Raises DataError where training would end at once for the pictures that cannot be read."""
+    total = sum(folders.count(splits).values())
+    if len(bad) > check.MAX_BAD_SHARE * total:
+        raise DataError(
+            f"{len(bad)} of {total} pictures cannot be read, more than the {check.MAX_BAD_SHARE:.0%} that training"
+            f" skips, such as {bad[0][0]} ({bad[0][1]}): remove or replace them"
+        )
