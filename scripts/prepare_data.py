@@ -1,9 +1,14 @@
 #!/usr/bin/env python3
-"""Bring a set of pictures into train/, valid/ and test/ folders of class folders.
+"""Bring a set of pictures into train/, valid/ and test/ folders of class folders: on disk, in S3, or both.
 
 scripts/prepare_data.py --out data/dogs                  download Udacity's dogImages.zip (1.1 GB), unpack
 scripts/prepare_data.py dogImages.zip --out data/dogs    the same from a zip on disk
 scripts/prepare_data.py my-pictures --out data/mine --split 0.8,0.1,0.1 --seed 0
+scripts/prepare_data.py my-pictures --s3                 to s3://BUCKET/PROJECT/data/my-pictures, copying nothing here
+scripts/prepare_data.py data/dogs --s3 s3://my-bucket/dogs --dry-run      the requests, and nothing else
+
+Files that lie in S3 unchanged are not sent again, those that are gone here are deleted there. A call that broke off
+is called again as it was, and goes on.
 """
 
 import sys
@@ -11,72 +16,78 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import argparse
+from scripts.environment import use
+
+use("boto3", "PIL", "requests", "tqdm")
+
 import json
-import os
-import shutil
-import signal
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-try:
-    import PIL  # noqa: F401
-
-    from scripts.dataset.download import download
-except ImportError as missing:
-    environment = Path(__file__).resolve().parents[1] / ".venv"
-    if (environment / "bin/python").exists() and Path(sys.prefix) != environment:
-        os.execv(environment / "bin/python", [str(environment / "bin/python"), *sys.argv])
-    sys.exit(f"prepare_data: {missing}: run local_test/setup.sh, then .venv/bin/python {sys.argv[0]}")
-
-from container_train.labels import SPLITS
-from scripts.dataset import check, folders
-from scripts.dataset.folders import DataError
-from scripts.dataset.unzip import unzip
-
-DOG_IMAGES = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
-RECORD = ".prepared.json"  # written last: a folder that has it is complete
-SHOWN = 10
+from scripts.cloud import bucket, command, settings, storage
+from scripts.cloud import requests as sending
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import Interrupted, progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.names import S3Uri
+from scripts.cloud.settings import Settings
+from scripts.dataset import check, folders, prepared
+from scripts.dataset.folders import ClassFiles, DataError
+from scripts.dataset.plan import divide, plan, refuse, tell
+from scripts.dataset.source import DOG_IMAGES, Opened, Source
 
 
 @dataclass(frozen=True)
 class Wanted:
-    source: str
-    out: Path
+    source: Source
+    out: Path | None
+    prefix: S3Uri | None
+    settings: Settings
     fractions: tuple[float, float, float]
     seed: int
     any_counts: bool
+    dry_run: bool
+    json: bool
 
-    def record(self) -> dict[str, object]:
-        local = not self.source.startswith(("http://", "https://"))
-        source = str(Path(self.source).resolve()) if local else self.source
-        return {"source": source, "split": list(self.fractions), "seed": self.seed}
+    def origin(self) -> dict[str, object]:
+        return {"source": self.source.record(), "split": list(self.fractions), "seed": self.seed}
+
+    def downloads(self) -> Path:
+        return self.out.parent if self.out else self.source.cache()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    # A terminated program cleans up as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def main(arguments: Sequence[str]) -> int:
+    wanted = parse(arguments)
+    wanted.source.check()
     try:
-        prepare(parse(arguments))
-    except DataError as error:
-        print(f"prepare_data: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"prepare_data: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        if wanted.dry_run:
+            print(sending.show(planned(wanted)))
+            return 0
+        aws = None
+        if wanted.prefix is not None:
+            # Found wrong now rather than after a download of 1.1 GB.
+            aws = Aws(wanted.settings.need_region())
+            bucket.require(aws, wanted.prefix.bucket, create=True)
+        result = on_disk(wanted) if wanted.out else {}
+        if aws is not None:
+            result |= in_s3(wanted, aws)
     except KeyboardInterrupt:
-        print("prepare_data: interrupted; call it again to go on", file=sys.stderr)
-        return 130
+        raise Interrupted("interrupted; call it again to go on") from None
+    report(wanted, result)
     return 0
 
 
-def parse(arguments: list[str] | None) -> Wanted:
-    parser = argparse.ArgumentParser(
-        prog="prepare_data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: Sequence[str]) -> Wanted:
+    parser = command.parser("prepare_data.py", __doc__ or "")
     parser.add_argument(
         "source", nargs="?", default=DOG_IMAGES, help="a zip, a folder or a URL (default: dogImages.zip)"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the new folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder")
+    parser.add_argument(
+        "--s3", nargs="?", const="", metavar="URI", help="S3 prefix (default s3://BUCKET/PROJECT/data/NAME)"
+    )
     parser.add_argument(
         "--split",
         default="0.8,0.1,0.1",
@@ -85,97 +96,127 @@ def parse(arguments: list[str] | None) -> Wanted:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
     parser.add_argument("--any-counts", action="store_true", help="do not check the number of pictures of dogImages")
+    parser.add_argument("--dry-run", action="store_true", help="print the requests to S3, send nothing, make nothing")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    settings.add_flags(parser, "role", "bucket", "project", "output_kms_key")
     flags = parser.parse_args(arguments)
+    if flags.out is None and flags.s3 is None:
+        parser.error("where to? give --out DIR, --s3, or both")
     try:
         first, second, third = (float(part) for part in flags.split.split(","))
     except ValueError:
-        raise DataError(f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1") from None
+        raise CloudError(f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1", 2) from None
     if min(first, second, third) <= 0 or abs(first + second + third - 1) > 1e-6:
-        raise DataError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1")
-    return Wanted(flags.source, flags.out.absolute(), (first, second, third), flags.seed, flags.any_counts)
+        raise CloudError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1", 2)
+    source, known = Source(flags.source), settings.load(flags)
+    return Wanted(
+        source,
+        flags.out.absolute() if flags.out else None,
+        None if flags.s3 is None else _prefix(flags.s3, source, known),
+        known,
+        (first, second, third),
+        flags.seed,
+        flags.any_counts,
+        flags.dry_run,
+        flags.json,
+    )
 
 
-def prepare(wanted: Wanted) -> None:
+def _prefix(text: str, source: Source, known: Settings) -> S3Uri:
+    if not text:
+        return known.home() / "data" / source.name
+    if not text.startswith("s3://"):
+        raise CloudError(f"--s3 has value {text!r}: expected s3://BUCKET/PREFIX; a folder stands before --s3", 2)
+    return S3Uri.parse(text, "--s3")
+
+
+def on_disk(wanted: Wanted) -> dict[str, Any]:
     """Make wanted.out, or leave nothing of it. A folder made by the same call before is left as it is."""
     out = wanted.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if _already(wanted):
-            print(f"{out} is there already, made from {wanted.source}: nothing to do")
-            return
-        raise DataError(f"{out} exists and was not made by this call: give another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    fetched: Path | None = None
-    try:
-        source = wanted.source
-        if source.startswith(("http://", "https://")):
-            fetched = out.with_name(source.rpartition("/")[2] or "download.zip")
-            print(f"downloading {source} to {fetched}")
-            download(source, fetched)
-            root = _unpack(fetched, work)
-        elif Path(source).is_dir():
-            root = Path(source).resolve()
-            if out.is_relative_to(root):
-                raise DataError(f"--out {out} lies inside the pictures' own folder {root}: give another")
-        elif Path(source).is_file():
-            root = _unpack(Path(source), work)
-        else:
-            raise DataError(f"{source} is not there: give a zip, a folder or a URL, or nothing to download dogImages")
-        found = folders.find(root)
-        if (root.name == "dogImages" or source == DOG_IMAGES) and not wanted.any_counts:
-            check.dog_counts(found, fetched or Path(source))
-        splits = _splits(found, wanted)
+    assert out is not None
+    if record := prepared.find(out, wanted.origin()):
+        progress(f"{out} is there already, made from {wanted.source.text}: nothing to do")
+        return {**record, "out": str(out)}
+    with prepared.workplace(out) as work:
+        opened = wanted.source.open(work, wanted.downloads())
+        if out.is_relative_to(opened.root):
+            raise DataError(f"--out {out} lies inside the pictures' own folder {opened.root}: give another")
+        splits = split(wanted, opened)
         bad = check.unreadable(check.all_files(splits))
-        made = work / "made"
-        folders.lay_out(splits, made)
-        counts = folders.count(splits)
-        record = wanted.record() | {"images": counts, "classes": len(splits["train"]), "unreadable": len(bad)}
-        (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    if fetched is not None:
-        fetched.unlink(missing_ok=True)
-    for file, reason in bad[:SHOWN]:
-        print(f"not readable: {file}: {reason}")
-    if bad:
-        print(f"{len(bad)} files cannot be read; training skips up to 5 % of such files")
-    print(f"{out}: {len(splits['train'])} classes, " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+        tell(bad, progress)
+        record = wanted.origin() | summary(splits) | {"unreadable": len(bad)}
+        prepared.make(out, splits, record, work)
+    opened.forget()
+    return {**record, "out": str(out)}
 
 
-def _unpack(archive: Path, work: Path) -> Path:
-    print(f"unpacking {archive}")
-    root = work / "zip"
-    others = unzip(archive, root)
-    if others:
-        print(f"left out {others} files that are no pictures")
-    # dogImages.zip has one folder dogImages/ with everything in it.
-    below = [path for path in root.iterdir() if path.is_dir()]
-    while len(below) == 1 and not any(path.is_file() for path in root.iterdir()):
-        root = below[0]
-        below = [path for path in root.iterdir() if path.is_dir()]
-    return root
+def in_s3(wanted: Wanted, aws: Aws) -> dict[str, Any]:
+    assert wanted.prefix is not None
+    with tempfile.TemporaryDirectory(prefix="byoc-") as work:
+        splits, opened = pictures(wanted, Path(work))
+        uploaded = storage.upload(aws, storage.items(splits), wanted.prefix, wanted.settings)
+    opened.forget()
+    return wanted.origin() | summary(splits) | {"s3": str(wanted.prefix)} | vars(uploaded)
 
 
-def _splits(found: folders.Found, wanted: Wanted) -> dict[str, folders.ClassFiles]:
-    shares = dict(zip(SPLITS, wanted.fractions, strict=True))
-    if not found.is_split:
-        print(f"splitting {shares} (seed {wanted.seed})")
-        return folders.split(found.splits[""], shares, wanted.seed)
-    return folders.complete(found, shares, wanted.seed)
+def planned(wanted: Wanted) -> list[sending.Request]:
+    """What would be sent to a prefix where there is nothing yet."""
+    if wanted.prefix is None:
+        return []
+    if bucket.owner(wanted.prefix.bucket):
+        progress(f"s3://{wanted.prefix.bucket} would be made if it is missing, closed to the public")
+    made = wanted.out is not None and prepared.find(wanted.out, wanted.origin()) is not None
+    if wanted.source.is_url and not made and not wanted.source.archive(wanted.downloads()).exists():
+        progress(
+            f"{wanted.source.text} is not on this machine yet, so the request for each of its pictures is not known:"
+            " only the manifest's is shown"
+        )
+        return storage.requests([], wanted.prefix, wanted.settings)
+    progress(f"what lies at {wanted.prefix} unchanged would not be sent again; what is gone here, deleted there")
+    with tempfile.TemporaryDirectory(prefix="byoc-") as work:
+        splits, opened = pictures(wanted, Path(work))
+        requests = storage.requests(storage.items(splits), wanted.prefix, wanted.settings)
+    for request in requests[:-1]:
+        request.request["Body"] = str(opened.original(Path(request.request["Body"])))
+    return requests
 
 
-def _already(wanted: Wanted) -> bool:
-    try:
-        record = json.loads((wanted.out / RECORD).read_text())
-    except (OSError, ValueError):
-        return False
-    return isinstance(record, dict) and all(record.get(key) == value for key, value in wanted.record().items())
+def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
+    """What goes to S3: from wanted.out where that is made, else from the source itself."""
+    if wanted.out is not None and prepared.find(wanted.out, wanted.origin()):
+        return plan(wanted.out, say=progress), Opened(wanted.out)
+    opened = wanted.source.open(work, wanted.downloads())
+    splits = split(wanted, opened)
+    bad = check.unreadable(check.all_files(splits))
+    refuse(splits, bad)
+    tell(bad, progress)
+    return splits, opened
+
+
+def split(wanted: Wanted, opened: Opened) -> dict[str, ClassFiles]:
+    found = folders.find(opened.root)
+    if (opened.root.name == "dogImages" or wanted.source.text == DOG_IMAGES) and not wanted.any_counts:
+        check.dog_counts(found, opened.archive or opened.root)
+    return divide(found, wanted.fractions, wanted.seed, progress)
+
+
+def summary(splits: dict[str, ClassFiles]) -> dict[str, Any]:
+    return {"images": folders.count(splits), "classes": len(splits["train"])}
+
+
+def report(wanted: Wanted, result: dict[str, Any]) -> None:
+    if wanted.json:
+        print(json.dumps(result))
+        return
+    pictures = ", ".join(f"{n} {name}" for name, n in result["images"].items())
+    if wanted.out:
+        print(f"{wanted.out}: {result['classes']} classes, {pictures}")
+    if wanted.prefix:
+        print(
+            f"{wanted.prefix}: {result['classes']} classes, {pictures}; {result['sent']} files sent"
+            f" ({result['bytes'] / 1e6:.1f} MB), {result['kept']} there already, {result['deleted']} deleted"
+        )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.run("prepare_data.py", main))

@@ -1,13 +1,14 @@
 """The bucket: whose it is, where it lies, and making the default one."""
 
 import re
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 from scripts.cloud import requests
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError, code_of
+from scripts.cloud.errors import POLICY, CloudError, code_of
 from scripts.cloud.requests import Request
 
 _DEFAULT = re.compile(r"sagemaker-([a-z0-9-]+)-(\d{12})\Z")
@@ -48,8 +49,7 @@ def require(aws: Aws, bucket: str, *, create: bool = False) -> None:
         if code_of(error) in {"404", "NoSuchBucket"}:
             _make(aws, bucket, create)
             return
-        # An answer to HEAD has no body: ask again in a way that says why.
-        s3.list_objects_v2(Bucket=bucket, MaxKeys=1, **owner(bucket))
+        _say_why(s3, bucket)
         raise
     region = answer.get("BucketRegion") or aws.region
     if region != aws.region:
@@ -57,6 +57,21 @@ def require(aws: Aws, bucket: str, *, create: bool = False) -> None:
             f"s3://{bucket} lies in {region}, and the region is {aws.region}: SageMaker trains on data of its own"
             " region only; give another --bucket or --region"
         )
+
+
+def _say_why(s3: Any, bucket: str) -> None:
+    """An answer to HEAD has no body: ask again in a way that names the reason, and raise it."""
+    try:
+        s3.list_objects_v2(Bucket=bucket, MaxKeys=1, **owner(bucket))
+    except ClientError as error:
+        if code_of(error) != "AccessDenied":
+            raise
+        whose = owner(bucket).get("ExpectedBucketOwner")
+        other = f"it belongs to another account than {whose}, or " if whose else ""
+        raise CloudError(
+            f"s3://{bucket} may not be read: {other}the permission s3:ListBucket is missing; {POLICY} lists those"
+            " that the scripts need"
+        ) from None
 
 
 def _make(aws: Aws, bucket: str, create: bool) -> None:

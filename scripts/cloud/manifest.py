@@ -7,14 +7,13 @@ whatever kind, it is known which objects are this program's, and which of them n
 import json
 import secrets
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from botocore.exceptions import ClientError
 
 from scripts.cloud.aws import Aws
-from scripts.cloud.bucket import owner
 from scripts.cloud.errors import CloudError, code_of
 from scripts.cloud.names import S3Uri
+from scripts.cloud.objects import encryption, place
 from scripts.cloud.settings import Settings
 
 NAME = "manifest.json"
@@ -90,48 +89,35 @@ class Stored:
         self.etag: str | None = None
 
     def read(self) -> Manifest | None:
-        body = self._get()
+        body, self.etag = self._get()
         return None if body is None else Manifest.load(body, self.where)
 
     def write(self, manifest: Manifest) -> None:
+        """Raises CloudError where another upload has written it since."""
         body = manifest.dump(self.upload)
         condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
         try:
             answer = self.s3.put_object(
-                **self._place(), Body=body, ContentType="application/json", **condition, **encryption(self.settings)
+                **place(self.where), Body=body, ContentType="application/json", **condition, **encryption(self.settings)
             )
-        except ClientError as error:
-            # 404: the manifest was removed since it was read.
-            if code_of(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "412"}:
-                raise
-            # An answer that got lost on its way makes boto3 send again, and then fails on the first one's success.
-            if self._get() != body:
-                raise CloudError(
-                    f"another upload to {self.where.bucket}/{self.where.key.removesuffix(NAME)} has begun meanwhile:"
-                    " wait until it has ended, then call this again"
-                ) from None
-        else:
             self.etag = answer["ETag"]
+        except ClientError as error:
+            # NoSuchKey: it was removed since.
+            if code_of(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
+                raise
+            # When an answer gets lost on its way, boto3 sends again, and finds what it wrote the first time.
+            there, etag = self._get()
+            if there != body:
+                raise CloudError(
+                    f"another upload has written {self.where} meanwhile: wait until it has ended, then call this again"
+                ) from None
+            self.etag = etag
 
-    def _get(self) -> bytes | None:
+    def _get(self) -> tuple[bytes | None, str | None]:
         try:
-            answer = self.s3.get_object(**self._place())
+            answer = self.s3.get_object(**place(self.where))
         except ClientError as error:
             if code_of(error) == "NoSuchKey":
-                self.etag = None
-                return None
+                return None, None
             raise
-        body: bytes = answer["Body"].read()
-        self.etag = answer["ETag"]
-        return body
-
-    def _place(self) -> dict[str, Any]:
-        return {"Bucket": self.where.bucket, "Key": self.where.key, **owner(self.where.bucket)}
-
-
-def encryption(settings: Settings) -> dict[str, Any]:
-    """How an object is encrypted, as a part of its request; without a key, as the bucket does by itself."""
-    if settings.output_kms_key is None:
-        return {}
-    # Of the bucket's own keys S3 asks KMS once for many objects: fewer calls, fewer costs.
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.output_kms_key, "BucketKeyEnabled": True}
+        return answer["Body"].read(), answer["ETag"]

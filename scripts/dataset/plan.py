@@ -1,18 +1,14 @@
 """Which picture of a folder goes into which split, before anything is copied or sent."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from container_train.labels import SPLITS
 from scripts.dataset import check, folders
 from scripts.dataset.folders import FRACTIONS, ClassFiles, DataError
+from scripts.dataset.progress import say
 
 SHOWN = 10  # unreadable pictures that are named
-
-
-def say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def plan(

@@ -9,6 +9,11 @@ from tqdm import tqdm
 LOG_EVERY_SECONDS = 10.0
 
 
+def say(message: str) -> None:
+    """A line for people; results alone go to standard output."""
+    print(message, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Bytes done, on standard error; `total` is None where it is not known."""
 
@@ -26,7 +31,7 @@ class Progress:
         elif time.monotonic() - self.said >= LOG_EVERY_SECONDS:
             self.said = time.monotonic()
             share = f" of {self.total / 1e6:.0f} MB ({self.done / self.total:.0%})" if self.total else " MB"
-            print(f"{self.name}: {self.done / 1e6:.0f}{share}", file=sys.stderr, flush=True)
+            say(f"{self.name}: {self.done / 1e6:.0f}{share}")
 
     def close(self) -> None:
         if self.bar is not None:

@@ -1,0 +1,52 @@
+"""A folder that was made whole: DIR/{train,valid,test}/CLASS/picture, and a record of what it was made from."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scripts.dataset import folders
+from scripts.dataset.folders import ClassFiles, DataError
+
+RECORD = ".prepared.json"  # written last: a folder that has it is complete
+
+
+def find(out: Path, origin: Mapping[str, object]) -> dict[str, Any] | None:
+    """The record of `out` if it was made from the same; None where there is nothing yet.
+
+    Raises DataError where it is something else: that is not overwritten.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        record = json.loads((out / RECORD).read_text())
+    except (OSError, ValueError):
+        record = None
+    if isinstance(record, dict) and all(record.get(key) == value for key, value in origin.items()):
+        return record
+    raise DataError(f"{out} exists and was not made by this call: give another --out, or remove it")
+
+
+@contextmanager
+def workplace(out: Path) -> Iterator[Path]:
+    """An empty folder beside `out`, on the same disk; what an ended call left there is removed, as it is afterwards."""
+    work = out.with_name(f".{out.name}.tmp")
+    work.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def make(out: Path, splits: Mapping[str, ClassFiles], record: Mapping[str, object], work: Path) -> None:
+    """Lay the pictures out in `work` and move them to `out` at once: there is never half of it."""
+    made = work / "made"
+    folders.lay_out(splits, made)
+    (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    if out.exists():
+        out.rmdir()
+    made.rename(out)

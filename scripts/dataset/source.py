@@ -1,0 +1,100 @@
+"""Where pictures come from: a folder, a zip or a URL, opened as a folder."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.dataset.download import download
+from scripts.dataset.folders import DataError
+from scripts.dataset.progress import say
+from scripts.dataset.unzip import unzip
+
+DOG_IMAGES = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
+CACHE = "byoc-image-classifier"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`root` is the folder of pictures, `archive` the zip that it came from, `below` where that was unpacked."""
+
+    root: Path
+    archive: Path | None = None
+    below: Path | None = None
+    downloaded: bool = False
+
+    def original(self, file: Path) -> Path:
+        """A file of `root` as a place in what the user knows: dogImages.zip/dogImages/train/..."""
+        if self.archive is None or self.below is None:
+            return file
+        return self.archive / file.relative_to(self.below)
+
+    def forget(self) -> None:
+        """Remove what was downloaded: it has been used."""
+        if self.archive is not None and self.downloaded:
+            self.archive.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Source:
+    text: str
+
+    @property
+    def is_url(self) -> bool:
+        return self.text.startswith(("http://", "https://"))
+
+    @property
+    def name(self) -> str:
+        """Of the set of pictures: the folder's, the zip's without its ending."""
+        if self.is_url:
+            return Path(self.file_name).stem
+        path = Path(self.text).resolve()
+        return path.name if path.is_dir() else path.stem
+
+    @property
+    def file_name(self) -> str:
+        return self.text.partition("?")[0].rpartition("/")[2] or "download.zip"
+
+    def record(self) -> str:
+        return self.text if self.is_url else str(Path(self.text).resolve())
+
+    def check(self) -> None:
+        """Raises DataError where there is nothing at all; touches no network."""
+        if not self.is_url and not Path(self.text).exists():
+            raise DataError(
+                f"{self.text} is not there: give a zip, a folder or a URL, or nothing to download dogImages"
+            )
+
+    def archive(self, downloads: Path) -> Path:
+        """The zip, also where it is still to be downloaded."""
+        return downloads / self.file_name if self.is_url else Path(self.text)
+
+    def cache(self) -> Path:
+        """Where a download is kept that has no better place, one folder a URL."""
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return caches / CACHE / hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+    def open(self, work: Path, downloads: Path) -> Opened:
+        """Download it into the folder `downloads`, unpack it below the folder `work`, as far as that is needed."""
+        self.check()
+        if not self.is_url and Path(self.text).is_dir():
+            return Opened(Path(self.text).resolve())
+        archive = self.archive(downloads)
+        if self.is_url and not archive.exists():
+            say(f"downloading {self.text} to {archive}")
+            download(self.text, archive)
+        say(f"unpacking {archive}")
+        below = work / "zip"
+        others = unzip(archive, below)
+        if others:
+            say(f"left out {others} files that are no pictures")
+        return Opened(_only_folder(below), archive, below, self.is_url)
+
+
+def _only_folder(root: Path) -> Path:
+    """dogImages.zip has one folder dogImages/ with everything in it."""
+    below = [path for path in root.iterdir() if path.is_dir()]
+    while len(below) == 1 and not any(path.is_file() for path in root.iterdir()):
+        root = below[0]
+        below = [path for path in root.iterdir() if path.is_dir()]
+    return root
