@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     out = Path(known.out).absolute()
     if data != SAMPLE:
         _check_folders(Path(data), out)
-    return Options(known.engine, data, _weights(known.weights), port, out, hyperparameters(rest))
+    return Options(known.engine, data, weights(known.weights), port, out, hyperparameters(rest))
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +130,7 @@ def hyperparameters(words: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def _weights(text: str | None) -> Path | str | None:
+def weights(text: str | None) -> Path | str | None:
     """A path that is there, or looks like one, is a file; a plain word is a name for torchvision."""
     if text is None:
         return None

@@ -58,9 +58,7 @@ def explain(error: Exception) -> CloudError:
     if isinstance(error, exceptions.ClientError):
         return CloudError(_client_error(error))
     if isinstance(error, exceptions.ProfileNotFound):
-        return CloudError(
-            f"{one_line(str(error))}: correct AWS_PROFILE, or run `aws configure --profile NAME`"
-        )
+        return CloudError(f"{one_line(str(error))}: correct AWS_PROFILE, or run `aws configure --profile NAME`")
     if isinstance(error, exceptions.NoRegionError):
         return CloudError('no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml')
     if isinstance(error, _CREDENTIALS):
@@ -83,6 +81,14 @@ def code_of(error: exceptions.ClientError) -> str:
 
 def message_of(error: exceptions.ClientError) -> str:
     return one_line(str(error.response.get("Error", {}).get("Message", "") or error))
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether it may go away by itself: throttling, a network that is down, an error on the service's side."""
+    if isinstance(error, exceptions.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return code_of(error) in _THROTTLED or status >= 500
+    return isinstance(error, _UNREACHABLE)
 
 
 def one_line(text: str) -> str:

@@ -1,0 +1,208 @@
+"""Local mode: the SDK runs the job in a container on this machine, and nothing of it stays but its results."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import tarfile
+import tempfile
+import threading
+import types
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scripts.cloud.command import progress
+from scripts.cloud.docker import Docker
+from scripts.cloud.errors import CloudError, one_line
+from scripts.cloud.jobs import STOP_SECONDS, Wanted
+
+LABEL = "byoc.local"
+NETWORK = "sagemaker-local"  # the SDK's name for it, shared by all jobs of local mode on this machine
+SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
+REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there
+TAIL = 20
+
+# Compose puts the container's name before each of its lines: k2m9x1-algo-1-ab3de  | text
+_PREFIX = re.compile(r"^\S+-algo-\d+-\w+\s*\| ?")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Result:
+    """`code`: of the training program; `failure`: what it wrote into /opt/ml/output/failure."""
+
+    code: int
+    failure: str
+    model: Path
+    output: Path
+
+
+class Engine:
+    """The Docker engine of this machine, as local mode needs it. Raises CloudError where something is missing."""
+
+    def __init__(self) -> None:
+        from scripts.cloud import sdk
+
+        self.docker = Docker.find()
+        if sdk.compose() is None:
+            raise CloudError("--local needs Docker Compose: install docker-compose-plugin or docker-compose")
+        answer = self.docker.call("info", "--format", "{{json .}}")
+        info: dict[str, Any] = json.loads(answer.stdout or "{}")
+        options = [str(option) for option in info.get("SecurityOptions") or []]
+        self.is_rootless = any("rootless" in option for option in options)
+        self.has_selinux = any("selinux" in option for option in options)
+        self.has_gpu = "nvidia" in (info.get("Runtimes") or {})
+
+    def need_image(self, image: str) -> None:
+        """On this machine, or fetched to it with the credentials that the Docker client has."""
+        if self.docker.inspect(image):
+            return
+        progress(f"{image} is not on this machine: pulling it")
+        done = self.docker.call("pull", "--quiet", image)
+        if done.returncode != 0:
+            raise CloudError(
+                f"the image {image} is not on this machine, and cannot be pulled ({one_line(done.stderr)}): build it"
+                " with scripts/build.sh train, or sign in to its registry and call `docker pull`"
+            )
+
+    def service(self, label: str) -> dict[str, Any]:
+        """What every container of a job gets from the compose file."""
+        options: dict[str, Any] = {
+            "labels": {LABEL: label},
+            "shm_size": SHARED_MEMORY,
+            "stop_grace_period": f"{STOP_SECONDS}s",
+        }
+        if not self.is_rootless:
+            # In the cloud it runs as root; here its files must belong to whoever called.
+            options["user"] = f"{os.getuid()}:{os.getgid()}"
+        if self.has_selinux:
+            # SELinux would keep containers out of the folders; relabelling a user's pictures is not ours to do.
+            options["security_opt"] = ["label=disable"]
+        return options
+
+    def environment(self) -> dict[str, str]:
+        """A user without a name and a home in the image needs both."""
+        return {} if self.is_rootless else {"HOME": "/tmp", "USER": "local"}
+
+    def containers(self, label: str) -> list[str]:
+        return self.docker.call("ps", "-aq", "--no-trunc", "--filter", f"label={LABEL}={label}").stdout.split()
+
+    def stop(self, label: str) -> None:
+        for container in self.containers(label):
+            self.docker.call("stop", "-t", str(STOP_SECONDS), container)
+
+    def exit_code(self, label: str) -> int | None:
+        """The worst of the job's containers; None where none was made."""
+        codes = [
+            self.docker.call("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
+            for container in self.containers(label)
+        ]
+        return max((int(code) for code in codes if code.isdigit()), default=None)
+
+    def remove(self, label: str) -> None:
+        for container in self.containers(label):
+            self.docker.call("rm", "--force", "--volumes", container)
+        # Refused while another job of local mode is in it, which then removes it.
+        self.docker.call("network", "rm", NETWORK)
+
+
+@contextlib.contextmanager
+def workplace(beside: Path) -> Iterator[Path]:
+    """An empty folder on the disk of `beside`, gone afterwards."""
+    beside.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".byoc-", dir=beside)).resolve()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            progress(f"{folder} could not be removed: remove it yourself, as the owner of its files")
+
+
+def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], None]) -> Result:
+    """Run the job to its end. Ctrl-C stops its container, which may save what it has, and raises KeyboardInterrupt.
+
+    `wanted.output` is file://DIR, where model.tar.gz and output.tar.gz are left. Raises CloudError where no container
+    came to run.
+    """
+    from scripts.cloud import sdk
+
+    label = uuid.uuid4().hex
+    said: list[str] = []  # by Compose itself
+
+    def line(raw: str) -> None:
+        stop.try_again()
+        text = _COLOURS.sub("", raw).rstrip()
+        if _PREFIX.match(text):
+            on_line(_PREFIX.sub("", text))
+        elif text:
+            said.append(text)
+
+    wanted = replace(wanted, environment={**wanted.environment, **engine.environment()})
+    try:
+        with _Stop(lambda: engine.stop(label)) as stop:
+            with sdk.local_mode(work, engine.service(label), wanted.region, line) as session:
+                sdk.fit(wanted, session)
+            code = engine.exit_code(label)
+    finally:
+        engine.remove(label)
+    if stop.asked:
+        raise KeyboardInterrupt
+    if code is None:
+        reason = one_line(" ".join(said[-TAIL:])) or "it said nothing"
+        raise CloudError(f"Docker Compose started no container: {reason}")
+    output = Path(wanted.output.removeprefix("file://"))
+    return Result(code, _failure(output / "output.tar.gz"), output / "model.tar.gz", output / "output.tar.gz")
+
+
+class _Stop:
+    """Takes Ctrl-C while the SDK runs, whose own code would lose it: the container is asked to end, and all follows.
+
+    A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self.asked = False
+        self._stopping: threading.Thread | None = None
+
+    def __enter__(self) -> "_Stop":
+        self._previous = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._previous)
+        if self._stopping:
+            self._stopping.join()
+
+    def _take(self, _signal: int, _frame: types.FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        progress("stopping the container; once more to leave at once")
+        self._start()
+
+    def try_again(self) -> None:
+        """Ctrl-C may have come before there was a container."""
+        if self.asked and (self._stopping is None or not self._stopping.is_alive()):
+            self._start()
+
+    def _start(self) -> None:
+        self._stopping = threading.Thread(target=self._stop, daemon=True)
+        self._stopping.start()
+
+
+def _failure(archive: Path) -> str:
+    with contextlib.suppress(OSError, tarfile.TarError, KeyError), tarfile.open(archive) as tar:
+        member = tar.extractfile("failure")
+        if member:
+            return member.read().decode(errors="replace").strip()
+    return ""

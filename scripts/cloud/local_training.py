@@ -1,0 +1,126 @@
+"""A job on this machine: what the flags ask for, made ready for local mode."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from local_test import check, weights
+from local_test import engine as local_engine
+from local_test.errors import LocalError
+from scripts.cloud import inputs, local, names, outcome, watch
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.inputs import SAMPLE, WEIGHTS, Weights
+from scripts.cloud.jobs import NO_ROLE, Wanted
+from scripts.cloud.settings import Settings
+from scripts.cloud.training import is_none
+from scripts.dataset import folders
+from scripts.environment import ROOT
+
+OUT = ROOT / "local_test" / "out.jobs"  # git takes local_test/out.* for results
+
+# Flags that are taken with --local, so that one command serves for both, and do nothing there.
+LEFT_OUT = {
+    "--instance-type": "the container runs on this machine",
+    "--instance-count": "one container runs",
+    "--volume-size": "the container uses this machine's disk",
+    "--spot": "no instances are bought; a container that was stopped does not go on",
+    "--max-wait": "nothing is waited for",
+    "--max-run": "the job runs until it ends",
+    "--checkpoints": "they are not kept",
+    "--input-mode": "pictures are read from the disk",
+    "--network-isolation": "the container has a network",
+    "--service-debugger": "the service's rules run in the cloud only",
+    "--upload-to": "nothing is uploaded",
+    "--role": "the container has no role and no credentials",
+    "--bucket": "nothing is in S3",
+    "--tags": "nothing is in an account",
+    "--subnets": "the container has a network of Docker's",
+    "--security-groups": "the container has a network of Docker's",
+    "--output-kms-key": "nothing is in S3",
+    "--volume-kms-key": "the container uses this machine's disk",
+    "--no-wait": "the call lasts as long as the job",
+}
+_NOT_S3 = {
+    "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",
+    "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
+    "--output": "give a folder of this machine",
+}
+T = TypeVar("T")
+
+
+def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
+    """The job, from its flags to its results; the exit code."""
+    given = {f"--{key.replace('_', '-')}": value for key, value in vars(flags).items()} | {"--no-wait": not flags.wait}
+    for flag, remedy in _NOT_S3.items():
+        if str(given[flag] or "").startswith("s3://"):
+            raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
+    if flags.dry_run:
+        raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
+    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given[flag] not in (None, False)]
+    if left_out:
+        progress("local mode leaves out: " + "; ".join(left_out))
+    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    home = Path(flags.output or OUT).absolute()
+    if (home / name).exists():
+        raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+    engine = local.Engine()
+    image = flags.image or _own_image()
+    environment = inputs.environment(image, flags.environment)
+    engine.need_image(image)
+    file = _weights(asked, hyperparameters, is_sample=flags.data == SAMPLE)
+    metrics, quiet = watch.Metrics(), watch.Quiet()
+
+    def tell(line: str) -> None:
+        for shown in metrics.feed(line) if quiet.keeps(line) else ():
+            progress(f"  {shown}")
+
+    with inputs.pictures(flags.data) as splits, local.workplace(home) as work:
+        folders.lay_out(splits, work / "data")
+        if file:
+            (work / "data" / WEIGHTS).mkdir()
+            folders.link(file, work / "data" / WEIGHTS / file.name)
+        wanted = Wanted(
+            name=name,
+            image=image,
+            role=NO_ROLE,
+            region=settings.region or local.REGION,
+            channels={
+                channel: f"file://{work / 'data' / channel}" for channel in [*splits, *([WEIGHTS] if file else [])]
+            },
+            hyperparameters=hyperparameters,
+            output=f"file://{home / name / 'output'}",
+            instance_type="local_gpu" if engine.has_gpu else "local",
+            environment=environment,
+        )
+        progress(f"training {name} in {image}")
+        result = local.train(engine, wanted, work, tell)
+    return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)
+
+
+def _own_image() -> str:
+    """The image of this repository's files as they are, built where there is none."""
+    return _locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
+
+
+def _weights(asked: Weights, hyperparameters: dict[str, str], *, is_sample: bool) -> Path | None:
+    """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
+    if asked.file or is_none(hyperparameters):
+        return asked.file
+    # Asks torchvision, in a process of its own, for the place of these weights.
+    url = _locally(lambda: check.ask(Path(sys.executable), hyperparameters, local_engine.environment_of_processes()))
+    found = _locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=True))
+    if found.note:
+        progress(found.note)
+    if found.hyperparameter is not None:
+        hyperparameters[WEIGHTS] = found.hyperparameter
+    return found.file
+
+
+def _locally(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except LocalError as error:
+        raise CloudError(str(error), error.code) from None

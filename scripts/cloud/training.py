@@ -1,0 +1,144 @@
+"""A job in the cloud, decided as a whole before anything is sent: what is uploaded, and the request that creates it."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scripts.cloud import bucket, instances, jobs, names, registry, storage
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.inputs import WEIGHTS, Data, Weights, environment
+from scripts.cloud.jobs import Wanted
+from scripts.cloud.names import Image, S3Uri
+from scripts.cloud.requests import Request, check
+from scripts.cloud.settings import Settings
+
+INSTANCE = "ml.g4dn.xlarge"
+VOLUME = 30  # GB
+DEBUGGER_NOTE = (
+    "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
+    " program that writes tensors for it"
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a call is going to do."""
+
+    wanted: Wanted
+    data: Data
+    weights: Weights
+    weights_at: S3Uri | None
+    image: Image
+    create: Request
+
+    def requests(self, settings: Settings) -> list[Request]:
+        """For --dry-run."""
+        uploads = self.data.requests(settings)
+        if self.weights.file and self.weights_at:
+            uploads.append(storage.file_request(self.weights.file, self.weights_at, settings))
+        return [*uploads, self.create]
+
+    def send(self, aws: Aws, settings: Settings) -> None:
+        """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
+        registry.find(aws, self.image)
+        bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
+        if self.data.splits is not None:
+            storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
+        if self.weights.file and self.weights_at:
+            storage.upload_file(aws, self.weights.file, self.weights_at, settings)
+        storage.require_data(aws, self.data.prefix)
+        jobs.create(aws, self.create)
+
+
+def plan(
+    flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
+) -> Plan:
+    """Raises CloudError for everything that can be known to be wrong without asking AWS."""
+    region, role = settings.need_region(), settings.need_role()
+    if not flags.image:
+        raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
+    image = Image.parse(flags.image, region)
+    kind = flags.instance_type or INSTANCE
+    instances.check(kind)
+    check_numbers(flags)
+    if flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters):
+        raise CloudError(
+            "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
+            " --weights s3://..., or train from random ones with --weights none",
+            2,
+        )
+    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
+    weights_at = weights.place(settings)
+    checkpoints = (
+        S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else output / name / "checkpoints"
+    )
+    max_run = flags.max_run or jobs.MAX_RUN
+    wanted = Wanted(
+        name=name,
+        image=image.uri,
+        role=role.arn,
+        region=region,
+        channels=data.channels() | ({WEIGHTS: str(weights_at)} if weights_at else {}),
+        hyperparameters=hyperparameters,
+        output=str(output),
+        instance_type=kind,
+        environment=environment(image.uri, flags.environment),
+        tags=settings.all_tags(),
+        instance_count=flags.instance_count or 1,
+        volume_size=flags.volume_size or VOLUME,
+        max_run=max_run,
+        max_wait=(flags.max_wait or max_run + jobs.SPOT_PATIENCE) if flags.spot else None,
+        checkpoints=str(checkpoints) if flags.spot or flags.checkpoints else None,
+        input_mode=flags.input_mode or "File",
+        isolated=flags.network_isolation,
+        subnets=settings.subnets,
+        security_groups=settings.security_groups,
+        output_kms_key=settings.output_kms_key,
+        volume_kms_key=settings.volume_kms_key if instances.takes_volume_key(kind) else None,
+        service_debugger=flags.service_debugger,
+    )
+    _warn(wanted, settings)
+    from scripts.cloud import sdk  # takes seconds to import
+
+    create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
+    check(create)
+    return Plan(wanted, data, weights, weights_at, image, create)
+
+
+def is_none(hyperparameters: Mapping[str, str]) -> bool:
+    """Whether random weights are asked for."""
+    return hyperparameters.get(WEIGHTS, "").lower() == "none"
+
+
+def check_numbers(flags: argparse.Namespace) -> None:
+    for name in ("instance_count", "volume_size", "max_run", "max_wait"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)
+    if flags.max_wait is None:
+        return
+    max_run = flags.max_run or jobs.MAX_RUN
+    if not flags.spot:
+        raise CloudError("--max-wait is for spot instances: give --spot too, or --max-run alone", 2)
+    if flags.max_wait < max_run:
+        raise CloudError(
+            f"--max-wait {flags.max_wait} is less than --max-run {max_run}: it counts the run, and the wait before it",
+            2,
+        )
+
+
+def _warn(wanted: Wanted, settings: Settings) -> None:
+    if wanted.instance_count > 1:
+        progress(
+            f"--instance-count {wanted.instance_count}: the training program uses one host so far; each would train the"
+            " whole job by itself, and all are billed"
+        )
+    if unused := instances.gpus_unused(wanted.instance_type):
+        progress(f"{wanted.instance_type}: the training program uses one GPU so far; {unused} more are billed")
+    if settings.volume_kms_key and not wanted.volume_kms_key:
+        progress(f"{wanted.instance_type} has disks of its own, encrypted in hardware: --volume-kms-key is left out")
+    if wanted.service_debugger:
+        progress(DEBUGGER_NOTE)

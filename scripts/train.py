@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Train in Amazon SageMaker, or the same job in a container on this machine.
+
+scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as scripts/push.sh prints it
+scripts/train.py --image URI --data my-pictures --spot                  uploads the folder; up to 90 % cheaper
+scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
+scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
+scripts/train.py --image URI --data my-pictures --dry-run               prints the requests, sends nothing
+scripts/train.py --attach NAME                                          follow a job, also one that has ended
+scripts/train.py --stop NAME
+scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
+
+Region and role come from --region and --role, from AWS_REGION and BYOC_ROLE, or from byoc.toml. A job costs from the
+start of its instances to its end; nothing of it runs on afterwards.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "PIL", "psutil", "tqdm")
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from local_test.run import SAMPLE_HYPERPARAMETERS
+from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, watch
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.inputs import SAMPLE, Weights
+from scripts.cloud.jobs import STOP_SECONDS, Wanted
+from scripts.cloud.requests import show
+
+PROGRAM = "train.py"
+INPUT_MODES = ("File", "FastFile")
+SETTINGS = (
+    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    made = command.parser(PROGRAM, __doc__ or "")
+    job = made.add_argument_group("job").add_argument
+    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
+    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
+    job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
+    job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
+    job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
+    job("--name", help="of the job (default: PROJECT-train-TIME)")
+    job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
+    machine = made.add_argument_group("instances").add_argument
+    machine("--instance-type", metavar="T", help=f"default {training.INSTANCE}")
+    machine("--instance-count", metavar="N", type=int, help="default 1; the training program uses one so far")
+    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {training.VOLUME})")
+    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
+    machine("--max-run", metavar="S", type=int, help=f"seconds, then it is stopped (default {jobs.MAX_RUN})")
+    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
+    machine("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
+    machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
+    machine("--network-isolation", action="store_true", help="no network in the container")
+    machine("--service-debugger", action="store_true", help="the service's own rules and profiler")
+    inputs.flags(made)
+    how = made.add_argument_group("how").add_argument
+    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
+    how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
+    how("--json", action="store_true", help="print one JSON object at the end")
+    how("--local", action="store_true", help="in a container on this machine")
+    how("--attach", metavar="NAME", help="follow this job")
+    how("--stop", metavar="NAME", help=f"stop this job; it has {STOP_SECONDS} s to save what it has")
+    settings.add_flags(made, *SETTINGS)
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags, rest = parser().parse_known_args(inputs.dashes(arguments))
+    if flags.attach or flags.stop:
+        return _existing(flags, rest)
+    if not flags.data:
+        raise CloudError("no --data: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2)
+    weights = Weights.parse(flags.weights)
+    hyperparameters = inputs.given(flags, rest, weights.word)
+    if flags.data == SAMPLE:
+        words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
+        progress(f"the sample is trained with {words} where you give nothing else")
+        hyperparameters = SAMPLE_HYPERPARAMETERS | hyperparameters
+    chosen = settings.load(flags)
+    if flags.local:
+        from scripts.cloud import local_training
+
+        return local_training.run(flags, chosen, weights, hyperparameters)
+    with inputs.data(flags.data, flags.upload_to, chosen) as data:
+        plan = training.plan(flags, chosen, weights, hyperparameters, data)
+        if flags.dry_run:
+            print(show(plan.requests(chosen)))
+            return 0
+        aws = Aws(chosen.need_region())
+        plan.send(aws, chosen)
+    _tell_created(plan.wanted)
+    return _follow(aws, plan.wanted.name, flags)
+
+
+def _tell_created(wanted: Wanted) -> None:
+    progress(f"created {wanted.name}\n  {jobs.console(wanted.region, wanted.name)}")
+    spot = wanted.max_wait is not None
+    progress("  " + instances.describe(wanted.instance_type, wanted.instance_count, wanted.region, spot=spot))
+    most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run, wanted.instance_count)
+    at_most = "" if most is None else f", at {most:.2f} USD at most"
+    progress(f"  it is stopped after {wanted.max_run / 3600:.3g} h (--max-run){at_most}")
+
+
+def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
+    if not flags.wait:
+        progress(f"  follow it: {watch.attach(name, aws.region)}\n  stop it:   {watch.stop(name, aws.region)}")
+        print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
+        return 0
+    job, metrics = watch.follow(aws, name)
+    return outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
+
+
+def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    """--attach and --stop."""
+    if flags.attach and flags.stop:
+        raise CloudError("--attach and --stop are two calls", 2)
+    doing = "--attach" if flags.attach else "--stop"
+    wrong = [flag for flag in ("local", "dry_run", "data", "image", "name") if getattr(flags, flag)]
+    if rest or wrong:
+        other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
+        raise CloudError(f"{doing} is for a job that exists, and {other} for a new one", 2)
+    aws = Aws(settings.load(flags).need_region())
+    if flags.attach:
+        return _follow(aws, names.checked(flags.attach, doing), flags)
+    job = jobs.stop(aws, names.checked(flags.stop, doing))
+    if job.in_progress:
+        progress(f"{job.name} is being stopped; it has {STOP_SECONDS} s to save what it has")
+        progress(f"  follow it: {watch.attach(job.name, aws.region)}")
+    else:
+        progress(f"{job.name} has ended already: {job.status}")
+    if flags.json:
+        print(json.dumps({"name": job.name, "status": "Stopping" if job.in_progress else job.status}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))
