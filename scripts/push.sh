@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Pushes the images to ECR; what it does stands in scripts/cloud/push.py. Runs on bash 3.2 too, the one of macOS.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+if [ ! -x "$root/.venv/bin/python" ]; then
+    # Help is to be had before a set-up of minutes.
+    for argument; do
+        case $argument in
+            -h | --help) exec sed -n -e '1s/^"""//p' -e '2,/^"""/{/^"""/!p;}' "$root/scripts/cloud/push.py" ;;
+        esac
+    done
+    "$root/local_test/setup.sh" >&2
+fi
+# -P keeps the folder of the call off the path, where another `scripts` may lie.
+export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
+exec "$root/.venv/bin/python" -P -m scripts.cloud.push "$@"

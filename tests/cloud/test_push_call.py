@@ -1,0 +1,125 @@
+"""scripts/push.sh: its command line, and what it shows without an account and without Docker."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.cloud import push
+from scripts.cloud.command import run
+from tests.cloud.conftest import REGION
+from tests.docker import engine
+
+
+def call(*arguments: str) -> int:
+    return run("push.sh", push.main, arguments)
+
+
+def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) -> list[dict[str, Any]]:
+    rule = {
+        "rulePriority": 1,
+        "description": "untagged images go after 14 days",
+        "selection": {
+            "tagStatus": "untagged",
+            "countType": "sinceImagePushed",
+            "countUnit": "days",
+            "countNumber": 14,
+        },
+        "action": {"type": "expire"},
+    }
+    return [
+        {
+            "service": "ecr",
+            "operation": "CreateRepository",
+            "request": {
+                "repositoryName": name,
+                "imageTagMutability": "IMMUTABLE",
+                "imageScanningConfiguration": {"scanOnPush": True},
+                "encryptionConfiguration": encryption,
+                "tags": tags,
+            },
+        },
+        {
+            "service": "ecr",
+            "operation": "PutLifecyclePolicy",
+            "request": {"repositoryName": name, "lifecyclePolicyText": json.dumps({"rules": [rule]})},
+        },
+    ]
+
+
+def test_dry_run_shows_what_makes_the_repositories(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--region", REGION, "--dry-run") == 0
+    own = [{"Key": "byoc-project", "Value": "byoc"}]
+    expected = [*requests("byoc-train", {"encryptionType": "AES256"}, own)]
+    expected += requests("byoc-serve", {"encryptionType": "AES256"}, own)
+    assert json.loads(capsys.readouterr().out) == expected
+
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    flags = ("--project", "birds", "--tags", "team=vision", "--output-kms-key", key)
+    assert call("serve-torch", "--region", REGION, "--dry-run", *flags) == 0
+    tags = [{"Key": "byoc-project", "Value": "birds"}, {"Key": "team", "Value": "vision"}]
+    expected = requests("birds-serve-torch", {"encryptionType": "KMS", "kmsKey": key}, tags)
+    assert json.loads(capsys.readouterr().out) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tag", "a/b"), "--tag has value 'a/b'"),
+        (("--registry", "https://registry.example.com"), "--registry has value 'https://registry.example.com'"),
+        ((), "no region"),
+        (("--region", "Frankfurt"), "--region has value 'Frankfurt'"),
+    ],
+)
+def test_wrong_calls(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err.splitlines()[-1]
+
+
+def test_dry_run_elsewhere_has_no_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--registry", "registry.example.com", "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:
+    (tmp_path / "scripts" / "cloud").mkdir(parents=True)
+    (tmp_path / "local_test").mkdir()
+    shutil.copy(engine.ROOT / "scripts" / "push.sh", tmp_path / "scripts")
+    shutil.copy(engine.ROOT / "scripts" / "cloud" / "push.py", tmp_path / "scripts" / "cloud")
+    setup = tmp_path / "local_test" / "setup.sh"
+    setup.write_text(
+        "#!/bin/sh\ncd $(dirname $0)/.. && mkdir -p .venv/bin && printf '#!/bin/sh\\necho python $PYTHONPATH $@\\n'"
+        " > .venv/bin/python && chmod +x .venv/bin/python && echo set up\n"
+    )
+    setup.chmod(0o755)
+    script = str(tmp_path / "scripts" / "push.sh")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def output(*arguments: str) -> tuple[str, str]:
+        done = subprocess.run([script, *arguments], capture_output=True, text=True, check=True, env=environment)
+        return done.stdout, done.stderr
+
+    shown, _ = output("--help")
+    assert shown.startswith("Push the images")
+    assert "scripts/push.sh train" in shown
+    assert '"""' not in shown
+    assert not (tmp_path / ".venv").exists()
+    started = f"python {tmp_path} -P -m scripts.cloud.push train\n"
+    assert output("train") == (started, "set up\n")
+    assert output("train") == (started, "")
+
+
+def test_the_script_works_from_any_folder(tmp_path: Path) -> None:
+    # A package of the same name in the folder of the call is not the one that is meant.
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "__init__.py").write_text("raise SystemExit('the wrong scripts')")
+    command = [str(engine.ROOT / "scripts" / "push.sh"), "--region", REGION, "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [entry["operation"] for entry in json.loads(done.stdout)] == ["CreateRepository", "PutLifecyclePolicy"] * 2

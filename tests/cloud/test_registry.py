@@ -1,0 +1,169 @@
+"""ECR: repositories, made once; images, found and read."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from scripts.cloud import registry
+from scripts.cloud.aws import Aws
+from scripts.cloud.distribution import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
+from scripts.cloud.errors import CloudError
+from scripts.cloud.names import Image
+from scripts.cloud.settings import Settings
+from tests.cloud import stand_in
+from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.stand_in import ECR_HOST, Server, StandIn
+
+NAME = "byoc-serve"
+SETTINGS = Settings(region=REGION, tags={"team": "vision"})
+LABELS = {"org.opencontainers.image.title": "byoc-serve", "byoc.content": "0123456789ab"}
+
+
+def image(reference: str) -> Image:
+    separator = "@" if reference.startswith("sha256:") else ":"
+    return Image.parse(f"{ECR_HOST}/{NAME}{separator}{reference}", REGION)
+
+
+# Repositories
+
+
+def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None:
+    ecr = aws.client("ecr")
+    made = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    assert made == registry.Repository(NAME, f"{ECR_HOST}/{NAME}", immutable=True, made=True)
+    assert calls == ["ecr:DescribeRepositories", "ecr:CreateRepository", "ecr:PutLifecyclePolicy"]
+    [found] = ecr.describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert found["imageTagMutability"] == "IMMUTABLE"
+    assert found["imageScanningConfiguration"] == {"scanOnPush": True}
+    assert found["encryptionConfiguration"] == {"encryptionType": "AES256"}
+    tags = ecr.list_tags_for_resource(resourceArn=found["repositoryArn"])["tags"]
+    assert tags == [{"Key": "byoc-project", "Value": "byoc"}, {"Key": "team", "Value": "vision"}]
+    policy = json.loads(ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"])
+    assert policy == registry.LIFECYCLE
+
+    calls.clear()
+    again = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    assert (again.uri, again.immutable, again.made) == (made.uri, True, False)
+    assert calls == ["ecr:DescribeRepositories", "ecr:ListTagsForResource", "ecr:GetLifecyclePolicy"]
+
+
+def test_its_key(aws: boto3.Session) -> None:
+    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    registry.ensure_repository(Aws(REGION), NAME, Settings(region=REGION, output_kms_key=key))
+    [found] = aws.client("ecr").describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert found["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
+
+
+def test_a_call_that_broke_off_before_the_lifecycle_rule_is_made_up_for(aws: boto3.Session) -> None:
+    ecr = aws.client("ecr")
+    ecr.create_repository(repositoryName=NAME, tags=[{"Key": "byoc-project", "Value": "byoc"}])
+    found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    assert (found.immutable, found.made) == (False, False)
+    assert ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"] == json.dumps(registry.LIFECYCLE)
+
+
+def test_a_repository_of_others_is_used_as_it_is(aws: boto3.Session) -> None:
+    ecr = aws.client("ecr")
+    ecr.create_repository(repositoryName=NAME)
+    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).made
+    with pytest.raises(ecr.exceptions.LifecyclePolicyNotFoundException):
+        ecr.get_lifecycle_policy(repositoryName=NAME)
+
+
+def test_two_calls_at_once_make_one_repository(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = registry._described
+    answers = [None]  # the other call's repository is not there yet
+
+    def described(ecr: Any, name: str) -> Any:
+        return answers.pop() if answers else original(ecr, name)
+
+    monkeypatch.setattr(registry, "_described", described)
+    aws.client("ecr").create_repository(repositoryName=NAME)
+    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).made
+
+
+# Images, in moto's registry
+
+
+def config() -> bytes:
+    return json.dumps({"os": "linux", "architecture": "amd64", "config": {"Labels": LABELS}}).encode()
+
+
+def manifest(media_type: str = DOCKER_MANIFEST) -> dict[str, Any]:
+    digest = f"sha256:{hashlib.sha256(config()).hexdigest()}"
+    entry = {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": digest, "size": len(config())}
+    return {"schemaVersion": 2, "mediaType": media_type, "config": entry, "layers": []}
+
+
+@pytest.fixture
+def pushed(aws: boto3.Session) -> str:
+    """The digest of an image in ECR, tag `one`."""
+    ecr = aws.client("ecr")
+    ecr.create_repository(repositoryName=NAME)
+    answer = ecr.put_image(repositoryName=NAME, imageManifest=json.dumps(manifest()), imageTag="one")
+    digest: str = answer["image"]["imageId"]["imageDigest"]
+    return digest
+
+
+def test_an_image_is_found_by_tag_and_by_digest(pushed: str) -> None:
+    assert registry.find(Aws(REGION), image("one")) == pushed
+    assert registry.find(Aws(REGION), image(pushed)) == pushed
+
+
+@pytest.mark.parametrize("look", [registry.find, registry.image_labels])
+def test_an_image_that_is_not_there(aws: boto3.Session, look: Any) -> None:
+    with pytest.raises(CloudError, match=rf"{NAME}:one is not in ECR: push it with scripts/push.sh"):
+        look(Aws(REGION), image("one"))
+    aws.client("ecr").create_repository(repositoryName=NAME)
+    for reference in ("one", f"sha256:{'0' * 64}"):
+        with pytest.raises(CloudError, match=r"is not in ECR: push it with scripts/push\.sh"):
+            look(Aws(REGION), image(reference))
+
+
+def test_labels_that_cannot_be_read(pushed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.deny(monkeypatch, "GetDownloadUrlForLayer")
+    assert registry.image_labels(Aws(REGION), image("one")) is None
+
+
+# Images, in a real registry
+
+
+@pytest.fixture
+def server(tmp_path: Path, aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with stand_in.server(tmp_path) as running:
+        stand_in.install(monkeypatch, StandIn(running, running.host))
+        running.put_blob(NAME, config())
+        yield running
+
+
+@pytest.mark.parametrize("media_type", [DOCKER_MANIFEST, OCI_MANIFEST])
+def test_labels(server: Server, media_type: str) -> None:
+    digest = server.put_manifest(NAME, "one", manifest(media_type))
+    assert registry.find(Aws(REGION), image("one")) == digest
+    assert registry.image_labels(Aws(REGION), image("one")) == LABELS
+    assert registry.image_labels(Aws(REGION), image(digest)) == LABELS
+
+
+def test_labels_of_the_right_one_of_several(server: Server) -> None:
+    server.put_blob(NAME, b'{"os": "linux", "architecture": "arm64"}')
+    other = {**manifest()["config"], "digest": server.put_blob(NAME, b'{"architecture": "arm64"}')}
+    entries = []
+    for architecture, one in (("arm64", {**manifest(), "config": other}), ("amd64", manifest())):
+        digest = server.put_manifest(NAME, architecture, one)
+        platform = {"os": "linux", "architecture": architecture}
+        entries.append({"mediaType": DOCKER_MANIFEST, "digest": digest, "size": 1, "platform": platform})
+    server.put_manifest(NAME, "all", {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries})
+    assert registry.image_labels(Aws(REGION), image("all")) == LABELS
+    server.put_manifest(NAME, "arm", {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries[:1]})
+    assert registry.image_labels(Aws(REGION), image("arm")) is None
+
+
+def test_an_image_without_labels_has_none(server: Server) -> None:
+    entry = {**manifest()["config"], "digest": server.put_blob(NAME, b'{"config": {}}')}
+    server.put_manifest(NAME, "bare", {**manifest(), "config": entry})
+    assert registry.image_labels(Aws(REGION), image("bare")) == {}
