@@ -101,7 +101,7 @@ def parse(arguments: Sequence[str]) -> Wanted:
     settings.add_flags(parser, "role", "bucket", "project", "output_kms_key")
     flags = parser.parse_args(arguments)
     if flags.out is None and flags.s3 is None:
-        parser.error("where to? give --out DIR, --s3, or both")
+        raise CloudError("where to? give --out DIR, --s3, or both", 2)
     try:
         first, second, third = (float(part) for part in flags.split.split(","))
     except ValueError:

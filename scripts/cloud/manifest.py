@@ -32,15 +32,13 @@ class Entry:
 
 @dataclass
 class Manifest:
-    """Keys are relative to the prefix. `pending` are those that may lie there without being in `files`."""
+    """Keys are relative to the prefix. `pending` are those that may lie there without being in `files`; `complete` says
+    that the upload went to its end."""
 
     files: dict[str, Entry] = field(default_factory=dict)
     pending: set[str] = field(default_factory=set)
     kms_key: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        return not self.pending
+    complete: bool = False
 
     def knows(self, key: str) -> bool:
         return key in self.files or key in self.pending
@@ -68,7 +66,7 @@ class Manifest:
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this program knows {FORMAT}")
             files = {key: Entry(**entry) for key, entry in content["files"].items()}
-            return cls(files, set(content["pending"]), content["kms_key"])
+            return cls(files, set(content["pending"]), content["kms_key"], content["complete"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CloudError(
                 f"{where} is no manifest that this program can read ({type(error).__name__}: {error}): give another"

@@ -105,6 +105,6 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
         manifest = Stored(aws, prefix, Settings()).read()
     if manifest is not None and not manifest.complete:
         raise CloudError(
-            f"the upload to {prefix} has not ended: {len(manifest.pending)} files may be missing; call"
-            " scripts/prepare_data.py again as before"
+            f"the upload to {prefix} has not ended, so files may be missing: call scripts/prepare_data.py again as"
+            " before"
         )

@@ -80,7 +80,12 @@ class Sync:
         todo = self._compare(before, there)
         gone = sorted(key for key in there if key not in self.items)
         kept = len(self.items) - len(todo)
-        if todo or gone or self.manifest != before:
+        as_before = (before.complete, before.files, before.kms_key) == (
+            True,
+            self.manifest.files,
+            self.manifest.kms_key,
+        )
+        if todo or gone or not as_before:
             # Also what is only known from before: it may yet arrive from an upload that is under way.
             known = before.pending.union(before.files, gone, (item.key for item in todo))
             self.manifest.pending = known.difference(self.manifest.files)
@@ -198,11 +203,13 @@ class Sync:
         """Hold what lies there against the manifest, and write it as complete."""
         there = {key: (found.size, found.etag) for key, found in self._list().items()}
         if there != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
+            self.stored.write(self.manifest)  # says so where it was another upload
             raise CloudError(
                 f"objects below {self.prefix} were changed by somebody else during the upload: call this again when"
                 " nobody does, to put them right"
             )
         self.manifest.pending.clear()
+        self.manifest.complete = True
         self.stored.write(self.manifest)
 
     def _save(self) -> None:

@@ -31,6 +31,7 @@ ACTIONS = {
     "s3:CompleteMultipartUpload": ["s3:PutObject"],
     "s3:AbortMultipartUpload": ["s3:AbortMultipartUpload"],
     "s3:GetBucketLocation": ["s3:GetBucketLocation"],
+    "s3:PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
     "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
     "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
     "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],

@@ -19,7 +19,7 @@ DOCKER_PUSH = {
     "ecr:UploadLayerPart",
 }
 # Checked by a service on the way of another call.
-IMPLIED = {"iam:PassRole", "iam:TagRole", "sagemaker:AddTags", "ecr:TagResource"}
+IMPLIED = {"kms:Decrypt", "kms:GenerateDataKey", "iam:PassRole", "iam:TagRole", "sagemaker:AddTags", "ecr:TagResource"}
 # Prefix of an action and the service whose operations it names, where these differ.
 SERVICES = {"tag": "resourcegroupstaggingapi"}
 
