@@ -1,7 +1,9 @@
 """Uploads: nothing is sent twice, nothing is lost by a break, nothing that is somebody else's is touched."""
 
+import functools
 import hashlib
 import json
+import os
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -32,12 +34,22 @@ PREFIX = S3Uri(BUCKET, "byoc/data/pets")
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
+@functools.cache
+def _account(_endpoint: str) -> Aws:
+    return Aws(REGION)
+
+
+def account() -> Aws:
+    """One for all tests of the same server: to make its client takes longer than most uploads here."""
+    return _account(os.environ["AWS_ENDPOINT_URL"])
+
+
 def items(root: Path) -> list[storage.Item]:
     return storage.items(folders.find(root).splits)
 
 
 def upload(root: Path, prefix: S3Uri = PREFIX, **settings: Any) -> Uploaded:
-    return storage.upload(Aws(REGION), items(root), prefix, Settings(region=REGION, **settings))
+    return storage.upload(account(), items(root), prefix, Settings(region=REGION, **settings))
 
 
 def there(session: boto3.Session) -> dict[str, bytes]:
@@ -177,7 +189,7 @@ def test_more_than_5_gb_is_refused_and_an_empty_file_is_not(aws: boto3.Session, 
     with pytest.raises(DataError, match=r"empty.jpg has 5.4 GB: S3 takes 5.4 GB in one request"):
         items(root)
     with pytest.raises(DataError, match="in one request"):
-        storage.upload_file(Aws(REGION), empty, PREFIX / "weights.pth", Settings())
+        storage.upload_file(account(), empty, PREFIX / "weights.pth", Settings())
 
 
 def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
@@ -342,7 +354,7 @@ def test_an_object_that_another_adds_meanwhile_is_found(
 
 
 def test_a_manifest_whose_answer_was_lost_is_not_taken_for_anothers(aws: boto3.Session) -> None:
-    mine, theirs = (Stored(Aws(REGION), PREFIX, Settings()) for _ in range(2))
+    mine, theirs = (Stored(account(), PREFIX, Settings()) for _ in range(2))
     content = Manifest({"a": Entry("0" * 64, 1, "e")})
     mine.write(content)
     mine.etag = None  # as if the first answer had never come, and boto3 had sent it again
@@ -495,33 +507,32 @@ def test_one_file_is_sent_once(aws: boto3.Session, tmp_path: Path, calls: list[s
     weights, uri = tmp_path / "resnet50.pth", PREFIX / "weights" / "resnet50.pth"
     weights.write_bytes(b"weights")
     settings = Settings(output_kms_key=KEY)
-    assert storage.upload_file(Aws(REGION), weights, uri, settings)
-    assert not storage.upload_file(Aws(REGION), weights, uri, settings)
+    assert storage.upload_file(account(), weights, uri, settings)
+    assert not storage.upload_file(account(), weights, uri, settings)
     assert calls.count("s3:PutObject") == 1
     weights.write_bytes(b"WEIGHTS")
-    assert storage.upload_file(Aws(REGION), weights, uri, settings)
+    assert storage.upload_file(account(), weights, uri, settings)
     answer = aws.client("s3").get_object(Bucket=BUCKET, Key=uri.key)
     assert (answer["Body"].read(), answer["SSEKMSKeyId"]) == (b"WEIGHTS", KEY)
     with pytest.raises(DataError, match=r"gone.pth is not there"):
-        storage.upload_file(Aws(REGION), tmp_path / "gone.pth", uri, settings)
+        storage.upload_file(account(), tmp_path / "gone.pth", uri, settings)
 
 
 def test_what_is_missing_to_train_on_is_named(
     aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = Aws(REGION)
     put(aws, f"{PREFIX.key}/train/", b"")
     with pytest.raises(
         CloudError, match=r"no pictures below train/ and valid/ and test/: upload them with scripts/prepare"
     ):
-        storage.require_data(account, PREFIX)
+        storage.require_data(account(), PREFIX)
     put(aws, f"{PREFIX.key}/train/a/1.jpg")
     put(aws, f"{PREFIX.key}/test/a/1.jpg")
     with pytest.raises(CloudError, match="no pictures below valid/:"):
-        storage.require_data(account, PREFIX)
+        storage.require_data(account(), PREFIX)
     put(aws, f"{PREFIX.key}/valid/a/1.jpg")
     put(aws, f"{PREFIX.key}/manifest.json", b"somebody else's")
-    storage.require_data(account, PREFIX)
+    storage.require_data(account(), PREFIX)
 
     other = S3Uri(BUCKET, "byoc/data/other")
     root = fill(tmp_path / "other", 4)
@@ -530,11 +541,11 @@ def test_what_is_missing_to_train_on_is_named(
         with pytest.raises(CloudError, match="cannot be reached"):
             upload(root, other)
     with pytest.raises(CloudError, match=r"the upload to .* has not ended"):
-        storage.require_data(account, other)
+        storage.require_data(account(), other)
     upload(root, other)
-    storage.require_data(account, other)
+    storage.require_data(account(), other)
     with pytest.raises(CloudError, match="is not there"):
-        storage.require_data(account, S3Uri("no-such-bucket", "x"))
+        storage.require_data(account(), S3Uri("no-such-bucket", "x"))
 
 
 def test_work_is_broken_off_at_the_first_error_and_threads_end() -> None:
