@@ -63,8 +63,10 @@ EXPOSE 8080
 # No entry point, not the base's either: the platform runs `IMAGE serve`, and `IMAGE python -m container_serve --help` works as well.
 ENTRYPOINT []
 CMD ["serve"]
+# byoc.format-version: the newest model.json that this image reads; scripts/deploy.py asks for it before it deploys.
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true" \
-      com.amazonaws.sagemaker.capabilities.multi-models="true"
+      com.amazonaws.sagemaker.capabilities.multi-models="true" \
+      byoc.format-version="1"
 
 FROM runtime AS serve-torch
 ENV BYOC_TARGET=serve-torch

@@ -83,6 +83,11 @@ def message_of(error: exceptions.ClientError) -> str:
     return one_line(str(error.response.get("Error", {}).get("Message", "") or error))
 
 
+def is_denied(error: exceptions.ClientError) -> bool:
+    """Whether a permission is missing."""
+    return code_of(error) in _DENIED
+
+
 def is_passing(error: Exception) -> bool:
     """Whether it may go away by itself: throttling, a network that is down, an error on the service's side."""
     if isinstance(error, exceptions.ClientError):

@@ -93,6 +93,11 @@ def family(instance_type: str) -> str:
     return instance_type.removeprefix("ml.").partition(".")[0]
 
 
+def is_arm(instance_type: str) -> bool:
+    kind = family(instance_type)
+    return kind in _GRAVITON or REFUSED.get(kind) == _ARM
+
+
 def check(instance_type: str) -> None:
     """Raises CloudError for an instance that cannot run the images."""
     kind = family(instance_type)

@@ -59,3 +59,17 @@ def test_a_damaged_archive_is_named(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "bad.tar.gz").write_bytes(body)
     with pytest.raises(LocalError, match="damaged"):
         pack.unpack(tmp_path / "bad.tar.gz", tmp_path / "target")
+
+
+@pytest.mark.parametrize("change", ["cut", "flipped"])
+def test_an_archive_that_was_cut_or_changed_is_named(tmp_path: Path, change: str) -> None:
+    archive = tmp_path / "model.tar.gz"
+    pack.pack(model(tmp_path / "model"), archive)
+    body = bytearray(archive.read_bytes())
+    if change == "cut":
+        del body[-20:]
+    else:
+        body[-6] ^= 1  # in the checksum
+    archive.write_bytes(body)
+    with pytest.raises(LocalError, match="damaged"):
+        pack.unpack(archive, tmp_path / "target")

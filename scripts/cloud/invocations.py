@@ -1,0 +1,136 @@
+"""Requests to a server: at a SageMaker endpoint, or at a URL on this machine. Both answer in the same form."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from botocore.exceptions import ClientError, ReadTimeoutError
+
+from scripts.cloud import endpoints
+from scripts.cloud.aws import Aws
+from scripts.cloud.errors import CloudError, code_of, explain, message_of, one_line
+from scripts.cloud.pictures import Body
+
+JSON = "application/json"
+TIMEOUT_SECONDS = 65  # the platform gives up after 60
+# What the service says of one request; anything else it would say of the next one too.
+_PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Refused(Exception):
+    """The server's or the platform's answer to this one request, in one line."""
+
+
+class Target(Protocol):
+    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+        """The answer. Raises Refused for this request alone, CloudError or botocore's errors for all of them."""
+
+
+class EndpointTarget:
+    def __init__(self, aws: Aws, name: str) -> None:
+        self.aws, self.name = aws, name
+        self.client = aws.client("sagemaker-runtime")
+
+    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+        try:
+            answer = self.client.invoke_endpoint(
+                EndpointName=self.name,
+                ContentType=body.content_type,
+                Accept=JSON,
+                CustomAttributes=f"top_k={top_k}",
+                InferenceId=identifier,
+                Body=body.content,
+            )
+            return _answer(answer["Body"].read())
+        except ReadTimeoutError:
+            raise Refused("no answer within 60 s") from None
+        except ClientError as error:
+            raise self._judged(error) from None
+
+    def _judged(self, error: ClientError) -> Exception:
+        code = code_of(error)
+        if code == "ModelError":
+            status = error.response.get("OriginalStatusCode", "")
+            return Refused(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
+        if code in _PASSING:
+            return Refused(f"{code}: {message_of(error)}")
+        if code in {"ValidationError", "ValidationException"}:
+            return self._state(error)
+        unchanged: Exception = error
+        return unchanged
+
+    def _state(self, error: ClientError) -> Exception:
+        """What is the matter with the endpoint: the runtime says the same of one that is missing and one not ready."""
+        try:
+            endpoint = endpoints.find(self.aws, self.name)
+        except ClientError:  # whoever may only invoke it gets to know what the runtime said
+            return explain(error)
+        region = self.aws.region
+        if endpoint is None:
+            return CloudError(f"there is no endpoint {self.name} in {region}: check the name and --region")
+        if endpoint.status != "InService":
+            return CloudError(
+                f"the endpoint {self.name} is {endpoint.status}"
+                + (f": {endpoint.failure}" if endpoint.failure else "")
+                + f"; wait for it with scripts/deploy.py --attach {self.name} --region {region}"
+            )
+        return explain(error)
+
+
+class LocalTarget:
+    """A server at `url`, which may or may not end in /invocations."""
+
+    def __init__(self, url: str) -> None:
+        base = url if "://" in url else f"http://{url}"
+        parts = urllib.parse.urlsplit(base)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
+        self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
+
+    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+        headers = {
+            "Content-Type": body.content_type,
+            "Accept": JSON,
+            "X-Amzn-SageMaker-Custom-Attributes": f"top_k={top_k}",
+            "X-Amzn-SageMaker-Inference-Id": identifier,
+        }
+        request = urllib.request.Request(self.url, body.content, headers)
+        try:
+            with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                return _answer(answer.read())
+        except urllib.error.HTTPError as error:
+            raise Refused(_complaint(error.code, error.read().decode(errors="replace"))) from None
+        except TimeoutError:
+            raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
+            raise CloudError(
+                f"no server answers at {self.url} ({one_line(str(reason))}): start one with scripts/deploy.py --local"
+                " or local_test/serve_local.sh"
+            ) from None
+
+
+def _answer(content: bytes) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = json.loads(content)
+        for row in answer["predictions"]:
+            str(row["label"]), float(row["probability"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
+    return answer
+
+
+def _complaint(status: object, text: str) -> str:
+    """A container's error, whose body is JSON with a code and a message."""
+    try:
+        body = json.loads(text)
+        said = f"{body['type']}: {body['message']}" if isinstance(body, Mapping) else text
+    except (ValueError, KeyError):
+        said = text
+    return one_line(f"{status} {said}")[:500]

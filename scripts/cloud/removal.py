@@ -1,0 +1,87 @@
+"""Removing things, the costing ones first, each until it is really gone."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.cloud import endpoints
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import Interrupted
+from scripts.cloud.errors import CloudError, code_of, message_of
+from scripts.cloud.inventory import ENDPOINT, JOB, Thing
+from scripts.cloud.jobs import is_missing
+from scripts.cloud.requests import send
+
+
+def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> None:
+    """In the given order; endpoints are deleted together, and waited for before anything else goes.
+
+    Raises Interrupted for Ctrl-C, CloudError where one of them stays.
+    """
+    live = [thing for thing in things if thing.kind == ENDPOINT]
+    left = list(things)
+    try:
+        for thing in things:
+            if thing.kind == JOB:
+                _send(aws, thing, say, "stopping")
+                left.remove(thing)
+        waiting = [thing for thing in live if not _delete_endpoint(aws, thing, say)]
+        for thing in waiting:
+            # An endpoint in the middle of something cannot be deleted.
+            say(f"{thing.name} is still {thing.status}: waiting until it can be deleted")
+            endpoints.wait(aws, thing.name, say)
+            if not _delete_endpoint(aws, thing, say):
+                raise CloudError(f"{thing.name} could not be deleted: call this again in some minutes")
+        for thing in live:
+            stays = endpoints.wait(aws, thing.name, say)
+            if stays is not None:
+                why = stays.failure or "call this again"
+                raise CloudError(f"{thing.name} is {stays.status} and was not deleted: {why}")
+            say(f"deleted {thing.kind} {thing.name}")
+            left.remove(thing)
+        for thing in list(left):
+            _send(aws, thing, say, "deleted")
+            left.remove(thing)
+    except KeyboardInterrupt:
+        rest = ", ".join(f"{thing.kind} {thing.name}" for thing in left)
+        raise Interrupted(f"interrupted; still to remove: {rest}; call the same again") from None
+
+
+def artifacts(aws: Aws, model: str) -> list[str]:
+    """The addresses from which a model is loaded."""
+    try:
+        found: dict[str, Any] = aws.client("sagemaker").describe_model(ModelName=model)
+    except ClientError as error:
+        if is_missing(error):
+            return []
+        raise
+    containers = [found.get("PrimaryContainer", {}), *found.get("Containers", ())]
+    return [container["ModelDataUrl"] for container in containers if "ModelDataUrl" in container]
+
+
+def _delete_endpoint(aws: Aws, thing: Thing, say: Callable[[str], None]) -> bool:
+    """Whether it is being deleted, or gone."""
+    endpoint = endpoints.find(aws, thing.name)
+    if endpoint is None or endpoint.status == "Deleting":
+        return True
+    if endpoint.busy:
+        return False
+    try:
+        _send(aws, thing, say, "deleting")
+    except ClientError as error:
+        if code_of(error) == "ValidationException" and "in-progress" in message_of(error).lower():
+            return False
+        raise
+    return True
+
+
+def _send(aws: Aws, thing: Thing, say: Callable[[str], None], done: str) -> None:
+    try:
+        send(aws, thing.removal())
+    except ClientError as error:
+        # Removed by somebody else, or ended by itself, in the meantime.
+        gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
+        if not gone and not (thing.kind == JOB and "status" in message_of(error).lower()):
+            raise
+    say(f"{done} {thing.kind} {thing.name}")

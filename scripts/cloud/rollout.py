@@ -1,0 +1,167 @@
+"""Sending a deployment's requests, seeing what comes of them, and taking back what is of no use."""
+
+from collections.abc import Sequence
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.cloud import endpoints, names
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import Interrupted, progress
+from scripts.cloud.deployment import Deployment
+from scripts.cloud.endpoints import LOG_GROUP, Configuration, Endpoint
+from scripts.cloud.errors import CloudError, explain
+from scripts.cloud.jobs import is_missing
+from scripts.cloud.requests import Request, send
+
+# The request that takes back what each of these has made.
+_UNDO = {
+    "CreateModel": ("DeleteModel", "ModelName"),
+    "CreateEndpointConfig": ("DeleteEndpointConfig", "EndpointConfigName"),
+    "CreateEndpoint": ("DeleteEndpoint", "EndpointName"),
+}
+
+
+def send_all(aws: Aws, requests: Sequence[Request]) -> None:
+    """All of them, or none: what was made before one failed is removed again."""
+    made: list[Request] = []
+    try:
+        for request in requests:
+            made.append(request)
+            send(aws, request)
+    except BaseException as error:
+        # What the service refused was not made; of what broke off nobody knows.
+        undo(aws, made[:-1] if isinstance(error, ClientError | CloudError) else made)
+        raise
+
+
+def undo(aws: Aws, made: Sequence[Request]) -> None:
+    """Remove what these requests have made, the last first; says what it could not."""
+    for request in reversed(made):
+        if request.operation not in _UNDO:
+            continue
+        operation, key = _UNDO[request.operation]
+        name = request.request[key]
+        try:
+            send(aws, Request("sagemaker", operation, {key: name}))
+            progress(f"removed {name} again ({operation})")
+        except (ClientError, BotoCoreError) as error:
+            if not (isinstance(error, ClientError) and is_missing(error)):
+                progress(
+                    f"{name} could not be removed again ({explain(error)}): scripts/cleanup.py {name} does it later"
+                )
+
+
+def need_free(aws: Aws, wanted: Deployment) -> None:
+    """Raises CloudError where the endpoint, or a model or configuration of its name, is there already."""
+    live = endpoints.find(aws, wanted.endpoint)
+    if live:
+        raise CloudError(
+            f"there is an endpoint {wanted.endpoint} already ({live.status}): change it with --update, give another"
+            f" --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
+        )
+    if endpoints.configuration(aws, wanted.name) or endpoints.has_model(aws, wanted.name):
+        raise CloudError(
+            f"a model or configuration {wanted.name} is left from an endpoint of this name: remove it with"
+            f" scripts/cleanup.py {wanted.endpoint}, or give another --name"
+        )
+
+
+def need_updatable(aws: Aws, name: str, project: str) -> Configuration:
+    """The configuration that it has now. Raises CloudError where it may not, or cannot now, be changed."""
+    live = endpoints.find(aws, name)
+    if live is None:
+        raise CloudError(f"there is no endpoint {name} in {aws.region} to update: leave out --update")
+    endpoints.need_own(aws, live, project)
+    if live.busy:
+        raise CloudError(
+            f"the endpoint {name} is {live.status}: wait for that first, scripts/deploy.py --attach {name}"
+        )
+    if live.status != "InService":
+        raise CloudError(
+            f"the endpoint {name} is {live.status} and cannot be updated: remove it with scripts/cleanup.py {name}, and"
+            " deploy again without --update"
+        )
+    now = endpoints.configuration(aws, live.configuration)
+    if now is None:
+        raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it anew")
+    return now
+
+
+def settle(aws: Aws, wanted: Deployment, requests: Sequence[Request], *, update: bool) -> Endpoint:
+    """Wait until it serves what was asked for.
+
+    Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use;
+    Interrupted for Ctrl-C, and what goes on is said of a broken connection too.
+    """
+    try:
+        endpoint = endpoints.wait(aws, wanted.endpoint, progress)
+    except KeyboardInterrupt:
+        raise goes_on(wanted.endpoint, aws.region) from None
+    except (ClientError, BotoCoreError) as error:
+        raise CloudError(f"{explain(error)}; {goes_on(wanted.endpoint, aws.region)}") from None
+    if endpoint and endpoint.status == "InService" and endpoint.configuration == wanted.name:
+        return endpoint
+    show_log(aws, wanted.endpoint)
+    if endpoint is None:
+        undo(aws, requests[:2])
+        raise CloudError(f"the endpoint {wanted.endpoint} was removed meanwhile")
+    why = f"{endpoint.failure or 'SageMaker gives no reason'}; its log: {LOG_GROUP.format(wanted.endpoint)}"
+    if not update:
+        undo(aws, requests)
+        raise CloudError(f"the endpoint {wanted.endpoint} is {endpoint.status}: {why}")
+    if endpoint.configuration == wanted.name:
+        raise CloudError(
+            f"the update failed, and so did the way back: {wanted.endpoint} is {endpoint.status} with {wanted.name}:"
+            f" {why}; remove it with scripts/cleanup.py {wanted.endpoint}, and deploy again"
+        )
+    undo(aws, requests)
+    back = "serves" if endpoint.status == "InService" else f"is {endpoint.status} with"
+    raise CloudError(
+        f"the update failed, {wanted.endpoint} {back} the configuration from before, {endpoint.configuration}: {why}"
+    )
+
+
+def attach(aws: Aws, name: str) -> Endpoint:
+    """Wait for what is in progress. Raises CloudError where it has not led where it should."""
+    endpoint = endpoints.find(aws, name)
+    if endpoint is None:
+        raise CloudError(f"there is no endpoint {name} in {aws.region}: check the name and --region")
+    wanted = endpoint.pending or endpoint.configuration
+    try:
+        endpoint = endpoints.wait(aws, name, progress)
+    except KeyboardInterrupt:
+        raise goes_on(name, aws.region) from None
+    if endpoint is None:
+        raise CloudError(f"the endpoint {name} has been removed")
+    if endpoint.status == "InService" and endpoint.configuration == wanted:
+        return endpoint
+    show_log(aws, name)
+    reason = endpoint.failure or "SageMaker gives no reason"
+    if endpoint.status == "InService":
+        raise CloudError(
+            f"the update failed, {name} serves the configuration from before, {endpoint.configuration}: {reason};"
+            " scripts/cleanup.py --unused removes what it should have served"
+        )
+    raise CloudError(f"the endpoint {name} is {endpoint.status}: {reason}; remove it with scripts/cleanup.py {name}")
+
+
+def prune(aws: Aws, before: Configuration, project: str) -> list[str]:
+    """Remove a configuration that is served no more, and its models; the names of what this project had made."""
+    if endpoints.tags(aws, before.arn).get(names.PROJECT_TAG) != project:
+        progress(f"the configuration {before.name} was not made by these scripts: it is left")
+        return []
+    models = [Request("sagemaker", "CreateModel", {"ModelName": name}) for name in before.models]
+    undo(aws, [*models, Request("sagemaker", "CreateEndpointConfig", {"EndpointConfigName": before.name})])
+    return [before.name, *before.models]
+
+
+def show_log(aws: Aws, name: str) -> None:
+    for line in endpoints.log_tail(aws, name):
+        progress(f"  {line}")
+
+
+def goes_on(name: str, region: str) -> Interrupted:
+    return Interrupted(
+        f"the endpoint {name} goes on, and costs money; take up again: scripts/deploy.py --attach {name} --region"
+        f" {region}; remove it: scripts/cleanup.py {name} --region {region}"
+    )

@@ -1,0 +1,168 @@
+#!/usr/bin/env python3
+"""Ask an endpoint, or a server on this machine, what is on pictures.
+
+scripts/predict.py byoc-dogs dog.jpg
+scripts/predict.py byoc-dogs pictures/ cat.png --top-k 5        folders are taken with all pictures in them
+scripts/predict.py byoc-dogs pictures/ --json > answers.json
+scripts/predict.py --local http://localhost:8080 dog.jpg        a server of scripts/deploy.py --local or local_test
+
+A picture over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
+code is 1 where any picture got no answer; the others are answered all the same.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "PIL", "numpy", "tqdm")
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from container_serve.codec import MAX_TOP_K
+from scripts.cloud import command, pictures, settings
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.invocations import EndpointTarget, LocalTarget, Refused, Target
+from scripts.cloud.parallel import each
+from scripts.cloud.pictures import PictureError
+from scripts.cloud.text import table
+
+PROGRAM = "predict.py"
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """One picture's answer, or `error` why there is none; `milliseconds` from sending it to its answer."""
+
+    picture: str
+    answer: dict[str, Any] | None
+    error: str | None
+    notice: str | None
+    milliseconds: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"picture": self.picture}
+        if self.answer is not None:
+            found |= {"predictions": self.answer["predictions"], "model": self.answer.get("model")}
+            found["milliseconds"] = self.milliseconds
+        else:
+            found["error"] = self.error
+        return found | ({"notice": self.notice} if self.notice else {})
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags = _parser().parse_args(arguments)
+    names = list(flags.arguments)
+    target: Target
+    if flags.local:
+        target = LocalTarget(flags.local)
+    else:
+        name, *names = names
+        if not names:
+            raise CloudError(f"no pictures: scripts/predict.py {name} PICTURE..., or --local URL PICTURE...", 2)
+        if Path(name).is_file() or Path(name).is_dir():
+            raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
+        target = EndpointTarget(Aws(settings.load(flags).need_region()), name)
+    found = pictures.find(names)
+    results = _ask(target, found, flags.top_k, flags.threads)
+    for result in results:
+        if result.notice:
+            progress(f"{result.picture} {result.notice}")
+    latency = _latency([result.milliseconds for result in results if result.milliseconds is not None])
+    if flags.json:
+        print(json.dumps({"results": [result.to_dict() for result in results], "latency_ms": latency}, indent=2))
+    else:
+        print(_table(results))
+        if len(results) > 1 and latency:
+            progress(f"latency: p50 {latency['p50']:.0f} ms, p90 {latency['p90']:.0f} ms")
+    failed = sum(result.answer is None for result in results)
+    if failed:
+        progress(f"{PROGRAM}: {failed} of {len(results)} pictures got no answer")
+    return 1 if failed else 0
+
+
+def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> list[Result]:
+    """In the order of `found`."""
+
+    def one(numbered: tuple[int, Path]) -> Result:
+        number, path = numbered
+        try:
+            body = pictures.prepare(path)
+        except PictureError as error:
+            return Result(str(path), None, str(error), None, None)
+        # The id stands in the server's log; a file's name may hold anything.
+        identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
+        begun = time.monotonic()
+        try:
+            answer = target.invoke(body, identifier, top_k)
+        except Refused as error:
+            return Result(str(path), None, str(error), body.notice, None)
+        return Result(str(path), answer, None, body.notice, round((time.monotonic() - begun) * 1000, 1))
+
+    results: dict[int, Result] = {}
+    with tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty() or len(found) < 20, leave=False) as bar:
+
+        def keep(numbered: tuple[int, Path], result: Result) -> None:
+            results[numbered[0]] = result
+            bar.update()
+
+        each(one, enumerate(found), keep, threads)
+    return [results[number] for number in range(len(found))]
+
+
+def _latency(milliseconds: Sequence[float]) -> dict[str, float] | None:
+    """Nearest-rank percentiles."""
+    if not milliseconds:
+        return None
+    ordered = sorted(milliseconds)
+    return {f"p{p}": ordered[max(0, -(-len(ordered) * p // 100) - 1)] for p in (50, 90)}
+
+
+def _table(results: Sequence[Result]) -> str:
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        if result.answer is None:
+            rows.append((result.picture, "", "", f"error: {result.error}"))
+            continue
+        for index, row in enumerate(result.answer["predictions"]):
+            first = (result.picture, f"{result.milliseconds:.0f}") if index == 0 else ("", "")
+            rows.append((*first, f"{row['probability']:.3f}", str(row["label"])))
+    return table(("picture", "ms", "probability", "label"), rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser(PROGRAM, __doc__ or "")
+    parser.usage = f"{PROGRAM} [flags] ENDPOINT PICTURE...\n       {PROGRAM} [flags] --local URL PICTURE..."
+    parser.add_argument("arguments", metavar="ENDPOINT PICTURE", nargs="+", help="pictures, or folders of them")
+    parser.add_argument("--local", metavar="URL", help="a server on this machine in place of ENDPOINT")
+    parser.add_argument("--top-k", metavar="N", type=_up_to(MAX_TOP_K), default=3, help="classes for each picture (3)")
+    parser.add_argument("--threads", metavar="N", type=_up_to(64), default=THREADS, help=f"at once ({THREADS})")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    settings.add_flags(parser)
+    return parser
+
+
+def _up_to(high: int) -> Any:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {high}")
+        return int(text)
+
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))
