@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "tqdm")
+use("boto3", "PIL", "numpy", "requests", "tqdm")
 
 import argparse
 import json
@@ -203,6 +203,10 @@ def _need_servable(aws: Aws, wanted: Deployment) -> None:
         progress(f"the image can serve it: {model_data.check(model, str(wanted.model_data), server)}")
 
 
+def _unchecked(image: str) -> str:
+    return f"{image} has no label {model_data.FORMAT_LABEL}: whether it can serve the model was not checked"
+
+
 def _attach(aws: Aws, flags: argparse.Namespace) -> int:
     endpoint = rollout.attach(aws, names.checked(flags.attach, "--attach"))
     result = {
@@ -238,7 +242,9 @@ def _serve_here(flags: argparse.Namespace, chosen: Settings, environment: Mappin
             model_data.fetch(Aws(chosen.need_region()), model_data.s3_uri(flags.model_data), model)
         else:
             model_data.unpack(Path(flags.model_data.removeprefix("file://")), model)
-        if server is not None:
+        if server is None:
+            progress(_unchecked(place.image))
+        else:
             progress(f"the image can serve it: {model_data.check(model, flags.model_data, server)}")
         with place.serve(model, environment, flags.port) as url:
             progress(f"try it: scripts/predict.py --local {url} PICTURE")
