@@ -42,6 +42,9 @@ SETTINGS = (
     "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
 )  # fmt: skip
 
+# Flags that go with --attach and --stop.
+FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", *SETTINGS}
+
 
 def parser() -> argparse.ArgumentParser:
     made = command.parser(PROGRAM, __doc__ or "")
@@ -127,7 +130,7 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     if flags.attach and flags.stop:
         raise CloudError("--attach and --stop are two calls", 2)
     doing = "--attach" if flags.attach else "--stop"
-    wrong = [flag for flag in ("local", "dry_run", "data", "image", "name") if getattr(flags, flag)]
+    wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value not in (None, False)]
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
         raise CloudError(f"{doing} is for a job that exists, and {other} for a new one", 2)

@@ -112,10 +112,6 @@ def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
     return _job(found, aws.region, tags)
 
 
-def create(aws: Aws, request: Request) -> None:
-    send(aws, request)
-
-
 def stop(aws: Aws, name: str) -> Job:
     """Ask the service to stop it; the job as it was before. One that has ended is left as it is."""
     job = describe(aws, name, with_tags=False)

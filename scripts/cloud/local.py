@@ -21,7 +21,7 @@ from scripts.cloud.docker import Docker
 from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import STOP_SECONDS, Wanted
 
-LABEL = "byoc.local"
+LABEL = "byoc.local-job"
 NETWORK = "sagemaker-local"  # the SDK's name for it, shared by all jobs of local mode on this machine
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there

@@ -97,6 +97,8 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         )
         progress(f"training {name} in {image}")
         result = local.train(engine, wanted, work, tell)
+    for shown in metrics.flush():
+        progress(f"  {shown}")
     return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)
 
 

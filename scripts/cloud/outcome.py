@@ -1,6 +1,7 @@
 """How a job ended: what people are told, what machines are given, and the exit code."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
             "billable_seconds": job.billable_seconds,
             "cost_usd": None if job.cost is None else round(job.cost, 4),
             "spot_saved": None if job.saved is None else round(job.saved, 4),
-            "metrics": dict(metrics),
+            "metrics": _numbers(metrics),
             "failure": job.failure,
             "console": jobs.console(job.region, job.name),
         },
@@ -60,7 +61,7 @@ def of_local(name: str, image: str, result: Any, metrics: Mapping[str, float], *
             "model": None if code else str(result.model),
             "output": str(result.output),
             "image": image,
-            "metrics": dict(metrics),
+            "metrics": _numbers(metrics),
             "failure": result.failure or None,
             "exit_code": code,
         },
@@ -78,6 +79,11 @@ def of_local(name: str, image: str, result: Any, metrics: Mapping[str, float], *
 def _tell(metrics: Mapping[str, float]) -> None:
     if metrics:
         progress("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN and no infinity."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 def _print(document: Mapping[str, Any], line: str | None, *, as_json: bool) -> None:

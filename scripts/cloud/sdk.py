@@ -9,6 +9,7 @@ import logging
 import os
 import subprocess
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,25 @@ os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 for _name in ("sagemaker", "sagemaker.config"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
-import sagemaker.local.image
-import sagemaker.local.local_session
-from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
-from sagemaker.estimator import Estimator
-from sagemaker.inputs import TrainingInput
-from sagemaker.local import LocalSession
-from sagemaker.model import Model
-from sagemaker.session import Session
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a dozen of its modules have escape sequences that Python warns of
+    import sagemaker.local.image
+    import sagemaker.local.local_session
+    from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
+    from sagemaker.estimator import Estimator
+    from sagemaker.inputs import TrainingInput
+    from sagemaker.local import LocalSession
+    from sagemaker.model import Model
+    from sagemaker.session import Session
 
 from scripts.cloud import names
 from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import NO_ROLE, Wanted
 
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
+# The SDK holds it against a schema whenever it looks something up, twenty times a job: seconds, for a constant.
+for _module in (sagemaker.utils, sagemaker.session, sagemaker.local.local_session):
+    _module.validate_sagemaker_config = lambda _: None
 # The service's rules see nothing of a short job at their default of 500 steps.
 SAVE_INTERVAL = 10
 PROFILER_INTERVAL = 500  # milliseconds
@@ -149,7 +155,12 @@ class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[mis
         return command
 
     def _build_optml_volumes(self, host: str, subdirs: set[str]) -> list[Any]:
-        """What is mounted has to be there before: the engine would make it, and make it root's."""
+        """What is mounted has to be there before: the engine would make it, and make it root's.
+
+        A training container also makes folders in /opt/ml, which is the image's, and root's.
+        """
+        if "input" in subdirs:
+            subdirs = subdirs | {"checkpoints", "code"}
         for name in ("model", *(f"{host}/{name}" for name in subdirs)):
             Path(self.container_root, name).mkdir(parents=True, exist_ok=True)
         volumes: list[Any] = super()._build_optml_volumes(host, subdirs)

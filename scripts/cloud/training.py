@@ -4,14 +4,16 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scripts.cloud import bucket, instances, jobs, names, registry, storage
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.cloud import bucket, instances, jobs, names, registry, storage, watch
 from scripts.cloud.aws import Aws
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
+from scripts.cloud.command import Interrupted, progress
+from scripts.cloud.errors import CloudError, code_of, explain
 from scripts.cloud.inputs import WEIGHTS, Data, Weights, environment
 from scripts.cloud.jobs import Wanted
 from scripts.cloud.names import Image, S3Uri
-from scripts.cloud.requests import Request, check
+from scripts.cloud.requests import Request, check, send
 from scripts.cloud.settings import Settings
 
 INSTANCE = "ml.g4dn.xlarge"
@@ -32,6 +34,7 @@ class Plan:
     weights_at: S3Uri | None
     image: Image
     create: Request
+    has_unique_name: bool
 
     def requests(self, settings: Settings) -> list[Request]:
         """For --dry-run."""
@@ -49,7 +52,21 @@ class Plan:
         if self.weights.file and self.weights_at:
             storage.upload_file(aws, self.weights.file, self.weights_at, settings)
         storage.require_data(aws, self.data.prefix)
-        jobs.create(aws, self.create)
+        self._create(aws)
+
+    def _create(self, aws: Aws) -> None:
+        """Whatever comes in between, it is said that there may be a job now: it would cost money."""
+        name = self.wanted.name
+        try:
+            send(aws, self.create)
+        except ClientError as error:
+            # The answer to a first try was lost: nobody else makes a name with a random end.
+            if not (code_of(error) == "ResourceInUse" and self.has_unique_name):
+                raise
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted while {name} was being created: {_perhaps(name, aws.region)}") from None
+        except BotoCoreError as error:
+            raise CloudError(f"{explain(error)}; {name} may have been created: {_perhaps(name, aws.region)}") from None
 
 
 def plan(
@@ -105,7 +122,11 @@ def plan(
 
     create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
     check(create)
-    return Plan(wanted, data, weights, weights_at, image, create)
+    return Plan(wanted, data, weights, weights_at, image, create, has_unique_name=not flags.name)
+
+
+def _perhaps(name: str, region: str) -> str:
+    return f"see with {watch.attach(name, region)}, stop it with {watch.stop(name, region)}"
 
 
 def is_none(hyperparameters: Mapping[str, str]) -> bool:

@@ -204,13 +204,11 @@ def follow(
     """Until the job has ended. Ctrl-C raises Interrupted, and leaves the job running; so does an error that stays."""
     pause = POLL_SECONDS if seconds is None else seconds
     follower = _Follower(aws, name, say)
-    seen = False
     troubled = False
     try:
         while True:
             try:
                 job = follower.look()
-                seen = True
                 if not job.in_progress:
                     break
                 troubled = False
@@ -228,7 +226,9 @@ def follow(
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted; {goes_on(name, aws.region)}") from None
     except (ClientError, BotoCoreError) as error:
-        raise CloudError(f"{explain(error)}; {goes_on(name, aws.region) if seen else name}") from None
+        raise CloudError(
+            f"{explain(error)}; after that: {attach(name, aws.region)} (no job is stopped by this)"
+        ) from None
     for line in follower.metrics.flush():
         say(f"  {line}")
     return job, follower.metrics

@@ -1,0 +1,350 @@
+"""train.py --local: what the container sees there and in the cloud, field by field, and that nothing of it stays."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from container_train.hyperparameters import OPTIONS
+from scripts import train
+from scripts.cloud import command, local, local_training
+from tests import trees
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.conftest import need
+from tests.docker import engine
+
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+
+# In the place of the image's `train`: writes down what it sees, and does what the environment says.
+PROGRAM = """#!/usr/bin/env python3
+import json, os, pathlib, signal, sys, time
+ml = pathlib.Path("/opt/ml")
+shm = os.statvfs("/dev/shm")
+config = {path.name: json.loads(path.read_text()) for path in (ml / "input/config").iterdir()}
+channels = {path.name: sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file())
+            for path in (ml / "input/data").iterdir()}
+seen = {"arguments": sys.argv[1:], "environment": dict(os.environ), "config": config, "channels": channels,
+        "user": [os.getuid(), os.getgid()], "shared_memory": shm.f_blocks * shm.f_frsize}
+(ml / "output/data/seen.json").write_text(json.dumps(seen))
+(ml / "model/model.txt").write_text("trained")
+print("epoch=1 train_loss=0.5 valid_accuracy=0.75", flush=True)
+behave = os.environ.get("BEHAVE")
+if behave == "fail":
+    (ml / "output/failure").write_text("the pictures are too beautiful\\n\\nTraceback: long")
+    sys.exit(3)
+if behave == "wait":
+    def stop(*_):
+        print("saving a checkpoint", flush=True)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    print("waiting", flush=True)
+    time.sleep(300)
+"""
+
+
+def containers() -> list[str]:
+    return engine.docker("ps", "-aq", "--filter", f"label={local.LABEL}").stdout.split()
+
+
+def assert_nothing_is_left() -> None:
+    """No container of a job, and no network, unless somebody else on this engine is in it."""
+    assert containers() == []
+    found = engine.docker("network", "inspect", local.NETWORK, check=False)
+    assert found.returncode != 0 or json.loads(found.stdout)[0]["Containers"]
+
+
+@pytest.fixture(scope="module")
+def writing_image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The training image, with PROGRAM for its `train`."""
+    folder = tmp_path_factory.mktemp("image")
+    program = folder / "train"
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    tag = f"byoc-train-writes:{os.getpid()}"
+    container = engine.docker("create", engine.image("train")).stdout.strip()
+    try:
+        engine.docker("cp", str(program), f"{container}:/usr/local/bin/train")
+        engine.docker("commit", container, tag)
+        yield tag
+    finally:
+        engine.docker("rm", "--force", container, check=False)
+        engine.docker("rmi", "--force", tag, check=False)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = command.run("train.py", train.main, ["--local", *arguments])
+    captured = capsys.readouterr()
+    assert "Traceback (most" not in captured.err
+    return code, captured.out, captured.err
+
+
+def seen_by(archive: Path) -> dict[str, Any]:
+    with tarfile.open(archive) as tar:
+        member = tar.extractfile("data/seen.json")
+        assert member
+        seen: dict[str, Any] = json.load(member)
+    return seen
+
+
+@pytest.mark.docker
+def test_the_container_sees_the_same_as_in_the_cloud(
+    writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "backbone.pth"
+    weights.write_bytes(b"weights")
+    job = ["--data", str(pictures), "--weights", str(weights), "--name", "byoc-same", "--environment", "A=b c=d",
+           "--epochs", "3", "--lr", "0.01", "--augment", "flip"]  # fmt: skip
+    uri = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-train:1"
+    assert train.main([*job, "--image", uri, "--region", REGION, "--role", ROLE, "--dry-run"]) == 0
+    *uploads, created = json.loads(capsys.readouterr().out)
+    cloud = created["request"]
+    out = tmp_path / "out"
+    code, stdout, stderr = run(
+        capsys, *job, "--image", writing_image, "--region", REGION, "--output", str(out), "--json"
+    )
+    assert code == 0, stderr
+    assert_nothing_is_left()
+    done = json.loads(stdout)
+    seen = seen_by(Path(done["output"]))
+
+    # The image, started the same way. Its name is told to the program, which writes it into the artifact.
+    assert seen["arguments"] == []
+    told = {"BYOC_IMAGE": cloud["AlgorithmSpecification"]["TrainingImage"]}
+    assert cloud["Environment"] == told | {"A": "b c=d"}
+
+    # Hyperparameters: the same file, to the letter.
+    assert seen["config"]["hyperparameters.json"] == cloud["HyperParameters"]
+    assert cloud["HyperParameters"] == {"epochs": "3", "lr": "0.01", "augment": "flip"}
+
+    # Environment: what the image has, what the job says, and what the platform adds.
+    image = dict(pair.split("=", 1) for pair in engine.inspect(writing_image)["Config"]["Env"])
+    platform = {"AWS_REGION": REGION, "TRAINING_JOB_NAME": cloud["TrainingJobName"]}
+    mine = {"HOME": "/tmp", "USER": "local"}  # as it does not run as root here
+    expected = image | cloud["Environment"] | platform | mine | {"BYOC_IMAGE": writing_image}
+    of_the_container = {"HOSTNAME", "TERM", "LC_CTYPE"}
+    assert {key: value for key, value in seen["environment"].items() if key not in of_the_container} == expected
+
+    # Channels: the same names, mode, and files as S3 would hold below each channel's prefix.
+    modes = {name: {"TrainingInputMode": channel["TrainingInputMode"]}
+             for name, channel in seen["config"]["inputdataconfig.json"].items()}  # fmt: skip
+    assert modes == {channel["ChannelName"]: {"TrainingInputMode": cloud["AlgorithmSpecification"]["TrainingInputMode"]}
+                     for channel in cloud["InputDataConfig"]}  # fmt: skip
+    keys = [f"s3://{upload['request']['Bucket']}/{upload['request']['Key']}" for upload in uploads]
+    in_s3: dict[str, list[str]] = {}
+    for channel in cloud["InputDataConfig"]:
+        prefix = channel["DataSource"]["S3DataSource"]["S3Uri"]
+        below = [key.removeprefix(prefix) or key.rpartition("/")[2] for key in keys if key.startswith(prefix)]
+        in_s3[channel["ChannelName"]] = sorted(below)
+    assert seen["channels"] == in_s3
+    assert seen["channels"]["weights"] == ["backbone.pth"]
+    assert len(seen["channels"]["train"]) == 6
+
+    # Hosts: one, of which the program is told in the same words.
+    resources = seen["config"]["resourceconfig.json"]
+    assert len(resources["hosts"]) == cloud["ResourceConfig"]["InstanceCount"] == 1
+    assert resources["current_host"] in resources["hosts"]
+
+    # Outputs: OUTPUT/NAME/output/, as the service lays them out.
+    folder = out / cloud["TrainingJobName"] / "output"
+    assert sorted(path.name for path in folder.iterdir()) == ["model.tar.gz", "output.tar.gz"]
+    assert (done["model"], done["output"]) == (str(folder / "model.tar.gz"), str(folder / "output.tar.gz"))
+    with tarfile.open(done["model"]) as tar:
+        assert tar.getnames() == ["model.txt"]
+
+    # Beside the contract: whose files these are, and room for the processes that decode.
+    assert seen["user"] == [os.getuid(), os.getgid()]
+    assert seen["shared_memory"] == 2 * 1024**3
+    assert "  epoch 1: train_loss 0.5, valid_accuracy 0.75" in stderr.splitlines()
+    assert list(out.iterdir()) == [out / "byoc-same"]
+
+
+@pytest.mark.docker
+def test_a_failed_job(writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "--image", writing_image, "--data", str(pictures), "--weights", "none", "--name", "f",
+                         "--output", str(tmp_path / "out"), "--environment", "BEHAVE=fail", "--json")  # fmt: skip
+    assert code == 3
+    assert_nothing_is_left()
+    done = json.loads(out)
+    assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
+    assert done["failure"].startswith("the pictures are too beautiful")
+    assert "training failed with exit code 3: the pictures are too beautiful; what it left" in err.splitlines()[-1]
+
+
+@pytest.mark.docker
+def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
+    writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = threading.Event()
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not seen.is_set():
+            for container in containers():
+                if "waiting" in engine.docker("logs", container, check=False).stdout:
+                    seen.set()
+                    os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
+                    return
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    code, out, err = run(capsys, "--image", writing_image, "--data", str(pictures), "--weights", "none", "--name", "i",
+                         "--output", str(tmp_path / "out"), "--environment", "BEHAVE=wait")  # fmt: skip
+    watcher.join()
+    assert seen.is_set(), err
+    assert (code, out) == (130, "")
+    assert "  saving a checkpoint" in err.splitlines()
+    assert_nothing_is_left()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["i"]
+
+
+@pytest.fixture
+def as_user() -> list[str]:
+    """In front of a command, as root: it is run by a user who may use Docker and nothing else."""
+    if os.getuid() != 0:
+        return []
+    need(shutil.which("setpriv"), "setpriv (util-linux), as the tests run as root")
+    group = Path("/var/run/docker.sock").stat().st_gid
+    prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", f"--groups={group}"]
+    environment = {**os.environ, "HOME": "/tmp", "DOCKER_CONFIG": "/tmp"}
+    for command_line in ([sys.executable, "-c", "import boto3"], ["docker", "version"]):
+        done = subprocess.run([*prefix, *command_line], env=environment, cwd="/tmp", capture_output=True)
+        need(done.returncode == 0, f"{command_line[0]} for a user who is not root")
+    return prefix
+
+
+@pytest.mark.docker
+def test_the_real_image_by_a_user_who_is_not_root(as_user: list[str]) -> None:
+    """One epoch by the script's own process: results are the caller's, and nothing of the container's stays."""
+    image = engine.image("train")
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        folder.chmod(0o755)
+        out = folder / "out"
+        out.mkdir()
+        if as_user:
+            os.chown(out, NOBODY, NOBODY)
+        environment = {**os.environ, "HOME": str(out), "DOCKER_CONFIG": str(out)}
+        words = [word for key, value in trees.SMALL.items() for word in (f"--{key}", value)]
+        done = subprocess.run(
+            [*as_user, sys.executable, str(ROOT / "scripts" / "train.py"), "--local", "--image", image, "--epochs", "1",
+             "--data", str(trees.fill(folder / "pets")), "--name", "byoc-real", "--output", str(out), "--spot",
+             "--tags", "a=b", "--json", *words],
+            env=environment, capture_output=True, text=True, timeout=500, cwd=folder,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert_nothing_is_left()
+        result = json.loads(done.stdout)
+        assert result["status"] == "Completed"
+        assert 0 <= result["metrics"]["test_accuracy"] <= 1
+        assert result["metrics"]["best_epoch"] == 1
+        assert "local mode leaves out: --spot (" in done.stderr
+        assert "; --tags (" in done.stderr
+        with tarfile.open(result["model"]) as tar:
+            assert sorted(tar.getnames()) == ["model.bin", "model.json", "model.pth", "model.xml"]
+            member = tar.extractfile("model.json")
+            assert member
+            model = json.load(member)
+        assert model["classes"] == list(trees.LABELS)
+        assert (model["training"]["job"], model["training"]["image"]) == ("byoc-real", image)
+        with tarfile.open(result["output"]) as tar:
+            assert {"data/report.html", "data/metrics.json"} <= set(tar.getnames())
+        found = list(out.rglob("*"))
+        assert {path.stat().st_uid for path in found} == {NOBODY if as_user else os.getuid()}
+        assert {str(path.relative_to(out)) for path in found if path.is_file()} == {
+            "byoc-real/output/model.tar.gz",
+            "byoc-real/output/output.tar.gz",
+        }
+
+
+def test_flags_that_do_nothing_are_named_with_the_reason(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    given = [
+        "--spot", "--max-wait", "200000", "--max-run", "10", "--checkpoints", "s3://bucket/x", "--volume-size", "9",
+        "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
+        "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
+        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge", "--instance-count", "2",
+        "--no-wait",
+    ]  # fmt: skip
+    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
+    assert code == 1  # there is no Docker on this PATH
+    (line,) = [line for line in err.splitlines() if line.startswith("local mode leaves out: ")]
+    for flag, reason in local_training.LEFT_OUT.items():
+        assert f"{flag} ({reason})" in line
+    assert set(local_training.LEFT_OUT) == {word for word in given if word.startswith("--")}
+
+
+def test_every_flag_is_honoured_left_out_or_refused() -> None:
+    flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
+    honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
+                "--help", "--region", "--project", "--config"}  # fmt: skip
+    refused = {"--dry-run", "--attach", "--stop"}
+    hyperparameters = {f"--{name}" for name in OPTIONS}
+    assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
+
+
+def test_without_docker(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
+    assert code == 1
+    assert "no docker client on PATH" in err.splitlines()[-1]
+
+
+def test_without_compose(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1" = version ] && echo 20.10\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: str(docker) if name == "docker" else None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
+    assert code == 1
+    assert "--local needs Docker Compose" in err.splitlines()[-1]
+
+
+@pytest.mark.docker
+def test_an_image_that_is_nowhere(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need(engine.available(), "a Docker engine")
+    code, _, err = run(capsys, "--image", "127.0.0.1:9/byoc-train:none", "--data", str(pictures),
+                       "--output", str(tmp_path / "out"))  # fmt: skip
+    assert code == 1
+    assert "is not on this machine, and cannot be pulled" in err.splitlines()[-1]
+    assert_nothing_is_left()
+
+
+def test_results_of_an_earlier_job_are_not_lost(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out" / "mine").mkdir(parents=True)
+    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), "--name", "mine")
+    assert code == 2
+    assert f"{tmp_path / 'out' / 'mine'} is there already" in err.splitlines()[-1]
+
+
+def test_the_default_folder_of_results_is_none_of_gits() -> None:
+    target = local_training.OUT / "byoc-train-1" / "output" / "model.tar.gz"
+    ignored = subprocess.run(["git", "check-ignore", "-q", str(target)], cwd=ROOT)
+    assert ignored.returncode == 0
