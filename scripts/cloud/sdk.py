@@ -24,6 +24,7 @@ os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
 for _name in ("sagemaker", "sagemaker.config"):
     logging.getLogger(_name).setLevel(logging.WARNING)
 
+_handlers, _level = list(logging.getLogger().handlers), logging.getLogger().level
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a dozen of its modules have escape sequences that Python warns of
     import sagemaker.local.image
@@ -34,6 +35,10 @@ with warnings.catch_warnings():
     from sagemaker.local import LocalSession
     from sagemaker.model import Model
     from sagemaker.session import Session
+
+# On import it lets every library's INFO lines through, to standard error.
+logging.getLogger().handlers[:] = _handlers
+logging.getLogger().setLevel(_level)
 
 from scripts.cloud import names
 from scripts.cloud.errors import CloudError, one_line

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -278,6 +279,13 @@ def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path
 def test_a_dry_run_asks_nobody(capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
     dry(capsys, *BASE, *DATA)
     assert calls == []
+
+
+def test_the_script_itself_prints_the_requests_and_nothing_else() -> None:
+    script = Path(train.__file__)
+    done = subprocess.run([script, *BASE, *DATA, "--dry-run"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)[0]["request"]["TrainingJobName"] == "byoc-job-1"
 
 
 # --- against moto
