@@ -2,7 +2,7 @@
 #
 #   BASE ── python ─┬─ builder ─── C compiler, uv; makes /opt/venv from train.lock (by hash), compiles it
 #                   ├─ program ─── /opt/program and the `train` command
-#                   └─ final ───── /opt/venv of builder, and the program; no compiler, no uv, no caches
+#                   └─ final ───── /opt/venv of builder in three layers, and the program; no compiler, no uv, no caches
 #
 # Secrets, both optional, there only while the RUN that mounts them runs, in no layer:
 #   ca        the CA bundle of a TLS-inspecting proxy
@@ -23,8 +23,12 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/install_builder.sh gcc libc6-dev
 COPY docker/train.lock /tmp/build/
 # sagemaker-training brings a `train` of its own, which knows no baked-in program and ignores SIGTERM: ours replaces it.
+# The two largest folders are set apart, for layers of their own: a registry is sent and asked for layers side by side,
+# and packing one takes a core.
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
-    sh /tmp/build/make_venv.sh /opt/venv /tmp/build/train.lock && rm /opt/venv/bin/train
+    sh /tmp/build/make_venv.sh /opt/venv /tmp/build/train.lock && rm /opt/venv/bin/train \
+    && cd /opt/venv/lib/python3*/site-packages \
+    && for part in nvidia torch; do mkdir -p "/parts/$part$PWD" && mv "$part" "/parts/$part$PWD/"; done
 
 FROM python AS program
 COPY docker/train /out/usr/local/bin/train
@@ -45,6 +49,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     NVIDIA_DISABLE_REQUIRE=1
+COPY --from=builder /parts/nvidia/ /
+COPY --from=builder /parts/torch/ /
 COPY --from=builder /opt/venv /opt/venv
 COPY --from=program /out/ /
 # No entry point, not the base's either: the platform runs `IMAGE train`, and `IMAGE python -m container_train --help` works as well.

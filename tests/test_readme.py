@@ -27,7 +27,7 @@ README = (ROOT / "README.md").read_text()
 def commands(section: str) -> list[str]:
     """The lines of the section's code blocks, without their comments."""
     text = README.split(f"## {section}\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    blocks = [block for kind, block in re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL) if not kind]
     lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines()]
     return [line for line in lines if line]
 
@@ -120,6 +120,57 @@ def test_run_it_on_your_pictures(clone: Path) -> None:
     )
     shell(script, clone)
     assert len(json.loads((clone / "answer.json").read_text())["predictions"]) == 5
+
+
+class Aws:
+    """A clone's README chapter with its placeholders filled; the account is either nowhere or at moto's server."""
+
+    def __init__(self, clone: Path) -> None:
+        self.clone = clone
+        toml, *_ = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+        (clone / "byoc.toml").write_text(toml)
+        region, account = "eu-central-1", "123456789012"
+        home = f"{account}.dkr.ecr.{region}.amazonaws.com"
+        self.values = {
+            "TRAIN_URI": f"{home}/byoc-train@sha256:{'1' * 64}",
+            "SERVE_URI": f"{home}/byoc-serve@sha256:{'2' * 64}",
+            "BUCKET": f"sagemaker-{region}-{account}",
+            "JOB": "byoc-train-1",
+        }
+
+    def run(self, command: str, **environment: str) -> str:
+        """What the command prints, its placeholders filled."""
+        words = re.sub(r"\b[A-Z_]{3,}\b", lambda word: self.values.get(word[0], word[0]), command)
+        # Nothing of this machine's account: what is needed stands in byoc.toml, and AWS is nowhere.
+        aws = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_EC2_METADATA_DISABLED": "true",
+               "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}  # fmt: skip
+        path = f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"
+        done = shell(f"{words} 2>messages", self.clone, PATH=path, **aws, **environment)
+        return done.stdout
+
+    def requests(self, command: str) -> list[str]:
+        return [request["operation"] for request in json.loads(self.run(f"{command} --dry-run"))]
+
+
+@pytest.mark.timeout(1200)
+def test_run_it_on_aws(clone: Path) -> None:
+    lines = commands("Run it on AWS")
+    programs = [line.split()[0].removeprefix("scripts/") for line in lines]
+    assert programs == [
+        "make_role.py", "push.sh", "prepare_data.py", "train.py", "deploy.py", "predict.py", "deploy.py", "cleanup.py",
+        "cleanup.py", "train.py", "deploy.py", "predict.py",
+    ]  # fmt: skip
+    shutil.rmtree(clone / "DIR", ignore_errors=True)
+    trees.fill(clone / "DIR", {"train": 3, "valid": 2, "test": 2})
+    aws = Aws(clone)
+    role, push, prepare, train, deploy, _, update, cleanup, *_ = lines
+    assert aws.requests(role) == ["CreateRole", "PutRolePolicy"]
+    assert aws.requests(push)[0] == "CreateRepository"
+    assert aws.requests(prepare).count("PutObject") == 3 * 7 + 1
+    assert aws.requests(train) == ["CreateTrainingJob"]
+    assert aws.requests(deploy) == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+    assert aws.requests(update) == ["CreateModel", "CreateEndpointConfig", "UpdateEndpoint"]
+    assert aws.requests(cleanup)[0] == "DeleteEndpoint"
 
 
 def test_every_hyperparameter_is_in_the_table_with_its_default() -> None:

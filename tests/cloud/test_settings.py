@@ -1,6 +1,7 @@
 """Settings: which source wins, and what is said of a wrong one."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ from scripts.cloud.settings import KEYS, Settings
 ROLE = "arn:aws:iam::123456789012:role/service-role/byoc"
 
 
-def load(*arguments: str, file: Path | None = None, **environment: str) -> Settings:
+def load(*arguments: str, file: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
     parser = argparse.ArgumentParser()
     settings.add_flags(parser, *KEYS)
     config = ["--config", str(file)] if file else []
-    return settings.load(parser.parse_args([*arguments, *config]), environment)
+    return settings.load(parser.parse_args([*arguments, *config]), env or {})
 
 
 @pytest.fixture
@@ -37,8 +38,9 @@ def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> No
     assert only_file.all_tags() == {"byoc-project": "birds", "team": "vision"}
     assert only_file.vpc() == {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
     assert str(only_file.home()) == "s3://sagemaker-eu-west-1-123456789012/birds"
-    assert load(file=file, AWS_REGION="us-west-2", AWS_DEFAULT_REGION="us-east-2").region == "us-west-2"
-    both = load("--region", "us-east-1", "--tags", "a=b", file=file, AWS_REGION="us-west-2", BYOC_TAGS="c=d")
+    assert load(file=file, env={"AWS_REGION": "us-west-2", "AWS_DEFAULT_REGION": "us-east-2"}).region == "us-west-2"
+    environment = {"AWS_REGION": "us-west-2", "BYOC_TAGS": "c=d"}
+    both = load("--region", "us-east-1", "--tags", "a=b", file=file, env=environment)
     assert both.region == "us-east-1"
     assert both.tags == {"a": "b"}
     assert str(load("--bucket", "s3://mine/", file=file).home()) == "s3://mine/birds"
@@ -48,8 +50,8 @@ def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatc
     (tmp_path / "config").write_text("[default]\nregion = sa-east-1\n[profile work]\nregion = ca-central-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     assert load().region == "sa-east-1"
-    assert load(AWS_PROFILE="work").region == "ca-central-1"
-    assert load(AWS_PROFILE="work", AWS_REGION="us-west-2").region == "us-west-2"
+    assert load(env={"AWS_PROFILE": "work"}).region == "ca-central-1"
+    assert load(env={"AWS_PROFILE": "work", "AWS_REGION": "us-west-2"}).region == "us-west-2"
 
 
 def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
@@ -80,10 +82,10 @@ def test_a_wrong_value_is_named_with_its_source(
     arguments: list[str], environment: dict[str, str], message: str | None
 ) -> None:
     if message is None:
-        assert load(*arguments, **environment) == Settings()
+        assert load(*arguments, env=environment) == Settings()
         return
     with pytest.raises(CloudError) as error:
-        load(*arguments, **environment)
+        load(*arguments, env=environment)
     assert message in str(error.value)
     assert error.value.code == 2
 

@@ -1,0 +1,120 @@
+"""The whole way with the real images: pushed, trained on in local mode, deployed locally, asked, cleaned up."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+import pytest
+
+from scripts import cleanup
+from scripts.cloud import push
+from scripts.cloud.command import run
+from scripts.cloud.local import LABEL
+from tests import trees
+from tests.cloud import stand_in
+from tests.conftest import need
+from tests.contract.serving import free_port
+from tests.docker import engine
+
+pytestmark = pytest.mark.docker
+SCRIPTS = engine.ROOT / "scripts"
+
+
+def command(program: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(SCRIPTS / program), *map(str, arguments)]
+
+
+def call(program: str, *arguments: object) -> str:
+    done = subprocess.run(command(program, *arguments), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def left() -> tuple[str, str]:
+    """Containers and networks of local mode."""
+    containers = engine.docker("ps", "-aq", "--filter", f"label={LABEL}").stdout
+    return containers, engine.docker("network", "ls", "--quiet", "--filter", f"label={LABEL}").stdout
+
+
+@pytest.mark.timeout(2400)
+def test_from_push_to_clean_up(
+    aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need(engine.available(), "a Docker engine")
+    before = left()
+    for name in ("train", "serve"):
+        engine.image(name)
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "docker").mkdir()
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    images: list[str] = []
+    with stand_in.server(tmp_path / "registry") as server:
+        stand_in.install(monkeypatch, stand_in.StandIn(server, server.host))
+        try:
+            assert run("push.sh", push.main, ["all"]) == 0
+            images = capsys.readouterr().out.split()
+            train_image, serve_image = images
+            assert sorted(r["repositoryName"] for r in aws.client("ecr").describe_repositories()["repositories"]) == [
+                "byoc-serve",
+                "byoc-train",
+            ]
+            # The scripts of local mode need no account: they run as a user runs them, without one.
+            for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
+                monkeypatch.setenv(f"KEPT_{variable}", os.environ[variable])
+                monkeypatch.delenv(variable)
+            data = trees.fill(tmp_path / "data")
+            options = [word for key, value in trees.SMALL.items() for word in (f"--{key}", value)]
+            trained = json.loads(
+                call("train.py", "--local", "--json", "--image", train_image, "--data", data, "--epochs", 8,
+                     "--lr", 0.01, "--name", "byoc-story", "--output", tmp_path / "jobs", *options)
+            )  # fmt: skip
+            assert trained["status"] == "Completed"
+            assert trained["metrics"]["test_accuracy"] > 0.5
+            assert Path(trained["model"]) == tmp_path / "jobs/byoc-story/output/model.tar.gz"
+            assert Path(trained["model"]).stat().st_uid == os.getuid()
+
+            port = free_port()
+            with (tmp_path / "deploy.log").open("w") as log:
+                deployed = subprocess.Popen(
+                    command("deploy.py", "--local", "--image", serve_image, "--model-data", trained["model"],
+                            "--port", port),
+                    stdout=log, stderr=log,
+                )  # fmt: skip
+            try:
+                answers = asked(port, data / "test", deployed, tmp_path / "deploy.log")
+            finally:
+                deployed.send_signal(signal.SIGTERM)
+                deployed.wait(60)
+            assert set(answers) == set(trees.LABELS)
+            right = sum(label == predicted for label, found in answers.items() for predicted in found)
+            assert right > sum(map(len, answers.values())) / 2
+
+            for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
+                monkeypatch.setenv(variable, os.environ[f"KEPT_{variable}"])
+            assert run("cleanup.py", cleanup.main, ["--all", "--repositories", "--yes"]) == 0
+            assert aws.client("ecr").describe_repositories()["repositories"] == []
+        finally:
+            for image in images:
+                engine.docker("image", "rm", image, check=False)
+    assert left() == before
+    assert [path for path in tmp_path.rglob("*") if path.lstat().st_uid != os.getuid()] == []
+
+
+def asked(port: int, pictures: Path, server: subprocess.Popen[bytes], log: Path) -> dict[str, list[str]]:
+    """The first label of each test picture, by its true one, once the server is there."""
+    deadline = time.monotonic() + 180
+    while "ready after" not in log.read_text():
+        assert server.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    document = json.loads(call("predict.py", "--local", f"http://localhost:{port}", "--json", pictures))
+    answers: dict[str, list[str]] = {}
+    for row in document["results"]:
+        true = Path(row["picture"]).parent.name.partition(".")[2]
+        answers.setdefault(true, []).append(row["predictions"][0]["label"])
+    return answers
