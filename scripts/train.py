@@ -83,8 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
-    if not flags.data:
-        raise CloudError("no --data: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2)
+    inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
     if flags.data == SAMPLE:

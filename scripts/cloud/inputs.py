@@ -42,6 +42,16 @@ class Data:
         return [] if self.splits is None else storage.requests(storage.items(self.splits), self.prefix, settings)
 
 
+def check(text: str | None) -> None:
+    """What can be said of --data at once, before seconds go into anything else. Raises CloudError."""
+    if not text:
+        raise CloudError("no --data: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2)
+    if text != SAMPLE and not text.startswith("s3://") and not Path(text).exists():
+        raise CloudError(
+            f"--data {text} is not there: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2
+        )
+
+
 @contextlib.contextmanager
 def pictures(text: str) -> Iterator[Mapping[str, folders.ClassFiles]]:
     """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""

@@ -258,9 +258,9 @@ def test_what_is_billed_without_being_used_is_said(capsys: pytest.CaptureFixture
         (("--attach", "a", "--epochs", "3"), "--attach is for a job that exists"),
         (("--stop", "a", "--local"), "--stop is for a job that exists, and --local for a new one"),
         (("--local", *DATA), "--data s3://my-data/dogs: --local neither reads nor writes in S3"),
-        (("--local", "--data", "x", "--output", "s3://bucket/c"), "--output s3://bucket/c: --local"),
-        (("--local", "--data", "x", "--weights", "s3://bucket/c"), "--weights s3://bucket/c: --local"),
-        (("--local", "--data", "x", "--dry-run"), "--local sends nothing"),
+        (("--local", "--data", "sample", "--output", "s3://bucket/c"), "--output s3://bucket/c: --local"),
+        (("--local", "--data", "sample", "--weights", "s3://bucket/c"), "--weights s3://bucket/c: --local"),
+        (("--local", "--data", "sample", "--dry-run"), "--local sends nothing"),
     ],
 )  # fmt: skip
 def test_refused_before_anything_is_sent(
