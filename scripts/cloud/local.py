@@ -22,7 +22,6 @@ from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import STOP_SECONDS, Wanted
 
 LABEL = "byoc.local-job"
-NETWORK = "sagemaker-local"  # the SDK's name for it, shared by all jobs of local mode on this machine
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there
 TAIL = 20
@@ -107,8 +106,8 @@ class Engine:
     def remove(self, label: str) -> None:
         for container in self.containers(label):
             self.docker.call("rm", "--force", "--volumes", container)
-        # Refused while another job of local mode is in it, which then removes it.
-        self.docker.call("network", "rm", NETWORK)
+        for network in self.docker.call("network", "ls", "-q", "--filter", f"label={LABEL}={label}").stdout.split():
+            self.docker.call("network", "rm", network)
 
 
 @contextlib.contextmanager

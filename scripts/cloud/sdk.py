@@ -5,6 +5,7 @@ Its telemetry is off, and what it logs on import and of defaults it does not app
 
 import contextlib
 import copy
+import json
 import logging
 import os
 import subprocess
@@ -149,7 +150,7 @@ def _service_debugger(wanted: Wanted) -> dict[str, Any]:
 
 
 class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[misc]
-    """Local mode's containers, with two faults mended."""
+    """Local mode's containers, with its faults mended."""
 
     @staticmethod
     def _get_compose_cmd_prefix() -> list[str]:
@@ -170,6 +171,18 @@ class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[mis
             Path(self.container_root, name).mkdir(parents=True, exist_ok=True)
         volumes: list[Any] = super()._build_optml_volumes(host, subdirs)
         return volumes
+
+    def _generate_compose_file(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """A network of the job's own, with its labels. Of the SDK's one for all there are two when two jobs start at
+        once, and from then on none can start."""
+        content: dict[str, Any] = super()._generate_compose_file(*arguments, **named)
+        if "networks" in content:  # not so in Studio
+            labels = self.sagemaker_session.config["local"]["container_config"].get("labels", {})
+            network = {"name": f"byoc-{Path(self.container_root).name}", "labels": labels}
+            content["networks"] = dict.fromkeys(content["networks"], network)
+            # JSON is YAML, too.
+            Path(self.container_root, sagemaker.local.image.DOCKER_COMPOSE_FILENAME).write_text(json.dumps(content))
+        return content
 
 
 def compose() -> list[str] | None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,15 +55,18 @@ if behave == "wait":
 """
 
 
-def containers() -> list[str]:
-    return engine.docker("ps", "-aq", "--filter", f"label={local.LABEL}").stdout.split()
+@pytest.fixture
+def label(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the job of this test is labelled with; other jobs may run on this engine."""
+    text = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    monkeypatch.setattr(local, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=text)))
+    return text
 
 
-def assert_nothing_is_left() -> None:
-    """No container of a job, and no network, unless somebody else on this engine is in it."""
-    assert containers() == []
-    found = engine.docker("network", "inspect", local.NETWORK, check=False)
-    assert found.returncode != 0 or json.loads(found.stdout)[0]["Containers"]
+def left(label: str) -> list[str]:
+    """Containers and networks of a job."""
+    chosen = ("--quiet", "--filter", f"label={local.LABEL}={label}")
+    return (engine.docker("ps", "--all", *chosen).stdout + engine.docker("network", "ls", *chosen).stdout).split()
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def seen_by(archive: Path) -> dict[str, Any]:
 
 @pytest.mark.docker
 def test_the_container_sees_the_same_as_in_the_cloud(
-    writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = tmp_path / "backbone.pth"
     weights.write_bytes(b"weights")
@@ -120,7 +124,7 @@ def test_the_container_sees_the_same_as_in_the_cloud(
         capsys, *job, "--image", writing_image, "--region", REGION, "--output", str(out), "--json"
     )
     assert code == 0, stderr
-    assert_nothing_is_left()
+    assert left(label) == []
     done = json.loads(stdout)
     seen = seen_by(Path(done["output"]))
 
@@ -176,11 +180,13 @@ def test_the_container_sees_the_same_as_in_the_cloud(
 
 
 @pytest.mark.docker
-def test_a_failed_job(writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_job(
+    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = run(capsys, "--image", writing_image, "--data", str(pictures), "--weights", "none", "--name", "f",
                          "--output", str(tmp_path / "out"), "--environment", "BEHAVE=fail", "--json")  # fmt: skip
     assert code == 3
-    assert_nothing_is_left()
+    assert left(label) == []
     done = json.loads(out)
     assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
     assert done["failure"].startswith("the pictures are too beautiful")
@@ -189,16 +195,20 @@ def test_a_failed_job(writing_image: str, pictures: Path, tmp_path: Path, capsys
 
 @pytest.mark.docker
 def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
-    writing_image: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = threading.Event()
+    networks: list[str] = []
 
     def interrupt() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not seen.is_set():
-            for container in containers():
+            for container in engine.docker("ps", "-q", "--filter", f"label={local.LABEL}={label}").stdout.split():
                 if "waiting" in engine.docker("logs", container, check=False).stdout:
                     seen.set()
+                    networks.extend(
+                        json.loads(engine.docker("inspect", container).stdout)[0]["NetworkSettings"]["Networks"]
+                    )
                     os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
                     return
             time.sleep(0.1)
@@ -210,8 +220,11 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
     watcher.join()
     assert seen.is_set(), err
     assert (code, out) == (130, "")
+    # The job's own. Of the SDK's one for all, two jobs that start at once make two, of which Compose can choose none.
+    (network,) = networks
+    assert network.startswith("byoc-")
     assert "  saving a checkpoint" in err.splitlines()
-    assert_nothing_is_left()
+    assert left(label) == []
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["i"]
 
 
@@ -250,7 +263,8 @@ def test_the_real_image_by_a_user_who_is_not_root(as_user: list[str]) -> None:
             env=environment, capture_output=True, text=True, timeout=500, cwd=folder,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert_nothing_is_left()
+        for container in engine.docker("ps", "--all", "--quiet").stdout.split():
+            assert str(folder) not in engine.docker("inspect", container, check=False).stdout
         result = json.loads(done.stdout)
         assert result["status"] == "Completed"
         assert 0 <= result["metrics"]["test_accuracy"] <= 1
@@ -326,13 +340,15 @@ def test_without_compose(
 
 
 @pytest.mark.docker
-def test_an_image_that_is_nowhere(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_image_that_is_nowhere(
+    pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     need(engine.available(), "a Docker engine")
     code, _, err = run(capsys, "--image", "127.0.0.1:9/byoc-train:none", "--data", str(pictures),
                        "--output", str(tmp_path / "out"))  # fmt: skip
     assert code == 1
     assert "is not on this machine, and cannot be pulled" in err.splitlines()[-1]
-    assert_nothing_is_left()
+    assert left(label) == []
 
 
 def test_results_of_an_earlier_job_are_not_lost(
