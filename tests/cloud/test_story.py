@@ -99,7 +99,8 @@ def test_from_push_to_clean_up(
             assert run("cleanup.py", cleanup.main, ["--all", "--repositories", "--yes"]) == 0
             assert aws.client("ecr").describe_repositories()["repositories"] == []
         finally:
-            for image in images:
+            listing = ("images", "--filter", f"reference={server.host}/*", "--format", "{{.Repository}}:{{.Tag}}")
+            for image in {*images, *engine.docker(*listing).stdout.split()}:
                 engine.docker("image", "rm", image, check=False)
     assert left() == before
     assert [path for path in tmp_path.rglob("*") if path.lstat().st_uid != os.getuid()] == []
