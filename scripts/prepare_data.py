@@ -23,10 +23,10 @@ use("boto3", "PIL", "requests", "tqdm")
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.cloud import bucket, command, settings, storage
+from scripts.cloud import bucket, command, names, settings, storage
 from scripts.cloud import requests as sending
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress
@@ -112,7 +112,7 @@ def parse(arguments: Sequence[str]) -> Wanted:
     return Wanted(
         source,
         flags.out.absolute() if flags.out else None,
-        None if flags.s3 is None else _prefix(flags.s3, source, known),
+        None if flags.s3 is None else _prefix(flags.s3, source, known, offline=flags.dry_run),
         known,
         (first, second, third),
         flags.seed,
@@ -122,8 +122,11 @@ def parse(arguments: Sequence[str]) -> Wanted:
     )
 
 
-def _prefix(text: str, source: Source, known: Settings) -> S3Uri:
+def _prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3Uri:
     if not text:
+        if known.bucket is None and known.role is None and not offline:
+            aws = Aws(known.need_region())
+            known = replace(known, bucket=names.default_bucket(aws.region, aws.identity.account))
         return known.home() / "data" / source.name
     if not text.startswith("s3://"):
         raise CloudError(f"--s3 has value {text!r}: expected s3://BUCKET/PREFIX; a folder stands before --s3", 2)

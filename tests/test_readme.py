@@ -158,7 +158,7 @@ def test_run_it_on_aws(clone: Path) -> None:
     programs = [line.split()[0].removeprefix("scripts/") for line in lines]
     assert programs == [
         "make_role.py", "push.sh", "prepare_data.py", "train.py", "deploy.py", "predict.py", "deploy.py", "cleanup.py",
-        "cleanup.py", "train.py", "deploy.py", "predict.py",
+        "cleanup.py", "make_role.py", "train.py", "deploy.py", "predict.py",
     ]  # fmt: skip
     shutil.rmtree(clone / "DIR", ignore_errors=True)
     trees.fill(clone / "DIR", {"train": 3, "valid": 2, "test": 2})

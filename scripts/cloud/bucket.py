@@ -83,7 +83,6 @@ def _make(aws: Aws, bucket: str, create: bool) -> None:
             f"s3://{bucket} is not there, and only account {match[2]} can make it in {match[1]} (this is"
             f" {aws.identity.account}, {aws.region}): check --role and --region, or name another bucket"
         )
-    progress(f"making the bucket s3://{bucket}")
     try:
         for request in creation(bucket, aws.region):
             requests.send(aws, request)
@@ -95,3 +94,5 @@ def _make(aws: Aws, bucket: str, create: bool) -> None:
             ) from None
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise
+    else:
+        progress(f"made the bucket s3://{bucket}, closed to the public")

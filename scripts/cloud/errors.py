@@ -3,6 +3,7 @@
 import re
 
 from botocore import exceptions
+from botocore.parsers import ResponseParserError
 
 POLICY = "scripts/iam/scripts.json"  # the permissions that the scripts need
 
@@ -64,12 +65,17 @@ def explain(error: Exception) -> CloudError:
     if isinstance(error, _CREDENTIALS):
         return CloudError(
             f"no usable AWS credentials ({one_line(str(error))}): run `aws configure` or `aws sso login`, or set"
-            " AWS_PROFILE; --dry-run needs none"
+            " AWS_PROFILE"
+        )
+    if isinstance(error, ResponseParserError):
+        return CloudError(
+            "what answered is not AWS: a web page, or something else that cannot be read; check HTTPS_PROXY and"
+            " AWS_ENDPOINT_URL"
         )
     if isinstance(error, _UNREACHABLE):
         return CloudError(
-            f"AWS cannot be reached ({one_line(str(error))}): check the network, HTTPS_PROXY, and that the region is"
-            " spelt right"
+            f"AWS cannot be reached ({one_line(str(error))}): check the network and HTTPS_PROXY, and that the region"
+            " is spelt right if nothing has worked yet"
         )
     return CloudError(one_line(str(error)))
 

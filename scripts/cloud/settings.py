@@ -61,6 +61,12 @@ class Settings:
 
     def home(self) -> S3Uri:
         """s3://BUCKET/PROJECT, under which everything of this project lies. The account is the role's."""
+        if self.bucket is None and self.role is None:
+            raise CloudError(
+                "no bucket: give --bucket, or a --role, whose account's default bucket is taken (BYOC_BUCKET,"
+                f" BYOC_ROLE, or {FILE})",
+                2,
+            )
         bucket = self.bucket or names.default_bucket(self.need_region(), self.need_role().account)
         return S3Uri(bucket, self.project)
 
@@ -85,7 +91,8 @@ def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
 
 def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings of one call. Raises CloudError naming the flag, variable or line of the file that is wrong."""
-    file = _file(getattr(flags, "config", None))
+    config = getattr(flags, "config", None)
+    file = _file(config)
     values: dict[str, Any] = {}
     for key, (variables, _) in KEYS.items():
         variable = next((name for name in variables if environment.get(name)), None)
@@ -95,7 +102,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
         elif variable:
             values[key], source = environment[variable], variable
         elif key in file:
-            values[key], source = file[key], f"{FILE}: {key}"
+            values[key], source = file[key], f"{config or FILE}: {key}"
         else:
             continue
         values[key] = _checked(key, values[key], source)
@@ -137,7 +144,7 @@ def _checked(key: str, value: object, source: str) -> object:
             raise wrong("a list of ids such as subnet-0a1b2c3d,subnet-4e5f6a7b")
         return tuple(item.strip() for item in items)
     if not isinstance(value, str) or not value:
-        raise wrong("a text")
+        raise wrong("a string")
     if key == "region" and not _REGION.match(value):
         raise wrong("a region such as eu-central-1")
     if key == "project" and not _PROJECT.match(value):
@@ -159,7 +166,7 @@ def _tags(value: object, wrong: Any) -> dict[str, str]:
             raise wrong("key=value,key=value")
         value = {key.strip(): text.strip() for key, _, text in pairs}
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise wrong('a table of texts: { team = "vision" }')
+        raise wrong('a table of strings: { team = "vision" }')
     if PROJECT_TAG in value or any(key.lower().startswith("aws:") for key in value):
         raise wrong(f"other keys than {PROJECT_TAG} and aws:...")
     return value

@@ -30,7 +30,8 @@ def divide(
 ) -> dict[str, ClassFiles]:
     shares = dict(zip(SPLITS, fractions, strict=True))
     if not found.is_split:
-        say(f"{found.root} is not split: splitting {shares} (seed {seed})")
+        parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
+        say(f"{found.root} is not split: taking {parts} (seed {seed})")
         return folders.split(found.splits[""], shares, seed)
     missing = [name for name in SPLITS if name not in found.splits]
     if not missing:

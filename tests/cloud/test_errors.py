@@ -6,6 +6,7 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 from botocore import exceptions
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from scripts.cloud.command import Interrupted, run
 from scripts.cloud.errors import CloudError, explain
@@ -55,6 +56,7 @@ def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> Cl
         (exceptions.EndpointConnectionError(endpoint_url="https://api"), "cannot be reached"),
         (exceptions.ConnectTimeoutError(endpoint_url="https://api"), "cannot be reached"),
         (exceptions.NoRegionError(), "--region"),
+        (ResponseParserError("Unable to parse response: no element found"), "what answered is not AWS"),
     ],
 )
 def test_one_line_that_says_what_to_do(error: Exception, expected: str) -> None:

@@ -58,6 +58,8 @@ def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
     with pytest.raises(CloudError, match="--region, set AWS_REGION, or write region"):
         load().need_region()
     with pytest.raises(CloudError, match="--role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE"):
+        load("--region", "us-east-1").need_role()
+    with pytest.raises(CloudError, match="no bucket: give --bucket, or a --role"):
         load("--region", "us-east-1").home()
 
 
@@ -95,7 +97,7 @@ def test_a_wrong_value_is_named_with_its_source(
     [
         ('regoin = "eu-west-1"', "unknown key 'regoin': known are region, role"),
         ("region = eu", "cannot be read"),
-        ("region = 1", "byoc.toml: region has value 1: expected a text"),
+        ("region = 1", "byoc.toml: region has value 1: expected a string"),
         ("tags = { team = 1 }", "byoc.toml: tags"),
         ("\udcff", "cannot be read"),
     ],
