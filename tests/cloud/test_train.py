@@ -272,7 +272,7 @@ def test_refused_before_anything_is_sent(
 
 def test_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = call(capsys, *BASE, "--data", str(tmp_path / "gone"))
-    assert code == 1
+    assert code == 2
     assert f"{tmp_path / 'gone'} is not there" in err
 
 
