@@ -13,6 +13,10 @@ LEVEL = 1
 _PIECE = 1 << 20
 
 
+class NotPlainError(LocalError):
+    """An archive that holds a link, a device, or a file that leads outside."""
+
+
 def pack(folder: Path, target: Path) -> None:
     """All files below `folder`, in order, without times and owners: the same model gives the same bytes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -53,7 +57,7 @@ def unpack_stream(stream: BinaryIO, target: Path, name: str) -> None:
                 if member.isdir():
                     continue
                 if not member.isfile() or not path.is_relative_to(target.resolve()):
-                    raise LocalError(f"{name} holds {member.name!r}, no plain file below it: refused")
+                    raise NotPlainError(f"{name} holds {member.name!r}, no plain file below it: refused")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)
                 assert source is not None

@@ -25,9 +25,10 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.cloud import belongings, command, deployment, endpoints, inventory, names, removal, settings
 from scripts.cloud.aws import Aws
@@ -45,11 +46,13 @@ PROGRAM = "cleanup.py"
 
 @dataclass
 class Account:
-    """What there is of the project: in SageMaker and ECR, and in S3."""
+    """What there is of the project: in SageMaker and ECR, and in S3; `unseen`: what cannot be seen, and why."""
 
     things: Inventory = field(default_factory=Inventory)
     stored: list[Belonging] = field(default_factory=list)
     foreign: list[tuple[S3Uri, int]] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    unseen: dict[str, str] = field(default_factory=dict)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,23 +72,26 @@ def main(arguments: Sequence[str]) -> int:
         return _list(account, flags, chosen)
     doomed = _doomed(account, flags)
     stored = _unneeded(aws, account, doomed) if flags.data else []
-    for name in flags.names:
-        if not any(thing.name == name or thing.endpoint == name for thing in doomed):
-            _say_why_not(aws, account, name, chosen)
-    if not doomed and not stored:
+    strange = [name for name in flags.names if not account.things.of_endpoint(name)]
+    complaints = [_why_not(aws, account, name, chosen) for name in strange]
+    if doomed or stored:
+        for line in complaints:
+            progress(line)
+        progress(_table(doomed, stored))
+        if not _confirmed(flags, len(doomed) + len(stored)):
+            progress("nothing was removed")
+            return 1
+        removal.remove(aws, doomed, progress)
+        for belonging in stored:
+            belongings.delete(aws, belonging, lambda _: None)
+            progress(f"deleted {len(belonging.keys)} objects of {belonging.uri}")
+    elif not complaints:
         progress("nothing to remove")
-        _report(flags, [], account, [], [])
-        return 0
-    progress(_table(doomed, stored))
-    if not _confirmed(flags, len(doomed) + len(stored)):
-        progress("nothing was removed")
-        return 1
-    removal.remove(aws, doomed, progress)
-    for belonging in stored:
-        belongings.delete(aws, belonging, lambda _: None)
-        progress(f"deleted {len(belonging.keys)} objects of {belonging.uri}")
-    _report(flags, doomed, account, stored, [thing for thing in account.things.own if thing not in doomed])
-    return 0
+    _report(flags, chosen, doomed, account, stored)
+    # Again at the end: what lies between takes minutes.
+    for line in complaints:
+        progress(f"{PROGRAM}: {line}")
+    return 1 if complaints else 0
 
 
 def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
@@ -117,10 +123,12 @@ def _look(aws: Aws, chosen: Settings, flags: argparse.Namespace, *, everything: 
             return
         try:
             find()
-        except ClientError as error:
-            if wanted:
+            account.seen.append(what)
+        except (ClientError, BotoCoreError) as error:
+            # No network and no credentials are the same for all of them: said once.
+            if wanted or (isinstance(error, BotoCoreError) and not account.seen):
                 raise
-            progress(f"{what} cannot be seen: {explain(error)}")
+            account.unseen[what] = str(explain(error))
 
     def look_into_s3() -> None:
         bucket = chosen.bucket or names.default_bucket(aws.region, aws.identity.account)
@@ -129,7 +137,7 @@ def _look(aws: Aws, chosen: Settings, flags: argparse.Namespace, *, everything: 
 
     serving = bool(flags.names or flags.all or flags.unused or flags.data)
     project = chosen.project
-    look(serving, "endpoints", lambda: add(inventory.serving(aws, project)))
+    look(serving, "endpoints, configurations, models", lambda: add(inventory.serving(aws, project)))
     look(flags.jobs, "training jobs", lambda: add(inventory.training(aws, project)))
     look(flags.repositories, "repositories", lambda: add(inventory.repositories(aws, project)))
     look(flags.data, "S3", look_into_s3)
@@ -168,11 +176,14 @@ def _unneeded(aws: Aws, account: Account, doomed: Sequence[Thing]) -> list[Belon
     return unneeded
 
 
-def _say_why_not(aws: Aws, account: Account, name: str, chosen: Settings) -> None:
+def _why_not(aws: Aws, account: Account, name: str, chosen: Settings) -> str:
     if any(thing.name == name for thing in account.things.foreign) or endpoints.find(aws, name):
-        progress(f"left: {name}, which has no tag {names.PROJECT_TAG}={chosen.project}: these scripts did not make it")
-    else:
-        progress(f"there is no endpoint {name} of this project in {aws.region}, nor anything made for it")
+        return f"left: {name}, which has no tag {names.PROJECT_TAG}={chosen.project}: these scripts did not make it"
+    things = account.things.own
+    there = {thing.name for thing in things if thing.kind == ENDPOINT} | {thing.endpoint or "" for thing in things}
+    close = get_close_matches(name, there - {""}, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "without a name, this lists what there is"
+    return f"there is no endpoint {name} of the project {chosen.project} in {aws.region} (any more): {hint}"
 
 
 def _confirmed(flags: argparse.Namespace, count: int) -> bool:
@@ -186,15 +197,20 @@ def _confirmed(flags: argparse.Namespace, count: int) -> bool:
 
 def _list(account: Account, flags: argparse.Namespace, chosen: Settings) -> int:
     if flags.json:
-        print(json.dumps({"found": _dicts(account.things.own, account.stored)}, indent=2))
+        found = _dicts(account.things.own, account.stored)
+        print(json.dumps({"found": found, "unseen": account.unseen}, indent=2))
     elif account.things.own or account.stored:
         print(_table(account.things.own, account.stored))
         hourly = sum(thing.usd_per_hour or 0 for thing in account.things.own)
         print(f"in all about {hourly:.2f} USD an hour, as far as prices are known; S3 and ECR cost by the GB and month")
-    else:
+    elif not account.unseen:
         print(f"nothing of the project {chosen.project} is there")
+    elif account.seen:
+        print(f"nothing of the project {chosen.project} is among: {'; '.join(account.seen)}")
     _name_foreign(account, chosen)
-    return 0
+    progress(f"not looked for: {_role(chosen)}")
+    _name_unseen(account)
+    return 1 if account.unseen else 0
 
 
 def _table(things: Sequence[Thing], stored: Sequence[Belonging]) -> str:
@@ -217,12 +233,13 @@ def _table(things: Sequence[Thing], stored: Sequence[Belonging]) -> str:
 
 def _report(
     flags: argparse.Namespace,
+    chosen: Settings,
     removed: Sequence[Thing],
     account: Account,
     deleted: Sequence[Belonging],
-    left: Sequence[Thing],
 ) -> None:
     """What has gone, and what has not."""
+    left = [thing for thing in account.things.own if thing not in removed]
     stored = [belonging for belonging in account.stored if belonging not in deleted]
     for thing in left:
         if thing.usd_per_hour is not None or thing.kind == JOB:
@@ -237,13 +254,28 @@ def _report(
         if thing.kind == ENDPOINT:
             progress(f"left: the log group {endpoints.LOG_GROUP.format(thing.name)}")
     if removed or deleted:
-        progress("left as well: other log groups below /aws/sagemaker, the bucket itself, the history of training jobs")
+        progress(
+            "left as well: other log groups below /aws/sagemaker, the bucket itself, the history of training jobs,"
+            f" {_role(chosen)}"
+        )
+    _name_unseen(account)
     if flags.json:
-        print(json.dumps({"removed": _dicts(removed, deleted), "left": _dicts(left, stored)}, indent=2))
+        result = {"removed": _dicts(removed, deleted), "left": _dicts(left, stored), "unseen": account.unseen}
+        print(json.dumps(result, indent=2))
 
 
 def _dicts(things: Sequence[Thing], stored: Sequence[Belonging]) -> list[dict[str, Any]]:
     return [*(thing.to_dict() for thing in things), *(belonging.to_dict() for belonging in stored)]
+
+
+def _role(chosen: Settings) -> str:
+    """Nobody but an administrator may ask whether it is there."""
+    return f"the role {chosen.project}-sagemaker (scripts/make_role.py --delete removes it)"
+
+
+def _name_unseen(account: Account) -> None:
+    for what, why in account.unseen.items():
+        progress(f"{what} cannot be seen: {why}")
 
 
 def _name_foreign(account: Account, chosen: Settings) -> None:

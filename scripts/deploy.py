@@ -191,20 +191,16 @@ def _need_servable(aws: Aws, wanted: Deployment) -> None:
     image = Image.parse(wanted.image)
     registry.find(aws, image)
     server = model_data.Server.of(wanted.image, registry.image_labels(aws, image), wanted.environment)
-    if server is None:
-        model_data.need(aws, wanted.model_data)
-        progress(
-            f"{wanted.image} has no label {model_data.FORMAT_LABEL}: whether it can serve the model was not checked"
-        )
-        return
     with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
         model = Path(folder, "model")
-        model_data.fetch(aws, wanted.model_data, model)
-        progress(f"the image can serve it: {model_data.check(model, str(wanted.model_data), server)}")
-
-
-def _unchecked(image: str) -> str:
-    return f"{image} has no label {model_data.FORMAT_LABEL}: whether it can serve the model was not checked"
+        try:
+            model_data.fetch(aws, wanted.model_data, model)
+        except model_data.UnusualError as error:
+            if server:
+                raise
+            progress(f"not checked: {error}")
+            return
+        progress(model_data.check(model, str(wanted.model_data), server, wanted.image))
 
 
 def _attach(aws: Aws, flags: argparse.Namespace) -> int:
@@ -230,23 +226,25 @@ def _report(result: Mapping[str, Any], flags: argparse.Namespace) -> None:
 
 def _serve_here(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
     """Serve through the SDK's local mode until Ctrl-C."""
-    from scripts.cloud import local_endpoint
+    from scripts.cloud import leftovers, local_endpoint
 
     if not flags.model_data:
         raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)
+    in_s3 = flags.model_data.startswith("s3://")
+    artifact = model_data.s3_uri(flags.model_data) if in_s3 else model_data.file(flags.model_data)
+    if in_s3:
+        chosen.need_region()
     place = local_endpoint.Place.find(flags.image)
+    place.need_free(flags.port)
     server = model_data.Server.of(place.image, place.labels(), environment)
-    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-        model = Path(folder, "model")
-        if flags.model_data.startswith("s3://"):
-            model_data.fetch(Aws(chosen.need_region()), model_data.s3_uri(flags.model_data), model)
+    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+        model = work / "model"
+        if isinstance(artifact, Path):
+            model_data.unpack(artifact, model)
         else:
-            model_data.unpack(Path(flags.model_data.removeprefix("file://")), model)
-        if server is None:
-            progress(_unchecked(place.image))
-        else:
-            progress(f"the image can serve it: {model_data.check(model, flags.model_data, server)}")
-        with place.serve(model, environment, flags.port) as url:
+            model_data.fetch(Aws(chosen.need_region()), artifact, model)
+        progress(model_data.check(model, flags.model_data, server, place.image))
+        with place.serve(work, model, environment, flags.port) as url:
             progress(f"try it: scripts/predict.py --local {url} PICTURE")
             print(json.dumps({"url": url, "image": place.image}) if flags.json else url, flush=True)
             local_endpoint.wait(url)
@@ -261,6 +259,8 @@ def _check_together(flags: argparse.Namespace) -> None:
         raise CloudError("--local serves a --model-data here: no --job, --update, --attach or --dry-run with it", 2)
     if flags.port is not None and not flags.local:
         raise CloudError("--port goes with --local", 2)
+    if flags.port is not None and not 1 <= flags.port <= 65535:
+        raise CloudError(f"--port {flags.port}: expected a number from 1 to 65535", 2)
     if flags.update and not flags.name:
         raise CloudError("--update needs the --name of the endpoint", 2)
     if not flags.update and (flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]):

@@ -27,20 +27,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
-from container_serve.codec import MAX_TOP_K
-from scripts.cloud import command, pictures, settings
+from scripts.cloud import command, settings
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.invocations import EndpointTarget, LocalTarget, Refused, Target
 from scripts.cloud.parallel import each
-from scripts.cloud.pictures import PictureError
 from scripts.cloud.text import table
 
 PROGRAM = "predict.py"
 THREADS = 4
+MAX_TOP_K = 1000  # the server's own limit, container_serve.codec's
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ def main(arguments: Sequence[str]) -> int:
         if Path(name).is_file() or Path(name).is_dir():
             raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
         target = EndpointTarget(Aws(settings.load(flags).need_region()), name)
+    from scripts.cloud import pictures  # takes a second, for which a wrong call need not wait
+
     found = pictures.find(names)
     results = _ask(target, found, flags.top_k, flags.threads)
     for result in results:
@@ -96,12 +95,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> list[Result]:
     """In the order of `found`."""
+    from tqdm import tqdm
+
+    from scripts.cloud import pictures
 
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
             body = pictures.prepare(path)
-        except PictureError as error:
+        except pictures.PictureError as error:
             return Result(str(path), None, str(error), None, None)
         # The id stands in the server's log; a file's name may hold anything.
         identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]

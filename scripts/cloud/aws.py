@@ -3,10 +3,14 @@
 import functools
 import threading
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
+
+from scripts.cloud.errors import CloudError
 
 # Throttled and broken calls are tried again with growing pauses, some 20 s in all.
 CONFIG = Config(
@@ -28,10 +32,29 @@ class Identity:
         return self.arn.split(":")[1]
 
 
+def check_region(region: str) -> None:
+    """Raises CloudError for one that there is not; asked, its services would look like a network that is down."""
+    known = _regions()
+    if region in known:
+        return
+    close = get_close_matches(region, known, n=2)
+    hint = f"did you mean {' or '.join(close)}?" if close else "expected one such as eu-central-1"
+    raise CloudError(f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint}", 2)
+
+
+@functools.cache
+def _regions() -> tuple[str, ...]:
+    """All of them, from the file by which botocore itself finds out addresses."""
+    partitions = botocore.session.Session().get_component("data_loader").load_data("partitions")["partitions"]
+    return tuple(sorted(name for partition in partitions for name in partition["regions"]))
+
+
 class Aws:
     """Clients are made when first asked for, and may be used by several threads."""
 
     def __init__(self, region: str) -> None:
+        """Raises CloudError where there is no such region."""
+        check_region(region)
         self.region = region
         self.session = boto3.Session(region_name=region)
         self._lock = threading.Lock()

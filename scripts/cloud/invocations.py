@@ -1,23 +1,27 @@
 """Requests to a server: at a SageMaker endpoint, or at a URL on this machine. Both answer in the same form."""
 
 import json
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from scripts.cloud import endpoints
 from scripts.cloud.aws import Aws
 from scripts.cloud.errors import CloudError, code_of, explain, message_of, one_line
-from scripts.cloud.pictures import Body
+
+if TYPE_CHECKING:  # it imports numpy and Pillow, which whoever only mistyped a flag should not wait for
+    from scripts.cloud.pictures import Body
 
 JSON = "application/json"
 TIMEOUT_SECONDS = 65  # the platform gives up after 60
 # What the service says of one request; anything else it would say of the next one too.
 _PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
+_PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -26,7 +30,7 @@ class Refused(Exception):
 
 
 class Target(Protocol):
-    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
         """The answer. Raises Refused for this request alone, CloudError or botocore's errors for all of them."""
 
 
@@ -35,7 +39,7 @@ class EndpointTarget:
         self.aws, self.name = aws, name
         self.client = aws.client("sagemaker-runtime")
 
-    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
         try:
             answer = self.client.invoke_endpoint(
                 EndpointName=self.name,
@@ -45,14 +49,22 @@ class EndpointTarget:
                 InferenceId=identifier,
                 Body=body.content,
             )
-            return _answer(answer["Body"].read())
+            content: bytes = answer["Body"].read()
         except ReadTimeoutError:
             raise Refused("no answer within 60 s") from None
         except ClientError as error:
             raise self._judged(error) from None
+        if _is_page(content):
+            raise self._page(200)
+        return _answer(content)
+
+    def _page(self, status: int) -> Exception:
+        return _not_json(self.client.meta.endpoint_url, status, "check AWS_ENDPOINT_URL and HTTPS_PROXY")
 
     def _judged(self, error: ClientError) -> Exception:
         code = code_of(error)
+        if code != "ModelError" and _is_page(message_of(error)):
+            return self._page(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code == "ModelError":
             status = error.response.get("OriginalStatusCode", "")
             return Refused(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
@@ -91,7 +103,7 @@ class LocalTarget:
             raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
         self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
 
-    def invoke(self, body: Body, identifier: str, top_k: int) -> dict[str, Any]:
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
         headers = {
             "Content-Type": body.content_type,
             "Accept": JSON,
@@ -101,9 +113,12 @@ class LocalTarget:
         request = urllib.request.Request(self.url, body.content, headers)
         try:
             with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return _answer(answer.read())
+                content = answer.read()
         except urllib.error.HTTPError as error:
-            raise Refused(_complaint(error.code, error.read().decode(errors="replace"))) from None
+            said = error.read()
+            if _is_page(said):
+                raise self._page(error.code) from None
+            raise Refused(_complaint(error.code, said.decode(errors="replace"))) from None
         except TimeoutError:
             raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
         except OSError as error:
@@ -114,6 +129,23 @@ class LocalTarget:
                 f"no server answers at {self.url} ({one_line(str(reason))}): start one with scripts/deploy.py --local"
                 " or local_test/serve_local.sh"
             ) from None
+        if _is_page(content):
+            raise self._page(200)
+        return _answer(content)
+
+    def _page(self, status: int) -> Exception:
+        return _not_json(self.url, status, "is the URL right?")
+
+
+def _is_page(body: bytes | str) -> bool:
+    """Whether it is HTML, as proxies and servers of something else answer."""
+    return bool(_PAGE.match(body if isinstance(body, str) else body[:200].decode(errors="replace")))
+
+
+def _not_json(url: str, status: int, hint: str) -> Exception:
+    """Of a server's own trouble, which may pass, for this request alone; otherwise for all of them."""
+    said = f"{url} answered with a web page, not JSON"
+    return Refused(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
 
 
 def _answer(content: bytes) -> dict[str, Any]:
@@ -132,5 +164,5 @@ def _complaint(status: object, text: str) -> str:
         body = json.loads(text)
         said = f"{body['type']}: {body['message']}" if isinstance(body, Mapping) else text
     except (ValueError, KeyError):
-        said = text
+        said = "a web page, not JSON" if _is_page(text) else text
     return one_line(f"{status} {said}")[:500]

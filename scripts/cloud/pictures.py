@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from container_serve.errors import RequestError
 from container_serve.preprocess import FORMATS, MAX_PIXELS, decode
 from container_serve.settings import MAX_REQUEST_BYTES
-from scripts.cloud.errors import CloudError
+from scripts.cloud.errors import CloudError, one_line
 from scripts.dataset import folders
 
 # A scaled picture begins with this many pixels: several times what a classifier looks at, and some 4 MB as JPEG.
@@ -70,8 +70,12 @@ def prepare(path: Path, max_bytes: int = MAX_REQUEST_BYTES, max_pixels: int = MA
             kind, (width, height) = image.format or "", image.size
     except UnidentifiedImageError:
         raise PictureError(_unknown(content)) from None
-    except Exception as error:  # a decoder that is fed broken bytes raises nearly anything
-        raise PictureError(f"is a broken picture ({type(error).__name__})") from None
+    except Image.DecompressionBombError:
+        raise PictureError(f"has more than {MAX_LOCAL_PIXELS:,} pixels") from None
+    except OSError as error:
+        raise PictureError(f"is a broken picture: {one_line(str(error)).lower()}") from None
+    except Exception:  # a decoder that is fed broken bytes raises nearly anything
+        raise PictureError("is a broken picture") from None
     pixels = width * height
     if len(content) <= max_bytes and pixels <= max_pixels:
         return Body(content, _TYPES.get(kind, f"image/{kind.lower()}"), None)

@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore import xform_name
+from botocore.exceptions import EndpointConnectionError
 
 from container_train.labels import SPLITS
 from scripts import cleanup
@@ -111,8 +112,25 @@ def test_an_endpoint_goes_with_all_that_was_made_for_it(
     assert "left: the log group /aws/sagemaker/Endpoints/byoc-dogs" in captured.err
     assert "left, and costing: endpoint byoc-dogs-2" in captured.err
 
-    assert call("byoc-dogs", "--yes") == 0
-    assert "there is no endpoint byoc-dogs of this project" in capsys.readouterr().err
+    assert call("byoc-dogs", "--yes") == 1
+    assert "there is no endpoint byoc-dogs of the project byoc in eu-central-1 (any more)" in capsys.readouterr().err
+
+
+def test_a_misspelt_name_is_no_success(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("byoc-dogs", "--yes") == 1
+    assert capsys.readouterr().err.endswith("(any more): without a name, this lists what there is\n")
+    deploy(aws, "byoc-dogs")
+    deploy(aws, "cats")
+    assert call("byoc-dgos", "--yes", "--json") == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].endswith("(any more): did you mean byoc-dogs?")
+    assert json.loads(captured.out)["removed"] == []
+    assert there(aws) == {**all_of("byoc-cats", "byoc-dogs"), "endpoints": ["byoc-dogs", "cats"]}
+
+    # What is spelt right goes all the same.
+    assert call("cats", "byoc-dgos", "--yes") == 1
+    assert "did you mean byoc-dogs?" in capsys.readouterr().err.splitlines()[-1]
+    assert there(aws) == all_of("byoc-dogs")
 
 
 def test_an_endpoint_with_a_name_of_its_own(aws: boto3.Session) -> None:
@@ -136,7 +154,7 @@ def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, caps
     else:
         deploy(aws, "byoc-dogs", project=owner)
     before = there(aws)
-    assert call("byoc-dogs", "--yes") == 0
+    assert call("byoc-dogs", "--yes") == 1
     assert "left: byoc-dogs, which has no tag byoc-project=byoc" in capsys.readouterr().err
     assert call("--all", "--yes") == 0
     assert there(aws) == before
@@ -244,7 +262,9 @@ def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: py
 
 def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == 0
-    assert capsys.readouterr().out == "nothing of the project byoc is there\n"
+    captured = capsys.readouterr()
+    assert captured.out == "nothing of the project byoc is there\n"
+    assert "role byoc-sagemaker (scripts/make_role.py --delete removes it)" in captured.err
     deploy(aws, "byoc-dogs")
     by_hand(aws, "byoc-horses")
     assert call() == 0
@@ -267,11 +287,40 @@ def test_a_list_goes_on_without_what_may_not_be_seen(
 ) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DescribeRepositories", error("AccessDeniedException", "not authorized"))
-    assert call() == 0
+    assert call() == 1
     captured = capsys.readouterr()
     assert "byoc-dogs" in captured.out
-    assert "repositories cannot be seen" in captured.err
+    assert "repositories cannot be seen" in captured.err.splitlines()[-1]
     assert call("--repositories", "--yes") == 1
+    # Of what was not asked for it is only said.
+    assert call("--all", "--yes", "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["unseen"]) == ["repositories"]
+
+
+def test_what_cannot_be_seen_is_not_said_to_be_nothing(
+    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unreachable = EndpointConnectionError(endpoint_url="https://api.ecr")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    give(monkeypatch, "DescribeRepositories", unreachable)
+    assert call() == 1
+    captured = capsys.readouterr()
+    assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; training")
+    assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
+
+    for operation in ("ListEndpoints", "ListTrainingJobs", "DescribeRepositories", "ListObjectsV2"):
+        give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
+    assert call() == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-4:])
+    assert call("--json") == 1
+    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 4
+
+    # Without a network each of them would only take its time.
+    give(monkeypatch, "ListEndpoints", unreachable)
+    assert call() == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,10 +337,16 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
-    [(["byoc_x"], "NAME has value"), (["byoc-x", "--all"], "give one of them")],
+    [
+        (["byoc_x"], "NAME has value"),
+        (["byoc-x", "--all"], "give one of them"),
+        (["--region", "eu-cental-1"], "there is no region eu-cental-1"),
+        (["--region", "eu-cental-1"], "did you mean eu-central-1"),
+        (["--region", "xx-nowhere-1"], "expected one such as eu-central-1"),
+    ],
 )
 def test_wrong_calls(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(*arguments, "--region", REGION) == 2
+    assert call("--region", REGION, *arguments) == 2
     assert complaint in capsys.readouterr().err
 
 

@@ -391,6 +391,47 @@ def test_a_variable_that_the_server_would_refuse(account: boto3.Session, capsys:
     assert made(account) == NOTHING
 
 
+@pytest.mark.parametrize("labels", [{}, {"org.opencontainers.image.title": "byoc-serve"}])
+@pytest.mark.parametrize(("change", "complaint"), [("cut", "is damaged"), ("flipped", "model.bin: corrupt")])
+def test_a_damaged_artifact_needs_no_label_to_be_refused(
+    account: boto3.Session, image: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    labels: dict[str, str], change: str, complaint: str,
+) -> None:  # fmt: skip
+    image.clear()
+    image.update(labels)
+    account.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=models.archive(tmp_path / "changed", change))
+    assert call(*CALL) == 1
+    assert complaint in last_line(capsys)
+    assert made(account) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "is whole (resnet50, 2 classes, fp32)"),
+        ("newer", "is newer than this checkout"),
+        ("own code", "is whole"),
+        ("without model.json", "are not of this project"),
+        ("nested", "are not of this project"),
+        ("model.json of others", "are not of this project"),
+        ("link", "no plain file below it"),
+    ],
+)
+def test_what_an_image_of_others_serves_is_its_own_affair(
+    account: boto3.Session, image: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    change: str | None, said: str,
+) -> None:  # fmt: skip
+    image.clear()
+    content = models.archive(tmp_path / "changed", change)
+    account.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=content)
+    assert call(*CALL) == 0
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "not checked" in captured.err
+    assert "/tmp" not in captured.err
+    assert made(account) == DOGS
+
+
 def test_an_image_of_others_is_not_checked_but_the_object_has_to_be_there(
     account: boto3.Session, image: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -399,8 +440,8 @@ def test_an_image_of_others_is_not_checked_but_the_object_has_to_be_there(
     assert call(*CALL) == 1
     assert f"{MODEL} is not there" in last_line(capsys)
     account.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=b"anything")
-    assert call(*CALL) == 0
-    assert "was not checked" in capsys.readouterr().err
+    assert call(*CALL) == 1
+    assert "no tar file packed with gzip" in last_line(capsys)
 
 
 def test_what_is_missing_is_said_in_one_line(

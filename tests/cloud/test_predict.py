@@ -2,7 +2,13 @@
 
 import io
 import json
+import struct
+import subprocess
+import sys
+import threading
+import zlib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from container_serve import codec
 from scripts import predict
 from scripts.cloud import pictures
 from scripts.cloud.command import run
@@ -173,6 +180,67 @@ def test_what_is_wrong_with_all_requests_is_said_once(
     assert captured.out == ""
 
 
+def test_a_web_page_for_an_answer(
+    aws: boto3.Session, dog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = "<!DOCTYPE html>\n<html><body>Sign in</body></html>"
+    give(monkeypatch, "InvokeEndpoint", {"Body": Body(page.encode()), "ContentType": "text/html"})
+    assert call("byoc-dogs", dog, dog) == 1
+    captured = capsys.readouterr()
+    assert "answered with a web page, not JSON: check AWS_ENDPOINT_URL and HTTPS_PROXY" in captured.err
+    assert len(captured.err.splitlines()) == 1
+    give(monkeypatch, "InvokeEndpoint", error("404", page))
+    assert call("byoc-dogs", dog) == 1
+    assert "check AWS_ENDPOINT_URL" in last_line(capsys)
+    # A proxy's trouble may pass.
+    give(monkeypatch, "InvokeEndpoint", error("501", page, ResponseMetadata={"HTTPStatusCode": 501}), GOOD)
+    assert call("byoc-dogs", dog, dog, "--threads", 1, "--json") == 1
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert results[0]["error"].startswith("501 ")
+    assert results[0]["error"].endswith("answered with a web page, not JSON")
+    assert results[1]["predictions"] == ANSWER["predictions"]
+    # So may be what the endpoint's own program says.
+    refused = error("ModelError", "Received server error", OriginalStatusCode=500, OriginalMessage=page)
+    give(monkeypatch, "InvokeEndpoint", refused)
+    assert call("byoc-dogs", dog, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["results"][0]["error"] == "500 a web page, not JSON"
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_web_server_that_is_not_ours(dog: Path, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    class Pages(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html><body>welcome</body></html>")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert call("--local", url, dog, dog, "--threads", 1) == 1
+        server.shutdown()
+    captured = capsys.readouterr()
+    assert captured.err == f"predict.py: {url}/invocations answered with a web page, not JSON: is the URL right?\n"
+
+
+def test_a_wrong_call_does_not_wait_for_libraries_of_pictures() -> None:
+    program = (
+        "import sys; from scripts import predict\n"
+        "try: predict.main(['--top-k', '0', 'byoc-dogs', 'dog.jpg'])\n"
+        "except SystemExit as end: assert end.code == 2\n"
+        "sys.exit(bool({'numpy', 'PIL', 'container_serve.codec', 'tqdm'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(predict.__file__).parents[1])
+
+
+def test_as_many_classes_as_the_server_names() -> None:
+    assert predict.MAX_TOP_K == codec.MAX_TOP_K
+
+
 def test_the_answer_of_another_server(
     aws: boto3.Session, dog: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,12 +317,20 @@ def test_a_real_picture_over_the_limit(tmp_path: Path) -> None:
         assert scaled.height > 800  # what a classifier looks at is still there
 
 
+def png_of(width: int, height: int) -> bytes:
+    """What stands before the pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\1IDAT"
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b"", "is empty"),
         (b"%PDF-1.7 and so on", "is no picture that the server takes"),
         (b"\0\0\0\x20ftypavif" + bytes(50), "convert it"),
+        (picture("red")[:10], "^is a broken picture: truncated file read$"),
+        (png_of(50_000, 50_000), "^has more than 1,000,000,000 pixels$"),
     ],
 )
 def test_what_is_no_picture(tmp_path: Path, content: bytes, complaint: str) -> None:
