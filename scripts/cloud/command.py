@@ -4,10 +4,12 @@ import argparse
 import os
 import signal
 import sys
+import types
 from collections.abc import Callable, Sequence
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from scripts.cloud.errors import CloudError, explain, one_line
 from scripts.dataset.folders import DataError
@@ -29,8 +31,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
 
 def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """The exit code of main(arguments): 0, 1 for what failed, 2 for a wrong call, 130 for Ctrl-C."""
-    # A terminated script cleans up as an interrupted one does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _terminated)
 
     def say(message: str) -> None:
         print(f"{program}: {message}", file=sys.stderr)
@@ -49,7 +50,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except DataError as error:
         say(str(error))
         return 1
-    except (BotoCoreError, ClientError, Boto3Error) as error:
+    except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
         cause = error.__cause__ or error.__context__
         known = cause if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError) else error
         say(str(explain(known)))
@@ -63,6 +64,20 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         return 1
 
 
+def _terminated(_signal: int, frame: types.FrameType | None) -> None:
+    """A terminated script cleans up as an interrupted one does. Where a script calls it with `&`, Ctrl-C is ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
+
+
 def progress(message: str) -> None:
     """A line for people; results alone go to standard output."""
     print(message, file=sys.stderr, flush=True)
+
+
+def tell_loading() -> None:
+    """Before the SageMaker SDK is imported for the first time."""
+    if "sagemaker" not in sys.modules:
+        progress("loading the SageMaker SDK, which takes some seconds")

@@ -1,5 +1,6 @@
 """The Docker client: the images that it knows, and pushing one of them."""
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -140,6 +141,15 @@ class Docker:
             if code != 0:
                 errors.seek(0)
                 raise explain(errors.read().decode(errors="replace") or f"docker push ended with {code}", host)
+
+
+def compose() -> list[str] | None:
+    """The command of Docker Compose on this machine, as a plugin or as a program; None where there is none."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        with contextlib.suppress(OSError):
+            if subprocess.run([*command, "version"], capture_output=True).returncode == 0:
+                return command
+    return None
 
 
 def explain(said: str, host: str) -> CloudError:

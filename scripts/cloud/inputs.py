@@ -13,7 +13,7 @@ from container_train.errors import TrainError
 from container_train.labels import SPLITS
 from local_test import options, sample
 from local_test.errors import LocalError
-from scripts.cloud import storage
+from scripts.cloud import leftovers, storage
 from scripts.cloud.errors import CloudError
 from scripts.cloud.names import S3Uri
 from scripts.cloud.objects import digest
@@ -55,9 +55,9 @@ def check(text: str | None) -> None:
 @contextlib.contextmanager
 def pictures(text: str) -> Iterator[Mapping[str, folders.ClassFiles]]:
     """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""
-    with tempfile.TemporaryDirectory(prefix="byoc-sample-") as made:
+    with leftovers.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
-            source = Path(made, SAMPLE)
+            source = made / SAMPLE
             try:
                 sample.write(source)
             except LocalError as error:

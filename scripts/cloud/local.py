@@ -4,27 +4,29 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import tarfile
 import tempfile
 import threading
 import types
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scripts.cloud.command import progress
-from scripts.cloud.docker import Docker
+from scripts.cloud import leftovers
+from scripts.cloud.command import Interrupted, progress, tell_loading
+from scripts.cloud.docker import Docker, compose
 from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import STOP_SECONDS, Wanted
+from scripts.environment import ROOT
 
-LABEL = "byoc.local-job"
+OUT = ROOT / "local_test" / "out.jobs"  # training's results; git takes local_test/out.* for results
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there
 TAIL = 20
+_TOLD = {"data/report.html": "the report", "data/metrics.json": "the metrics", "failure": "the reason, in"}
 
 # Compose puts the container's name before each of its lines: k2m9x1-algo-1-ab3de  | text
 _PREFIX = re.compile(r"^\S+-algo-\d+-\w+\s*\| ?")
@@ -33,22 +35,34 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 @dataclass(frozen=True)
 class Result:
-    """`code`: of the training program; `failure`: what it wrote into /opt/ml/output/failure."""
+    """`code`: of the training program; `failure`: what it wrote into /opt/ml/output/failure.
+
+    `model` and `output` are archives, and None where there was nothing to put into one.
+    """
 
     code: int
     failure: str
-    model: Path
-    output: Path
+    model: Path | None
+    output: Path | None
+
+    @property
+    def left(self) -> str:
+        """What there is of a job that did not come to its end, for people."""
+        said = []
+        if self.output:
+            inside = ", ".join(f"{text} {name}" for name, text in _TOLD.items() if name in _names(self.output))
+            said.append(f"{self.output} ({inside or 'its output'})")
+        if self.model:
+            said.append(f"{self.model} (what was in its model folder)")
+        return f"what it left: {', '.join(said)}" if said else "it left nothing"
 
 
 class Engine:
     """The Docker engine of this machine, as local mode needs it. Raises CloudError where something is missing."""
 
     def __init__(self) -> None:
-        from scripts.cloud import sdk
-
         self.docker = Docker.find()
-        if sdk.compose() is None:
+        if compose() is None:
             raise CloudError("--local needs Docker Compose: install docker-compose-plugin or docker-compose")
         answer = self.docker.call("info", "--format", "{{json .}}")
         info: dict[str, Any] = json.loads(answer.stdout or "{}")
@@ -69,10 +83,10 @@ class Engine:
                 " with scripts/build.sh train, or sign in to its registry and call `docker pull`"
             )
 
-    def service(self, label: str) -> dict[str, Any]:
-        """What every container of a job gets from the compose file."""
+    def service(self, label: str, work: Path) -> dict[str, Any]:
+        """What every container of a job gets from the compose file; the job works in the folder `work`."""
         options: dict[str, Any] = {
-            "labels": {LABEL: label},
+            "labels": {leftovers.JOB: label, leftovers.OWNER: leftovers.me(), leftovers.FOLDER: str(work)},
             "shm_size": SHARED_MEMORY,
             "stop_grace_period": f"{STOP_SECONDS}s",
         }
@@ -89,7 +103,7 @@ class Engine:
         return {} if self.is_rootless else {"HOME": "/tmp", "USER": "local"}
 
     def containers(self, label: str) -> list[str]:
-        return self.docker.call("ps", "-aq", "--no-trunc", "--filter", f"label={LABEL}={label}").stdout.split()
+        return self.docker.call("ps", "-aq", "--no-trunc", "--filter", f"label={leftovers.JOB}={label}").stdout.split()
 
     def stop(self, label: str) -> None:
         for container in self.containers(label):
@@ -106,29 +120,22 @@ class Engine:
     def remove(self, label: str) -> None:
         for container in self.containers(label):
             self.docker.call("rm", "--force", "--volumes", container)
-        for network in self.docker.call("network", "ls", "-q", "--filter", f"label={LABEL}={label}").stdout.split():
+        chosen = f"label={leftovers.JOB}={label}"
+        for network in self.docker.call("network", "ls", "-q", "--filter", chosen).stdout.split():
             self.docker.call("network", "rm", network)
 
-
-@contextlib.contextmanager
-def workplace(beside: Path) -> Iterator[Path]:
-    """An empty folder on the disk of `beside`, gone afterwards."""
-    beside.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".byoc-", dir=beside)).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():
-            progress(f"{folder} could not be removed: remove it yourself, as the owner of its files")
+    def sweep(self, *places: Path) -> None:
+        """Remove what killed calls have left, here and in `places`."""
+        leftovers.sweep(self.docker, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
 
 
 def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], None]) -> Result:
     """Run the job to its end. Ctrl-C stops its container, which may save what it has, and raises KeyboardInterrupt.
 
-    `wanted.output` is file://DIR, where model.tar.gz and output.tar.gz are left. Raises CloudError where no container
-    came to run.
+    `wanted.output` is file://DIR, where model.tar.gz and output.tar.gz are left; once stopped, it raises Interrupted,
+    which says so. Raises CloudError where no container came to run.
     """
+    tell_loading()
     from scripts.cloud import sdk
 
     label = uuid.uuid4().hex
@@ -145,24 +152,29 @@ def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], N
     wanted = replace(wanted, environment={**wanted.environment, **engine.environment()})
     try:
         with _Stop(lambda: engine.stop(label)) as stop:
-            with sdk.local_mode(work, engine.service(label), wanted.region, line) as session:
+            with sdk.local_mode(work, engine.service(label, work), wanted.region, line) as session:
                 sdk.fit(wanted, session)
             code = engine.exit_code(label)
     finally:
         engine.remove(label)
+        output = Path(wanted.output.removeprefix("file://"))
+        archives = [_kept(output / name) for name in ("model.tar.gz", "output.tar.gz")]
+        for folder in (output, output.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    result = Result(code or 0, _failure(output / "output.tar.gz"), *archives)
     if stop.asked:
-        raise KeyboardInterrupt
+        raise Interrupted(f"interrupted; {result.left}")
     if code is None:
         reason = one_line(" ".join(said[-TAIL:])) or "it said nothing"
         raise CloudError(f"Docker Compose started no container: {reason}")
-    output = Path(wanted.output.removeprefix("file://"))
-    return Result(code, _failure(output / "output.tar.gz"), output / "model.tar.gz", output / "output.tar.gz")
+    return result
 
 
 class _Stop:
     """Takes Ctrl-C while the SDK runs, whose own code would lose it: the container is asked to end, and all follows.
 
-    A second Ctrl-C ends it at once.
+    A second Ctrl-C ends it at once. SIGTERM does the same; Ctrl-C stays ignored where it was.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -171,14 +183,18 @@ class _Stop:
         self._stopping: threading.Thread | None = None
 
     def __enter__(self) -> "_Stop":
-        self._previous = signal.getsignal(signal.SIGINT)
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._previous[signal.SIGINT] is signal.SIG_IGN:
+            del self._previous[signal.SIGINT]
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._take)
+            for number in self._previous:
+                signal.signal(number, self._take)
         return self
 
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._previous)
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
         if self._stopping:
             self._stopping.join()
 
@@ -197,6 +213,22 @@ class _Stop:
     def _start(self) -> None:
         self._stopping = threading.Thread(target=self._stop, daemon=True)
         self._stopping.start()
+
+
+def _names(archive: Path) -> list[str]:
+    """The files in it; none where there is no archive."""
+    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
+        return [member.name for member in tar.getmembers() if not member.isdir()]
+    return []
+
+
+def _kept(archive: Path) -> Path | None:
+    """The SDK makes an archive of nothing, too: it lies where a finished one does, and is removed."""
+    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
+        if any(not member.isdir() for member in tar):  # read to the first one only
+            return archive
+    archive.unlink(missing_ok=True)
+    return None
 
 
 def _failure(archive: Path) -> str:

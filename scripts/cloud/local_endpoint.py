@@ -3,7 +3,6 @@
 import re
 import signal
 import socket
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +16,8 @@ from typing import TYPE_CHECKING
 from container_serve.settings import MAX_PORT
 from local_test import engine
 from local_test.errors import LocalError
-from scripts.cloud.command import progress
+from scripts.cloud import leftovers
+from scripts.cloud.command import progress, tell_loading
 from scripts.cloud.errors import CloudError
 from scripts.cloud.local import REGION, Engine
 
@@ -42,6 +42,7 @@ class Place:
     def find(cls, image: str | None) -> "Place":
         """`image`, or the one made of the files as they are now."""
         place = Engine()
+        place.sweep()
         if image is None:
             try:
                 image = engine.find_image("serve")
@@ -52,36 +53,46 @@ class Place:
         place.need_image(image)
         return cls(place, image)
 
+    def need_free(self, port: int | None) -> None:
+        """Raises CloudError that says who has the port."""
+        if port is None or _is_free(port):
+            return
+        columns = f'{{{{.Names}}}} ({{{{.Image}}}})\t{{{{.Label "{leftovers.OWNER}"}}}}'
+        listed = self.engine.docker.call("ps", "--filter", f"publish={port}", "--format", columns).stdout.splitlines()
+        by = "another program"
+        if listed:
+            name, _, owner = listed[0].partition("\t")
+            process = leftovers.process_of(owner)
+            by = f"the container {name}" + (f" of the process {process}, which serves too" if process else "")
+        raise CloudError(f"--port {port} is taken by {by}: give another one, or none")
+
     def labels(self) -> Mapping[str, str]:
         found = self.engine.docker.inspect(self.image)
         return found.labels if found else {}
 
     @contextmanager
-    def serve(self, model: Path, environment: Mapping[str, str], port: int | None) -> Iterator[str]:
+    def serve(self, work: Path, model: Path, environment: Mapping[str, str], port: int | None) -> Iterator[str]:
         """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
 
-        Raises CloudError where it does not come up.
+        `work`: a folder to work in. Raises CloudError where it does not come up.
         """
-        if port is not None and not _is_free(port):
-            raise CloudError(f"--port {port} is taken: give another one, or none")
+        self.need_free(port)
         port = port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
+        tell_loading()
         progress(f"starting {self.image} through the SageMaker SDK's local mode")
-        # Imported here: it takes seconds.
         from scripts.cloud import sdk
 
         label = uuid.uuid4().hex
         environment = {**self.engine.environment(), **environment}
-        with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-            work = Path(folder)
-            with sdk.local_mode(work, self.engine.service(label), REGION, _log, port=port) as session:
-                served = sdk.ServedHere(session, self.image, model, environment)
-                url = f"http://localhost:{port}"
-                try:
-                    _until_ready(served, url)
-                    yield url
-                finally:
-                    with _undisturbed():
-                        self._end(served, label)
+        with sdk.local_mode(work, self.engine.service(label, work), REGION, _log, port=port) as session:
+            served = sdk.ServedHere(session, self.image, model, environment)
+            url = f"http://localhost:{port}"
+            try:
+                _until_ready(served, url)
+                yield url
+            finally:
+                with _undisturbed():
+                    self._end(served, label)
 
     def _end(self, served: "ServedHere", label: str) -> None:
         self.engine.stop(label)

@@ -9,7 +9,7 @@ from typing import TypeVar
 from local_test import check, weights
 from local_test import engine as local_engine
 from local_test.errors import LocalError
-from scripts.cloud import inputs, local, names, outcome, watch
+from scripts.cloud import inputs, leftovers, local, names, outcome, watch
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import SAMPLE, WEIGHTS, Weights
@@ -17,9 +17,6 @@ from scripts.cloud.jobs import NO_ROLE, Wanted
 from scripts.cloud.settings import Settings
 from scripts.cloud.training import is_none
 from scripts.dataset import folders
-from scripts.environment import ROOT
-
-OUT = ROOT / "local_test" / "out.jobs"  # git takes local_test/out.* for results
 
 # Flags that are taken with --local, so that one command serves for both, and do nothing there.
 LEFT_OUT = {
@@ -63,10 +60,12 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     if left_out:
         progress("local mode leaves out: " + "; ".join(left_out))
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
-    home = Path(flags.output or OUT).absolute()
+    home = Path(flags.output or local.OUT).absolute()
     if (home / name).exists():
         raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+    progress(f"making {name} ready: Docker, the image, the weights, the pictures")
     engine = local.Engine()
+    engine.sweep(home)
     image = flags.image or _own_image()
     environment = inputs.environment(image, flags.environment)
     engine.need_image(image)
@@ -77,7 +76,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, local.workplace(home) as work:
+    with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
         folders.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()

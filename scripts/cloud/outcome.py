@@ -53,26 +53,29 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
 def of_local(name: str, image: str, result: Any, metrics: Mapping[str, float], *, as_json: bool) -> int:
     """`result`: local.Result. The exit code is the training program's."""
     code: int = result.code
+    model = None if code else result.model
     _tell(metrics)
     _print(
         {
             "name": name,
             "status": "Failed" if code else "Completed",
-            "model": None if code else str(result.model),
-            "output": str(result.output),
+            "model": None if model is None else str(model),
+            "output": None if result.output is None else str(result.output),
             "image": image,
             "metrics": _numbers(metrics),
             "failure": result.failure or None,
             "exit_code": code,
         },
-        None if code else str(result.model),
+        None if model is None else str(model),
         as_json=as_json,
     )
     if code:
         reason = next(iter(result.failure.splitlines()), "it left no failure file")
-        progress(f"train.py: training failed with exit code {code}: {reason}; what it left: {result.output}")
+        progress(f"train.py: training failed with exit code {code}: {reason}; {result.left}")
+    elif model is None:
+        progress(f"train.py: training has ended without a model; {result.left}")
     else:
-        progress(f"next: scripts/deploy.py --local --model-data {result.model}")
+        progress(f"next: scripts/deploy.py --local --model-data {model}")
     return code
 
 

@@ -28,6 +28,8 @@ for _name in ("sagemaker", "sagemaker.config"):
 _handlers, _level = list(logging.getLogger().handlers), logging.getLogger().level
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a dozen of its modules have escape sequences that Python warns of
+    import sagemaker.experiments  # sets up logging anew when a job is made, if not now
+    import sagemaker.local.entities
     import sagemaker.local.image
     import sagemaker.local.local_session
     from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
@@ -41,7 +43,7 @@ with warnings.catch_warnings():
 logging.getLogger().handlers[:] = _handlers
 logging.getLogger().setLevel(_level)
 
-from scripts.cloud import names
+from scripts.cloud import docker, names
 from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import NO_ROLE, Wanted
 
@@ -155,7 +157,7 @@ class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[mis
     @staticmethod
     def _get_compose_cmd_prefix() -> list[str]:
         """The SDK takes a plugin of version 2 only, and passes over the newer ones."""
-        command = compose()
+        command = docker.compose()
         if command is None:
             raise CloudError("Docker Compose is not installed")
         return command
@@ -185,15 +187,6 @@ class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[mis
         return content
 
 
-def compose() -> list[str] | None:
-    """The command of Docker Compose on this machine, as a plugin or as a program; None where there is none."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        with contextlib.suppress(OSError):
-            if subprocess.run([*command, "version"], capture_output=True).returncode == 0:
-                return command
-    return None
-
-
 @contextlib.contextmanager
 def local_mode(
     folder: Path, container: dict[str, Any], region: str, on_line: Callable[[str], None], *, port: int | None = None
@@ -217,10 +210,11 @@ def local_mode(
             on_line(line.decode(errors="replace"))
         return process.wait()
 
-    with (
-        _replaced(sagemaker.local.image, "_stream_output", stream),
-        _replaced(sagemaker.local.local_session, "_SageMakerContainer", _Container),
-    ):
+    with contextlib.ExitStack() as replaced:
+        replaced.enter_context(_replaced(sagemaker.local.image, "_stream_output", stream))
+        # Each makes containers of its own, the last one those that serve; the first asks its own name for Compose.
+        for module in (sagemaker.local.image, sagemaker.local.local_session, sagemaker.local.entities):
+            replaced.enter_context(_replaced(module, "_SageMakerContainer", _Container))
         yield session
 
 

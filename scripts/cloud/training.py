@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.cloud import bucket, instances, jobs, names, registry, storage, watch
 from scripts.cloud.aws import Aws
-from scripts.cloud.command import Interrupted, progress
+from scripts.cloud.command import Interrupted, progress, tell_loading
 from scripts.cloud.errors import CloudError, code_of, explain
 from scripts.cloud.inputs import WEIGHTS, Data, Weights, environment
 from scripts.cloud.jobs import Wanted
@@ -118,6 +118,8 @@ def plan(
         service_debugger=flags.service_debugger,
     )
     _warn(wanted, settings)
+    if not flags.dry_run:
+        tell_loading()
     from scripts.cloud import sdk  # takes seconds to import
 
     create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))

@@ -13,6 +13,7 @@ import pytest
 
 from local_test import pack
 from scripts import deploy, predict
+from scripts.cloud import leftovers
 from scripts.cloud.command import run
 from tests.cloud import models
 from tests.conftest import need
@@ -28,11 +29,15 @@ def call(*arguments: object) -> int:
 
 
 @contextmanager
-def started(folder: Path, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
-    """deploy.py as a process of its own; its temporary files lie in folder/tmp, what it says in folder/err.log."""
+def started(folder: Path, *arguments: object, before: tuple[str, ...] = ()) -> Iterator["subprocess.Popen[str]"]:
+    """deploy.py as a process of its own; its temporary files lie in folder/tmp, what it says in folder/err.log.
+
+    `before`: words in front of its command.
+    """
     (folder / "tmp").mkdir()
     # No region, no credentials, no network: the environment of conftest.py.
-    command = [sys.executable, str(ROOT / "scripts" / "deploy.py"), "--local", *(str(word) for word in arguments)]
+    script = ROOT / "scripts" / "deploy.py"
+    command = [*before, sys.executable, str(script), "--local", *map(str, arguments)]
     with (folder / "err.log").open("w") as log:
         process = subprocess.Popen(
             command,
@@ -46,8 +51,13 @@ def started(folder: Path, *arguments: object) -> Iterator["subprocess.Popen[str]
             yield process
         finally:
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 process.wait(SECONDS)
+
+
+def compose_of(folder: Path) -> list[int]:
+    """Compose's processes that work in it; killed ones that nobody has waited for are not among them."""
+    return leftovers._composes([folder])
 
 
 def left(folder: Path, port: int) -> list[str]:
@@ -57,14 +67,16 @@ def left(folder: Path, port: int) -> list[str]:
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C", "SIGKILL"])
 def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]) -> None:
     need(engine.available(), "a Docker engine")
     pack.pack(write_model(tmp_path / "model"), tmp_path / "model.tar.gz")
     (tmp_path / "blue.jpg").write_bytes(picture("blue"))
     port = free_port()
     arguments = ("--image", engine.image("serve"), "--model-data", tmp_path / "model.tar.gz", "--port", port, "--json")
-    with started(tmp_path, *arguments) as process:
+    # As with `&` in a script.
+    before = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh") if end == "SIGTERM" else ()
+    with started(tmp_path, *arguments, before=before) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, (tmp_path / "err.log").read_text()
@@ -79,12 +91,33 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureF
         (result,) = json.loads(capsys.readouterr().out)["results"]
         assert result["predictions"][0]["label"] == "blue"
 
+        # A second one may not have the port, nor take the first one's things for leftovers.
+        model = ("--model-data", tmp_path / "model.tar.gz")
+        assert call("--local", "--image", "byoc-serve:none", *model) == 1
+        assert call(*("--local", "--image", engine.image("serve"), *model, "--port", port)) == 1
+        said = capsys.readouterr().err
+        assert f"of the process {process.pid}, which serves too" in said.splitlines()[-1]
+        assert "removed" not in said
+        assert process.poll() is None
+
         if end == "SIGTERM":
             process.terminate()
-        else:
+        elif end == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to Compose too
-        assert process.wait(SECONDS) == 0
+        else:
+            process.kill()
+        assert process.wait(SECONDS) == (-signal.SIGKILL if end == "SIGKILL" else 0)
+    if end == "SIGKILL":
+        (work,) = (tmp_path / "tmp").iterdir()
+        assert compose_of(work)
+        assert call("--local", "--image", "byoc-serve:none", *model) == 1
+        said = capsys.readouterr().err
+        (line,) = [line for line in said.splitlines() if line.startswith("removed what a killed call had left")]
+        for what in ("Compose's process ", "container ", "network byoc-", f"folder {work}"):
+            assert what in line, said
+        assert compose_of(work) == []
     said = (tmp_path / "err.log").read_text()
+    assert "loading the SageMaker SDK" in said
     assert f"scripts/predict.py --local http://localhost:{port} PICTURE" in said
     if end == "SIGTERM":  # on Ctrl-C Compose hands on no more of the log
         assert "server: stopped" in said
@@ -128,7 +161,20 @@ def test_refused_before_anything_is_started(
         assert complaint in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize("arguments", [("gone.tar.gz",), (".",), ("x.tar.gz", "--port", "99999")])
+def test_what_needs_no_docker_is_said_first(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # where there is none
+    (tmp_path / "x.tar.gz").write_text("")
+    assert call("--local", "--model-data", *arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("--port 99999" if "--port" in arguments else f"--model-data {arguments[0]} is ") in line
+
+
 def test_without_docker(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "model.tar.gz").write_text("")
     assert call("--local", "--model-data", tmp_path / "model.tar.gz") == 1
     assert "install Docker" in capsys.readouterr().err.splitlines()[-1]

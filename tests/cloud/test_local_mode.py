@@ -19,7 +19,7 @@ import pytest
 
 from container_train.hyperparameters import OPTIONS
 from scripts import train
-from scripts.cloud import command, local, local_training
+from scripts.cloud import command, docker, leftovers, local, local_training
 from tests import trees
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.conftest import need
@@ -39,10 +39,12 @@ channels = {path.name: sorted(str(file.relative_to(path)) for file in path.rglob
 seen = {"arguments": sys.argv[1:], "environment": dict(os.environ), "config": config, "channels": channels,
         "user": [os.getuid(), os.getgid()], "shared_memory": shm.f_blocks * shm.f_frsize}
 (ml / "output/data/seen.json").write_text(json.dumps(seen))
-(ml / "model/model.txt").write_text("trained")
 print("epoch=1 train_loss=0.5 valid_accuracy=0.75", flush=True)
 behave = os.environ.get("BEHAVE")
+if not behave:
+    (ml / "model/model.txt").write_text("trained")
 if behave == "fail":
+    (ml / "output/data/report.html").write_text("a report")
     (ml / "output/failure").write_text("the pictures are too beautiful\\n\\nTraceback: long")
     sys.exit(3)
 if behave == "wait":
@@ -65,7 +67,7 @@ def label(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def left(label: str) -> list[str]:
     """Containers and networks of a job."""
-    chosen = ("--quiet", "--filter", f"label={local.LABEL}={label}")
+    chosen = ("--quiet", "--filter", f"label={leftovers.JOB}={label}")
     return (engine.docker("ps", "--all", *chosen).stdout + engine.docker("network", "ls", *chosen).stdout).split()
 
 
@@ -190,7 +192,12 @@ def test_a_failed_job(
     done = json.loads(out)
     assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
     assert done["failure"].startswith("the pictures are too beautiful")
-    assert "training failed with exit code 3: the pictures are too beautiful; what it left" in err.splitlines()[-1]
+    archive = tmp_path / "out" / "f" / "output" / "output.tar.gz"
+    assert err.splitlines()[-1] == (
+        "train.py: training failed with exit code 3: the pictures are too beautiful;"
+        f" what it left: {archive} (the report data/report.html, the reason, in failure)"
+    )
+    assert list(archive.parent.iterdir()) == [archive]  # no model.tar.gz of nothing
 
 
 @pytest.mark.docker
@@ -203,7 +210,7 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
     def interrupt() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not seen.is_set():
-            for container in engine.docker("ps", "-q", "--filter", f"label={local.LABEL}={label}").stdout.split():
+            for container in engine.docker("ps", "-q", "--filter", f"label={leftovers.JOB}={label}").stdout.split():
                 if "waiting" in engine.docker("logs", container, check=False).stdout:
                     seen.set()
                     networks.extend(
@@ -225,7 +232,50 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
     assert network.startswith("byoc-")
     assert "  saving a checkpoint" in err.splitlines()
     assert left(label) == []
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["i"]
+    archive = tmp_path / "out" / "i" / "output" / "output.tar.gz"
+    assert err.splitlines()[-1] == f"train.py: interrupted; what it left: {archive} (its output)"
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [archive]
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+def test_sigterm_ends_a_script_also_where_ctrl_c_is_ignored(interrupt: Any, ctrl_c: None) -> None:
+    signal.signal(signal.SIGINT, interrupt)
+    ended: list[str] = []
+
+    def main(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append("cleaned up")
+        return 0
+
+    assert (command.run("x.py", main, []), ended) == (130, ["cleaned up"])
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_sigterm_stops_a_training_also_where_ctrl_c_is_ignored(ignored: bool, ctrl_c: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
+    stopped: list[str] = []
+    with local._Stop(lambda: stopped.append("stopped")) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.asked
+        if ignored:
+            signal.raise_signal(signal.SIGINT)
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert stopped == ["stopped"]
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """The handlers of before, afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -351,6 +401,22 @@ def test_an_image_that_is_nowhere(
     assert left(label) == []
 
 
+def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
+    from sagemaker.local import entities, local_session
+
+    from scripts.cloud import sdk
+
+    monkeypatch.setattr(docker, "compose", lambda: ["docker", "compose"])
+    with sdk.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
+        for module in (entities, local_session):
+            container = module._SageMakerContainer("local", 1, "image", session)
+            assert container.compose_cmd_prefix == ["docker", "compose"]
+            container.container_root = container._create_tmp_folder()
+            (network,) = container._generate_compose_file("serve")["networks"].values()
+            assert network == {"name": f"byoc-{Path(container.container_root).name}", "labels": {"a": "b"}}
+
+
 def test_results_of_an_earlier_job_are_not_lost(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -361,6 +427,6 @@ def test_results_of_an_earlier_job_are_not_lost(
 
 
 def test_the_default_folder_of_results_is_none_of_gits() -> None:
-    target = local_training.OUT / "byoc-train-1" / "output" / "model.tar.gz"
+    target = local.OUT / "byoc-train-1" / "output" / "model.tar.gz"
     ignored = subprocess.run(["git", "check-ignore", "-q", str(target)], cwd=ROOT)
     assert ignored.returncode == 0

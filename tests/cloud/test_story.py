@@ -14,7 +14,7 @@ import pytest
 from scripts import cleanup
 from scripts.cloud import push
 from scripts.cloud.command import run
-from scripts.cloud.local import LABEL
+from scripts.cloud.leftovers import JOB
 from tests import trees
 from tests.cloud import stand_in
 from tests.conftest import need
@@ -37,8 +37,8 @@ def call(program: str, *arguments: object) -> str:
 
 def left() -> tuple[str, str]:
     """Containers and networks of local mode."""
-    containers = engine.docker("ps", "-aq", "--filter", f"label={LABEL}").stdout
-    return containers, engine.docker("network", "ls", "--quiet", "--filter", f"label={LABEL}").stdout
+    containers = engine.docker("ps", "-aq", "--filter", f"label={JOB}").stdout
+    return containers, engine.docker("network", "ls", "--quiet", "--filter", f"label={JOB}").stdout
 
 
 @pytest.mark.timeout(2400)
