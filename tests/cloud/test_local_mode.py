@@ -403,14 +403,12 @@ def test_an_image_that_is_nowhere(
 
 def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
-    from sagemaker.local import entities, local_session
-
-    from scripts.cloud import sdk
+    from scripts.cloud import sdk  # imports the SDK in its own way
 
     monkeypatch.setattr(docker, "compose", lambda: ["docker", "compose"])
     with sdk.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
-        for module in (entities, local_session):
-            container = module._SageMakerContainer("local", 1, "image", session)
+        for name in ("entities", "local_session"):
+            container = sys.modules[f"sagemaker.local.{name}"]._SageMakerContainer("local", 1, "image", session)
             assert container.compose_cmd_prefix == ["docker", "compose"]
             container.container_root = container._create_tmp_folder()
             (network,) = container._generate_compose_file("serve")["networks"].values()
