@@ -176,7 +176,8 @@ def find_image(name: str) -> str | None:
     listed = _docker("images", "--format", tag, "--filter", f"label=byoc.content={content.stdout.strip()}")
     # build.sh's other targets share files, not hashes; still, an image is taken for what its name says.
     mine = [line for line in listed.split() if f"/byoc-{name}:" in f"/{line}"]
-    return mine[0] if mine else None
+    # One that was pushed has the registry's names too: the plain one says most.
+    return min(mine, key=lambda line: "/" in line, default=None)
 
 
 def build_image(name: str) -> str:
