@@ -16,4 +16,4 @@ KNOWN: Mapping[str, Mapping[str, float | int | str]] = {
     "dead_relu": {"threshold_inactivity": 1.0, "threshold_layer": 50.0},
     "class_imbalance": {"threshold_imbalance": 10.0, "threshold_misprediction": 0.7, "samples": 500},
 }
-"""The rules and their parameters' documented defaults. `only_nan` is 0 or 1; `mode` is TRAIN, EVAL or "" (see losses)."""
+"""The rules and their parameters' documented defaults. `only_nan` is 0 or 1; `mode` TRAIN, EVAL or "" (both)."""
