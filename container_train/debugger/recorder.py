@@ -88,7 +88,8 @@ class Recorder(Hook):  # type: ignore[misc]
         self.handles.append(loss.register_forward_hook(guard(self.on_loss)))
         # For the rules: which tensors are a layer's weights, not a normalisation's, and which layer is the new one.
         matrices = [name for name, value in trained if value.ndim > 1]
-        self.collection_manager.get("layers").tensor_names = [n for m in matrices for n in (m, f"gradient/{m}")]
+        if matrices:
+            self.collection_manager.get("layers").tensor_names = [n for m in matrices for n in (m, f"gradient/{m}")]
         if trained:
             last = re.escape(trained[-1][0].rpartition(".")[0])
             self.collection_manager.get("last_layer").include([f"^(gradient/)?{last}\\."])
