@@ -1,0 +1,212 @@
+"""The profiler's files read back: system metrics, timeline, job. For the rules and for the report.
+
+A reader is kept for each file tree, so that a second look reads only what was added since.
+"""
+
+import contextlib
+import functools
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from container_train.profiler.timeline import COLUMNS, NAME
+
+Floats = npt.NDArray[np.float64]
+JOB = "job.json"
+# Dimensions of the service's own files, then ours. A row without a dimension is known by its name.
+CPU, IO_WAIT = "CPUUtilization", "I/OWaitPercentage"
+GPU, GPU_MEMORY = "GPUUtilization", "GPUMemoryUtilization"
+NETWORK = "Algorithm"
+MEMORY, IOPS = "MemoryUsedPercent", "IOPS"
+READ, WRITTEN = "ReadThroughputInBytesPerSecond", "WriteThroughputInBytesPerSecond"
+RECEIVED, SENT = "ReceiveBytesPerSecond", "TransmitBytesPerSecond"
+CONTAINER_CPU = "ContainerCPUUtilization"  # % of the CPUs that the container may use
+GPU_POWER, GPU_TEMPERATURE = "GPUPowerInWatts", "GPUTemperatureInCelsius"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over time: `times` (N,) in seconds since 1970, ascending, and `values` (N,)."""
+
+    times: Floats
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Phase:
+    """`end` of a phase that has not ended, or whose end was not written, is the last time that anything was."""
+
+    name: str
+    start: float
+    end: float
+    epoch: int | None = None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps that were written, (N,) each: number, epoch, start in seconds since 1970, durations in seconds.
+
+    `weight`: how many steps each stands for, more than 1 in a long training.
+    """
+
+    number: npt.NDArray[np.int64]
+    epoch: npt.NDArray[np.int64]
+    start: Floats
+    weight: Floats
+    total: Floats
+    data: Floats
+    forward: Floats
+    backward: Floats
+    optimizer: Floats
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    phases: list[Phase]
+    steps: Steps
+    epochs: list[dict[str, Any]]
+
+
+class Tail:
+    """The lines that were added to a file since the last look; a line without its end waits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def lines(self) -> list[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        end = text.rfind(b"\n") + 1
+        self.offset += end
+        return text[:end].splitlines()
+
+
+def _objects(lines: list[bytes]) -> Iterator[dict[str, Any]]:
+    with contextlib.suppress(ValueError):  # all at once is faster
+        yield from json.loads(b"[" + b",".join(lines) + b"]")
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError):  # cut off by a full disk, say
+            yield json.loads(line)
+
+
+class System:
+    """The system metrics below a folder: the job's output, or what the service's profiler wrote."""
+
+    def __init__(self, out: Path) -> None:
+        # Ours, the service's, or the folder itself.
+        self.roots = (out / "profiler", out / "profiler-output", out)
+        self.tails: dict[Path, Tail] = {}
+        self.rows: dict[tuple[str, str, str], tuple[array[float], array[float]]] = {}
+
+    def refresh(self) -> None:
+        root = next((root for root in self.roots if (root / "system").is_dir()), None)
+        if root is None:
+            return
+        for path in sorted((root / "system").glob("incremental/**/*.json"), key=lambda p: p.name):
+            for row in _objects(self.tails.setdefault(path, Tail(path)).lines()):
+                key = (str(row["NodeId"]), str(row.get("Dimension") or ""), str(row.get("Name") or ""))
+                if key not in self.rows:
+                    self.rows[key] = array("d"), array("d")
+                times, values = self.rows[key]
+                times.append(float(row["Timestamp"]))
+                values.append(float(row["Value"]))
+
+    def nodes(self) -> list[str]:
+        return sorted({node for node, _, _ in self.rows})
+
+    def series(self, what: str, node: str | None = None) -> dict[tuple[str, str], Series]:
+        """(node, name) -> Series of the dimension `what`; of the name `what` where rows have no dimension."""
+        found = {}
+        for (row_node, dimension, name), (times, values) in sorted(self.rows.items(), key=lambda item: item[0]):
+            if (dimension == what or (not dimension and name == what)) and node in (None, row_node):
+                found[row_node, name] = Series(np.array(times), np.array(values))
+        return found
+
+
+class _TimelineReader:
+    def __init__(self, out: Path) -> None:
+        self.tail = Tail(out / "profiler" / NAME)
+        self.phases: dict[tuple[str, float], Phase] = {}
+        self.open: dict[tuple[str, float], int | None] = {}
+        self.blocks: list[dict[str, Any]] = []
+        self.epochs: list[dict[str, Any]] = []
+        self.last = 0.0
+
+    def read(self) -> Timeline:
+        for row in _objects(self.tail.lines()):
+            kind = row.pop("kind", "")
+            if kind == "begin":
+                self.open[row["name"], row["start"]] = row.get("epoch")
+                self.last = max(self.last, row["start"])
+            elif kind == "phase":
+                self.open.pop((row["name"], row["start"]), None)
+                self.phases[row["name"], row["start"]] = Phase(**row)
+                self.last = max(self.last, row["end"])
+            elif kind == "steps":
+                row.setdefault("every", 1)
+                self.blocks.append(row)
+                self.last = max(self.last, row["start"] + sum(row["total"]) * row["every"])
+            elif kind == "epoch":
+                self.epochs.append(row)
+        going_on = [Phase(name, start, self.last, epoch) for (name, start), epoch in self.open.items()]
+        phases = sorted([*self.phases.values(), *going_on], key=lambda phase: (phase.start, -phase.end))
+        return Timeline(phases, self._steps(), list(self.epochs))
+
+    def _steps(self) -> Steps:
+        numbers, epochs, starts, weights = [], [], [], []
+        for block in self.blocks:
+            total, every = np.array(block["total"], dtype=np.float64), block["every"]
+            numbers.append(block["first"] + every * np.arange(len(total)))
+            epochs.append(np.full(len(total), block["epoch"]))
+            starts.append(block["start"] + every * (np.cumsum(total) - total))
+            weights.append(np.full(len(total), float(every)))
+        columns = [
+            _joined([np.array(block[name], dtype=np.float64) for block in self.blocks], np.float64) for name in COLUMNS
+        ]
+        return Steps(
+            _joined(numbers, np.int64), _joined(epochs, np.int64), _joined(starts, np.float64),
+            _joined(weights, np.float64), *columns,
+        )  # fmt: skip
+
+
+def _joined(parts: list[Any], dtype: Any) -> Any:
+    return np.concatenate(parts).astype(dtype) if parts else np.zeros(0, dtype)
+
+
+_systems = functools.cache(System)
+_timelines = functools.cache(_TimelineReader)
+
+
+def system(out: Path) -> System:
+    """The system metrics that are there now."""
+    reader = _systems(out)
+    reader.refresh()
+    return reader
+
+
+def timeline(out: Path) -> Timeline:
+    """The timeline as far as it is written."""
+    return _timelines(out).read()
+
+
+def job(out: Path) -> dict[str, Any]:
+    """job.json, or {} where there is none."""
+    try:
+        content: dict[str, Any] = json.loads((out / "profiler" / JOB).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content
