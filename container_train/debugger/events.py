@@ -32,8 +32,11 @@ def write(folder: Path, step: int, mode: str, mode_step: int, tensors: Sequence[
     name = f"events/{number}/{number}_{WORKER}.tfevents"
     index = folder / "index" / f"{step // 1000:09d}" / f"{number}_{WORKER}.json"
     content, locations = bytearray(), []
+    said = (("mode_step", str(mode_step)), ("mode", str(MODES[mode])))
+    metadata = b"".join(_bytes(1, _bytes(1, key.encode()) + _bytes(2, text.encode())) for key, text in said)
+    head, tail = b"\x09" + struct.pack("<d", now) + _number(2, step), _bytes(9, metadata)
     for tag, value in tensors:
-        record = _record(_event(now, step, mode, mode_step, tag, value))
+        record = _record(head + _bytes(5, _bytes(1, _bytes(1, tag.encode()) + _bytes(8, _tensor(value)) + tail)))
         locations.append({"tensorname": tag, "start_idx": len(content), "length": len(record)})
         content += record
     described = {
@@ -66,14 +69,9 @@ def decode(record: bytes) -> Array:
         raise ValueError(f"the record holds no tensor of numbers ({error!r})") from error
 
 
-def _event(now: float, step: int, mode: str, mode_step: int, tag: str, value: Array) -> bytes:
+def _tensor(value: Array) -> bytes:
     shape = b"".join(_bytes(2, _number(1, size)) for size in value.shape)
-    kind = TYPES[value.dtype.str]
-    tensor = _number(1, kind) + _bytes(2, shape) + _bytes(4, np.ascontiguousarray(value).tobytes())
-    said = (("mode_step", str(mode_step)), ("mode", str(MODES[mode])))
-    metadata = b"".join(_bytes(1, _bytes(1, key.encode()) + _bytes(2, text.encode())) for key, text in said)
-    summary = _bytes(1, _bytes(1, tag.encode()) + _bytes(8, tensor) + _bytes(9, metadata))
-    return b"\x09" + struct.pack("<d", now) + _number(2, step) + _bytes(5, summary)
+    return _number(1, TYPES[value.dtype.str]) + _bytes(2, shape) + _bytes(4, value.tobytes())
 
 
 def _record(event: bytes) -> bytes:

@@ -95,7 +95,7 @@ class ClassImbalance(Rule):
     def _close(self) -> None:
         """An evaluation is complete: look at the classes that have few training pictures."""
         labels, missed, self.labels, self.missed = self.labels, self.missed, Counter[int](), Counter[int]()
-        if not labels or not self.counts:
+        if not labels or not self.judged:
             return
         half = float(np.median(list(self.counts.values()))) / 2
         allowed = float(self.parameters["threshold_misprediction"])

@@ -11,11 +11,9 @@ What differs from smdebug 1.0.34's own:
 * Nothing of smdebug's profiler runs.
 """
 
-import os
-
-os.environ.setdefault("SMDEBUG_LOG_LEVEL", "error")  # it takes effect with the first import; INFO is a line a parameter
-
+import logging
 import math
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +33,9 @@ from container_train.debugger import config, events, sample
 from container_train.debugger.config import Plan
 
 BUDGET = 1 << 30
-"""Bytes of tensors a job may save. After that only losses, labels and predictions are, a few kB a step."""
+"""Bytes of tensors a job may save."""
+AFTERWARDS = 64 << 20
+"""Bytes that losses, labels and predictions may take after that, a few kB a step."""
 LEAST_FREE = 1 << 30
 """Bytes that stay free on the disk."""
 NEVER = 1 << 62
@@ -181,7 +181,7 @@ class Recorder(Hook):  # type: ignore[misc]
         if self._collections_to_save_for_step is None:
             chosen: set[Any] = super()._get_collections_to_save_for_step()
             if self.exhausted:
-                little = self.written <= BUDGET + BUDGET // 20
+                little = self.written <= BUDGET + AFTERWARDS
                 chosen = {collection for collection in chosen if little and collection.name in SMALL}
             self._collections_to_save_for_step = chosen
         return self._collections_to_save_for_step
@@ -300,7 +300,8 @@ def _asked(collections: set[Any]) -> bool:
 
 def make(plan: Plan, interval: int, folder: Path, settings: Mapping[str, Any] | None, file: Path) -> Recorder:
     """A recorder with `settings` of the service (written to `file` for smdebug to read), or with our own defaults."""
-    error_handling_agent.disable_smdebug = False
+    error_handling_agent.disable_smdebug = False  # for good, by what went wrong in an earlier hook of this process
+    logging.getLogger("smdebug").setLevel(os.environ["SMDEBUG_LOG_LEVEL"].upper().replace("OFF", "CRITICAL"))
     if settings is not None:
         recorder: Recorder = create_hook_from_json_config(Recorder, str(file))
         recorder.every_module = True

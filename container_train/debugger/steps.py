@@ -4,13 +4,6 @@ A trial is made for a few new steps at a time and thrown away: one that lives as
 for every tensor of every step, and stops for good at the first damaged index file.
 """
 
-import os
-
-# They take effect with the first import. A reader that waits, retries or sleeps would hold up all rules.
-os.environ.setdefault("SMDEBUG_LOG_LEVEL", "error")
-os.environ.setdefault("SMDEBUG_MISSING_EVENT_FILE_RETRY_LIMIT", "0")
-os.environ.setdefault("SMDEBUG_TRAINING_END_DELAY_REFRESH", "0")
-
 import logging
 from collections.abc import Iterator
 from pathlib import Path

@@ -65,9 +65,7 @@ def train(
     loss = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(rest.parameters(), lr=lr)
     plan = Plan(len(data), len(valid), epochs)
-    hook = hook or Hook.make(
-        Tree(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale
-    )
+    hook = hook or Hook.make(Tree(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale)
     hook.register(rest, loss)
     step = 0
     try:
