@@ -20,7 +20,7 @@ def plot(title: str, **options: Any) -> figure:
     result.toolbar.logo = None
     result.background_fill_alpha = result.border_fill_alpha = 0
     result.outline_line_color = None
-    result.grid.grid_line_alpha = 0.3
+    result.grid.grid_line_color, result.grid.grid_line_alpha = INK, 0.2
     for axis in result.axis:
         axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
         axis.major_tick_line_color = INK

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from bokeh.document import Document
 from bokeh.embed import components
 from bokeh.models import Model
 from bokeh.resources import Resources
@@ -28,6 +29,12 @@ def _bokeh() -> str:
 
 def render(template: str, plots: Mapping[str, Model], **values: Any) -> str:
     """The page, with `plots` as `divs` of the same names, and `values`."""
+    if plots:
+        # Added one by one, each root would have Bokeh walk through all of them again.
+        document = Document()
+        with document.models.freeze():
+            for plot in plots.values():
+                document.add_root(plot)
     script, divs = components(plots) if plots else ("", {})
     return (
         environment().get_template(template).render(bokeh=_bokeh() if plots else "", script=script, divs=divs, **values)
