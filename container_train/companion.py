@@ -53,7 +53,7 @@ class Companion:
     def end(self, word: str = "") -> None:
         """Say `end`, and why; does not wait."""
         assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # it is gone, or was told before
             self.process.stdin.write(f"end {word}".strip().encode() + b"\n")
             self.process.stdin.close()
 

@@ -64,8 +64,13 @@ class Monitor:
         monitor = cls()
         if hp.debug == "off" and not hp.profile_interval and hp.torch_profile == "none":
             return monitor
-        with monitor._safely("the monitor could not be started"):
+        try:
             monitor._start(tree, hp)
+        except Exception as error:
+            log.warning("monitor: it could not be started, the training goes on without (%s)", error)
+            for companion in filter(None, (monitor.sampler, monitor.watcher)):
+                companion.end()
+            return cls()
         return monitor
 
     def _start(self, tree: Tree, hp: Hyperparameters) -> None:
@@ -196,26 +201,20 @@ class Monitor:
             frozen = prefix()
             self.marks = [clock()]
             yield item
-            start, now, marks = ended, clock(), self.marks
-            ended = now
+            now, marks = clock(), self.marks
+            if len(marks) == 4 and self.timeline is not None:  # otherwise no step was made of this one
+                got, forward, backward, optimizer = marks
+                parts = (got - ended - frozen, forward - got + frozen, backward - forward, optimizer - backward)
+                try:
+                    self.timeline.step(epoch, number, wall + ended, (now - ended, *parts))
+                except OSError as error:
+                    self._give_up("the timeline could not be written", error)
+                number += 1
             if self.trace is not None:
                 with self._safely("torch.profiler failed"):
                     self.trace.step()
-            if len(marks) != 4 or self.timeline is None:
-                continue  # no step was made of this one
-            got, forward, backward, optimizer = marks
-            seconds = (
-                now - start,
-                got - start - frozen,
-                forward - got + frozen,
-                backward - forward,
-                optimizer - backward,
-            )
-            try:
-                self.timeline.step(epoch, number, wall + start, seconds)
-            except OSError as error:
-                self._give_up("the timeline could not be written", error)
-            number += 1
+            # What was done here since `now` is nobody's step.
+            ended = clock()
 
     def mark(self) -> None:
         """In a step: forward pass, backward pass, optimizer are done, in this order."""

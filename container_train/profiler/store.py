@@ -19,6 +19,7 @@ from container_train.profiler.timeline import COLUMNS, NAME
 
 Floats = npt.NDArray[np.float64]
 JOB = "job.json"
+HEAD_BYTES = 256  # by which a file is known again: there is a time in them
 # Dimensions of the service's own files, then ours. A row without a dimension is known by its name.
 CPU, IO_WAIT = "CPUUtilization", "I/OWaitPercentage"
 GPU, GPU_MEMORY = "GPUUtilization", "GPUMemoryUtilization"
@@ -80,7 +81,15 @@ class Tail:
     """The lines that were added to a file since the last look; a line without its end waits."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+        self.path, self.offset, self.head = path, 0, b""
+
+    def replaced(self) -> bool:
+        """Whether this is another file by now (one in its place may have its very inode)."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(len(self.head)) != self.head
+        except FileNotFoundError:
+            return self.offset > 0
 
     def lines(self) -> list[bytes]:
         try:
@@ -90,6 +99,7 @@ class Tail:
         except FileNotFoundError:
             return []
         end = text.rfind(b"\n") + 1
+        self.head = self.head or text[: min(end, HEAD_BYTES)]
         self.offset += end
         return text[:end].splitlines()
 
@@ -193,6 +203,8 @@ _timelines = functools.cache(_TimelineReader)
 
 def system(out: Path) -> System:
     """The system metrics that are there now."""
+    if any(tail.replaced() for tail in _systems(out).tails.values()):
+        _systems.cache_clear()
     reader = _systems(out)
     reader.refresh()
     return reader
@@ -200,6 +212,8 @@ def system(out: Path) -> System:
 
 def timeline(out: Path) -> Timeline:
     """The timeline as far as it is written."""
+    if _timelines(out).tail.replaced():
+        _timelines.cache_clear()
     return _timelines(out).read()
 
 
