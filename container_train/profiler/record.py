@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def read(out: Path, *, over: bool = False) -> Record:
     if job and not job.get("sampler"):
         job["sampler"] = _json(out / "profiler" / "sampler.json")
     hyperparameters = table(job.get("hyperparameters")) or table(metrics.get("hyperparameters"))
+    timeline = replace(timeline, phases=_going_on(timeline.phases, ticks.end))
     return Record(
         out=out,
         job=job,
@@ -124,6 +125,11 @@ def _series(value: object, columns: tuple[str, ...]) -> dict[str, dict[str, list
                 for column, items in zip(columns, lists, strict=True)
             }
     return result
+
+
+def _going_on(phases: list[Phase], until: float) -> list[Phase]:
+    """A phase that has not ended lasts as long as there are signs of life."""
+    return [replace(phase, end=max(phase.end, until)) if phase.goes_on else phase for phase in phases]
 
 
 def _with_steps(timeline: Timeline) -> list[Phase]:

@@ -19,6 +19,9 @@ from container_train.profiler.timeline import COLUMNS, NAME
 
 Floats = npt.NDArray[np.float64]
 JOB = "job.json"
+FIRST_PHASE = "data"  # of each run of a job
+# What a row that somebody else wrote, or that the disk has spoilt, may raise; it is passed over.
+MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 HEAD_BYTES = 256  # by which a file is known again: there is a time in them
 # Dimensions of the service's own files, then ours. A row without a dimension is known by its name.
 CPU, IO_WAIT = "CPUUtilization", "I/OWaitPercentage"
@@ -41,12 +44,13 @@ class Series:
 
 @dataclass(frozen=True)
 class Phase:
-    """`end` of a phase that has not ended, or whose end was not written, is the last time that anything was."""
+    """`end` of a phase that goes on, or whose end was not written, is the last time that anything was."""
 
     name: str
     start: float
     end: float
     epoch: int | None = None
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,12 +132,16 @@ class System:
             return
         for path in sorted((root / "system").glob("incremental/**/*.json"), key=lambda p: p.name):
             for row in _objects(self.tails.setdefault(path, Tail(path)).lines()):
-                key = (str(row["NodeId"]), str(row.get("Dimension") or ""), str(row.get("Name") or ""))
+                try:
+                    key = (str(row["NodeId"]), str(row.get("Dimension") or ""), str(row.get("Name") or ""))
+                    time, value = float(row["Timestamp"]), float(row["Value"])
+                except MALFORMED:
+                    continue
                 if key not in self.rows:
                     self.rows[key] = array("d"), array("d")
                 times, values = self.rows[key]
-                times.append(float(row["Timestamp"]))
-                values.append(float(row["Value"]))
+                times.append(time)
+                values.append(value)
 
     def nodes(self) -> list[str]:
         return sorted({node for node, _, _ in self.rows})
@@ -147,50 +155,78 @@ class System:
         return found
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Steps `first`, `first + every`, ...; `columns` (5, N) seconds in the order of COLUMNS."""
+
+    first: int
+    every: int
+    epoch: int
+    start: float
+    columns: Floats
+
+
 class _TimelineReader:
     def __init__(self, out: Path) -> None:
         self.tail = Tail(out / "profiler" / NAME)
         self.phases: dict[tuple[str, float], Phase] = {}
         self.open: dict[tuple[str, float], int | None] = {}
-        self.blocks: list[dict[str, Any]] = []
+        self.blocks: list[_Block] = []
         self.epochs: list[dict[str, Any]] = []
         self.last = 0.0
 
     def read(self) -> Timeline:
         for row in _objects(self.tail.lines()):
-            kind = row.pop("kind", "")
-            if kind == "begin":
-                self.open[row["name"], row["start"]] = row.get("epoch")
-                self.last = max(self.last, row["start"])
-            elif kind == "phase":
-                self.open.pop((row["name"], row["start"]), None)
-                self.phases[row["name"], row["start"]] = Phase(**row)
-                self.last = max(self.last, row["end"])
-            elif kind == "steps":
-                row.setdefault("every", 1)
-                self.blocks.append(row)
-                self.last = max(self.last, row["start"] + sum(row["total"]) * row["every"])
-            elif kind == "epoch":
-                self.epochs.append(row)
-        going_on = [Phase(name, start, self.last, epoch) for (name, start), epoch in self.open.items()]
+            with contextlib.suppress(*MALFORMED):
+                self._take(row)
+        going_on = [Phase(name, start, self.last, epoch, True) for (name, start), epoch in self.open.items()]
         phases = sorted([*self.phases.values(), *going_on], key=lambda phase: (phase.start, -phase.end))
         return Timeline(phases, self._steps(), list(self.epochs))
 
+    def _take(self, row: dict[str, Any]) -> None:
+        kind = row.pop("kind", "")
+        if kind == "begin":
+            name, start = str(row["name"]), float(row["start"])
+            if name == FIRST_PHASE:
+                # A job that was killed and taken up again: what was going on then ended with it.
+                for (open_name, begun), epoch in self.open.items():
+                    self.phases[open_name, begun] = Phase(open_name, begun, self.last, epoch)
+                self.open.clear()
+            self.open[name, start] = row.get("epoch")
+            self.last = max(self.last, start)
+        elif kind == "phase":
+            phase = Phase(str(row["name"]), float(row["start"]), float(row["end"]), row.get("epoch"))
+            self.open.pop((phase.name, phase.start), None)
+            self.phases[phase.name, phase.start] = phase
+            self.last = max(self.last, phase.end)
+        elif kind == "steps":
+            block = _Block(
+                int(row["first"]), int(row.get("every", 1)), int(row["epoch"]), float(row["start"]),
+                np.array([row[name] for name in COLUMNS], dtype=np.float64).reshape(len(COLUMNS), -1),
+            )  # fmt: skip
+            self.blocks.append(block)
+            self.last = max(self.last, block.start + float(block.columns[0].sum()) * block.every)
+        elif kind == "epoch":
+            self.epochs.append(row)
+
     def _steps(self) -> Steps:
-        numbers, epochs, starts, weights = [], [], [], []
-        for block in self.blocks:
-            total, every = np.array(block["total"], dtype=np.float64), block["every"]
-            numbers.append(block["first"] + every * np.arange(len(total)))
-            epochs.append(np.full(len(total), block["epoch"]))
-            starts.append(block["start"] + every * (np.cumsum(total) - total))
-            weights.append(np.full(len(total), float(every)))
+        lengths = [block.columns.shape[1] for block in self.blocks]
+        numbers = [block.first + block.every * np.arange(n) for block, n in zip(self.blocks, lengths, strict=True)]
+        totals = [block.columns[0] for block in self.blocks]
+        starts = [
+            block.start + block.every * (np.cumsum(total) - total)
+            for block, total in zip(self.blocks, totals, strict=True)
+        ]
         columns = [
-            _joined([np.array(block[name], dtype=np.float64) for block in self.blocks], np.float64) for name in COLUMNS
+            _joined([block.columns[index] for block in self.blocks], np.float64) for index in range(len(COLUMNS))
         ]
         return Steps(
-            _joined(numbers, np.int64), _joined(epochs, np.int64), _joined(starts, np.float64),
-            _joined(weights, np.float64), *columns,
-        )  # fmt: skip
+            _joined(numbers, np.int64),
+            np.repeat(np.array([block.epoch for block in self.blocks], np.int64), lengths),
+            _joined(starts, np.float64),
+            np.repeat(np.array([block.every for block in self.blocks], np.float64), lengths),
+            *columns,
+        )
 
 
 def _joined(parts: list[Any], dtype: Any) -> Any:

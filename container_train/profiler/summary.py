@@ -108,6 +108,7 @@ def findings(record: Record) -> list[dict[str, Any]]:
                 "title": title(name),
                 "about": "training" if rule.get("kind") == "debugger" else "machine",
                 "status": status,
+                "detailed": status != "not_applicable",  # there the table has said it all
                 "word": word,
                 "icon": icon,
                 "reason": str(rule.get("reason") or ""),

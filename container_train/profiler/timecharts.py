@@ -24,6 +24,7 @@ from container_train.profiler.drawing import (
 from container_train.profiler.record import Record
 from container_train.profiler.summary import OTHER, PHASES
 from container_train.profiler.usage import Curve
+from container_train.profiler.words import rate
 
 TIME_TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
 LEFT = 84  # pixels for the labels of the left axis, the same where charts have a time axis in common
@@ -89,11 +90,11 @@ def _curves(title: str, unit: str, curves: Sequence[Curve], seconds: float, axis
     percent = unit.startswith("%")
     curves = curves if len(curves) <= LINES else [_mean(curves)]
     # The highest of the means: a single moment at thrice the rest would press all of it flat.
-    top = 100.0 if percent else max(float(np.nanmax(curve.mean)) for curve in curves) * 1.1 or 1.0
+    top = 100.0 if percent else max(1.0, *(float(np.nanmax(curve.mean)) * 1.1 for curve in curves))
     plot = blank(118, y_range=Range1d(0, top * 1.04), x_range=axis, tools=TIME_TOOLS)
     keys, lines, word = [], [], unit.split()[0]
     for index, curve in enumerate(curves):
-        label = f"{curve.label}: {curve.average:.3g} {word} on average"
+        label = f"{curve.label}: {rate(curve.average)} {word} on average"
         keys.append(Key(label, COLOURS[index % 8], DASHES[index % 8]))
         lines.append(line(plot, curve.x / seconds, curve.mean, keys[-1], 1.4, top=curve.maximum))
     hover(plot, lines, [("", "$name"), ("here", "@y{0.0} " + word), ("at most", "@top{0.0} " + word)])

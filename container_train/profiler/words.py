@@ -37,6 +37,11 @@ def figure(value: float) -> str:
     return f"{value:.4g}" if math.isfinite(value) else ("unknown" if math.isnan(value) else "infinite")
 
 
+def rate(value: float) -> str:
+    """To three digits; what rounds to nothing is nothing."""
+    return f"{value:.3g}" if value >= 0.05 else "0"
+
+
 def count(number: float, one: str, many: str = "") -> str:
     """1 epoch, 2 epochs, 100 000 steps."""
     return f"{int(number):,}".replace(",", "\u202f") + " " + (one if number == 1 else many or one + "s")

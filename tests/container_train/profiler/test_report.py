@@ -54,9 +54,10 @@ def everything_off(out: Path) -> None:
 
 
 def resumed(out: Path) -> None:
-    """Two and a half hours between the end of the first run and the start of the second."""
+    """Killed while it trained, and two and a half hours later taken up again."""
     made_up.write(out, seconds=200, epochs=2, steps=400)
     first = (out / "profiler" / "timeline.jsonl").read_text()
+    first = first[: first.index('{"kind": "phase", "name": "train"')]
     made_up.write(out, start=made_up.START + 9200, seconds=300, epochs=5, steps=1000)
     timeline = out / "profiler" / "timeline.jsonl"
     timeline.write_text(first + timeline.read_text())
@@ -177,6 +178,21 @@ def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
     assert by["waiting for data"] > by["backward"] > by["optimizer"]
 
 
+def test_a_phase_that_goes_on_lasts_until_now_and_one_of_a_killed_run_until_then(tmp_path: Path) -> None:
+    running(tmp_path / "running")
+    found = record.read(tmp_path / "running")
+    train = next(phase for phase in found.timeline.phases if phase.name == "train")
+    assert train.end == pytest.approx(made_up.START + 300, abs=1)  # the last sample
+    resumed(tmp_path / "resumed")
+    found = record.read(tmp_path / "resumed")
+    first, second = [phase for phase in found.timeline.phases if phase.name == "train"]
+    assert first.end == pytest.approx(made_up.START + 0.85 * 200, abs=1)
+    assert second.start > made_up.START + 9200
+    ((where, seconds),) = found.clock.breaks
+    assert where == pytest.approx(200, abs=1)
+    assert seconds == pytest.approx(9000, abs=1)
+
+
 @pytest.mark.parametrize("number", [1, 9])  # layers: as lines, as a map
 def test_hostile_names_stay_text(browser: Browser, tmp_path: Path, number: int) -> None:
     evil = (
@@ -205,6 +221,10 @@ def test_files_that_are_nonsense_are_left_out(tmp_path: Path, content: str) -> N
     out = made_up.write(tmp_path, seconds=20, steps=100, epochs=2)
     for name in ("rules.json", "metrics.json", "profiler/job.json", "profiler/tensors.json"):
         (out / name).write_text(content)
+    with (out / "profiler" / "timeline.jsonl").open("a") as timeline:
+        timeline.write('3\n{"kind": "phase"}\n{"kind": "steps", "total": "x"}\n{"kind": "epoch", "epoch": "one"}\n')
+    with max(out.rglob("*.algo-1.json")).open("a") as samples:
+        samples.write('7\n{"Type": 1}\n{"NodeId": "algo-1", "Timestamp": "x", "Value": [], "Name": {}}\n')
     assert "epochs done" in words(report.write(out))
 
 
