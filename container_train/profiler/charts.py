@@ -41,7 +41,7 @@ def draw(record: Record, fired: Sequence[tuple[float, str]] = ()) -> dict[str, C
     gradients = {name: series for name, series in record.gradients.items() if series["step"]}
     if gradients:
         drawn["gradients"] = gradient_map(gradients) if len(gradients) > LINES else gradient_lines(gradients, fired)
-    if len(record.steps) > 1:
+    if (record.steps.total > 0).sum() > 1:
         drawn |= {"histogram": histogram(record), "step_times": step_times(record)}
         if any(np.isfinite(getattr(record.steps, part)).any() for part in PARTS):
             drawn["step_parts"] = step_parts(record)
@@ -90,7 +90,7 @@ def gradient_lines(gradients: Mapping[str, Mapping[str, list[float]]], fired: Se
 
 
 def gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
-    """A row for each layer, first the one next to the input; the colour is the power of ten of the norm."""
+    """A row for each layer, in the order in which the job lists them; the colour is the power of ten of the norm."""
     names = list(gradients)
     steps = np.unique(np.concatenate([series["step"] for series in gradients.values()]))
     columns = min(len(steps), POINTS)
@@ -109,7 +109,7 @@ def gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     image_of(plot, image, float(edges[0]), float(edges[-1] - edges[0]), mapper)
     label_rows(plot, [_short(name) for name in names], 32)
     plot.yaxis.major_label_text_font_size = "10px"
-    return Chart("Gradient of each layer", "power of ten of the L2 norm; the layer next to the pictures on top", plot)
+    return Chart("Gradient of each layer", "power of ten of the L2 norm", plot)
 
 
 def _marks(plot: figure, marks: Sequence[tuple[float, str]]) -> list[Key]:

@@ -13,6 +13,7 @@ from container_train.charts import TRAIN, VALID
 from container_train.profiler import summary
 from container_train.profiler.drawing import Chart, Key, blank, hover, line
 from container_train.profiler.record import Record, number
+from container_train.profiler.stepcharts import unit_of
 from container_train.profiler.usage import Curve
 from container_train.profiler.words import clock_time, duration, share
 
@@ -209,12 +210,14 @@ def _epochs(a: Record, b: Record, column: str, title: str, unit: str) -> Chart |
 
 def _steps(a: Record, b: Record) -> Chart | None:
     """Both distributions, as shares of the steps: the jobs may have different numbers of them."""
-    totals = [record.steps.total[np.isfinite(record.steps.total)] * 1000 for record in (a, b)]
+    totals = [record.steps.total[np.isfinite(record.steps.total)] for record in (a, b)]
     if not all(len(total) for total in totals):
         return None
+    unit, scale = unit_of(np.concatenate(totals))
+    totals = [total * scale for total in totals]
     high = max(float(np.percentile(total, 99)) * 1.2 for total in totals)
     edges = np.linspace(0, high or 1.0, 81)
-    plot = blank(230, "ms", x_range=Range1d(0, high or 1.0))
+    plot = blank(230, unit, x_range=Range1d(0, high or 1.0))
     plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     for total, key in zip(totals, (A, B), strict=True):
         counts, _ = np.histogram(total, edges)
