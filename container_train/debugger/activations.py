@@ -20,8 +20,8 @@ class DeadRelu(Rule):
     DeadRelu in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html: one is dead that is active
     less than `threshold_inactivity` percent. What one ReLU is, and over what it is active, is left open. Chosen: a
     channel of a convolution's output, or a feature of a linear layer's; it is active at the share of pictures and
-    positions where its input is positive, over WINDOW saved training steps. The hook counts that over the inputs
-    themselves, not over the sample that it saves. A ReLU that a network calls as a function is not seen.
+    positions where its input is positive, over WINDOW saved training steps. The hook counts that over the inputs, of
+    large ones over half a million of them. A ReLU that a network calls as a function is not seen.
     """
 
     name = "dead_relu"

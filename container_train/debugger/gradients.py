@@ -53,10 +53,10 @@ class ExplodingTensor(Rule):
     """Fires when a saved tensor holds a value that is not finite: NaN, or (unless `only_nan` is 1) infinite.
 
     ExplodingTensor in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Losses, gradients,
-    weights, biases and inputs of ReLUs are looked at, in both modes, and all values of each: the mean of |x| over the
-    whole tensor was saved, which is NaN or infinite if one value is. Chosen: with a loss scale (float16) gradients are
-    not judged, since scaling up until they overflow, and passing over that step, is how it works; the loss and the
-    weights still are.
+    weights, biases and inputs of ReLUs are looked at, in both modes, and all values of each: the mean over the whole
+    tensor was saved (of gradients that of |x|), which is NaN or infinite if one value is. Chosen: with a loss
+    scale (float16) gradients are not judged, since scaling up until they overflow, and passing over that step, is how
+    it works; the loss and the weights still are.
     """
 
     name = "exploding_tensor"
@@ -72,7 +72,7 @@ class ExplodingTensor(Rule):
             if collection == "gradients" and scaled:
                 continue
             for tensor in step.names(collection):
-                value = step.mean_absolute(tensor)
+                value = step.reduction(tensor, "mean", absolute=collection == "gradients")
                 if value is None:
                     continue
                 self.checked += 1

@@ -99,6 +99,8 @@ class Hook:
             file.write_text(json.dumps(settings))
             self.recorder = recorder.make(plan, self.interval, folder, settings, file)
         self.recorder.scale = scale
+        self.recorder.seconds = lambda: self.seconds
+        self.recorder.thrifty = settings is None and interval == 0
         if settings is not None:
             self.interval = self.recorder.evaluation_interval
             log.info("debugger: %s says what is saved", config.FILE)

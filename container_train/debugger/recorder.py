@@ -1,8 +1,8 @@
 """smdebug's hook, made fit for this program: it saves samples, sees what in-place ReLUs overwrite, and comes off again.
 
 What differs from smdebug 1.0.34's own:
-* Of a tensor at most sample.VALUES values are saved, and over all of it `abs_mean` (which a NaN or an infinite value
-  anywhere turns into one) and, of gradients, the norm `l2`. An unfrozen ResNet50 would be 200 MB a step.
+* Of a tensor at most sample.VALUES values are saved, and over all of it `mean`, of gradients `abs_mean` and the norm
+  `l2`: a NaN or an infinite value anywhere turns them into one. An unfrozen ResNet50 would be 200 MB a step.
 * Inputs of a ReLU are read before it runs. smdebug reads them after, when an in-place one holds its own output there.
   Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, a value a unit.
 * Gradients are divided by the loss scale, and parameters that are not trained are not saved.
@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ AFTERWARDS = 64 << 20
 """Bytes that losses, labels and predictions may take after that, a few kB a step."""
 LEAST_FREE = 1 << 30
 """Bytes that stay free on the disk."""
+SHARE = 0.04
+"""Of the training's time that the hook may take at the interval of its own choice; it passes over steps for it."""
+CHEAP = 0.02
+"""Seconds of a saved step that are never too dear: a training of a few layers on cached features has steps of 1 ms."""
 NEVER = 1 << 62
 SMALL = frozenset({"losses", "labels", "predictions"})
 EXPRESSIONS = {
@@ -59,7 +64,9 @@ class Recorder(Hook):  # type: ignore[misc]
         self.exhausted = ""
         self.scale: Callable[[], float] | None = None
         self.factor: float | None = None
-        self.every_module = False
+        self.every_module = self.thrifty = False
+        self.seconds: Callable[[], float] = lambda: 0.0
+        self.started = time.perf_counter()
         self.evaluation_interval = 1
         super().__init__(**options)
         if not hasattr(self, "module_set"):  # smdebug logs what its constructor raises, and goes on
@@ -128,6 +135,8 @@ class Recorder(Hook):  # type: ignore[misc]
 
     def on_step(self, _module: nn.Module, _inputs: Any) -> None:
         self.flush()
+        if not self.seen:
+            self.started = time.perf_counter()
         self.seen += 1
         self._increment_step()
         if self._get_collections_to_save_for_step():
@@ -183,8 +192,16 @@ class Recorder(Hook):  # type: ignore[misc]
             if self.exhausted:
                 little = self.written <= BUDGET + AFTERWARDS
                 chosen = {collection for collection in chosen if little and collection.name in SMALL}
+            if self.thrifty and self._is_dear():
+                chosen = {collection for collection in chosen if collection.name in SMALL}
             self._collections_to_save_for_step = chosen
         return self._collections_to_save_for_step
+
+    def _is_dear(self) -> bool:
+        if self.mode_steps[self.mode] < config.FIRST_STEPS:
+            return False
+        seconds = self.seconds()
+        return seconds > CHEAP * self.saved_steps and seconds > SHARE * (time.perf_counter() - self.started)
 
     @torch.no_grad()
     def _save_for_tensor(self, tensor_name: str, tensor_value: torch.Tensor, check_before_write: bool = True) -> None:
@@ -200,10 +217,10 @@ class Recorder(Hook):  # type: ignore[misc]
             self.tensors.append((tensor_name, value.to(torch.float32, copy=True)))
             return
         wanted = {(reduction, absolute) for c in collections for reduction, absolute in _reductions(c.reduction_config)}
-        wanted |= {("mean", True), ("l2", False)} if gradient else {("mean", True)}
+        wanted |= {("mean", True), ("l2", False)} if gradient else {("mean", False)}
         for reduction, absolute in sorted(wanted):
-            if (reduction, absolute) == ("mean", True):
-                result = sample.mean_absolute(value)
+            if reduction == "mean":
+                result = sample.mean_absolute(value) if absolute else sample.mean(value)
             elif reduction == "l2":
                 result = sample.norm(value)
             else:

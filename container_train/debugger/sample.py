@@ -5,8 +5,8 @@ from torch import nn
 
 VALUES = 1024
 """Values saved of a tensor: every n-th in the order of memory, at most this many. Smaller tensors are saved whole."""
-ACTIVITY_VALUES = 1 << 22
-"""Values of a ReLU's input that are looked at for its activity; of a larger one every n-th picture."""
+ACTIVITY_VALUES = 1 << 19
+"""Values of a ReLU's input that are looked at for its activity; of a larger one every n-th position."""
 
 
 def flat(tensor: torch.Tensor) -> torch.Tensor:
@@ -38,17 +38,30 @@ def norm(tensor: torch.Tensor) -> torch.Tensor:
     return result
 
 
+def mean(tensor: torch.Tensor) -> torch.Tensor:
+    """The mean of the whole tensor, in float32: not finite where it holds a value that is not.
+
+    It takes a third of the time of mean_absolute.
+    """
+    return flat(tensor).sum(dtype=torch.float32) / max(tensor.numel(), 1)
+
+
 def activity(inputs: torch.Tensor) -> torch.Tensor:
     """For each unit of a ReLU the share of its inputs that are positive: (N, C, ...) -> (C,), (N, ..., C) for tokens.
 
-    A unit is a channel of a convolution's output, or one feature of a linear layer's.
+    A unit is a channel of a convolution's output, or one feature of a linear layer's. Of more than ACTIVITY_VALUES
+    inputs every n-th position is looked at, n odd, so that these are not all of the same column.
     """
-    if inputs.numel() > ACTIVITY_VALUES:
-        inputs = inputs[:: -(-inputs.numel() // ACTIVITY_VALUES)]
-    unit = 1 if inputs.ndim in (2, 4, 5) else inputs.ndim - 1
-    others = [dimension for dimension in range(inputs.ndim) if dimension != unit]
-    positive = (inputs > 0).sum(dim=others) if others else inputs > 0
-    return positive.float() / max(inputs.numel() // max(inputs.shape[unit], 1), 1)
+    every = -(-inputs.numel() // ACTIVITY_VALUES)
+    every += every % 2 == 0
+    if inputs.ndim in (4, 5) and not inputs.is_contiguous(memory_format=_last(inputs)):
+        return (inputs.flatten(2)[:, :, ::every] > 0).float().mean(dim=(0, 2))
+    rows = inputs.movedim(1, -1) if inputs.ndim in (4, 5) else inputs
+    return (rows.reshape(-1, rows.shape[-1])[::every] > 0).float().mean(dim=0)
+
+
+def _last(inputs: torch.Tensor) -> torch.memory_format:
+    return torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
 
 
 RELUS = (nn.ReLU, nn.ReLU6)

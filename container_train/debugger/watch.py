@@ -37,6 +37,7 @@ log = logging.getLogger("watch")
 
 NICE = 10  # the cores are for the training
 REPORT_SECONDS = 20.0
+KILLED = "the training process was gone without a word: killed, for want of memory perhaps"
 WITHOUT = ("torch", "tensorflow", "mxnet", "horovod")
 
 
@@ -65,7 +66,7 @@ class Watcher:
     def look(self, final: bool = False) -> None:
         """One round: new steps, all rules, and what is written of them. Never raises."""
         findings = self._safely("the rules of the debugger", lambda: self._debugger(final)) or []
-        findings += self._safely("the rules of the profiler", self._profiler) or []
+        findings += self._safely("the rules of the profiler", lambda: self._profiler(final)) or []
         if self.on_rule == "stop":
             self._stop(findings)
         self._safely("rules.json", lambda: self._write_rules(findings, final))
@@ -98,8 +99,15 @@ class Watcher:
         findings: list[Finding] = self.judge.findings(final)
         return findings
 
-    def _profiler(self) -> list[Finding]:
-        return [] if self.profiler is None else list(self.profiler.evaluate(self.out, self.parameters))
+    def _profiler(self, final: bool) -> list[Finding]:
+        return [] if self.profiler is None else list(self.profiler.evaluate(self.out, self.parameters, final=final))
+
+    def killed(self) -> None:
+        """Say in job.json that the training process did not come to its own end: it cannot any more."""
+        job = self._job()
+        if job.get("status") == "running":
+            job |= {"status": "failed", "reason": KILLED, "ended": round(time.time(), 3)}
+            self._safely("job.json", lambda: self._write(self.out / "profiler" / "job.json", job))
 
     def _stop(self, findings: Sequence[Finding]) -> None:
         for finding in findings:
@@ -160,11 +168,13 @@ class Ending:
 
     def __init__(self) -> None:
         self.asked = threading.Event()
+        self.told = False
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
         for line in sys.stdin:
             if line.split(" ")[0].strip() == "end":
+                self.told = True
                 break
         self.asked.set()
 
@@ -188,6 +198,8 @@ def main() -> int:
     watcher = Watcher(options.out, options.tensors, options.rule, options.on_rule)
     while not ending.asked.wait(options.seconds):
         watcher.look()
+    if not ending.told:
+        watcher.killed()
     watcher.look(final=True)
     return 0
 

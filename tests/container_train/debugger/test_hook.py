@@ -44,8 +44,8 @@ def test_of_a_large_tensor_a_sample_is_saved_and_sums_of_all_of_it(tmp_path: Pat
     values = tensor.value(0, mode=modes.TRAIN)
     assert len(values) <= sample.VALUES < first.numel()
     assert set(values.tolist()) <= set(first.flatten().tolist())
-    mean = tensor.reduction_value(0, "mean", mode=modes.TRAIN, abs=True)
-    assert float(mean) == pytest.approx(float(first.abs().mean()), rel=1e-5)
+    mean = tensor.reduction_value(0, "mean", mode=modes.TRAIN)
+    assert float(mean) == pytest.approx(float(first.mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(40, 30, 7, 7), (2048, 133), (5000,), (64, 3, 7, 7)])
@@ -55,10 +55,11 @@ def test_one_nan_or_infinity_anywhere_is_seen_in_the_mean(shape: tuple[int, ...]
         for value in (float("nan"), float("inf")):
             tensor = torch.zeros(shape).to(memory_format=layout)
             tensor[tuple(size - 2 for size in shape)] = value
-            mean = float(sample.mean_absolute(tensor))
-            assert np.isnan(mean) if np.isnan(value) else np.isinf(mean)
+            for mean in (float(sample.mean_absolute(tensor)), float(sample.mean(tensor))):
+                assert np.isnan(mean) if np.isnan(value) else np.isinf(mean)
     ones = torch.full(shape, -2.0)
     assert float(sample.mean_absolute(ones)) == pytest.approx(2)
+    assert float(sample.mean(ones)) == pytest.approx(-2)
     assert float(sample.norm(ones)) == pytest.approx(float(ones.norm()), rel=1e-5)
 
 
@@ -76,7 +77,23 @@ def test_the_activity_of_a_unit_is_the_share_of_its_positive_inputs() -> None:
     inputs[:1, 2] = 0
     assert sample.activity(inputs).tolist() == [1, 0, 0.75]
     assert sample.activity(inputs[:, :, 0, 0]).tolist() == [1, 0, 0.75]
-    assert sample.activity(torch.ones(100, 64, 40, 40)).tolist() == [1.0] * 64  # more than are looked at
+    tokens = torch.ones(4, 7, 3)
+    tokens[..., 1] = -1
+    assert sample.activity(tokens).tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_activity_of_more_than_is_looked_at_is_close(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(32, 64, 40, 40)
+    inputs[:, 10] = -1
+    inputs[:, 11, 20:, 20:] = 1
+    inputs[:, 11, :20] = inputs[:, 11, :, :20] = -1
+    assert inputs.numel() > 6 * sample.ACTIVITY_VALUES
+    activity = sample.activity(inputs.to(memory_format=layout))
+    assert activity[10] == 0
+    assert float(activity[11]) == pytest.approx(0.25, abs=0.02)
+    assert activity[12:].sub(0.5).abs().max() < 0.03
 
 
 def test_the_input_of_an_in_place_relu_is_what_it_was_before(tmp_path: Path) -> None:
@@ -142,6 +159,18 @@ def test_the_interval_follows_from_the_length_of_the_training(steps: int, epochs
     plan = Plan(steps, steps, epochs)
     assert plan.interval() == plan.evaluation_interval() == interval
     assert plan.interval(500) == 500
+
+
+def test_steps_are_passed_over_where_the_hook_would_take_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "CHEAP", 0.0)
+    monkeypatch.setattr(recorder, "SHARE", 1e-9)
+    for interval, last in ((0, 9), (1, 19)):
+        train(tmp_path, network(8), epochs=1, interval=interval)
+        read = trial(tmp_path)
+        assert read.tensor("gradient/Sequential_0.weight").steps(modes.TRAIN) == list(range(last + 1))
+        assert read.tensor("CrossEntropyLoss_output_0").steps(modes.TRAIN) == list(range(20))
 
 
 def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
             raise RuntimeError("no report\ntoday")
 
         @staticmethod
-        def evaluate(*_: Any) -> None:
+        def evaluate(*_: Any, **__: Any) -> None:
             raise RuntimeError("no profiler today")
 
     monkeypatch.setattr(watcher, "report", Broken)
