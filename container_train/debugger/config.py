@@ -38,6 +38,15 @@ class Plan:
         """Save every n-th batch of each evaluation, beginning with its first."""
         return _spread(self.evaluation_steps, self.epochs)
 
+    def first_evaluation(self, interval: int) -> int:
+        """The number of the next evaluation step: each evaluation begins at a multiple of its `interval`."""
+        passes = self.done_evaluation // max(self.evaluation_steps, 1)
+        return passes * math.ceil(self.evaluation_steps / interval) * interval
+
+    def first(self, interval: int) -> int:
+        """The global step with which the training goes on: training and evaluation steps together."""
+        return self.done + self.first_evaluation(interval)
+
 
 def _spread(steps: int, epochs: int) -> int:
     return max(1, round(steps / STEPS_PER_EPOCH), math.ceil(steps * epochs / MOST_STEPS))

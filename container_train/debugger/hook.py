@@ -89,15 +89,15 @@ class Hook:
     def _make(self, tree: Tree, plan: Plan, interval: int, scale: Callable[[], float] | None) -> None:
         settings = config.read(tree)
         # Seconds: smdebug imports pandas and boto3. Only where it is used.
-        from container_train.debugger import recorder
+        from container_train.debugger import setup
 
         folder = config.folder(tree)
         self.interval = plan.interval(interval)
-        config.clear(folder, recorder.first_step(plan, plan.evaluation_interval()))
+        config.clear(folder, plan.first(plan.evaluation_interval()))
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary, config.FILE)
             file.write_text(json.dumps(settings))
-            self.recorder = recorder.make(plan, self.interval, folder, settings, file)
+            self.recorder = setup.make(plan, self.interval, folder, settings, file)
         self.recorder.scale = scale
         self.recorder.seconds = lambda: self.seconds
         self.recorder.thrifty = settings is None and interval == 0

@@ -11,22 +11,17 @@ What differs from smdebug 1.0.34's own:
 * Nothing of smdebug's profiler runs.
 """
 
-import logging
 import math
-import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from smdebug import SaveConfig, SaveConfigMode
-from smdebug.core.json_config import create_hook_from_json_config
 from smdebug.core.modes import ModeKeys
-from smdebug.core.utils import error_handling_agent
 from smdebug.pytorch import Hook
 from torch import nn
 
@@ -43,14 +38,7 @@ SHARE = 0.04
 """Of the training's time that the hook may take at the interval of its own choice; it passes over steps for it."""
 CHEAP = 0.02
 """Seconds of a saved step that are never too dear: a training of a few layers on cached features has steps of 1 ms."""
-NEVER = 1 << 62
 SMALL = frozenset({"losses", "labels", "predictions"})
-EXPRESSIONS = {
-    "relu_input": "[Rr]e[Ll][Uu]_input_",
-    "relu_activity": "[Rr]e[Ll][Uu]_activity_",
-    "labels": "^labels$",
-    "predictions": "^predictions$",
-}
 
 
 class Recorder(Hook):  # type: ignore[misc]
@@ -112,11 +100,9 @@ class Recorder(Hook):  # type: ignore[misc]
 
     def begin(self, plan: Plan) -> None:
         """Count on from the steps of `plan` that were done before."""
-        passes = plan.done_evaluation // max(plan.evaluation_steps, 1)
-        stride = math.ceil(plan.evaluation_steps / self.evaluation_interval) * self.evaluation_interval
         self.mode_steps[ModeKeys.TRAIN] = plan.done - 1
-        self.mode_steps[ModeKeys.EVAL] = passes * stride - 1
-        self.step = self.mode_steps[ModeKeys.GLOBAL] = self.init_step = first_step(plan, self.evaluation_interval) - 1
+        self.mode_steps[ModeKeys.EVAL] = plan.first_evaluation(self.evaluation_interval) - 1
+        self.step = self.mode_steps[ModeKeys.GLOBAL] = self.init_step = plan.first(self.evaluation_interval) - 1
 
     def set_mode(self, mode: ModeKeys) -> None:
         """Each evaluation begins at a multiple of its interval, so that the same batches are saved of all of them.
@@ -286,12 +272,6 @@ class Recorder(Hook):  # type: ignore[misc]
         super()._cleanup()
 
 
-def first_step(plan: Plan, evaluation_interval: int) -> int:
-    """The global step with which a training of `plan` goes on: training and evaluation steps together."""
-    passes = plan.done_evaluation // max(plan.evaluation_steps, 1)
-    return plan.done + passes * math.ceil(plan.evaluation_steps / evaluation_interval) * evaluation_interval
-
-
 def spent(written: int, folder: Path) -> str:
     """Why nothing but losses can be saved any more; empty where there is room."""
     if written > BUDGET:
@@ -313,57 +293,3 @@ def _reductions(config: Any) -> list[tuple[str, bool]]:
 
 def _asked(collections: set[Any]) -> bool:
     return any(_reductions(collection.reduction_config) for collection in collections)
-
-
-def make(plan: Plan, interval: int, folder: Path, settings: Mapping[str, Any] | None, file: Path) -> Recorder:
-    """A recorder with `settings` of the service (written to `file` for smdebug to read), or with our own defaults."""
-    error_handling_agent.disable_smdebug = False  # for good, by what went wrong in an earlier hook of this process
-    logging.getLogger("smdebug").setLevel(os.environ["SMDEBUG_LOG_LEVEL"].upper().replace("OFF", "CRITICAL"))
-    if settings is not None:
-        recorder: Recorder = create_hook_from_json_config(Recorder, str(file))
-        recorder.every_module = True
-        _complete(recorder)
-        losses = recorder.get_collection("losses").save_config or recorder.save_config
-        recorder.evaluation_interval = losses.get_save_config(ModeKeys.EVAL).save_interval
-    else:
-        recorder = _own(plan, interval, folder)
-    recorder.first_process = True  # a claim file of a killed run would silence this one
-    recorder.begin(plan)
-    return recorder
-
-
-def _own(plan: Plan, interval: int, folder: Path) -> Recorder:
-    def when(evaluation: bool) -> Any:
-        never = SaveConfigMode(save_interval=1, start_step=NEVER)
-        first = list(range(config.FIRST_STEPS)) if plan.done == 0 else []
-        return SaveConfig(
-            {
-                ModeKeys.TRAIN: SaveConfigMode(save_interval=interval, save_steps=first),
-                ModeKeys.EVAL: SaveConfigMode(save_interval=plan.evaluation_interval()) if evaluation else never,
-                ModeKeys.PREDICT: never,
-                ModeKeys.GLOBAL: never,
-            }
-        )
-
-    recorder = Recorder(
-        out_dir=str(folder), include_collections=list(config.COLLECTIONS), save_config=when(evaluation=False)
-    )
-    recorder.evaluation_interval = plan.evaluation_interval()
-    for name in SMALL:
-        recorder.get_collection(name).save_config = when(evaluation=True)
-    for name, expression in EXPRESSIONS.items():
-        recorder.get_collection(name).include([expression])
-    return recorder
-
-
-def _complete(recorder: Recorder) -> None:
-    """Give the service's collections what only this program knows, and save the activity where ReLUs are asked for."""
-    for name in list(recorder.include_collections):
-        collection = recorder.get_collection(name)
-        if name in EXPRESSIONS and not collection.include_regex:
-            collection.include([EXPRESSIONS[name]])
-        sought = any(re.search(e, f"relu_{way}_0") for e in collection.include_regex for way in ("input", "output"))
-        if sought and "relu_activity" not in recorder.include_collections:
-            recorder.include_collections.append("relu_activity")
-            recorder.get_collection("relu_activity").include([EXPRESSIONS["relu_activity"]])
-            recorder.get_collection("relu_activity").save_config = collection.save_config

@@ -37,6 +37,9 @@ log = logging.getLogger("watch")
 
 NICE = 10  # the cores are for the training
 REPORT_SECONDS = 20.0
+"""Between two reports, at least; with them the profiler's rules are judged."""
+RARELY = 50
+"""Times as long as a report takes there is none."""
 KILLED = "the training process was gone without a word: killed, for want of memory perhaps"
 WITHOUT = ("torch", "tensorflow", "mxnet", "horovod")
 
@@ -60,24 +63,31 @@ class Watcher:
         self.steps: Any = None
         self.judge: Any = None
         self.told = ""
-        self.reported = -math.inf
+        self.due = -math.inf
+        self.profiled: list[Finding] = []
         self.said: dict[Path, str] = {}
 
     def look(self, final: bool = False) -> None:
         """One round: new steps, all rules, and what is written of them. Never raises."""
         findings = self._safely("the rules of the debugger", lambda: self._debugger(final)) or []
-        findings += self._safely("the rules of the profiler", lambda: self._profiler(final)) or []
+        started = time.monotonic()
+        due = final or started >= self.due
+        if due:
+            self.profiled = self._safely("the rules of the profiler", lambda: self._profiler(final)) or []
+        findings += self.profiled
         if self.on_rule == "stop":
             self._stop(findings)
         self._safely("rules.json", lambda: self._write_rules(findings, final))
+        if not due:
+            return
         if self.judge is not None:
             path = self.out / "profiler" / "tensors.json"
             self._safely(path.name, lambda: self._write(path, self.judge.figures.content(final)))
+        if report := self.report:
+            self._safely("the report", lambda: report.write(self.out))
         now = time.monotonic()
-        if final or now - self.reported >= REPORT_SECONDS:
-            self.reported = now
-            if report := self.report:
-                self._safely("the report", lambda: report.write(self.out))
+        # They read all that was written so far: the longer the job, the rarer.
+        self.due = now + max(REPORT_SECONDS, RARELY * (now - started))
 
     def _debugger(self, final: bool) -> list[Finding]:
         # Imported late: smdebug takes a second, in which the training process may already have something to say.
