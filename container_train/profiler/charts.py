@@ -71,6 +71,7 @@ def accuracy(record: Record) -> Chart:
 
 def _epochs(record: Record, what: str) -> figure:
     plot = charts.curves(record.epochs, what, "")
+    plot.toolbar.active_drag = None
     plot.title, plot.height = None, 250
     plot.toolbar.autohide = plot.toolbar_inner = True
     plot.legend.visible = False

@@ -26,7 +26,7 @@ LINES = 8  # layers or devices that are told apart by colour; more are shown as 
 COLOURS = ("#2f6fb3", "#d9772b", "#009e73", "#cc79a7", "#56b4e9", "#b08d00", "#882255", "#8a8f98")
 DASHES = ("", "6 4", "2 3", "8 3 2 3", "", "6 4", "2 3", "8 3 2 3")  # pixels on and off
 POINTS = 400  # of a curve over steps
-TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
+TOOLS = "box_zoom,pan,reset,save"
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,12 @@ class Chart:
 
 
 def blank(height: int, x: str = "", **options: Any) -> figure:
-    """An empty figure; its tools show while the mouse is over it."""
-    plot = charts.plot("", height=height, tools=options.pop("tools", TOOLS), **options)
+    """An empty figure; its tools show while the mouse is over it.
+
+    None of them is in use: on a phone, a finger that drags is to move the page. For a mouse the page sets the box.
+    """
+    options = {"tools": TOOLS, "active_drag": None, **options}
+    plot = charts.plot("", height=height, **options)
     plot.title = None
     plot.toolbar.autohide = plot.toolbar_inner = True
     plot.min_border_right = 24  # half of the last label

@@ -26,7 +26,7 @@ from container_train.profiler.summary import OTHER, PHASES
 from container_train.profiler.usage import Curve
 from container_train.profiler.words import rate
 
-TIME_TOOLS = "xpan,xwheel_zoom,xbox_zoom,reset,save"
+TIME_TOOLS = "xbox_zoom,xpan,reset,save"
 LEFT = 84  # pixels for the labels of the left axis, the same where charts have a time axis in common
 
 

@@ -10,6 +10,7 @@ import pytest
 from scripts import report
 from scripts.cloud import outputs
 from scripts.cloud.command import run
+from scripts.cloud.errors import CloudError
 from tests.container_train.profiler import made_up
 
 
@@ -111,7 +112,7 @@ def test_an_archive_that_would_fill_the_disk(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "big").mkdir()
     (tmp_path / "big" / "rules.json").write_bytes(bytes(2000))
     archive = packed(tmp_path / "big", tmp_path / "output.tar.gz")
-    with pytest.raises(outputs.CloudError, match="unpacks to more than"):
+    with pytest.raises(CloudError, match="unpacks to more than"):
         outputs.unpack(archive, tmp_path / "to")
 
 

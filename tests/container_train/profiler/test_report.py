@@ -113,6 +113,19 @@ def test_every_chart_is_drawn_at_both_widths(browser: Browser, pages: dict[str, 
         browser.screenshot(SHOTS / f"profiler-report-{kind}-{width}.png")
 
 
+def test_a_mouse_zooms_and_a_finger_scrolls(browser: Browser, pages: dict[str, Path]) -> None:
+    tools = "Bokeh.documents[0].roots().flatMap(r => r.toolbar.tools).filter(t => t.type === 'BoxZoomTool' && t.active)"
+    browser.open(pages["healthy"], 1440)
+    browser.wait(f"{tools}.length === {len(ALL)}")
+    browser.open(pages["healthy"], 390)
+    assert browser.ask(f"{tools}.length") == 0
+    touch = """(() => { const found = root => [...root.querySelectorAll('*')].flatMap(e =>
+        (e.classList.contains('bk-events') ? [getComputedStyle(e).touchAction] : []).concat(
+            e.shadowRoot ? found(e.shadowRoot) : []));
+        return found(document.querySelector('#chart-cpu')).join() })()"""
+    assert browser.ask(touch) == "auto"
+
+
 def test_dark_is_dark_and_print_is_light(browser: Browser, pages: dict[str, Path]) -> None:
     looks_right(browser, pages["healthy"], 1440, ALL, dark=True)
     shot = browser.screenshot(SHOTS / "profiler-report-dark-1440.png")
