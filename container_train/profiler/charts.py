@@ -94,12 +94,13 @@ def gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     """A row for each layer, in the order in which the job lists them; the colour is the power of ten of the norm."""
     names = list(gradients)
     steps = np.unique(np.concatenate([series["step"] for series in gradients.values()]))
-    columns = min(len(steps), POINTS)
+    columns = int(min(steps[-1] - steps[0] + 1, POINTS))
     edges = np.linspace(steps[0], steps[-1] + 1, columns + 1)
     image = np.full((len(names), columns), np.nan)
     for row, series in enumerate(gradients.values()):
-        column = np.clip(np.searchsorted(edges, series["step"], side="right") - 1, 0, columns - 1)
-        image[row, column] = np.log10(_positive(series["norm"]))
+        own, norms = np.array(series["step"]), np.log10(_positive(series["norm"]))
+        # What was saved last holds until the next saved step: the job saves them at growing distances.
+        image[row] = norms[np.clip(np.searchsorted(own, edges[1:], side="left") - 1, 0, len(own) - 1)]
     known = image[np.isfinite(image)]
     low, high = (float(np.floor(known.min())), float(np.ceil(known.max()))) if len(known) else (-1.0, 0.0)
     plot = blank(
