@@ -6,21 +6,17 @@ Nothing in here ends a training: what cannot be done is one line of log and a wo
 import contextlib
 import json
 import logging
-import os
-import re
 import shutil
-import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from container_train import job
 from container_train.companion import SAMPLER, WATCHER, Companion
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
-from container_train.profiler import cgroup
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import Timeline
 from container_train.tree import Tree, replace_file
@@ -81,35 +77,14 @@ class Monitor:
             shutil.rmtree(folder, ignore_errors=True)
         for name in (REPORT, RULES):
             (self.out / name).unlink(missing_ok=True)
-        host, hosts = _hosts(tree)
-        limits = cgroup.limits()
-        debug = {"state": hp.debug, "reason": "as asked" if hp.debug == "off" else "", "interval": hp.debug_interval}
-        self.job = {
-            "job": os.environ.get("TRAINING_JOB_NAME", ""),
-            "image": os.environ.get("BYOC_IMAGE", ""),
-            "host": host,
-            "hosts": hosts,
-            "started": round(time.time(), 3),
-            "ended": None,
-            "status": "running",
-            "reason": "",
-            "problems": [],
-            "hyperparameters": hp.to_dict(),
-            "cpus": limits.cpus,
-            "memory_bytes": limits.memory_bytes,
-            "gpus": [],
-            "versions": {"python": sys.version.split()[0]},
-            "profile_interval_ms": hp.profile_interval,
-            "debug": debug,
-            "sampler": {},
-        }
+        self.job = job.describe(tree, hp)
         self.timeline = Timeline(folder)
         self.note()
         if hp.profile_interval:
-            words = ["--folder", str(folder), "--interval", str(hp.profile_interval), "--node", _node(host, hosts)]
+            words = ["--folder", str(folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]
             self.sampler = Companion(SAMPLER, words, folder / "sampler.log")
         if hp.debug == "on" or hp.profile_interval:
-            words = ["--out", str(self.out), "--tensors", str(_tensors(tree)), "--rule", hp.rule]
+            words = ["--out", str(self.out), "--tensors", str(job.tensors(tree)), "--rule", hp.rule]
             words += ["--on-rule", hp.on_rule]
             self.watcher = Companion(WATCHER, words, folder / "watcher.log", niceness=NICENESS, listener=self._hear)
 
@@ -257,7 +232,10 @@ class Monitor:
         self.note(status=status, reason=reason, ended=round(time.time(), 3), sampler=statistics)
         if self.watcher is not None:
             self.watcher.end(status)
-            self._problem(self.watcher.wait(STOP_SECONDS if status == "stopped" else END_SECONDS))
+            problem = self.watcher.wait(STOP_SECONDS if status == "stopped" else END_SECONDS)
+            if problem:
+                self._problem(problem)
+                self.note()
             self._say()
         if self.timeline is not None:
             with self._safely("the timeline could not be closed"):
@@ -275,9 +253,10 @@ class Monitor:
                 log.info("rule %s fired: %s", rule["rule"], rule["reason"])
 
     def _problem(self, words: str) -> None:
-        if words:
+        problems = self.job.setdefault("problems", [])
+        if words and words not in problems:  # a full disk is told once
             log.warning("monitor: %s", words)
-            self.job.setdefault("problems", []).append(words)
+            problems.append(words)
 
     def _give_up(self, what: str, error: Exception) -> None:
         self._problem(f"{what} ({type(error).__name__}: {error})")
@@ -289,26 +268,6 @@ class Monitor:
             yield
         except Exception as error:
             self._problem(f"{what} ({type(error).__name__}: {error})")
-
-
-def _hosts(tree: Tree) -> tuple[str, list[str]]:
-    """This host's name and all of them, as the platform says."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        content = json.loads((tree.config / "resourceconfig.json").read_text())
-        return str(content["current_host"]), sorted(map(str, content["hosts"]))
-    return socket.gethostname(), [socket.gethostname()]
-
-
-def _node(host: str, hosts: list[str]) -> str:
-    """algo-N, as the platform names its hosts and as the readers of its metrics want them."""
-    return host if re.fullmatch(r"algo-\d+", host) else f"algo-{1 + (hosts.index(host) if host in hosts else 0)}"
-
-
-def _tensors(tree: Tree) -> Path:
-    """Where the hook saves: the service's debughookconfig.json may say another folder."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return Path(json.loads((tree.config / "debughookconfig.json").read_text())["LocalPath"])
-    return tree.base / "output" / "tensors"
 
 
 OFF = Monitor()

@@ -61,10 +61,11 @@ RULES: dict[str, Rule] = {
 DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.items()}
 
 
-def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None) -> list[Finding]:
+def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, final: bool = False) -> list[Finding]:
     """What all rules say of the job whose output is in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
 
-    Names of rules that are not the profiler's are passed over. Never raises: a rule that fails says `error`.
+    Names of rules that are not the profiler's are passed over. `final`: the job is over, and nothing is waited for.
+    Never raises: a rule that fails says `error`.
     """
     findings = []
     context = Context(store.job(out), store.system(out), store.timeline(out))
@@ -74,5 +75,7 @@ def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None) -> l
             finding = rule.judge(context, chosen)
         except Exception as error:  # one rule's mistake is not to hide what the others say
             finding = Finding(name, "profiler", "error", f"the rule failed: {type(error).__name__}: {error}")
+        if final and finding.status == "waiting":
+            finding = replace(finding, status="not_applicable", reason=f"the job was too short: {finding.reason}")
         findings.append(replace(finding, rule=name, parameters=chosen))
     return findings

@@ -68,9 +68,11 @@ def initialization(context: Context, parameters: Mapping[str, Any]) -> Finding:
     started, threshold = context.job.get("started"), float(parameters["threshold"])
     if not started:
         return not_applicable("the job's start is not known")
+    # A restarted job has steps of the run before, too.
     steps = context.timeline.steps
-    if len(steps):
-        end, what = float(steps.start[0]), "the first step came after"
+    own = np.flatnonzero(steps.start >= float(started))
+    if len(own):
+        end, what = float(steps.start[own[0]]), "the first step came after"
     else:
         ended = context.job.get("ended")
         end, what = float(ended) if ended else time.time(), "there was no step in"
@@ -84,9 +86,9 @@ def initialization(context: Context, parameters: Mapping[str, Any]) -> Finding:
             f"{words}, more than {threshold:g}{most}",
             "frozen layers run once a picture: use a GPU, smaller pictures (image-size) or feature-cache off; weights"
             " come faster from a channel than from the network",
-            1, 1, Evidence(minutes, threshold, step=int(steps.number[0]) if len(steps) else None, time=end),
+            1, 1, Evidence(minutes, threshold, step=int(steps.number[own[0]]) if len(own) else None, time=end),
         )  # fmt: skip
-    return ok(words, 1) if len(steps) else Finding("", "profiler", "waiting", words)
+    return ok(words, 1) if len(own) else Finding("", "profiler", "waiting", words)
 
 
 def outlier(context: Context, parameters: Mapping[str, Any]) -> Finding:

@@ -1,6 +1,7 @@
 """The detail of some steps, every operator and kernel of them, by torch.profiler: a trace for Chrome's tracing page."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Trace:
         self.count += 1
 
     def _start(self, warmup: int) -> None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it takes a machine without a GPU for an error
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)

@@ -1,6 +1,5 @@
 """The monitor in real trainings, without its side processes; tests/contract has it all."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -43,13 +42,13 @@ def trainer(tree: Tree, hp: hyperparameters.Hyperparameters, watching: Monitor) 
     return engine.Trainer(network, source, hp, precision, tree.checkpoints, {}, StopFlag(), None, watching)
 
 
-def job(tree: Tree) -> dict[str, object]:
+def facts(tree: Tree) -> dict[str, object]:
     return store.job(tree.output)
 
 
 def test_everything_off_starts_and_writes_nothing(tree: Tree) -> None:
     with Monitor.start(tree, parsed()) as watching:
-        assert watching.timeline is watching.watcher is watching.sampler is None
+        assert (watching.timeline, watching.watcher, watching.sampler) == (None, None, None)
         trainer(tree, parsed(), watching).fit()
     assert not tree.output.exists()
     assert monitor.OFF.job == {}
@@ -58,8 +57,8 @@ def test_everything_off_starts_and_writes_nothing(tree: Tree) -> None:
 def test_phases_steps_epochs_and_the_trace_of_a_training(tree: Tree) -> None:
     hp = parsed(torch_profile="2:4")
     with Monitor.start(tree, hp) as watching:
-        assert watching.watcher is watching.sampler is None
-        assert job(tree)["status"] == "running"
+        assert (watching.watcher, watching.sampler) == (None, None)
+        assert facts(tree)["status"] == "running"
         with watching.phase("train"):
             history = trainer(tree, hp, watching).fit()
     read = store.timeline(tree.output)
@@ -75,7 +74,7 @@ def test_phases_steps_epochs_and_the_trace_of_a_training(tree: Tree) -> None:
     assert (parts <= steps.total + 1e-5).all()
     assert (steps.forward > 0).all()
     assert (tree.output / "profiler" / "trace.json.gz").stat().st_size > 1000
-    assert (job(tree)["status"], job(tree)["reason"]) == ("completed", "")
+    assert (facts(tree)["status"], facts(tree)["reason"]) == ("completed", "")
 
 
 def test_it_changes_nothing_in_what_is_learned(tree: Tree) -> None:
@@ -136,8 +135,8 @@ def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
 def test_how_a_job_ended_stands_in_job_json(tree: Tree, error: Exception, status: str, reason: str) -> None:
     with pytest.raises(type(error)), Monitor.start(tree, parsed(torch_profile="0:1")):
         raise error
-    assert (job(tree)["status"], job(tree)["reason"]) == (status, reason)
-    assert job(tree)["ended"]
+    assert (facts(tree)["status"], facts(tree)["reason"]) == (status, reason)
+    assert facts(tree)["ended"]
 
 
 def test_a_rule_that_stops_the_training_keeps_the_best_epoch(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
@@ -156,7 +155,7 @@ def test_a_rule_that_stops_the_training_keeps_the_best_epoch(tree: Tree, caplog:
     assert len(history) == 3
     assert it.stopped_by == "overfit: the validation loss is 30 % above the training loss"
     assert "stopping early: rule overfit: the validation loss" in caplog.text
-    assert str(job(tree)["reason"]).startswith("stopped early by rule overfit: ")
+    assert str(facts(tree)["reason"]).startswith("stopped early by rule overfit: ")
 
 
 def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Tree) -> None:
@@ -171,7 +170,7 @@ def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Tr
 
     with pytest.raises(TrainError, match=words):
         run()
-    assert job(tree)["status"] == "failed"
+    assert facts(tree)["status"] == "failed"
 
 
 def test_a_full_disk_ends_the_timeline_and_not_the_training(
@@ -187,7 +186,7 @@ def test_a_full_disk_ends_the_timeline_and_not_the_training(
         monkeypatch.setattr(Timeline, "step", full)
         assert len(trainer(tree, hp, watching).fit()) == 2
     assert caplog.text.count("the timeline could not be written") == 1
-    problems = job(tree)["problems"]
+    problems = facts(tree)["problems"]
     assert isinstance(problems, list)
     assert "No space left on device" in problems[0]
 
@@ -217,17 +216,3 @@ def test_a_restarted_job_goes_on_with_its_files_and_another_one_does_not(tree: T
     (tree.checkpoints / "checkpoint.pt").unlink()
     with Monitor.start(tree, hp):
         assert not mine.exists()
-
-
-@pytest.mark.parametrize(
-    ("config", "node"),
-    [
-        ({"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}, "algo-2"),
-        ({"current_host": "b", "hosts": ["b", "a"]}, "algo-2"),
-        ({"current_host": "localhost", "hosts": ["localhost"]}, "algo-1"),
-        ({}, "algo-1"),
-    ],
-)
-def test_nodes_have_names_that_the_readers_know(tree: Tree, config: dict[str, object], node: str) -> None:
-    (tree.config / "resourceconfig.json").write_text(json.dumps(config))
-    assert monitor._node(*monitor._hosts(tree)) == node

@@ -74,6 +74,9 @@ def test_patience_comes_first(tmp_path: Path, rule: str) -> None:
     finding = judge(tmp_path, rule)
     assert finding.status == "waiting"
     assert finding.reason.startswith("500 of the 100")
+    over = next(finding for finding in rules.evaluate(tmp_path, final=True) if finding.rule == rule)
+    assert (over.status, over.checked) == ("not_applicable", 500)
+    assert over.reason.startswith("the job was too short: 500 of the 100")
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.6, "fired"), (0.4, "ok")])
@@ -250,6 +253,13 @@ def test_max_initialization_time(tmp_path: Path) -> None:
     assert finding.status == "fired"
     assert finding.reason == "the first step came after 25.0 minutes, more than 20; most of it went into features"
     assert judge(tmp_path, "max_initialization_time", threshold=30.0).status == "ok"
+
+
+def test_max_initialization_time_of_a_restarted_job(tmp_path: Path) -> None:
+    job(tmp_path, f'{{"started": {START}}}')
+    steps(tmp_path, [0.1] * 3, start=START - 3600)
+    steps(tmp_path, [0.1] * 3, start=START + 25 * 60)
+    assert judge(tmp_path, "max_initialization_time").status == "fired"
 
 
 def test_max_initialization_time_of_a_job_without_a_step(tmp_path: Path) -> None:
