@@ -1,5 +1,6 @@
 """The charts of the profiler's report: which there are, and those of the training."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ from container_train.profiler.store import Floats
 from container_train.profiler.summary import PARTS
 from container_train.profiler.timecharts import over_time
 
+LAST = ("classifier", "fc", "head", "heads")  # what architectures call the layers that give the classes
+
 
 def draw(record: Record, fired: Sequence[tuple[float, str]] = ()) -> dict[str, Chart]:
     """The charts that there is something to draw for, by name. `fired`: (step, title) of rules that fired."""
@@ -38,7 +41,7 @@ def draw(record: Record, fired: Sequence[tuple[float, str]] = ()) -> dict[str, C
         drawn["loss"] = loss(record, fired)
     if record.epochs:
         drawn["accuracy"] = accuracy(record)
-    gradients = {name: series for name, series in record.gradients.items() if series["step"]}
+    gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
     if gradients:
         drawn["gradients"] = gradient_map(gradients) if len(gradients) > LINES else gradient_lines(gradients, fired)
     if (record.steps.total > 0).sum() > 1:
@@ -46,6 +49,16 @@ def draw(record: Record, fired: Sequence[tuple[float, str]] = ()) -> dict[str, C
         if any(np.isfinite(getattr(record.steps, part)).any() for part in PARTS):
             drawn["step_parts"] = step_parts(record)
     return drawn | over_time(record)
+
+
+def _layers(record: Record) -> list[str]:
+    """From the pictures on, as far as names tell: numbers by their value, and what classifies last."""
+
+    def place(name: str) -> tuple[bool, list[tuple[int, str]]]:
+        parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,9})", name)]
+        return name.split(".")[0] in LAST, parts
+
+    return sorted(record.gradients, key=place)
 
 
 def loss(record: Record, fired: Sequence[tuple[float, str]]) -> Chart:
@@ -58,7 +71,7 @@ def loss(record: Record, fired: Sequence[tuple[float, str]]) -> Chart:
         if series["step"]:
             x, y = thinned(np.array(series["step"]), np.array(series["value"]))
             keys.append(Key("train, single steps", "#7fadd8"))
-            line(plot, (x + 1) / an_epoch, y, keys[-1], 1)
+            line(plot, (x + 1) / an_epoch, y, keys[-1], 1).level = "underlay"
         keys += _marks(plot, [((step + 1) / an_epoch, f"{name} first fired, step {step:.0f}") for step, name in fired])
     return Chart("Loss", "cross entropy", plot, keys)
 
@@ -91,7 +104,7 @@ def gradient_lines(gradients: Mapping[str, Mapping[str, list[float]]], fired: Se
 
 
 def gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
-    """A row for each layer, in the order in which the job lists them; the colour is the power of ten of the norm."""
+    """A row for each layer, the one next to the pictures on top; the colour is the power of ten of the norm."""
     names = list(gradients)
     steps = np.unique(np.concatenate([series["step"] for series in gradients.values()]))
     columns = int(min(steps[-1] - steps[0] + 1, POINTS))
@@ -111,7 +124,7 @@ def gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     image_of(plot, image, float(edges[0]), float(edges[-1] - edges[0]), mapper)
     label_rows(plot, [_short(name) for name in names], 32)
     plot.yaxis.major_label_text_font_size = "10px"
-    return Chart("Gradient of each layer", "power of ten of the L2 norm", plot)
+    return Chart("Gradient of each layer", "power of ten of the L2 norm; the layers next to the pictures on top", plot)
 
 
 def _marks(plot: figure, marks: Sequence[tuple[float, str]]) -> list[Key]:

@@ -44,6 +44,7 @@ def render(record: Record, now: float | None = None) -> str:
         cards=summary.cards(record),
         findings=findings,
         fired=fired,
+        passed_over=summary.passed_over(findings),
         first=FIRST,
         counts={word: number for word in summary.STATUSES if (number := sum(r["status"] == word for r in findings))},
         words=summary.STATUSES,

@@ -108,7 +108,7 @@ def findings(record: Record) -> list[dict[str, Any]]:
                 "title": title(name),
                 "about": "training" if rule.get("kind") == "debugger" else "machine",
                 "status": status,
-                "detailed": status != "not_applicable",  # there the table has said it all
+                "detailed": status != "not_applicable",  # there the reason says it all
                 "word": word,
                 "icon": icon,
                 "reason": str(rule.get("reason") or ""),
@@ -124,6 +124,15 @@ def findings(record: Record) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: row["order"])
+
+
+def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """(rules, why they do not apply), those of one reason together."""
+    reasons: dict[str, list[str]] = {}
+    for row in findings:
+        if not row["detailed"]:
+            reasons.setdefault(row["reason"], []).append(row["title"])
+    return [(", ".join(titles), reason) for reason, titles in reasons.items()]
 
 
 def _evidence(record: Record, evidence: dict[str, Any]) -> dict[str, str]:
@@ -250,6 +259,6 @@ def notes(record: Record) -> list[str]:
         result.append(sampler)
     for _, seconds in record.clock.breaks:
         result.append(f"The job did not run for {duration(seconds)} and was taken up again; the charts leave that out.")
-    if str(record.metrics.get("weights")) == "none":
-        result.append("The backbone has random weights: the accuracies say nothing about real training.")
+    if str(record.metrics.get("weights")) == "none" and record.hyperparameters.get("freeze-until") != "none":
+        result.append("The frozen layers have random weights: the accuracies say nothing about real training.")
     return result
