@@ -57,8 +57,16 @@ def main(arguments: Sequence[str]) -> int:
 
 def _record(job: str, scratch: Path, flags: argparse.Namespace) -> Record:
     chosen = settings.load(flags)
+
+    def account() -> Aws:
+        if chosen.region is None and not job.startswith("s3://"):
+            raise CloudError(
+                f"{job} is no folder or file here; to ask for a training job of that name, give --region", 2
+            )
+        return Aws(chosen.need_region())
+
     command.progress(f"reading {job}")
-    folder = outputs.fetch(job, scratch, lambda: Aws(chosen.need_region()))
+    folder = outputs.fetch(job, scratch, account)
     # What came out of an archive or S3 has ended; a folder here may be that of a job that runs.
     record = read(folder.resolve(), over=folder.is_relative_to(scratch) or outputs.is_over(folder))
     if not record:

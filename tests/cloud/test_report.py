@@ -90,6 +90,9 @@ def test_what_is_not_there(
     assert not (tmp_path / "page.html").exists()
 
 
-def test_no_region_is_asked_for_what_lies_here(folder: Path, tmp_path: Path) -> None:
+def test_no_region_is_asked_for_what_lies_here(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call(folder, "--out", tmp_path / "page.html") == 0
     assert call(JOB, "--out", tmp_path / "other.html") == 2
+    assert f"{JOB} is no folder or file here; to ask for a training job" in capsys.readouterr().err
