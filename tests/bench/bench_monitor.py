@@ -75,16 +75,18 @@ class Source:
 
 
 def step_times(
-    arch: str, side: int, freeze: str, batch: int, steps: int, options: dict[str, str]
+    network: model.Network, inputs: tuple[torch.Tensor, ...], steps: int, options: dict[str, str]
 ) -> tuple[float, float]:
     """Wall and processor seconds of a step of a real training, start and end of the processes beside it left out."""
-    words = {"arch": arch, "weights": "none", "image-size": str(side), "freeze-until": freeze, "amp": "off",
-             "batch-size": str(batch), "epochs": "1", "lr": "0.00001", **options}  # fmt: skip
+    words = {
+        "arch": "resnet50",
+        "amp": "off",
+        "batch-size": str(len(inputs[0])),
+        "epochs": "1",
+        "lr": "1e-5",
+        **options,
+    }
     hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
-    network = model.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
-    pictures = torch.rand(batch, 3, side, side)
-    with torch.no_grad():
-        inputs = (pictures,) if network.prefix is None else network.prefix(pictures)
     source: Any = Source(inputs, steps)
     with tempfile.TemporaryDirectory() as folder:
         tree = Tree(Path(folder))
@@ -115,11 +117,15 @@ def step_times(
 
 
 def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: int, turns: int) -> None:
+    network = model.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
+    pictures = torch.rand(batch, 3, side, side)
+    with torch.no_grad():
+        inputs = (pictures,) if network.prefix is None else network.prefix(pictures)
     walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
     cpus: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for turn in range(turns):
         for kind in list(KINDS) if turn % 2 else reversed(list(KINDS)):
-            wall, cpu = step_times(arch, side, freeze, batch, steps, KINDS[kind])
+            wall, cpu = step_times(network, inputs, steps, KINDS[kind])
             walls[kind].append(1000 * wall)
             cpus[kind].append(1000 * cpu)
     print(f"{name}, batches of {batch}, {steps} steps, {turns} turns")
@@ -142,13 +148,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of each run of the sampler")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=105, help="an epoch of 6680 pictures has so many")
+    parser.add_argument("--only", choices=("sampler", "head", "full"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    for interval in (100, 500):
+    for interval in (100, 500) if options.only in (None, "sampler") else ():
         sampler(interval, options.seconds)
-    training("head of resnet50 on features", "resnet50", 224, "backbone", 64, options.steps, options.turns)
-    training("mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps, options.turns)
+    if options.only in (None, "head"):
+        training("head of resnet50 on features", "resnet50", 224, "backbone", 64, options.steps, options.turns)
+    if options.only in (None, "full"):
+        training("mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps, options.turns)
 
 
 if __name__ == "__main__":
