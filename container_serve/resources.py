@@ -39,15 +39,15 @@ def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
 def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     """Whole cores this process may use: CPU affinity (cpusets included), and the cgroup's quota."""
     cores = float(len(os.sched_getaffinity(0)))
-    for folder in _folders(cgroups, own, "cpu"):
-        cores = min(cores, _quota(folder))
+    for folder in folders(cgroups, own, "cpu"):
+        cores = min(cores, quota(folder))
     return max(1, int(cores))
 
 
 def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     """Bytes this process and its children may use: the machine's memory, and the cgroup's limit."""
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for folder in _folders(cgroups, own, "memory"):
+    for folder in folders(cgroups, own, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             value = _number(folder / name)
             if value is not None and value < UNLIMITED:
@@ -55,7 +55,7 @@ def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     return limit
 
 
-def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
+def folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
     """The own group's folder and its ancestors' (a limit on any of them holds), in cgroup v2 and v1."""
     for line in _text(own).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -71,10 +71,11 @@ def _folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(root))
 
 
-def _quota(folder: Path) -> float:
-    quota, _, period = _text(folder / "cpu.max").partition(" ")
-    if quota.isdecimal() and period.strip().isdecimal():
-        return int(quota) / int(period)
+def quota(folder: Path) -> float:
+    """The cores that the group may use, infinite where it has no limit."""
+    share, _, period = _text(folder / "cpu.max").partition(" ")
+    if share.isdecimal() and period.strip().isdecimal():
+        return int(share) / int(period)
     v1, v1_period = _number(folder / "cpu.cfs_quota_us"), _number(folder / "cpu.cfs_period_us")
     if v1 is not None and v1_period and v1 > 0:
         return v1 / v1_period

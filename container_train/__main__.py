@@ -1,15 +1,22 @@
 """Train an image classifier: `python -m container_train --epochs 10 --lr 0.001 ...` over an /opt/ml tree."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from container_serve.errors import ServeError
 from container_train.errors import Stopped, TrainError
 from container_train.tree import Tree
+
+if TYPE_CHECKING:
+    from container_train.hyperparameters import Hyperparameters
+    from container_train.monitor import Monitor
 
 STOPPED = 143  # 128 + SIGTERM, as a shell would say it
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
@@ -28,19 +35,26 @@ def weights_file(tree: Tree) -> Path | None:
 
 
 def run(arguments: list[str], tree: Tree) -> None:
-    """The job, top to bottom. Raises TrainError, or Stopped when the platform asked for it."""
+    """The job. Raises TrainError, or Stopped when the platform asked for it."""
     # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
-    from container_train import hyperparameters
+    from container_train import hyperparameters, monitor
 
     hp = hyperparameters.parse(arguments)
+    with monitor.Monitor.start(tree, hp) as watching:
+        train(hp, tree, watching)
 
+
+def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
+    """The job's phases, top to bottom."""
     from dataclasses import replace
 
     import numpy as np
     import torch
 
     from container_serve import artifact
-    from container_train import checkpoint, data, device, engine, export, features, metrics, model, report
+    from container_train import checkpoint, data, device, engine, export, features, hyperparameters, metrics, model
+    from container_train import report as reporting
+    from container_train.debugger.hook import trained
     from container_train.precision import Precision
     from container_train.signals import StopFlag
     from container_train.tree import replace_file
@@ -51,48 +65,59 @@ def run(arguments: list[str], tree: Tree) -> None:
         hp = replace(hp, workers=min(8, len(os.sched_getaffinity(0))))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
     where = device.choose(hp.device, device.probe())
-    started = time.monotonic()
+    monitor.note(
+        device=str(where),
+        gpus=[torch.cuda.get_device_name(0)] if where.type == "cuda" else [],
+        versions={"python": sys.version.split()[0], "torch": torch.__version__},
+    )
     seconds: dict[str, float] = {}
 
-    def lap(phase: str) -> None:
-        nonlocal started
-        now = time.monotonic()
-        seconds[phase] = round(now - started, 3)
-        started = now
+    @contextlib.contextmanager
+    def phase(name: str, shown: str = "") -> Iterator[None]:
+        started = time.monotonic()
+        with monitor.phase(shown or name):
+            yield
+        seconds[name] = round(time.monotonic() - started, 3)
         if stop.asked:
-            raise Stopped(f"after {phase}; nothing is lost but that phase")
+            raise Stopped(f"after {name}; nothing is lost but that phase")
 
-    pictures = data.read(tree)
-    images = {name: len(split) for name, split in pictures.splits.items()}
-    log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
-    lap("data")
-    network = model.build(
-        hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
-        freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
-    )  # fmt: skip
-    network.to(where)
-    lap("model")
+    with phase("data"):
+        pictures = data.read(tree)
+        images = {name: len(split) for name, split in pictures.splits.items()}
+        log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
+        counts = np.bincount(data.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
+        monitor.note(
+            classes=len(pictures.classes),
+            images=images,
+            class_counts=dict(zip(pictures.classes, counts, strict=True)),
+            steps_per_epoch=-(-images["train"] // hp.batch_size),
+        )
+    with phase("model"):
+        network = model.build(
+            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
+            freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
+        )  # fmt: skip
+        network.to(where)
+        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
     precision = Precision.choose(hp.amp, where)
     identity = {
         "data": pictures.fingerprint,
         "classes": list(pictures.classes),
         "frozen layers": checkpoint.frozen_digest(network.model),
-        **{
-            k: v
-            for k, v in hp.to_dict().items()
-            if k not in ("epochs", "patience", "workers", "device", "feature-cache")
-        },
+        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
     }
     resumed = checkpoint.load(tree.checkpoints, identity)
-    source = features.Source(pictures, network, hp, where, precision, stop)
-    lap("features")
-    trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop, resumed)
-    history = trainer.fit()
-    lap("train")
+    with phase("features"):
+        source = features.Source(pictures, network, hp, where, precision, stop)
+        monitor.note(feature_cache=bool(source.cache), workers=source.workers)
+    with phase("train"):
+        trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor)
+        history = trainer.fit()
 
     details = {
         "weights": network.weights,
         **({"warning": RANDOM_BACKBONE} if network.weights == "none" else {}),
+        **({"stopped_by": f"rule {trainer.stopped_by}"} if trainer.stopped_by else {}),
         "hyperparameters": hp.to_dict(),
         "data": pictures.describe(),
         "best_epoch": trainer.state.best["epoch"],
@@ -103,21 +128,21 @@ def run(arguments: list[str], tree: Tree) -> None:
             "torch": torch.__version__,
         },
     }
-    made = export.export(
-        network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
-        details=details,
-    )  # fmt: skip
-    lap("export")
-    served = {s: export.probabilities(made, pictures.splits[s].paths, s) for s in ("valid", "test")}
-    accuracies = {
-        split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean()) for split in served
-    }
-    log.info(metrics.line("test_accuracy", accuracies["test"]))
-    artifact.write(
-        tree.model, classes=made.classes, architecture=made.architecture, preprocessing=made.preprocessing,
-        precision=made.precision, details={**details, "accuracy": {made.precision: accuracies}},
-    )  # fmt: skip
-    lap("evaluate")
+    with phase("export"):
+        made = export.export(
+            network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
+            details=details,
+        )  # fmt: skip
+    with phase("evaluate", "measure"):
+        served = {s: export.probabilities(made, pictures.splits[s].paths, s) for s in ("valid", "test")}
+        accuracies = {
+            split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean()) for split in served
+        }
+        log.info(metrics.line("test_accuracy", accuracies["test"]))
+        artifact.write(
+            tree.model, classes=made.classes, architecture=made.architecture, preprocessing=made.preprocessing,
+            precision=made.precision, details={**details, "accuracy": {made.precision: accuracies}},
+        )  # fmt: skip
     true, test = data.targets(pictures.splits["test"]), served["test"]
     matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
     summary = {
@@ -134,11 +159,11 @@ def run(arguments: list[str], tree: Tree) -> None:
         "per_class": metrics.per_class(matrix, pictures.classes),
         "seconds": seconds,
     }
-    report.write(tree.output, summary, matrix, pictures.splits["test"], np.asarray(test))
-    lap("report")
-    report.write_metrics(tree.output, summary)
-    replace_file(tree.output / "confusion_matrix.csv", report.matrix_csv(matrix, pictures.classes).encode())
-    log.info("seconds: %s", " ".join(f"{phase}={value:.1f}" for phase, value in seconds.items()))
+    with phase("report"):
+        reporting.write(tree.output, summary, matrix, pictures.splits["test"], np.asarray(test))
+    reporting.write_metrics(tree.output, summary)
+    replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
+    log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))
 
 
 def main() -> int:

@@ -12,11 +12,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_train import checkpoint
+from container_train.debugger.hook import Plan
 from container_train.errors import Stopped, TrainError
 from container_train.features import Source
 from container_train.hyperparameters import Hyperparameters
 from container_train.metrics import line
 from container_train.model import Network
+from container_train.monitor import OFF, Monitor
 from container_train.precision import Precision
 from container_train.signals import StopFlag
 
@@ -69,19 +71,25 @@ class Trainer:
         identity: dict[str, Any],
         stop: StopFlag,
         resumed: dict[str, Any] | None = None,
+        monitor: Monitor = OFF,
     ) -> None:
         self.network, self.source, self.hp, self.precision = network, source, hp, precision
-        self.folder, self.identity, self.stop = folder, identity, stop
+        self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
         self.optimizer = optimizer_for(network, hp)
         self.scaler = precision.scaler()
         self.loss = nn.CrossEntropyLoss()
         self.state = State()
+        self.stopped_by = ""  # the rule, where one ended the training
         self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
-        while self.state.epoch < self.hp.epochs and not self._patience_is_over():
-            self._epoch()
+        self.monitor.debug(self.network.rest, self.loss, self.plan(), self.scaler.get_scale)
+        try:
+            while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
+                self._epoch()
+        finally:
+            self.monitor.release()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
         self.network.eval_mode()
         log.info(line("best_epoch", self.state.best["epoch"]))
@@ -93,18 +101,45 @@ class Trainer:
             log.info("stopping early: no better validation accuracy for %d epochs", self.hp.patience)
         return over and bool(self.state.best)
 
+    def _rule_says_stop(self) -> bool:
+        if not self.monitor.stop_reason:
+            return False
+        if not self.state.best:
+            raise TrainError(
+                f"rule {self.monitor.stop_reason}; hyperparameter on-rule is stop, and no epoch was finished yet"
+            )
+        self.stopped_by = self.monitor.stop_reason
+        log.info("stopping early: rule %s; the best epoch is kept", self.stopped_by)
+        self.monitor.note(reason=f"stopped early by rule {self.stopped_by}")
+        return True
+
+    def plan(self) -> Plan:
+        """How many steps there are and were, of training and of evaluation."""
+        train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
+        done = self.state.epoch * train + self.state.step
+        return Plan(train, valid, self.hp.epochs, done, self.state.epoch * valid)
+
     def _epoch(self) -> None:
         state, started, before = self.state, time.monotonic(), self.state.tally.seen
         self.network.train_mode()
-        for inputs, targets in self.source.training(state.epoch, skip=state.step * self.hp.batch_size):
+        self.monitor.mode("train")
+        batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
+        number = state.epoch * self.plan().steps_per_epoch + state.step
+        for inputs, targets in self.monitor.batches(
+            batches, state.epoch + 1, number, lambda: self.source.prefix_seconds
+        ):
             if self.stop.asked:
-                self._save()
+                with self.monitor.phase("checkpoint", state.epoch + 1):
+                    self._save()
                 raise Stopped(f"in epoch {state.epoch + 1} after {state.step} steps; the checkpoint holds them")
+            if self.monitor.stop_reason:
+                return  # what was learned since the last epoch is not measured, and so not kept
             self._step(inputs, targets)
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / seconds if seconds else math.nan
-        valid = self.evaluate("valid")
+        with self.monitor.phase("evaluate", state.epoch + 1):
+            valid = self.evaluate("valid")
         record = {
             "epoch": state.epoch + 1,
             "train_loss": state.tally.loss / state.tally.seen,
@@ -115,6 +150,7 @@ class Trainer:
         }
         for name, value in record.items():
             log.info(line(name, value))
+        self.monitor.epoch(record)
         state.history.append(record)
         rank = (record["valid_accuracy"], -record["valid_loss"])
         if not state.best or rank > (state.best["accuracy"], -state.best["loss"]):
@@ -125,7 +161,8 @@ class Trainer:
                 "model": checkpoint.changing(self.network.model),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, Tally()
-        self._save()
+        with self.monitor.phase("checkpoint", state.epoch):
+            self._save()
 
     def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
         state = self.state
@@ -134,7 +171,8 @@ class Trainer:
         with self.precision.autocast():
             logits = self.network.rest(*inputs)
             loss = self.loss(logits, targets)
-        value = float(loss.detach())
+        value = float(loss.detach())  # on a GPU this waits for the forward pass
+        self.monitor.mark()
         if not math.isfinite(value):
             raise TrainError(
                 f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
@@ -142,9 +180,11 @@ class Trainer:
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        state.tally.add(value, int((logits.argmax(1) == targets).sum()), len(targets))
+        state.tally.add(value, int((logits.argmax(1) == targets).sum()), len(targets))  # waits for the GPU
+        self.monitor.mark()
         state.step += 1
 
     def _has_batch_norm(self) -> bool:
@@ -154,6 +194,7 @@ class Trainer:
     def evaluate(self, split: str) -> Tally:
         """Loss and hits of the network as it is on a split."""
         self.network.eval_mode()
+        self.monitor.mode("eval")
         tally = Tally()
         for inputs, targets in self.source.evaluation(split):
             with self.precision.autocast():

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from container_train.companion import SAMPLER, WATCHER
 from container_train.tree import Tree
 
 POLL_SECONDS = 0.1
+REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -68,6 +70,7 @@ def main() -> None:
         if stopping:
             _tell(toolkit.pid, told)
         time.sleep(POLL_SECONDS)
+    _let_finish(toolkit.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
     sys.exit(_exit_code(toolkit.returncode, stopping, tree.success.exists()))
@@ -82,6 +85,23 @@ def _tell(toolkit: int, told: set[int]) -> None:
             if process.pid not in told and process.status() != psutil.STATUS_ZOMBIE:
                 told.add(process.pid)
                 process.terminate()
+
+
+def _let_finish(session: int) -> None:
+    """Where the program was killed, its watcher still writes the report. (Otherwise the program has waited for it.)"""
+    deadline = time.monotonic() + REPORT_SECONDS
+    while time.monotonic() < deadline and any(_is_companion(process, session) for process in psutil.process_iter()):
+        time.sleep(POLL_SECONDS)
+
+
+def _is_companion(process: psutil.Process, session: int) -> bool:
+    with contextlib.suppress(psutil.Error, OSError):
+        return (
+            os.getsid(process.pid) == session
+            and process.status() != psutil.STATUS_ZOMBIE
+            and any(name in process.cmdline() for name in (WATCHER, SAMPLER))
+        )
+    return False
 
 
 def _exit_code(returncode: int, stopping: bool, success: bool) -> int:

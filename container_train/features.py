@@ -65,6 +65,7 @@ class Source:
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
         self.workers = decoding_processes(hyperparameters, network.preprocessing.crop, _free_shared_memory())
         self.seconds = 0.0
+        self.prefix_seconds = 0.0  # that the frozen layers took for the newest training batch
         self.cache: dict[str, tuple[torch.Tensor, ...]] = {}
         if network.weights == "none":
             self._estimate_statistics()
@@ -162,6 +163,7 @@ class Source:
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         """The batches of one epoch (from 0), without the first `skip` pictures."""
         self.order.epoch, self.order.skip = epoch, skip
+        self.prefix_seconds = 0.0
         if self.cache:
             for indices in self.order.indices().split(self.hp.batch_size):
                 yield self._cached("train", indices)
@@ -169,7 +171,10 @@ class Source:
         pictures = Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed)
         pictures.epoch = epoch
         for batch, targets in self._loader(pictures, self.order):
-            yield self._features(batch), targets.to(self.device, non_blocking=True)
+            started = time.perf_counter()
+            features = self._features(batch)
+            self.prefix_seconds = time.perf_counter() - started
+            yield features, targets.to(self.device, non_blocking=True)
 
     def evaluation(self, split: str) -> Iterator[Batch]:
         """The batches of a split, in its order and without augmentation."""

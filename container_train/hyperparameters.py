@@ -9,6 +9,14 @@ from typing import Any, NoReturn
 
 from container_train.errors import TrainError
 
+MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
+
+# What is not part of a training's identity: a checkpoint fits whatever these say.
+INCIDENTAL = frozenset(
+    {"epochs", "patience", "workers", "device", "feature-cache", "debug", "debug-interval", "rule", "on-rule",
+     "profile-interval", "torch-profile"}
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -32,6 +40,12 @@ class Hyperparameters:
     feature_cache: str
     resize_size: int
     image_size: int
+    debug: str
+    debug_interval: int
+    rule: str
+    on_rule: str
+    profile_interval: int
+    torch_profile: str
 
     def to_dict(self) -> dict[str, Any]:
         return {key.replace("_", "-"): value for key, value in asdict(self).items()}
@@ -80,6 +94,42 @@ def one_of(*choices: str) -> Callable[[str], str]:
         return value
 
     return parse
+
+
+def among(*choices: int) -> Callable[[str], int]:
+    """A parser of whole numbers of which only some will do."""
+    listed = "one of " + ", ".join(map(str, choices))
+
+    def parse(text: str) -> int:
+        try:
+            number = whole(min(choices), max(choices))(text)
+        except argparse.ArgumentTypeError:
+            raise argparse.ArgumentTypeError(listed) from None
+        if number not in choices:
+            raise argparse.ArgumentTypeError(listed)
+        return number
+
+    return parse
+
+
+def rules(text: str) -> str:
+    """Rules of debugger and profiler with parameters, checked but left as they are: the watcher reads them again."""
+    from container_train.debugger import KNOWN
+    from container_train.profiler.rules import DEFAULTS
+    from container_train.rules import parse_parameters
+
+    parse_parameters(text, {**KNOWN, **DEFAULTS})
+    return text
+
+
+def steps(text: str) -> str:
+    """`none`, or `10:20`: the steps from 10 to before 20."""
+    first, _, end = text.partition(":")
+    if text != "none" and not (
+        first.isdecimal() and end.isdecimal() and int(first) < int(end) <= int(first) + MAX_PROFILED_STEPS
+    ):
+        raise argparse.ArgumentTypeError(f"none, or first and end step such as 10:20, at most {MAX_PROFILED_STEPS}")
+    return text
 
 
 def architecture(text: str) -> str:
@@ -140,6 +190,16 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "shorter side before the crop, in pixels; 0: as the weights were trained",
     ),
     "image-size": (whole(0, 4096), 0, "side of the crop, in pixels; 0: as the weights were trained"),
+    "debug": (one_of("on", "off"), "on", "save tensors, and judge them by the debugger's rules"),
+    "debug-interval": (whole(0, 1_000_000), 0, "steps from one saved step to the next; 0: from the steps of an epoch"),
+    "rule": (rules, "none", "parameters of rules: overfit:patience=3;vanishing_gradient:threshold=1e-6"),
+    "on-rule": (one_of("warn", "stop"), "warn", "what a rule that fires does: warn, or stop the training"),
+    "profile-interval": (
+        among(0, 100, 200, 500, 1000, 5000, 60_000),
+        500,
+        "ms between samples of the system: 100, 200, 500, 1000, 5000 or 60000; 0: none",
+    ),
+    "torch-profile": (steps, "none", "steps to trace operator by operator: 10:20"),
 }
 
 

@@ -8,23 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
-from bokeh.embed import components
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model, Title
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model
 from bokeh.plotting import figure
-from bokeh.resources import Resources
 
 from container_serve.preprocess import decode
+from container_train import charts, page
 from container_train.data import Split
 from container_train.tree import replace_file
 
 EXAMPLES = 6  # of each kind
 THUMBNAIL = 160  # pixels, longer side
-INK = "#7a828c"  # readable on the light and on the dark page
-TRAIN, VALID = "#2f6fb3", "#d9772b"
-BLUES = ["#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b"]
 
 
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -52,59 +47,19 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     epochs = summary["epochs"]
     plots: dict[str, Model] = {
-        "loss": curves(epochs, "loss", "cross entropy"),
-        "accuracy": curves(epochs, "accuracy", "share of pictures"),
+        "loss": charts.curves(epochs, "loss", "cross entropy"),
+        "accuracy": charts.curves(epochs, "accuracy", "share of pictures"),
         "confusion": confusion(matrix, tuple(summary["classes"])),
     }
-    script, divs = components(plots)
-    page = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    ).get_template("report.html.jinja")
     text = page.render(
+        "report.html.jinja",
+        plots,
         summary=summary,
-        bokeh=Resources(mode="inline", components=["bokeh"]).render(),
-        script=script,
-        divs=divs,
         wrong=examples(test, served, tuple(summary["classes"]), right=False),
         right=examples(test, served, tuple(summary["classes"]), right=True),
         worst=sorted(summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
     )
     replace_file(folder / "report.html", text.encode())
-
-
-def _plot(title: str, **options: Any) -> figure:
-    plot = figure(
-        title=Title(text=title, text_color=INK), sizing_mode="stretch_width", toolbar_location="above", **options
-    )
-    plot.toolbar.logo = None
-    plot.background_fill_alpha = plot.border_fill_alpha = 0
-    plot.outline_line_color = None
-    plot.grid.grid_line_alpha = 0.3
-    for axis in plot.axis:
-        axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
-        axis.major_tick_line_color = INK
-        axis.minor_tick_line_color = None
-    return plot
-
-
-def curves(epochs: list[dict[str, float]], what: str, unit: str) -> figure:
-    """Training and validation curve of `what` over the epochs."""
-    plot = _plot(what, height=300, x_axis_label="epoch", y_axis_label=unit, tools="pan,wheel_zoom,box_zoom,reset,save")
-    numbers = [int(row["epoch"]) for row in epochs]
-    for split, colour in (("train", TRAIN), ("valid", VALID)):
-        data = ColumnDataSource({"x": numbers, "y": [row[f"{split}_{what}"] for row in epochs]})
-        plot.line("x", "y", source=data, color=colour, line_width=2, legend_label=split)
-        dots = plot.scatter("x", "y", source=data, color=colour, size=7, legend_label=split)
-        tips = [("", split), ("epoch", "@x"), (what, "@y{0.0000}")]
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
-    plot.xaxis.ticker = FixedTicker(ticks=numbers if len(numbers) <= 20 else numbers[:: len(numbers) // 10])
-    plot.legend.location = "top_right" if what == "loss" else "bottom_right"
-    plot.legend.background_fill_alpha = 0
-    plot.legend.border_line_alpha = 0
-    plot.legend.label_text_color = INK
-    return plot
 
 
 def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> figure:
@@ -122,11 +77,11 @@ def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> figure
             "predicted": [classes[i] for i in columns],
         }
     )
-    plot = _plot(
+    plot = charts.plot(
         "confusion matrix of the test pictures", height=640, x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5),
-        x_axis_label="predicted class", y_axis_label="true class", tools="pan,wheel_zoom,box_zoom,reset,save",
+        x_axis_label="predicted class", y_axis_label="true class", tools=charts.TOOLS,
     )  # fmt: skip
-    mapper = LinearColorMapper(palette=BLUES, low=0, high=1)
+    mapper = LinearColorMapper(palette=charts.BLUES, low=0, high=1)
     cells = plot.rect("x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None)
     tips = [("true", "@true"), ("predicted", "@predicted"), ("pictures", "@count (@share{0 %})")]
     plot.add_tools(HoverTool(renderers=[cells], tooltips=tips))

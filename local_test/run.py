@@ -41,6 +41,7 @@ class Job:
     weights: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     steps: int = 0
+    fired: list[str] | None = None  # rules of debugger and profiler, where they watched
 
     @contextlib.contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -112,7 +113,10 @@ def run(options: Options, *, serve: bool) -> None:
             leave(out)
             raise
         out.keep()
-    print(f"\nresults: {options.out}" + (" (summary.json, report.html, model/model.tar.gz)" if serve else ""))
+    print(
+        f"\nresults: {options.out}"
+        + (" (summary.json, report.html, profiler-report.html, model/model.tar.gz)" if serve else "")
+    )
 
 
 def leave(out: outdir.OutDir) -> None:
@@ -167,7 +171,11 @@ def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
             raise LocalError(f"training failed with exit code {code}: {text}", code)
     with job.step("pack", "packing model.tar.gz"):
         pack.pack(staged.tree / "model", job.archive)
-        stage.copy_report(staged.tree, job.folder / "report.html")
+        stage.copy_reports(staged.tree, job.folder)
+        job.fired = stage.fired_rules(job.folder)
+        if job.fired is not None:
+            say = "; ".join(job.fired) or "none fired"
+            print(f"debugger and profiler: {options.out / 'profiler-report.html'}; rules: {say}")
     return staged
 
 
@@ -285,6 +293,7 @@ def write_summary(job: Job, staged: Staged, rows: list[table.Row], cold: float) 
             "hyperparameters": metrics["hyperparameters"],
             "seconds": job.seconds,
             "training_seconds": metrics["seconds"],
+            "rules_fired": job.fired,
             "image_tags": job.engine.images,
         }
     except KeyError as error:

@@ -15,6 +15,7 @@ SEED = 0
 # The toolkit waits 15 minutes for every host's name to be known: a container is given this one as its own.
 CONTAINER_HOST, PROCESS_HOST = "algo-1", "localhost"
 INSTANCE_GROUP = "homogeneousCluster"
+PROFILER_FILES = ("profiler-report.html", "rules.json")
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,20 @@ def write_config(tree: Path, hyperparameters: Mapping[str, str], channels: list[
         (tree / "input" / "config" / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def copy_report(tree: Path, target: Path) -> None:
-    report = tree / "output" / "data" / "report.html"
-    if not report.is_file():
+def copy_reports(tree: Path, folder: Path) -> None:
+    """Copy what a job leaves to be read into `folder`: the report, and the profiler's where it has one."""
+    output = tree / "output" / "data"
+    if not (output / "report.html").is_file():
         raise LocalError("training wrote no output/data/report.html")
-    shutil.copyfile(report, target)
+    for name in ("report.html", *PROFILER_FILES):
+        if (output / name).is_file():
+            shutil.copyfile(output / name, folder / name)
+
+
+def fired_rules(folder: Path) -> list[str] | None:
+    """The rules of debugger and profiler that fired, or None where nothing watched the training."""
+    try:
+        rules = json.loads((folder / "rules.json").read_text())["rules"]
+        return [f"{rule['rule']} ({rule['reason']})" for rule in rules if rule["status"] == "fired"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

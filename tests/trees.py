@@ -17,6 +17,9 @@ SMALL = {
     "workers": "0",
     "batch-size": "8",
     "amp": "off",
+    # A second for each job that is not about them.
+    "debug": "off",
+    "profile-interval": "0",
 }
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from container_train.errors import TrainError
-from container_train.hyperparameters import OPTIONS, parse
+from container_train.hyperparameters import INCIDENTAL, OPTIONS, parse
 
 
 def test_defaults_are_the_classic_recipe() -> None:
@@ -29,6 +29,14 @@ def test_values_as_the_toolkit_writes_them() -> None:
         ("augment", "", "one of none, flip, crop"),
         ("arch", "resnet5", "did you mean resnet50"),
         ("workers", "-2", "from -1 to 256"),
+        ("debug", "yes", "one of on, off"),
+        ("debug-interval", "-1", "a whole number from 0"),
+        ("on-rule", "end", "one of warn, stop"),
+        ("profile-interval", "300", "one of 0, 100, 200, 500, 1000, 5000, 60000"),
+        ("profile-interval", "often", "one of 0, 100"),
+        ("torch-profile", "20:10", "first and end step such as 10:20, at most 100"),
+        ("torch-profile", "0:101", "at most 100"),
+        ("torch-profile", "yes", "such as 10:20"),
     ],
 )
 def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expected: str) -> None:
@@ -37,6 +45,34 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
     assert name in str(raised.value)
     assert repr(value) in str(raised.value)
     assert expected in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("overfitting", "unknown rule 'overfitting': known are vanishing_gradient"),
+        ("overfit:patient=3", "overfit has no parameter 'patient': it has ratio_threshold, patience"),
+        ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number such as 3.0"),
+    ],
+)
+def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
+    with pytest.raises(TrainError, match=f"^hyperparameter rule: {words}"):
+        parse(["--rule", value])
+
+
+def test_debugger_and_profiler() -> None:
+    hp = parse([])
+    assert (hp.debug, hp.debug_interval, hp.rule, hp.on_rule) == ("on", 0, "none", "warn")
+    assert (hp.profile_interval, hp.torch_profile) == (500, "none")
+    rule = "vanishing_gradient:threshold=1e-6;low_gpu_utilization:patience=100,window=50"
+    words = ["--rule", rule, "--profile_interval", "100.0", "--torch-profile", "10:20", "--debug", "False"]
+    hp = parse(words)
+    assert (hp.rule, hp.profile_interval, hp.torch_profile, hp.debug) == (rule, 100, "10:20", "off")
+
+
+def test_what_is_incidental_to_a_checkpoint_are_hyperparameters() -> None:
+    assert set(OPTIONS) > INCIDENTAL
+    assert {"lr", "batch-size", "seed", "arch", "freeze-until"}.isdisjoint(INCIDENTAL)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container_train import data, metrics, report
+from container_train import charts, data, metrics, report
 from container_train.tree import Tree
 from tests import trees
 from tests.conftest import need
@@ -81,6 +81,6 @@ def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int) 
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     assert not [line for line in console if "rror" in line or "Uncaught" in line], console
     pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
-    for colour in (report.TRAIN, report.VALID, report.BLUES[-1]):  # both curves, and the confusion matrix's full cells
+    for colour in (charts.TRAIN, charts.VALID, charts.BLUES[-1]):  # both curves, and the confusion matrix's full cells
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(pixels.astype(int) - wanted).max(1) < 8).sum() > 100, f"{colour} is not on the page"

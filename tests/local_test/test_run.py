@@ -86,6 +86,11 @@ def test_the_whole_path_leaves_its_results(finished: Finished) -> None:
     assert isinstance(cold, float)
     assert 0 < cold < 120
     assert (finished.out / "report.html").stat().st_size > 1000
+    assert (finished.out / "profiler-report.html").stat().st_size > 1000
+    rules = json.loads((finished.out / "rules.json").read_text())
+    assert rules["final"]
+    fired = [rule for rule in rules["rules"] if rule["status"] == "fired"]
+    assert f"{finished.out / 'profiler-report.html'}; rules: {fired[0]['rule'] if fired else 'none'}" in finished.log
     with tarfile.open(finished.out / "model" / "model.tar.gz") as tar:
         assert {"model.json", "model.pth", "model.xml", "model.bin"} <= set(tar.getnames())
     assert not (finished.out / "served").exists()

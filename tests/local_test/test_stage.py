@@ -158,3 +158,22 @@ def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: st
     assert str(tmp_path) in text
     for word in words:
         assert word in text
+
+
+def test_reports_are_copied_with_the_profiler_s_where_there_is_one(tmp_path: Path) -> None:
+    output = tmp_path / "ml" / "output" / "data"
+    output.mkdir(parents=True)
+    with pytest.raises(LocalError, match=r"training wrote no output/data/report\.html"):
+        stage.copy_reports(tmp_path / "ml", tmp_path)
+    (output / "report.html").write_text("report")
+    stage.copy_reports(tmp_path / "ml", tmp_path)
+    assert stage.fired_rules(tmp_path) is None
+    rules = [
+        {"rule": "overfit", "status": "fired", "reason": "at step 3"},
+        {"rule": "dead_relu", "status": "ok", "reason": ""},
+    ]
+    (output / "rules.json").write_text(json.dumps({"rules": rules}))
+    (output / "profiler-report.html").write_text("page")
+    stage.copy_reports(tmp_path / "ml", tmp_path)
+    assert (tmp_path / "profiler-report.html").read_text() == "page"
+    assert stage.fired_rules(tmp_path) == ["overfit (at step 3)"]

@@ -1,0 +1,67 @@
+"""dead_relu."""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from container_train.debugger.rule import Rule
+from container_train.debugger.steps import Step, Values
+from container_train.rules import Evidence
+
+WINDOW = 5
+"""Saved training steps over which the activity of a unit is averaged: a batch is too few pictures for one feature."""
+
+
+class DeadRelu(Rule):
+    """Fires when more than `threshold_layer` percent of a layer's ReLUs are dead.
+
+    DeadRelu in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html: one is dead that is active
+    less than `threshold_inactivity` percent. What one ReLU is, and over what it is active, is left open. Chosen: a
+    channel of a convolution's output, or a feature of a linear layer's; it is active at the share of pictures and
+    positions where its input is positive, over WINDOW saved training steps. The hook counts that over the inputs, of
+    large ones over half a million of them. A ReLU that a network calls as a function is not seen.
+    """
+
+    name = "dead_relu"
+    advice = (
+        "Lower lr: one step too large is what usually kills them, and they do not come back. Start again from a"
+        " checkpoint before; use LeakyReLU or GELU, normalisation before the ReLU, biases that start at 0."
+    )
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        super().__init__(parameters)
+        self.activity: dict[str, deque[Values]] = {}
+
+    def see(self, step: Step) -> None:
+        if step.mode != "TRAIN":
+            return
+        inactive, allowed = float(self.parameters["threshold_inactivity"]), float(self.parameters["threshold_layer"])
+        for tensor in step.names("relu_activity"):
+            values = step.values(tensor)
+            if values is None:
+                continue
+            window = self.activity.setdefault(tensor, deque(maxlen=WINDOW))
+            if window and window[0].shape != values.shape:
+                window.clear()
+            window.append(values)
+            if len(window) < WINDOW:
+                continue
+            self.checked += 1
+            dead = 100 * float((100 * np.mean(window, axis=0) < inactive).mean())
+            if dead > allowed:
+                relu = tensor.replace("_activity_", "_input_")
+                self.fire(
+                    Evidence(dead, allowed, step.number, step.mode, relu),
+                    f"at step {step.number} {dead:.3g} % of the {values.size} ReLUs of {relu} were active less than"
+                    f" {inactive:g} % of the time, allowed are {allowed:g} %",
+                )
+
+    def missing(self) -> str:
+        if not self.activity:
+            return "what is trained has no ReLU of its own (one that is called as a function is not seen)"
+        return f"it looks at {WINDOW} saved steps together, fewer were saved"
+
+    def healthy(self) -> str:
+        return f"{len(self.activity)} ReLU layers, looked at {self.checked} times"

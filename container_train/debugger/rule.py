@@ -1,0 +1,73 @@
+"""What all rules of the debugger have in common."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from container_train.debugger import KNOWN
+from container_train.debugger.steps import Step
+from container_train.rules import Evidence, Finding
+
+
+class Rule:
+    """Sees every saved step once, in order, and keeps what it needs of it.
+
+    A subclass says in its docstring what it judges, from which document, and what was chosen where that leaves it open.
+    """
+
+    name: ClassVar[str]
+    advice: ClassVar[str]
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        self.parameters = {**KNOWN[self.name], **parameters}
+        self.checked = self.fired = 0
+        self.first: Evidence | None = None
+        self.last: Evidence | None = None
+        self.reason = ""
+        self.nothing = ""
+        self.failed = ""
+
+    def learn(self, job: Mapping[str, Any]) -> None:
+        """Take job.json as it is now; some of it is not known at the start."""
+
+    def see(self, step: Step) -> None:
+        """Look at a saved step."""
+        raise NotImplementedError
+
+    def conclude(self) -> None:
+        """The training is over: judge what is still open."""
+
+    def missing(self) -> str:
+        """Why nothing was judged, in a sentence without a full stop."""
+        raise NotImplementedError
+
+    def healthy(self) -> str:
+        """What was looked at, where nothing was found."""
+        raise NotImplementedError
+
+    def fire(self, evidence: Evidence, reason: str) -> None:
+        """Note that the rule fired; `reason` of the first time stays."""
+        self.fired += 1
+        self.reason = self.reason or reason
+        self.first = self.first or evidence
+        self.last = evidence
+
+    def finding(self, final: bool) -> Finding:
+        result = Finding(
+            self.name, "debugger", "ok", "", "", self.parameters, self.checked, self.fired, self.first, self.last
+        )
+        if self.failed:
+            result.status, result.reason = "error", self.failed
+        elif self.fired:
+            result.status, result.reason, result.advice = "fired", self.reason, self.advice
+        elif self.nothing:
+            result.status, result.reason = "not_applicable", self.nothing
+        elif self.checked:
+            result.reason = self.healthy()
+        else:
+            result.status, result.reason = "not_applicable" if final else "waiting", self.missing()
+        return result
+
+
+def number(value: float) -> str:
+    """As people read it: 0.0012, 3.4e-09, 1.2e+05."""
+    return f"{value:.3g}"

@@ -1,0 +1,41 @@
+"""HTML pages of one file: the templates of this package, with Bokeh's script and the charts inside."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from bokeh.document import Document
+from bokeh.embed import components
+from bokeh.models import Model
+from bokeh.resources import Resources
+
+FOLDERS = (Path(__file__).parent, Path(__file__).parent / "profiler")
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates; whatever is put into them is escaped."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDERS), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+
+
+@functools.cache
+def _bokeh() -> str:
+    return str(Resources(mode="inline", components=["bokeh"]).render())
+
+
+def render(template: str, plots: Mapping[str, Model], **values: Any) -> str:
+    """The page, with `plots` as `divs` of the same names, and `values`."""
+    if plots:
+        # Added one by one, each root would have Bokeh walk through all of them again.
+        document = Document()
+        with document.models.freeze():
+            for plot in plots.values():
+                document.add_root(plot)
+    script, divs = components(plots) if plots else ("", {})
+    return (
+        environment().get_template(template).render(bokeh=_bokeh() if plots else "", script=script, divs=divs, **values)
+    )

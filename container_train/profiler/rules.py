@@ -1,0 +1,81 @@
+"""The profiler's rules: their names, their parameters' defaults, and all of them at once.
+
+Definitions, parameters and defaults are those of SageMaker Debugger's profiler rules, as documented in
+https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html and, parameter by parameter, in
+the public package smdebug-rulesconfig (https://github.com/awslabs/sagemaker-debugger-rulesconfig,
+smdebug_rulesconfig/profiler_rules/rules.py). Where that leaves something open, or something was added, the docstring of
+the rule says so. `scan_interval_us` is missing but for one rule: here all that was written is looked at each time.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from container_train.profiler import bottleneck, steps, store, utilization
+from container_train.profiler.evidence import Context
+from container_train.rules import Finding
+
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rule:
+    judge: Callable[[Context, Parameters], Finding]
+    defaults: Parameters
+
+
+RULES: dict[str, Rule] = {
+    "cpu_bottleneck": Rule(
+        bottleneck.cpu, {"threshold": 50.0, "gpu_threshold": 10.0, "cpu_threshold": 90.0, "patience": 1000}
+    ),
+    "io_bottleneck": Rule(
+        bottleneck.io, {"threshold": 50.0, "gpu_threshold": 10.0, "io_threshold": 50.0, "patience": 1000}
+    ),
+    "low_gpu_utilization": Rule(
+        utilization.low_gpu, {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000}
+    ),
+    "batch_size": Rule(
+        utilization.batch_size,
+        {
+            "cpu_threshold_p95": 70.0,
+            "gpu_threshold_p95": 70.0,
+            "gpu_memory_threshold_p95": 70.0,
+            "patience": 1000,
+            "window": 500,
+        },
+    ),
+    "gpu_memory_increase": Rule(
+        utilization.memory_increase,
+        {"increase": 5.0, "patience": 1000, "window": 10, "scan_interval_us": 60_000_000},
+    ),
+    "load_balancing": Rule(utilization.load_balancing, {"threshold": 0.5, "patience": 1000}),
+    "overall_system_usage": Rule(utilization.overall, {}),
+    "dataloader": Rule(
+        steps.dataloader,
+        {"min_threshold": 70.0, "max_threshold": 200.0, "wait_threshold": 10.0, "wait_limit": 50.0},
+    ),
+    "max_initialization_time": Rule(steps.initialization, {"threshold": 20.0}),
+    "step_outlier": Rule(steps.outlier, {"stddev": 3.0, "n_outliers": 10}),
+}
+DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.items()}
+
+
+def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, final: bool = False) -> list[Finding]:
+    """What all rules say of the job whose output is in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
+
+    Names of rules that are not the profiler's are passed over. `final`: the job is over, and nothing is waited for.
+    Never raises: a rule that fails says `error`.
+    """
+    findings = []
+    context = Context(store.job(out), store.system(out), store.timeline(out))
+    for name, rule in RULES.items():
+        chosen = {**rule.defaults, **(parameters or {}).get(name, {})}
+        try:
+            finding = rule.judge(context, chosen)
+        except Exception as error:  # one rule's mistake is not to hide what the others say
+            finding = Finding(name, "profiler", "error", f"the rule failed: {type(error).__name__}: {error}")
+        if final and finding.status == "waiting":
+            finding = replace(finding, status="not_applicable", reason=f"the job was too short: {finding.reason}")
+        findings.append(replace(finding, rule=name, parameters=chosen))
+    return findings

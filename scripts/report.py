@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Make the profiler's report again from what a job has left, or hold two jobs against each other.
+
+A job is a folder (local_test/out, an /opt/ml tree, its output/data), an output.tar.gz, an address in S3, or the name of
+a training job. The files of the service's own profiler (profiler-output/) do, too.
+
+scripts/report.py local_test/out                              writes profiler-report.html
+scripts/report.py output.tar.gz --out report.html
+scripts/report.py s3://BUCKET/byoc/JOB/output/output.tar.gz
+scripts/report.py byoc-dogs-20261122-172000-a1b2 --region eu-central-1
+scripts/report.py local_test/out.first local_test/out --out compare.html         two jobs side by side
+scripts/report.py s3://BUCKET/JOB/profiler-output             what the service's profiler wrote
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "bokeh")
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+
+from container_train.profiler import compare, report
+from container_train.profiler.record import Record, read
+from container_train.tree import replace_file
+from scripts.cloud import command, outputs, settings
+from scripts.cloud.aws import Aws
+from scripts.cloud.errors import CloudError
+
+PROGRAM = "report.py"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = command.parser(PROGRAM, __doc__ or "")
+    parser.add_argument("jobs", nargs="+", metavar="JOB", help="one job, or two to compare")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (profiler-report.html, compare.html)")
+    settings.add_flags(parser)
+    flags = parser.parse_args(arguments)
+    if len(flags.jobs) > 2:
+        raise CloudError(f"{len(flags.jobs)} jobs were given: expected one, or two to compare", 2)
+    target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else report.NAME)
+    if target.is_dir():
+        raise CloudError(f"--out {target} is a folder: expected a file", 2)
+    with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
+        first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
+        text = compare.render(first, others[0], _names(flags.jobs)) if others else report.render(first)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, text.encode())
+    print(target)
+    return 0
+
+
+def _record(job: str, scratch: Path, flags: argparse.Namespace) -> Record:
+    chosen = settings.load(flags)
+
+    def account() -> Aws:
+        if chosen.region is None and not job.startswith("s3://"):
+            raise CloudError(
+                f"{job} is no folder or file here; to ask for a training job of that name, give --region", 2
+            )
+        return Aws(chosen.need_region())
+
+    command.progress(f"reading {job}")
+    folder = outputs.fetch(job, scratch, account)
+    # What came out of an archive or S3 has ended; a folder here may be that of a job that runs.
+    record = read(folder.resolve(), over=folder.is_relative_to(scratch) or outputs.is_over(folder))
+    if not record:
+        raise CloudError(f"{job}: its files say nothing that a report could show")
+    return record
+
+
+def _names(jobs: Sequence[str]) -> tuple[str, str]:
+    """The two as the user wrote them, without what they have in common at the front."""
+    first, second = (job.rstrip("/") for job in jobs)
+    while (head := first.partition("/")[0]) == second.partition("/")[0] and "/" in first and "/" in second:
+        first, second = first[len(head) + 1 :], second[len(head) + 1 :]
+    return first, second
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))

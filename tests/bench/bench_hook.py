@@ -1,0 +1,105 @@
+"""What the debugger's hook costs a training step, saved and not saved: `python tests/bench/bench_hook.py [--steps 12]`.
+
+Real networks on the CPU, batches of 32, one thread. Steps without the hook, with it and saved, with it and not saved,
+take turns, so that other work on the machine hits all of them alike; what counts is the processor time of each.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from container_train import model
+from container_train.debugger.hook import Hook, Plan
+from container_train.tree import Tree
+
+CLASSES = 133
+SAVED, PASSED_OVER, WITHOUT = "saved", "passed over", "without"
+
+
+def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.Tensor, steps: int) -> None:
+    targets = torch.arange(len(inputs)) % CLASSES
+    loss = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam([p for p in rest.parameters() if p.requires_grad], lr=1e-5)
+    seconds: dict[str, list[float]] = {SAVED: [], PASSED_OVER: [], WITHOUT: []}
+
+    def step() -> float:
+        started = time.process_time()
+        with torch.no_grad():  # as without a cache: with every batch
+            features = (inputs,) if prefix is None else prefix(inputs)
+        value = loss(rest(*features), targets)
+        float(value.detach())
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        return time.process_time() - started
+
+    rest.train()
+    step()
+    size = saved = 0
+    inside: dict[str, list[float]] = {SAVED: [], PASSED_OVER: []}
+    for turn in range(steps):
+        seconds[WITHOUT].append(step())
+        for kind in (SAVED, PASSED_OVER) if turn % 2 else (PASSED_OVER, SAVED):
+            with tempfile.TemporaryDirectory() as folder:
+                hook = Hook.make(Tree(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6)
+                hook.register(rest, loss)
+                hook.mode("train")
+                spent = step()
+                started = time.process_time()
+                hook.recorder.flush()  # as the next step would
+                rest_of_it = time.process_time() - started
+                inside[kind].append(1e3 * (hook.seconds + rest_of_it))
+                seconds[kind].append(spent + rest_of_it)
+                hook.close()
+                assert hook.state == "on", hook.reason
+                if kind == SAVED:
+                    size, saved = hook.describe()["bytes"], hook.describe()["saved_steps"]
+    assert saved == 1
+    middle = {kind: statistics.median(values) for kind, values in seconds.items()}
+    both = zip(seconds[SAVED], seconds[PASSED_OVER], seconds[WITHOUT], strict=True)
+    ratios = [(one / without - 1, other / without - 1) for one, other, without in both]
+    dear, cheap = (100 * statistics.median(column) for column in zip(*ratios, strict=True))
+    print(
+        f"{name:34} without {1e3 * middle[WITHOUT]:8.2f} ms; saved {1e3 * (middle[SAVED] - middle[WITHOUT]):+7.2f} ms"
+        f" ({dear:+5.1f} %), passed over {1e3 * (middle[PASSED_OVER] - middle[WITHOUT]):+6.2f} ms ({cheap:+5.1f} %);"
+        f" {size / 1e6:.2f} MB a saved step; in the hook (wall) {statistics.median(inside[SAVED]):.2f} and"
+        f" {statistics.median(inside[PASSED_OVER]):.2f} ms",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--side", type=int, default=224, help="of the pictures, in pixels")
+    parser.add_argument("--only", default="", help="part of a name")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    for arch, frozen in (("resnet18", "none"), ("resnet18", "layer3"), ("resnet50", "none"), ("resnet50", "layer3")):
+        name = f"{arch}, freeze-until {frozen}"
+        if options.only not in name:
+            continue
+        network = model.build(
+            arch, CLASSES, weights="none", weights_file=None, freeze_until=frozen, image_size=options.side
+        )
+        pictures = torch.rand(32, 3, options.side, options.side).to(memory_format=torch.channels_last)
+        network.to(torch.device("cpu"))
+        measure(name, network.prefix, network.rest, pictures, options.steps)
+    name = "a head on cached features"
+    if options.only not in name:
+        return
+    head = model.build("resnet50", CLASSES, weights="none", weights_file=None, freeze_until="backbone", image_size=64)
+    measure(name, None, head.rest, torch.rand(64, 2048), 20 * options.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What watching costs: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 5]`.
+
+The sampler's schedule and processor time, at 100 and 500 ms; and the training loop's steps with nothing, with the
+profiler, and with profiler and debugger, in turns, so that other work on the machine hits all of them alike. Wall time
+holds what the processes beside the training take from its cores; processor time is the training process's own.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from container_train import hyperparameters, model
+from container_train.companion import SAMPLER
+from container_train.engine import Trainer
+from container_train.features import Batch
+from container_train.monitor import Monitor
+from container_train.precision import Precision
+from container_train.profiler import store
+from container_train.signals import StopFlag
+from container_train.tree import Tree
+
+CLASSES = 133
+OFF = {"debug": "off", "profile-interval": "0"}
+KINDS = {"nothing": OFF, "profiler": {"debug": "off"}, "profiler and debugger": {}}
+
+
+def sampler(interval: int, seconds: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", SAMPLER, "--folder", f"{folder}/profiler", "--interval", str(interval)]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
+        time.sleep(seconds)
+        process.communicate(b"end\n")
+        told = json.loads((Path(folder) / "profiler" / "sampler.json").read_text())
+        rows = store.system(Path(folder)).series(store.MEMORY).values()
+        times = next(iter(rows)).times
+    errors = np.abs(1000 * np.diff(times) - interval)
+    print(
+        f"every {interval:3} ms: {told['samples']:4} samples, {told['missed']} missed; interval off by"
+        f" {np.median(errors):.2f} ms (median), {np.percentile(errors, 99):.2f} (p99), {errors.max():.2f} (max);"
+        f" {100 * told['cpu_seconds'] / told['seconds']:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
+        flush=True,
+    )
+
+
+class Source:
+    """The same batch again and again; epochs of as many steps as 6680 pictures are."""
+
+    prefix_seconds = 0.0
+
+    def __init__(self, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
+        self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
+        self.targets = torch.arange(self.batch) % CLASSES
+        self.data = SimpleNamespace(splits={"train": range(steps * self.batch), "valid": range(self.batch)})
+
+    def training(self, epoch: int, skip: int) -> Iterator[Batch]:
+        for _ in range(self.steps):
+            yield self.inputs, self.targets
+
+    def evaluation(self, split: str) -> Iterator[Batch]:
+        yield self.inputs, self.targets
+
+
+def step_times(
+    network: model.Network, inputs: tuple[torch.Tensor, ...], steps: int, options: dict[str, str]
+) -> tuple[float, float]:
+    """Wall and processor seconds of a step of a real training, start and end of the processes beside it left out."""
+    words = {
+        "arch": "resnet50",
+        "amp": "off",
+        "batch-size": str(len(inputs[0])),
+        "epochs": "1",
+        "lr": "1e-5",
+        **options,
+    }
+    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    source: Any = Source(inputs, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Tree(Path(folder))
+        with Monitor.start(tree, hp) as monitor:
+            if monitor.watcher is not None:
+                time.sleep(5)  # its imports are over
+            cpu = Precision.choose("off", torch.device("cpu"))
+            it = Trainer(network, source, hp, cpu, tree.checkpoints, {}, StopFlag(), None, monitor)
+            spent: dict[str, float] = {}
+            evaluate = it.evaluate
+
+            def epoch_is_over(split: str) -> Any:
+                spent["wall"] = time.perf_counter() - started[0]
+                spent["cpu"] = time.process_time() - started[1]
+                return evaluate(split)
+
+            it.evaluate = epoch_is_over  # type: ignore[method-assign]
+            training = source.training
+
+            def from_now(epoch: int, skip: int) -> Iterator[Batch]:
+                started[:] = time.perf_counter(), time.process_time()
+                yield from training(epoch, skip)
+
+            started: list[float] = []
+            source.training = from_now
+            it.fit()
+    return spent["wall"] / steps, spent["cpu"] / steps
+
+
+def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: int, turns: int) -> None:
+    network = model.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
+    pictures = torch.rand(batch, 3, side, side)
+    with torch.no_grad():
+        inputs = (pictures,) if network.prefix is None else network.prefix(pictures)
+    walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    cpus: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for turn in range(turns):
+        for kind in list(KINDS) if turn % 2 else reversed(list(KINDS)):
+            wall, cpu = step_times(network, inputs, steps, KINDS[kind])
+            walls[kind].append(1000 * wall)
+            cpus[kind].append(1000 * cpu)
+    print(f"{name}, batches of {batch}, {steps} steps, {turns} turns")
+    for kind in KINDS:
+        wall, cpu = statistics.median(walls[kind]), statistics.median(cpus[kind])
+        ratios = [
+            100 * (statistics.median(a / b for a, b in zip(values[kind], values["nothing"], strict=True)) - 1)
+            for values in (walls, cpus)
+        ]
+        more = cpu - statistics.median(cpus["nothing"])
+        print(
+            f"  {kind:22} {wall:8.2f} ms wall ({ratios[0]:+.1f} %), {cpu:8.2f} ms processor ({ratios[1]:+.1f} %,"
+            f" {more:+.3f} ms)",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=30, help="of each run of the sampler")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=105, help="an epoch of 6680 pictures has so many")
+    parser.add_argument("--only", choices=("sampler", "head", "full"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    for interval in (100, 500) if options.only in (None, "sampler") else ():
+        sampler(interval, options.seconds)
+    if options.only in (None, "head"):
+        training("head of resnet50 on features", "resnet50", 224, "backbone", 64, options.steps, options.turns)
+    if options.only in (None, "full"):
+        training("mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps, options.turns)
+
+
+if __name__ == "__main__":
+    main()

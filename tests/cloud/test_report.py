@@ -1,0 +1,98 @@
+"""scripts/report.py on what lies in S3, and on jobs by their names."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.sagemaker.models import sagemaker_backends
+
+from scripts import report
+from scripts.cloud.command import run
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.container_train.profiler import made_up
+
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+JOB = "byoc-dogs-20261122-172000-a1b2"
+
+
+def call(*arguments: object) -> int:
+    return run("report.py", report.main, [str(word) for word in arguments])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_up.write(tmp_path_factory.mktemp("job"), seconds=20, steps=100, epochs=2, rules=made_up.SICK)
+
+
+def put_archive(aws: boto3.Session, folder: Path, key: str) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        tar.add(folder, ".")
+    aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+
+
+def create_job(aws: boto3.Session) -> None:
+    aws.client("sagemaker").create_training_job(
+        TrainingJobName=JOB, RoleArn=ROLE, OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/byoc/jobs/"},
+        AlgorithmSpecification={"TrainingImage": "image", "TrainingInputMode": "File"},
+        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 10},
+        StoppingCondition={"MaxRuntimeInSeconds": 60},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ["/output/output.tar.gz", "/output", "/output/", "", "by name"])
+def test_a_job_s_archive(aws: boto3.Session, folder: Path, tmp_path: Path, address: str) -> None:
+    put_archive(aws, folder, f"byoc/jobs/{JOB}/output/output.tar.gz")
+    create_job(aws)
+    source = JOB if address == "by name" else f"s3://{BUCKET}/byoc/jobs/{JOB}{address}"
+    assert call(source, "--out", tmp_path / "page.html", "--region", REGION) == 0
+    assert "4 things are" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("address", ["", "/profiler-output", "by name"])
+def test_what_the_service_s_profiler_wrote(aws: boto3.Session, folder: Path, tmp_path: Path, address: str) -> None:
+    """It may have been told to write elsewhere than the job."""
+    system = folder / "profiler" / "system"
+    for file in system.rglob("*.json"):
+        key = f"profiles/{JOB}/profiler-output/system/{file.relative_to(system)}"
+        aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=file.read_bytes())
+    create_job(aws)
+    # Moto takes ProfilerConfig and forgets it.
+    made = sagemaker_backends[ACCOUNT][REGION].training_jobs[JOB]
+    made.profiler_config = {"S3OutputPath": f"s3://{BUCKET}/profiles"}
+    source = JOB if address == "by name" else f"s3://{BUCKET}/profiles/{JOB}{address}"
+    assert call(source, "--out", tmp_path / "page.html") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "chart-cpu" in page
+    assert "chart-memory" in page
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (JOB, "has left no output.tar.gz"),
+        ("byoc-no-such-job", f"no training job in {REGION}"),
+        (f"s3://{BUCKET}/byoc/nothing", "holds no output.tar.gz and no profiler-output/"),
+        (f"s3://{BUCKET}/byoc/nothing/output.tar.gz", "holds no output.tar.gz"),
+        ("s3://no-such-bucket-anywhere/x", "NoSuchBucket"),
+    ],
+)
+def test_what_is_not_there(
+    aws: boto3.Session, tmp_path: Path, source: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_job(aws)
+    assert call(source, "--out", tmp_path / "page.html") == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("report.py: ")
+    assert said in line
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_no_region_is_asked_for_what_lies_here(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(folder, "--out", tmp_path / "page.html") == 0
+    assert call(JOB, "--out", tmp_path / "other.html") == 2
+    assert f"{JOB} is no folder or file here; to ask for a training job" in capsys.readouterr().err

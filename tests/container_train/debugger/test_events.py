@@ -1,0 +1,59 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from smdebug.core.modes import ModeKeys
+from smdebug.core.tfrecord.tensor_reader import TensorReader
+from smdebug.core.writer import FileWriter
+
+from container_train.debugger import events
+
+TENSORS: list[tuple[str, Any]] = [
+    ("a/b_c.weight", np.arange(300, dtype="<f4").reshape(3, 100)),
+    ("scalar", np.array(float("nan"), dtype="<f4")),
+    ("labels", np.array([1, 2, 133], dtype="<i8")),
+]
+
+
+def test_smdebug_reads_what_was_written(tmp_path: Path) -> None:
+    written = events.write(tmp_path, 12345, "EVAL", 7, TENSORS)
+    file = tmp_path / "events/000000012345/000000012345_worker_0.tfevents"
+    index = tmp_path / "index/000000012/000000012345_worker_0.json"
+    assert written == file.stat().st_size + index.stat().st_size
+    read = list(TensorReader(file.read_bytes()).read_tensors(check="minimal"))
+    assert [(name, step, mode, mode_step) for name, step, _, mode, mode_step in read] == [
+        (name, 12345, ModeKeys.EVAL, 7) for name, _ in TENSORS
+    ]
+    for (_, wanted), (_, _, got, _, _) in zip(TENSORS, read, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+        assert got.dtype == wanted.dtype
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_what_smdebug_wrote_is_decoded(tmp_path: Path) -> None:
+    writer = FileWriter(trial_dir=str(tmp_path), worker="worker_0", step=3)
+    writer.write_tensor(tdata=TENSORS[0][1], tname="x", mode=ModeKeys.TRAIN, mode_step=3)
+    writer.close()
+    record = next(tmp_path.rglob("*.tfevents")).read_bytes()
+    np.testing.assert_array_equal(events.decode(record), TENSORS[0][1])
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60, -1])
+def test_a_record_cut_short_is_a_value_error(tmp_path: Path, keep: int) -> None:
+    events.write(tmp_path, 0, "TRAIN", 0, TENSORS[:1])
+    record = next(tmp_path.rglob("*.tfevents")).read_bytes()
+    with pytest.raises(ValueError, match="cut short"):
+        events.decode(record[:keep])
+
+
+def test_a_record_without_a_tensor_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="no tensor"):
+        events.decode(events._record(b"\x10\x05"))
+
+
+def test_nothing_half_written_is_left_where_the_folder_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("a file where a folder should be")
+    with pytest.raises(OSError, match="index"):
+        events.write(tmp_path, 0, "TRAIN", 0, TENSORS)
+    assert not list(tmp_path.rglob("*.tmp"))

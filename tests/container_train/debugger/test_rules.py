@@ -1,0 +1,404 @@
+"""Every rule on a training that is ill in its way, and on one that is not. What is trained, saved and read is real."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from container_train.debugger import KNOWN
+from container_train.debugger.judge import RULES, Judge
+from container_train.rules import Finding
+from tests.container_train.debugger.runs import BATCH, FEATURES, Batch, batches, judge, network, pictures, train
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three layers with ReLUs on pictures that can be told apart; the loss still falls at the end."""
+    folder = tmp_path_factory.mktemp("healthy")
+    hook = train(folder, network(32, 32), epochs=8, lr=0.01)
+    assert (hook.state, hook.reason) == ("on", "")
+    return folder
+
+
+def fired(finding: Finding) -> Finding:
+    """That it fired, and says all that it has to say."""
+    assert finding.status == "fired", finding.reason
+    assert finding.fired >= 1
+    assert finding.checked >= finding.fired
+    assert finding.first is not None
+    assert finding.last is not None
+    assert finding.first.mode in ("TRAIN", "EVAL")
+    assert finding.first.tensor
+    assert finding.reason
+    assert finding.advice
+    return finding
+
+
+def test_a_healthy_training_is_healthy_by_every_rule(healthy: Path) -> None:
+    findings = judge(healthy, {"class_counts": {"a": 160, "b": 160, "c": 160, "d": 160}})
+    assert list(findings) == [rule.name for rule in RULES] == list(KNOWN)
+    for finding in findings.values():
+        assert finding.status == "ok", f"{finding.rule}: {finding.reason}"
+        assert finding.checked > 0
+        assert finding.fired == 0
+        assert finding.parameters == KNOWN[finding.rule]
+        assert finding.kind == "debugger"
+
+
+# vanishing_gradient
+
+
+def test_gradients_vanish_through_many_saturated_sigmoids(tmp_path: Path) -> None:
+    rest = network(*[16] * 14, activation=nn.Sigmoid)
+    train(tmp_path, rest, epochs=1)
+    finding = fired(judge(tmp_path)["vanishing_gradient"])
+    assert finding.first is not None
+    assert finding.first.tensor == "gradient/Sequential_0.weight"
+    assert finding.first.value < finding.first.threshold == 1e-7
+
+
+def test_gradients_do_not_vanish_through_as_many_relus(tmp_path: Path) -> None:
+    train(tmp_path, network(*[16] * 14), epochs=1, lr=1e-3)
+    assert judge(tmp_path)["vanishing_gradient"].status == "ok"
+
+
+def test_the_threshold_of_a_vanished_gradient_can_be_set(healthy: Path) -> None:
+    finding = fired(judge(healthy, vanishing_gradient={"threshold": 0.1})["vanishing_gradient"])
+    assert finding.parameters["threshold"] == 0.1
+
+
+# exploding_tensor
+
+
+def test_tensors_explode_with_a_far_too_large_lr(tmp_path: Path) -> None:
+    train(tmp_path, network(32, 32), epochs=1, lr=1e6)
+    finding = fired(judge(tmp_path)["exploding_tensor"])
+    assert "NaN" in finding.reason or "infinite" in finding.reason
+
+
+def put(rest: nn.Sequential, value: float, step: int) -> Any:
+    def before(now: int) -> None:
+        if now == step:
+            rest.state_dict()["0.weight"][0, 0] = value
+
+    return before
+
+
+def test_only_nan_passes_over_what_is_infinite(tmp_path: Path) -> None:
+    rest = network(8)
+    train(tmp_path, rest, epochs=1, before=put(rest, float("inf"), 4))
+    weight = [f for f in (judge(tmp_path)["exploding_tensor"],) if f.first is not None]
+    assert weight
+    assert judge(tmp_path, exploding_tensor={"only_nan": 1})["exploding_tensor"].fired < weight[0].fired
+
+
+def test_one_nan_outside_the_sample_that_is_saved_is_seen(tmp_path: Path) -> None:
+    rest = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
+    big = nn.Parameter(torch.zeros(100_000))
+    rest.register_parameter("big", big)  # used by nothing, so that the loss stays finite
+    with torch.no_grad():
+        big[77_777] = float("nan")
+    train(tmp_path, rest, epochs=1, interval=5)
+    assert "NaN" not in judge(tmp_path)["exploding_tensor"].reason  # of no collection: neither weight nor bias
+    rest = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
+    rest.register_parameter("a_weight", nn.Parameter(big.detach().clone()))
+    train(tmp_path, rest, epochs=1, interval=5)
+    finding = fired(judge(tmp_path)["exploding_tensor"])
+    assert finding.first is not None
+    assert (finding.first.step, finding.first.tensor) == (0, "Sequential_a_weight")
+
+
+def test_gradients_that_overflow_under_a_loss_scale_are_how_it_works(tmp_path: Path) -> None:
+    class Overflows(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs.clone()
+
+        @staticmethod
+        def backward(context: Any, *gradients: torch.Tensor) -> torch.Tensor:
+            return gradients[0] * float("inf")
+
+    class Rest(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(8)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return Overflows.apply(self.inner(inputs))  # type: ignore[no-untyped-call]
+
+    for scale, status in ((65536.0, "ok"), (1.0, "fired")):
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        train(tmp_path, Rest(), epochs=1, lr=0, valid_on=[], train_on=batches(pictures(BATCH, 1)), scaler=scaler)
+        assert judge(tmp_path)["exploding_tensor"].status == status
+
+
+# overfit, overtraining
+
+
+def noise(count: int, seed: int) -> Batch:
+    """Points and labels that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, FEATURES, generator=generator), torch.randint(0, 4, (count,), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A large network learns 64 points by heart, whose labels mean nothing; the validation loss rises."""
+    folder = tmp_path_factory.mktemp("overfitted")
+    train(folder, network(256), epochs=20, lr=0.3, train_on=batches(noise(64, 1), 16), valid_on=batches(noise(64, 2)))
+    return folder
+
+
+def test_what_is_learnt_by_heart_is_overfit(overfitted: Path) -> None:
+    finding = fired(judge(overfitted)["overfit"])
+    assert finding.first is not None
+    assert finding.first.mode == "EVAL"
+    assert finding.first.step is not None
+    assert finding.first.step % 4 == 0  # training steps of whole epochs
+    assert finding.first.value > finding.first.threshold == 0.1
+
+
+def test_patience_and_start_of_overfit(overfitted: Path) -> None:
+    at_once = judge(overfitted)["overfit"]
+    patient = judge(overfitted, overfit={"patience": 5})["overfit"]
+    late = judge(overfitted, overfit={"start_step": 60})["overfit"]
+    assert at_once.fired - patient.fired == 4
+    assert late.checked == 20 - 14  # 60 steps are 15 epochs
+    assert judge(overfitted, overfit={"patience": 50})["overfit"].status == "ok"
+
+
+def test_training_on_after_the_optimum_is_overtraining(tmp_path: Path) -> None:
+    few, many = pictures(32, 1, apart=1.2), pictures(160, 2, apart=1.2)
+    train(tmp_path, network(64), epochs=20, lr=0.2, train_on=batches(few, 16), valid_on=batches(many))
+    finding = fired(judge(tmp_path)["overtraining"])
+    assert finding.first is not None
+    assert (finding.first.value, finding.first.threshold, finding.first.mode) == (10, 10, "EVAL")
+    assert "the validation loss had not improved for 10 evaluations" in finding.reason
+    sooner = judge(tmp_path, overtraining={"patience_validation": 4})["overtraining"]
+    assert sooner.first is not None
+    assert finding.first.step is not None
+    assert sooner.first.step == finding.first.step - 2 * 6
+
+
+def test_when_neither_loss_falls_any_more_it_is_overtraining(tmp_path: Path) -> None:
+    rest = network(32)
+
+    def freeze(step: int) -> None:
+        if step == 100:  # from the sixth epoch on nothing is learnt
+            for parameter in rest.parameters():
+                parameter.register_hook(torch.zeros_like)
+
+    train(tmp_path, rest, epochs=12, lr=0.02, before=freeze)
+    finding = fired(judge(tmp_path)["overtraining"])
+    assert "neither loss had improved for 5 evaluations" in finding.reason
+
+
+def test_overtraining_waits_for_enough_evaluations(tmp_path: Path) -> None:
+    train(tmp_path, network(8), epochs=2)
+    finding = judge(tmp_path)["overtraining"]
+    assert finding.status == "not_applicable"
+    assert "2 were made" in finding.reason
+    assert judge(tmp_path, final=False)["overtraining"].status == "waiting"
+
+
+def test_a_loss_that_never_fell_is_not_overtraining(tmp_path: Path) -> None:
+    train(tmp_path, network(8), epochs=8, lr=0)
+    assert judge(tmp_path)["overtraining"].status == "ok"
+
+
+# loss_not_decreasing
+
+
+def test_with_lr_0_no_loss_decreases(tmp_path: Path) -> None:
+    train(tmp_path, network(32), epochs=3, lr=0)
+    finding = fired(judge(tmp_path)["loss_not_decreasing"])
+    assert finding.first is not None
+    assert (finding.first.mode, finding.first.value, finding.first.threshold) == ("EVAL", 0.0, 0.1)
+    assert (finding.first.step, finding.fired) == (40, 2)
+
+
+def test_a_loss_that_rises_in_the_first_epoch_is_seen_before_its_end(tmp_path: Path) -> None:
+    rest = network(32)
+
+    def climb(step: int) -> None:
+        if step >= 20:
+            with torch.no_grad():
+                for parameter in rest.parameters():
+                    parameter.mul_(1.1)
+
+    data = batches(pictures(BATCH * 60, 1, apart=0.5))
+    train(tmp_path, rest, epochs=1, lr=1e-4, train_on=data, valid_on=[], before=climb, interval=1)
+    finding = fired(judge(tmp_path, final=False)["loss_not_decreasing"])
+    assert finding.first is not None
+    assert finding.first.mode == "TRAIN"
+    assert finding.first.value < finding.first.threshold == -5
+    assert "rose" in finding.reason
+
+
+def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -> None:
+    data = batches(pictures(16 * 100, 1, apart=1.0), 16)
+    train(tmp_path, network(32), epochs=1, lr=0.02, train_on=data, valid_on=[], interval=1)
+    finding = judge(tmp_path, loss_not_decreasing={"mode": "TRAIN"})["loss_not_decreasing"]
+    assert finding.status == "ok", finding.reason
+    assert finding.checked >= 7
+
+
+# poor_weight_initialization
+
+
+def started(deviation: float) -> nn.Sequential:
+    rest = network(32, 32, 32)
+    for layer in rest:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=deviation)
+    return rest
+
+
+def test_weights_that_start_too_large(tmp_path: Path) -> None:
+    train(tmp_path, started(2.0), epochs=1, lr=1e-5)
+    finding = fired(judge(tmp_path)["poor_weight_initialization"])
+    assert finding.first is not None
+    assert (finding.first.step, finding.first.threshold) == (0, 10)
+    assert finding.first.tensor == "5.relu_input_0"
+
+
+@pytest.mark.parametrize("deviation", [0.0, 1e-4])
+def test_weights_that_start_alike_or_too_small(tmp_path: Path, deviation: float) -> None:
+    train(tmp_path, started(deviation), epochs=1, lr=1e-3)
+    assert fired(judge(tmp_path)["poor_weight_initialization"]).fired > 0
+
+
+def test_a_layer_alone_that_starts_at_0_and_never_learns(tmp_path: Path) -> None:
+    rest = nn.Linear(FEATURES, 4)
+    nn.init.zeros_(rest.weight)
+    blind = [(torch.full_like(inputs, 1e-5), targets) for inputs, targets in batches(pictures(640, 1))]
+    train(tmp_path, rest, epochs=1, train_on=blind, lr=0)
+    finding = fired(judge(tmp_path)["poor_weight_initialization"])
+    assert "loss had not fallen" in finding.reason
+    assert finding.first is not None
+    assert finding.first.tensor == "gradient/Linear_weight"
+
+
+def test_of_a_pretrained_network_the_new_layer_is_judged(tmp_path: Path) -> None:
+    # Activations that differ far more than ten times: those of pretrained layers may.
+    train(tmp_path, started(2.0), epochs=1, lr=1e-5)
+    finding = judge(tmp_path, {"debug": {"pretrained": True}})["poor_weight_initialization"]
+    assert finding.status == "ok"
+    assert "pretrained" in finding.reason
+    assert finding.checked == 10
+
+
+# dead_relu
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_relus_die_of_one_step_too_large(tmp_path: Path, pushed: bool) -> None:
+    rest = network(32, 32)
+
+    def push(step: int) -> None:
+        if step == 10 and pushed:
+            rest.state_dict()["2.bias"][: 32 * 3 // 4] = -1e3
+
+    train(tmp_path, rest, epochs=1, lr=1e-3, before=push)
+    finding = judge(tmp_path)["dead_relu"]
+    if not pushed:
+        assert finding.status == "ok"
+        return
+    fired(finding)
+    assert finding.first is not None
+    assert finding.first.tensor == "3.relu_input_0"
+    assert finding.first.step == 14  # the mean of five steps is below 1 % with the last of them
+    assert finding.first.value == pytest.approx(75, abs=4)
+    assert judge(tmp_path, dead_relu={"threshold_layer": 90.0})["dead_relu"].status == "ok"
+
+
+def test_dead_channels_of_a_convolution(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3)
+    rest = nn.Sequential(convolution, nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 36, 4))
+    nn.init.constant_(convolution.bias, -100.0)  # type: ignore[arg-type]
+    data = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4) for _ in range(8)]
+    train(tmp_path, rest, epochs=1, lr=1e-3, train_on=data, valid_on=[])
+    finding = fired(judge(tmp_path)["dead_relu"])
+    assert finding.first is not None
+    assert finding.first.value == 100
+    assert "100 % of the 8 ReLUs of 1.relu_input_0" in finding.reason
+
+
+# class_imbalance
+
+
+@pytest.mark.parametrize(("smallest", "status"), [(9, "fired"), (10, "ok")])
+def test_ten_times_as_many_pictures_are_too_many(smallest: int, status: str) -> None:
+    finding = Judge({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
+    assert (finding.rule, finding.status) == ("class_imbalance", status)
+    if status == "fired":
+        assert fired(finding).reason.startswith("class Beagle has 100 training pictures, class Pug 9: 11.1 times")
+
+
+def few_of_one(count: int) -> Batch:
+    inputs, targets = pictures(640, 1, apart=1.0)
+    kept = (targets != 3) | (torch.arange(640) < 4 * count)
+    return inputs[kept], targets[kept]
+
+
+def test_labels_are_counted_where_the_pictures_are_not_known(tmp_path: Path) -> None:
+    train(tmp_path, network(16), epochs=1, train_on=2 * batches(few_of_one(6)), interval=1)
+    finding = fired(judge(tmp_path)["class_imbalance"])
+    assert "labels seen" in finding.reason
+    assert finding.first is not None
+    assert finding.first.step == 16  # 15 batches of 32, one of 6, and one more are the first 500
+    assert judge(tmp_path, class_imbalance={"samples": 100_000})["class_imbalance"].status == "not_applicable"
+
+
+def test_a_small_class_that_is_mispredicted(tmp_path: Path) -> None:
+    train(tmp_path, network(16), epochs=2, train_on=batches(few_of_one(18)), lr=0.01)
+    counts = {"a": 160, "b": 160, "c": 160, "d": 18}
+    finding = fired(judge(tmp_path, {"class_counts": counts})["class_imbalance"])
+    assert "of class d, which has only 18 training pictures, were mispredicted" in finding.reason
+    assert finding.first is not None
+    assert (finding.first.mode, finding.first.threshold) == ("EVAL", 0.7)
+
+
+# what all have in common
+
+
+def test_a_rule_that_fails_says_so_and_the_others_go_on(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr("container_train.debugger.losses.Overfit.judge", broken)
+    findings = judge(healthy)
+    assert (findings["overfit"].status, findings["overfit"].reason) == ("error", "KeyError: 'a mistake'")
+    assert {finding.status for name, finding in findings.items() if name != "overfit"} == {"ok"}
+
+
+def test_without_tensors_every_rule_says_why(tmp_path: Path) -> None:
+    for state in ("off", "failed"):
+        findings = judge(tmp_path, {"debug": {"state": state, "reason": "as asked"}})
+        assert {finding.status for finding in findings.values()} == {"not_applicable"}
+        assert findings["overfit"].reason == "no tensors are saved: as asked"
+    assert {finding.status for finding in judge(tmp_path, final=False).values()} == {"waiting"}
+
+
+def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("container_train.debugger.judge.POINTS", 20)
+    rest = network(8)
+    train(tmp_path, rest, epochs=3, before=put(rest, float("nan"), 50))
+    from container_train.debugger import config
+    from container_train.debugger.steps import Steps
+    from container_train.tree import Tree
+
+    judged = Judge({}, {})
+    judged.see(Steps(config.tensors(Tree(tmp_path))).new())
+    content = judged.figures.content(final=True)
+    json.dumps(content, allow_nan=False)
+    assert sorted(content["gradients"]) == ["0", "2"]
+    assert content["layers"] == 2
+    curve = content["gradients"]["0"]
+    assert 10 <= len(curve["step"]) == len(curve["norm"]) == len(curve["abs_mean"]) <= 20
+    assert content["losses"]["valid"]["step"] == [20, 40]
+    assert len(content["losses"]["train"]["step"]) <= 20

@@ -1,0 +1,254 @@
+"""The process beside the training, as the training program starts it."""
+
+import json
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from container_train.debugger import KNOWN, config
+from container_train.debugger.hook import Hook, Plan
+from container_train.debugger.steps import Steps
+from container_train.debugger.watch import Watcher
+from container_train.tree import Tree
+from tests.container_train.debugger.runs import network, train
+
+PROGRAM = Path(__file__).resolve().parents[3]
+SECONDS = 60.0
+
+
+def told(where: Path, /, **debug: Any) -> Path:
+    """job.json as the training program writes it; returns the output folder."""
+    out = Tree(where).output
+    (out / "profiler").mkdir(parents=True, exist_ok=True)
+    job = {"job": "test", "status": "running", "debug": debug, "class_counts": dict.fromkeys("abcd", 160)}
+    (out / "profiler" / "job.json").write_text(json.dumps(job))
+    return out
+
+
+def trained(folder: Path, **how: Any) -> Path:
+    hook = train(folder, network(16), **{"epochs": 2, "lr": 0.01, **how})
+    return told(folder, **hook.describe())
+
+
+def rules(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "rules.json").read_text(), parse_constant=pytest.fail)
+    return content
+
+
+def statuses(out: Path) -> dict[str, str]:
+    return {rule["rule"]: rule["status"] for rule in rules(out)["rules"] if rule["kind"] == "debugger"}
+
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(out: Path, *options: str) -> subprocess.Popen[str]:
+        words = ["--out", str(out), "--tensors", str(out.parent / "tensors"), "--seconds", "0.2", *options]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "container_train.debugger.watch", *words], text=True, bufsize=1, cwd=PROGRAM,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def end(process: subprocess.Popen[str], word: str = "end completed\n") -> tuple[str, str]:
+    out, problems = process.communicate(word, timeout=SECONDS)
+    assert process.returncode == 0
+    return out, problems
+
+
+def test_it_judges_while_the_training_runs_and_once_more_at_its_end(tmp_path: Path, start: Start) -> None:
+    out = told(tmp_path)
+    process = start(out)
+    wait(lambda: (out / "rules.json").exists() and statuses(out).get("vanishing_gradient") == "waiting")
+    assert not rules(out)["final"]
+    trained(tmp_path)
+    wait(lambda: statuses(out)["vanishing_gradient"] == "ok")
+    assert statuses(out)["overtraining"] == "waiting"
+    printed = end(process)
+    assert printed[0] == ""
+    content = rules(out)
+    assert content["final"]
+    assert abs(content["generated"] - time.time()) < SECONDS
+    assert list(statuses(out)) == list(KNOWN)
+    assert statuses(out)["overtraining"] == "not_applicable"
+    tensors = json.loads((out / "profiler" / "tensors.json").read_text())
+    assert sorted(tensors["gradients"]) == ["0", "2"]
+    assert len(tensors["losses"]["train"]["value"]) == 40
+    assert len(tensors["losses"]["valid"]["value"]) == 2
+
+
+def test_it_ends_with_the_training_process_and_not_by_its_signals(tmp_path: Path, start: Start) -> None:
+    out = trained(tmp_path)
+    process = start(out)
+    wait(lambda: (out / "rules.json").exists())
+    running = psutil.Process(process.pid)
+    assert running.nice() == 10
+    for sent in (signal.SIGTERM, signal.SIGINT):
+        process.send_signal(sent)
+    time.sleep(0.5)
+    assert process.poll() is None
+    assert running.memory_info().rss < 400 << 20
+    assert end(process, "")[0] == ""  # only the end of the pipe
+    assert rules(out)["final"]
+
+
+def test_a_rule_that_fires_stops_the_training_over_the_pipe_once(tmp_path: Path, start: Start) -> None:
+    out = trained(tmp_path, lr=1e6)
+    process = start(out, "--on-rule", "stop", "--rule", "exploding_tensor;dead_relu:threshold_layer=100")
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], SECONDS)[0]
+    line = process.stdout.readline()
+    assert line.startswith("stop exploding_tensor: at TRAIN step ")
+    assert line.count("\n") == 1
+    wait(lambda: (out / "rules.json").exists())
+    assert end(process)[0] == ""
+
+
+def test_a_rule_that_was_not_named_does_not_stop_it(tmp_path: Path, start: Start) -> None:
+    out = trained(tmp_path, lr=1e6)
+    process = start(out, "--on-rule", "stop", "--rule", "overfit")
+    assert end(process)[0] == ""
+    assert statuses(out)["exploding_tensor"] == "fired"
+
+
+def test_without_tensors_job_or_anything_it_still_ends_well(tmp_path: Path, start: Start) -> None:
+    out = tmp_path / "output" / "data"
+    process = start(out)
+    end(process)
+    assert set(statuses(out).values()) == {"not_applicable"}
+
+
+def damage(folder: Path) -> None:
+    """Everything that a killed training or a full disk can leave."""
+    events = sorted((folder / "events").rglob("*.tfevents"))
+    index = sorted((folder / "index").rglob("*.json"))
+    events[3].write_bytes(events[3].read_bytes()[:100])
+    events[4].write_bytes(b"")
+    events[5].unlink()
+    index[6].write_text("")
+    index[7].write_text(index[7].read_text()[:50])
+    index[8].write_text("[]")
+    (folder / "index" / "000000000" / "000000000099_worker_0.json.tmp").write_text("{")
+    (folder / "events" / "000000000099").mkdir()
+
+
+def test_damaged_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = trained(tmp_path)
+    damage(config.tensors(Tree(tmp_path)))
+    steps = Steps(config.tensors(Tree(tmp_path)))
+    seen = list(steps.new())
+    assert len(seen) == 50 - 3
+    assert steps.damaged == 3
+    assert [step.loss() is None for step in seen[:6]] == [False, False, False, True, True, True]
+    assert not list(steps.new())
+    Watcher(out, config.tensors(Tree(tmp_path))).look(final=True)
+    assert set(statuses(out).values()) <= {"ok", "not_applicable"}
+
+
+def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path) -> None:
+    full, folder = tmp_path / "full", tmp_path / "tensors"
+    train(full, network(8), epochs=1)
+    source = config.tensors(Tree(full))
+    steps = Steps(folder)
+    assert not list(steps.new())
+    (folder / "index").mkdir(parents=True)
+    assert not list(steps.new())
+    shutil.copytree(source / "collections", folder / "collections")
+    assert not list(steps.new())
+    got: list[int] = []
+    for number in range(25):
+        name = f"{number:012d}"
+        shutil.copytree(source / "events" / name, folder / "events" / name)
+        target = folder / "index" / "000000000" / f"{name}_worker_0.json"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(source / "index" / "000000000" / target.name, target)
+        if number % 4 == 0:
+            got += [step.global_step for step in steps.new()]
+            assert got == list(range(number + 1))
+
+
+def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Path) -> None:
+    trained(tmp_path)
+    out = told(tmp_path, state="on", reason="")  # this one's hook is not there yet
+    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher.look()
+    assert statuses(out)["vanishing_gradient"] == "waiting"
+    hook = Hook.make(Tree(tmp_path), Plan(20, 5, 1))
+    told(tmp_path, **hook.describe())
+    train(tmp_path, network(8), epochs=1, hook=hook)
+    watcher.look(final=True)
+    assert watcher.judge.steps == 25
+
+
+def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = trained(tmp_path)
+    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+
+    class Broken:
+        @staticmethod
+        def write(_out: Path) -> None:
+            raise RuntimeError("no report\ntoday")
+
+        @staticmethod
+        def evaluate(*_: Any, **__: Any) -> None:
+            raise RuntimeError("no profiler today")
+
+    monkeypatch.setattr(watcher, "report", Broken)
+    monkeypatch.setattr(watcher, "profiler", Broken)
+    for _ in range(3):
+        watcher.look(final=True)
+    assert caplog.text.count("no report") == caplog.text.count("no profiler") == 1
+    assert statuses(out)["vanishing_gradient"] == "ok"
+
+
+def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> None:
+    out = trained(tmp_path)
+    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher.look()
+    before = (out / "rules.json").stat()
+    watcher.profiler = None
+    watcher.look()
+    watcher.look()
+    after = (out / "rules.json").stat()
+    watcher.look()
+    assert (out / "rules.json").stat().st_mtime_ns == after.st_mtime_ns >= before.st_mtime_ns
+
+
+def test_a_wrong_rule_is_one_line_and_the_defaults(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    watcher = Watcher(tmp_path, tmp_path, "overfitting:patience=1")
+    assert "unknown rule 'overfitting'" in caplog.text
+    assert watcher.parameters == {}
+
+
+def test_known_rules_need_neither_torch_nor_smdebug() -> None:
+    script = "import sys, container_train.debugger; sys.exit(bool({'torch', 'smdebug'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=PROGRAM)

@@ -1,0 +1,55 @@
+import gzip
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from container_train.profiler import trace
+from container_train.profiler.trace import Trace, window
+
+
+def run(steps: tuple[int, int], count: int, folder: Path) -> Trace:
+    layer = torch.nn.Linear(8, 8)
+    it = Trace(steps, folder)
+    it.step()
+    for _ in range(count):
+        layer(torch.ones(4, 8)).sum().backward()
+        it.step()
+    return it
+
+
+def forward_passes(folder: Path) -> int:
+    with gzip.open(folder / trace.NAME) as file:
+        return sum(event.get("name") == "aten::linear" for event in json.load(file)["traceEvents"])
+
+
+@pytest.mark.parametrize(("steps", "passes"), [("2:5", 3), ("0:2", 2), ("1:2", 1)])
+def test_the_steps_of_the_window_are_in_the_trace(tmp_path: Path, steps: str, passes: int) -> None:
+    it = run(window(steps), 8, tmp_path)
+    assert forward_passes(tmp_path) == passes
+    it.close()  # a second time
+
+
+def test_a_training_that_ends_in_the_window(tmp_path: Path) -> None:
+    it = run((3, 50), 6, tmp_path)
+    assert not (tmp_path / trace.NAME).exists()
+    it.close()
+    assert forward_passes(tmp_path) == 3
+
+
+def test_a_training_that_ends_before_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run((9, 10), 4, tmp_path).close()
+    assert "there was no step 9" in caplog.text
+    assert not (tmp_path / trace.NAME).exists()
+
+
+def test_a_trace_that_is_too_large_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trace, "MAX_BYTES", 100)
+    with caplog.at_level(logging.WARNING):
+        run((1, 3), 5, tmp_path)
+    assert "ask for fewer steps" in caplog.text
+    assert not (tmp_path / trace.NAME).exists()

@@ -1,0 +1,52 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from container_train import hyperparameters, job
+from container_train.tree import Tree
+from tests import trees
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    (tmp_path / "input" / "data").mkdir(parents=True)
+    trees.configure(tmp_path, {})
+    return Tree(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "node"),
+    [
+        ({"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}, "algo-2"),
+        ({"current_host": "b", "hosts": ["b", "a"]}, "algo-2"),
+        ({"current_host": "localhost", "hosts": ["localhost"]}, "algo-1"),
+        ({}, "algo-1"),
+    ],
+)
+def test_nodes_have_names_that_the_readers_know(tree: Tree, config: dict[str, object], node: str) -> None:
+    (tree.config / "resourceconfig.json").write_text(json.dumps(config))
+    assert job.node(tree) == node
+
+
+def test_tensors_go_where_the_service_says(tree: Tree) -> None:
+    assert job.tensors(tree) == tree.base / "output" / "tensors"
+    (tree.config / "debughookconfig.json").write_text(json.dumps({"LocalPath": "/opt/ml/output/elsewhere"}))
+    assert job.tensors(tree) == Path("/opt/ml/output/elsewhere")
+    (tree.config / "debughookconfig.json").write_text("[]")
+    assert job.tensors(tree) == tree.base / "output" / "tensors"
+
+
+def test_what_is_known_at_the_start(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINING_JOB_NAME", "dogs-1")
+    found = job.describe(tree, hyperparameters.parse(["--debug", "off", "--lr", "0.5"]))
+    assert (found["job"], found["host"], found["hosts"], found["status"]) == (
+        "dogs-1",
+        "localhost",
+        ["localhost"],
+        "running",
+    )
+    assert found["debug"]["state"] == "off"
+    assert found["hyperparameters"]["lr"] == 0.5
+    assert 0 < found["cpus"] < 10_000
+    assert found["memory_bytes"] > 2**26

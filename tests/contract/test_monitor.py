@@ -1,0 +1,176 @@
+"""`train` with debugger and profiler on: what a job leaves when it ends well, is stopped, fails, is killed, or is ended
+by a rule. The real side processes, over a real tree."""
+
+import contextlib
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from container_train.companion import SAMPLER, WATCHER
+from container_train.monitor import REPORT, RULES
+from container_train.profiler import rules, store
+from tests import trees
+from tests.contract.training import Job, training
+
+ON = {"debug": "on", "profile-interval": "100"}
+
+
+def watched(base: Path, **hyperparameters: str) -> Path:
+    return trees.tree(base, {**ON, **{key.replace("_", "-"): value for key, value in hyperparameters.items()}})
+
+
+def output(base: Path) -> Path:
+    return base / "output" / "data"
+
+
+def verdicts(base: Path) -> dict[str, dict[str, Any]]:
+    content = json.loads((output(base) / RULES).read_text())
+    assert content["final"], "the last look was not made"
+    return {rule["rule"]: rule for rule in content["rules"]}
+
+
+def is_readable(base: Path, *words: str) -> bool:
+    page = (output(base) / REPORT).read_text()
+    assert page.rstrip().endswith("</html>")
+    return all(word in page for word in words)
+
+
+def companions(job: Job) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(job.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(name in process.cmdline() for name in (WATCHER, SAMPLER)):
+                found.append(process)
+    return found
+
+
+def running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; nobody may have asked yet how the others did."""
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+def test_a_job_leaves_the_report_the_rules_and_the_raw_files(kind: str, tmp_path: Path) -> None:
+    watched(tmp_path, epochs="3", torch_profile="2:4", rule="step_outlier:n_outliers=5")
+    family: list[psutil.Process] = []
+    with training(kind, tmp_path) as job:
+        if kind == "process":
+            job.wait_for("epoch=1\n")
+            assert len(companions(job)) == 2
+            family = psutil.Process(job.process.pid).children(recursive=True)
+        assert job.wait() == 0, job.text()
+    assert not running(family)
+    out = output(tmp_path)
+    assert is_readable(tmp_path, "mobilenet_v3_small")
+    found = verdicts(tmp_path)
+    assert set(found) > set(rules.DEFAULTS)
+    assert not [rule for rule in found.values() if rule["status"] in ("waiting", "error")], found
+    assert found["step_outlier"]["parameters"]["n_outliers"] == 5
+    assert found["low_gpu_utilization"]["status"] == "not_applicable"
+    facts = store.job(out)
+    assert (facts["status"], facts["problems"]) == ("completed", []), job.text()
+    assert (facts["debug"]["state"], facts["debug"]["trained"]) == ("on", "the last layer")
+    assert facts["class_counts"] == {"red": 10, "green": 10, "blue": 10}
+    assert facts["sampler"]["samples"] > 10
+    assert facts["sampler"]["interval_ms"] == 100
+    phases = {phase.name for phase in store.timeline(out).phases}
+    assert phases == {"data", "model", "features", "train", "evaluate", "checkpoint", "export", "measure", "report"}
+    assert len(store.timeline(out).steps) == 12
+    assert [row["epoch"] for row in store.timeline(out).epochs] == [1, 2, 3]
+    assert len(store.system(out).series(store.CPU)) == len(psutil.Process().cpu_affinity())
+    with gzip.open(out / "profiler" / "trace.json.gz") as file:
+        assert json.load(file)["traceEvents"]
+    assert f"output/data/{REPORT}; " in job.text()
+    fired = [name for name, rule in found.items() if rule["status"] == "fired"]
+    assert re.findall(r"^rule (\w+) fired: ", job.text(), re.MULTILINE) == fired
+    # What others read of a job is as it was.
+    assert set(json.loads((out / "metrics.json").read_text())["seconds"]) == {
+        "data", "model", "features", "train", "export", "evaluate", "report",
+    }  # fmt: skip
+
+
+def weights(base: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(base / "model" / "model.pth", weights_only=True)
+    return state
+
+
+def test_a_stopped_job_has_its_report_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    # Slow enough to be stopped within an epoch.
+    options = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}
+    watched(tmp_path / "cut", **options)
+    with training("process", tmp_path / "cut") as job:
+        job.wait_for("epoch=1\n")
+        job.stop()
+        assert job.wait(60) == 143
+    assert "stopped in epoch" in job.failure()
+    facts = store.job(output(tmp_path / "cut"))
+    assert facts["status"] == "stopped"
+    assert facts["reason"].startswith("in epoch 2 after ")
+    assert is_readable(tmp_path / "cut", "stopped")
+    assert verdicts(tmp_path / "cut")
+    with training("process", tmp_path / "cut") as again:
+        assert again.wait() == 0, again.text()
+    assert "resuming from" in again.text()
+    epochs = store.timeline(output(tmp_path / "cut")).epochs
+    assert [row["epoch"] for row in epochs] == [1, 2, 3]
+    steps = store.timeline(output(tmp_path / "cut")).steps
+    assert steps.number.tolist() == list(range(12))  # those before the stop and those after it
+    # The same training, uninterrupted, and with both off, which starts nothing beside it and leaves nothing of it.
+    trees.tree(tmp_path / "whole", {key.replace("_", "-"): value for key, value in options.items()})
+    with training("process", tmp_path / "whole") as whole:
+        whole.wait_for("epoch=1\n")
+        assert companions(whole) == []
+        assert whole.wait() == 0, whole.text()
+    assert {path.name for path in output(tmp_path / "whole").iterdir()} == {
+        "report.html", "metrics.json", "confusion_matrix.csv",
+    }  # fmt: skip
+    ours, theirs = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_failed_job_says_so_in_its_report(tmp_path: Path) -> None:
+    watched(tmp_path, epochs="20", lr="10", optimizer="sgd", freeze_until="none", momentum="1", weight_decay="1")
+    with training("process", tmp_path) as job:
+        assert job.wait() == 1, job.text()
+    assert job.failure().startswith("the loss became ")
+    facts = store.job(output(tmp_path))
+    assert facts["status"] == "failed"
+    assert facts["reason"].startswith("the loss became ")
+    assert is_readable(tmp_path, "the loss became")
+    found = verdicts(tmp_path)
+    assert any(rule["status"] == "fired" for rule in found.values()), found
+
+
+def test_a_rule_ends_the_job_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    # Every evaluation counts as overfit with such a threshold.
+    watched(tmp_path, epochs="2000", on_rule="stop", rule="overfit:ratio_threshold=-1000")
+    with training("process", tmp_path) as job:
+        assert job.wait() == 0, job.text()
+    assert "stopping early: rule overfit: " in job.text()
+    made = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert made["stopped_by"].startswith("rule overfit: ")
+    assert len(json.loads((output(tmp_path) / "metrics.json").read_text())["epochs"]) < 2000
+    assert verdicts(tmp_path)["overfit"]["status"] == "fired"
+    assert store.job(output(tmp_path))["reason"].startswith("stopped early by rule overfit: ")
+
+
+def test_a_killed_program_s_report_is_still_written(tmp_path: Path) -> None:
+    watched(tmp_path, epochs="10000")
+    with training("process", tmp_path) as job:
+        job.wait_for("epoch=3\n")
+        found = companions(job)
+        program = found[0].parent()
+        assert program is not None
+        program.kill()
+        assert job.wait(60) != 0
+        assert not running(found)
+    assert store.job(output(tmp_path))["status"] == "failed"
+    assert is_readable(tmp_path, "killed")
+    assert verdicts(tmp_path)
+    assert store.timeline(output(tmp_path)).phases[-1].name in ("train", "evaluate", "checkpoint")

@@ -1,0 +1,166 @@
+"""scripts/report.py over folders and archives on this machine; S3 and jobs' names are in tests/cloud."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts import report
+from scripts.cloud import outputs
+from scripts.cloud.command import run
+from scripts.cloud.errors import CloudError
+from tests.container_train.profiler import made_up
+
+
+def call(*arguments: object) -> int:
+    return run("report.py", report.main, [str(word) for word in arguments])
+
+
+def packed(folder: Path, archive: Path, prefix: str = "") -> Path:
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, prefix or ".")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("job") / "output" / "data"
+    return made_up.write(out, seconds=30, steps=200, epochs=2, rules=made_up.SICK)
+
+
+@pytest.mark.parametrize("where", ["data", "data/profiler", "output", "tree", "results", "archive", "kept archive"])
+def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    places: dict[str, Callable[[], Path]] = {
+        "data": lambda: job,
+        "data/profiler": lambda: job / "profiler",
+        "output": lambda: job.parent,
+        "tree": lambda: job.parent.parent,
+        "results": lambda: linked(tmp_path / "results" / "ml", job.parent.parent).parent,
+        "archive": lambda: packed(job, tmp_path / "output.tar.gz"),
+        "kept archive": lambda: packed(job, tmp_path / "output.tar.gz", "data").parent,
+    }
+    assert call(places[where](), "--out", tmp_path / "new" / "page.html") == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'new' / 'page.html'}\n"
+    page = (tmp_path / "new" / "page.html").read_text()
+    assert "4 things are" in page
+    assert "Stop earlier (patience)" in page
+
+
+def linked(link: Path, target: Path) -> Path:
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    return link
+
+
+def test_the_default_name_is_that_of_the_job_s_own_report(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(job) == 0
+    assert (tmp_path / "profiler-report.html").is_file()
+    assert call(job, job) == 0
+    assert "Two jobs side by side" in (tmp_path / "compare.html").read_text()
+
+
+def test_two_jobs_are_called_what_sets_them_apart(job: Path, tmp_path: Path) -> None:
+    second = made_up.write(tmp_path / "second", seconds=20, steps=100, epochs=2)
+    assert call(job, second, "--out", tmp_path / "c.html") == 0
+    page = (tmp_path / "c.html").read_text()
+    assert "<b>B</b> second" in page or "/second" in page
+    assert report._names(["runs/one/out", "runs/two/out/"]) == ("one/out", "two/out")
+
+
+def test_a_job_in_an_archive_has_ended(tmp_path: Path) -> None:
+    """A killed job's files say that it runs; in a folder that changed just now it may, in an archive it does not."""
+    out = made_up.write(tmp_path / "job", seconds=20, steps=100, epochs=2, status="running", ended=None, final=False)
+    pages = {}
+    for name, source in (("folder", out), ("archive", packed(out, tmp_path / "output.tar.gz"))):
+        assert call(source, "--out", tmp_path / f"{name}.html") == 0
+        pages[name] = (tmp_path / f"{name}.html").read_text()
+    assert "<title>Running" in pages["folder"]
+    assert "<title>Broke off" in pages["archive"]
+
+
+def test_what_an_archive_points_to_outside_stays_untouched(job: Path, tmp_path: Path) -> None:
+    archive = tmp_path / "output.tar"
+    secret = tmp_path / "secret"
+    secret.write_text("kept")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(job, ".")
+        for name in ("../secret", str(secret), "profiler/../../secret", "..\\secret"):
+            member = tarfile.TarInfo(name)
+            member.size = 6
+            tar.addfile(member, io.BytesIO(b"ruined"))
+        for name, kind in (("profiler/link", tarfile.SYMTYPE), ("hard", tarfile.LNKTYPE), ("pipe", tarfile.FIFOTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(secret)
+            tar.addfile(member)
+        # Written through the link it would land outside.
+        member = tarfile.TarInfo("profiler/link")
+        member.size = 6
+        tar.addfile(member, io.BytesIO(b"ruined"))
+    outputs.unpack(archive, tmp_path / "to" / "here")
+    assert secret.read_text() == "kept"
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == ["here"]
+    assert not any(path.is_symlink() or path.is_fifo() for path in tmp_path.rglob("*"))
+
+
+def test_an_archive_that_would_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "LARGEST", 1000)
+    (tmp_path / "big").mkdir()
+    (tmp_path / "big" / "rules.json").write_bytes(bytes(2000))
+    archive = packed(tmp_path / "big", tmp_path / "output.tar.gz")
+    with pytest.raises(CloudError, match="unpacks to more than"):
+        outputs.unpack(archive, tmp_path / "to")
+
+
+def make_empty(path: Path) -> list[object]:
+    path.mkdir()
+    return [path]
+
+
+def make_cut(path: Path) -> list[object]:
+    made_up.write(path / "job", seconds=20, steps=100, epochs=2)
+    archive = packed(path / "job", path / "output.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    return [archive]
+
+
+def make_other(path: Path) -> list[object]:
+    path.mkdir()
+    (path / "note.txt").write_text("no archive")
+    return [path / "note.txt"]
+
+
+def make_nonsense(path: Path) -> list[object]:
+    path.mkdir()
+    (path / "rules.json").write_text("{}")
+    return [path]
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (make_empty, 1, "holds nothing that a job"),
+        (make_cut, 1, "is no whole tar archive"),
+        (make_other, 1, "is no whole tar archive"),
+        (make_nonsense, 1, "its files say nothing"),
+        (lambda path: [path / "missing"], 2, "is no folder, no archive, no s3:// address"),
+        (lambda path: ["s3://bucket"], 2, "is a whole bucket"),
+        (lambda path: ["s3://B/x"], 2, "expected s3://BUCKET/PREFIX"),
+        (lambda path: ["a", "b", "c"], 2, "3 jobs were given"),
+        (lambda path: [path.parent, "--out", path.parent], 2, "is a folder: expected a file"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, make: Callable[[Path], list[object]], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "page.html"
+    words = make(tmp_path / "x")
+    assert call(*words, *([] if "--out" in words else ["--out", target])) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("report.py: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not target.exists()
