@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -35,6 +36,7 @@ from container_train.tree import Tree
 
 CLASSES = 133
 OFF = {"debug": "off", "profile-interval": "0"}
+STARTS: list[float] = []  # processor seconds of the watchers' starts
 KINDS = {"nothing": OFF, "profiler": {"debug": "off"}, "profiler and debugger": {}}
 
 
@@ -74,6 +76,17 @@ class Source:
         yield self.inputs, self.targets
 
 
+def until_idle(process: psutil.Process) -> None:
+    """What the watcher takes once, for its imports, is no matter of steps: it is printed."""
+    before, quiet = -1.0, 0
+    while quiet < 4:
+        time.sleep(1)
+        now = sum(process.cpu_times()[:2])
+        quiet = quiet + 1 if now - before < 0.05 else 0
+        before = now
+    STARTS.append(before)
+
+
 def step_times(
     network: model.Network, inputs: tuple[torch.Tensor, ...], steps: int, options: dict[str, str]
 ) -> tuple[float, float]:
@@ -92,7 +105,7 @@ def step_times(
         tree = Tree(Path(folder))
         with Monitor.start(tree, hp) as monitor:
             if monitor.watcher is not None:
-                time.sleep(5)  # its imports are over
+                until_idle(psutil.Process(monitor.watcher.process.pid))
             cpu = Precision.choose("off", torch.device("cpu"))
             it = Trainer(network, source, hp, cpu, tree.checkpoints, {}, StopFlag(), None, monitor)
             spent: dict[str, float] = {}
@@ -158,6 +171,8 @@ def main() -> None:
         training("head of resnet50 on features", "resnet50", 224, "backbone", 64, options.steps, options.turns)
     if options.only in (None, "full"):
         training("mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps, options.turns)
+    if STARTS:
+        print(f"start of the watcher, once a job: {statistics.median(STARTS):.1f} s of processor time, at low priority")
 
 
 if __name__ == "__main__":
