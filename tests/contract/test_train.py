@@ -100,6 +100,20 @@ def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_pa
     assert artifact.read(tmp_path / "model", verify=True).classes == trees.LABELS
 
 
+def test_two_jobs_at_once_share_their_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYOC_FEATURE_CACHE", str(tmp_path / "shared"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for base, rate in ((first, "0.01"), (second, "0.001")):
+        trees.tree(base, {"epochs": "1", "measure": "none", "lr": rate, "batch-size": "4"})
+    with training("process", first) as one, training("process", second) as other:
+        assert (one.wait(), other.wait()) == (0, 0), one.text() + other.text()
+    said = one.text() + other.text()
+    for part in ("12 pictures of valid", "30 pictures of train"):
+        assert said.count(f"feature cache: {part} in ") == 1, said
+        assert said.count(f"feature cache: {part} read from {tmp_path / 'shared'}") == 1, said
+    assert not (first / "checkpoints" / "features").exists()
+
+
 def test_nothing_is_left_running_after_a_stop(tmp_path: Path) -> None:
     trees.tree(tmp_path, {"epochs": "2000", "workers": "2", "feature-cache": "off"})
     with training("process", tmp_path) as job:

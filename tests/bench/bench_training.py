@@ -1,0 +1,257 @@
+"""How fast training is: `python tests/bench/bench_training.py --data DIR [--weights FILE] [--out FILE]`.
+
+Ten epochs with frozen layers as people write them (each epoch decodes, runs the whole network and trains the last
+layer) against the same through the feature cache, and the cache's first pass against the frozen layers alone; in turns,
+so that other work on the machine hits all of them alike. With --accuracy, and all pictures: what layers trained on the
+features of either way get right, over three seeds.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from container_train import data, hyperparameters, model
+from container_train.cache import first_pictures
+from container_train.data import Data, Pictures, Split
+from container_train.engine import Trainer
+from container_train.features import Source
+from container_train.frozen import Frozen
+from container_train.precision import Precision
+from container_train.signals import StopFlag
+from container_train.store import Store
+from container_train.tree import Tree
+
+EPOCHS, BATCH = 10, 64
+CPU = torch.device("cpu")
+GOALS = {"speed": 6.0, "pass": 0.9}
+
+
+def read(folder: Path, pictures: int) -> Data:
+    """The splits below `folder`; of training and validation `pictures` together (0: all), spread over the classes."""
+    with tempfile.TemporaryDirectory() as base:
+        (Path(base) / "input").mkdir()
+        (Path(base) / "input" / "data").symlink_to(folder.resolve())
+        whole = data.read(Tree(Path(base)))
+    splits = {}
+    for name, split in whole.splits.items():
+        paths = [folder.resolve() / name / path.parent.name / path.name for path in split.paths]
+        share = 1.0 if not pictures or name == "test" else pictures / (len(whole.splits["train"]) * 9 / 8)
+        chosen = [int(i / share) for i in range(int(len(split) * share))] if share < 1 else range(len(split))
+        splits[name] = Split(name, tuple(paths[i] for i in chosen), tuple(split.targets[i] for i in chosen))
+    return replace(whole, splits=splits)
+
+
+def settings(**options: object) -> hyperparameters.Hyperparameters:
+    words = {
+        "epochs": EPOCHS,
+        "debug": "off",
+        "profile-interval": 0,
+        "workers": len(os.sched_getaffinity(0)),
+        **options,
+    }
+    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
+
+
+class Setting:
+    """One network and one set of pictures, run in each of the ways."""
+
+    def __init__(self, pictures: Data, weights: Path | None, arch: str) -> None:
+        self.data = pictures
+        self.hp = settings(arch=arch)
+        self.precision = Precision.choose("auto", CPU)
+        self.network = model.build(
+            arch, len(pictures.classes), weights="none" if weights is None else "DEFAULT", weights_file=weights,
+            freeze_until="backbone",
+        )  # fmt: skip
+        self.network.to(CPU)
+        self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
+        self.tensors = first_pictures(pictures, self.network.preprocessing, 256)
+
+    def frozen(self) -> Frozen:
+        return Frozen(self.network, self.precision, CPU, exact=False, pictures=self.count)
+
+    def plain_epoch(self) -> float:
+        """Seconds: decode, run the whole network, train its last layer, validate."""
+        whole, loss = self.network.model, nn.CrossEntropyLoss()
+        optimizer = torch.optim.Adam(self.network.trainable(), lr=1e-3)
+        started = time.perf_counter()
+        self.network.eval_mode()
+        for name in ("train", "valid"):
+            loader = DataLoader(
+                Pictures(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
+                num_workers=self.hp.workers,
+            )  # fmt: skip
+            for pictures, targets in loader:
+                pictures = pictures.to(memory_format=torch.channels_last)
+                with torch.set_grad_enabled(name == "train"), self.precision.autocast():
+                    value = loss(whole(pictures), targets)
+                if name == "train":
+                    optimizer.zero_grad()
+                    value.backward()
+                    optimizer.step()
+        return time.perf_counter() - started
+
+    def cached_training(self) -> dict[str, float]:
+        """Seconds of all that the cache needs, of its first pass alone, and of the epochs."""
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Tree(Path(folder))
+            # What is only done once: the conversion, which the pass is told apart from.
+            with timed(Frozen, "choose") as choosing:
+                started = time.perf_counter()
+                source = Source(self.data, self.network, self.hp, CPU, self.precision, StopFlag(), Store.of(tree))
+                filled = time.perf_counter()
+            trainer = Trainer(self.network, source, self.hp, self.precision, tree.checkpoints, {}, StopFlag())
+            trainer.fit()
+            ended = time.perf_counter()
+        return {
+            "all": ended - started, "convert": sum(choosing), "pass": filled - started - sum(choosing),
+            "epochs": ended - filled,
+        }  # fmt: skip
+
+    def forward_rate(self, frozen: Frozen) -> float:
+        """Pictures a second through the frozen layers, decoded before."""
+        started = time.perf_counter()
+        for batch in self.tensors.split(frozen.batch):
+            frozen(batch)
+        return len(self.tensors) / (time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def timed(owner: type, name: str) -> Iterator[list[float]]:
+    """The seconds of each call of a method."""
+    before: Callable[..., Any] = getattr(owner, name)
+    seconds: list[float] = []
+
+    def method(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return before(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    setattr(owner, name, method)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, before)
+
+
+def result(name: str, goal: str, values: list[float], unit: str) -> dict[str, Any]:
+    return {
+        "name": name, "goal": goal, "measured": round(statistics.median(values), 3), "unit": unit,
+        "spread": [round(min(values), 3), round(max(values), 3)], "repetitions": len(values),
+        "command": "python " + " ".join([str(Path("tests/bench/bench_training.py")), *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def speed(setting: Setting, repetitions: int) -> list[dict[str, Any]]:
+    frozen = setting.frozen()
+    frozen.choose(setting.tensors[:16])
+    setting.forward_rate(frozen)
+    turns: list[dict[str, float]] = []
+    for turn in range(repetitions):
+        before = setting.forward_rate(frozen)
+        cached = setting.cached_training()
+        rates = [before, setting.forward_rate(frozen)]
+        plain = setting.plain_epoch()
+        load = os.getloadavg()[0]
+        turns.append({**cached, "plain": plain, "forward": statistics.mean(rates)})
+        words = ", ".join(f"{key} {value:.1f}" for key, value in turns[-1].items())
+        print(f"turn {turn + 1}: {words} (load {load:.1f})", flush=True)
+    count = setting.count
+    return [
+        result(
+            f"{EPOCHS} frozen epochs: plain loop over feature cache", f"at least {GOALS['speed']:g}",
+            [EPOCHS * turn["plain"] / turn["all"] for turn in turns], "times",
+        ),
+        result(
+            "first pass over the frozen layers alone", f"at least {GOALS['pass']:g}",
+            [count / turn["pass"] / turn["forward"] for turn in turns], "of the pictures a second",
+        ),
+        result("plain loop", "", [count / turn["plain"] for turn in turns], "pictures a second"),
+        result("first pass", "", [count / turn["pass"] for turn in turns], "pictures a second"),
+        result("frozen layers alone", "", [turn["forward"] for turn in turns], "pictures a second"),
+        result(f"{EPOCHS} epochs on cached features", "", [turn["epochs"] for turn in turns], "s"),
+        result("conversion of the frozen layers, once", "", [turn["convert"] for turn in turns], "s"),
+    ]  # fmt: skip
+
+
+def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
+    """Test accuracy of the last layer, trained on torch's features (the plain loop's) and on the cache's.
+
+    Without augmentation the plain loop sees the same features every epoch, so that they need be computed only once.
+    Both are tested on torch's float32 features, as the model is served.
+    """
+    fast = setting.frozen()
+    fast.choose(setting.tensors[:16])
+    plain = Frozen(setting.network, setting.precision, CPU, exact=False, pictures=0)
+    exact = Frozen(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
+
+    def features(frozen: Frozen, split: str) -> torch.Tensor:
+        pictures = Pictures(setting.data.splits[split], setting.network.preprocessing)
+        loader = DataLoader(pictures, frozen.batch, num_workers=setting.hp.workers)
+        return torch.cat([frozen(batch)[0].float() for batch, _ in loader])
+
+    test = features(exact, "test")
+    results = []
+    for name, frozen in (("plain loop", plain), (f"feature cache, {fast.by}", fast)):
+        train = features(frozen, "train")
+        found = [_trained(setting, train, test, seed) for seed in range(seeds)]
+        results.append(result(f"test accuracy, {name}", "not below the plain loop", found, "percent"))
+    return results
+
+
+def _trained(setting: Setting, train: torch.Tensor, test: torch.Tensor, seed: int) -> float:
+    targets = {name: torch.as_tensor(setting.data.splits[name].targets) for name in ("train", "test")}
+    torch.manual_seed(seed)
+    layer = nn.Linear(train.shape[1], len(setting.data.classes))
+    optimizer, loss = torch.optim.Adam(layer.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    for _ in range(EPOCHS):
+        for indices in torch.randperm(len(train)).split(BATCH):
+            optimizer.zero_grad()
+            loss(layer(train[indices]), targets["train"][indices]).backward()
+            optimizer.step()
+    return 100 * float((layer(test).argmax(1) == targets["test"]).float().mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="train, valid and test, a folder a class in each")
+    parser.add_argument("--weights", type=Path, help="a state_dict file; without it the backbone is random, as fast")
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--pictures", type=int, default=600, help="of training and validation; 0: all")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--accuracy", action="store_true", help="accuracies in place of speed; takes all pictures")
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    pictures = read(options.data, 0 if options.accuracy else options.pictures)
+    setting = Setting(pictures, options.weights, options.arch)
+    print(f"{setting.count} pictures, {torch.get_num_threads()} threads, {setting.precision.dtype}", flush=True)
+    results = accuracy(setting, options.repetitions) if options.accuracy else speed(setting, options.repetitions)
+    for row in results:
+        low, high = row["spread"]
+        goal = f"  goal: {row['goal']}" if row["goal"] else ""
+        print(f"{row['name']:58} {row['measured']:9.2f} {row['unit']} ({low:.2f} to {high:.2f}){goal}")
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
