@@ -12,7 +12,7 @@ import torch
 from container_serve.preprocess import Preprocessing
 from container_train import decoding
 from container_train.data import Data, Pictures
-from container_train.entry import Entry, Features, locked
+from container_train.entry import Entry, EntryError, Features, locked
 from container_train.errors import Stopped
 from container_train.frozen import Frozen
 from container_train.hyperparameters import Hyperparameters
@@ -102,10 +102,10 @@ class Cache:
                 features = entry.read()
             if features is not None:
                 return features
-            reason = "what was written is not what is read"
-        except OSError as error:
+            reason = f"{entry.path} does not hold what was written"
+        except EntryError as error:
             reason = str(error)
-        log.warning("feature cache: kept in memory, %s cannot be written (%s)", entry.path, reason)
+        log.warning("feature cache: kept in memory only, %s", reason)
         return self._in_memory(part)
 
     def _in_memory(self, part: Part) -> Features:

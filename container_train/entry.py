@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,18 @@ DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, 
 LOCK_SECONDS, SAY_SECONDS = 0.5, 15.0
 
 Features = tuple[torch.Tensor, ...]  # what the frozen layers hand on: each (N, ...)
+
+
+class EntryError(Exception):
+    """An entry cannot be written; the message says why."""
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EntryError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)
@@ -69,19 +81,24 @@ class Entry:
         return self._mapped() if self._done() == self.rows else None
 
     def resume(self, by: str) -> int:
-        """Prepare for `append` of what was computed by `by`; returns the rows that are there already."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Prepare for `append` of what is computed by `by`; returns the rows that are there already. EntryError."""
         self._look()
         if self.by != by:
             self.by, self.chunks = by, []
         done = self._done()
-        for file, size in zip(self._files(), self.layout.sizes(), strict=True):
-            with file.open("ab"):
-                os.truncate(file, done * size)
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            for file, size in zip(self._files(), self.layout.sizes(), strict=True):
+                with file.open("ab"):
+                    os.truncate(file, done * size)
         return done
 
     def append(self, features: Features) -> None:
-        """Add a chunk of rows. Raises OSError when the disk does not take it; what was there before stays good."""
+        """Add a chunk of rows. Raises EntryError; what was there before stays good."""
+        with _writing(self.path):
+            self._append(features)
+
+    def _append(self, features: Features) -> None:
         chunk = [len(features[0])]
         for file, feature in zip(self._files(), features, strict=True):
             content = feature.contiguous().view(torch.uint8).numpy().tobytes()
@@ -148,21 +165,28 @@ class Entry:
 def locked(entry: Entry, waiting: Callable[[], None]) -> Iterator[None]:
     """Be the only one who writes `entry`. While another process does, `waiting` is called now and then.
 
-    The kernel takes the lock from a process that ends, however it ends. Raises OSError where no lock is to be had.
+    The kernel takes the lock from a process that ends, however it ends. Raises EntryError where none is to be had.
     """
-    entry.path.parent.mkdir(parents=True, exist_ok=True)
-    with entry.path.with_suffix(".lock").open("w") as file:
+    with contextlib.ExitStack() as stack:
+        with _writing(entry.path):
+            entry.path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(entry.path.with_suffix(".lock").open("w"))
         started = time.monotonic()
         said = -math.inf
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                now = time.monotonic()
-                if now - said >= SAY_SECONDS:
-                    said = now
-                    log.info("feature cache: waiting for another process that fills it (%.0f s)", now - started)
-                waiting()
-                time.sleep(LOCK_SECONDS)
+        while not _lock(file):
+            now = time.monotonic()
+            if now - said >= SAY_SECONDS:
+                said = now
+                log.info("feature cache: waiting for another process that fills it (%.0f s)", now - started)
+            waiting()
+            time.sleep(LOCK_SECONDS)
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    with _writing(Path(file.name)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

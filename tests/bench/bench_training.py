@@ -2,8 +2,8 @@
 
 Ten epochs with frozen layers as people write them (each epoch decodes, runs the whole network and trains the last
 layer) against the same through the feature cache, and the cache's first pass against the frozen layers alone; in turns,
-so that other work on the machine hits all of them alike. With --accuracy, and all pictures: what layers trained on the
-features of either way get right, over three seeds.
+so that other work on the machine hits all of them alike. With --accuracy: what layers trained on the features of either
+way get right, over as many seeds. With --views: the same for augmented pictures, by the number of their views.
 """
 
 import argparse
@@ -203,29 +203,46 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     plain = Frozen(setting.network, setting.precision, CPU, exact=False, pictures=0)
     exact = Frozen(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
 
-    def features(frozen: Frozen, split: str) -> torch.Tensor:
-        pictures = Pictures(setting.data.splits[split], setting.network.preprocessing)
-        loader = DataLoader(pictures, frozen.batch, num_workers=setting.hp.workers)
-        return torch.cat([frozen(batch)[0].float() for batch, _ in loader])
-
-    test = features(exact, "test")
+    test = _features(setting, exact, "test")
     results = []
     for name, frozen in (("plain loop", plain), (f"feature cache, {fast.by}", fast)):
-        train = features(frozen, "train")
-        found = [_trained(setting, train, test, seed) for seed in range(seeds)]
+        train = _features(setting, frozen, "train")
+        found = [_trained(setting, [train], test, seed) for seed in range(seeds)]
         results.append(result(f"test accuracy, {name}", "not below the plain loop", found, "percent"))
     return results
 
 
-def _trained(setting: Setting, train: torch.Tensor, test: torch.Tensor, seed: int) -> float:
+def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
+    """Test accuracy with 1, 2, 4 and EPOCHS views (a new one every epoch) of pictures that are cropped at random."""
+    fast = setting.frozen()
+    fast.choose(setting.tensors[:16])
+    test = _features(setting, fast, "test")
+    plain = _features(setting, fast, "train")
+    crops = [_features(setting, fast, "train", "crop", view) for view in range(EPOCHS)]
+    cases = {"none": [plain], **{f"crop, {number} views": crops[:number] for number in (1, 2, 4, EPOCHS)}}
+    return [
+        result(f"test accuracy, augment {name}", "", [_trained(setting, c, test, s) for s in range(seeds)], "percent")
+        for name, c in cases.items()
+    ]
+
+
+def _features(setting: Setting, frozen: Frozen, split: str, augment: str = "none", view: int = 0) -> torch.Tensor:
+    pictures = Pictures(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
+    loader = DataLoader(pictures, frozen.batch, num_workers=setting.hp.workers)
+    return torch.cat([frozen(batch)[0].float() for batch, _ in loader])
+
+
+def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:
+    """`train` are the views, of which each epoch sees the next."""
     targets = {name: torch.as_tensor(setting.data.splits[name].targets) for name in ("train", "test")}
     torch.manual_seed(seed)
-    layer = nn.Linear(train.shape[1], len(setting.data.classes))
+    layer = nn.Linear(test.shape[1], len(setting.data.classes))
     optimizer, loss = torch.optim.Adam(layer.parameters(), lr=1e-3), nn.CrossEntropyLoss()
-    for _ in range(EPOCHS):
-        for indices in torch.randperm(len(train)).split(BATCH):
+    for epoch in range(EPOCHS):
+        view = train[epoch % len(train)]
+        for indices in torch.randperm(len(view)).split(BATCH):
             optimizer.zero_grad()
-            loss(layer(train[indices]), targets["train"][indices]).backward()
+            loss(layer(view[indices]), targets["train"][indices]).backward()
             optimizer.step()
     return 100 * float((layer(test).argmax(1) == targets["test"]).float().mean())
 
@@ -235,16 +252,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="train, valid and test, a folder a class in each")
     parser.add_argument("--weights", type=Path, help="a state_dict file; without it the backbone is random, as fast")
     parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--pictures", type=int, default=600, help="of training and validation; 0: all")
+    parser.add_argument("--pictures", type=int, help="of training and validation, 0: all (600, or for accuracies 0)")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--accuracy", action="store_true", help="accuracies in place of speed; takes all pictures")
+    parser.add_argument("--accuracy", action="store_true", help="accuracies in place of speed")
+    parser.add_argument("--views", action="store_true", help="accuracies by the number of augmented views")
     parser.add_argument("--out", type=Path, help="a JSON file for the results")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    pictures = read(options.data, 0 if options.accuracy else options.pictures)
+    ways = accuracy if options.accuracy else views if options.views else speed
+    count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
+    pictures = read(options.data, count)
     setting = Setting(pictures, options.weights, options.arch)
     print(f"{setting.count} pictures, {torch.get_num_threads()} threads, {setting.precision.dtype}", flush=True)
-    results = accuracy(setting, options.repetitions) if options.accuracy else speed(setting, options.repetitions)
+    results = ways(setting, options.repetitions)
     for row in results:
         low, high = row["spread"]
         goal = f"  goal: {row['goal']}" if row["goal"] else ""

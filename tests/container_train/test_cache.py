@@ -1,6 +1,7 @@
 """The feature cache under a training: shared, resumed, and the same model with it as without it."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,22 +28,28 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> data.Data:
     return data.read(Tree(base))
 
 
+NEVER = StopFlag()
+
+
 def source(
-    pictures: data.Data, base: Path | None = None, stop: StopFlag | None = None, **options: str
+    pictures: data.Data,
+    base: Path | None = None,
+    options: Mapping[str, str] | None = None,
+    stop: StopFlag = NEVER,
 ) -> features.Source:
-    words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
+    words = {**trees.SMALL, "epochs": "3", **(options or {})}
     hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     network = model.build(
         hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
     )
     network.to(CPU)
     store = Store.of(Tree(base)) if base else None
-    return features.Source(pictures, network, hp, CPU, Precision.choose(hp.amp, CPU), stop or StopFlag(), store)
+    return features.Source(pictures, network, hp, CPU, Precision.choose(hp.amp, CPU), stop, store)
 
 
 def trained(it: features.Source, folder: Path) -> dict[str, torch.Tensor]:
     precision = Precision.choose(it.hp.amp, CPU)
-    engine.Trainer(it.network, it, it.hp, precision, folder, {}, StopFlag()).fit()
+    engine.Trainer(it.network, it, it.hp, precision, folder, {}, NEVER).fit()
     return changing(it.network.model)
 
 
@@ -62,7 +69,7 @@ def test_a_second_start_decodes_nothing(
     first = source(pictures, tmp_path).cache
     no_decoding.setattr(data.Pictures, "__getitem__", lambda *_: pytest.fail("decoded again"))
     with caplog.at_level("INFO"):
-        again = source(pictures, tmp_path, batch_size="4", lr="0.1", freeze_until="backbone").cache
+        again = source(pictures, tmp_path, {"batch-size": "4", "lr": "0.1"}).cache
     assert f"30 pictures of train read from {tmp_path}/checkpoints/features" in caplog.text
     assert all(torch.equal(first[part][0], again[part][0]) for part in first)
     shutil.move(tmp_path / "checkpoints" / "features", tmp_path / "input" / "data" / "features")
@@ -72,7 +79,7 @@ def test_a_second_start_decodes_nothing(
 
 @pytest.mark.parametrize(
     "options",
-    [{"image_size": "48"}, {"freeze_until": "features.9"}, {"seed": "1"}, {"augment": "flip"}, {"amp": "on"}],
+    [{"image-size": "48"}, {"freeze-until": "features.9"}, {"seed": "1"}, {"augment": "flip"}, {"amp": "on"}],
     ids=lambda options: next(iter(options)),
 )
 def test_what_changes_the_features_is_computed_anew(
@@ -80,7 +87,7 @@ def test_what_changes_the_features_is_computed_anew(
 ) -> None:
     source(pictures, tmp_path)
     with caplog.at_level("INFO"):
-        source(pictures, tmp_path, **options)
+        source(pictures, tmp_path, options)
     assert "pictures of train read" not in caplog.text
 
 
@@ -91,7 +98,7 @@ def test_a_stopped_pass_is_gone_on_with_to_the_same_features(
     monkeypatch.setattr(cache, "CHUNK", 8)
     whole = source(pictures, tmp_path / "whole").cache
     with pytest.raises(Stopped):
-        source(pictures, tmp_path / "cut", StopAfter(3 + 5))  # valid are 3 batches, train 8
+        source(pictures, tmp_path / "cut", stop=StopAfter(3 + 5))  # valid are 3 batches, train 8
     with caplog.at_level("INFO"):
         again = source(pictures, tmp_path / "cut").cache
     assert "16 of 30 pictures of train were there already" in caplog.text
@@ -104,8 +111,8 @@ def test_the_same_views_train_the_same_weights_with_and_without_it(
     pictures: data.Data, tmp_path: Path, augment: str, freeze: str
 ) -> None:
     """Exactly, in float32, and where a step is as large as a batch of the pass: the sums are then made alike."""
-    options = {"augment": augment, "augment_views": "2", "freeze_until": freeze, "batch_size": "64"}
-    cached, plain = (source(pictures, tmp_path, feature_cache=word, **options) for word in ("on", "off"))
+    options = {"augment": augment, "augment-views": "2", "freeze-until": freeze, "batch-size": "64"}
+    cached, plain = (source(pictures, tmp_path, {**options, "feature-cache": word}) for word in ("on", "off"))
     assert len(cached.cache) == (2 if augment == "none" else 3)
     assert not plain.cache
     assert same(trained(cached, tmp_path / "a"), trained(plain, tmp_path / "b"))
@@ -113,7 +120,8 @@ def test_the_same_views_train_the_same_weights_with_and_without_it(
 
 def test_the_views_of_an_epoch_come_round_again(pictures: data.Data) -> None:
     def first(augment: str, views: str, epoch: int) -> torch.Tensor:
-        it = source(pictures, feature_cache="off", augment=augment, augment_views=views, batch_size="30")
+        options = {"feature-cache": "off", "augment": augment, "augment-views": views, "batch-size": "30"}
+        it = source(pictures, options=options)
         it.order.indices = lambda: torch.arange(30)  # type: ignore[method-assign]
         return next(it.training(epoch, 0))[0][0]
 
