@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +25,9 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import data, hyperparameters, model
+from container_train import data, frozen, hyperparameters, model
 from container_train.cache import first_pictures
-from container_train.data import Data, Pictures, Split
+from container_train.data import Data, Pictures
 from container_train.engine import Trainer
 from container_train.features import Source
 from container_train.frozen import Frozen
@@ -42,19 +41,20 @@ CPU = torch.device("cpu")
 GOALS = {"speed": 6.0, "pass": 0.9}
 
 
-def read(folder: Path, pictures: int) -> Data:
-    """The splits below `folder`; of training and validation `pictures` together (0: all), spread over the classes."""
-    with tempfile.TemporaryDirectory() as base:
-        (Path(base) / "input").mkdir()
-        (Path(base) / "input" / "data").symlink_to(folder.resolve())
-        whole = data.read(Tree(Path(base)))
-    splits = {}
-    for name, split in whole.splits.items():
-        paths = [folder.resolve() / name / path.parent.name / path.name for path in split.paths]
-        share = 1.0 if not pictures or name == "test" else pictures / (len(whole.splits["train"]) * 9 / 8)
-        chosen = [int(i / share) for i in range(int(len(split) * share))] if share < 1 else range(len(split))
-        splits[name] = Split(name, tuple(paths[i] for i in chosen), tuple(split.targets[i] for i in chosen))
-    return replace(whole, splits=splits)
+def read(folder: Path, pictures: int, base: Path) -> Data:
+    """The splits below `folder`, linked into `base`; of each class the first, about `pictures` in all but test (0: all)."""
+    listed = {name: sorted((folder / name).iterdir()) for name in ("train", "valid", "test")}
+    files = {name: [sorted(label.iterdir()) for label in labels] for name, labels in listed.items()}
+    share = (
+        pictures / sum(len(of_class) for name in ("train", "valid") for of_class in files[name]) if pictures else 1.0
+    )
+    for name, classes in files.items():
+        for of_class in classes:
+            for file in of_class[: max(1, round(share * len(of_class)))]:
+                link = base / "input" / "data" / name / file.parent.name / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+    return data.read(Tree(base))
 
 
 def settings(**options: object) -> hyperparameters.Hyperparameters:
@@ -124,11 +124,11 @@ class Setting:
             "epochs": ended - filled,
         }  # fmt: skip
 
-    def forward_rate(self, frozen: Frozen) -> float:
+    def forward_rate(self, layers: Frozen) -> float:
         """Pictures a second through the frozen layers, decoded before."""
         started = time.perf_counter()
-        for batch in self.tensors.split(frozen.batch):
-            frozen(batch)
+        for batch in self.tensors.split(layers.batch):
+            layers(batch)
         return len(self.tensors) / (time.perf_counter() - started)
 
 
@@ -161,14 +161,14 @@ def result(name: str, goal: str, values: list[float], unit: str) -> dict[str, An
 
 
 def speed(setting: Setting, repetitions: int) -> list[dict[str, Any]]:
-    frozen = setting.frozen()
-    frozen.choose(setting.tensors[:16])
-    setting.forward_rate(frozen)
+    layers = setting.frozen()
+    layers.choose(setting.tensors[:16])
+    setting.forward_rate(layers)
     turns: list[dict[str, float]] = []
     for turn in range(repetitions):
-        before = setting.forward_rate(frozen)
+        before = setting.forward_rate(layers)
         cached = setting.cached_training()
-        rates = [before, setting.forward_rate(frozen)]
+        rates = [before, setting.forward_rate(layers)]
         plain = setting.plain_epoch()
         load = os.getloadavg()[0]
         turns.append({**cached, "plain": plain, "forward": statistics.mean(rates)})
@@ -205,8 +205,8 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
 
     test = _features(setting, exact, "test")
     results = []
-    for name, frozen in (("plain loop", plain), (f"feature cache, {fast.by}", fast)):
-        train = _features(setting, frozen, "train")
+    for name, layers in (("plain loop", plain), (f"feature cache, {fast.by}", fast)):
+        train = _features(setting, layers, "train")
         found = [_trained(setting, [train], test, seed) for seed in range(seeds)]
         results.append(result(f"test accuracy, {name}", "not below the plain loop", found, "percent"))
     return results
@@ -226,10 +226,10 @@ def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def _features(setting: Setting, frozen: Frozen, split: str, augment: str = "none", view: int = 0) -> torch.Tensor:
+def _features(setting: Setting, layers: Frozen, split: str, augment: str = "none", view: int = 0) -> torch.Tensor:
     pictures = Pictures(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
-    loader = DataLoader(pictures, frozen.batch, num_workers=setting.hp.workers)
-    return torch.cat([frozen(batch)[0].float() for batch, _ in loader])
+    loader = DataLoader(pictures, layers.batch, num_workers=setting.hp.workers)
+    return torch.cat([layers(batch)[0].float() for batch, _ in loader])
 
 
 def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:
@@ -261,10 +261,11 @@ def main() -> None:
     logging.disable(logging.WARNING)
     ways = accuracy if options.accuracy else views if options.views else speed
     count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
-    pictures = read(options.data, count)
-    setting = Setting(pictures, options.weights, options.arch)
-    print(f"{setting.count} pictures, {torch.get_num_threads()} threads, {setting.precision.dtype}", flush=True)
-    results = ways(setting, options.repetitions)
+    frozen.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
+    with tempfile.TemporaryDirectory() as base:
+        setting = Setting(read(options.data, count, Path(base)), options.weights, options.arch)
+        print(f"{setting.count} pictures, {torch.get_num_threads()} threads, {setting.precision.dtype}", flush=True)
+        results = ways(setting, options.repetitions)
     for row in results:
         low, high = row["spread"]
         goal = f"  goal: {row['goal']}" if row["goal"] else ""
