@@ -42,7 +42,7 @@ GOALS = {"speed": 6.0, "pass": 0.9}
 
 
 def read(folder: Path, pictures: int, base: Path) -> Data:
-    """The splits below `folder`, linked into `base`; of each class the first, about `pictures` in all but test (0: all)."""
+    """The splits below `folder`, linked into `base`: of each class the first, about `pictures` in all (0: all)."""
     listed = {name: sorted((folder / name).iterdir()) for name in ("train", "valid", "test")}
     files = {name: [sorted(label.iterdir()) for label in labels] for name, labels in listed.items()}
     share = (
@@ -81,7 +81,7 @@ class Setting:
         )  # fmt: skip
         self.network.to(CPU)
         self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
-        self.tensors = first_pictures(pictures, self.network.preprocessing, 256)
+        self.tensors = first_pictures(pictures, self.network.preprocessing, 128)
 
     def frozen(self) -> Frozen:
         return Frozen(self.network, self.precision, CPU, exact=False, pictures=self.count)
