@@ -14,7 +14,7 @@ MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 # What is not part of a training's identity: a checkpoint fits whatever these say.
 INCIDENTAL = frozenset(
     {"epochs", "patience", "workers", "device", "feature-cache", "debug", "debug-interval", "rule", "on-rule",
-     "profile-interval", "torch-profile"}
+     "profile-interval", "torch-profile", "measure"}
 )  # fmt: skip
 
 
@@ -32,6 +32,7 @@ class Hyperparameters:
     weight_decay: float
     momentum: float
     augment: str
+    augment_views: int
     patience: int
     amp: str
     device: str
@@ -46,6 +47,7 @@ class Hyperparameters:
     on_rule: str
     profile_interval: int
     torch_profile: str
+    measure: str
 
     def to_dict(self) -> dict[str, Any]:
         return {key.replace("_", "-"): value for key, value in asdict(self).items()}
@@ -170,6 +172,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "none",
         "none, flip (mirror), crop (random resized crop and mirror)",
     ),
+    "augment-views": (whole(0, 1000), 4, "views of a picture that its frozen layers see; 0: a new one every epoch"),
     "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
     "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU, or a CPU with AMX"),
     "device": (
@@ -200,6 +203,11 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "ms between samples of the system: 100, 200, 500, 1000, 5000 or 60000; 0: none",
     ),
     "torch-profile": (steps, "none", "steps to trace operator by operator: 10:20"),
+    "measure": (
+        one_of("full", "none"),
+        "full",
+        "full: export, and measure by the serving code; none: neither, for trials of a search",
+    ),
 }
 
 

@@ -44,6 +44,19 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
     assert float(seen["valid_accuracy"][-1]) == pytest.approx(metrics["epochs"][-1]["valid_accuracy"], rel=1e-5)
 
 
+def test_a_trial_is_trained_and_told_of_but_neither_exported_nor_measured(tmp_path: Path) -> None:
+    code, job = finish("process", trees.tree(tmp_path, {"epochs": "2", "measure": "none"}))
+    assert code == 0, job.text()
+    assert not list((tmp_path / "model").glob("*"))
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["test_accuracy"] is None
+    assert metrics["valid_accuracy"] == max(row["valid_accuracy"] for row in metrics["epochs"])
+    page = (tmp_path / "output" / "data" / "report.html").read_text()
+    assert "No model was exported" in page
+    assert "Confusion matrix" not in page
+    assert "test_accuracy=" not in job.text()
+
+
 @both_engines
 def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     trees.tree(tmp_path)
@@ -85,6 +98,20 @@ def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_pa
     epochs = re.findall(r"^epoch=(\d+)$", again.text(), re.MULTILINE)
     assert epochs == [str(done + 1), str(done + 2)]
     assert artifact.read(tmp_path / "model", verify=True).classes == trees.LABELS
+
+
+def test_two_jobs_at_once_share_their_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BYOC_FEATURE_CACHE", str(tmp_path / "shared"))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for base, rate in ((first, "0.01"), (second, "0.001")):
+        trees.tree(base, {"epochs": "1", "measure": "none", "lr": rate, "batch-size": "4"})
+    with training("process", first) as one, training("process", second) as other:
+        assert (one.wait(), other.wait()) == (0, 0), one.text() + other.text()
+    said = one.text() + other.text()
+    for part in ("12 pictures of valid", "30 pictures of train"):
+        assert said.count(f"feature cache: {part} in ") == 1, said
+        assert said.count(f"feature cache: {part} read from {tmp_path / 'shared'}") == 1, said
+    assert not (first / "checkpoints" / "features").exists()
 
 
 def test_nothing_is_left_running_after_a_stop(tmp_path: Path) -> None:

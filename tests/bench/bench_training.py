@@ -1,0 +1,278 @@
+"""How fast training is: `python tests/bench/bench_training.py --data DIR [--weights FILE] [--out FILE]`.
+
+Ten epochs with frozen layers as people write them (each epoch decodes, runs the whole network and trains the last
+layer) against the same through the feature cache, and the cache's first pass against the frozen layers alone; in turns,
+so that other work on the machine hits all of them alike. With --accuracy: what layers trained on the features of either
+way get right, over as many seeds. With --views: the same for augmented pictures, by the number of their views.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from container_train import data, frozen, hyperparameters, model
+from container_train.cache import first_pictures
+from container_train.data import Data, Pictures
+from container_train.engine import Trainer
+from container_train.features import Source
+from container_train.frozen import Frozen
+from container_train.precision import Precision
+from container_train.signals import StopFlag
+from container_train.store import Store
+from container_train.tree import Tree
+
+EPOCHS, BATCH = 10, 64
+CPU = torch.device("cpu")
+GOALS = {"speed": 6.0, "pass": 0.9}
+
+
+def read(folder: Path, pictures: int, base: Path) -> Data:
+    """The splits below `folder`, linked into `base`: of each class the first, about `pictures` in all (0: all)."""
+    listed = {name: sorted((folder / name).iterdir()) for name in ("train", "valid", "test")}
+    files = {name: [sorted(label.iterdir()) for label in labels] for name, labels in listed.items()}
+    share = (
+        pictures / sum(len(of_class) for name in ("train", "valid") for of_class in files[name]) if pictures else 1.0
+    )
+    for name, classes in files.items():
+        for of_class in classes:
+            for file in of_class[: max(1, round(share * len(of_class)))]:
+                link = base / "input" / "data" / name / file.parent.name / file.name
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(file.resolve())
+    return data.read(Tree(base))
+
+
+def settings(**options: object) -> hyperparameters.Hyperparameters:
+    words = {
+        "epochs": EPOCHS,
+        "debug": "off",
+        "profile-interval": 0,
+        "workers": len(os.sched_getaffinity(0)),
+        **options,
+    }
+    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
+
+
+class Setting:
+    """One network and one set of pictures, run in each of the ways."""
+
+    def __init__(self, pictures: Data, weights: Path | None, arch: str) -> None:
+        self.data = pictures
+        self.hp = settings(arch=arch)
+        self.precision = Precision.choose("auto", CPU)
+        self.network = model.build(
+            arch, len(pictures.classes), weights="none" if weights is None else "DEFAULT", weights_file=weights,
+            freeze_until="backbone",
+        )  # fmt: skip
+        self.network.to(CPU)
+        self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
+        self.tensors = first_pictures(pictures, self.network.preprocessing, 128)
+
+    def frozen(self) -> Frozen:
+        return Frozen(self.network, self.precision, CPU, exact=False, pictures=self.count)
+
+    def plain_epoch(self) -> float:
+        """Seconds: decode, run the whole network, train its last layer, validate."""
+        whole, loss = self.network.model, nn.CrossEntropyLoss()
+        optimizer = torch.optim.Adam(self.network.trainable(), lr=1e-3)
+        started = time.perf_counter()
+        self.network.eval_mode()
+        for name in ("train", "valid"):
+            loader = DataLoader(
+                Pictures(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
+                num_workers=self.hp.workers,
+            )  # fmt: skip
+            for pictures, targets in loader:
+                pictures = pictures.to(memory_format=torch.channels_last)
+                with torch.set_grad_enabled(name == "train"), self.precision.autocast():
+                    value = loss(whole(pictures), targets)
+                if name == "train":
+                    optimizer.zero_grad()
+                    value.backward()
+                    optimizer.step()
+        return time.perf_counter() - started
+
+    def cached_training(self) -> dict[str, float]:
+        """Seconds of all that the cache needs, of its first pass alone, and of the epochs."""
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Tree(Path(folder))
+            # What is only done once: the conversion, which the pass is told apart from.
+            with timed(Frozen, "choose") as choosing:
+                started = time.perf_counter()
+                source = Source(self.data, self.network, self.hp, CPU, self.precision, StopFlag(), Store.of(tree))
+                filled = time.perf_counter()
+            trainer = Trainer(self.network, source, self.hp, self.precision, tree.checkpoints, {}, StopFlag())
+            trainer.fit()
+            ended = time.perf_counter()
+        return {
+            "all": ended - started, "convert": sum(choosing), "pass": filled - started - sum(choosing),
+            "epochs": ended - filled,
+        }  # fmt: skip
+
+    def forward_rate(self, layers: Frozen) -> float:
+        """Pictures a second through the frozen layers, decoded before."""
+        started = time.perf_counter()
+        for batch in self.tensors.split(layers.batch):
+            layers(batch)
+        return len(self.tensors) / (time.perf_counter() - started)
+
+
+@contextlib.contextmanager
+def timed(owner: type, name: str) -> Iterator[list[float]]:
+    """The seconds of each call of a method."""
+    before: Callable[..., Any] = getattr(owner, name)
+    seconds: list[float] = []
+
+    def method(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return before(*arguments)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    setattr(owner, name, method)
+    try:
+        yield seconds
+    finally:
+        setattr(owner, name, before)
+
+
+def result(name: str, goal: str, values: list[float], unit: str) -> dict[str, Any]:
+    return {
+        "name": name, "goal": goal, "measured": round(statistics.median(values), 3), "unit": unit,
+        "spread": [round(min(values), 3), round(max(values), 3)], "repetitions": len(values),
+        "command": "python " + " ".join([str(Path("tests/bench/bench_training.py")), *sys.argv[1:]]),
+    }  # fmt: skip
+
+
+def speed(setting: Setting, repetitions: int) -> list[dict[str, Any]]:
+    layers = setting.frozen()
+    layers.choose(setting.tensors[:16])
+    setting.forward_rate(layers)
+    turns: list[dict[str, float]] = []
+    for turn in range(repetitions):
+        before = setting.forward_rate(layers)
+        cached = setting.cached_training()
+        rates = [before, setting.forward_rate(layers)]
+        plain = setting.plain_epoch()
+        load = os.getloadavg()[0]
+        turns.append({**cached, "plain": plain, "forward": statistics.mean(rates)})
+        words = ", ".join(f"{key} {value:.1f}" for key, value in turns[-1].items())
+        print(f"turn {turn + 1}: {words} (load {load:.1f})", flush=True)
+    count = setting.count
+    return [
+        result(
+            f"{EPOCHS} frozen epochs: plain loop over feature cache", f"at least {GOALS['speed']:g}",
+            [EPOCHS * turn["plain"] / turn["all"] for turn in turns], "times",
+        ),
+        result(
+            "first pass over the frozen layers alone", f"at least {GOALS['pass']:g}",
+            [count / turn["pass"] / turn["forward"] for turn in turns], "of the pictures a second",
+        ),
+        result("plain loop", "", [count / turn["plain"] for turn in turns], "pictures a second"),
+        result("first pass", "", [count / turn["pass"] for turn in turns], "pictures a second"),
+        result("frozen layers alone", "", [turn["forward"] for turn in turns], "pictures a second"),
+        result(f"{EPOCHS} epochs on cached features", "", [turn["epochs"] for turn in turns], "s"),
+        result("conversion of the frozen layers, once", "", [turn["convert"] for turn in turns], "s"),
+    ]  # fmt: skip
+
+
+def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
+    """Test accuracy of the last layer, trained on torch's features (the plain loop's) and on the cache's.
+
+    Without augmentation the plain loop sees the same features every epoch, so that they need be computed only once.
+    Both are tested on torch's float32 features, as the model is served.
+    """
+    fast = setting.frozen()
+    fast.choose(setting.tensors[:16])
+    plain = Frozen(setting.network, setting.precision, CPU, exact=False, pictures=0)
+    exact = Frozen(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
+
+    test = _features(setting, exact, "test")
+    results = []
+    for name, layers in (("plain loop", plain), (f"feature cache, {fast.by}", fast)):
+        train = _features(setting, layers, "train")
+        found = [_trained(setting, [train], test, seed) for seed in range(seeds)]
+        results.append(result(f"test accuracy, {name}", "not below the plain loop", found, "percent"))
+    return results
+
+
+def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
+    """Test accuracy with 1, 2, 4 and EPOCHS views (a new one every epoch) of pictures that are cropped at random."""
+    fast = setting.frozen()
+    fast.choose(setting.tensors[:16])
+    test = _features(setting, fast, "test")
+    plain = _features(setting, fast, "train")
+    crops = [_features(setting, fast, "train", "crop", view) for view in range(EPOCHS)]
+    cases = {"none": [plain], **{f"crop, {number} views": crops[:number] for number in (1, 2, 4, EPOCHS)}}
+    return [
+        result(f"test accuracy, augment {name}", "", [_trained(setting, c, test, s) for s in range(seeds)], "percent")
+        for name, c in cases.items()
+    ]
+
+
+def _features(setting: Setting, layers: Frozen, split: str, augment: str = "none", view: int = 0) -> torch.Tensor:
+    pictures = Pictures(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
+    loader = DataLoader(pictures, layers.batch, num_workers=setting.hp.workers)
+    return torch.cat([layers(batch)[0].float() for batch, _ in loader])
+
+
+def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:
+    """`train` are the views, of which each epoch sees the next."""
+    targets = {name: torch.as_tensor(setting.data.splits[name].targets) for name in ("train", "test")}
+    torch.manual_seed(seed)
+    layer = nn.Linear(test.shape[1], len(setting.data.classes))
+    optimizer, loss = torch.optim.Adam(layer.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    for epoch in range(EPOCHS):
+        view = train[epoch % len(train)]
+        for indices in torch.randperm(len(view)).split(BATCH):
+            optimizer.zero_grad()
+            loss(layer(view[indices]), targets["train"][indices]).backward()
+            optimizer.step()
+    return 100 * float((layer(test).argmax(1) == targets["test"]).float().mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="train, valid and test, a folder a class in each")
+    parser.add_argument("--weights", type=Path, help="a state_dict file; without it the backbone is random, as fast")
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--pictures", type=int, help="of training and validation, 0: all (600, or for accuracies 0)")
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--accuracy", action="store_true", help="accuracies in place of speed")
+    parser.add_argument("--views", action="store_true", help="accuracies by the number of augmented views")
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)
+    ways = accuracy if options.accuracy else views if options.views else speed
+    count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
+    frozen.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
+    with tempfile.TemporaryDirectory() as base:
+        setting = Setting(read(options.data, count, Path(base)), options.weights, options.arch)
+        print(f"{setting.count} pictures, {torch.get_num_threads()} threads, {setting.precision.dtype}", flush=True)
+        results = ways(setting, options.repetitions)
+    for row in results:
+        low, high = row["spread"]
+        goal = f"  goal: {row['goal']}" if row["goal"] else ""
+        print(f"{row['name']:58} {row['measured']:9.2f} {row['unit']} ({low:.2f} to {high:.2f}){goal}")
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
