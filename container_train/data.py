@@ -95,7 +95,7 @@ def read(tree: Tree, max_workers: int | None = None) -> Data:
     bad: dict[str, str] = {}
     splits = {}
     for split, folder in folders.items():
-        listed = [(path, order.index(name)) for name in names[split] for path in _files(folder / name)]
+        listed = [(path, order.index(name)) for name in names[split] for path in files(folder / name)]
         splits[split] = _check(split, listed, folders, bad, digest, max_workers)
     _complete(splits, order, bad)
     return Data(classes, splits, bad, digest.hexdigest())
@@ -108,7 +108,7 @@ def _class_folders(split: str, folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> Iterable[Path]:
+def files(folder: Path) -> Iterable[Path]:
     """Every file that is not hidden: one that is no picture is to be named, not passed over."""
     return sorted((p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p))
 
