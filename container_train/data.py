@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from container_serve.errors import RequestError
-from container_serve.preprocess import Preprocessing, decode, to_tensor
+from container_serve.preprocess import Preprocessing, decode, preprocess, to_tensor
 from container_train.errors import TrainError
 from container_train.labels import SPLITS, label, natural
 from container_train.progress import track
@@ -198,11 +198,13 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = decode(self.split.paths[index].read_bytes())
-        if self.augment is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, self.epoch, index)))
-                image = self.augment(image)
+        body = self.split.paths[index].read_bytes()
+        if self.augment is None:
+            return torch.from_numpy(preprocess(body, self.spec)), self.split.targets[index]
+        image = decode(body)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.epoch, index)))
+            image = self.augment(image)
         return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
 
 
