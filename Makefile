@@ -1,7 +1,7 @@
 # `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv test lint style types shell format lock images clean
+.PHONY: help venv test bench lint style types shell format lock images clean
 
 VENV := .venv/bin
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve scripts/cloud/docker-credential-byoc)
@@ -19,6 +19,9 @@ venv:
 
 test: venv  ## all tests that this machine can run; says what it skipped and why (PYTEST_ARGS="-k ping" for some)
 	$(VENV)/python -m pytest $(PYTEST_ARGS)
+
+bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench
+	$(VENV)/python tests/bench/run.py $(BENCH_ARGS)
 
 lint: style types shell  ## ruff, mypy, shellcheck: what CI checks; changes nothing
 

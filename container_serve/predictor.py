@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,10 @@ class Prediction:
 
 
 class Predictor:
-    """The compiled graph of an artifact. One caller at a time: it has one infer request."""
+    """The compiled graph of an artifact, for several callers at a time, which share its weights."""
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
-        """Compile model.xml for `threads` threads.
+    def __init__(self, artifact: Artifact, threads: int = 1, callers: int = 1) -> None:
+        """Compile model.xml for `callers` threads that ask at the same time; each is computed for with `threads`.
 
         Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
         not have one output per class.
@@ -48,8 +49,8 @@ class Predictor:
             raise ArtifactError(f"model.json: precision: expected one of {expected}, got {artifact.precision!r}")
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": str(callers),
+            "INFERENCE_NUM_THREADS": str(callers * threads),
             # Two pinned processes would land on the same core.
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": _PRECISION[artifact.precision],
@@ -65,7 +66,10 @@ class Predictor:
             raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
         _check(model, artifact)
         try:
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            compiled = core.compile_model(model, "CPU", settings)
+            self._requests: SimpleQueue[Any] = SimpleQueue()  # those that nobody uses just now
+            for _ in range(callers):
+                self._requests.put(compiled.create_infer_request())
         except Exception as error:
             raise ArtifactError(f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again") from None
         self._side = artifact.preprocessing.crop
@@ -77,7 +81,11 @@ class Predictor:
         """
         batch = np.ascontiguousarray(batch, dtype=np.float32)
         parts = [batch[i : i + MAX_BATCH] for i in range(0, len(batch), MAX_BATCH)]
-        logits = np.concatenate([self._request.infer([part], share_inputs=True)[0] for part in parts])
+        request = self._requests.get()
+        try:
+            logits = np.concatenate([request.infer([part], share_inputs=True)[0] for part in parts])
+        finally:
+            self._requests.put(request)
         if not np.isfinite(logits).all():
             raise ArtifactError(f"{GRAPH}: computes values that are not finite; train the model again")
         return softmax(logits)

@@ -51,8 +51,8 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     import numpy as np
     import torch
 
-    from container_serve import artifact
     from container_train import checkpoint, data, device, engine, export, features, hyperparameters, metrics, model
+    from container_train import quantize as quantization
     from container_train import report as reporting
     from container_train.debugger.hook import trained
     from container_train.precision import Precision
@@ -155,21 +155,21 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
             details=details,
         )  # fmt: skip
     with phase("evaluate", "measure"):
-        served = {s: export.probabilities(made, pictures.splits[s].paths, s) for s in ("valid", "test")}
-        accuracies = {
-            split: float((served[split].argmax(1) == data.targets(pictures.splits[split])).mean()) for split in served
-        }
-        log.info(metrics.line("test_accuracy", accuracies["test"]))
-        artifact.write(
-            tree.model, classes=made.classes, architecture=made.architecture, preprocessing=made.preprocessing,
-            precision=made.precision, details={**details, "accuracy": {made.precision: accuracies}},
+        choice = quantization.choose(
+            made, {name: pictures.splits[name] for name in ("valid", "test")},
+            precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,
         )  # fmt: skip
+        made, served = choice.artifact, choice.served
+        accuracies = choice.accuracy[made.precision]
+        log.info(metrics.line("test_accuracy", accuracies["test"]))
     true, test = data.targets(pictures.splits["test"]), served["test"]
     matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
     summary |= {
         "test_accuracy": accuracies["test"],
         "valid_accuracy": accuracies["valid"],
         "precision": made.precision,
+        "accuracy": choice.accuracy,
+        "quantization": made.document["quantization"],
         "per_class": metrics.per_class(matrix, pictures.classes),
     }
     with phase("report"):

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from container_serve.errors import RequestError
-from container_serve.preprocess import Preprocessing, decode, to_tensor
+from container_serve.preprocess import Preprocessing, decode, preprocess, to_tensor
 from container_train.errors import TrainError
 from container_train.labels import SPLITS, label, natural
 from container_train.progress import track
@@ -95,7 +95,7 @@ def read(tree: Tree, max_workers: int | None = None) -> Data:
     bad: dict[str, str] = {}
     splits = {}
     for split, folder in folders.items():
-        listed = [(path, order.index(name)) for name in names[split] for path in _files(folder / name)]
+        listed = [(path, order.index(name)) for name in names[split] for path in files(folder / name)]
         splits[split] = _check(split, listed, folders, bad, digest, max_workers)
     _complete(splits, order, bad)
     return Data(classes, splits, bad, digest.hexdigest())
@@ -108,7 +108,7 @@ def _class_folders(split: str, folder: Path) -> list[str]:
     return names
 
 
-def _files(folder: Path) -> Iterable[Path]:
+def files(folder: Path) -> Iterable[Path]:
     """Every file that is not hidden: one that is no picture is to be named, not passed over."""
     return sorted((p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p))
 
@@ -197,11 +197,13 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        image = decode(self.split.paths[index].read_bytes())
-        if self.augment is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, self.view, index)))
-                image = self.augment(image)
+        body = self.split.paths[index].read_bytes()
+        if self.augment is None:
+            return torch.from_numpy(preprocess(body, self.spec)), self.split.targets[index]
+        image = decode(body)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, self.view, index)))
+            image = self.augment(image)
         return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
 
 

@@ -1,7 +1,7 @@
 """From trained weights to the artifact that is served, checked through the code that will serve it.
 
-As a program it makes an artifact of anybody's own checkpoint:
-    python -m container_train.export --weights model.pth --classes classes.txt --arch resnet50 --out model
+As a program it makes an artifact of anybody's own checkpoint, quantised to int8 where there are pictures to do it with:
+    python -m container_train.export --weights model.pth --classes classes.txt --out model --calibration data/dogs
 """
 
 import argparse
@@ -10,13 +10,12 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -24,15 +23,13 @@ from container_serve import artifact
 from container_serve.artifact import Artifact
 from container_serve.errors import ServeError
 from container_serve.predictor import Predictor, load_openvino
-from container_serve.preprocess import Preprocessing, preprocess
+from container_serve.preprocess import Preprocessing
+from container_train import quantize
+from container_train.data import Split, files
 from container_train.errors import TrainError
-from container_train.labels import label
-from container_train.progress import track
+from container_train.labels import SPLITS, label, natural
 from container_train.tree import replace_file
 
-log = logging.getLogger(__name__)
-
-BATCH = 32
 MAX_DIFFERENCE = 0.01  # of a probability, between torch and the exported graph
 
 
@@ -68,7 +65,12 @@ def export(
 
 def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
     openvino = load_openvino()
-    graph = openvino.convert_model(model, example_input=torch.zeros(1, 3, side, side), input=[-1, 3, side, side])
+    example = torch.zeros(1, 3, side, side)
+    # The check would run the network three times more: whether the graph computes the same is looked at by _compare.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but what the converter does as well
+        traced = torch.jit.trace(model, example, check_trace=False)
+    graph = openvino.convert_model(traced, example_input=example, input=[-1, 3, side, side])
     temporary = folder / ".graph.xml"
     try:
         openvino.save_model(graph, temporary, compress_to_fp16=False)
@@ -92,31 +94,6 @@ def _compare(model: nn.Module, exported: Artifact) -> None:
         )
 
 
-def probabilities(exported: Artifact, paths: tuple[Path, ...], what: str) -> npt.NDArray[np.float32]:
-    """What the server would answer for each picture: float32 (N, C), computed by its own code, in batches."""
-    predictor = Predictor(exported, threads=_cores())
-    parts: list[npt.NDArray[np.float32]] = []
-    with ThreadPoolExecutor(_cores()) as pool:
-
-        def tensors(group: tuple[Path, ...]) -> npt.NDArray[np.float32]:
-            return np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in group])
-
-        for batch in track(_ahead(pool, tensors, paths), f"measuring {what}", -(-len(paths) // BATCH)):
-            parts.append(predictor.probabilities(batch))
-    return np.concatenate(parts)
-
-
-def _ahead(pool: ThreadPoolExecutor, work: Any, paths: tuple[Path, ...]) -> Iterator[npt.NDArray[np.float32]]:
-    """Decode a few batches ahead of the graph; decoding everything at once would fill the memory."""
-    pending = []
-    for start in range(0, len(paths), BATCH):
-        pending.append(pool.submit(work, paths[start : start + BATCH]))
-        if len(pending) > _cores():
-            yield pending.pop(0).result()
-    for future in pending:
-        yield future.result()
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
@@ -136,9 +113,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
     parser.add_argument("--resize-size", type=int, default=0, help="shorter side before the crop (0: as the weights')")
     parser.add_argument("--image-size", type=int, default=0, help="side of the crop (0: as the weights')")
+    parser.add_argument(
+        "--calibration", type=Path, metavar="DIR",
+        help="pictures in class folders, or train/ and valid/ with class folders: to quantise with, and to measure",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "int8"), default="auto",
+        help="auto: int8 where it is as accurate on the pictures of --calibration, else fp32 (%(default)s)",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     try:
         classes = _labels(arguments.classes)
+        if arguments.precision == "int8" and arguments.calibration is None:
+            raise TrainError("--precision int8 needs --calibration DIR, pictures to quantise with")
+        splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
         own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
@@ -155,9 +144,41 @@ def main() -> None:
             model, arguments.out, arch=arguments.arch, classes=classes, preprocessing=preprocessing,
             details={"weights": f"file {arguments.weights.name}"},
         )  # fmt: skip
+        if splits:
+            measured = {name: split for name, split in splits.items() if name != "train"}
+            done = quantize.choose(done, measured, precision=arguments.precision, train=splits["train"]).artifact
         print(f"{done.directory}: {done.architecture}, {len(done.classes)} classes, {done.precision}")
     except (TrainError, ServeError, OSError) as error:
         sys.exit(f"export: {error}")
+
+
+def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:
+    """Pictures to calibrate with (`train`) and to measure with (`valid`, maybe `test`) from a folder of class folders.
+
+    Without folders of these names, every second picture of each class is for calibration.
+    """
+    split_already = all((folder / name).is_dir() for name in ("train", "valid"))
+    roots = [name for name in SPLITS if (folder / name).is_dir()] if split_already else [""]
+    found: dict[str, list[tuple[Path, int]]] = {}
+    for root in roots:
+        names = sorted((path.name for path in (folder / root).glob("[!.]*") if path.is_dir()), key=natural)
+        strange = [name for name in names if label(name) not in classes]
+        if strange or not names:
+            what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
+            raise TrainError(f"{folder / root}: holds {what}; expected a folder of pictures for each class")
+        for name in names:
+            pictures = [(path, classes.index(label(name))) for path in files(folder / root / name)]
+            if split_already:
+                found.setdefault(root, []).extend(pictures)
+            else:
+                found.setdefault("train", []).extend(pictures[::2])
+                found.setdefault("valid", []).extend(pictures[1::2])
+    if empty := [name for name, pictures in found.items() if not pictures]:
+        raise TrainError(f"{folder}: no pictures for {empty[0]}; expected at least two in each class folder")
+    return {
+        name: Split(name, tuple(path for path, _ in pictures), tuple(target for _, target in pictures))
+        for name, pictures in found.items()
+    }
 
 
 def _labels(file: Path) -> tuple[str, ...]:

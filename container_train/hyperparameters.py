@@ -14,7 +14,7 @@ MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 # What is not part of a training's identity: a checkpoint fits whatever these say.
 INCIDENTAL = frozenset(
     {"epochs", "patience", "workers", "device", "feature-cache", "debug", "debug-interval", "rule", "on-rule",
-     "profile-interval", "torch-profile", "measure"}
+     "profile-interval", "torch-profile", "measure", "precision"}
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ class Hyperparameters:
     feature_cache: str
     resize_size: int
     image_size: int
+    precision: str
     debug: str
     debug_interval: int
     rule: str
@@ -193,6 +194,11 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "shorter side before the crop, in pixels; 0: as the weights were trained",
     ),
     "image-size": (whole(0, 4096), 0, "side of the crop, in pixels; 0: as the weights were trained"),
+    "precision": (
+        one_of("auto", "fp32", "int8"),
+        "auto",
+        "of the served graph; auto: int8 where it is as accurate on validation, else fp32",
+    ),
     "debug": (one_of("on", "off"), "on", "save tensors, and judge them by the debugger's rules"),
     "debug-interval": (whole(0, 1_000_000), 0, "steps from one saved step to the next; 0: from the steps of an epoch"),
     "rule": (rules, "none", "parameters of rules: overfit:patience=3;vanishing_gradient:threshold=1e-6"),

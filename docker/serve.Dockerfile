@@ -1,11 +1,12 @@
 # The images that serve: `docker run IMAGE serve`, as SageMaker starts it. Built by scripts/build.sh (needs BuildKit).
 #
 #   BASE ── python ─┬─ builder ─────── uv; makes /opt/venv from serve.lock (by hash), compiles it
+#                   │    ├─ builder-serve   without what no request touches
 #                   │    ├─ builder-torch   the same with CPU torch, for artifacts with code of their own
 #                   ├─ plugin ──────── JDK; compiles the Java front end that makes /ping truthful
 #                   ├─ program ─────── /opt/program with that jar, and the `serve` command
 #                   └─ runtime ─┬─ serve-torch   second target: /opt/venv of builder-torch, and the program
-#                               └─ serve         default target: /opt/venv of builder, and the program;
+#                               └─ serve         default target: /opt/venv of builder-serve, and the program;
 #                                                no torch, no CUDA, no compiler, no JDK, no uv
 #
 # Secrets, both optional, there only while the RUN that mounts them runs, in no layer:
@@ -29,6 +30,15 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     && rm /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_gpu_plugin.so \
           /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so \
           /opt/venv/lib/python3.*/site-packages/openvino/libs/cache.json
+
+# What no request touches: scipy (sagemaker-inference's decoder, which we keep out of reach of callers, imports it), and
+# OpenVINO's readers of other formats and virtual devices. serve-torch keeps them, for programs of the user's own.
+FROM builder AS builder-serve
+RUN cd /opt/venv/lib/python3.*/site-packages && rm -r scipy scipy.libs && cd openvino/libs \
+    && rm libopenvino_onnx_frontend.so.* libopenvino_tensorflow_frontend.so.* libopenvino_pytorch_frontend.so.* \
+          libopenvino_paddle_frontend.so.* libopenvino_gguf_frontend.so.* libopenvino_tensorflow_lite_frontend.so.* \
+          libopenvino_jax_frontend.so.* libopenvino_auto_plugin.so libopenvino_hetero_plugin.so \
+          libopenvino_auto_batch_plugin.so
 
 FROM builder AS builder-torch
 COPY docker/serve-torch.lock /tmp/build/
@@ -84,7 +94,7 @@ LABEL org.opencontainers.image.title="byoc-serve-torch" \
 
 FROM runtime AS serve
 ENV BYOC_TARGET=serve
-COPY --from=builder /opt/venv /opt/venv
+COPY --from=builder-serve /opt/venv /opt/venv
 COPY --from=program /out/ /
 # Java's classes, read and checked now and not at every start: holds for these files at these paths only.
 RUN python -m container_serve.plugin.archive

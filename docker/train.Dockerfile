@@ -21,12 +21,13 @@ FROM python AS builder
 COPY docker/install_builder.sh docker/make_venv.sh docker/uv.lock /tmp/build/
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/install_builder.sh gcc libc6-dev
-COPY docker/train.lock /tmp/build/
+COPY docker/train.lock docker/trim_train.sh /tmp/build/
 # sagemaker-training brings a `train` of its own, which knows no baked-in program and ignores SIGTERM: ours replaces it.
 # The two largest folders are set apart, for layers of their own: a registry is sent and asked for layers side by side,
 # and packing one takes a core.
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/make_venv.sh /opt/venv /tmp/build/train.lock && rm /opt/venv/bin/train \
+    && sh /tmp/build/trim_train.sh /opt/venv \
     && cd /opt/venv/lib/python3*/site-packages \
     && for part in nvidia torch; do mkdir -p "/parts/$part$PWD" && mv "$part" "/parts/$part$PWD/"; done
 

@@ -287,6 +287,7 @@ def write_summary(job: Job, staged: Staged, rows: list[table.Row], cold: float) 
             "images": metrics["images"],
             "test_accuracy": metrics["test_accuracy"],
             "precision": model["precision"],
+            "accuracy": model["accuracy"],
             "cold_start_seconds": cold,
             "prediction": rows[0].to_dict(),
             "predictions": [row.to_dict() for row in rows],

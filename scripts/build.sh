@@ -66,7 +66,7 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 files_of() {
     local common="docker/install_python.sh docker/install_builder.sh docker/make_venv.sh docker/uv.lock container_serve"
     case $1 in
-        train) echo "$common docker/train.Dockerfile docker/train.lock docker/train container_train" ;;
+        train) echo "$common docker/train.Dockerfile docker/train.lock docker/trim_train.sh docker/train container_train" ;;
         serve) echo "$common docker/serve.Dockerfile docker/serve.lock docker/serve" ;;
         serve-torch) echo "$(files_of serve) docker/serve-torch.lock" ;;
     esac
@@ -155,6 +155,23 @@ build() {
     images+=("$name")
 }
 
+# MB that an image may add to its base; the table below shows where they went. serve-torch's CPU torch has none.
+budget_of() { case $1 in byoc-train:*) echo 5000 ;; byoc-serve:*) echo 450 ;; esac; }
+
+# Bytes of the layers above the base: the first of ours copies install_python.sh.
+added_by_us() {
+    "$docker" history --no-trunc --human=false --format '{{.Size}} {{.CreatedBy}}' "$1" |
+        awk '{ sum += $1 } /COPY docker\/install_python.sh/ { exit } END { printf "%.0f", sum / 1e6 }'
+}
+
+# What is largest in an image, in MB: packages, and the rest of what we put into it.
+breakdown() {
+    "$docker" run --rm --platform "$platform" "$1" sh -c \
+        'du -sm /opt/venv/lib/python3.*/site-packages/* /opt/program/*/* 2>/dev/null' |
+        sed 's|\t.*/|\t|' | sort -rn | awk 'NR <= 8 { printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1; next }
+            { rest += $1 } END { printf ", others %d", rest }'
+}
+
 images=()
 case $target in
     all) build train; build serve ;;
@@ -162,7 +179,14 @@ case $target in
 esac
 
 echo
-printf '%-44s %10s\n' image size
+printf '%-44s %10s %14s %10s\n' image size "above base" budget
+over=""
 for name in "${images[@]}"; do
-    printf '%-44s %10s\n' "$name" "$("$docker" image inspect --format '{{.Size}}' "$name" | awk '{printf "%.0f MB", $1 / 1e6}')"
+    added=$(added_by_us "$name") budget=$(budget_of "$name")
+    printf '%-44s %10s %14s %10s\n' "$name" \
+        "$("$docker" image inspect --format '{{.Size}}' "$name" | awk '{printf "%.0f MB", $1 / 1e6}')" \
+        "$added MB" "${budget:-none}${budget:+ MB}"
+    echo "  MB: $(breakdown "$name")"
+    [ -z "$budget" ] || [ "$added" -le "$budget" ] || over="$over $name ($added MB, $budget allowed)"
 done
+[ -z "$over" ] || die "larger than its budget:$over; see the lines above for what takes the room"

@@ -20,6 +20,7 @@ SMALL = {
     # A second for each job that is not about them.
     "debug": "off",
     "profile-interval": "0",
+    "precision": "fp32",
 }
 
 

@@ -522,3 +522,31 @@ def test_hostile_pictures_leave_nothing_in_the_log() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
     assert (run.stdout, run.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_scaled_while_it_is_decoded(orientation: int) -> None:
+    with Image.open(photographs()[0]) as photograph:
+        large = photograph.convert("RGB").resize((2400, 1600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[module.ORIENTATION] = orientation
+    body = encode(large, "JPEG", quality=90, exif=exif)
+    # By 2: by 4 the shorter side would be 400, less than twice the 256 that are needed.
+    size = (1200, 800) if orientation == 1 else (800, 1200)
+    assert decode(body, least=512).size == size
+    assert decode(body).size == tuple(2 * side for side in size)
+    assert module.is_scaled(body, SPEC)
+    fast, plain = preprocess(body, SPEC), to_tensor(decode(body), SPEC)
+    assert np.abs(fast - plain).mean() < 0.01  # a 450th of the range
+    assert np.abs(fast - plain).max() < 0.2
+
+
+def test_what_is_not_a_large_jpeg_is_decoded_in_full() -> None:
+    with Image.open(photographs()[0]) as photograph:
+        large = photograph.convert("RGB").resize((1300, 1100))
+    png, just_too_small = encode(large, "PNG"), encode(large.resize((1200, 1023)), "JPEG")
+    for body in (png, just_too_small):
+        assert not module.is_scaled(body, SPEC)
+        np.testing.assert_array_equal(preprocess(body, SPEC), to_tensor(decode(body), SPEC))
+    assert not module.is_scaled(b"no picture", SPEC)
+    assert refusal(encode(large, "JPEG")[:-5000], least=256).kind == "InvalidImage"

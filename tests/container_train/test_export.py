@@ -44,19 +44,6 @@ def test_the_artifact_is_whole_and_computes_what_was_trained(network: model.Netw
     assert not any(path.name.startswith(".") for path in (tmp_path / "m").iterdir())
 
 
-def test_many_pictures_are_measured_in_their_order(network: model.Network, tmp_path: Path) -> None:
-    made = write(network, tmp_path / "m")
-    paths = []
-    for index in range(70):  # more than two batches
-        paths.append(tmp_path / f"{index}.jpg")
-        trees.picture(paths[-1], ((index * 37) % 256, (index * 91) % 256, (index * 53) % 256), seed=index)
-    together = export.probabilities(made, tuple(paths), "all")
-    predictor = Predictor(made)
-    for index in (0, 31, 32, 69):
-        alone = predictor.probabilities(preprocess(paths[index].read_bytes(), made.preprocessing)[None])[0]
-        assert np.allclose(together[index], alone, atol=1e-5)
-
-
 class Lying(nn.Module):
     """Computes something else once it is traced."""
 
@@ -80,6 +67,43 @@ def test_a_graph_that_computes_something_else_is_refused(network: model.Network,
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "container_train.export", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_anybody_s_checkpoint_is_quantised_on_pictures(network: model.Network, tmp_path: Path) -> None:
+    torch.save(network.model.state_dict(), tmp_path / "w.pth")
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    fixed = [
+        "--weights", str(tmp_path / "w.pth"), "--classes", str(tmp_path / "classes.txt"), "--arch", "resnet18",
+        "--out", str(tmp_path / "m"), "--image-size", "64", "--resize-size", "64", "--precision", "int8",
+    ]  # fmt: skip
+    refused = program(*fixed)
+    assert refused.returncode == 1
+    assert "--precision int8 needs --calibration DIR" in refused.stderr
+    pictures = trees.fill(tmp_path / "data") / "train"
+    done = program(*fixed, "--calibration", str(pictures))
+    assert done.returncode == 0, done.stderr
+    read = artifact.read(tmp_path / "m", verify=True)
+    assert read.precision == "int8"
+    assert read.document["accuracy"].keys() == {"fp32", "int8"}
+    assert read.document["accuracy"]["int8"].keys() == {"valid"}
+    assert read.document["quantization"]["calibration"] == {"pictures": 15, "split": "train", "seed": 0}
+    assert (tmp_path / "m" / "model.bin").stat().st_size < (tmp_path / "m" / "model.pth").stat().st_size / 3
+
+
+def test_pictures_of_class_folders_or_of_splits(tmp_path: Path) -> None:
+    root = trees.fill(tmp_path / "data")
+    splits = export.labelled(root, trees.LABELS)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 30, "valid": 12, "test": 12}
+    assert set(splits["valid"].targets) == {0, 1, 2}
+    halves = export.labelled(root / "train", trees.LABELS)
+    assert {name: len(split) for name, split in halves.items()} == {"train": 15, "valid": 15}
+    assert not set(halves["train"].paths) & set(halves["valid"].paths)
+    assert [path.parent.name for path in halves["valid"].paths[::5]] == ["01.red", "02.green", "10.blue"]
+    with pytest.raises(TrainError, match=r"holds the folder '01\.red', which is none of the classes"):
+        export.labelled(root, ("a", "b"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(TrainError, match="holds no class folders"):
+        export.labelled(tmp_path / "none", trees.LABELS)
 
 
 def test_anybody_s_checkpoint_becomes_an_artifact(network: model.Network, tmp_path: Path) -> None:

@@ -144,7 +144,11 @@ def test_with_buildx_the_platform_gets_a_plain_docker_image(path_without_docker:
     stub(
         path_without_docker,
         f"""printf '%s\\n' "$*" >> {calls}
-case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;; esac""",
+case $1 in
+    image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
+    history) printf '%s\\n' '400000000 COPY /opt/venv' '900 COPY docker/install_python.sh' '285000000 the base' ;;
+    run) printf '%s\\t/opt/venv/lib/python3.11/site-packages/%s\\n' 30 numpy 100 openvino ;;
+esac""",
     )
     done = build(
         ROOT, "--tag", "t1", "--base-train", "b1", "--base-serve", "b2", env={"PATH": str(path_without_docker)}
@@ -160,10 +164,23 @@ case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; es
     assert "BASE=b2" in serve
     assert [line.split() for line in done.stdout.splitlines()] == [
         [],
-        ["image", "size"],
-        ["byoc-train:t1", "685", "MB"],
-        ["byoc-serve:t1", "685", "MB"],
+        ["image", "size", "above", "base", "budget"],
+        ["byoc-train:t1", "685", "MB", "400", "MB", "5000", "MB"],
+        ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
+        ["byoc-serve:t1", "685", "MB", "400", "MB", "450", "MB"],
+        ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
     ]
+
+
+def test_an_image_over_its_budget_is_an_error(path_without_docker: Path) -> None:
+    stub(
+        path_without_docker,
+        """case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
+history) printf '%s\\n' '451000000 COPY /opt/venv' '900 COPY docker/install_python.sh' ;; esac""",
+    )
+    done = build(ROOT, "serve", "--tag", "t1", env={"PATH": str(path_without_docker)})
+    assert done.returncode == 1
+    assert "larger than its budget: byoc-serve:t1 (451 MB, 450 allowed)" in done.stderr.splitlines()[-1]
 
 
 def test_an_image_for_another_platform_is_refused(path_without_docker: Path) -> None:

@@ -1,0 +1,86 @@
+"""A load generator: so many connections that each send one picture after the other, and the time of every answer."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+TIMEOUT_SECONDS = 60.0  # as the platform's
+
+
+@dataclass
+class Load:
+    """What came back within the time: seconds of each 200, answers by status (0: none at all)."""
+
+    wall: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def rate(self) -> float:
+        """Good answers a second."""
+        return len(self.seconds) / self.wall
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds; not-a-number without a good answer."""
+        if not self.seconds:
+            return float("nan")
+        return 1e3 * sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+
+
+def run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str = "/invocations") -> Load:
+    """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted."""
+    return asyncio.run(_run(port, bodies, connections, seconds, path))
+
+
+async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str) -> Load:
+    load, requests = Load(), [_request(body, path) for body in bodies]
+    begun = time.perf_counter()
+
+    async def one(first: int) -> None:
+        reader = writer = None
+        index = first
+        while time.perf_counter() - begun < seconds:
+            sent = time.perf_counter()
+            try:
+                if writer is None or reader is None:
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(requests[index % len(requests)])
+                status, keep = await asyncio.wait_for(_answer(reader), TIMEOUT_SECONDS)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+                status, keep = 0, False
+            load.statuses[status] += 1
+            if status == 200:
+                load.seconds.append(time.perf_counter() - sent)
+            if not keep:
+                if writer is not None:
+                    writer.close()
+                reader = writer = None
+                await asyncio.sleep(0.01)
+            index += 1
+        if writer is not None:
+            writer.close()
+
+    await asyncio.gather(*(one(index) for index in range(connections)))
+    load.wall = time.perf_counter() - begun
+    return load
+
+
+def _request(body: bytes, path: str) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """The status, and whether the connection stays open."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+    status = int(head.split(" ", 2)[1])
+    fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+    if "content-length" in fields:
+        await reader.readexactly(int(fields["content-length"]))
+    elif fields.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readline(), 16):
+            await reader.readexactly(size + 2)
+        await reader.readline()
+    return status, fields.get("connection") != "close"

@@ -1,0 +1,1 @@
+"""The servers beside which ours is measured, each as its own documentation shows it."""

@@ -1,0 +1,177 @@
+"""The servers that bench_serving compares: their artifact, how each is started, and their pictures."""
+
+import contextlib
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import skimage
+from PIL import Image
+
+from container_serve import artifact
+from tests.bench import load
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = Path(__file__).parent / "peers"
+SMALL, LARGE = "500x375", "12 MP"
+SIZES = {SMALL: (500, 375), LARGE: (4000, 3000)}
+START_SECONDS = 240
+
+
+@dataclass
+class Server:
+    """A running server, and how long it took to answer."""
+
+    name: str
+    port: int
+    process: subprocess.Popen[bytes]
+    start_seconds: float
+
+    def memory(self) -> float:
+        """MB of the process and all below it; what they share is counted once."""
+        total = 0
+        for process in family(self.process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total / 1e6
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The process, all below it, and those of its session, where some go that are started in the background."""
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+            if os.getsid(process.pid) == pid:
+                found[process.pid] = process
+    with contextlib.suppress(psutil.NoSuchProcess):
+        main = psutil.Process(pid)
+        found |= {process.pid: process for process in (main, *main.children(recursive=True))}
+    return list(found.values())
+
+
+def pictures() -> dict[str, list[bytes]]:
+    """JPEGs of photographs at the sizes that are measured."""
+    names = ("coffee.png", "chelsea.png", "rocket.jpg", "astronaut.png")
+    result: dict[str, list[bytes]] = {}
+    for kind, size in SIZES.items():
+        result[kind] = []
+        for name in names:
+            with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+                buffer = io.BytesIO()
+                image.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=88)
+            result[kind].append(buffer.getvalue())
+    return result
+
+
+def prepare(folder: Path, given: Path | None) -> Path:
+    """The artifact, int8 with model.pth beside it, and in `folder` what the peers serve: the same network."""
+    import torch
+    import torchvision
+
+    from container_train import export, model, quantize
+    from container_train.data import Split
+
+    made = given
+    if made is None:
+        network = torchvision.models.resnet50(num_classes=120).eval()
+        for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            # As after training: with equal ones ONNX's exporter shares them, and ONNX Runtime then quantises less.
+            torch.nn.init.uniform_(norm.bias, -0.1, 0.1)
+            torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
+        exported = export.export(
+            network, folder / "artifact", arch="resnet50", classes=tuple(f"class {i}" for i in range(120)),
+            preprocessing=model.preprocessing_of("resnet50", 0, 0), details={},
+        )  # fmt: skip
+        paths = []
+        for index, body in enumerate(pictures()[SMALL]):
+            paths.append(folder / f"{index}.jpg")
+            paths[-1].write_bytes(body)
+        shutil.copytree(exported.directory, folder / "fp32")
+        split = Split("train", tuple(paths), tuple(range(len(paths))))
+        made = quantize.choose(exported, {"valid": split}, precision="int8", train=split).artifact.directory
+    found = artifact.read(made)
+    if found.precision != "int8":
+        sys.exit(f"bench_serving: {made} is {found.precision}, not int8")
+    network = torchvision.models.resnet50(num_classes=len(found.classes)).eval()
+    network.load_state_dict(torch.load(made / artifact.WEIGHTS, weights_only=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # dynamo=False: the newer exporter needs a package more.
+        torch.onnx.export(
+            network, (torch.zeros(1, 3, 224, 224),), str(folder / "model.onnx"), input_names=["picture"], dynamo=False
+        )
+    (folder / "model" / "code").mkdir(parents=True)
+    shutil.copy(made / artifact.WEIGHTS, folder / "model" / "model.pth")
+    shutil.copy(PEERS / "inference.py", folder / "model" / "code")
+    return made
+
+
+def commands(made: Path, folder: Path, ports: dict[str, int]) -> dict[str, tuple[list[str], dict[str, str]]]:
+    from container_serve.configuration import java
+
+    tools = os.pathsep.join([str(Path(java()).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+    return {
+        "ours": (
+            [sys.executable, "-m", "container_serve", "--model-dir", str(made), "--port", str(ports["ours"])],
+            {"PYTHONPATH": str(ROOT)},
+        ),
+        "mms": (
+            [sys.executable, str(PEERS / "mms_start.py")],
+            {
+                "SAGEMAKER_BASE_DIR": str(folder), "SAGEMAKER_BIND_TO_PORT": str(ports["mms"]),
+                "SAGEMAKER_PROGRAM": "inference.py", "PATH": tools,
+            },
+        ),
+        "fastapi": (
+            [sys.executable, "-m", "uvicorn", "fastapi_app:app", "--app-dir", str(PEERS),
+             "--port", str(ports["fastapi"]), "--log-level", "error"],
+            {"ONNX_MODEL": str(folder / "model.onnx")},
+        ),
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def serving(
+    name: str, command: list[str], env: dict[str, str], port: int, folder: Path, body: bytes
+) -> Iterator[Server]:
+    own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir="/tmp"))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
+    begun = time.monotonic()
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env={**clean, "TMPDIR": str(own), **env}, cwd=own, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        while 200 not in load.run(port, [body], 1, 0.01).statuses:
+            if process.poll() is not None or time.monotonic() - begun > START_SECONDS:
+                sys.exit(f"bench_serving: {name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}")
+        yield Server(name, port, process, time.monotonic() - begun)
+    finally:
+        for member in family(process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait()
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def free_ports(names: list[str]) -> dict[str, int]:
+    ports: dict[str, int] = {}
+    candidate = 21000 + os.getpid() % 5000
+    for name in names:
+        while True:
+            candidate += 1
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", candidate)) != 0:
+                    break
+        ports[name] = candidate
+    return ports
