@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from local_test import check, engine, outdir, pack, stage, table, weights
-from local_test.engine import DockerEngine, Engine, Server
+from local_test.engine import DockerEngine, Engine, Program
 from local_test.errors import LocalError, Stopped
 from local_test.options import Options, parse
 from local_test.stage import Staged
@@ -223,7 +223,7 @@ def serve_and_query(job: Job, staged: Staged) -> tuple[list[table.Row], float]:
 
 
 @contextlib.contextmanager
-def last_lines_of(server: Server) -> Iterator[None]:
+def last_lines_of(server: Program) -> Iterator[None]:
     """Add what the server said last to an error."""
     try:
         yield
@@ -241,12 +241,12 @@ def check_port(port: int) -> None:
             raise LocalError(f"port {port}: {error.strerror}; give another with --port, or none") from None
 
 
-def start_server(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
+def start_server(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
     check_port(port)
     return where.serve(model, port, log, echo=echo)
 
 
-def wait_until_ready(server: Server, port: int, seconds: float = READY_SECONDS) -> None:
+def wait_until_ready(server: Program, port: int, seconds: float = READY_SECONDS) -> None:
     """Until /ping is 200. Raises LocalError at once when the server ends."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + seconds

@@ -18,10 +18,34 @@ from scripts.cloud.settings import Settings
 
 INSTANCE = "ml.g4dn.xlarge"
 VOLUME = 30  # GB
+INPUT_MODES = ("File", "FastFile")
+SETTINGS = (
+    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
+)  # fmt: skip
 DEBUGGER_NOTE = (
     "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
     " program that writes tensors for it"
 )
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """What a job and its instances are; one job's, or every trial's."""
+    job = parser.add_argument_group("job").add_argument
+    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
+    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
+    job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
+    job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
+    job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
+    job("--name", help="of the job (default: PROJECT-train-TIME, of a search PROJECT-tune-TIME)")
+    job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
+    machine = parser.add_argument_group("instances").add_argument
+    machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
+    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {VOLUME})")
+    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
+    machine("--max-run", metavar="S", type=int, help="seconds, then it is stopped (default: a day; a trial an hour)")
+    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
+    machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
+    machine("--network-isolation", action="store_true", help="no network in the container")
 
 
 @dataclass(frozen=True)
