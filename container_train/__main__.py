@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
 from container_train.errors import Stopped, TrainError
@@ -128,6 +128,26 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
             "torch": torch.__version__,
         },
     }
+    summary: dict[str, Any] = {
+        "test_accuracy": None,
+        "valid_accuracy": trainer.state.best["accuracy"],
+        "precision": None,
+        "classes": list(pictures.classes),
+        "images": images,
+        "skipped": len(pictures.bad),
+        "weights": network.weights,
+        "hyperparameters": hp.to_dict(),
+        "best_epoch": trainer.state.best["epoch"],
+        "epochs": history,
+        "per_class": [],
+        "seconds": seconds,
+    }
+    if hp.measure == "none":
+        log.info("measure none: no model is exported; accuracies are those of the training")
+        with phase("report"):
+            reporting.write(tree.output, summary)
+        reporting.write_metrics(tree.output, summary)
+        return
     with phase("export"):
         made = export.export(
             network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
@@ -145,22 +165,14 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
         )  # fmt: skip
     true, test = data.targets(pictures.splits["test"]), served["test"]
     matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
-    summary = {
+    summary |= {
         "test_accuracy": accuracies["test"],
         "valid_accuracy": accuracies["valid"],
         "precision": made.precision,
-        "classes": list(pictures.classes),
-        "images": images,
-        "skipped": len(pictures.bad),
-        "weights": network.weights,
-        "hyperparameters": hp.to_dict(),
-        "best_epoch": trainer.state.best["epoch"],
-        "epochs": history,
         "per_class": metrics.per_class(matrix, pictures.classes),
-        "seconds": seconds,
     }
     with phase("report"):
-        reporting.write(tree.output, summary, matrix, pictures.splits["test"], np.asarray(test))
+        reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
     reporting.write_metrics(tree.output, summary)
     replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

@@ -14,7 +14,7 @@ MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 # What is not part of a training's identity: a checkpoint fits whatever these say.
 INCIDENTAL = frozenset(
     {"epochs", "patience", "workers", "device", "feature-cache", "debug", "debug-interval", "rule", "on-rule",
-     "profile-interval", "torch-profile"}
+     "profile-interval", "torch-profile", "measure"}
 )  # fmt: skip
 
 
@@ -46,6 +46,7 @@ class Hyperparameters:
     on_rule: str
     profile_interval: int
     torch_profile: str
+    measure: str
 
     def to_dict(self) -> dict[str, Any]:
         return {key.replace("_", "-"): value for key, value in asdict(self).items()}
@@ -200,6 +201,11 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "ms between samples of the system: 100, 200, 500, 1000, 5000 or 60000; 0: none",
     ),
     "torch-profile": (steps, "none", "steps to trace operator by operator: 10:20"),
+    "measure": (
+        one_of("full", "none"),
+        "full",
+        "full: export, and measure by the serving code; none: neither, for trials of a search",
+    ),
 }
 
 

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,18 @@ EXAMPLES = 6  # of each kind
 THUMBNAIL = 160  # pixels, longer side
 
 
+@dataclass(frozen=True)
+class Tested:
+    """What the serving code made of the test pictures.
+
+    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N pictures of `split`.
+    """
+
+    matrix: npt.NDArray[np.int64]
+    split: Split
+    served: npt.NDArray[np.float32]
+
+
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
     """metrics.json: all figures of the job, for programs."""
     replace_file(folder / "metrics.json", json.dumps(summary, indent=1).encode())
@@ -36,27 +49,23 @@ def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def write(
-    folder: Path,
-    summary: Mapping[str, Any],
-    matrix: npt.NDArray[np.int64],
-    test: Split,
-    served: npt.NDArray[np.float32],
-) -> None:
-    """Write report.html into `folder`. `served` are the probabilities (N, C) of the N pictures of `test`."""
+def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None) -> None:
+    """Write report.html into `folder`; without `tested` it tells of the training alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    epochs = summary["epochs"]
+    epochs, classes = summary["epochs"], tuple(summary["classes"])
     plots: dict[str, Model] = {
         "loss": charts.curves(epochs, "loss", "cross entropy"),
         "accuracy": charts.curves(epochs, "accuracy", "share of pictures"),
-        "confusion": confusion(matrix, tuple(summary["classes"])),
     }
+    if tested is not None:
+        plots["confusion"] = confusion(tested.matrix, classes)
     text = page.render(
         "report.html.jinja",
         plots,
         summary=summary,
-        wrong=examples(test, served, tuple(summary["classes"]), right=False),
-        right=examples(test, served, tuple(summary["classes"]), right=True),
+        tested=tested is not None,
+        wrong=examples(tested.split, tested.served, classes, right=False) if tested else [],
+        right=examples(tested.split, tested.served, classes, right=True) if tested else [],
         worst=sorted(summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
     )
     replace_file(folder / "report.html", text.encode())

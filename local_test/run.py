@@ -92,6 +92,8 @@ def run(options: Options, *, serve: bool) -> None:
         raise LocalError("curl is not on PATH: install it (Debian and Ubuntu: apt-get install curl)")
     if serve and options.port is not None:
         check_port(options.port)  # not after the training that it is to serve
+    if options.hyperparameters.get("measure") == "none":
+        raise LocalError("--measure none leaves no model to pack and to serve: it is for the trials of a search", 2)
     if not options.is_sample:
         stage.check(Path(options.data))  # takes a moment; hyperparameters need an import of torch
     with outdir.claimed(options.out) as out:

@@ -38,7 +38,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"epoch": 2, "train_loss": 0.5, "valid_loss": 0.7, "train_accuracy": 0.8, "valid_accuracy": 0.6},
         ],
     }  # fmt: skip
-    report.write(base / "out", summary, matrix, test, served)
+    report.write(base / "out", summary, report.Tested(matrix, test, served))
     report.write_metrics(base / "out", summary)
     return base / "out"
 

@@ -44,6 +44,19 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
     assert float(seen["valid_accuracy"][-1]) == pytest.approx(metrics["epochs"][-1]["valid_accuracy"], rel=1e-5)
 
 
+def test_a_trial_is_trained_and_told_of_but_neither_exported_nor_measured(tmp_path: Path) -> None:
+    code, job = finish("process", trees.tree(tmp_path, {"epochs": "2", "measure": "none"}))
+    assert code == 0, job.text()
+    assert not list((tmp_path / "model").glob("*"))
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["test_accuracy"] is None
+    assert metrics["valid_accuracy"] == max(row["valid_accuracy"] for row in metrics["epochs"])
+    page = (tmp_path / "output" / "data" / "report.html").read_text()
+    assert "No model was exported" in page
+    assert "Confusion matrix" not in page
+    assert "test_accuracy=" not in job.text()
+
+
 @both_engines
 def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     trees.tree(tmp_path)

@@ -230,6 +230,14 @@ def test_data_are_checked_before_hyperparameters(
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_training_that_leaves_no_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--measure", "none")
+    assert said.startswith("run.sh: --measure none leaves no model")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_foreign_folder_is_named_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
