@@ -138,7 +138,12 @@ class DockerEngine(Engine):
         for channel, folder in staged.outside.items():
             options += ["--volume", f"{folder}:/opt/ml/input/data/{channel}:ro"]
         if features:
-            options += ["--volume", f"{features}:{FEATURES_IN_CONTAINER}", "--env", f"{FEATURES}={FEATURES_IN_CONTAINER}"]
+            options += [
+                "--volume",
+                f"{features}:{FEATURES_IN_CONTAINER}",
+                "--env",
+                f"{FEATURES}={FEATURES_IN_CONTAINER}",
+            ]
         for key, value in environment.items():
             options += ["--env", f"{key}={value}"]
         if not _is_rootless():

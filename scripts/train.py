@@ -5,6 +5,7 @@ scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as s
 scripts/train.py --image URI --data my-pictures --spot                  uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
+scripts/train.py --image URI --data my-pictures --from-tuning NAME      with the best values of scripts/tune.py
 scripts/train.py --image URI --data my-pictures --dry-run               prints the requests, sends nothing
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
@@ -28,13 +29,14 @@ import json
 from collections.abc import Sequence
 
 from local_test.run import SAMPLE_HYPERPARAMETERS
-from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, watch
+from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, tuning_jobs, watch
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import SAMPLE, Weights
 from scripts.cloud.jobs import STOP_SECONDS, Wanted
 from scripts.cloud.requests import show
+from scripts.tuning import results
 
 PROGRAM = "train.py"
 
@@ -69,7 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
-    if flags.data == SAMPLE:
+    if flags.from_tuning:
+        hyperparameters = _found(flags) | hyperparameters
+    elif flags.data == SAMPLE:
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         progress(f"the sample is trained with {words} where you give nothing else")
         hyperparameters = SAMPLE_HYPERPARAMETERS | hyperparameters
@@ -87,6 +91,24 @@ def main(arguments: Sequence[str]) -> int:
         plan.send(aws, chosen)
     _tell_created(plan.wanted)
     return _follow(aws, plan.wanted.name, flags)
+
+
+def _found(flags: argparse.Namespace) -> dict[str, str]:
+    """The best hyperparameters of a search: of a study on this machine, or of a tuning job."""
+    found = results.read(flags.from_tuning)
+    if found is None:
+        name = names.checked(flags.from_tuning, "--from-tuning", names.MAX_SEARCH)
+        chosen = settings.load(flags)
+        if chosen.region is None:
+            raise CloudError(
+                f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
+            )
+        search = tuning_jobs.describe(Aws(chosen.region), name).search
+        found = search.hyperparameters()
+        if not found:
+            raise CloudError(f"no trial of {name} was completed (yet): there is nothing to train with")
+    progress(f"from {flags.from_tuning}: " + " ".join(f"--{key} {value}" for key, value in found.items()))
+    return found
 
 
 def _tell_created(wanted: Wanted) -> None:

@@ -26,12 +26,29 @@ from scripts.environment import use
 use("boto3", "PIL", "psutil", "tqdm", "optuna", "rich", "bokeh")
 
 import argparse
+import json
 from collections.abc import Sequence
 
 from local_test.options import ENGINES
-from scripts.cloud import command, inputs, settings, training
+from scripts.cloud import (
+    command,
+    inputs,
+    instances,
+    jobs,
+    names,
+    outcome,
+    settings,
+    training,
+    tuning,
+    tuning_jobs,
+    watch,
+)
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import Weights
+from scripts.cloud.requests import send, show
+from scripts.cloud.tuning_jobs import TuningJob, WantedSearch
 from scripts.tuning import results, space
 
 PROGRAM = "tune.py"
@@ -70,6 +87,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
+    if flags.attach or flags.stop:
+        return _existing(flags, rest)
     for name in ("trials", "parallel"):
         value = getattr(flags, name)
         if value is not None and value < 1:
@@ -85,7 +104,85 @@ def main(arguments: Sequence[str]) -> int:
         from scripts.tuning import local
 
         return local.run(flags, wanted, weights, given)
-    raise CloudError("not yet", 2)
+    chosen = settings.load(flags)
+    with inputs.data(flags.data, flags.upload_to, chosen) as data:
+        plan, search = tuning.plan(flags, chosen, weights, wanted, data)
+        if flags.dry_run:
+            print(show(plan.requests(chosen)))
+            return 0
+        aws = Aws(chosen.need_region())
+        plan.send(aws, chosen)
+    _tell_created(search)
+    return _follow(aws, search.name, flags)
+
+
+def _tell_created(search: WantedSearch) -> None:
+    trial = search.trial
+    progress(f"created {search.name}\n  {tuning_jobs.console(trial.region, search.name)}")
+    count = search.parallel * trial.instance_count
+    progress("  " + instances.describe(trial.instance_type, count, trial.region, spot=trial.max_wait is not None))
+    most = instances.price(trial.instance_type, trial.region).cost(trial.max_run * search.trials, trial.instance_count)
+    at_most = "" if most is None else f", {most:.2f} USD at most in all"
+    progress(f"  {search.trials} trials, each stopped after {trial.max_run / 3600:.3g} h (--max-run){at_most}")
+
+
+def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
+    if not flags.wait:
+        attach, stop = watch.attach(name, aws.region, PROGRAM), watch.stop(name, aws.region, PROGRAM)
+        progress(f"  follow it: {attach}\n  stop it:   {stop}")
+        print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
+        return 0
+    job = tuning.follow(aws, name)
+    search = tuning.with_curves(aws, job.search)
+    folder = Path(flags.results or results.FOLDER).absolute() / name
+    results.write(search, folder)
+    results.tell(search, folder, as_json=flags.json)
+    if job.status != "Completed":
+        progress(f"{PROGRAM}: {name} has ended as {job.status}{f': {job.failure}' if job.failure else ''}")
+    if search.best is None:
+        reasons = [trial.reason for trial in search.trials if trial.reason]
+        raise CloudError(f"no trial of {name} was completed{f': {reasons[-1]}' if reasons else ''}")
+    if flags.train_best:
+        return _train_best(aws, job, flags)
+    progress(f"next: scripts/train.py --from-tuning {name} --region {aws.region} --image URI --data S3")
+    return 0 if job.status == "Completed" else 1
+
+
+def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
+    """A job of the trials' own definition, with the best values and everything that trials leave out."""
+    chosen = settings.load(flags)
+    request = tuning_jobs.training_request(
+        job, names.unique(chosen.project, "train"), names.tag_list(chosen.all_tags())
+    )
+    name = request.request["TrainingJobName"]
+    send(aws, request)
+    progress(f"created {name}, which trains with the best values\n  {jobs.console(aws.region, name)}")
+    done, metrics = watch.follow(aws, name)
+    return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)
+
+
+def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    """--attach and --stop."""
+    if flags.attach and flags.stop:
+        raise CloudError("--attach and --stop are two calls", 2)
+    doing = "--attach" if flags.attach else "--stop"
+    plain = vars(parser().parse_args([]))
+    wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value != plain[key]]
+    if rest or wrong:
+        other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
+        raise CloudError(f"{doing} is for a search that exists, and {other} for a new one", 2)
+    aws = Aws(settings.load(flags).need_region())
+    name = names.checked(flags.attach or flags.stop, doing, names.MAX_SEARCH)
+    if flags.attach:
+        return _follow(aws, name, flags)
+    job = tuning_jobs.stop(aws, name)
+    if job.in_progress:
+        progress(f"{name} is being stopped, with its trials; see {watch.attach(name, aws.region, PROGRAM)}")
+    else:
+        progress(f"{name} has ended already: {job.status}")
+    if flags.json:
+        print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
+    return 0
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from local_test import check as local_check
-from local_test import weights
 from local_test import engine as local_engine
+from local_test import weights
 from local_test.errors import LocalError
 from scripts.cloud import inputs, leftovers, local, names, outcome, watch
 from scripts.cloud.command import progress

@@ -252,9 +252,9 @@ def goes_on(name: str, region: str) -> str:
     return f"the job goes on, and costs. Come back: {attach(name, region)}   Stop it: {stop(name, region)}"
 
 
-def attach(name: str, region: str) -> str:
-    return f"scripts/train.py --attach {name} --region {region}"
+def attach(name: str, region: str, program: str = "train.py") -> str:
+    return f"scripts/{program} --attach {name} --region {region}"
 
 
-def stop(name: str, region: str) -> str:
-    return f"scripts/train.py --stop {name} --region {region}"
+def stop(name: str, region: str, program: str = "train.py") -> str:
+    return f"scripts/{program} --stop {name} --region {region}"

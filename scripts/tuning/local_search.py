@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from container_train.hyperparameters import OPTIONS
 from local_test import stage
 from local_test.engine import Engine, Program
 from local_test.errors import LocalError
@@ -24,7 +23,7 @@ from scripts.tuning.trials import Search, Trial, is_number
 POLL_SECONDS = 0.2
 LOG_BYTES = 200_000  # that a trial's log keeps: half of it from the front, half from the end
 # What a trial need not do: it is the search that is looked at, and nothing of it is served.
-LEAN = {"debug": "off", "profile-interval": "0"} | ({"measure": "none"} if "measure" in OPTIONS else {})
+LEAN = {"debug": "off", "profile-interval": "0", "measure": "none"}
 # A search whose trials fail is wrong as a whole: it ends when so many have, and they are such a share.
 FAILURES, FAILED_SHARE = 3, 0.5
 
@@ -98,9 +97,7 @@ class LocalSearch:
         values = {**LEAN, **self.fixed, **trial.parameters}
         given = {name: str(value) for name, value in values.items()}
         (folder / "hyperparameters.json").write_text(json.dumps(given, indent=1) + "\n")
-        staged = stage.stage(
-            folder / "ml", str(self.data), given, self.weights, is_sample=False, host=self.engine.host
-        )
+        staged = stage.stage(folder / "ml", str(self.data), given, self.weights, is_sample=False, host=self.engine.host)
         features = self.study.folder / "features"
         features.mkdir(exist_ok=True)
         cores = max(1, len(os.sched_getaffinity(0)) // self.parallel)

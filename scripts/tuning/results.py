@@ -27,9 +27,7 @@ def write(search: Search, folder: Path) -> None:
         best = document["best"]
         replace_file(
             folder / BEST,
-            _json(
-                {**head, "value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]}
-            ),
+            _json({**head, "value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]}),
         )
     report.write(search, folder / REPORT)
 

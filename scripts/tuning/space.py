@@ -85,6 +85,12 @@ class Space:
     def maximises(self) -> bool:
         return self.direction == "maximise"
 
+    def most_epochs(self) -> int:
+        """Of the longest trial."""
+        part = self.searched.get("epochs")
+        values = part.grid() if part else (self.fixed.get("epochs", OPTIONS["epochs"][1]),)
+        return max(int(value) for value in values)
+
     def default(self) -> dict[str, Value] | None:
         """What the training program takes by itself, where that lies in the space."""
         values: dict[str, Value] = {name: OPTIONS[name][1] for name in self.searched}

@@ -17,7 +17,6 @@ from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Epoch, Search, Status, Trial
 
 FILE = "study.db"
-STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 INTERRUPTED = "interrupted; tried again"
 _STATUS: dict[TrialState, Status] = {
     TrialState.RUNNING: "running",
@@ -42,12 +41,16 @@ def distribution(part: Range | Choice) -> BaseDistribution:
 class Study:
     """One search. `identity` is what makes trials comparable; a study that was begun with another is refused."""
 
-    def __init__(self, folder: Path, space: Space, strategy: str, identity: Mapping[str, str], *, parallel: int) -> None:
+    def __init__(
+        self, folder: Path, space: Space, strategy: str, identity: Mapping[str, str], *, parallel: int
+    ) -> None:
         """Raises CloudError: a file that is no study, or a study of something else."""
         self.folder, self.space, self.strategy = folder, space, strategy
         self._live: dict[int, optuna.Trial] = {}
         try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / FILE}", engine_kwargs={"connect_args": {"timeout": 60}})
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{folder / FILE}", engine_kwargs={"connect_args": {"timeout": 60}}
+            )
             self.study = optuna.create_study(
                 storage=storage,
                 study_name="search",
@@ -57,7 +60,9 @@ class Study:
             begun = self.study.user_attrs.get("identity")
         except Exception as error:  # SQLAlchemy's errors, and alembic's, and Optuna's own
             reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
-            raise CloudError(f"{folder / FILE} cannot be read ({reason}): remove {folder}, or give another --name") from None
+            raise CloudError(
+                f"{folder / FILE} cannot be read ({reason}): remove {folder}, or give another --name"
+            ) from None
         if begun is None:
             self.study.set_user_attr("identity", dict(identity))
             self._begin()
@@ -77,8 +82,8 @@ class Study:
         )
         pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
         if strategy == "hyperband":
-            epochs = int(space.fixed.get("epochs", 0)) or _most_epochs(space)
-            pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(2, epochs), reduction_factor=3)
+            most = max(2, space.most_epochs())
+            pruner = optuna.pruners.HyperbandPruner(min_resource=1, max_resource=most, reduction_factor=3)
         self.study.sampler, self.study.pruner = sampler, pruner
         for left in self._all(TrialState.RUNNING):
             self.interrupted(left.number)
@@ -149,11 +154,6 @@ class Study:
         self._live.pop(number, None)
 
 
-def _most_epochs(space: Space) -> int:
-    part = space.searched.get("epochs")
-    return max((int(value) for value in part.grid()), default=0) if part else 0
-
-
 def _trial(found: FrozenTrial) -> Trial:
     kept: Mapping[str, Any] = found.user_attrs
     parameters: Mapping[str, Value] = found.params
@@ -173,4 +173,3 @@ def _trial(found: FrozenTrial) -> Trial:
 def name_of(number: int) -> str:
     """The trial's folder below the study's."""
     return f"trial-{number:04d}"
-

@@ -58,8 +58,11 @@ class Search:
 
     def hyperparameters(self) -> dict[str, str]:
         """Of the best trial, as a job takes them: what was found, and what was fixed. Empty without any."""
+        return {name: str(value) for name, value in self.hyperparameters_typed().items()}
+
+    def hyperparameters_typed(self) -> dict[str, Value]:
         best = self.best
-        return {} if best is None else {k: str(v) for k, v in {**self.space.fixed, **best.parameters}.items()}
+        return {} if best is None else {**self.space.fixed, **best.parameters}
 
     def count(self, *statuses: Status) -> int:
         return sum(trial.status in statuses for trial in self.trials)
