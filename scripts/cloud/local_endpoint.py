@@ -22,7 +22,7 @@ from scripts.cloud.errors import CloudError
 from scripts.cloud.local import REGION, Engine
 
 if TYPE_CHECKING:
-    from scripts.cloud.sdk import ServedHere
+    from scripts.cloud.sdk_local import ServedHere
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0

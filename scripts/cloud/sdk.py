@@ -24,6 +24,7 @@ for _name in ("sagemaker", "sagemaker.config"):
 _handlers, _level = list(logging.getLogger().handlers), logging.getLogger().level
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a dozen of its modules have escape sequences that Python warns of
+    import sagemaker as sagemaker
     import sagemaker.experiments  # sets up logging anew when a job is made, if not now
     import sagemaker.local.entities
     import sagemaker.local.image

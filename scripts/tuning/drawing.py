@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from bokeh.models import ColumnDataSource, FixedTicker, GlyphRenderer, NumeralTickFormatter
 from bokeh.plotting import figure
 
-from container_train.charts import BLUES, INK
+from container_train.charts import INK
 from container_train.profiler.drawing import COLOURS, Chart, Key, blank, hover, line
 from scripts.tuning.space import Choice, Range, Value
 from scripts.tuning.trials import Search, Trial, is_number, words
@@ -35,7 +35,7 @@ def history(search: Search) -> Chart:
     keys = [key, found]
     if ended and rated:
         low = min(trial.value or 0.0 for trial in rated)
-        plot.scatter([t.number for t in ended], [low] * len(ended), marker="x", size=9, color=INK, line_width=2)
+        plot.scatter([t.number for t in ended], [low] * len(ended), marker="triangle", size=9, color=INK, line_width=2)
         keys.append(Key("failed or ended early", INK, mark="triangle"))
     _percent(plot, search)
     return Chart("History", search.space.objective, plot, keys)
@@ -62,7 +62,7 @@ def against(search: Search, name: str, part: Range) -> Chart:
 
 
 def parallel(search: Search) -> Chart:
-    """A line a trial through an axis for each hyperparameter and one for the objective; the darker the better."""
+    """A line a trial through an axis for each hyperparameter and one for the objective; the stronger the better."""
     rated = [trial for trial in search.trials if is_number(trial.value)]
     names = [*search.space.searched, search.space.objective]
     values = [trial.value or 0.0 for trial in rated]
@@ -80,13 +80,13 @@ def parallel(search: Search) -> Chart:
                 [*(_place(part, trial.parameters[name]) for name, part in search.space.searched.items()), height(trial)]
                 for trial in order
             ],
-            "colour": [BLUES[2 + round(5 * rank / max(1, len(order) - 1))] for rank in range(len(order))],
+            "colour": [COLOURS[0]] * (len(order) - 1) + [BEST],
+            "alpha": [0.15 + 0.75 * rank / max(1, len(order) - 1) for rank in range(len(order))],
             "width": [1.2] * (len(order) - 1) + [3.0],
             **_columns(search, order),
         }
     )
-    data.data["colour"][-1] = BEST
-    drawn = plot.multi_line("xs", "ys", source=data, line_color="colour", line_width="width", line_alpha=0.85)
+    drawn = plot.multi_line("xs", "ys", source=data, line_color="colour", line_width="width", line_alpha="alpha")
     hover(plot, [drawn], _tips(search))
     for at, name in enumerate(names):
         plot.line([at, at], [0, 1], line_color=INK, line_width=1)
@@ -97,7 +97,7 @@ def parallel(search: Search) -> Chart:
     plot.xaxis.major_label_overrides = dict(enumerate(names))
     plot.yaxis.visible = False
     plot.grid.grid_line_color = None
-    return Chart("All trials at once", "a line a trial, the darker the better; red the best", plot)
+    return Chart("All trials at once", "a line a trial, the stronger the better; red the best", plot)
 
 
 def importance(shares: Mapping[str, float]) -> Chart:
