@@ -13,6 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 from container_train.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
 from scripts.cloud import command, tuning, tuning_jobs, watch
+from scripts.cloud.aws import Aws
 from tests import trees
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
