@@ -57,6 +57,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     from container_train.debugger.hook import trained
     from container_train.precision import Precision
     from container_train.signals import StopFlag
+    from container_train.store import Store
     from container_train.tree import replace_file
 
     log = logging.getLogger("container_train")
@@ -108,7 +109,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     }
     resumed = checkpoint.load(tree.checkpoints, identity)
     with phase("features"):
-        source = features.Source(pictures, network, hp, where, precision, stop)
+        source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree))
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
     with phase("train"):
         trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor)

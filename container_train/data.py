@@ -185,14 +185,13 @@ def augmentation(kind: str, spec: Preprocessing) -> v2.Transform | None:
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Tensors float32 (3, crop, crop), the very ones that the server computes, and targets.
 
-    With an augmentation, the view of a picture depends on (seed, epoch, index) alone, not on the order or the number
+    With an augmentation, the view of a picture depends on (seed, view, index) alone, not on the order or the number
     of decoding processes, so that a resumed epoch sees what an uninterrupted one would have seen.
     """
 
-    def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0) -> None:
-        self.split, self.spec, self.seed = split, spec, seed
+    def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0, view: int = 0) -> None:
+        self.split, self.spec, self.seed, self.view = split, spec, seed, view
         self.augment = augmentation(augment, spec)
-        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.split)
@@ -201,7 +200,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         image = decode(self.split.paths[index].read_bytes())
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(hash((self.seed, self.epoch, index)))
+                torch.manual_seed(hash((self.seed, self.view, index)))
                 image = self.augment(image)
         return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
 

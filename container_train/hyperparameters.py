@@ -32,6 +32,7 @@ class Hyperparameters:
     weight_decay: float
     momentum: float
     augment: str
+    augment_views: int
     patience: int
     amp: str
     device: str
@@ -171,6 +172,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "none",
         "none, flip (mirror), crop (random resized crop and mirror)",
     ),
+    "augment-views": (whole(0, 1000), 4, "views of a picture that its frozen layers see; 0: a new one every epoch"),
     "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
     "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU, or a CPU with AMX"),
     "device": (

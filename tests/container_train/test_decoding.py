@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from container_train import hyperparameters
-from container_train.features import decoding_processes
+from container_train.decoding import processes
 
 BATCH = 64 * 3 * 224 * 224 * 4
 
@@ -15,17 +14,16 @@ BATCH = 64 * 3 * 224 * 224 * 4
     ids=["what docker run gives", "one process", "plenty", "none"],
 )
 def test_decoding_processes_fit_into_the_shared_memory(free: int, expected: int) -> None:
-    hp = hyperparameters.parse(["--batch-size", "64", "--workers", "2"])
-    assert decoding_processes(hp, 224, free) == expected
+    assert processes(2, 64, 224, free) == expected
 
 
 def test_more_processes_than_asked_for_are_never_started() -> None:
-    assert decoding_processes(hyperparameters.parse(["--workers", "0"]), 224, 1 << 40) == 0
+    assert processes(0, 64, 224, 1 << 40) == 0
 
 
 FAILING = """
 from torch.utils.data import DataLoader, Dataset
-from container_train.features import start_decoding
+from container_train.decoding import start_decoding
 from container_train.signals import StopFlag
 
 class Broken(Dataset):
