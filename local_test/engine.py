@@ -29,6 +29,7 @@ class Engine(ABC):
     name: str
     host: str  # the training program's own name in resourceconfig.json
     images: dict[str, str | None]
+    features: Path | None = None  # a folder in which trainings share what the frozen layers give
 
     def train(self, staged: Staged, log: Path) -> int:
         """Run training to its end; its exit code."""
@@ -44,11 +45,10 @@ class Engine(ABC):
         staged: Staged,
         log: Path,
         *,
-        features: Path | None = None,
         environment: Mapping[str, str] = NOTHING,
         echo: bool = True,
     ) -> "Program":
-        """Start training. `features`: a folder in which trainings share what the frozen layers give."""
+        """Start training."""
 
     @abstractmethod
     def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> "Program":
@@ -76,7 +76,6 @@ class ProcessEngine(Engine):
         staged: Staged,
         log: Path,
         *,
-        features: Path | None = None,
         environment: Mapping[str, str] = NOTHING,
         echo: bool = True,
     ) -> Program:
@@ -84,7 +83,7 @@ class ProcessEngine(Engine):
         everything = environment_of_processes() | {
             "SAGEMAKER_BASE_DIR": str(staged.tree),
             "TRAINING_JOB_NAME": JOB_NAME,
-            **({FEATURES: str(features)} if features else {}),
+            **({FEATURES: str(self.features)} if self.features else {}),
             **environment,
         }
         command = [sys.executable, "-P", "-m", "container_train.entrypoint"]
@@ -128,7 +127,6 @@ class DockerEngine(Engine):
         staged: Staged,
         log: Path,
         *,
-        features: Path | None = None,
         environment: Mapping[str, str] = NOTHING,
         echo: bool = True,
     ) -> Program:
@@ -137,10 +135,10 @@ class DockerEngine(Engine):
         options += ["--env", f"TRAINING_JOB_NAME={JOB_NAME}", "--env", f"BYOC_IMAGE={self.images['train']}"]
         for channel, folder in staged.outside.items():
             options += ["--volume", f"{folder}:/opt/ml/input/data/{channel}:ro"]
-        if features:
+        if self.features:
             options += [
                 "--volume",
-                f"{features}:{FEATURES_IN_CONTAINER}",
+                f"{self.features}:{FEATURES_IN_CONTAINER}",
                 "--env",
                 f"{FEATURES}={FEATURES_IN_CONTAINER}",
             ]

@@ -98,6 +98,7 @@ def run(options: Options, *, serve: bool) -> None:
         stage.check(Path(options.data))  # takes a moment; hyperparameters need an import of torch
     with outdir.claimed(options.out) as out:
         chosen, why = engine.choose(options.engine, options.out)
+        chosen.features = options.features
         print(f"engine: {chosen.name}, because {why}", flush=True)
         job = Job(options, out.new, chosen)
         # run.sh has counted the seconds that setting up took.

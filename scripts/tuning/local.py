@@ -1,6 +1,7 @@
 """`tune.py --local`, from its flags to its results."""
 
 import argparse
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from local_test.engine import DockerEngine, Engine
 from local_test.options import Options
 from scripts.cloud import local_training, names
 from scripts.cloud.command import Interrupted, progress
-from scripts.cloud.errors import CloudError
+from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.inputs import SAMPLE, Weights
 from scripts.cloud.local_training import locally
 from scripts.tuning import results, table
@@ -42,6 +43,8 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
     with claimed(folder):
         engine, why = locally(lambda: local_engine.choose(flags.engine, folder))
         progress(f"engine: {engine.name}, because {why}")
+        engine.features = folder / "features"
+        engine.features.mkdir(exist_ok=True)
         if isinstance(engine, DockerEngine):
             locally(lambda: engine.find_images(("train",)))
         chosen = dict(given)
@@ -52,7 +55,9 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
         pictures, notes = staged_data(folder, data, is_sample=is_sample)
         for note in notes:
             progress(note)
-        from scripts.tuning.study import Study  # Optuna takes a second to import
+        from optuna.exceptions import StorageInternalError  # Optuna takes a second to import
+
+        from scripts.tuning.study import Study
 
         identity = {"space": space.digest, "data": data, "weights": str(file or chosen.get("weights", "DEFAULT"))}
         study = Study(folder, space, flags.strategy, identity, parallel=flags.parallel)
@@ -61,7 +66,9 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
             progress(f"{name} has {done} trials already, and goes on")
         try:
             with table.live(total) as show:
-                search.run(total, show)
+                locally(lambda: search.run(total, show))
+        except StorageInternalError as error:
+            raise CloudError(f"{folder / 'study.db'}: {one_line(str(error.__cause__ or error))[:300]}") from None
         except KeyboardInterrupt:
             found = search.search()
             raise Interrupted(
@@ -69,8 +76,9 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
                 " goes on with it"
             ) from None
         finally:
-            found = search.search()
-            results.write(found, folder)
+            with contextlib.suppress(StorageInternalError):
+                found = search.search()
+                results.write(found, folder)
         results.tell(found, folder, as_json=flags.json)
         if found.best is None:
             raise CloudError(f"none of {len(found.trials)} trials was completed; their logs are in {folder / 'trials'}")
@@ -89,5 +97,7 @@ def _train(engine: Engine, data: str, weights: Path | None, hyperparameters: dic
     """The final training, with everything that one has: FOLDER/best, as local_test/train_local.sh leaves it."""
     out = folder / "best"
     progress(f"training with the best values, into {out}")
-    options = Options(engine.name, data, weights or hyperparameters.pop("weights", None), None, out, hyperparameters)
+    options = Options(
+        engine.name, data, weights or hyperparameters.pop("weights", None), None, out, hyperparameters, engine.features
+    )
     locally(lambda: local_run.run(options, serve=False))

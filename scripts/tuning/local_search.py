@@ -20,7 +20,7 @@ from scripts.tuning.space import Value
 from scripts.tuning.study import Study
 from scripts.tuning.trials import Search, Trial, is_number
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.3
 LOG_BYTES = 200_000  # that a trial's log keeps: half of it from the front, half from the end
 # What a trial need not do: it is the search that is looked at, and nothing of it is served.
 LEAN = {"debug": "off", "profile-interval": "0", "measure": "none"}
@@ -98,13 +98,10 @@ class LocalSearch:
         given = {name: str(value) for name, value in values.items()}
         (folder / "hyperparameters.json").write_text(json.dumps(given, indent=1) + "\n")
         staged = stage.stage(folder / "ml", str(self.data), given, self.weights, is_sample=False, host=self.engine.host)
-        features = self.study.folder / "features"
-        features.mkdir(exist_ok=True)
         cores = max(1, len(os.sched_getaffinity(0)) // self.parallel)
         program = self.engine.start_training(
             staged,
             folder / "train.log",
-            features=features,
             environment={"OMP_NUM_THREADS": str(cores)} if self.parallel > 1 else {},
             echo=False,
         )
