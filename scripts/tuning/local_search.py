@@ -68,17 +68,18 @@ class LocalSearch:
     def run(self, total: int, show: Callable[[Search], None]) -> None:
         """Until `total` trials are over. Raises CloudError where too many fail; what is running is stopped then."""
         try:
+            changed = True
             while True:
-                over = sum(trial.status != "running" for trial in self.study.trials())
-                while len(self.running) < self.parallel and over + len(self.running) < total:
-                    self.running.append(self._start(self.study.ask()))
-                self._show(show)
+                if changed:
+                    self._refuse_to_go_on_failing()
+                    over = sum(trial.status != "running" for trial in self.study.trials())
+                    while len(self.running) < self.parallel and over + len(self.running) < total:
+                        self.running.append(self._start(self.study.ask()))
+                    show(self.search())
                 if not self.running:
                     return
                 time.sleep(POLL_SECONDS)
-                if [self._look(one) for one in list(self.running)].count(True):
-                    self._show(show)
-                    self._refuse_to_go_on_failing()
+                changed = any([self._look(one) for one in list(self.running)])
         finally:
             for one in list(self.running):
                 self._end(one)
@@ -86,9 +87,6 @@ class LocalSearch:
 
     def search(self) -> Search:
         return self.study.search(self.name, f"this machine, {self.engine.name} engine")
-
-    def _show(self, show: Callable[[Search], None]) -> None:
-        show(self.search())
 
     def _start(self, trial: Trial) -> Running:
         folder = self.study.folder / "trials" / trial.name
@@ -108,13 +106,14 @@ class LocalSearch:
         return Running(trial, program, folder)
 
     def _look(self, one: Running) -> bool:
-        """Tell the study what is new; whether the trial is over."""
+        """Tell the study what is new; whether anything is."""
         code = one.program.child.ended()
-        for epoch in one.new_epochs():
+        epochs = one.new_epochs()
+        for epoch in epochs:
             if self.study.space.objective in epoch and self.study.report(one.trial.number, epoch) and code is None:
                 one.pruned = True
         if code is None and not one.pruned:
-            return False
+            return bool(epochs)
         self.running.remove(one)
         failure = one.folder / "ml" / "output" / "failure"
         reason = failure.read_text(errors="replace").strip() if failure.is_file() else ""

@@ -14,6 +14,7 @@ from container_train.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
 from scripts.cloud import command, tuning, tuning_jobs, watch
 from scripts.cloud.aws import Aws
+from scripts.tuning.table import Lines
 from tests import trees
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
@@ -330,7 +331,7 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_return(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning.table.Lines, "__call__", interrupt)
+    monkeypatch.setattr(Lines, "__call__", interrupt)
     code, _, err = call(capsys, "--attach", NAME)
     assert code == 130
     assert f"scripts/tune.py --attach {NAME} --region {REGION}" in err.splitlines()[-1]
@@ -476,8 +477,9 @@ def test_cleanup_lists_and_stops_searches(
         "TrainingJobStatusCounters": {"Completed": 3}, "ObjectiveStatusCounters": {},
         "ResourceLimits": {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 1},
     }  # fmt: skip
-    rows = [{"HyperParameterTuningJobSummaries": [listed]}, {"HyperParameterTuningJobSummaries": []}]
-    give(monkeypatch, "ListHyperParameterTuningJobs", *rows, *rows)
+    one: dict[str, Any] = {"HyperParameterTuningJobSummaries": [listed]}
+    none: dict[str, Any] = {"HyperParameterTuningJobSummaries": []}
+    give(monkeypatch, "ListHyperParameterTuningJobs", one, none, one, none)
     give(monkeypatch, "StopHyperParameterTuningJob", {})
     code, out, _ = call(capsys, script=cleanup)
     assert code == 0
