@@ -64,9 +64,11 @@ class LocalSearch:
     name: str
     parallel: int = 1
     running: list[Running] = field(default_factory=list)
+    first: int = 0  # number of the first trial of this call: what failed before may have been mended since
 
     def run(self, total: int, show: Callable[[Search], None]) -> None:
         """Until `total` trials are over. Raises CloudError where too many fail; what is running is stopped then."""
+        self.first = 1 + max((trial.number for trial in self.study.trials()), default=-1)
         try:
             changed = True
             while True:
@@ -141,7 +143,7 @@ class LocalSearch:
             shorten(one.folder / "train.log", LOG_BYTES)
 
     def _refuse_to_go_on_failing(self) -> None:
-        trials = [trial for trial in self.study.trials() if trial.status != "running"]
+        trials = [trial for trial in self.study.trials() if trial.status != "running" and trial.number >= self.first]
         failed = [trial for trial in trials if trial.status == "failed"]
         if len(failed) >= FAILURES and len(failed) > FAILED_SHARE * len(trials):
             last = failed[-1]
