@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from container_serve.preprocess import decode
 from container_train import data
 from container_train.known import Known
 from container_train.tree import Tree
@@ -16,13 +17,12 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     decoded: list[bytes] = []
-    original = data.decode
 
-    def decode(body: bytes) -> object:
+    def look(body: bytes) -> object:
         decoded.append(body)
-        return original(body)
+        return decode(body)
 
-    monkeypatch.setattr(data, "decode", decode)
+    monkeypatch.setattr(data, "decode", look)
     first = Known(folder)
     found = data.read(tree, known=first)
     first.save()
