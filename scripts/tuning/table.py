@@ -30,13 +30,15 @@ def live(total: int) -> Iterator[Show]:
 
 
 class Lines:
-    """A line for a trial that has begun, and one for each that is over."""
+    """A line for a trial that has begun, and one for each that is over; not for those that were over before."""
 
     def __init__(self, total: int, say: Callable[[str], None] = progress) -> None:
         self.total, self.say = total, say
-        self.known: dict[int, str] = {}
+        self.known: dict[int, str] | None = None
 
     def __call__(self, search: Search) -> None:
+        if self.known is None:
+            self.known = {trial.number: trial.status for trial in search.trials if trial.status in OVER}
         for trial in search.trials:
             if self.known.get(trial.number) == trial.status:
                 continue
