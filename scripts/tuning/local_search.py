@@ -6,6 +6,8 @@ import json
 import math
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 from local_test import stage
 from local_test.engine import Engine, Program
 from local_test.errors import LocalError
+from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.watch import Metrics
 from scripts.tuning.space import Value
@@ -68,6 +71,8 @@ class LocalSearch:
 
     def run(self, total: int, show: Callable[[Search], None]) -> None:
         """Until `total` trials are over. Raises CloudError where too many fail; what is running is stopped then."""
+        for left in (self.study.folder / "trials").glob("*/ml"):  # of a search that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self.first = 1 + max((trial.number for trial in self.study.trials()), default=-1)
         try:
             changed = True
@@ -83,9 +88,20 @@ class LocalSearch:
                 time.sleep(POLL_SECONDS)
                 changed = any([self._look(one) for one in list(self.running)])
         finally:
+            self._stop_running()
+
+    def _stop_running(self) -> None:
+        """In bounded time; a second Ctrl-C would leave trials that nobody ends."""
+        if not self.running:
+            return
+        progress("stopping what runs")
+        with _undisturbed():
+            for one in self.running:
+                one.program.child.process.terminate()  # all at once, then each is waited for
             for one in list(self.running):
                 self._end(one)
                 self.study.interrupted(one.trial.number)
+                self.running.remove(one)
 
     def search(self) -> Search:
         return self.study.search(self.name, f"this machine, {self.engine.name} engine")
@@ -151,6 +167,20 @@ class LocalSearch:
                 f"{len(failed)} of {len(trials)} trials have failed, the last one because: {last.reason}; its log is"
                 f" {self.study.folder / 'trials' / last.name / 'train.log'}"
             )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without Ctrl-C and SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def shorten(file: Path, most: int) -> None:

@@ -11,7 +11,7 @@ from scripts.tuning.trials import OVER, Search, Trial, heads, row, words
 if TYPE_CHECKING:
     from rich.table import Table
 
-ROWS = 30  # of the table on a terminal: the newest
+ROWS, AROUND = 30, 8  # of the table on a terminal: the newest trials; and lines around them
 Show = Callable[[Search], None]
 COLOURS = {"running": "cyan", "failed": "red", "pruned": "yellow", "stopped": "yellow"}
 
@@ -25,8 +25,10 @@ def live(total: int) -> Iterator[Show]:
     from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), auto_refresh=False) as screen:
-        yield lambda search: screen.update(_drawn(search, total), refresh=True)
+    console = Console(stderr=True)
+    rows = max(5, min(ROWS, console.size.height - AROUND))
+    with Live(console=console, auto_refresh=False) as screen:
+        yield lambda search: screen.update(_drawn(search, total, rows), refresh=True)
 
 
 class Lines:
@@ -59,14 +61,14 @@ def line(trial: Trial, search: Search, total: int) -> str:
     return said + (f" ({trial.seconds:.0f} s)" if trial.seconds is not None else "")
 
 
-def _drawn(search: Search, total: int) -> "Table":
+def _drawn(search: Search, total: int, rows: int) -> "Table":
     from rich.table import Table
 
     best = search.best
     table = Table(title=_title(search, total), title_justify="left")
     for head in heads(search.space):
         table.add_column(head)
-    shown: Sequence[Trial] = search.trials[-ROWS:]
+    shown: Sequence[Trial] = search.trials[-rows:]
     if best is not None and best not in shown:
         shown = [best, *shown[1:]]
     for trial in shown:

@@ -390,7 +390,7 @@ def test_the_final_training_has_the_trials_definition_and_the_best_values(
     assert made["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/{name}/checkpoints"}
     request = tuning_jobs.training_request(tuning_jobs.describe(Aws(REGION), NAME), "a", [])  # moto keeps none
     assert request.request["Environment"] == {"BYOC_IMAGE": IMAGE}
-    assert made["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
+    assert request.request["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
 
 
 @pytest.mark.usefixtures("aws")

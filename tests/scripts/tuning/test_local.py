@@ -113,6 +113,9 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
         running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
         until(lambda: running.exists() and "hyperparameters:" in running.read_text())
         process.send_signal(how)
+        if how != signal.SIGKILL:
+            until(lambda: "stopping what runs" in log.read_text())
+            process.send_signal(how)  # an impatient second one changes nothing
         code = process.wait(timeout=60)
     if how == signal.SIGKILL:
         assert code == -signal.SIGKILL
@@ -127,6 +130,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     assert [trial["status"] for trial in search["trials"]] == ["completed", "completed"]
     assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
     assert search["trials"][0]["name"] == "trial-0001"
+    assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
 
 
 @pytest.mark.timeout(SECONDS)

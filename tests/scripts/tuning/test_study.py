@@ -1,13 +1,15 @@
 """The study: what is asked, in which order, and what Hyperband ends."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from scripts.tuning import local_search, space
+from scripts.tuning import local_search, space, table
 from scripts.tuning.study import Study
 from scripts.tuning.table import Lines
 from scripts.tuning.trials import Search
+from tests.scripts.tuning.searches import usual
 
 
 def study(folder: Path, strategy: str = "bayesian", **fixed: str) -> Study:
@@ -115,3 +117,20 @@ def test_one_search_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
         local_search.claimed(tmp_path),
     ):
         pass
+
+
+def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("LINES", "60")
+    found = usual(50)
+    with table.live(60) as show:
+        show(found)
+    drawn = capsys.readouterr().err
+    best = found.best
+    assert best is not None
+    plain = " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn).split())
+    assert f"50 of 60 trials, best valid_accuracy {best.value:.4g} in trial {best.number}" in plain
+    assert "batch-size" in drawn
+    # The newest, and the best wherever it stands.
+    assert plain.count(" completed ") % table.ROWS == 0  # drawn once more at the end
