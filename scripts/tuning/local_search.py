@@ -110,7 +110,8 @@ class LocalSearch:
         folder = self.study.folder / "trials" / trial.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        values = {**LEAN, **self.fixed, **trial.parameters}
+        # The service gives a trial this one, too; the toolkit keeps it from the program.
+        values = {"_tuning_objective_metric": self.study.space.objective, **LEAN, **self.fixed, **trial.parameters}
         given = {name: str(value) for name, value in values.items()}
         (folder / "hyperparameters.json").write_text(json.dumps(given, indent=1) + "\n")
         staged = stage.stage(folder / "ml", str(self.data), given, self.weights, is_sample=False, host=self.engine.host)
