@@ -55,6 +55,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     from container_train import quantize as quantization
     from container_train import report as reporting
     from container_train.debugger.hook import trained
+    from container_train.known import Known
     from container_train.precision import Precision
     from container_train.signals import StopFlag
     from container_train.store import Store
@@ -83,7 +84,9 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
             raise Stopped(f"after {name}; nothing is lost but that phase")
 
     with phase("data"):
-        pictures = data.read(tree)
+        known = Known.of_search()
+        pictures = data.read(tree, known=known)
+        known.save()
         images = {name: len(split) for name, split in pictures.splits.items()}
         log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from container_serve.errors import RequestError
 from container_serve.preprocess import Preprocessing, decode, preprocess, to_tensor
 from container_train.errors import TrainError
+from container_train.known import Known
 from container_train.labels import SPLITS, label, natural
 from container_train.progress import track
 from container_train.tree import Tree
@@ -71,8 +72,12 @@ def find_splits(tree: Tree) -> dict[str, Path]:
     return {split: root / split for split in SPLITS}
 
 
-def read(tree: Tree, max_workers: int | None = None) -> Data:
-    """List, check and fingerprint all pictures. Raises TrainError where training on them would make no sense."""
+def read(tree: Tree, max_workers: int | None = None, known: Known | None = None) -> Data:
+    """List, check and fingerprint all pictures. Raises TrainError where training on them would make no sense.
+
+    `known` has those that were checked before, and learns the others.
+    """
+    known = Known() if known is None else known
     folders = find_splits(tree)
     names = {split: _class_folders(split, folder) for split, folder in folders.items()}
     for split in SPLITS[1:]:
@@ -96,7 +101,7 @@ def read(tree: Tree, max_workers: int | None = None) -> Data:
     splits = {}
     for split, folder in folders.items():
         listed = [(path, order.index(name)) for name in names[split] for path in files(folder / name)]
-        splits[split] = _check(split, listed, folders, bad, digest, max_workers)
+        splits[split] = _check(split, listed, folders, bad, digest, max_workers, known)
     _complete(splits, order, bad)
     return Data(classes, splits, bad, digest.hexdigest())
 
@@ -120,17 +125,23 @@ def _check(
     bad: dict[str, str],
     digest: "hashlib._Hash",
     max_workers: int | None,
+    known: Known,
 ) -> Split:
     """Decode every picture once, as training will: a truncated one shows only there."""
 
     def look(item: tuple[Path, int]) -> tuple[str, str | None]:
         path, _ = item
+        name = f"{split}/{path.relative_to(folders[split])}"
         try:
+            if content := known.find(name, path):
+                return content, None
             body = path.read_bytes()
             decode(body)
         except (RequestError, OSError) as error:
             return "", str(error)
-        return hashlib.sha256(body).hexdigest(), None
+        content = hashlib.sha256(body).hexdigest()
+        known.add(name, path, content)
+        return content, None
 
     good: list[tuple[Path, int]] = []
     with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool:

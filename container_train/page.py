@@ -15,10 +15,10 @@ FOLDERS = (Path(__file__).parent, Path(__file__).parent / "profiler")
 
 
 @functools.cache
-def environment() -> jinja2.Environment:
-    """The templates; whatever is put into them is escaped."""
+def environment(*more: Path) -> jinja2.Environment:
+    """The templates, also those of the folders `more`; whatever is put into them is escaped."""
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDERS), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader((*FOLDERS, *more)), autoescape=True, undefined=jinja2.StrictUndefined
     )
 
 
@@ -27,8 +27,8 @@ def _bokeh() -> str:
     return str(Resources(mode="inline", components=["bokeh"]).render())
 
 
-def render(template: str, plots: Mapping[str, Model], **values: Any) -> str:
-    """The page, with `plots` as `divs` of the same names, and `values`."""
+def render(template: str | Path, plots: Mapping[str, Model], **values: Any) -> str:
+    """The page, with `plots` as `divs` of the same names, and `values`. A template elsewhere is given by its path."""
     if plots:
         # Added one by one, each root would have Bokeh walk through all of them again.
         document = Document()
@@ -36,6 +36,6 @@ def render(template: str, plots: Mapping[str, Model], **values: Any) -> str:
             for plot in plots.values():
                 document.add_root(plot)
     script, divs = components(plots) if plots else ("", {})
-    return (
-        environment().get_template(template).render(bokeh=_bokeh() if plots else "", script=script, divs=divs, **values)
-    )
+    found = environment() if isinstance(template, str) else environment(template.parent)
+    page = found.get_template(Path(template).name)
+    return page.render(bokeh=_bokeh() if plots else "", script=script, divs=divs, **values)

@@ -13,10 +13,13 @@ class Tree:
     """Paths below /opt/ml, or below SAGEMAKER_BASE_DIR where a job runs as a plain process."""
 
     base: Path
+    own: str = ""  # folder below the checkpoint folder, where other jobs may write to that, too
 
     @classmethod
     def from_environment(cls) -> "Tree":
-        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")))
+        """A search names one place in S3 for the checkpoints of all its trials, and says so in BYOC_OWN_CHECKPOINTS."""
+        own = os.environ.get("TRAINING_JOB_NAME", "") if os.environ.get("BYOC_OWN_CHECKPOINTS") else ""
+        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")), own)
 
     @property
     def config(self) -> Path:
@@ -45,7 +48,7 @@ class Tree:
 
     @property
     def checkpoints(self) -> Path:
-        return self.base / "checkpoints"
+        return self.base / "checkpoints" / self.own
 
     def write_failure(self, message: str, detail: str = "") -> None:
         """Write the failure file; the message comes first because only FAILURE_CHARACTERS of it are shown."""

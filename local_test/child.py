@@ -48,8 +48,7 @@ class Child:
                 file.flush()
                 self._tail.append(line.decode(errors="replace").rstrip())
                 if echo:
-                    sys.stdout.buffer.write(line)
-                    sys.stdout.buffer.flush()
+                    _echo(line)
 
     def wait(self) -> int:
         """The exit code as a shell gives it, after all output has been read."""
@@ -83,6 +82,15 @@ class Child:
             return [*process.children(recursive=True), process]
         except psutil.NoSuchProcess:
             return []
+
+
+def _echo(line: bytes) -> None:
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is None:  # a notebook's
+        print(line.decode(errors="replace"), end="", flush=True)
+        return
+    stream.write(line)
+    stream.flush()
 
 
 def _end_with_parent(parent: int) -> None:

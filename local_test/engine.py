@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 
 from local_test import stage
@@ -19,6 +20,8 @@ STOP_SECONDS = 30.0  # what the platform gives a serving container
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 CLIENT_SECONDS = 20
 LABEL = "byoc.local"
+FEATURES, FEATURES_IN_CONTAINER = "BYOC_FEATURE_CACHE", "/opt/features"
+NOTHING: Mapping[str, str] = {}
 JOB_NAME = "local"
 
 
@@ -26,18 +29,34 @@ class Engine(ABC):
     name: str
     host: str  # the training program's own name in resourceconfig.json
     images: dict[str, str | None]
+    features: Path | None = None  # a folder in which trainings share what the frozen layers give
 
-    @abstractmethod
     def train(self, staged: Staged, log: Path) -> int:
         """Run training to its end; its exit code."""
+        program = self.start_training(staged, log)
+        try:
+            return program.child.wait()
+        finally:
+            program.stop()
 
     @abstractmethod
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> "Server":
+    def start_training(
+        self,
+        staged: Staged,
+        log: Path,
+        *,
+        environment: Mapping[str, str] = NOTHING,
+        echo: bool = True,
+    ) -> "Program":
+        """Start training."""
+
+    @abstractmethod
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> "Program":
         """Start the server of the model folder on 127.0.0.1:port; it is not ready yet."""
 
 
-class Server(ABC):
-    """A started server. `stop` may be called twice, and leaves nothing of it."""
+class Program(ABC):
+    """A started program. `stop` may be called twice, and leaves nothing of it."""
 
     child: Child
 
@@ -52,35 +71,36 @@ class ProcessEngine(Engine):
     def __init__(self) -> None:
         self.images = {"train": None, "serve": None}
 
-    def train(self, staged: Staged, log: Path) -> int:
+    def start_training(
+        self,
+        staged: Staged,
+        log: Path,
+        *,
+        environment: Mapping[str, str] = NOTHING,
+        echo: bool = True,
+    ) -> Program:
         stage.link_outside(staged)
-        environment = environment_of_processes() | {
+        everything = environment_of_processes() | {
             "SAGEMAKER_BASE_DIR": str(staged.tree),
             "TRAINING_JOB_NAME": JOB_NAME,
+            **({FEATURES: str(self.features)} if self.features else {}),
+            **environment,
         }
-        child = Child(
-            [sys.executable, "-P", "-m", "container_train.entrypoint"],
-            log,
-            environment=environment,
-            folder=log.parent,
-            echo=True,
-        )
-        try:
-            return child.wait()
-        finally:
-            child.stop(STOP_SECONDS)
+        command = [sys.executable, "-P", "-m", "container_train.entrypoint"]
+        return _Process(Child(command, log, environment=everything, folder=log.parent, echo=echo), STOP_SECONDS)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
         command = [sys.executable, "-P", "-m", "container_serve", "--model-dir", str(model), "--port", str(port)]
-        return _ProcessServer(Child(command, log, environment=environment_of_processes(), folder=log.parent, echo=echo))
+        child = Child(command, log, environment=environment_of_processes(), folder=log.parent, echo=echo)
+        return _Process(child, STOP_SECONDS + 5)
 
 
-class _ProcessServer(Server):
-    def __init__(self, child: Child) -> None:
-        self.child = child
+class _Process(Program):
+    def __init__(self, child: Child, seconds: float) -> None:
+        self.child, self.seconds = child, seconds
 
     def stop(self) -> None:
-        self.child.stop(STOP_SECONDS + 5)
+        self.child.stop(self.seconds)
 
 
 class DockerEngine(Engine):
@@ -102,12 +122,28 @@ class DockerEngine(Engine):
         for name in names:
             self.images[name] = find_image(name) or build_image(name)
 
-    def train(self, staged: Staged, log: Path) -> int:
+    def start_training(
+        self,
+        staged: Staged,
+        log: Path,
+        *,
+        environment: Mapping[str, str] = NOTHING,
+        echo: bool = True,
+    ) -> Program:
         stage.make_mount_points(staged)
         options = ["--volume", f"{staged.tree}:/opt/ml", "--shm-size", SHARED_MEMORY, "--hostname", self.host]
         options += ["--env", f"TRAINING_JOB_NAME={JOB_NAME}", "--env", f"BYOC_IMAGE={self.images['train']}"]
         for channel, folder in staged.outside.items():
             options += ["--volume", f"{folder}:/opt/ml/input/data/{channel}:ro"]
+        if self.features:
+            options += [
+                "--volume",
+                f"{self.features}:{FEATURES_IN_CONTAINER}",
+                "--env",
+                f"{FEATURES}={FEATURES_IN_CONTAINER}",
+            ]
+        for key, value in environment.items():
+            options += ["--env", f"{key}={value}"]
         if not _is_rootless():
             # In the cloud it runs as root; here its files must belong to whoever called. A user without a
             # name and a home in the image needs both from the environment.
@@ -115,16 +151,12 @@ class DockerEngine(Engine):
         if _has_nvidia_runtime():
             options += ["--gpus", "all"]
         container = self._create(options, "train")
-        child = _start(container, log, echo=True)
-        try:
-            return child.wait()
-        finally:
-            _remove(container, child)
+        return _Container(container, _start(container, log, echo=echo))
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
         options = ["--volume", f"{model}:/opt/ml/model:ro", "--publish", f"127.0.0.1:{port}:8080"]
         container = self._create(options, "serve")
-        return _DockerServer(container, _start(container, log, echo=echo))
+        return _Container(container, _start(container, log, echo=echo))
 
     def _create(self, options: list[str], program: str) -> str:
         image = self.images[program]
@@ -133,7 +165,7 @@ class DockerEngine(Engine):
         return _docker("create", *label, *_security_options(), *options, image, program).strip()
 
 
-class _DockerServer(Server):
+class _Container(Program):
     def __init__(self, container: str, child: Child) -> None:
         self.container, self.child = container, child
 

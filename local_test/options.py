@@ -31,6 +31,7 @@ class Options:
     port: int | None
     out: Path
     hyperparameters: dict[str, str]
+    features: Path | None = None  # of frozen layers, from earlier trainings on the same
 
     @property
     def is_sample(self) -> bool:

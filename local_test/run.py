@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from local_test import check, engine, outdir, pack, stage, table, weights
-from local_test.engine import DockerEngine, Engine, Server
+from local_test.engine import DockerEngine, Engine, Program
 from local_test.errors import LocalError, Stopped
 from local_test.options import Options, parse
 from local_test.stage import Staged
@@ -98,6 +98,7 @@ def run(options: Options, *, serve: bool) -> None:
         stage.check(Path(options.data))  # takes a moment; hyperparameters need an import of torch
     with outdir.claimed(options.out) as out:
         chosen, why = engine.choose(options.engine, options.out)
+        chosen.features = options.features
         print(f"engine: {chosen.name}, because {why}", flush=True)
         job = Job(options, out.new, chosen)
         # run.sh has counted the seconds that setting up took.
@@ -225,7 +226,7 @@ def serve_and_query(job: Job, staged: Staged) -> tuple[list[table.Row], float]:
 
 
 @contextlib.contextmanager
-def last_lines_of(server: Server) -> Iterator[None]:
+def last_lines_of(server: Program) -> Iterator[None]:
     """Add what the server said last to an error."""
     try:
         yield
@@ -243,12 +244,12 @@ def check_port(port: int) -> None:
             raise LocalError(f"port {port}: {error.strerror}; give another with --port, or none") from None
 
 
-def start_server(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Server:
+def start_server(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
     check_port(port)
     return where.serve(model, port, log, echo=echo)
 
 
-def wait_until_ready(server: Server, port: int, seconds: float = READY_SECONDS) -> None:
+def wait_until_ready(server: Program, port: int, seconds: float = READY_SECONDS) -> None:
     """Until /ping is 200. Raises LocalError at once when the server ends."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     until = time.monotonic() + seconds

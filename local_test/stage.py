@@ -54,6 +54,11 @@ def stage(
     return staged
 
 
+def is_whole(root: Path) -> bool:
+    """Whether it holds all three splits, and can be read where it is. Raises LocalError as `check` does."""
+    return not _plan(root).made
+
+
 @dataclass(frozen=True)
 class _Plan:
     """Of a user's folder: the splits to lay out, and those that stay where they are."""

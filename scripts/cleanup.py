@@ -35,7 +35,7 @@ from scripts.cloud.aws import Aws
 from scripts.cloud.belongings import Belonging
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError, explain
-from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, Inventory, Thing
+from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Inventory, Thing
 from scripts.cloud.names import S3Uri
 from scripts.cloud.requests import show
 from scripts.cloud.settings import Settings
@@ -138,7 +138,7 @@ def _look(aws: Aws, chosen: Settings, flags: argparse.Namespace, *, everything: 
     serving = bool(flags.names or flags.all or flags.unused or flags.data)
     project = chosen.project
     look(serving, "endpoints, configurations, models", lambda: add(inventory.serving(aws, project)))
-    look(flags.jobs, "training jobs", lambda: add(inventory.training(aws, project)))
+    look(flags.jobs, "tuning jobs, training jobs", lambda: add(inventory.training(aws, project)))
     look(flags.repositories, "repositories", lambda: add(inventory.repositories(aws, project)))
     look(flags.data, "S3", look_into_s3)
     return account
@@ -155,10 +155,10 @@ def _doomed(account: Account, flags: argparse.Namespace) -> list[Thing]:
     if flags.unused:
         chosen += things.unused()
     if flags.jobs:
-        chosen += things.of(JOB)
+        chosen += things.of(SEARCH, JOB)
     if flags.repositories:
         chosen += things.of(REPOSITORY)
-    order = [JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY]
+    order = [SEARCH, JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY]
     return sorted(dict.fromkeys(chosen), key=lambda thing: order.index(thing.kind))
 
 
@@ -242,7 +242,7 @@ def _report(
     left = [thing for thing in account.things.own if thing not in removed]
     stored = [belonging for belonging in account.stored if belonging not in deleted]
     for thing in left:
-        if thing.usd_per_hour is not None or thing.kind == JOB:
+        if thing.usd_per_hour is not None or thing.kind in (SEARCH, JOB):
             progress(f"left, and costing: {thing.kind} {thing.name}")
     if flags.all:
         for thing in left:
@@ -292,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     parser.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
     parser.add_argument("--unused", action="store_true", help="configurations and models that no endpoint has")
-    parser.add_argument("--jobs", action="store_true", help="stop the training jobs in progress")
+    parser.add_argument("--jobs", action="store_true", help="stop the tuning and training jobs in progress")
     parser.add_argument("--data", "--s3", action="store_true", help="pictures, weights and jobs' results in S3")
     parser.add_argument("--repositories", action="store_true", help="ECR repositories, with their images")
     parser.add_argument("--yes", action="store_true", help="do not ask")

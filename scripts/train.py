@@ -5,6 +5,7 @@ scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as s
 scripts/train.py --image URI --data my-pictures --spot                  uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
+scripts/train.py --image URI --data my-pictures --from-tuning NAME      with the best values of scripts/tune.py
 scripts/train.py --image URI --data my-pictures --dry-run               prints the requests, sends nothing
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
@@ -28,45 +29,29 @@ import json
 from collections.abc import Sequence
 
 from local_test.run import SAMPLE_HYPERPARAMETERS
-from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, watch
+from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, tuning_jobs, watch
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import SAMPLE, Weights
 from scripts.cloud.jobs import STOP_SECONDS, Wanted
 from scripts.cloud.requests import show
+from scripts.tuning import results
 
 PROGRAM = "train.py"
-INPUT_MODES = ("File", "FastFile")
-SETTINGS = (
-    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
-)  # fmt: skip
 
 # Flags that go with --attach and --stop.
-FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", *SETTINGS}
+FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", *training.SETTINGS}
 
 
 def parser() -> argparse.ArgumentParser:
     made = command.parser(PROGRAM, __doc__ or "")
-    job = made.add_argument_group("job").add_argument
-    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
-    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
-    job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
-    job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
-    job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
-    job("--name", help="of the job (default: PROJECT-train-TIME)")
-    job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
-    machine = made.add_argument_group("instances").add_argument
-    machine("--instance-type", metavar="T", help=f"default {training.INSTANCE}")
-    machine("--instance-count", metavar="N", type=int, help="default 1; the training program uses one so far")
-    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {training.VOLUME})")
-    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
-    machine("--max-run", metavar="S", type=int, help=f"seconds, then it is stopped (default {jobs.MAX_RUN})")
-    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
-    machine("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
-    machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
-    machine("--network-isolation", action="store_true", help="no network in the container")
-    machine("--service-debugger", action="store_true", help="the service's own rules and profiler")
+    training.flags(made)
+    made.add_argument("--from-tuning", metavar="NAME|STUDY", help="the best hyperparameters that scripts/tune.py found")
+    one = made.add_argument_group("of this one job").add_argument
+    one("--instance-count", metavar="N", type=int, help="default 1; the training program uses one so far")
+    one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
+    one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
     how = made.add_argument_group("how").add_argument
     how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
@@ -75,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     how("--local", action="store_true", help="in a container on this machine")
     how("--attach", metavar="NAME", help="follow this job")
     how("--stop", metavar="NAME", help=f"stop this job; it has {STOP_SECONDS} s to save what it has")
-    settings.add_flags(made, *SETTINGS)
+    settings.add_flags(made, *training.SETTINGS)
     return made
 
 
@@ -86,7 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
-    if flags.data == SAMPLE:
+    if flags.from_tuning:
+        hyperparameters = _found(flags) | hyperparameters
+    elif flags.data == SAMPLE:
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         progress(f"the sample is trained with {words} where you give nothing else")
         hyperparameters = SAMPLE_HYPERPARAMETERS | hyperparameters
@@ -104,6 +91,24 @@ def main(arguments: Sequence[str]) -> int:
         plan.send(aws, chosen)
     _tell_created(plan.wanted)
     return _follow(aws, plan.wanted.name, flags)
+
+
+def _found(flags: argparse.Namespace) -> dict[str, str]:
+    """The best hyperparameters of a search: of a study on this machine, or of a tuning job."""
+    found = results.read(flags.from_tuning)
+    if found is None:
+        name = names.checked(flags.from_tuning, "--from-tuning", names.MAX_SEARCH)
+        chosen = settings.load(flags)
+        if chosen.region is None:
+            raise CloudError(
+                f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
+            )
+        search = tuning_jobs.describe(Aws(chosen.region), name).search
+        found = search.hyperparameters()
+        if not found:
+            raise CloudError(f"no trial of {name} was completed (yet): there is nothing to train with")
+    progress(f"from {flags.from_tuning}: " + " ".join(f"--{key} {value}" for key, value in found.items()))
+    return found
 
 
 def _tell_created(wanted: Wanted) -> None:

@@ -127,7 +127,7 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
             # Raises what training would: which there are, and what was probably meant.
             hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
     except (LocalError, TrainError) as error:
-        raise CloudError(f"{error}; scripts/train.py --help lists the other flags", 2) from None
+        raise CloudError(f"{error}; --help lists the other flags", 2) from None
     for name, (parse, _, _) in hyperparameters.OPTIONS.items():
         text = word if name == WEIGHTS else getattr(known, name.replace("-", "_"))
         if text is None:

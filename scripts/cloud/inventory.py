@@ -17,14 +17,15 @@ from scripts.cloud.parallel import each
 from scripts.cloud.requests import Request
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
-JOB, REPOSITORY = "training job", "repository"
+SEARCH, JOB, REPOSITORY = "tuning job", "training job", "repository"
 TARGETS = ("train", "serve", "serve-torch")  # of scripts/push.sh
 THREADS = 8  # ListTags is throttled early
-# The request that removes a thing, by the key that names it; of a job, stops it.
+# The request that removes a thing, by the key that names it; of a job or a search, stops it.
 REMOVAL = {
     ENDPOINT: ("sagemaker", "DeleteEndpoint", "EndpointName"),
     CONFIGURATION: ("sagemaker", "DeleteEndpointConfig", "EndpointConfigName"),
     MODEL: ("sagemaker", "DeleteModel", "ModelName"),
+    SEARCH: ("sagemaker", "StopHyperParameterTuningJob", "HyperParameterTuningJobName"),
     JOB: ("sagemaker", "StopTrainingJob", "TrainingJobName"),
     REPOSITORY: ("ecr", "DeleteRepository", "repositoryName"),
 }
@@ -113,8 +114,13 @@ def serving(aws: Aws, project: str) -> Inventory:
 
 
 def training(aws: Aws, project: str) -> Inventory:
-    """Training jobs in progress."""
+    """Tuning jobs and training jobs in progress; a tuning job's trials are training jobs, too."""
     found = Inventory()
+    paginator = aws.client("sagemaker").get_paginator("list_hyper_parameter_tuning_jobs")
+    for status in ("InProgress", "Stopping"):
+        pages = paginator.paginate(StatusEquals=status)
+        items = (item for page in pages for item in page["HyperParameterTuningJobSummaries"])
+        _look(aws, found, project, items, _search)
     paginator = aws.client("sagemaker").get_paginator("list_training_jobs")
     for status in ("InProgress", "Stopping"):
         pages = paginator.paginate(StatusEquals=status)
@@ -202,6 +208,18 @@ def _configuration(aws: Aws, item: dict[str, Any], tags: Mapping[str, str]) -> T
         created=item.get("CreationTime"),
         uses=found.models if found else (),
         endpoint=tags.get(ENDPOINT_TAG),
+    )
+
+
+def _search(_: Aws, item: dict[str, Any], __: Mapping[str, str]) -> Thing:
+    counters = item["TrainingJobStatusCounters"]
+    planned = item.get("ResourceLimits", {}).get("MaxNumberOfTrainingJobs")
+    return Thing(
+        SEARCH,
+        item["HyperParameterTuningJobName"],
+        item["HyperParameterTuningJobStatus"],
+        item.get("CreationTime"),
+        detail=f"{counters.get('Completed', 0)} of {planned or '?'} trials completed",
     )
 
 

@@ -136,7 +136,7 @@ def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], N
     which says so. Raises CloudError where no container came to run.
     """
     tell_loading()
-    from scripts.cloud import sdk
+    from scripts.cloud import sdk, sdk_local
 
     label = uuid.uuid4().hex
     said: list[str] = []  # by Compose itself
@@ -152,7 +152,7 @@ def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], N
     wanted = replace(wanted, environment={**wanted.environment, **engine.environment()})
     try:
         with _Stop(lambda: engine.stop(label)) as stop:
-            with sdk.local_mode(work, engine.service(label, work), wanted.region, line) as session:
+            with sdk_local.local_mode(work, engine.service(label, work), wanted.region, line) as session:
                 sdk.fit(wanted, session)
             code = engine.exit_code(label)
     finally:

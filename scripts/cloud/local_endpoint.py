@@ -22,7 +22,7 @@ from scripts.cloud.errors import CloudError
 from scripts.cloud.local import REGION, Engine
 
 if TYPE_CHECKING:
-    from scripts.cloud.sdk import ServedHere
+    from scripts.cloud.sdk_local import ServedHere
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0
@@ -80,12 +80,12 @@ class Place:
         port = port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
         tell_loading()
         progress(f"starting {self.image} through the SageMaker SDK's local mode")
-        from scripts.cloud import sdk
+        from scripts.cloud import sdk_local
 
         label = uuid.uuid4().hex
         environment = {**self.engine.environment(), **environment}
-        with sdk.local_mode(work, self.engine.service(label, work), REGION, _log, port=port) as session:
-            served = sdk.ServedHere(session, self.image, model, environment)
+        with sdk_local.local_mode(work, self.engine.service(label, work), REGION, _log, port=port) as session:
+            served = sdk_local.ServedHere(session, self.image, model, environment)
             url = f"http://localhost:{port}"
             try:
                 _until_ready(served, url)

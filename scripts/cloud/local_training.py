@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from local_test import check, weights
+from local_test import check as local_check
 from local_test import engine as local_engine
+from local_test import weights
 from local_test.errors import LocalError
 from scripts.cloud import inputs, leftovers, local, names, outcome, watch
 from scripts.cloud.command import progress
@@ -50,15 +51,7 @@ T = TypeVar("T")
 
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
     """The job, from its flags to its results; the exit code."""
-    given = {f"--{key.replace('_', '-')}": value for key, value in vars(flags).items()} | {"--no-wait": not flags.wait}
-    for flag, remedy in _NOT_S3.items():
-        if str(given[flag] or "").startswith("s3://"):
-            raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
-    if flags.dry_run:
-        raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
-    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given[flag] not in (None, False)]
-    if left_out:
-        progress("local mode leaves out: " + "; ".join(left_out))
+    check(flags)
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     home = Path(flags.output or local.OUT).absolute()
     if (home / name).exists():
@@ -69,7 +62,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     image = flags.image or _own_image()
     environment = inputs.environment(image, flags.environment)
     engine.need_image(image)
-    file = _weights(asked, hyperparameters, is_sample=flags.data == SAMPLE)
+    file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
     metrics, quiet = watch.Metrics(), watch.Quiet()
 
     def tell(line: str) -> None:
@@ -101,18 +94,34 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)
 
 
+def check(flags: argparse.Namespace) -> None:
+    """Raises CloudError for what --local cannot do; says which flags do nothing."""
+    given = {f"--{key.replace('_', '-')}": value for key, value in vars(flags).items()} | {"--no-wait": not flags.wait}
+    for flag, remedy in _NOT_S3.items():
+        if str(given.get(flag) or "").startswith("s3://"):
+            raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
+    if flags.dry_run:
+        raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
+    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
+    if left_out:
+        progress("local mode leaves out: " + "; ".join(left_out))
+
+
 def _own_image() -> str:
     """The image of this repository's files as they are, built where there is none."""
-    return _locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
+    return locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
 
 
-def _weights(asked: Weights, hyperparameters: dict[str, str], *, is_sample: bool) -> Path | None:
+def backbone(
+    asked: Weights, hyperparameters: dict[str, str], *, is_sample: bool, in_container: bool = True
+) -> Path | None:
     """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
     if asked.file or is_none(hyperparameters):
         return asked.file
     # Asks torchvision, in a process of its own, for the place of these weights.
-    url = _locally(lambda: check.ask(Path(sys.executable), hyperparameters, local_engine.environment_of_processes()))
-    found = _locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=True))
+    environment = local_engine.environment_of_processes()
+    url = locally(lambda: local_check.ask(Path(sys.executable), hyperparameters, environment))
+    found = locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container))
     if found.note:
         progress(found.note)
     if found.hyperparameter is not None:
@@ -120,7 +129,7 @@ def _weights(asked: Weights, hyperparameters: dict[str, str], *, is_sample: bool
     return found.file
 
 
-def _locally(call: Callable[[], T]) -> T:
+def locally(call: Callable[[], T]) -> T:
     try:
         return call()
     except LocalError as error:

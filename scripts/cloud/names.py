@@ -10,6 +10,7 @@ from scripts.cloud.errors import CloudError
 
 PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
 MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
+MAX_SEARCH = 32  # of a tuning job
 
 _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::(\d{12}):role/([\w+=,.@/-]+)\Z", re.ASCII)
 _IMAGE = re.compile(
@@ -95,17 +96,17 @@ def default_bucket(region: str, account: str) -> str:
     return f"sagemaker-{region}-{account}"
 
 
-def unique(*parts: str) -> str:
+def unique(*parts: str, most: int = MAX_NAME) -> str:
     """PARTS-20261122-093015-a1b2: a name that sorts by time and that no second call makes."""
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     suffix = f"{stamp}-{secrets.token_hex(2)}"
-    return f"{'-'.join(parts)[: MAX_NAME - len(suffix) - 1].rstrip('-')}-{suffix}"
+    return f"{'-'.join(parts)[: most - len(suffix) - 1].rstrip('-')}-{suffix}"
 
 
-def checked(name: str, flag: str = "--name") -> str:
+def checked(name: str, flag: str = "--name", most: int = MAX_NAME) -> str:
     """A name that SageMaker takes. Raises CloudError."""
-    if len(name) > MAX_NAME or not _NAME.match(name):
-        raise CloudError(f"{flag} has value {name!r}: expected letters, digits and single -, at most {MAX_NAME}", 2)
+    if len(name) > most or not _NAME.match(name):
+        raise CloudError(f"{flag} has value {name!r}: expected letters, digits and single -, at most {most}", 2)
     return name
 
 

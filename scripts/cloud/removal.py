@@ -9,7 +9,7 @@ from scripts.cloud import endpoints
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted
 from scripts.cloud.errors import CloudError, code_of, message_of
-from scripts.cloud.inventory import ENDPOINT, JOB, Thing
+from scripts.cloud.inventory import ENDPOINT, JOB, SEARCH, Thing
 from scripts.cloud.jobs import is_missing
 from scripts.cloud.requests import send
 
@@ -23,7 +23,7 @@ def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> Non
     left = list(things)
     try:
         for thing in things:
-            if thing.kind == JOB:
+            if thing.kind in (SEARCH, JOB):
                 _send(aws, thing, say, "stopping")
                 left.remove(thing)
         waiting = [thing for thing in live if not _delete_endpoint(aws, thing, say)]
@@ -82,6 +82,6 @@ def _send(aws: Aws, thing: Thing, say: Callable[[str], None], done: str) -> None
     except ClientError as error:
         # Removed by somebody else, or ended by itself, in the meantime.
         gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
-        if not gone and not (thing.kind == JOB and "status" in message_of(error).lower()):
+        if not gone and not (thing.kind in (SEARCH, JOB) and "status" in message_of(error).lower()):
             raise
     say(f"{done} {thing.kind} {thing.name}")

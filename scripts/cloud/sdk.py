@@ -1,18 +1,14 @@
-"""The SageMaker Python SDK, version 2: imported here and nowhere else, since its end is set for July 2027.
+"""The SageMaker Python SDK, version 2: imported here and in sdk_local.py, since its end is set for July 2027.
 
 Its telemetry is off, and what it logs on import and of defaults it does not apply is left out.
 """
 
 import contextlib
 import copy
-import json
 import logging
 import os
-import subprocess
-import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -28,6 +24,7 @@ for _name in ("sagemaker", "sagemaker.config"):
 _handlers, _level = list(logging.getLogger().handlers), logging.getLogger().level
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # a dozen of its modules have escape sequences that Python warns of
+    import sagemaker as sagemaker
     import sagemaker.experiments  # sets up logging anew when a job is made, if not now
     import sagemaker.local.entities
     import sagemaker.local.image
@@ -35,17 +32,27 @@ with warnings.catch_warnings():
     from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
     from sagemaker.estimator import Estimator
     from sagemaker.inputs import TrainingInput
-    from sagemaker.local import LocalSession
-    from sagemaker.model import Model
+    from sagemaker.local import LocalSession as LocalSession
+    from sagemaker.model import Model as Model
+    from sagemaker.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
     from sagemaker.session import Session
+    from sagemaker.tuner import (
+        HyperbandStrategyConfig,
+        HyperparameterTuner,
+        StrategyConfig,
+        WarmStartConfig,
+        WarmStartTypes,
+    )
 
 # On import it lets every library's INFO lines through, to standard error.
 logging.getLogger().handlers[:] = _handlers
 logging.getLogger().setLevel(_level)
 
-from scripts.cloud import docker, names
+from scripts.cloud import names
 from scripts.cloud.errors import CloudError, one_line
-from scripts.cloud.jobs import NO_ROLE, Wanted
+from scripts.cloud.jobs import Wanted
+from scripts.cloud.tuning_jobs import WantedSearch
+from scripts.tuning.space import Choice, Range
 
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 # The SDK holds it against a schema whenever it looks something up, twenty times a job: seconds, for a constant.
@@ -86,15 +93,76 @@ def training_request(wanted: Wanted) -> dict[str, Any]:
     return request
 
 
+def tuning_request(wanted: WantedSearch) -> dict[str, Any]:
+    """CreateHyperParameterTuningJob as the SDK's HyperparameterTuner makes it, over the Estimator of one trial."""
+    job = wanted.trial
+    recorder = Recorder(offline(job.region), names.S3Uri.parse(job.output, "--output").bucket)
+    space = wanted.space.discrete() if wanted.strategy == "grid" else wanted.space
+    warm = {"identical": WarmStartTypes.IDENTICAL_DATA_AND_ALGORITHM, "transfer": WarmStartTypes.TRANSFER_LEARNING}
+    try:
+        tuner = HyperparameterTuner(
+            _estimator(job, recorder),
+            objective_metric_name=space.objective,
+            objective_type="Maximize" if space.maximises else "Minimize",
+            hyperparameter_ranges={name: _range(part) for name, part in space.searched.items()},
+            metric_definitions=_definitions(),
+            strategy=wanted.strategy.capitalize(),
+            strategy_config=StrategyConfig(HyperbandStrategyConfig(max_resource=wanted.epochs, min_resource=1))
+            if wanted.strategy == "hyperband"
+            else None,
+            max_jobs=wanted.trials,
+            max_parallel_jobs=wanted.parallel,
+            early_stopping_type="Auto" if wanted.early_stopping else "Off",
+            warm_start_config=WarmStartConfig(warm[wanted.warm_start_type], set(wanted.warm_start))
+            if wanted.warm_start
+            else None,
+            tags=names.tag_list(job.tags),
+        )
+        with _silent("sagemaker.estimator"):  # it misses a finished job, of which there is none yet
+            tuner.fit(_inputs(job), job_name=wanted.name, wait=False)
+    except ValueError as error:
+        raise CloudError(f"the SageMaker SDK refuses this search: {one_line(str(error))}", 2) from None
+    (request,) = recorder.requests
+    if "WarmStartConfig" in request:  # made of a set
+        request["WarmStartConfig"]["ParentHyperParameterTuningJobs"].sort(key=str)
+    return request
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _range(part: Range | Choice) -> Any:
+    if isinstance(part, Choice):
+        return CategoricalParameter([str(value) for value in part.values])
+    kind = IntegerParameter if part.whole else ContinuousParameter
+    return kind(part.low, part.high, scaling_type="Logarithmic" if part.logarithmic else "Linear")
+
+
 def fit(wanted: Wanted, session: Session) -> None:
     """The Estimator's job in this session. In local mode this is the whole job."""
+    _estimator(wanted, session).fit(_inputs(wanted), job_name=wanted.name, wait=False, logs=False)
+
+
+def _definitions() -> list[dict[str, str]]:
     # Imported here: the package of the training program needs numpy, which other users of this module do not.
     from container_train.metrics import DEFINITIONS
 
+    return DEFINITIONS
+
+
+def _estimator(wanted: Wanted, session: Session) -> Estimator:
     debugger: dict[str, Any] = {"debugger_hook_config": False, "disable_profiler": True}
     if wanted.service_debugger:
         debugger = _service_debugger(wanted)
-    estimator = Estimator(
+    return Estimator(
         image_uri=wanted.image,
         role=wanted.role,
         instance_type=wanted.instance_type,
@@ -114,11 +182,14 @@ def fit(wanted: Wanted, session: Session) -> None:
         environment=dict(wanted.environment),
         tags=names.tag_list(wanted.tags),
         hyperparameters=dict(wanted.hyperparameters),
-        metric_definitions=DEFINITIONS,
+        metric_definitions=_definitions(),
         sagemaker_session=session,
         **debugger,
     )
-    inputs = {
+
+
+def _inputs(wanted: Wanted) -> dict[str, Any]:
+    return {
         name: uri
         if uri.startswith("file://")
         else TrainingInput(
@@ -126,7 +197,6 @@ def fit(wanted: Wanted, session: Session) -> None:
         )
         for name, uri in wanted.channels.items()
     }
-    estimator.fit(inputs, job_name=wanted.name, wait=False, logs=False)
 
 
 def _service_debugger(wanted: Wanted) -> dict[str, Any]:
@@ -149,133 +219,3 @@ def _service_debugger(wanted: Wanted) -> dict[str, Any]:
         ),
         "debugger_hook_config": DebuggerHookConfig(s3_output_path=wanted.output),
     }
-
-
-class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[misc]
-    """Local mode's containers, with its faults mended."""
-
-    @staticmethod
-    def _get_compose_cmd_prefix() -> list[str]:
-        """The SDK takes a plugin of version 2 only, and passes over the newer ones."""
-        command = docker.compose()
-        if command is None:
-            raise CloudError("Docker Compose is not installed")
-        return command
-
-    def _build_optml_volumes(self, host: str, subdirs: set[str]) -> list[Any]:
-        """What is mounted has to be there before: the engine would make it, and make it root's.
-
-        A training container also makes folders in /opt/ml, which is the image's, and root's.
-        """
-        if "input" in subdirs:
-            subdirs = subdirs | {"checkpoints", "code"}
-        for name in ("model", *(f"{host}/{name}" for name in subdirs)):
-            Path(self.container_root, name).mkdir(parents=True, exist_ok=True)
-        volumes: list[Any] = super()._build_optml_volumes(host, subdirs)
-        return volumes
-
-    def _generate_compose_file(self, *arguments: Any, **named: Any) -> dict[str, Any]:
-        """A network of the job's own, with its labels. Of the SDK's one for all there are two when two jobs start at
-        once, and from then on none can start."""
-        content: dict[str, Any] = super()._generate_compose_file(*arguments, **named)
-        if "networks" in content:  # not so in Studio
-            labels = self.sagemaker_session.config["local"]["container_config"].get("labels", {})
-            network = {"name": f"byoc-{Path(self.container_root).name}", "labels": labels}
-            content["networks"] = dict.fromkeys(content["networks"], network)
-            # JSON is YAML, too.
-            Path(self.container_root, sagemaker.local.image.DOCKER_COMPOSE_FILENAME).write_text(json.dumps(content))
-        return content
-
-
-@contextlib.contextmanager
-def local_mode(
-    folder: Path, container: dict[str, Any], region: str, on_line: Callable[[str], None], *, port: int | None = None
-) -> Iterator[LocalSession]:
-    """A session of local mode, which works in `folder` and looks for no credentials.
-
-    `container`: what every service of its compose file gets (user, labels ...). `on_line` is given what Compose and
-    the containers print, line by line. `port`: of a served endpoint on this machine.
-    """
-    session = LocalSession(boto_session=offline(region), sagemaker_config=CONFIG)
-    local: dict[str, Any] = {"container_root": str(folder), "container_config": container}
-    if port is not None:
-        local["serving_port"] = port
-    session.config = {"local": local}
-    # It would tell the containers of an S3 endpoint that they have nothing to do with.
-    session.s3_resource = None
-
-    def stream(process: subprocess.Popen[bytes]) -> int:
-        assert process.stdout is not None
-        for line in process.stdout:
-            on_line(line.decode(errors="replace"))
-        return process.wait()
-
-    with contextlib.ExitStack() as replaced:
-        replaced.enter_context(_replaced(sagemaker.local.image, "_stream_output", stream))
-        # Each makes containers of its own, the last one those that serve; the first asks its own name for Compose.
-        for module in (sagemaker.local.image, sagemaker.local.local_session, sagemaker.local.entities):
-            replaced.enter_context(_replaced(module, "_SageMakerContainer", _Container))
-        yield session
-
-
-class ServedHere:
-    """A model's endpoint in local mode. It is started in a thread, since the SDK looks at /ping every 5 s only."""
-
-    def __init__(self, session: LocalSession, image: str, model: Path, environment: Mapping[str, str]) -> None:
-        """`model` is the unpacked folder: from a file, the SDK would mount the folder in which it lies."""
-        self._session = session
-        self._name = names.unique("local")
-        self._model = Model(
-            image_uri=image,
-            model_data=f"file://{model}",
-            role=NO_ROLE,
-            env=dict(environment),
-            name=self._name,
-            sagemaker_session=session,
-        )
-        self._error: Exception | None = None
-        threading.Thread(target=self._start, daemon=True).start()
-
-    def problem(self) -> str | None:
-        """Why it is over; None while Compose runs, or is about to."""
-        if self._error is not None:
-            return one_line(str(self._error))
-        process = self._process()
-        if process is None or process.poll() is None:
-            return None
-        assert process.stderr is not None
-        said: list[str] = process.stderr.read().decode(errors="replace").strip().splitlines()
-        return said[-1] if process.returncode and said else "the container has ended"
-
-    def end_compose(self, seconds: float) -> None:
-        """Wait for it, its containers being gone; end it where it does not end by itself."""
-        process = self._process()
-        if process is None:
-            return
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            process.wait()
-
-    def _start(self) -> None:
-        try:
-            self._model.deploy(1, "local", endpoint_name=self._name, wait=False)
-        except Exception as error:
-            self._error = error
-
-    def _process(self) -> "subprocess.Popen[bytes] | None":
-        endpoint = self._session.sagemaker_client._endpoints.get(self._name)
-        thread = getattr(getattr(endpoint, "container", None), "container", None)
-        process: subprocess.Popen[bytes] | None = getattr(thread, "process", None)
-        return process
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
-    original = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, original)

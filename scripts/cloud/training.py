@@ -16,12 +16,37 @@ from scripts.cloud.names import Image, S3Uri
 from scripts.cloud.requests import Request, check, send
 from scripts.cloud.settings import Settings
 
+PROGRAM = "train.py"
 INSTANCE = "ml.g4dn.xlarge"
 VOLUME = 30  # GB
+INPUT_MODES = ("File", "FastFile")
+SETTINGS = (
+    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
+)  # fmt: skip
 DEBUGGER_NOTE = (
     "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
     " program that writes tensors for it"
 )
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """What a job and its instances are; one job's, or every trial's."""
+    job = parser.add_argument_group("job").add_argument
+    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
+    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
+    job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
+    job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
+    job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
+    job("--name", help="of the job (default: PROJECT-train-TIME, of a search PROJECT-tune-TIME)")
+    job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
+    machine = parser.add_argument_group("instances").add_argument
+    machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
+    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {VOLUME})")
+    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
+    machine("--max-run", metavar="S", type=int, help="seconds, then it is stopped (default: a day; a trial an hour)")
+    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
+    machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
+    machine("--network-isolation", action="store_true", help="no network in the container")
 
 
 @dataclass(frozen=True)
@@ -31,32 +56,32 @@ class Plan:
     wanted: Wanted
     data: Data
     weights: Weights
-    weights_at: S3Uri | None
-    image: Image
     create: Request
+    name: str
+    program: str  # that follows and stops what is created
     has_unique_name: bool
 
     def requests(self, settings: Settings) -> list[Request]:
         """For --dry-run."""
         uploads = self.data.requests(settings)
-        if self.weights.file and self.weights_at:
-            uploads.append(storage.file_request(self.weights.file, self.weights_at, settings))
+        if self.weights.file and (place := self.weights.place(settings)):
+            uploads.append(storage.file_request(self.weights.file, place, settings))
         return [*uploads, self.create]
 
     def send(self, aws: Aws, settings: Settings) -> None:
         """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
-        registry.find(aws, self.image)
+        registry.find(aws, Image.parse(self.wanted.image))
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
-        if self.weights.file and self.weights_at:
-            storage.upload_file(aws, self.weights.file, self.weights_at, settings)
+        if self.weights.file and (place := self.weights.place(settings)):
+            storage.upload_file(aws, self.weights.file, place, settings)
         storage.require_data(aws, self.data.prefix)
         self._create(aws)
 
     def _create(self, aws: Aws) -> None:
         """Whatever comes in between, it is said that there may be a job now: it would cost money."""
-        name = self.wanted.name
+        name, perhaps = self.name, _perhaps(self.name, aws.region, self.program)
         try:
             send(aws, self.create)
         except ClientError as error:
@@ -64,35 +89,55 @@ class Plan:
             if not (code_of(error) == "ResourceInUse" and self.has_unique_name):
                 raise
         except KeyboardInterrupt:
-            raise Interrupted(f"interrupted while {name} was being created: {_perhaps(name, aws.region)}") from None
+            raise Interrupted(f"interrupted while {name} was being created: {perhaps}") from None
         except BotoCoreError as error:
-            raise CloudError(f"{explain(error)}; {name} may have been created: {_perhaps(name, aws.region)}") from None
+            raise CloudError(f"{explain(error)}; {name} may have been created: {perhaps}") from None
 
 
 def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
 ) -> Plan:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
+    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    wanted = wanted_by(flags, settings, weights, hyperparameters, data, name)
+    if not flags.dry_run:
+        tell_loading()
+    from scripts.cloud import sdk  # takes seconds to import
+
+    create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
+    check(create)
+    return Plan(wanted, data, weights, create, name, PROGRAM, has_unique_name=not flags.name)
+
+
+def wanted_by(
+    flags: argparse.Namespace,
+    settings: Settings,
+    weights: Weights,
+    hyperparameters: Mapping[str, str],
+    data: Data,
+    name: str,
+    longest: int = jobs.MAX_RUN,
+) -> Wanted:
+    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it."""
     region, role = settings.need_region(), settings.need_role()
     if not flags.image:
         raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
     image = Image.parse(flags.image, region)
     kind = flags.instance_type or INSTANCE
     instances.check(kind)
-    check_numbers(flags)
+    check_numbers(flags, longest)
     if flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters):
         raise CloudError(
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
             " --weights s3://..., or train from random ones with --weights none",
             2,
         )
-    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
     weights_at = weights.place(settings)
     checkpoints = (
         S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else output / name / "checkpoints"
     )
-    max_run = flags.max_run or jobs.MAX_RUN
+    max_run = flags.max_run or longest
     wanted = Wanted(
         name=name,
         image=image.uri,
@@ -118,17 +163,11 @@ def plan(
         service_debugger=flags.service_debugger,
     )
     _warn(wanted, settings)
-    if not flags.dry_run:
-        tell_loading()
-    from scripts.cloud import sdk  # takes seconds to import
-
-    create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
-    check(create)
-    return Plan(wanted, data, weights, weights_at, image, create, has_unique_name=not flags.name)
+    return wanted
 
 
-def _perhaps(name: str, region: str) -> str:
-    return f"see with {watch.attach(name, region)}, stop it with {watch.stop(name, region)}"
+def _perhaps(name: str, region: str, program: str) -> str:
+    return f"see with {watch.attach(name, region, program)}, stop it with {watch.stop(name, region, program)}"
 
 
 def is_none(hyperparameters: Mapping[str, str]) -> bool:
@@ -136,14 +175,14 @@ def is_none(hyperparameters: Mapping[str, str]) -> bool:
     return hyperparameters.get(WEIGHTS, "").lower() == "none"
 
 
-def check_numbers(flags: argparse.Namespace) -> None:
+def check_numbers(flags: argparse.Namespace, longest: int) -> None:
     for name in ("instance_count", "volume_size", "max_run", "max_wait"):
         value = getattr(flags, name)
         if value is not None and value < 1:
             raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)
     if flags.max_wait is None:
         return
-    max_run = flags.max_run or jobs.MAX_RUN
+    max_run = flags.max_run or longest
     if not flags.spot:
         raise CloudError("--max-wait is for spot instances: give --spot too, or --max-run alone", 2)
     if flags.max_wait < max_run:

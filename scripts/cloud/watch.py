@@ -60,12 +60,16 @@ class Metrics:
         values = (f"{name} {value:.4g}" for name, value in record.items() if name != "epoch")
         return [f"{number}: {', '.join(values)}"]
 
-    def summary(self) -> dict[str, float]:
-        """The best epoch by validation accuracy, and what stands for the whole job."""
+    def kept(self) -> dict[str, float]:
+        """The epoch whose weights are the job's result: by validation accuracy the best. Empty without any."""
         rated = [epoch for epoch in self.epochs if not math.isnan(epoch.get("valid_accuracy", math.nan))]
         best = max(rated, key=lambda epoch: (epoch["valid_accuracy"], -epoch.get("valid_loss", 0.0)), default={})
         # The program's own word, where it is in the log.
-        own = next((epoch for epoch in self.epochs if epoch.get("epoch") == self.final.get("best_epoch")), best)
+        return next((epoch for epoch in self.epochs if epoch.get("epoch") == self.final.get("best_epoch")), best)
+
+    def summary(self) -> dict[str, float]:
+        """The kept epoch, and what stands for the whole job."""
+        own = self.kept()
         names = ("epoch", "train_accuracy", "valid_accuracy", "valid_loss")
         return {
             **{("best_epoch" if name == "epoch" else name): own[name] for name in names if name in own},
@@ -248,9 +252,9 @@ def goes_on(name: str, region: str) -> str:
     return f"the job goes on, and costs. Come back: {attach(name, region)}   Stop it: {stop(name, region)}"
 
 
-def attach(name: str, region: str) -> str:
-    return f"scripts/train.py --attach {name} --region {region}"
+def attach(name: str, region: str, program: str = "train.py") -> str:
+    return f"scripts/{program} --attach {name} --region {region}"
 
 
-def stop(name: str, region: str) -> str:
-    return f"scripts/train.py --stop {name} --region {region}"
+def stop(name: str, region: str, program: str = "train.py") -> str:
+    return f"scripts/{program} --stop {name} --region {region}"

@@ -33,6 +33,11 @@ ACTIONS = {
     "s3:GetBucketLocation": ["s3:GetBucketLocation"],
     "s3:PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
     "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
+    "sagemaker:CreateHyperParameterTuningJob": [
+        "sagemaker:CreateHyperParameterTuningJob",
+        "iam:PassRole",
+        "sagemaker:AddTags",
+    ],
     "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
     "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
     "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],

@@ -305,7 +305,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     give(monkeypatch, "DescribeRepositories", unreachable)
     assert call() == 1
     captured = capsys.readouterr()
-    assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; training")
+    assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
     assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
 
     for operation in ("ListEndpoints", "ListTrainingJobs", "DescribeRepositories", "ListObjectsV2"):

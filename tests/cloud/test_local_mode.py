@@ -403,10 +403,10 @@ def test_an_image_that_is_nowhere(
 
 def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
-    from scripts.cloud import sdk  # imports the SDK in its own way
+    from scripts.cloud import sdk_local  # imports the SDK in its own way
 
     monkeypatch.setattr(docker, "compose", lambda: ["docker", "compose"])
-    with sdk.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
+    with sdk_local.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
         for name in ("entities", "local_session"):
             container = sys.modules[f"sagemaker.local.{name}"]._SageMakerContainer("local", 1, "image", session)
             assert container.compose_cmd_prefix == ["docker", "compose"]

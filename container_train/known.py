@@ -1,0 +1,52 @@
+"""Pictures that an earlier training of the same search has decoded: not looked into again while they are the same."""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+from container_train.store import VARIABLE
+from container_train.tree import replace_file
+
+FILE = "pictures.json"
+
+
+class Known:
+    """name -> what the file system says of the file, and the SHA-256 of its content; only of readable pictures."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+        self.files: dict[str, list[str | int]] = {}
+        self.learned = False
+        if folder is not None:
+            with contextlib.suppress(OSError, ValueError):
+                found = json.loads((folder / FILE).read_text())
+                self.files = {name: entry for name, entry in found.items() if len(entry) == 5}
+
+    @classmethod
+    def of_search(cls) -> "Known":
+        """In the folder that the trials of a search share; elsewhere nothing is known."""
+        named = os.environ.get(VARIABLE, "").strip()
+        return cls(Path(named)) if named else cls()
+
+    def find(self, name: str, path: Path) -> str | None:
+        entry = self.files.get(name)
+        return str(entry[4]) if entry and entry[:4] == _state(path) else None
+
+    def add(self, name: str, path: Path, content: str) -> None:
+        self.files[name] = [*_state(path), content]
+        self.learned = True
+
+    def save(self) -> None:
+        """For the next training; where it cannot be written, that one looks for itself."""
+        if self.folder is None or not self.learned:
+            return
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.folder / FILE, json.dumps(self.files).encode())
+
+
+def _state(path: Path) -> list[str | int]:
+    """Device and inode, too: a file that took another's place is not taken for it."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev]

@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Search for the best hyperparameters: many trainings, in Amazon SageMaker or on this machine.
+
+What is searched stands in scripts/search_space.toml, for both.
+
+scripts/tune.py --local --data DIR --weights resnet50.pth --trials 20     here, as processes or in containers
+scripts/tune.py --local --data DIR --trials 40                            20 more: a search of one name goes on
+scripts/tune.py --local --data sample --strategy hyperband --epochs 9 --parallel 2
+scripts/tune.py --image URI --data s3://BUCKET/PREFIX --trials 20 --parallel 4 --spot
+scripts/tune.py --image URI --data s3://BUCKET/PREFIX --warm-start NAME   begins with what a search has learned
+scripts/tune.py --image URI --data my-pictures --dry-run                  prints the requests, sends nothing
+scripts/tune.py --attach NAME --train-best                                follow it, then train with the best values
+scripts/tune.py --stop NAME
+
+Every other --name value is a hyperparameter that all trials share. Afterwards there are a table of trials, best.json
+and tuning-report.html in local_test/tuning/NAME; scripts/train.py --from-tuning NAME trains with the best values.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "PIL", "psutil", "tqdm", "optuna", "rich", "bokeh")
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from local_test.options import ENGINES
+from scripts.cloud import (
+    command,
+    inputs,
+    instances,
+    jobs,
+    names,
+    outcome,
+    settings,
+    training,
+    tuning,
+    tuning_jobs,
+    watch,
+)
+from scripts.cloud.aws import Aws
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.cloud.inputs import Weights
+from scripts.cloud.requests import send, show
+from scripts.cloud.tuning_jobs import TuningJob, WantedSearch
+from scripts.tuning import results, space
+
+PROGRAM = "tune.py"
+STRATEGIES = ("bayesian", "random", "grid", "hyperband")
+TRIALS = 20
+# Flags that go with --attach and --stop.
+FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", "results", "train_best", *training.SETTINGS}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = command.parser(PROGRAM, __doc__ or "")
+    search = made.add_argument_group("search").add_argument
+    search("--space", metavar="FILE", type=Path, default=space.FILE, help="default scripts/search_space.toml")
+    search("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="bayesian (default): TPE with --local")
+    search("--trials", metavar="N", type=int, help=f"in all (default {TRIALS}; grid: all combinations)")
+    search("--parallel", metavar="N", type=int, default=1, help="at a time (default 1)")
+    search("--early-stopping", action="store_true", help="the service ends trials that do not look promising")
+    search("--warm-start", metavar="NAME,NAME", help="begin with what these searches in the cloud have learned")
+    search("--warm-start-type", choices=("identical", "transfer"), help="data and image are the same (default), or not")
+    search("--train-best", action="store_true", help="afterwards train with the best values")
+    search("--results", metavar="DIR", help="table, best.json, report: DIR/NAME (default local_test/tuning)")
+    search("--engine", choices=ENGINES, default="auto", help="--local: as local_test/run.sh has it (default auto)")
+    training.flags(made)
+    made.set_defaults(instance_count=None, checkpoints=None, service_debugger=False)
+    inputs.flags(made)
+    how = made.add_argument_group("how").add_argument
+    how("--local", action="store_true", help="on this machine")
+    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
+    how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
+    how("--json", action="store_true", help="print one JSON object at the end")
+    how("--attach", metavar="NAME", help="follow this search")
+    how("--stop", metavar="NAME", help="stop this search, and its trials")
+    settings.add_flags(made, *training.SETTINGS)
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags, rest = parser().parse_known_args(inputs.dashes(arguments))
+    if flags.attach or flags.stop:
+        return _existing(flags, rest)
+    for name in ("trials", "parallel"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise CloudError(f"--{name} has value {value}: expected at least 1", 2)
+    if flags.strategy == "grid" and flags.trials:
+        raise CloudError("--trials is for the other strategies: a grid has the trials of its space's file (points)", 2)
+    flags.trials = flags.trials or TRIALS
+    inputs.check(flags.data)
+    weights = Weights.parse(flags.weights)
+    given = inputs.given(flags, rest, weights.word)
+    wanted = space.load(flags.space).with_fixed(given)
+    if flags.local:
+        from scripts.tuning import local
+
+        return local.run(flags, wanted, weights, given)
+    chosen = settings.load(flags)
+    with inputs.data(flags.data, flags.upload_to, chosen) as data:
+        plan, search = tuning.plan(flags, chosen, weights, wanted, data)
+        if flags.dry_run:
+            print(show(plan.requests(chosen)))
+            return 0
+        aws = Aws(chosen.need_region())
+        plan.send(aws, chosen)
+    _tell_created(search)
+    return _follow(aws, search.name, flags)
+
+
+def _tell_created(search: WantedSearch) -> None:
+    trial = search.trial
+    progress(f"created {search.name}\n  {tuning_jobs.console(trial.region, search.name)}")
+    count = search.parallel * trial.instance_count
+    progress("  " + instances.describe(trial.instance_type, count, trial.region, spot=trial.max_wait is not None))
+    most = instances.price(trial.instance_type, trial.region).cost(trial.max_run * search.trials, trial.instance_count)
+    at_most = "" if most is None else f", {most:.2f} USD at most in all"
+    progress(f"  {search.trials} trials, each stopped after {trial.max_run / 3600:.3g} h (--max-run){at_most}")
+
+
+def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
+    if not flags.wait:
+        attach, stop = watch.attach(name, aws.region, PROGRAM), watch.stop(name, aws.region, PROGRAM)
+        progress(f"  follow it: {attach}\n  stop it:   {stop}")
+        print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
+        return 0
+    job = tuning.follow(aws, name)
+    search = tuning.with_curves(aws, job.search)
+    folder = Path(flags.results or results.FOLDER).absolute() / name
+    results.write(search, folder)
+    results.tell(search, folder, as_json=flags.json)
+    if job.status != "Completed":
+        progress(f"{PROGRAM}: {name} has ended as {job.status}{f': {job.failure}' if job.failure else ''}")
+    if search.best is None:
+        reasons = [trial.reason for trial in search.trials if trial.reason]
+        raise CloudError(f"no trial of {name} was completed{f': {reasons[-1]}' if reasons else ''}")
+    if flags.train_best:
+        return _train_best(aws, job, flags)
+    progress(f"next: scripts/train.py --from-tuning {name} --region {aws.region} --image URI --data S3")
+    return 0 if job.status == "Completed" else 1
+
+
+def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
+    """A job of the trials' own definition, with the best values and everything that trials leave out."""
+    chosen = settings.load(flags)
+    request = tuning_jobs.training_request(
+        job, names.unique(chosen.project, "train"), names.tag_list(chosen.all_tags())
+    )
+    name = request.request["TrainingJobName"]
+    send(aws, request)
+    progress(f"created {name}, which trains with the best values\n  {jobs.console(aws.region, name)}")
+    done, metrics = watch.follow(aws, name)
+    return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)
+
+
+def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
+    """--attach and --stop."""
+    if flags.attach and flags.stop:
+        raise CloudError("--attach and --stop are two calls", 2)
+    doing = "--attach" if flags.attach else "--stop"
+    plain = vars(parser().parse_args([]))
+    wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value != plain[key]]
+    if rest or wrong:
+        other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
+        raise CloudError(f"{doing} is for a search that exists, and {other} for a new one", 2)
+    aws = Aws(settings.load(flags).need_region())
+    name = names.checked(flags.attach or flags.stop, doing, names.MAX_SEARCH)
+    if flags.attach:
+        return _follow(aws, name, flags)
+    job = tuning_jobs.stop(aws, name)
+    if job.in_progress:
+        progress(f"{name} is being stopped, with its trials; see {watch.attach(name, aws.region, PROGRAM)}")
+    else:
+        progress(f"{name} has ended already: {job.status}")
+    if flags.json:
+        print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))

@@ -1,0 +1,69 @@
+"""What a search leaves: best.json, trials.json and tuning-report.html in its folder; and finding it again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from container_train.tree import replace_file
+from scripts.cloud.command import progress
+from scripts.cloud.errors import CloudError
+from scripts.environment import ROOT
+from scripts.tuning import trials
+from scripts.tuning.trials import Search, words
+
+FOLDER = ROOT / "local_test" / "tuning"  # of all searches, each in a folder of its name
+BEST, TRIALS, REPORT = "best.json", "trials.json", "tuning-report.html"
+
+
+def write(search: Search, folder: Path) -> None:
+    """Write the three files; best.json only where a trial was completed."""
+    from scripts.tuning import report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    document = search.to_dict()
+    replace_file(folder / TRIALS, _json(document))
+    if document["best"] is not None:
+        head = {key: document[key] for key in ("name", "where", "strategy", "objective", "direction")}
+        best = document["best"]
+        replace_file(
+            folder / BEST,
+            _json({**head, "value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]}),
+        )
+    report.write(search, folder / REPORT)
+
+
+def tell(search: Search, folder: Path, *, as_json: bool) -> None:
+    """The table and the best on standard output, or all of it as one JSON object."""
+    if as_json:
+        print(json.dumps({**search.to_dict(), "folder": str(folder)}))
+    else:
+        print(trials.render(search))
+    best = search.best
+    if best is None:
+        progress("no trial was completed")
+        return
+    found = ", ".join(f"{name} {words(value)}" for name, value in best.parameters.items())
+    progress(f"best: {search.space.objective} {words(best.value)} in trial {best.number} with {found}")
+    progress(f"  {folder / BEST}\n  {folder / REPORT}")
+
+
+def read(where: str) -> dict[str, str] | None:
+    """The best hyperparameters of a search: best.json, a folder that has it, or a name below FOLDER.
+
+    None where there is nothing of that name here. Raises CloudError for a search that has found nothing (yet).
+    """
+    path = next((path for path in (Path(where), FOLDER / where) if path.exists()), None)
+    if path is None:
+        return None
+    file = path / BEST if path.is_dir() else path
+    try:
+        content: dict[str, Any] = json.loads(file.read_text())
+        return {str(key): str(value) for key, value in content["hyperparameters"].items()}
+    except FileNotFoundError:
+        raise CloudError(f"{path} has no {BEST}: its search has completed no trial yet", 2) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CloudError(f"{file} is not what scripts/tune.py writes: {error}", 2) from None
+
+
+def _json(document: Any) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()

@@ -1,0 +1,216 @@
+"""tune.py --local: whole searches of the real training program, and the ways in which they end early."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from scripts.tuning import results
+from tests import trees
+from tests.conftest import need
+from tests.docker import engine as docker_engine
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = ROOT / "scripts" / "tune.py"
+# A network that trains in a second; the rest of a trial is what it is.
+SMALL = ("--arch", "mobilenet_v3_small", "--image-size", "64", "--weights", "none", "--workers", "0", "--amp", "off")
+SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trees.fill(tmp_path_factory.mktemp("pictures") / "colours", {"train": 10, "valid": 4, "test": 2})
+
+
+def words(pictures: Path, out: Path, *more: object) -> list[str]:
+    return [str(SCRIPT), "--local", "--data", str(pictures), "--results", str(out), *SMALL, *map(str, more)]
+
+
+def call(pictures: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words(pictures, out, *more), capture_output=True, text=True, timeout=SECONDS)
+
+
+def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr[-3000:]
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+def mentioning(text: str) -> list[psutil.Process]:
+    """Processes with `text` in their command line or environment."""
+    there = []
+    for process in psutil.process_iter():
+        try:
+            said = [*process.cmdline(), *process.environ().values()]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(text in word for word in said):
+            there.append(process)
+    return there
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize("engine", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+def test_a_search_of_eight_trials(pictures: Path, tmp_path: Path, engine: str) -> None:
+    if engine == "docker":
+        need(docker_engine.available(), "a Docker engine")
+        docker_engine.image("train")
+    done = call(pictures, tmp_path, "--engine", engine, "--trials", 8, "--parallel", 2, "--json", "--name", "eight")
+    search = found(done)
+    assert search["where"] == f"this machine, {engine} engine"
+    assert [trial["status"] for trial in search["trials"]] == ["completed"] * 8
+    # The first is the program's own setting.
+    assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
+    assert len({trial["hyperparameters"]["lr"] for trial in search["trials"]}) == 8
+    assert all(0.001 <= trial["hyperparameters"]["lr"] <= 0.1 for trial in search["trials"])
+    best = max(search["trials"], key=lambda trial: trial["value"])
+    assert search["best"]["value"] == best["value"]
+    folder = tmp_path / "eight"
+    kept = results.read(str(folder))
+    assert kept is not None
+    assert kept["epochs"] == "2"
+    assert kept["arch"] == "mobilenet_v3_small"
+    assert "debug" not in kept
+    assert (folder / "tuning-report.html").stat().st_size > 100_000
+    # A trial leaves what is small, and nothing runs on.
+    for number in range(8):
+        trial = folder / "trials" / f"trial-{number:04d}"
+        assert {path.name for path in trial.iterdir()} <= {"hyperparameters.json", "train.log", "metrics.json"}
+        assert "valid_accuracy=" in (trial / "train.log").read_text()
+        assert sum(path.stat().st_size for path in trial.iterdir()) < 300_000
+    assert mentioning(str(tmp_path)) == []
+    # The frozen layers ran once for all of them.
+    logs = [(folder / "trials" / f"trial-{n:04d}" / "train.log").read_text() for n in range(8)]
+    assert sum("pictures of train in " in log for log in logs) == 1
+    assert sum("pictures of train read from" in log for log in logs) == 7
+    # The same call finds that all is done.
+    again = found(call(pictures, tmp_path, "--engine", engine, "--trials", 8, "--json", "--name", "eight"))
+    assert again["trials"] == search["trials"]
+
+
+@pytest.mark.timeout(SECONDS)
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: signal.Signals) -> None:
+    log = tmp_path / "log"
+    command = words(pictures, tmp_path, "--engine", "process", "--trials", 2, "--name", "cut", "--json")
+    with log.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
+        until(lambda: running.exists() and "hyperparameters:" in running.read_text())
+        process.send_signal(how)
+        if how != signal.SIGKILL:
+            until(lambda: "stopping what runs" in log.read_text())
+            process.send_signal(how)  # an impatient second one changes nothing
+        code = process.wait(timeout=60)
+    if how == signal.SIGKILL:
+        assert code == -signal.SIGKILL
+    else:
+        assert code == 130
+        last = log.read_text().splitlines()[-1]
+        assert "interrupted after 0 of 2 trials" in last
+        assert "the same call goes on with it" in last
+    until(lambda: not mentioning(str(tmp_path / "cut")), 60)
+    search = found(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
+    # The one that was cut off is tried again with the same values, and does not count.
+    assert [trial["status"] for trial in search["trials"]] == ["completed", "completed"]
+    assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
+    assert search["trials"][0]["name"] == "trial-0001"
+    assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
+
+
+@pytest.mark.timeout(SECONDS)
+def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(pictures: Path, tmp_path: Path) -> None:
+    # Wrong in a way that only the training program can see: a module that this network has not.
+    done = call(
+        pictures,
+        tmp_path,
+        "--engine",
+        "process",
+        "--trials",
+        8,
+        "--freeze-until",
+        "layer9",
+        "--name",
+        "bad",
+        "--parallel",
+        3,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
+    assert "layer9" in last
+    trials = json.loads((tmp_path / "bad" / "trials.json").read_text())["trials"]
+    assert [trial["status"] for trial in trials] == ["failed"] * 3
+    assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("layer9")
+
+
+@pytest.mark.timeout(SECONDS)
+def test_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path) -> None:
+    done = call(
+        pictures,
+        tmp_path,
+        "--engine",
+        "process",
+        "--trials",
+        1,
+        "--name",
+        "one",
+        "--train-best",
+        "--debug",
+        "off",
+        "--profile-interval",
+        0,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    model = json.loads((tmp_path / "one" / "best" / "ml" / "model" / "model.json").read_text())
+    assert model["hyperparameters"]["lr"] == 0.001
+    assert (tmp_path / "one" / "best" / "model" / "model.tar.gz").is_file()
+
+
+def test_refused_before_anything_runs(pictures: Path, tmp_path: Path) -> None:
+    def last(*more: object) -> str:
+        done = call(pictures, tmp_path, "--engine", "process", *more)
+        assert done.returncode == 2, done.stderr
+        return done.stderr.splitlines()[-1]
+
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "study.db").write_text("no database")
+    done = call(pictures, tmp_path, "--engine", "process", "--name", "old")
+    assert done.returncode == 1
+    assert "study.db cannot be read" in done.stderr.splitlines()[-1]
+    assert "--name has value 'a_b'" in last("--name", "a_b")
+
+
+def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from scripts.cloud.errors import CloudError
+from scripts.tuning import space
+from scripts.tuning.study import Study
+folder = Path(sys.argv[1])
+plain = space.load()
+Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/a"}, parallel=1)
+Study(folder, plain, "random", {"space": plain.digest, "data": "/a"}, parallel=2)
+try:
+    Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/b"}, parallel=1)
+except CloudError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "is a search begun with another data (/a, now /b): give another --name" in done.stdout, done.stderr

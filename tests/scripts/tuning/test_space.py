@@ -1,0 +1,106 @@
+"""The search space's file: what it says, and what is wrong with it in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from container_train.hyperparameters import OPTIONS
+from container_train.metrics import NAMES
+from scripts.cloud.errors import CloudError
+from scripts.tuning import space
+from scripts.tuning.space import Choice, Range
+
+HEAD = 'objective = "valid_accuracy"\ndirection = "maximise"\n[hyperparameters]\n'
+LR = 'lr = { kind = "continuous", low = 0.001, high = 0.1, scaling = "logarithmic" }\n'
+
+
+def load(tmp_path: Path, text: str) -> space.Space:
+    file = tmp_path / "space.toml"
+    file.write_text(text)
+    return space.load(file)
+
+
+def test_the_space_of_this_repository() -> None:
+    found = space.load()
+    assert found.searched == {"lr": Range(0.001, 0.1, logarithmic=True, whole=False), "batch-size": Choice((32, 64))}
+    assert found.fixed == {"epochs": 2}
+    assert (found.objective, found.direction) == ("valid_accuracy", "maximise")
+    assert found.default() == {"lr": OPTIONS["lr"][1], "batch-size": OPTIONS["batch-size"][1]}
+
+
+def test_every_metric_is_an_objective_or_has_a_reason() -> None:
+    assert set(space.OBJECTIVES) | set(space._NO_OBJECTIVE) == set(NAMES)
+
+
+def test_a_grid_has_both_ends_and_the_scale_between() -> None:
+    assert Range(0.001, 0.1, logarithmic=True, whole=False, points=3).grid() == (0.001, 0.01, 0.1)
+    assert Range(1, 4, logarithmic=False, whole=True, points=30).grid() == (1, 2, 3, 4)
+    assert len(space.load().grid()) == 5 * 2
+
+
+def test_what_is_given_stands_for_what_is_fixed(tmp_path: Path) -> None:
+    found = load(tmp_path, HEAD + LR + 'epochs = { kind = "fixed", value = 2 }')
+    assert found.with_fixed({"epochs": "5", "seed": "1"}).fixed == {"epochs": "5", "seed": "1"}
+    with pytest.raises(CloudError, match="--lr is searched for"):
+        found.with_fixed({"lr": "0.1"})
+
+
+def test_a_default_outside_of_the_space_is_none(tmp_path: Path) -> None:
+    assert load(tmp_path, HEAD + 'lr = { kind = "continuous", low = 0.01, high = 0.1 }').default() is None
+
+
+def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None:
+    plain = load(tmp_path, HEAD + LR)
+    assert load(tmp_path, HEAD + LR.replace(" }", ", points = 9 }")).digest == plain.digest
+    assert load(tmp_path, HEAD + LR.replace("0.1", "0.2")).digest != plain.digest
+    assert plain.with_fixed({"epochs": "3"}).digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEAD + LR.replace("lr", "learning-rte", 1), "unknown hyperparameter 'learning-rte': "),
+        (HEAD + LR.replace("lr", "epohcs", 1), "unknown hyperparameter 'epohcs': did you mean epochs?"),
+        (HEAD + LR.replace("0.1", "0.001"), "lr: the range from 0.001 to 0.001 is empty"),
+        (HEAD + LR.replace("0.1", "0.0001"), "lr: the range from 0.001 to 0.0001 is empty"),
+        (HEAD + LR.replace("0.001", "0.0"), "lr: low is 0.0, which has no logarithm"),
+        (HEAD + LR.replace("0.001", "-1"), "lr: low is -1, which has no logarithm"),
+        (HEAD + LR.replace("0.1", "11"), "lr: high is 11: expected a number above 0 and at most 10"),
+        (HEAD + LR.replace("0.1", '"much"'), "lr: high is 'much': expected a number"),
+        (HEAD + LR.replace("0.1", "inf"), "lr: high is inf: expected a number"),
+        (HEAD + LR.replace("continuous", "continous"), "lr: kind has value 'continous': did you mean continuous?"),
+        (HEAD + LR.replace("logarithmic", "exp"), "lr: scaling has value 'exp': "),
+        (HEAD + LR.replace("high", "hight"), "lr has an unknown key 'hight': did you mean high"),
+        (HEAD + 'lr = { kind = "continuous", low = 0.1 }', "lr has no high: kind continuous needs low and high"),
+        (HEAD + LR.replace(" }", ", points = 1 }"), "lr: points is 1: expected a whole number from 2 to 30"),
+        (HEAD + "lr = 0.1", "lr has value 0.1: expected a table"),
+        (HEAD + LR.replace("lr", "batch-size", 1), "batch-size takes whole numbers: kind integer"),
+        (HEAD + LR.replace("lr", "optimizer", 1), "optimizer takes words, not numbers: kind categorical"),
+        (HEAD + 'epochs = { kind = "integer", low = 1.5, high = 3 }', "epochs: low is 1.5: kind integer takes whole"),
+        (HEAD + 'optimizer = { kind = "categorical", values = ["adam", "adamm"] }', "optimizer: values is 'adamm': "),
+        (HEAD + 'optimizer = { kind = "categorical", values = ["adam"] }', "expected a list of two or more"),
+        (HEAD + 'optimizer = { kind = "categorical", values = ["adam", "adam"] }', "values has 'adam' twice"),
+        (HEAD + 'epochs = { kind = "fixed", value = 2 }', "every hyperparameter is fixed"),
+        (HEAD + LR + 'epochs = { kind = "fixed", value = 0 }', "epochs: value is 0: expected a whole number from 1"),
+        (HEAD, "there is no table [hyperparameters]"),
+        (HEAD.replace("valid_accuracy", "valid_acuracy") + LR, "is no metric: did you mean valid_accuracy"),
+        (HEAD.replace("valid_accuracy", "test_accuracy") + LR, "objective test_accuracy cannot be searched for"),
+        (HEAD.replace("valid_accuracy", "epoch") + LR, "objective epoch cannot be searched for"),
+        (HEAD.replace("valid_accuracy", "valid_loss") + LR, "valid_loss is better the other way"),
+        (HEAD.replace("maximise", "up") + LR, "direction has value 'up': expected one of maximise, minimise"),
+        ("objectiv = 1\n" + HEAD + LR, "the file has an unknown key 'objectiv': did you mean objective?"),
+        ("objective = [\n", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(CloudError) as caught:
+        load(tmp_path, text)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "space.toml" in str(caught.value)
+    assert caught.value.code == 2
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CloudError, match="is not there"):
+        space.load(tmp_path / "none.toml")

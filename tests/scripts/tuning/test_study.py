@@ -1,0 +1,136 @@
+"""The study: what is asked, in which order, and what Hyperband ends."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.tuning import local_search, space, table
+from scripts.tuning.study import Study
+from scripts.tuning.table import Lines
+from scripts.tuning.trials import Search
+from tests.scripts.tuning.searches import usual
+
+
+def study(folder: Path, strategy: str = "bayesian", **fixed: str) -> Study:
+    return Study(folder, space.load().with_fixed(fixed), strategy, {}, parallel=1)
+
+
+def epoch(number: int, value: float) -> dict[str, float]:
+    return {"epoch": number, "valid_accuracy": value}
+
+
+def test_a_grid_is_tried_in_order(tmp_path: Path) -> None:
+    made = study(tmp_path, "grid")
+    asked = []
+    for _ in range(10):
+        trial = made.ask()
+        asked.append(dict(trial.parameters))
+        made.completed(trial.number, 0.5)
+    assert asked == space.load().grid()
+
+
+@pytest.mark.parametrize("strategy", ["bayesian", "random"])
+def test_begun_again_it_does_not_repeat_itself(tmp_path: Path, strategy: str) -> None:
+    tried = set()
+    for _ in range(4):
+        made = study(tmp_path, strategy)
+        for _ in range(2):
+            trial = made.ask()
+            tried.add(trial.parameters["lr"])
+            made.completed(trial.number, 0.5)
+    assert len(tried) == 8
+
+
+def test_hyperband_ends_what_is_worse_than_others_were(tmp_path: Path) -> None:
+    made = study(tmp_path, "hyperband", epochs="9")
+    ended = 0
+    for number in range(12):
+        trial = made.ask()
+        good = number % 4 == 0
+        for step in range(1, 10):
+            if made.report(trial.number, epoch(step, (0.1 if good else 0.01) * step)):
+                assert not good
+                made.pruned(trial.number)
+                ended += 1
+                break
+        else:
+            made.completed(trial.number, 0.9 if good else 0.09)
+    assert ended > 0
+    pruned = [trial for trial in made.trials() if trial.status == "pruned"]
+    assert len(pruned) == ended
+    assert pruned[0].value is None
+    assert pruned[0].epochs[0] == epoch(1, 0.01)
+
+
+def test_a_trial_that_was_running_is_tried_again(tmp_path: Path) -> None:
+    made = study(tmp_path)
+    cut = made.ask()
+    again = study(tmp_path)
+    assert again.trials() == []
+    assert again.ask().parameters == cut.parameters
+    assert [trial.status for trial in again.trials()] == ["running"]
+
+
+def test_lines_say_each_change_once(tmp_path: Path) -> None:
+    made = study(tmp_path)
+    said: list[str] = []
+    show = Lines(3, said.append)
+
+    def look() -> None:
+        show(made.search("dogs", "here"))
+
+    first = made.ask()
+    look()
+    look()
+    made.completed(first.number, 0.5)
+    second = made.ask()
+    look()
+    made.failed(second.number, "it broke")
+    look()
+    assert [line.split(" (")[0].split(",")[0] for line in said] == [
+        "trial 0: running", "trial 0: completed", "trial 1: running", "trial 1: failed",
+    ]  # fmt: skip
+    assert said[0] == "trial 0: running, lr 0.001, batch-size 64"
+    assert "valid_accuracy 0.5, the best so far" in said[1]
+    assert "it broke" in said[3]
+    assert isinstance(made.search("dogs", "here"), Search)
+
+
+def test_a_log_keeps_its_ends(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    file.write_bytes(b"begin" + b"x" * 5000 + b"the end")
+    local_search.shorten(file, 1000)
+    content = file.read_bytes()
+    assert len(content) < 1100
+    assert content.startswith(b"begin")
+    assert content.endswith(b"the end")
+    assert b"bytes left out" in content
+
+
+def test_one_search_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
+    from scripts.cloud.errors import CloudError
+
+    with (
+        local_search.claimed(tmp_path),
+        pytest.raises(CloudError, match="another search"),
+        local_search.claimed(tmp_path),
+    ):
+        pass
+
+
+def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("LINES", "60")
+    found = usual(50)
+    with table.live(60) as show:
+        show(found)
+    drawn = capsys.readouterr().err
+    best = found.best
+    assert best is not None
+    plain = " ".join(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn).split())
+    assert f"50 of 60 trials, best valid_accuracy {best.value:.4g} in trial {best.number}" in plain
+    assert "batch-size" in drawn
+    # The newest, and the best wherever it stands.
+    assert plain.count(" completed ") % table.ROWS == 0  # drawn once more at the end
