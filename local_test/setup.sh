@@ -97,16 +97,18 @@ PYTHON
 # The blocks of the lock that are (yes) or are not (no) those of the two.
 blocks() { awk -v names=" $c_parts " -v want="$1" '/^[a-zA-Z]/ { split($1, name, "=="); mine = index(names, " " name[1] " ") ? "yes" : "no" } mine == want' "$lock"; }
 
+# Python's bytecode is made at once, on all cores: where nobody may write it later (PYTHONDONTWRITEBYTECODE), every
+# process would compile torch anew, for ten seconds.
 if can_compile; then
-  uv sync --python "$venv/bin/python" --require-hashes "$lock" || fail "the packages could not be installed: $way_out"
+  uv sync --compile-bytecode --python "$venv/bin/python" --require-hashes "$lock" || fail "the packages could not be installed: $way_out"
 else
   say "no C compiler with Python's headers here: leaving out the C parts of $c_parts, which are not used"
   substitutes=$root/local_test/no_compiler
   blocks no >"$venv/without.lock"
   blocks yes >"$venv/with.lock"
-  uv sync --python "$venv/bin/python" --require-hashes "$venv/without.lock" || fail "the packages could not be installed: $way_out"
+  uv sync --compile-bytecode --python "$venv/bin/python" --require-hashes "$venv/without.lock" || fail "the packages could not be installed: $way_out"
   # Not through the cache, where a machine that gets a compiler later would find them.
-  CC=$substitutes/cc LDSHARED="$substitutes/cc -shared" uv install --python "$venv/bin/python" --no-cache --no-deps \
+  CC=$substitutes/cc LDSHARED="$substitutes/cc -shared" uv install --compile-bytecode --python "$venv/bin/python" --no-cache --no-deps \
     --require-hashes -r "$venv/with.lock" || fail "the packages could not be installed: $way_out"
   for module in "$substitutes"/*.py; do
     name=$(basename "$module" .py)
