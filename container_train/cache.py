@@ -14,7 +14,7 @@ from container_train import decoding
 from container_train.data import Data, Pictures
 from container_train.entry import Entry, EntryError, Features, locked
 from container_train.errors import Stopped
-from container_train.frozen import Frozen
+from container_train.frozen import CHECKED, Frozen
 from container_train.hyperparameters import Hyperparameters
 from container_train.progress import track
 from container_train.signals import StopFlag
@@ -144,7 +144,7 @@ class Cache:
         )
 
 
-def first_pictures(data: Data, spec: Preprocessing, count: int = 16) -> torch.Tensor:
+def first_pictures(data: Data, spec: Preprocessing, count: int = CHECKED) -> torch.Tensor:
     """The first training pictures, to see whether two ways to compute their features agree."""
     pictures = Pictures(data.splits["train"], spec)
     return torch.stack([pictures[index][0] for index in range(min(len(pictures), count))])

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 # Pictures at a time. torch is a third slower with 16 than with 64; OpenVINO is not, and 16 take less shared memory.
 BATCH, OPENVINO_BATCH = 64, 16
+CHECKED = 8  # pictures on which OpenVINO has to agree with torch
 # Converting the layers takes some seconds; on 2 cores it is won back after a few hundred pictures.
 OPENVINO_PICTURES = 500
 # A picture's features from OpenVINO may be off from torch's in float32 by so much (Euclidean norm of the difference
@@ -78,10 +79,9 @@ class Frozen:
         """Take OpenVINO where it is wanted, can run these layers, and agrees with torch on the pictures `sample`."""
         if not self.wants_openvino or self._graph is not None:
             return
-        self.wants_openvino = False
+        self.wants_openvino, sample = False, sample[:CHECKED]
         try:
             graph, version = self._compile()
-            sample = sample[:OPENVINO_BATCH]
             given = self._convert(graph(_padded(sample, OPENVINO_BATCH)), len(sample))
             exact = [feature.float() for feature in self._torch(sample, autocast=False)]
             error = max(map(_difference, given, exact))
@@ -124,7 +124,8 @@ class Frozen:
         openvino = load_openvino()
         side = self.network.preprocessing.crop
         shape = [OPENVINO_BATCH, 3, side, side]
-        graph = openvino.convert_model(self.network.prefix, example_input=torch.zeros(shape), input=shape)
+        # One picture to trace with: torch runs it several times over.
+        graph = openvino.convert_model(self.network.prefix, example_input=torch.zeros(1, 3, side, side), input=shape)
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",

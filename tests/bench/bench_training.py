@@ -162,7 +162,7 @@ def result(name: str, goal: str, values: list[float], unit: str) -> dict[str, An
 
 def speed(setting: Setting, repetitions: int) -> list[dict[str, Any]]:
     layers = setting.frozen()
-    layers.choose(setting.tensors[:16])
+    layers.choose(setting.tensors)
     setting.forward_rate(layers)
     turns: list[dict[str, float]] = []
     for turn in range(repetitions):
@@ -199,7 +199,7 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     Both are tested on torch's float32 features, as the model is served.
     """
     fast = setting.frozen()
-    fast.choose(setting.tensors[:16])
+    fast.choose(setting.tensors)
     plain = Frozen(setting.network, setting.precision, CPU, exact=False, pictures=0)
     exact = Frozen(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
 
@@ -215,7 +215,7 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
 def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     """Test accuracy with 1, 2, 4 and EPOCHS views (a new one every epoch) of pictures that are cropped at random."""
     fast = setting.frozen()
-    fast.choose(setting.tensors[:16])
+    fast.choose(setting.tensors)
     test = _features(setting, fast, "test")
     plain = _features(setting, fast, "train")
     crops = [_features(setting, fast, "train", "crop", view) for view in range(EPOCHS)]

@@ -154,7 +154,7 @@ def test_a_stop_while_the_frozen_layers_run(pictures: data.Data) -> None:
         hp.arch, 3, weights="none", weights_file=None, freeze_until="backbone", image_size=hp.image_size
     )
     with pytest.raises(Stopped, match="while the frozen layers ran"):
-        features.Source(pictures, network, hp, CPU, Precision.choose("off", CPU), StopAfter(2))
+        features.Source(pictures, network, hp, CPU, Precision.choose("off", CPU), StopAfter(1))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
