@@ -155,8 +155,8 @@ def results(values: Values, command: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="artifact with int8 graph (default: a random ResNet50)")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5, help="of each measurement (%(default)s)")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement (%(default)s)")
     parser.add_argument("--starts", type=int, default=3, help="of each server (%(default)s)")
     parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
     options = parser.parse_args()

@@ -87,6 +87,7 @@ def prepare(folder: Path, given: Path | None) -> Path:
         for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
             # As after training: with equal ones ONNX's exporter shares them, and ONNX Runtime then quantises less.
             torch.nn.init.uniform_(norm.bias, -0.1, 0.1)
+            assert norm.running_mean is not None
             torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
         exported = export.export(
             network, folder / "artifact", arch="resnet50", classes=tuple(f"class {i}" for i in range(120)),
