@@ -1,8 +1,12 @@
 """What all tests share: a test that this machine cannot run is skipped with the reason, never in CI."""
 
 import os
+import signal
 
 import pytest
+
+# A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def need(available: object, what: str) -> None:
