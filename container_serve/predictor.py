@@ -1,5 +1,6 @@
 """The graph that is served, run by OpenVINO on the CPU."""
 
+import functools
 import re
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,6 @@ class Predictor:
         Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
         not have one output per class.
         """
-        openvino = load_openvino()
         path = artifact.directory / GRAPH
         for name in (GRAPH, GRAPH_WEIGHTS):
             if name not in artifact.document["files"]:
@@ -60,13 +60,12 @@ class Predictor:
             if not re.search(rb'<net\s[^>]*version="', file.read(4096)):
                 raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
         try:
-            core = openvino.Core()
-            model = core.read_model(path)
+            model = core().read_model(path)
         except Exception as error:
             raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
         _check(model, artifact)
         try:
-            compiled = core.compile_model(model, "CPU", settings)
+            compiled = core().compile_model(model, "CPU", settings)
             self._requests: SimpleQueue[Any] = SimpleQueue()  # those that nobody uses just now
             for _ in range(callers):
                 self._requests.put(compiled.create_infer_request())
@@ -105,6 +104,17 @@ def top(probabilities: npt.NDArray[np.float32], classes: Sequence[str], k: int) 
     """The `k` most probable classes of one row (C,), most probable first, of equals the lower index first."""
     order = np.argsort(-probabilities, kind="stable")[: min(k, len(classes))]
     return [Prediction(int(i), classes[i], float(probabilities[i])) for i in order]
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's core: one for the process, which stays until its end.
+
+    Its CPU plugin gives the thread that first compiles a graph a stack of its own for signals, and frees it in the end.
+    With several cores that end in another order than the reverse of their start, the thread is left with a freed
+    one, and the next signal that has a handler (a child's end, SIGTERM) kills the process.
+    """
+    return load_openvino().Core()
 
 
 def load_openvino() -> Any:

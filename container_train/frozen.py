@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from container_serve import preprocess
-from container_serve.predictor import load_openvino
+from container_serve.predictor import core, load_openvino
 from container_train.entry import Features, Layout
 from container_train.model import Network
 from container_train.precision import Precision
@@ -133,7 +133,7 @@ class Frozen:
             "ENABLE_CPU_PINNING": False,  # decoding goes on beside it
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision.dtype],
         }
-        request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        request = core().compile_model(graph, "CPU", settings).create_infer_request()
 
         def run(pictures: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
             request.infer([pictures], share_inputs=True)

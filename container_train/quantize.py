@@ -8,6 +8,7 @@ take no part in it, so that what is measured on them stays unbiased.
 """
 
 import contextlib
+import ctypes
 import io
 import logging
 import random
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from container_serve import artifact
 from container_serve.artifact import Artifact
 from container_serve.errors import ServeError
-from container_serve.predictor import load_openvino
+from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train import measure
 from container_train.data import Split
@@ -208,7 +209,7 @@ def _quantize(exported: Artifact, folder: Path, pictures: Sequence[Path]) -> Art
     source = _Pictures(pictures, exported.preprocessing, what="calibrating int8")
     with _quiet():
         graph = nncf.quantize(
-            load_openvino().Core().read_model(exported.directory / artifact.GRAPH),
+            core().read_model(exported.directory / artifact.GRAPH),
             nncf.Dataset(source, lambda item: item[0]),
             subset_size=len(pictures),
         )
@@ -248,7 +249,7 @@ def _restore(
     try:
         with _quiet():
             graph = nncf.quantize_with_accuracy_control(
-                load_openvino().Core().read_model(exported.directory / artifact.GRAPH),
+                core().read_model(exported.directory / artifact.GRAPH),
                 nncf.Dataset(calibrate, lambda item: item[0]),
                 nncf.Dataset(validation, lambda item: item[0]),
                 validation_fn=validate,
@@ -310,6 +311,27 @@ def load_nncf() -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF draws its progress bars on standard output; our own log lines go to the stream that they were given."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """NNCF draws its progress bars on standard output; our own log lines go to the stream that they were given.
+
+    It also starts and ends cores of OpenVINO, which would leave a freed signal stack behind (predictor.core).
+    """
+    core()  # the first, so that the stack that is kept is one that stays
+    with contextlib.redirect_stdout(io.StringIO()), _signal_stack_kept():
         yield
+
+
+class _SignalStack(ctypes.Structure):
+    """stack_t of sigaltstack(2)."""
+
+    _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextlib.contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Leave this thread's alternate signal stack as it was."""
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)

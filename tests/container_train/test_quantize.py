@@ -1,3 +1,5 @@
+import gc
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -73,6 +75,18 @@ def test_int8_is_served_where_it_is_as_accurate(exported: artifact.Artifact, spl
         parts = [predictor.probabilities(tensors[i : i + batch]) for i in range(0, len(tensors), batch)]
         np.testing.assert_array_equal(np.concatenate(parts), choice.served["test"])
     assert not any(path.name.startswith(".") for path in exported.directory.iterdir())
+
+
+def test_a_signal_afterwards_finds_a_stack(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+        quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+        gc.collect()  # what cores there were are gone
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]
 
 
 def test_fp32_stays_where_int8_loses_too_much(
