@@ -75,6 +75,8 @@ def check_model(settings: Settings) -> int:
     if settings.multi_model:
         return 0
     folder = settings.model_dir
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
+        raise ServerError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)
     if code is not None and (code.directory / "requirements.txt").exists():
         LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)

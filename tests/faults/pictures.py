@@ -59,7 +59,9 @@ def sized_jpeg(width: int, height: int) -> bytes:
 
 def sized_webp(width: int, height: int) -> bytes:
     """An extended WebP of one colour, whose canvas is as large as it says."""
-    body = bytearray(encode(Image.new("RGBA", (9, 9), (1, 2, 3, 4)), "WEBP", lossless=True, exif=b"Exif\0\0"))
+    body = bytearray(
+        encode(Image.new("RGBA", (9, 9), (1, 2, 3, 4)), "WEBP", lossless=True, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+    )
     at = body.index(b"VP8X") + 12
     body[at : at + 6] = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return bytes(body)
@@ -119,7 +121,7 @@ ZERO: dict[str, Callable[[], bytes]] = {
 
 
 def truncated(body: bytes, dice: random.Random) -> bytes:
-    return body[: dice.randrange(1, len(body))]
+    return body[: dice.randrange(len(body))]
 
 
 def flipped(body: bytes, dice: random.Random) -> bytes:

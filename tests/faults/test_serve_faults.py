@@ -159,19 +159,25 @@ def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str) -> None:
 # --- the processes ---
 
 
-def test_workers_that_are_killed_on_and_on_come_back(tmp_path: Path) -> None:
+def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path) -> None:
+    """It waits longer and longer before it starts one again, and ends when that lasts more than 10 s."""
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        family = server.descendants()
         with observing(server.port) as observer:
-            over = time.monotonic() + 6
+            over = time.monotonic() + 5
             while time.monotonic() < over:
                 kill_workers(server)
                 time.sleep(0.2)
-            until(lambda: server.ping() == 200, "/ping green again", 20)
+            until(lambda: server.ping() == 200 or server.process.poll() is not None, "green or gone", 40)
             answered = len(observer.calls)
-            until(lambda: 200 in {status for _, _, status in observer.calls[answered:]}, "a good answer", 10)
+            until(lambda: len(observer.calls) > answered + 10, "more calls", 20)
         assert observer.longest_lie() < LIE_SECONDS
         assert observer.slowest() < 55
-        assert observer.statuses() <= {200, 500, 503}
+        if server.process.poll() is None:
+            assert {status for _, _, status in observer.calls[answered + 5 :]} == {200}
+        else:
+            assert "no worker for" in one_line(server.err.read_text())
+            assert gone(family)
 
 
 def kill_workers(server: Server) -> None:
@@ -201,7 +207,8 @@ def with_tmpfs(size: str, fill: bool) -> tuple[str, ...]:
     """A prefix that gives the server a small disk of its own for TMPDIR."""
     script = f'mount -t tmpfs -o size={size} tmpfs "$TMPDIR" && '
     if fill:
-        script += '{ head -c 100M /dev/zero >"$TMPDIR/full" 2>/dev/null; true; } && '
+        # A page is left: where there is none, Python takes another folder of the system's.
+        script += '{ head -c 100M /dev/zero >"$TMPDIR/full" 2>/dev/null; truncate -s -4096 "$TMPDIR/full"; } && '
     prefix = ("unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh")
     tried = subprocess.run([*prefix, "true"], capture_output=True, env={**os.environ, "TMPDIR": "/mnt"})
     need(tried.returncode == 0, "the right to mount")

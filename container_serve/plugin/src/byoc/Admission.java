@@ -1,6 +1,7 @@
 package byoc;
 
 import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
@@ -27,7 +28,7 @@ final class Admission {
     /** The gate's own answer; null: the request, whose address then is the mere path, is for the model server. */
     FullHttpResponse decide(HttpRequest request, String path) {
         if (path == null || !request.decoderResult().isSuccess()) {
-            return Answers.error(400, "BadRequest", "This is not a valid HTTP request.");
+            return Answers.invalid();
         }
         if (path.equals("/ping")) {
             return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
@@ -72,7 +73,10 @@ final class Admission {
     }
 
     /** What more of a request's body means for it: null, or a refusal. */
-    FullHttpResponse more(Exchange exchange) {
+    FullHttpResponse more(Exchange exchange, HttpContent content) {
+        if (!content.decoderResult().isSuccess()) {
+            return Answers.invalid();
+        }
         if (exchange.received > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);
         }

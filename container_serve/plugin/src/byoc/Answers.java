@@ -35,6 +35,10 @@ final class Answers {
         return response;
     }
 
+    static FullHttpResponse invalid() {
+        return error(400, "BadRequest", "This is not a valid HTTP request.");
+    }
+
     static FullHttpResponse tooLarge(Settings settings) {
         return error(413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
     }

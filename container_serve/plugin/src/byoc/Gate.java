@@ -4,6 +4,7 @@ import io.netty.channel.ChannelDuplexHandler;
 import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
+import io.netty.handler.codec.DecoderException;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -97,7 +98,7 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         current.hold(current.received);
-        FullHttpResponse refusal = admission.more(current);
+        FullHttpResponse refusal = admission.more(current, content);
         if (refusal != null) {
             content.release();
             send(ctx, refusal, ctx.newPromise());
@@ -261,14 +262,19 @@ final class Gate extends ChannelDuplexHandler {
     /** Whatever goes wrong in here: the caller gets an answer, or at least the end of the connection. */
     @Override
     public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
-        if (!(cause instanceof IOException)) { // that is the connection itself
+        boolean unanswered = current != null && !current.answered;
+        if (cause instanceof IOException) {
+            ctx.close(); // the connection itself
+        } else if (cause instanceof DecoderException && unanswered) {
+            send(ctx, Answers.invalid(), ctx.newPromise()); // as for a chunk of 2^64 bytes
+        } else {
             LOG.warn("a connection failed: {}", cause.toString());
-            if (current != null && !current.answered) {
+            if (unanswered) {
                 refuse(ctx, 500, "InternalError", "The request failed inside the server.");
-                return;
+            } else {
+                ctx.close();
             }
         }
-        ctx.close();
     }
 
     /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
