@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from container_serve.codec import IMAGE_TYPES
+from tests.container_serve.pictures import png_header
 from tests.contract.serving import picture
 from tests.faults import pictures
 
@@ -100,7 +101,7 @@ def documents() -> dict[str, bytes]:
         "file URL": of({"instances": [{"b64": "file:///etc/passwd"}]}),
         "top_k 0": of({**whole, "top_k": 0}), "top_k 10^400": b'{"top_k": 1' + b"0" * 400 + b', "instances": []}',
         "top_k text": of({**whole, "top_k": "3"}), "top_k true": of({**whole, "top_k": True}),
-        "bombs": of({"instances": [{"b64": base64.b64encode(pictures.png_header(2**30, 2**30)).decode()}] * 64}),
+        "bombs": of({"instances": [{"b64": base64.b64encode(png_header(2**30, 2**30)).decode()}] * 64}),
         "large pictures": of({"instances": [{"b64": base64.b64encode(pictures.flat_png(5000, 4000)).decode()}] * 8}),
         "one wrong": of({"instances": [{"b64": b64}] * 20 + [{"b64": "AAAA"}]}),
     }  # fmt: skip

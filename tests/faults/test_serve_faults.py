@@ -119,7 +119,7 @@ def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
     with serving(model, tmp_path / "run") as server:
         deadline = time.monotonic() + 4
-        seen = set()
+        seen: set[int | None] = set()
         while time.monotonic() < deadline:
             switch.touch()
             seen.add(exchange(server.port, GOOD).status)

@@ -82,7 +82,7 @@ def test_a_container_that_starts_as_root_does_not_stay_root(tmp_path: Path, mode
         for process in processes(identifier):
             assert set(process["Uid"]) == set(process["Gid"]) == {NOBODY}, process
             assert process["Groups"] == []
-            assert {int(*process[key], 16) for key in ("CapEff", "CapPrm")} == {0}
+            assert {int(process[key][0], 16) for key in ("CapEff", "CapPrm")} == {0}
             assert process["NoNewPrivs"] == ["1"]
         status, body = ask(identifier, "/invocations", picture("blue"), "image/jpeg")
         assert (status, json.loads(body)["predictions"][0]["label"]) == (200, CLASSES[2])
@@ -98,7 +98,7 @@ def test_everything_locked_down(tmp_path: Path, user: tuple[str, ...]) -> None:
         assert (status, json.loads(body)["predictions"][0]["label"]) == (200, CLASSES[1])
         assert ask(identifier, "/invocations", b"no picture", "image/jpeg")[0] == 400
         for process in processes(identifier):
-            assert {int(*process[key], 16) for key in ("CapEff", "CapPrm", "CapBnd")} == {0}
+            assert {int(process[key][0], 16) for key in ("CapEff", "CapPrm", "CapBnd")} == {0}
             assert process["NoNewPrivs"] == ["1"]
             assert set(process["Uid"]) == {user[1] if user else "0"}
         assert ("stays root" in engine.logs(identifier)) == (not user)
