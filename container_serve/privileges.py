@@ -17,6 +17,7 @@ from container_serve.errors import ServeError
 LOG = logging.getLogger("server")
 ROOT = "root"  # as the user's name: stay what you are
 PR_SET_NO_NEW_PRIVS = 38
+SETGID_AND_SETUID = 1 << 6 | 1 << 7  # capabilities
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -35,6 +36,10 @@ class User:
 def find(name: str | None) -> User | None:
     """The user of that name or number; None where the process stays who it is. Raises UserError."""
     if not name or name in (ROOT, "0") or os.geteuid() != 0:
+        return None
+    if not _may_change():
+        # What is left of root then owns root's files, and that is all.
+        LOG.warning("stays root, whom the container allows nothing; docker run --user %s avoids that", name)
         return None
     try:
         found = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
@@ -58,6 +63,7 @@ def given_up(user: User | None, model: Path | None) -> Iterator[Path | None]:
             copied = _copy(user, model)
         if user is not None:
             _become(user)
+            os.environ["HOME"] = tempfile.gettempdir()  # root's own home is closed to it
         # Whoever it is: no program that is started from here on gets more rights than this one, setuid or not.
         _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         yield copied / "model" if copied else model
@@ -67,15 +73,16 @@ def given_up(user: User | None, model: Path | None) -> Iterator[Path | None]:
 
 
 def _become(user: User) -> None:
-    try:
-        os.setgroups([])
-        os.setgid(user.gid)
-        os.setuid(user.uid)
-    except PermissionError:
-        # --cap-drop ALL takes this right away, too; what is left of root then owns root's files, and that is all.
-        LOG.warning("stays root, whom the container allows nothing: start it with --user %d instead", user.uid)
-    else:
-        os.environ["HOME"] = tempfile.gettempdir()  # root's own home is closed to it
+    os.setgroups([])
+    os.setgid(user.gid)
+    os.setuid(user.uid)
+
+
+def _may_change() -> bool:
+    """Whether the container lets root become another user; `--cap-drop ALL` takes away this right, too."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split(None, 1)[0], 16)
+    return effective & SETGID_AND_SETUID == SETGID_AND_SETUID
 
 
 def _may_read(user: User, model: Path) -> bool:
@@ -83,9 +90,7 @@ def _may_read(user: User, model: Path) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            os.setgroups([])
-            os.setgid(user.gid)
-            os.setuid(user.uid)
+            _become(user)
             for folder, _, names in os.walk(model, onerror=_raise):
                 for name in names:
                     with Path(folder, name).open("rb"):
