@@ -33,12 +33,31 @@ def predict_fn(batch, model):
     return model.probabilities(batch)
 """
 
+HELD_CODE = """
+import time
+from pathlib import Path
+
+def predict_fn(batch, model):
+    while Path({held!r}).exists():
+        time.sleep(0.02)
+    return model.probabilities(batch)
+"""
+
 
 def slow_model(directory: Path, seconds: float) -> Path:
     """A model that takes its time: the tiny one with a predict_fn of its own."""
+    return with_code(directory, SLOW_CODE.format(seconds=seconds))
+
+
+def held_model(directory: Path, held: Path) -> Path:
+    """A model that answers nothing as long as the file `held` is there."""
+    return with_code(directory, HELD_CODE.format(held=str(held)))
+
+
+def with_code(directory: Path, code: str) -> Path:
     write_model(directory)
     (directory / artifact.CODE).mkdir()
-    (directory / artifact.CODE / "inference.py").write_text(SLOW_CODE.format(seconds=seconds))
+    (directory / artifact.CODE / "inference.py").write_text(code)
     return directory
 
 
@@ -93,10 +112,12 @@ def test_killed_children_are_replaced(tmp_path: Path) -> None:
 def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
     tmp_path: Path, one_worker: dict[str, str]
 ) -> None:
+    held = tmp_path / "held"
     with (
-        serving(slow_model(tmp_path / "model", 2), tmp_path / "run", one_worker) as server,
+        serving(held_model(tmp_path / "model", held), tmp_path / "run", one_worker) as server,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
+        held.touch()
         first = pool.submit(server.invoke, picture("red"))
         until(lambda: in_flight(server) == 1, "first in flight", 5)
         second = pool.submit(server.invoke, picture("red"))
@@ -105,6 +126,7 @@ def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
             if process.ppid() != server.java().pid:
                 process.kill()
         assert first.result().status == 500
+        held.unlink()
         assert set(first.result().json()) == {"code", "type", "message"}
         assert second.result().status == 200
 
