@@ -99,6 +99,20 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
         assert "a worker died" in server.log()
 
 
+def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        (compiled,) = server.tmp.glob("byoc-serve-*/graph.compiled")
+        assert compiled.stat().st_size > 0
+        compiled.write_bytes(b"")  # what a full disk may leave
+        workers = server.python()
+        for process in workers:
+            process.kill()
+        until(lambda: server.ping() == 503, "/ping red", 5)
+        until(lambda: server.ping() == 200, "/ping green again", 15)
+        assert server.invoke(picture("red")).json()["predictions"][0]["label"] == "red"
+        assert "compiling it anew" in server.log()
+
+
 def test_killed_children_are_replaced(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
         children = [p for p in server.python() if p.ppid() != server.java().pid]
