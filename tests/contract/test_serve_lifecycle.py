@@ -38,6 +38,7 @@ import time
 from pathlib import Path
 
 def predict_fn(batch, model):
+    Path({held!r} + ".busy").touch()
     while Path({held!r}).exists():
         time.sleep(0.02)
     return model.probabilities(batch)
@@ -50,7 +51,7 @@ def slow_model(directory: Path, seconds: float) -> Path:
 
 
 def held_model(directory: Path, held: Path) -> Path:
-    """A model that answers nothing as long as the file `held` is there."""
+    """A model that answers nothing as long as the file `held` is there, and makes `held.busy` when it is asked."""
     return with_code(directory, HELD_CODE.format(held=str(held)))
 
 
@@ -133,7 +134,7 @@ def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
     ):
         held.touch()
         first = pool.submit(server.invoke, picture("red"))
-        until(lambda: in_flight(server) == 1, "first in flight", 5)
+        until((tmp_path / "held.busy").exists, "first at a worker", 5)
         second = pool.submit(server.invoke, picture("red"))
         until(lambda: in_flight(server) == 2, "second in flight", 5)
         for process in server.python():
