@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from container_serve import artifact, configuration, privileges, processes, resources, user_code
+from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
 from container_serve.errors import ServeError
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 
@@ -51,6 +51,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             )
             server = Server(settings, run, configuration.environment(environ, run, share))
             try:
+                if precompiles(settings):
+                    precompile.start(settings.model_dir, run, share.threads)
                 verify_model(settings)  # meanwhile Java starts
                 server.start(stop)
                 server.watch(stop)
@@ -84,6 +86,11 @@ def check_model(settings: Settings) -> int:
         artifact.read(folder, verify=False)
     weights = folder / artifact.GRAPH_WEIGHTS
     return weights.stat().st_size if weights.exists() else 0
+
+
+def precompiles(settings: Settings) -> bool:
+    """Whether the workers will serve the artifact's own graph; a user's program may load another."""
+    return not settings.multi_model and user_code.find(settings, settings.model_dir) is None
 
 
 def verify_model(settings: Settings) -> None:
