@@ -15,6 +15,7 @@ from container_serve.configuration import private_directory
 from container_serve.errors import ServeError
 
 LOG = logging.getLogger("server")
+NOBODY = "nobody"  # in the images; elsewhere the server stays who started it
 ROOT = "root"  # as the user's name: stay what you are
 PR_SET_NO_NEW_PRIVS = 38
 SETGID_AND_SETUID = 1 << 6 | 1 << 7  # capabilities

@@ -39,7 +39,9 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     share = resources.plan(workers, settings.threads, check_model(settings))
     check_port(settings.port)
-    user = privileges.find(settings.user)
+    # Models that come later may lie in folders for root alone: with several of them it stays, if nobody says otherwise.
+    unprivileged = privileges.NOBODY if settings.target and not settings.multi_model else None
+    user = privileges.find(settings.user or unprivileged)
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)

@@ -68,8 +68,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/program \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    LANG=C.UTF-8 \
-    BYOC_USER=nobody
+    LANG=C.UTF-8
 EXPOSE 8080
 # No entry point, not the base's either: the platform runs `IMAGE serve`, and `IMAGE python -m container_serve --help` works as well.
 ENTRYPOINT []
