@@ -1,7 +1,7 @@
 # `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv test bench lint style types shell format lock images clean
+.PHONY: help venv test bench soak lint style types shell format lock images clean
 
 VENV := .venv/bin
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve scripts/cloud/docker-credential-byoc)
@@ -22,6 +22,10 @@ test: venv  ## all tests that this machine can run; says what it skipped and why
 
 bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench
 	$(VENV)/python tests/bench/run.py $(BENCH_ARGS)
+
+soak: venv  ## tests/faults in full, then half an hour of load with hostile requests and killed workers (SOAK_ARGS)
+	FAULTS=full $(VENV)/python -m pytest tests/faults
+	$(VENV)/python tests/faults/soak.py $(SOAK_ARGS)
 
 lint: style types shell  ## ruff, mypy, shellcheck: what CI checks; changes nothing
 

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ FRONT_END = Path(__file__).parent / "plugin" / "frontend.jar"
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see plugin/archive.py; need not be there
 MODEL_NAME = "model"
 MIB = 2**20
+ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
 LONGEST_RUN_DIRECTORY = 90
 # What a worker prints for the Java server, and what that says about its own bookkeeping.
@@ -37,10 +39,25 @@ class ConfigurationError(ServeError):
     """The server cannot be set up on this machine; `str()` is one line."""
 
 
+def private_directory(prefix: str) -> Path:
+    """A new temporary folder for this user alone. Raises ConfigurationError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as error:  # also: none of the usual folders can be written
+        raise ConfigurationError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
+
+
 def write(run: Path, settings: Settings, share: Share) -> None:
-    """Lay out the private directory `run` of one server, which also holds its sockets."""
+    """Lay out the private directory `run` of one server, which also holds its sockets. Raises ConfigurationError."""
     if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
         raise ConfigurationError(f"TMPDIR: {run.parent} is too long for the sockets in it, choose a shorter one")
+    try:
+        _lay_out(run, settings, share)
+    except OSError as error:
+        raise ConfigurationError(f"{run}: cannot be written ({error.strerror}); {ROOM}") from None
+
+
+def _lay_out(run: Path, settings: Settings, share: Share) -> None:
     (run / "mms.properties").write_text(properties(run, settings, share))
     (run / "log4j2.xml").write_text(log4j(settings.log_level))
     # The Java server starts its workers with this path below its home; ours prepares the process first.

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,20 +58,21 @@ def _load(context: Any) -> "Service":
     begun = time.perf_counter()
     run = Path(os.environ["BYOC_RUN_DIRECTORY"])
     loading = run / f"{LOADING}{os.getpid()}"
-    loading.touch()
     try:
+        loading.touch()
         service = Service(settings, model_dir, context)
     except Exception as error:
         one_line = " ".join(str(error).split()) or type(error).__name__
         reason = one_line if isinstance(error, ServeError) else f"{model_dir}: {type(error).__name__}: {one_line}"
         LOG.error("cannot load the model: %s", reason, exc_info=not isinstance(error, ServeError))
-        partial = loading.with_suffix(".failed")
-        partial.write_text(reason)
-        partial.replace(run / LOAD_FAILURE)
-        loading.unlink()
+        with suppress(OSError):  # a full disk: the log has the reason at least
+            partial = loading.with_suffix(".failed")
+            partial.write_text(reason)
+            partial.replace(run / LOAD_FAILURE)
+            loading.unlink(missing_ok=True)
         sys.stdout.flush()
         os._exit(1)
-    loading.unlink()
+    loading.unlink(missing_ok=True)
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service
 
@@ -193,12 +195,16 @@ class DefaultHandler:
         raw = body.encode() if isinstance(body, str) else bytes(body)
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
-        return np.stack([self._tensor(index, image) for index, image in enumerate(self.request.images)])
+        # A few megabytes hold dozens of pictures that take seconds each: leave off before the clock ends the worker.
+        last = time.perf_counter() + self.settings.timeout / 2
+        return np.stack([self._tensor(index, image, last) for index, image in enumerate(self.request.images)])
 
-    def _tensor(self, index: int, image: bytes) -> npt.NDArray[np.float32]:
+    def _tensor(self, index: int, image: bytes, last: float) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
         assert self.request is not None
         try:
+            if time.perf_counter() > last:
+                raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
             return preprocess(image, self.artifact.preprocessing, max_pixels=self.settings.max_pixels)
         except RequestError as error:
             if not self.request.batched:

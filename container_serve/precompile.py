@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from container_serve import artifact, processes
@@ -24,7 +25,8 @@ def start(model_dir: Path, run: Path, threads: int) -> None:
     parent = os.getpid()
     child = os.fork()
     if child:
-        (run / COMPILING).write_text(str(child))
+        with suppress(OSError):  # a full disk: each worker compiles for itself
+            (run / COMPILING).write_text(str(child))
         return
     try:
         for number in (signal.SIGTERM, signal.SIGINT):

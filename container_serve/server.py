@@ -8,17 +8,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from container_serve import artifact, configuration, precompile, processes, resources, user_code
+from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
 from container_serve.errors import ServeError
-from container_serve.settings import LOAD_FAILURE, LOADING, Settings
+from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
@@ -39,22 +39,39 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     share = resources.plan(workers, settings.threads, check_model(settings))
     check_port(settings.port)
-    run = Path(tempfile.mkdtemp(prefix="byoc-serve-"))
-    try:
-        configuration.write(run, settings, share)
-        LOG.info("starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port)
-        server = Server(settings, run, configuration.environment(environ, run, share))
+    # Models that come later may lie in folders for root alone: with several of them it stays, if nobody says otherwise.
+    unprivileged = privileges.NOBODY if settings.target and not settings.multi_model else None
+    user = privileges.find(settings.user or unprivileged)
+    with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
+        if model_dir is not None and model_dir != settings.model_dir:
+            settings, environ = moved(settings, environ, model_dir)
+        run = configuration.private_directory("byoc-serve-")
         try:
-            if precompiles(settings):
-                precompile.start(settings.model_dir, run, share.threads)
-            verify_model(settings)  # meanwhile Java starts
-            server.start(stop)
-            server.watch(stop)
-            server.drain()
+            configuration.write(run, settings, share)
+            LOG.info(
+                "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
+            )
+            server = Server(settings, run, configuration.environment(environ, run, share))
+            try:
+                if precompiles(settings):
+                    precompile.start(settings.model_dir, run, share.threads)
+                verify_model(settings)  # meanwhile Java starts
+                server.start(stop)
+                server.watch(stop)
+                server.drain()
+            finally:
+                server.end()
         finally:
-            server.end()
-    finally:
-        shutil.rmtree(run, ignore_errors=True)
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def moved(settings: Settings, environ: Mapping[str, str], copy: Path) -> tuple[Settings, Mapping[str, str]]:
+    """Settings and environment with the model's folder, and the user's program where it is in there, at `copy`."""
+    code = settings.submit_directory
+    if code is not None and code.is_relative_to(settings.model_dir):
+        code = copy / code.relative_to(settings.model_dir)
+        environ = {**environ, SUBMIT_DIRECTORY: str(code)}
+    return replace(settings, model_dir=copy, submit_directory=code), environ
 
 
 def check_model(settings: Settings) -> int:
@@ -62,6 +79,8 @@ def check_model(settings: Settings) -> int:
     if settings.multi_model:
         return 0
     folder = settings.model_dir
+    if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
+        raise ServerError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)
     if code is not None and (code.directory / "requirements.txt").exists():
         LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
@@ -133,12 +152,16 @@ class Server:
         """Look after the server until it is to stop; a front end that answers nothing counts as no worker."""
         healthy = time.monotonic()
         workers = 1  # at least: it is ready
+        failing = False
         while not stop.wait(TICK):
             report = self._look("ready")
             if report is not None and not self.settings.multi_model:
                 if report["workers"] < workers:
                     LOG.warning("a worker died and is started again; %d left to answer", report["workers"])
                 workers = report["workers"]
+                if report["failing"] and not failing:
+                    LOG.warning("/ping is 503: every prediction fails; the errors above say why")
+                failing = report["failing"]
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:
@@ -177,7 +200,11 @@ class Server:
             return None
         finally:
             connection.close()
-        return report if isinstance(report, dict) and {"state", "workers", "in_flight"} <= report.keys() else None
+        return (
+            report
+            if isinstance(report, dict) and {"state", "workers", "in_flight", "failing"} <= report.keys()
+            else None
+        )
 
     def _tell(self, state: str) -> None:
         code = self.java.poll()

@@ -19,6 +19,7 @@ TIMEOUT_SECONDS = 55  # the platform gives up after 60: answer before
 STARTUP_TIMEOUT_SECONDS = 600  # the toolkit's default
 QUEUE_SIZE = 100  # multi-model-server's default
 PROGRAM = "inference.py"
+SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"  # where it lies
 # Files in the run directory of a server, by which its workers tell how loading the model goes.
 LOAD_FAILURE = "load-failure"  # why it could not be loaded
 LOADING = "loading-"  # and a process id, while it is being loaded
@@ -49,13 +50,14 @@ class Settings:
     queue_size: int  # requests that may wait beside those being worked on
     program: str | None  # the user's own program, if one was named
     submit_directory: Path | None  # where it lies, if that is a local folder
+    user: str | None  # whom a server that was started as root becomes
     target: str | None  # which image this is: serve or serve-torch
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
         """The settings in `environ`; an empty value counts as absent. Raises SettingsError."""
         env = {key: value.strip() for key, value in environ.items() if value.strip()}
-        submit = env.get("SAGEMAKER_SUBMIT_DIRECTORY", "").removeprefix("file://")
+        submit = env.get(SUBMIT_DIRECTORY, "").removeprefix("file://")
         return cls(
             model_dir=Path(env.get("BYOC_MODEL_DIR", MODEL_DIR)),
             port=_whole(env, "SAGEMAKER_BIND_TO_PORT", PORT, 1, MAX_PORT),
@@ -72,6 +74,7 @@ class Settings:
             program=env.get("SAGEMAKER_PROGRAM"),
             # The SDK also puts the S3 address of the code here; the code itself then lies in the model's folder.
             submit_directory=Path(submit) if submit.startswith("/") else None,
+            user=env.get("BYOC_USER"),
             target=env.get("BYOC_TARGET"),
         )
 

@@ -5,11 +5,26 @@ The Java server starts one of these per model; it loads no model itself, but for
 
 import os
 import runpy
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from container_serve.processes import die_with_parent
+
+
+class Socket(socket.socket):
+    """One whose port can be taken again at once.
+
+    Where the temporary folder forbids programs, Java cannot use Unix sockets and speaks TCP with this process; the port
+    of a process that was killed would be closed to the next one for a minute.
+    """
+
+    def bind(self, address: Any) -> None:
+        if self.family == socket.AF_INET:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        super().bind(address)
 
 
 def main() -> None:
@@ -19,6 +34,7 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if not any(map(Path(entry).resolve().is_relative_to, foreign))]
     import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
 
+    socket.socket = Socket  # type: ignore[misc]
     spec = find_spec("mms.model_service_worker")
     assert spec is not None
     assert spec.origin is not None

@@ -35,7 +35,7 @@ def run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, pa
 
 
 async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str) -> Load:
-    load, requests = Load(), [_request(body, path) for body in bodies]
+    load, requests = Load(), [request(body, path) for body in bodies]
     begun = time.perf_counter()
 
     async def one(first: int) -> None:
@@ -47,7 +47,7 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
                 if writer is None or reader is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(requests[index % len(requests)])
-                status, keep = await asyncio.wait_for(_answer(reader), TIMEOUT_SECONDS)
+                status, keep = await asyncio.wait_for(answer(reader), TIMEOUT_SECONDS)
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
                 status, keep = 0, False
             load.statuses[status] += 1
@@ -67,12 +67,12 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
     return load
 
 
-def _request(body: bytes, path: str) -> bytes:
+def request(body: bytes, path: str) -> bytes:
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
     """The status, and whether the connection stays open."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status = int(head.split(" ", 2)[1])

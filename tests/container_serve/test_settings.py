@@ -36,6 +36,7 @@ def test_every_variable() -> None:
             "BYOC_MAX_PIXELS": "5",
             "BYOC_THREADS": "2",
             "BYOC_QUEUE_SIZE": "0",
+            "BYOC_USER": "nobody",
             "BYOC_TARGET": "serve",
         }
     )
@@ -54,6 +55,7 @@ def test_every_variable() -> None:
         queue_size=0,
         program="mine.py",
         submit_directory=Path("/opt/ml/model/code"),
+        user="nobody",
         target="serve",
     )
 

@@ -25,16 +25,70 @@ final class Exchange {
     long received; // bytes of the body
     boolean complete; // the whole body was read
     boolean accepted; // counted as in flight
+    boolean queued; // and among those that a worker has, or is to get
+    long held; // bytes of its body, later of its answer, that count as held in memory
     boolean answered; // an answer is on its way
     boolean written; // it has left
     boolean close; // and the connection ends with it
     ScheduledFuture<?> timer;
 
     Exchange(HttpRequest request, String path) {
-        this.id = id(request);
-        this.method = request.method().name();
+        this(id(request), request.method().name(), path, HttpUtil.isKeepAlive(request));
+    }
+
+    private Exchange(String id, String method, String path, boolean keepAlive) {
+        this.id = id;
+        this.method = method;
         this.path = path;
-        this.keepAlive = HttpUtil.isKeepAlive(request);
+        this.keepAlive = keepAlive;
+    }
+
+    /** One whose request never came to the end of its head. */
+    static Exchange unread() {
+        Exchange exchange = new Exchange(UUID.randomUUID().toString(), "-", "-", false);
+        exchange.complete = true;
+        return exchange;
+    }
+
+    void accept() {
+        accepted = true;
+        Health.IN_FLIGHT.incrementAndGet();
+    }
+
+    /** False when there is no room for it among those that wait for a worker. */
+    boolean enqueue(int room) {
+        queued = Health.QUEUED.incrementAndGet() <= room;
+        if (!queued) {
+            Health.QUEUED.decrementAndGet();
+        }
+        return queued;
+    }
+
+    /** Counts `bytes` as what is held in memory of this exchange. */
+    void hold(long bytes) {
+        Health.HELD_BYTES.addAndGet(bytes - held);
+        held = bytes;
+    }
+
+    /** It has its answer, and no worker needs to have it any more. */
+    void dequeue() {
+        if (timer != null) {
+            timer.cancel(false);
+        }
+        if (queued) {
+            queued = false;
+            Health.QUEUED.decrementAndGet();
+        }
+    }
+
+    /** Its answer has left, or nobody is there any more to take it. */
+    void release() {
+        dequeue();
+        hold(0);
+        if (accepted) {
+            accepted = false;
+            Health.IN_FLIGHT.decrementAndGet();
+        }
     }
 
     private static String id(HttpRequest request) {

@@ -79,7 +79,9 @@ public final class FrontEnd extends ModelServer {
                             @Override
                             protected void initChannel(Channel channel) {
                                 channel.pipeline().addLast(new ServerInitializer(null, api));
-                                channel.pipeline().addAfter("http", "gate", new Gate(settings));
+                                Gate gate = new Gate(settings);
+                                channel.pipeline().addAfter("http", "gate", gate);
+                                channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
                                 if (settings.multiModel) {
                                     channel.pipeline().addAfter("aggregator", "registration", new Registration());
                                 }

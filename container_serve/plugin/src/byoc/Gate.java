@@ -1,29 +1,25 @@
 package byoc;
 
-import com.google.gson.JsonObject;
-import io.netty.buffer.ByteBuf;
-import io.netty.buffer.Unpooled;
 import io.netty.channel.ChannelDuplexHandler;
+import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
-import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.DecoderException;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpHeaderValues;
 import io.netty.handler.codec.http.HttpHeaders;
-import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
-import io.netty.handler.codec.http.HttpResponseStatus;
-import io.netty.handler.codec.http.HttpUtil;
-import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.codec.http.LastHttpContent;
-import io.netty.handler.codec.http.QueryStringDecoder;
 import io.netty.util.ReferenceCountUtil;
-import java.nio.charset.StandardCharsets;
+import java.io.IOException;
 import java.util.ArrayDeque;
-import java.util.Locale;
 import java.util.Queue;
+import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Stands between a connection and the model server, one instance per connection. Answers /ping and
@@ -31,6 +27,7 @@ import java.util.concurrent.TimeUnit;
  * request an id, a time limit and a line in the log, and counts what is in flight.
  */
 final class Gate extends ChannelDuplexHandler {
+    private static final Logger LOG = LoggerFactory.getLogger("gate");
     // The Python side looks these up by name; clients spell them as they like.
     private static final String[] HEADERS_BY_NAME = {
         "Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"
@@ -38,11 +35,37 @@ final class Gate extends ChannelDuplexHandler {
     private static final int DISCARD_SECONDS = 10;
 
     private final Settings settings;
+    private final Admission admission;
     private final Queue<Object> pipelined = new ArrayDeque<>();
+    private ChannelHandlerContext context;
     private Exchange current;
+    private long heads;
 
     Gate(Settings settings) {
         this.settings = settings;
+        this.admission = new Admission(settings);
+    }
+
+    @Override
+    public void handlerAdded(ChannelHandlerContext ctx) {
+        context = ctx;
+    }
+
+    /** How many requests have begun on this connection. */
+    long heads() {
+        return heads;
+    }
+
+    /** No request is being read or answered. */
+    boolean isIdle() {
+        return current == null;
+    }
+
+    void headTooSlow() {
+        if (isIdle()) {
+            current = Exchange.unread();
+            refuse(context, 408, "RequestTimeout", "The request's head did not arrive" + inTime());
+        }
     }
 
     @Override
@@ -67,14 +90,18 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         boolean last = content instanceof LastHttpContent;
-        count(content.content().readableBytes());
+        current.received += content.content().readableBytes();
         current.complete |= last;
         if (current.answered) { // without waiting for the body: drop it, so that the client sees the answer
             content.release();
             settle(ctx, current);
-        } else if (current.received > settings.maxRequestBytes) {
+            return;
+        }
+        current.hold(current.received);
+        FullHttpResponse refusal = admission.more(current, content);
+        if (refusal != null) {
             content.release();
-            refuseSize(ctx);
+            send(ctx, refusal, ctx.newPromise());
         } else {
             ctx.channel().config().setAutoRead(!last);
             ctx.fireChannelRead(content);
@@ -82,61 +109,14 @@ final class Gate extends ChannelDuplexHandler {
     }
 
     private void head(ChannelHandlerContext ctx, HttpRequest request) {
-        String path = new QueryStringDecoder(request.uri()).path();
-        current = new Exchange(request, path);
-        if (!request.decoderResult().isSuccess()) {
-            refuse(ctx, 400, "BadRequest", "This is not a valid HTTP request.");
-        } else if (path.equals("/ping")) {
-            answer(ctx, Health.answers(settings.multiModel) ? 200 : 503, Health.report());
-        } else if (path.equals("/execution-parameters")) {
-            answer(ctx, 200, executionParameters());
-        } else if (path.equals("/invocations") && !settings.multiModel) {
-            if (HttpMethod.POST.equals(request.method())) {
-                request.setUri(path); // a query could name another model
-                admit(ctx, request);
-            } else {
-                refuse(ctx, 405, "MethodNotAllowed", "Send the picture with POST.");
-            }
-        } else if (settings.multiModel && (path.equals("/models") || path.startsWith("/models/"))) {
-            if (HttpMethod.PUT.equals(request.method())) {
-                refuse(ctx, 405, "MethodNotAllowed", "The number of workers is set with the environment.");
-            } else {
-                request.setUri(path); // a query could name another handler, or a model at some URL
-                admit(ctx, request);
-            }
-        } else {
-            refuse(ctx, 404, "NotFound", "There is nothing at this path; pictures go to POST " + invocations() + ".");
-        }
-    }
-
-    private String invocations() {
-        return settings.multiModel ? "/models/NAME/invoke" : "/invocations";
-    }
-
-    private void admit(ChannelHandlerContext ctx, HttpRequest request) {
-        String type = mimeType(request);
-        int room = settings.workers + settings.queueSize;
-        if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/")) {
-            refuse(
-                    ctx,
-                    415,
-                    "UnsupportedMediaType",
-                    "Content-Type " + Exchange.printable(type, 100) + " is a form (curl sends it when no header"
-                            + " is given); send the picture itself with its type, for example"
-                            + " curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.");
-        } else if (HttpUtil.getContentLength(request, 0L) > settings.maxRequestBytes) {
-            refuseSize(ctx);
-        } else if (!"ready".equals(Supervisor.state())) {
-            refuse(ctx, 503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
-        } else if (!settings.multiModel && Health.IN_FLIGHT.get() >= room
-                || Health.WAITING_BYTES.get() > settings.maxWaitingBytes) {
-            refuse(
-                    ctx,
-                    503,
-                    "QueueFull",
-                    Health.IN_FLIGHT.get() + " requests are waiting already; send the request again later.");
-        } else {
+        String path = Admission.path(request);
+        heads++;
+        current = new Exchange(request, path == null ? request.uri() : path);
+        FullHttpResponse answer = admission.decide(request, path);
+        if (answer == null) {
             forward(ctx, request);
+        } else {
+            send(ctx, answer, ctx.newPromise());
         }
     }
 
@@ -149,24 +129,37 @@ final class Gate extends ChannelDuplexHandler {
             }
         }
         headers.set("X-Request-Id", current.id);
-        current.accepted = true;
-        Health.IN_FLIGHT.incrementAndGet();
+        current.accept();
         Exchange exchange = current;
         current.timer =
                 ctx.executor().schedule(() -> timeOut(ctx, exchange), settings.timeoutSeconds, TimeUnit.SECONDS);
         ctx.fireChannelRead(request);
     }
 
+    private void refuse(ChannelHandlerContext ctx, int status, String type, String message) {
+        send(ctx, Answers.error(status, type, message), ctx.newPromise());
+    }
+
     private void timeOut(ChannelHandlerContext ctx, Exchange exchange) {
-        if (current == exchange && !exchange.answered) {
-            refuse(ctx, 504, "Timeout", "No answer within " + settings.timeoutSeconds + " s.");
+        if (current != exchange || exchange.answered) {
+            return;
+        }
+        if (exchange.complete) {
+            count(504);
+            refuse(ctx, 504, "Timeout", "No answer" + inTime());
+        } else {
+            refuse(ctx, 408, "RequestTimeout", "The request's body did not arrive" + inTime());
         }
     }
 
-    private void count(int bytes) {
-        current.received += bytes;
-        if (current.accepted) {
-            Health.WAITING_BYTES.addAndGet(bytes);
+    private String inTime() {
+        return " within " + settings.timeoutSeconds + " s.";
+    }
+
+    /** What the model server or the clock says to a prediction; our own refusals tell nothing about it. */
+    private void count(int status) {
+        if (!settings.multiModel && status != 503) { // 503: there is too much to do, or no worker, which is seen anyway
+            Outcomes.count(status);
         }
     }
 
@@ -184,37 +177,12 @@ final class Gate extends ChannelDuplexHandler {
             ReferenceCountUtil.release(message); // it comes too late
             promise.setFailure(new IllegalStateException("answered already"));
         } else {
-            send(ctx, response, promise, false);
+            count(response.status().code());
+            send(ctx, response, promise);
         }
     }
 
-    private void refuseSize(ChannelHandlerContext ctx) {
-        refuse(ctx, 413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
-    }
-
-    /** Answers in place of the model server; the connection is closed once the request's body has been read. */
-    private void refuse(ChannelHandlerContext ctx, int status, String type, String message) {
-        JsonObject body = new JsonObject();
-        body.addProperty("code", status);
-        body.addProperty("type", type);
-        body.addProperty("message", message);
-        send(ctx, json(status, body), ctx.newPromise(), true);
-    }
-
-    private void answer(ChannelHandlerContext ctx, int status, JsonObject body) {
-        send(ctx, json(status, body), ctx.newPromise(), false);
-    }
-
-    private static FullHttpResponse json(int status, JsonObject body) {
-        ByteBuf content = Unpooled.copiedBuffer(body.toString() + "\n", StandardCharsets.UTF_8);
-        FullHttpResponse response =
-                new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.valueOf(status), content);
-        response.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
-        response.headers().set(HttpHeaderNames.CONTENT_LENGTH, content.readableBytes());
-        return response;
-    }
-
-    private void send(ChannelHandlerContext ctx, FullHttpResponse response, ChannelPromise promise, boolean refused) {
+    private void send(ChannelHandlerContext ctx, FullHttpResponse response, ChannelPromise promise) {
         Exchange exchange = current;
         exchange.answered = true;
         int status = response.status().code();
@@ -223,20 +191,28 @@ final class Gate extends ChannelDuplexHandler {
         if (!exchange.path.equals("/ping")) {
             exchange.log(status, response.content().readableBytes(), timings(timing));
         }
+        boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
         exchange.close = refused || !exchange.keepAlive || "draining".equals(Supervisor.state());
         if (exchange.close) {
             response.headers().set(HttpHeaderNames.CONNECTION, "close");
         }
-        ctx.writeAndFlush(response, promise.unvoid())
-                .addListener(
-                        written -> {
-                            exchange.written = true;
-                            release(exchange);
-                            if (!exchange.complete && exchange.close) {
-                                discard(ctx, exchange);
-                            }
-                            settle(ctx, exchange);
-                        });
+        exchange.dequeue();
+        exchange.hold(response.content().readableBytes());
+        ChannelFuture sent = ctx.writeAndFlush(response, promise.unvoid());
+        sent.addListener(
+                written -> {
+                    exchange.written = true;
+                    exchange.release();
+                    if (!exchange.complete && exchange.close) {
+                        discard(ctx, exchange);
+                    }
+                    settle(ctx, exchange);
+                });
+        if (!sent.isDone()) { // a client that does not read
+            ScheduledFuture<?> giveUp =
+                    ctx.executor().schedule(() -> ctx.close(), settings.timeoutSeconds, TimeUnit.SECONDS);
+            sent.addListener(written -> giveUp.cancel(false));
+        }
     }
 
     /** Goes on to the connection's next request when this one is read and answered. */
@@ -267,17 +243,6 @@ final class Gate extends ChannelDuplexHandler {
         ctx.executor().schedule(giveUp, DISCARD_SECONDS, TimeUnit.SECONDS);
     }
 
-    private void release(Exchange exchange) {
-        if (exchange.timer != null) {
-            exchange.timer.cancel(false);
-        }
-        if (exchange.accepted) {
-            exchange.accepted = false;
-            Health.IN_FLIGHT.decrementAndGet();
-            Health.WAITING_BYTES.addAndGet(-exchange.received);
-        }
-    }
-
     @Override
     public void channelInactive(ChannelHandlerContext ctx) {
         if (current != null) {
@@ -285,7 +250,7 @@ final class Gate extends ChannelDuplexHandler {
                 current.answered = true;
                 current.log(499, 0, ""); // the caller went away: nobody's status, but the usual sign for it
             }
-            release(current);
+            current.release();
         }
         for (Object message : pipelined) {
             ReferenceCountUtil.release(message);
@@ -294,17 +259,22 @@ final class Gate extends ChannelDuplexHandler {
         ctx.fireChannelInactive();
     }
 
-    private JsonObject executionParameters() {
-        JsonObject parameters = new JsonObject();
-        parameters.addProperty("MaxConcurrentTransforms", settings.workers);
-        parameters.addProperty("BatchStrategy", "SINGLE_RECORD");
-        parameters.addProperty("MaxPayloadInMB", settings.maxRequestBytes / (1024 * 1024));
-        return parameters;
-    }
-
-    private static String mimeType(HttpRequest request) {
-        CharSequence type = HttpUtil.getMimeType(request);
-        return type == null ? "" : type.toString().trim().toLowerCase(Locale.ROOT);
+    /** Whatever goes wrong in here: the caller gets an answer, or at least the end of the connection. */
+    @Override
+    public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
+        boolean unanswered = current != null && !current.answered;
+        if (cause instanceof IOException) {
+            ctx.close(); // the connection itself
+        } else if (cause instanceof DecoderException && unanswered) {
+            send(ctx, Answers.invalid(), ctx.newPromise()); // as for a chunk of 2^64 bytes
+        } else {
+            LOG.warn("a connection failed: {}", cause.toString());
+            if (unanswered) {
+                refuse(ctx, 500, "InternalError", "The request failed inside the server.");
+            } else {
+                ctx.close();
+            }
+        }
     }
 
     /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */

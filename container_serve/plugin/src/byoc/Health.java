@@ -9,8 +9,9 @@ import java.util.concurrent.atomic.AtomicLong;
 
 /** What /ping says, and the counters behind it. */
 final class Health {
-    static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted and not yet answered
-    static final AtomicLong WAITING_BYTES = new AtomicLong(); // their bodies
+    static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted, and the answer has not left yet
+    static final AtomicInteger QUEUED = new AtomicInteger(); // of them those that a worker has, or is to get
+    static final AtomicLong HELD_BYTES = new AtomicLong(); // bodies and answers in memory
 
     private Health() {}
 
@@ -28,8 +29,9 @@ final class Health {
         return loaded;
     }
 
+    /** With several models the failure of one is not the server's. */
     static boolean answers(boolean multiModel) {
-        return "ready".equals(Supervisor.state()) && (multiModel || workers() > 0);
+        return "ready".equals(Supervisor.state()) && (multiModel || workers() > 0 && !Outcomes.failing());
     }
 
     static JsonObject report() {
@@ -37,6 +39,7 @@ final class Health {
         report.addProperty("state", Supervisor.state());
         report.addProperty("workers", workers());
         report.addProperty("in_flight", IN_FLIGHT.get());
+        report.addProperty("failing", Outcomes.failing());
         return report;
     }
 }

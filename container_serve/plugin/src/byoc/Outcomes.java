@@ -1,0 +1,35 @@
+package byoc;
+
+/**
+ * Whether predictions fail, whoever asks: a model whose every answer is an error of the server (500, 504) must not
+ * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
+ */
+final class Outcomes {
+    private static final long SECOND = 1_000_000_000L;
+    private static final long SPAN = SECOND; // between the first failure and one that shows it to last
+    private static final long HOLD = 5 * SECOND; // after the last one; then somebody may try again
+    private static final long FORGET = 60 * SECOND; // failures that are further apart have nothing to do with each other
+
+    private static boolean failed;
+    private static long first;
+    private static long last;
+
+    private Outcomes() {}
+
+    static synchronized void count(int status) {
+        long now = System.nanoTime();
+        if (status < 400) {
+            failed = false;
+        } else if (status >= 500) {
+            if (!failed || now - last > FORGET) {
+                first = now;
+            }
+            failed = true;
+            last = now;
+        }
+    }
+
+    static synchronized boolean failing() {
+        return failed && last - first >= SPAN && System.nanoTime() - last < HOLD;
+    }
+}

@@ -1,0 +1,45 @@
+package byoc;
+
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Gives up on a client that begins a request and does not come to the end of its head. The gate sees a request only
+ * from then on; this handler stands before the decoder, where the bytes arrive.
+ */
+final class Patience extends ChannelInboundHandlerAdapter {
+    private final Gate gate;
+    private final int seconds;
+    private ScheduledFuture<?> timer;
+
+    Patience(Gate gate, int seconds) {
+        this.gate = gate;
+        this.seconds = seconds;
+    }
+
+    @Override
+    public void channelRead(ChannelHandlerContext ctx, Object message) {
+        long heads = gate.heads();
+        ctx.fireChannelRead(message); // comes back when all that it completes was decoded
+        if (gate.heads() != heads) {
+            stop();
+        } else if (gate.isIdle() && timer == null) {
+            timer = ctx.executor().schedule(gate::headTooSlow, seconds, TimeUnit.SECONDS);
+        }
+    }
+
+    @Override
+    public void channelInactive(ChannelHandlerContext ctx) {
+        stop();
+        ctx.fireChannelInactive();
+    }
+
+    private void stop() {
+        if (timer != null) {
+            timer.cancel(false);
+            timer = null;
+        }
+    }
+}

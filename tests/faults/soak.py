@@ -1,0 +1,270 @@
+"""Serving for long: `python tests/faults/soak.py [--minutes 30] [--model DIR] [--out FILE]` (make soak).
+
+First the server's capacity is measured, then it gets 80 % of that, evenly in time, whatever it answers: one request in
+a hundred is hostile, and a worker is killed once a minute. What is lost is counted, and written down as JSON and as a
+table; exit code 1 where more was lost than the requests that the killed workers had in their hands.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.bench import load
+from tests.contract.serving import Server, picture, serving, write_model
+from tests.faults import corpus
+
+SHARE = 0.8  # of the capacity
+HOSTILE = 0.01
+CAPACITY_SECONDS = 10.0
+KILL_SECONDS = 60.0
+PING_SECONDS = 0.5
+SAMPLE_SECONDS = 5.0
+SETTLING = 0.2  # of the time, in which memory is not looked at yet
+DEADLINE = 55.0  # the server's own; its answer may be a little on its way
+MAX_GROWTH = 0.03
+PREDICTION_SECONDS = 0.04  # of the model that is made here, nominally; about what an int8 ResNet50 takes
+# A second with one worker less, at 80 % of what both can do, leaves more waiting than the default of 100.
+QUEUE_SIZE = 1000
+
+
+@dataclass
+class Call:
+    """One request: when it was sent and answered, and how (0: not at all)."""
+
+    sent: float
+    hostile: bool
+    answered: float = 0.0
+    status: int = 0
+
+
+@dataclass
+class Soak:
+    """What happened; times are seconds from the beginning."""
+
+    capacity: float  # good answers a second
+    rate: float  # of requests that were sent
+    calls: list[Call] = field(default_factory=list)
+    kills: list[float] = field(default_factory=list)
+    pings: list[tuple[float, int]] = field(default_factory=list)
+    memory: list[tuple[float, int]] = field(default_factory=list)  # bytes
+    wall: float = 0.0
+
+    def figures(self) -> dict[str, Any]:
+        good = [call for call in self.calls if not call.hostile]
+        hostile = Counter(call.status for call in self.calls if call.hostile)
+        failed = [call for call in good if call.status != 200]
+        killed = [call for call in failed if call.status == 500 and self._in_a_killed_worker(call)]
+        quick = sorted(call.answered - call.sent for call in good if call.status == 200)
+        return {
+            "seconds": round(self.wall),
+            "capacity_per_second": round(self.capacity, 1),
+            "sent_per_second": round(len(self.calls) / self.wall, 1),
+            "good_requests": len(good),
+            "good_answers": len(quick),
+            "lost_in_a_killed_worker": len(killed),
+            "lost_otherwise": len(failed) - len(killed),
+            "lost_by_status": {str(status): n for status, n in sorted(Counter(c.status for c in failed).items())},
+            "workers_killed": len(self.kills),
+            "hostile_requests": sum(hostile.values()),
+            "hostile_answers": {str(status): n for status, n in sorted(hostile.items())},
+            "hostile_not_2xx_4xx": sum(n for status, n in hostile.items() if status // 100 not in (2, 4)),
+            "unanswered_after_deadline": sum(call.answered - call.sent > DEADLINE + 2 for call in self.calls),
+            "p50_ms": round(1e3 * quick[len(quick) // 2], 1) if quick else None,
+            "p99_ms": round(1e3 * quick[int(0.99 * len(quick))], 1) if quick else None,
+            "max_ms": round(1e3 * quick[-1], 1) if quick else None,
+            "pings": {str(status): n for status, n in sorted(Counter(status for _, status in self.pings).items())},
+            "memory_mb": [round(each / 1e6) for each in self._memory()],
+            "memory_growth": round(self._memory()[1] / self._memory()[0] - 1, 4),
+        }
+
+    def _in_a_killed_worker(self, call: Call) -> bool:
+        return any(call.sent < kill + 0.1 and call.answered > kill for kill in self.kills)
+
+    def _memory(self) -> tuple[float, float]:
+        """Median bytes of the first and of the last fifth, once the server has settled."""
+        settled = [each for at, each in self.memory if at > SETTLING * self.wall] or [1]
+        fifth = max(1, len(settled) // 5)
+        return statistics.median(settled[:fifth]), statistics.median(settled[-fifth:])
+
+
+def faults(figures: dict[str, Any], max_growth: float = MAX_GROWTH) -> list[str]:
+    """What of the promise was not kept."""
+    found = [
+        f"{name}: {figures[name]}"
+        for name in ("lost_otherwise", "hostile_not_2xx_4xx", "unanswered_after_deadline")
+        if figures[name]
+    ]
+    if figures["lost_in_a_killed_worker"] > figures["workers_killed"]:
+        found.append("lost_in_a_killed_worker: more than workers were killed")
+    if figures["memory_growth"] >= max_growth:
+        found.append(f"memory_growth: {figures['memory_growth']:.1%}")
+    return found
+
+
+class Pool:
+    """Connections that stay open, as many as are needed at a time."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, raw: bytes, keep: bool) -> int:
+        """The status; 0 where there was no answer."""
+        pair = self.free.pop() if keep and self.free else None
+        try:
+            reader, writer = pair or await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
+        except OSError:
+            return 0
+        kept = False
+        try:
+            writer.write(raw)
+            status, kept = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
+            while status == 100:
+                status, kept = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
+            kept = kept and keep
+            return status
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
+            return 0
+        finally:
+            if kept:
+                self.free.append((reader, writer))
+            else:
+                writer.close()
+
+    def close(self) -> None:
+        for _, writer in self.free:
+            writer.close()
+
+
+async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, bodies: list[bytes]) -> None:
+    begun = time.monotonic()
+    dice = random.Random(corpus.SEED)
+    good = [load.request(body, "/invocations") for body in bodies]
+    hostile = [case.raw for case in corpus.fixed()]
+    pool, pending = Pool(server.port), set[asyncio.Task[None]]()
+
+    def now() -> float:
+        return time.monotonic() - begun
+
+    async def send(raw: bytes, is_hostile: bool) -> None:
+        call = Call(now(), is_hostile)
+        soak.calls.append(call)
+        call.status = await pool.ask(raw, keep=not is_hostile)
+        call.answered = now()
+
+    async def look() -> None:
+        ping = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        while now() < seconds:
+            soak.pings.append((now(), await pool.ask(ping, keep=False)))
+            await asyncio.sleep(PING_SECONDS)
+
+    async def weigh() -> None:
+        while now() < seconds:
+            found = await asyncio.to_thread(memory, server)
+            soak.memory.append((now(), found))
+            await asyncio.sleep(min(SAMPLE_SECONDS, seconds / 30))
+
+    async def kill() -> None:
+        while now() + kill_seconds < seconds:
+            await asyncio.sleep(kill_seconds)
+            java = server.java().pid
+            workers = [process for process in server.python() if process.ppid() != java]
+            if workers:
+                soak.kills.append(now())
+                dice.choice(workers).kill()
+            show(soak, now(), seconds)
+
+    others = [asyncio.create_task(each()) for each in (look, weigh, kill)]
+    count = 0
+    while (at := now()) < seconds:
+        # All that are due by now: a generator that was late makes up for it.
+        while count < at * soak.rate:
+            is_hostile = dice.random() < HOSTILE
+            raw = dice.choice(hostile) if is_hostile and dice.random() < 0.5 else None
+            raw = raw or (corpus.mutated(dice).raw if is_hostile else good[count % len(good)])
+            task = asyncio.create_task(send(raw, is_hostile))
+            pending.add(task)
+            task.add_done_callback(pending.discard)
+            count += 1
+        await asyncio.sleep(min(0.5 / soak.rate, 0.01))
+    if pending:
+        await asyncio.wait(pending)
+    await asyncio.gather(*others)
+    soak.wall = now()
+    pool.close()
+
+
+def memory(server: Server) -> int:
+    """Bytes of the server's processes; what they share is counted once."""
+    total = 0
+    for process in (psutil.Process(server.process.pid), *server.descendants()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total
+
+
+def show(soak: Soak, at: float, seconds: float) -> None:
+    bad = sum(1 for call in soak.calls if call.answered and not call.hostile and call.status != 200)
+    size = soak.memory[-1][1] / 1e6 if soak.memory else 0
+    print(
+        f"{at / 60:5.1f} of {seconds / 60:.0f} min: {len(soak.calls)} sent, {bad} good ones lost,"
+        f" {len(soak.kills)} workers killed, {size:.0f} MB, load {os.getloadavg()[0]:.1f}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def soak(model: Path, folder: Path, seconds: float, kill_seconds: float, bodies: list[bytes]) -> Soak:
+    with serving(model, folder, {"BYOC_QUEUE_SIZE": str(QUEUE_SIZE)}) as server:
+        port = server.port
+        load.run(port, bodies, 8, CAPACITY_SECONDS / 4)  # warm
+        capacity = load.run(port, bodies, 8, CAPACITY_SECONDS).rate
+        found = Soak(capacity, SHARE * capacity)
+        asyncio.run(run(server, found, seconds, kill_seconds, bodies))
+        return found
+
+
+def table(figures: dict[str, Any]) -> str:
+    width = max(map(len, figures))
+    return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in figures.items())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--kill-every", type=float, default=KILL_SECONDS, metavar="SECONDS")
+    parser.add_argument("--model", type=Path, help="artifact to serve (default: a small one, made here)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).with_name("soak.json"), help="(default: %(default)s)"
+    )
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        model = options.model or write_model(Path(folder) / "model", seconds=PREDICTION_SECONDS)
+        bodies = [picture(color, size=(500, 375)) for color in ("red", "lime", "blue")]
+        found = soak(model.resolve(), Path(folder) / "run", 60 * options.minutes, options.kill_every, bodies)
+    figures = found.figures()
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    print(table(figures))
+    missed = faults(figures)
+    for line in missed:
+        print(f"not kept: {line}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

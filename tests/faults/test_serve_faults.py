@@ -1,0 +1,332 @@
+"""Faults of the model, the workers, the disk and the callers of a running server: what /ping says, what callers get.
+
+tests/faults/README.md has the whole table, with the cases that are tested elsewhere.
+"""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from container_serve import artifact
+from tests.conftest import need
+from tests.contract.serving import Server, gone, one_line, picture, serving, until, write_model
+from tests.faults.client import FULL, connect, exchange, observing, read
+from tests.faults.corpus import typed
+
+LIE_SECONDS = 2.5  # 2 promised, and what a look at /ping takes on a busy machine
+NOBODY = 65534
+GOOD = typed(picture("red"), "image/jpeg")
+SWITCHED = """
+import os, time
+
+def predict_fn(batch, model):
+    if os.path.exists({switch!r}):
+        {fault}
+    return model.probabilities(batch)
+"""
+
+
+def switched_model(directory: Path, fault: str) -> tuple[Path, Path]:
+    """A model whose predictions go wrong as long as a file exists; that file."""
+    switch = directory.with_name("switch")
+    write_model(directory)
+    (directory / artifact.CODE).mkdir()
+    (directory / artifact.CODE / "inference.py").write_text(SWITCHED.format(switch=str(switch), fault=fault))
+    return directory, switch
+
+
+def refused(model: Path, folder: Path, prefix: tuple[str, ...] = ()) -> str:
+    """The one line with which the server ends."""
+    with serving(model, folder, ready=False, prefix=prefix) as server:
+        assert server.process.wait(30) == 1
+        assert list(server.tmp.iterdir()) == []
+        return one_line(server.err.read_text())
+
+
+def children(server: Server) -> list[int]:
+    """The workers without the process that forks them."""
+    java = server.java().pid
+    return [process.pid for process in server.python() if process.ppid() != java]
+
+
+def in_flight(server: Server) -> int:
+    return int(server.request("GET", "/ping").json()["in_flight"])
+
+
+# --- the artifact ---
+
+
+@pytest.mark.parametrize("place", range(20 if FULL else 4))
+def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place: int) -> None:
+    model = write_model(tmp_path / "model")
+    dice = random.Random(place)
+    damaged = model / ("model.json", "model.xml", "model.bin")[place % 3]
+    os.truncate(damaged, dice.randrange(damaged.stat().st_size))
+    assert damaged.name in refused(model, tmp_path / "run")
+
+
+@pytest.mark.parametrize("place", range(20 if FULL else 2))
+def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path, place: int) -> None:
+    model = write_model(tmp_path / "model")
+    dice = random.Random(place)
+    damaged = model / ("model.xml", "model.bin")[place % 2]
+    content = bytearray(damaged.read_bytes())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    damaged.write_bytes(content)
+    assert f"{damaged.name}: corrupt" in refused(model, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.bin", "."])
+def test_a_file_without_the_right_to_read_it(tmp_path: Path, name: str) -> None:
+    become = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
+    need(subprocess.run([*become, "true"], capture_output=True).returncode == 0, "unshare --user")
+    model = write_model(tmp_path / "model")
+    (model / name).chmod(0)
+    try:
+        assert "Permission denied" in refused(model, tmp_path / "run", become)
+    finally:
+        (model / name).chmod(0o755)
+
+
+# --- the handler ---
+
+
+def test_ping_is_red_while_every_prediction_fails(tmp_path: Path) -> None:
+    model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
+    with serving(model, tmp_path / "run") as server:
+        workers = children(server)
+        with observing(server.port) as observer:
+            until(lambda: 200 in observer.statuses(), "a good answer", 10)
+            switch.touch()
+            until(lambda: server.ping() == 503, "/ping red", 10)
+            until(lambda: "every prediction fails" in server.log(), "the log says so", 10)
+            switch.unlink()
+            until(lambda: server.ping() == 200, "/ping green again", 10)
+        assert observer.longest_lie() < LIE_SECONDS
+        assert observer.statuses() == {200, 500}
+        assert children(server) == workers
+
+
+def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path) -> None:
+    model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
+    with serving(model, tmp_path / "run") as server:
+        deadline = time.monotonic() + 4
+        seen: set[int | None] = set()
+        while time.monotonic() < deadline:
+            switch.touch()
+            seen.add(exchange(server.port, GOOD).status)
+            switch.unlink()
+            seen |= {exchange(server.port, GOOD).status, server.ping()}
+        assert seen == {200, 500}
+
+
+def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path) -> None:
+    model, switch = switched_model(tmp_path / "model", "time.sleep(60)")
+    with serving(model, tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}) as server:
+        with observing(server.port, callers=4) as observer:
+            until(lambda: 200 in observer.statuses(), "a good answer", 10)
+            switch.touch()
+            until(lambda: 504 in observer.statuses(), "a timeout", 15)
+            until(lambda: server.ping() == 503, "/ping red", 10)
+            switch.unlink()
+            until(lambda: server.ping() == 200, "/ping green again", 20)
+            answered = len(observer.calls)
+            until(lambda: 200 in {status for _, _, status in observer.calls[answered:]}, "a good answer", 10)
+        assert observer.longest_lie() < LIE_SECONDS
+        assert observer.slowest() < 5
+        assert observer.statuses() <= {200, 500, 504}
+
+
+@pytest.mark.parametrize("fault", ["raise SystemExit(3)", "os._exit(3)", "os.kill(os.getpid(), 11)", "os.abort()"])
+def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str) -> None:
+    model, switch = switched_model(tmp_path / "model", fault)
+    with serving(model, tmp_path / "run") as server:
+        switch.touch()
+        assert exchange(server.port, GOOD).status == 500
+        switch.unlink()
+        until(lambda: len(children(server)) >= 1 and server.ping() == 200, "/ping green", 15)
+        assert exchange(server.port, GOOD).status == 200
+
+
+# --- the processes ---
+
+
+def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path) -> None:
+    """It waits longer and longer before it starts one again, and ends when that lasts more than 10 s."""
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        family = server.descendants()
+        with observing(server.port) as observer:
+            over = time.monotonic() + 5
+            while time.monotonic() < over:
+                kill_workers(server)
+                time.sleep(0.2)
+            until(lambda: server.ping() == 200 or server.process.poll() is not None, "green or gone", 40)
+            answered = len(observer.calls)
+            until(lambda: len(observer.calls) > answered + 10, "more calls", 20)
+        assert observer.longest_lie() < LIE_SECONDS
+        assert observer.slowest() < 55
+        if server.process.poll() is None:
+            assert {status for _, _, status in observer.calls[answered + 5 :]} == {200}
+        else:
+            assert "no worker for" in one_line(server.err.read_text())
+            assert gone(family)
+
+
+def kill_workers(server: Server) -> None:
+    for process in server.python():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, 9)
+
+
+@pytest.mark.skipif(not FULL, reason="takes 20 s: make soak")
+def test_workers_that_are_killed_for_good_end_the_server(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        family = server.descendants()
+        over = time.monotonic() + 60
+        while server.process.poll() is None and time.monotonic() < over:
+            kill_workers(server)
+            time.sleep(0.02)
+        assert server.process.wait(1) == 1
+        assert "no worker for" in one_line(server.err.read_text())
+        assert gone(family)
+        assert list(server.tmp.iterdir()) == []
+
+
+# --- the disk ---
+
+
+def with_tmpfs(size: str, fill: bool) -> tuple[str, ...]:
+    """A prefix that gives the server a small disk of its own for TMPDIR."""
+    script = f'mount -t tmpfs -o size={size} tmpfs "$TMPDIR" && '
+    if fill:
+        # A page is left: where there is none, Python takes another folder of the system's.
+        script += '{ head -c 100M /dev/zero >"$TMPDIR/full" 2>/dev/null; truncate -s -4096 "$TMPDIR/full"; } && '
+    prefix = ("unshare", "--mount", "sh", "-c", f'{script}exec "$@"', "sh")
+    tried = subprocess.run([*prefix, "true"], capture_output=True, env={**os.environ, "TMPDIR": "/mnt"})
+    need(tried.returncode == 0, "the right to mount")
+    return prefix
+
+
+def test_a_full_disk_at_the_start_is_said(tmp_path: Path) -> None:
+    with serving(
+        write_model(tmp_path / "model"), tmp_path / "run", ready=False, prefix=with_tmpfs("64k", True)
+    ) as server:
+        assert server.process.wait(30) == 1
+        assert "No space left on device" in one_line(server.err.read_text())
+
+
+def test_a_disk_that_fills_up_later_stops_nothing(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", prefix=with_tmpfs("2m", False)) as server:
+        disk = Path(f"/proc/{server.process.pid}/root{server.tmp}")
+        with contextlib.suppress(OSError), (disk / "full").open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+                file.flush()
+        assert shutil.disk_usage(disk).free == 0
+        assert exchange(server.port, GOOD).status == 200
+        kill_workers(server)
+        until(lambda: server.ping() == 503, "/ping red", 5)
+        until(lambda: server.ping() == 200, "/ping green again", 20)
+        assert exchange(server.port, GOOD).status == 200
+        assert server.stop() == 0
+
+
+# --- the callers ---
+
+
+def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
+    """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
+    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "4", "BYOC_QUEUE_SIZE": "5"}
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
+        workers = children(server)
+        with contextlib.ExitStack() as stack:
+            bodies = [stack.enter_context(connect(server.port, 20)) for _ in range(20)]
+            heads = [stack.enter_context(connect(server.port, 20)) for _ in range(20)]
+            begun = time.monotonic()
+            for connection in bodies:
+                connection.sendall(GOOD[:-100])
+            for connection in heads:
+                connection.sendall(GOOD[:40])
+            until(lambda: in_flight(server) == len(bodies), "the bodies are seen", 4)
+            assert {exchange(server.port, GOOD).status for _ in range(10)} == {200}
+            assert server.ping() == 200
+            replies = [read(connection) for connection in (*bodies, *heads)]
+            assert {(reply.status, json.loads(reply.body)["type"]) for reply in replies} == {(408, "RequestTimeout")}
+            assert 3.5 < time.monotonic() - begun < 12
+        until(lambda: in_flight(server) == 0, "nothing in flight", 5)
+        assert children(server) == workers
+
+
+def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3"}) as server:
+        with connect(server.port) as connection:
+            for at in range(0, len(GOOD), 50):
+                connection.sendall(GOOD[at : at + 50])
+                time.sleep(0.03)
+            assert read(connection).status == 200
+        with connect(server.port, 30) as connection:
+            begun = time.monotonic()
+            with contextlib.suppress(ConnectionError):
+                while time.monotonic() - begun < 30:
+                    connection.sendall(GOOD[:1] if time.monotonic() - begun < 0.1 else b"X")
+                    time.sleep(0.2)
+            assert time.monotonic() - begun < 20  # 3 s until 408, then 10 s in which it may read that
+
+
+def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    (model / artifact.CODE).mkdir()
+    code = "def output_fn(prediction, accept): return 'x' * 6_000_000, 'text/plain'\n"
+    (model / artifact.CODE / "inference.py").write_text(code)
+    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3", "BYOC_QUEUE_SIZE": "2"}
+    with serving(model, tmp_path / "run", env) as server, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(GOOD)
+        until(lambda: in_flight(server) == 3, "three that do not read", 10)
+        assert len(server.invoke(picture("red")).body) == 6_000_000
+        until(lambda: in_flight(server) == 0, "nothing in flight", 10)
+
+
+def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        workers = children(server)
+        for part in (10, len(GOOD) // 2, len(GOOD) - 1, len(GOOD)):
+            for _ in range(20):
+                with connect(server.port) as connection:
+                    connection.sendall(GOOD[:part])
+        until(lambda: in_flight(server) == 0, "nothing in flight", 15)
+        assert exchange(server.port, GOOD).status == 200
+        assert children(server) == workers
+
+
+def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server, contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(server.port))
+        with observing(server.port) as observer:
+            until(lambda: len(observer.calls) > 20, "answers", 20)
+        assert observer.statuses() == {200}
+        assert {status for _, status in observer.pings} == {200}
+        assert observer.slowest() < 5
+
+
+def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        with connect(server.port) as connection:
+            connection.sendall(b"POST /invocations HTTP/1.1\r\n")
+            with contextlib.suppress(ConnectionError):
+                for index in range(100_000):
+                    connection.sendall(b"X-%d: y\r\n" % index)
+            assert read(connection).status in (0, 400)
+        assert exchange(server.port, GOOD).status == 200
