@@ -132,7 +132,7 @@ class World:
             return
         for part in module.modules():
             if isinstance(part, _BatchNorm) and part.training and part.running_mean is not None:
-                for tensor in (part.running_mean, part.running_var):
+                for tensor in filter(torch.is_tensor, (part.running_mean, part.running_var)):
                     _or_lost(partial(dist.all_reduce, tensor))
                     tensor.div_(self.size)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from container_train import job
 from container_train.link import Link, accept, listen
@@ -234,7 +235,7 @@ class Other:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.link: Link | None = None
-        self.kept: list[dict[str, object]] = [{"host": layout.here}]
+        self.kept: list[dict[str, Any]] = [{"host": layout.here}]
         self.deadline = time.monotonic() + START_SECONDS
         self.stop_wanted = False
 
@@ -244,7 +245,7 @@ class Other:
     def stop(self) -> None:
         self._send({"stop": True})
 
-    def _send(self, message: dict[str, object]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         if self.link is None:
             self.kept.append(message)
         else:
