@@ -1,17 +1,20 @@
 """Whatever ends a job, the first line of the failure file is what a person needs: what was wrong, where, what to do."""
 
 import contextlib
+import logging
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
-from container_train import failure
+from container_train import __main__, failure
 from tests import trees
 from tests.contract.training import Job, training
 from tests.docker import engine
@@ -52,12 +55,31 @@ def weights(content: bytes | dict[str, torch.Tensor]) -> Callable[[Path], object
     return act
 
 
+def two_weights(base: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        file = base / "input" / "data" / "weights" / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+
+
 def file_for_folder(name: str) -> Callable[[Path], object]:
     return lambda base: (base / name).write_text("a file where a folder has to be")
 
 
 def nothing(_base: Path) -> None:
     pass
+
+
+@pytest.fixture
+def as_it_was() -> Iterator[None]:
+    """What the program makes its own of a process: signals and the log."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = logging.getLogger().handlers[:]
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+    logging.captureWarnings(False)
+    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.mark.parametrize(
@@ -75,23 +97,28 @@ def nothing(_base: Path) -> None:
         (stranger, {}, r"channel test: class '11.pink' is not in channel train: every class needs training pictures"),
         (weights(b"not what torch writes"), {}, r".*backbone.pth"),
         (weights({"a": torch.zeros(1)}), {}, r".*backbone.pth"),
+        (two_weights, {}, r"channel weights: .* holds 2 files \(a.pth, b.pth\); expected one state_dict file"),
         (file_for_folder("checkpoints"), {}, r".*checkpoints cannot be written \(.*\): the job's user needs a folder"),
     ],
 )  # fmt: skip
 def test_the_first_line(
-    hurt: Callable[[Path], object], hyperparameters: dict[str, str], line: str, tmp_path: Path
-) -> None:
+    hurt: Callable[[Path], object], hyperparameters: dict[str, str], line: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, as_it_was: None,
+) -> None:  # fmt: skip
+    # The program alone, within this process: a third of the time. tests/contract has the toolkit around it.
     trees.tree(tmp_path, hyperparameters)
     hurt(tmp_path)
-    with training("process", tmp_path) as job:
-        assert job.wait() != 0, job.text()
-    first = said(job)
+    words = {**trees.SMALL, **hyperparameters}
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train", *(word for key, value in words.items() for word in (f"--{key}", value))])
+    assert __main__.main() == 1
+    first = said(tmp_path)
     assert re.match(line, first), first
     assert not list((tmp_path / "model").glob("*"))
 
 
-def said(job: Job) -> str:
-    text = job.failure()
+def said(base: Path) -> str:
+    text = (base / "output" / "failure").read_text()
     first = text.splitlines()[0]
     assert len(first) <= LONGEST
     assert "Traceback" not in first
@@ -113,7 +140,9 @@ def test_the_program_is_killed(tmp_path: Path) -> None:
         job.wait_for("epoch=1\n")
         program(job).kill()
         assert job.wait(60) != 0
-    assert said(job).startswith("the training program was killed by SIGKILL, mostly for want of memory: use a smaller")
+    assert said(tmp_path).startswith(
+        "the training program was killed by SIGKILL, mostly for want of memory: use a smaller"
+    )
 
 
 def test_a_process_that_decodes_is_killed(tmp_path: Path) -> None:
@@ -127,8 +156,8 @@ def test_a_process_that_decodes_is_killed(tmp_path: Path) -> None:
                     process.kill()
                     killed = True
         assert job.wait(60) != 0
-    assert said(job).startswith("a process that decodes pictures ended unexpectedly: use a smaller batch-size"), said(
-        job
+    assert said(tmp_path).startswith("a process that decodes pictures ended unexpectedly: use a smaller batch-size"), (
+        said(tmp_path)
     )
 
 

@@ -9,9 +9,11 @@ import torch
 from container_serve import artifact
 from tests import trees
 from tests.faults import hosts
+from tests.faults.full import FULL
 
 BY = 60.0  # s, promised
-both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+long = pytest.mark.skipif(not FULL, reason="FAULTS=full")
+both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, long])])
 
 
 def weights(base: Path) -> dict[str, torch.Tensor]:
@@ -32,9 +34,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[floa
     ("kind", "count", "cache"),
     [
         ("process", 3, "auto"),
-        ("process", 2, "off"),
+        pytest.param("process", 2, "off", marks=long),
         pytest.param("docker", 2, "auto", marks=pytest.mark.docker),
-        pytest.param("docker", 3, "off", marks=pytest.mark.docker),
+        pytest.param("docker", 3, "off", marks=[pytest.mark.docker, long]),
     ],
 )
 def test_several_hosts_train_what_one_trains(
@@ -74,6 +76,7 @@ def test_a_process_that_dies_ends_the_job_on_all_hosts(kind: str, tmp_path: Path
         assert re.match(r"process 1 of 2, host \S+2 was killed by SIGKILL: mostly for want of memory", line), line
 
 
+@long
 def test_a_host_that_is_gone_ends_the_job_on_the_others(tmp_path: Path) -> None:
     with hosts.job("process", tmp_path, 3, {"epochs": "10000"}) as jobs:
         jobs[0].wait_for("epoch=2\n")
@@ -109,6 +112,7 @@ def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
         )
 
 
+@long
 def test_what_is_wrong_on_one_host_stands_in_the_failure_file_of_all(tmp_path: Path) -> None:
     with hosts.job("process", tmp_path, 2, {}) as jobs:
         (jobs[1].base / "input" / "data" / "weights").mkdir()
