@@ -19,7 +19,7 @@ from sagemaker_inference.content_types import UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import retrieve_content_type_header
 
-from container_serve import artifact, codec, log, user_code
+from container_serve import artifact, codec, log, precompile, user_code
 from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
@@ -183,7 +183,8 @@ class DefaultHandler:
 
     def default_model_fn(self, model_dir: str) -> Predictor:
         assert self.artifact is not None
-        predictor = Predictor(self.artifact, self.settings.threads or 1)
+        compiled = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
+        predictor = Predictor(self.artifact, self.settings.threads or 1, compiled=compiled)
         predictor.warm_up()
         return predictor
 

@@ -1,11 +1,13 @@
 """The graph that is served, run by OpenVINO on the CPU."""
 
 import functools
+import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from container_serve.artifact import GRAPH, GRAPH_WEIGHTS, Artifact
 from container_serve.errors import ArtifactError
 
+LOG = logging.getLogger("worker")
 # What the artifact calls its precision -> what the floating point operations are computed in. OpenVINO would
 # otherwise choose bf16 by itself on the CPUs that have it, and answers would differ from machine to machine.
 _PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -34,16 +37,13 @@ class Prediction:
 class Predictor:
     """The compiled graph of an artifact, for several callers at a time, which share its weights."""
 
-    def __init__(self, artifact: Artifact, threads: int = 1, callers: int = 1) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, callers: int = 1, compiled: Path | None = None) -> None:
         """Compile model.xml for `callers` threads that ask at the same time; each is computed for with `threads`.
 
+        `compiled` is what `save` of an equal Predictor left on this machine: its graph is taken where it is usable.
         Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
         not have one output per class.
         """
-        path = artifact.directory / GRAPH
-        for name in (GRAPH, GRAPH_WEIGHTS):
-            if name not in artifact.document["files"]:
-                raise ArtifactError(f"{name}: missing, there is no graph to serve; export the model again")
         if artifact.precision not in _PRECISION:
             expected = ", ".join(_PRECISION)
             raise ArtifactError(f"model.json: precision: expected one of {expected}, got {artifact.precision!r}")
@@ -55,23 +55,21 @@ class Predictor:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": _PRECISION[artifact.precision],
         }
-        with path.open("rb") as file:
-            # OpenVINO would try its other formats on anything else, each with a complaint of its own on stderr.
-            if not re.search(rb'<net\s[^>]*version="', file.read(4096)):
-                raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
-        try:
-            model = core().read_model(path)
-        except Exception as error:
-            raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
-        _check(model, artifact)
-        try:
-            compiled = core().compile_model(model, "CPU", settings)
-            self._requests: SimpleQueue[Any] = SimpleQueue()  # those that nobody uses just now
-            for _ in range(callers):
-                self._requests.put(compiled.create_infer_request())
-        except Exception as error:
-            raise ArtifactError(f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again") from None
         self._side = artifact.preprocessing.crop
+        graph = None if compiled is None else _imported(compiled, settings)
+        self._graph: Any = _compiled(artifact, settings) if graph is None else graph
+        self._requests: SimpleQueue[Any] = SimpleQueue()  # those that nobody uses just now
+        for _ in range(callers):
+            self._requests.put(self._graph.create_infer_request())
+
+    def save(self, path: Path) -> None:
+        """Leave the compiled graph for others of this machine, whole or not at all. Raises OSError."""
+        partial = path.with_suffix(".partial")
+        try:
+            partial.write_bytes(self._graph.export_model().getbuffer())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def probabilities(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """float32 (N, 3, H, W) -> float32 (N, classes), each row adding up to 1.
@@ -92,6 +90,37 @@ class Predictor:
     def warm_up(self) -> None:
         """Run one black picture, so that the first request does not pay for the set-up."""
         self.probabilities(np.zeros((1, 3, self._side, self._side), dtype=np.float32))
+
+
+def _compiled(artifact: Artifact, settings: Mapping[str, Any]) -> Any:
+    path = artifact.directory / GRAPH
+    for name in (GRAPH, GRAPH_WEIGHTS):
+        if name not in artifact.document["files"]:
+            raise ArtifactError(f"{name}: missing, there is no graph to serve; export the model again")
+    with path.open("rb") as file:
+        # OpenVINO would try its other formats on anything else, each with a complaint of its own on stderr.
+        if not re.search(rb'<net\s[^>]*version="', file.read(4096)):
+            raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
+    try:
+        model = core().read_model(path)
+    except Exception as error:
+        raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
+    _check(model, artifact)
+    try:
+        return core().compile_model(model, "CPU", dict(settings))
+    except Exception as error:
+        raise ArtifactError(f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again") from None
+
+
+def _imported(compiled: Path, settings: Mapping[str, Any]) -> Any:
+    """The graph in the file; None where there is none, or none that this machine can run."""
+    try:
+        return core().import_model(compiled.read_bytes(), "CPU", dict(settings))
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a cut file: of whatever kind, the graph can be compiled instead
+        LOG.warning("the compiled graph cannot be used%s: compiling it anew", _reason(error))
+        return None
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from container_serve import artifact, configuration, processes, resources, user_code
+from container_serve import artifact, configuration, precompile, processes, resources, user_code
 from container_serve.errors import ServeError
 from container_serve.settings import LOAD_FAILURE, LOADING, Settings
 
@@ -45,6 +45,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
         LOG.info("starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port)
         server = Server(settings, run, configuration.environment(environ, run, share))
         try:
+            if precompiles(settings):
+                precompile.start(settings.model_dir, run, share.threads)
             verify_model(settings)  # meanwhile Java starts
             server.start(stop)
             server.watch(stop)
@@ -67,6 +69,11 @@ def check_model(settings: Settings) -> int:
         artifact.read(folder, verify=False)
     weights = folder / artifact.GRAPH_WEIGHTS
     return weights.stat().st_size if weights.exists() else 0
+
+
+def precompiles(settings: Settings) -> bool:
+    """Whether the workers will serve the artifact's own graph; a user's program may load another."""
+    return not settings.multi_model and user_code.find(settings, settings.model_dir) is None
 
 
 def verify_model(settings: Settings) -> None:

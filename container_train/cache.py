@@ -147,10 +147,11 @@ class Cache:
         rest = self._pictures(name)[start:]
         workers = decoding.processes(self.hp.workers, batch_size, spec.crop)
         loader = decoding.loader(pictures, batch_size, workers, self.frozen.device, rest)
+        tracked = track(loader, f"frozen layers, {self._words(part)}", len(loader))
         batches: list[Features] = []
-        for batch, _ in track(loader, f"frozen layers, {self._words(part)}", len(loader)):
+        for features in self.frozen.run(batch for batch, _ in tracked):
             self._go_on()
-            batches.append(tuple(feature.cpu() for feature in self.frozen(batch)))
+            batches.append(tuple(feature.cpu() for feature in features))
             if len(batches) * batch_size >= CHUNK:
                 yield tuple(torch.cat(column) for column in zip(*batches, strict=True))
                 batches = []

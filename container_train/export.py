@@ -71,6 +71,7 @@ def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
         warnings.simplefilter("ignore")  # deprecated, but what the converter does as well
         traced = torch.jit.trace(model, example, check_trace=False)
     graph = openvino.convert_model(traced, example_input=example, input=[-1, 3, side, side])
+    graph.outputs[0].get_tensor().set_names({"logits"})  # NNCF goes by the outputs' names
     temporary = folder / ".graph.xml"
     try:
         openvino.save_model(graph, temporary, compress_to_fp16=False)

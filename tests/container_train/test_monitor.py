@@ -91,7 +91,10 @@ def test_it_changes_nothing_in_what_is_learned(tree: Tree) -> None:
 def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
     tree: Tree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hp = parsed(epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4")
+    # Steps long enough for the quick loader's share of them to stay small on a busy machine too.
+    hp = parsed(
+        epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4", image_size="160"
+    )
     decode = data.Pictures.__getitem__
     decoded: dict[tuple[str, int], tuple[torch.Tensor, int]] = {}
 
@@ -102,7 +105,7 @@ def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
         return decoded[key]
 
     def slow(self: data.Pictures, index: int) -> tuple[torch.Tensor, int]:
-        time.sleep(0.05)
+        time.sleep(0.1)
         return quick(self, index)
 
     def judge(loader: Callable[[data.Pictures, int], tuple[torch.Tensor, int]]) -> tuple[str, str]:

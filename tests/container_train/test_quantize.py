@@ -114,6 +114,16 @@ def test_fp32_stays_where_int8_loses_too_much(
     assert set(choice.served) == {"valid", "test"}
 
 
+def test_accuracy_aware_quantisation_keeps_layers_in_floating_point(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "MAX_DROP", -2.0)  # more right than all: layer after layer is given back
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+    attempt = choice.artifact.document["quantization"]["attempts"][1]
+    assert "failed" not in attempt
+    assert attempt["drop"] == 0
+
+
 def test_accuracy_aware_quantisation_is_bounded(
     exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,12 +33,32 @@ def predict_fn(batch, model):
     return model.probabilities(batch)
 """
 
+HELD_CODE = """
+import time
+from pathlib import Path
+
+def predict_fn(batch, model):
+    Path({held!r} + ".busy").touch()
+    while Path({held!r}).exists():
+        time.sleep(0.02)
+    return model.probabilities(batch)
+"""
+
 
 def slow_model(directory: Path, seconds: float) -> Path:
     """A model that takes its time: the tiny one with a predict_fn of its own."""
+    return with_code(directory, SLOW_CODE.format(seconds=seconds))
+
+
+def held_model(directory: Path, held: Path) -> Path:
+    """A model that answers nothing as long as the file `held` is there, and makes `held.busy` when it is asked."""
+    return with_code(directory, HELD_CODE.format(held=str(held)))
+
+
+def with_code(directory: Path, code: str) -> Path:
     write_model(directory)
     (directory / artifact.CODE).mkdir()
-    (directory / artifact.CODE / "inference.py").write_text(SLOW_CODE.format(seconds=seconds))
+    (directory / artifact.CODE / "inference.py").write_text(code)
     return directory
 
 
@@ -80,6 +100,20 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
         assert "a worker died" in server.log()
 
 
+def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        (compiled,) = server.tmp.glob("byoc-serve-*/graph.compiled")
+        assert compiled.stat().st_size > 0
+        compiled.write_bytes(b"")  # what a full disk may leave
+        workers = server.python()
+        for process in workers:
+            process.kill()
+        until(lambda: server.ping() == 503, "/ping red", 5)
+        until(lambda: server.ping() == 200, "/ping green again", 15)
+        assert server.invoke(picture("red")).json()["predictions"][0]["label"] == "red"
+        assert "compiling it anew" in server.log()
+
+
 def test_killed_children_are_replaced(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
         children = [p for p in server.python() if p.ppid() != server.java().pid]
@@ -93,18 +127,21 @@ def test_killed_children_are_replaced(tmp_path: Path) -> None:
 def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
     tmp_path: Path, one_worker: dict[str, str]
 ) -> None:
+    held = tmp_path / "held"
     with (
-        serving(slow_model(tmp_path / "model", 2), tmp_path / "run", one_worker) as server,
+        serving(held_model(tmp_path / "model", held), tmp_path / "run", one_worker) as server,
         concurrent.futures.ThreadPoolExecutor(2) as pool,
     ):
+        held.touch()
         first = pool.submit(server.invoke, picture("red"))
-        until(lambda: in_flight(server) == 1, "first in flight", 5)
+        until((tmp_path / "held.busy").exists, "first at a worker", 5)
         second = pool.submit(server.invoke, picture("red"))
         until(lambda: in_flight(server) == 2, "second in flight", 5)
         for process in server.python():
             if process.ppid() != server.java().pid:
                 process.kill()
         assert first.result().status == 500
+        held.unlink()
         assert set(first.result().json()) == {"code", "type", "message"}
         assert second.result().status == 200
 
