@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
-from container_train.errors import Stopped, TrainError
+from container_train import launch
+from container_train.errors import PeerLost, Stopped, TrainError
+from container_train.failure import reason
 from container_train.tree import Tree
+from container_train.verdict import PEER_LOST, STOPPED
 
 if TYPE_CHECKING:
+    from container_train.distributed import World
     from container_train.hyperparameters import Hyperparameters
     from container_train.monitor import Monitor
 
-STOPPED = 143  # 128 + SIGTERM, as a shell would say it
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -34,17 +38,34 @@ def weights_file(tree: Tree) -> Path | None:
     return files[0]
 
 
+def writable(tree: Tree) -> None:
+    """Raises TrainError now rather than after the training."""
+    for folder in (tree.model, tree.output, tree.checkpoints):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise TrainError(
+                f"{folder} cannot be written ({error.strerror}): the job's user needs a folder there with some space"
+            ) from None
+
+
 def run(arguments: list[str], tree: Tree) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
     # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
     from container_train import hyperparameters, monitor
+    from container_train.distributed import World
 
     hp = hyperparameters.parse(arguments)
-    with monitor.Monitor.start(tree, hp) as watching:
-        train(hp, tree, watching)
+    writable(tree)
+    world = World.from_environment()
+    # Only the first process writes: it is its host that is watched.
+    with monitor.Monitor() if world.rank else monitor.Monitor.start(tree, hp) as watching:
+        train(hp, tree, watching, world)
 
 
-def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
+def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World") -> None:
     """The job's phases, top to bottom."""
     from dataclasses import replace
 
@@ -64,7 +85,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     log = logging.getLogger("container_train")
     stop = StopFlag().install()
     if hp.workers < 0:
-        hp = replace(hp, workers=min(8, len(os.sched_getaffinity(0))))
+        hp = replace(hp, workers=max(1, min(8, len(os.sched_getaffinity(0)) // world.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
     where = device.choose(hp.device, device.probe())
     monitor.note(
@@ -75,18 +96,28 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def phase(name: str, shown: str = "") -> Iterator[None]:
-        started = time.monotonic()
-        with monitor.phase(shown or name):
+    def phase(name: str, shown: str = "", *, keeps: bool = False) -> Iterator[None]:
+        """A stop ends it at once, unless it `keeps` what it has done, and so looks for one by itself."""
+        started, words = time.monotonic(), f"in {name}; nothing is lost but that phase"
+        with monitor.phase(shown or name), contextlib.nullcontext() if keeps else stop.at_once(words):
             yield
         seconds[name] = round(time.monotonic() - started, 3)
         if stop.asked:
-            raise Stopped(f"after {name}; nothing is lost but that phase")
+            raise Stopped(words)
 
+    if world.size > 1:
+        with phase("processes"):
+            world.start(where)
+        log.info("processes: %d, %d a host; they share each batch of %d", world.size, world.local_size, hp.batch_size)
     with phase("data"):
-        known = Known.of_search()
+        if world.local_rank:
+            world.meet()  # the first of each host checks the pictures for all of them
+        known = Known.of_search(world.scratch)
         pictures = data.read(tree, known=known)
         known.save()
+        if not world.local_rank:
+            world.meet()
+        _same_pictures(world.gather(pictures.fingerprint))
         images = {name: len(split) for name, split in pictures.splits.items()}
         log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
@@ -102,6 +133,8 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
         network.to(where)
+        world.same(network.model)
+        network = replace(network, rest=world.synced(network.rest, where))
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
     precision = Precision.choose(hp.amp, where)
     identity = {
@@ -110,18 +143,24 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
         "frozen layers": checkpoint.frozen_digest(network.model),
         **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
     }
-    resumed = checkpoint.load(tree.checkpoints, identity)
-    with phase("features"):
-        source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree))
+    resumed = world.from_first(checkpoint.load(tree.checkpoints, identity) if world.rank == 0 else None)
+    with phase("features", keeps=True):
+        source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-    with phase("train"):
-        trainer = engine.Trainer(network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor)
+    with phase("train", keeps=True):
+        trainer = engine.Trainer(
+            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, world
+        )
         history = trainer.fit()
+        _same_weights(world.gather(checkpoint.digest(network.model)))
+        world.leave()
+    if world.rank:
+        return  # what follows is work for one
 
     details = {
         "weights": network.weights,
         **({"warning": RANDOM_BACKBONE} if network.weights == "none" else {}),
-        **({"stopped_by": f"rule {trainer.stopped_by}"} if trainer.stopped_by else {}),
+        **({"stopped_by": f"rule {trainer.state.stopped_by}"} if trainer.state.stopped_by else {}),
         "hyperparameters": hp.to_dict(),
         "data": pictures.describe(),
         "best_epoch": trainer.state.best["epoch"],
@@ -182,30 +221,69 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor") -> None:
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))
 
 
+def _same_pictures(fingerprints: list[str]) -> None:
+    """By rank."""
+    other = [rank for rank, fingerprint in enumerate(fingerprints) if fingerprint != fingerprints[0]]
+    if other:
+        raise TrainError(
+            f"process {other[0]} of {len(fingerprints)} has other pictures than the first: every host needs all of"
+            " them, give the channels the distribution type FullyReplicated"
+        )
+
+
+def _same_weights(digests: list[str]) -> None:
+    if len(set(digests)) > 1:
+        raise TrainError(
+            f"the {len(digests)} processes have trained different weights: this is an error of the program"
+        )
+
+
 def main() -> int:
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
     level = min(int(asked), logging.INFO) if asked.isdigit() else logging.INFO
-    logging.basicConfig(level=level, stream=sys.stdout, format="%(message)s", force=True)
+    rank = int(os.environ.get("RANK", 0))
+    if rank:  # the first process speaks for all, but where something is wrong
+        level = logging.WARNING
+    logging.basicConfig(
+        level=level, stream=sys.stdout, format=f"[{rank}] %(message)s" if rank else "%(message)s", force=True
+    )
     logging.captureWarnings(True)
     tree = Tree.from_environment()
+    layout = launch.Layout.of(tree, sys.argv[1:])
+    if "RANK" not in os.environ and layout.size > 1:
+        return launch.run(layout, sys.argv[1:], tree)
+    scratch = os.environ.get(launch.SCRATCH)
+
+    def fail(message: str, detail: str = "") -> None:
+        """To the failure file, or to who started this process as one of several."""
+        with contextlib.suppress(OSError):  # a full disk: the line stands in the log
+            if scratch:
+                launch.failure_file(Path(scratch), rank).write_text(message)
+            else:
+                tree.write_failure(message, detail)
+
     try:
         run(sys.argv[1:], tree)
         return 0
     except (TrainError, ServeError) as error:
         print(f"error: {error}", file=sys.stderr)
-        tree.write_failure(str(error))
+        fail(str(error))
         return 1
+    except PeerLost as error:
+        fail(str(error))
+        return PEER_LOST
     except Stopped as stopped:
-        print(f"stopped {stopped}", file=sys.stderr)
-        tree.write_failure(f"stopped {stopped}")
+        if not rank:
+            print(f"stopped {stopped}", file=sys.stderr)
+        fail(f"stopped {stopped}")
         return STOPPED
     except Exception as error:
         trace = traceback.format_exc()
         print(trace, file=sys.stderr)
-        message = f"{type(error).__name__}: {str(error).strip() or 'no message'}"
-        print(f"error: {message.splitlines()[0]}", file=sys.stderr)
-        tree.write_failure(message.splitlines()[0], trace)
+        message = reason(error)
+        print(f"error: {message}", file=sys.stderr)
+        fail(message, trace)
         return 1
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import psutil
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
 from container_train import decoding
 from container_train.data import Data, Pictures
+from container_train.distributed import ALONE, World
 from container_train.entry import Entry, EntryError, Features, locked
 from container_train.errors import Stopped
 from container_train.frozen import CHECKED, Frozen
@@ -28,10 +30,15 @@ Part = tuple[str, int]  # a split, and the number of the view of its pictures
 
 
 class Cache:
-    """Fills itself from the folders of `store`, and through `frozen` where they lack something."""
+    """Fills itself from the folders of `store`, and through `frozen` where they lack something.
 
-    def __init__(self, data: Data, hp: Hyperparameters, frozen: Frozen, store: Store, stop: StopFlag) -> None:
-        self.data, self.hp, self.frozen, self.store, self.stop = data, hp, frozen, store, stop
+    Of several processes each keeps the features of its own pictures only (World.own), so that none is computed twice.
+    """
+
+    def __init__(
+        self, data: Data, hp: Hyperparameters, frozen: Frozen, store: Store, stop: StopFlag, world: World = ALONE
+    ) -> None:
+        self.data, self.hp, self.frozen, self.store, self.stop, self.world = data, hp, frozen, store, stop, world
 
     def parts(self) -> list[Part]:
         """All that training will ask for."""
@@ -46,7 +53,9 @@ class Cache:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
             return f"every epoch sees other views of the pictures (augment {self.hp.augment}, augment-views 0)"
-        need, free = self._need(self.parts()), psutil.virtual_memory().available
+        if self.world.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.rest.modules()):
+            return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
+        need, free = self._need(self.parts()) * self.world.local_size, psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
             return f"it would take {need / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB free"
         return ""
@@ -76,14 +85,20 @@ class Cache:
         augmented = split == "train" and self.hp.augment != "none"
         what = f"{self.hp.augment}, seed {self.hp.seed}, view {view}" if augmented else "plain"
         fields = {**common, "split": split, "view": what}
-        return Entry(folder, fields, len(self.data.splits[split]), self.frozen.layout)
+        if self.world.size > 1:
+            fields["pictures"] = f"every {self.world.size}th from {self.world.rank}"
+        return Entry(folder, fields, len(self._pictures(split)), self.frozen.layout)
+
+    def _pictures(self, split: str) -> range:
+        """The indices of those that this process keeps."""
+        return range(self.world.rank, len(self.data.splits[split]), self.world.size)
 
     def _words(self, part: Part) -> str:
         view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
-        return f"{len(self.data.splits[part[0]])} pictures of {part[0]}{view}"
+        return f"{len(self._pictures(part[0]))} pictures of {part[0]}{view}"
 
     def _need(self, parts: list[Part]) -> int:
-        return sum(self.frozen.layout.sizes()) * sum(len(self.data.splits[split]) for split, _ in parts)
+        return sum(self.frozen.layout.sizes()) * sum(len(self._pictures(split)) for split, _ in parts)
 
     def _kept(self, entry: Entry, part: Part) -> Features:
         """The part's features in `entry`, by this process or by another that was faster."""
@@ -110,7 +125,10 @@ class Cache:
 
     def _in_memory(self, part: Part) -> Features:
         self._choose()
-        return tuple(torch.cat(column) for column in zip(*self._computed(part, 0), strict=True))
+        chunks = list(self._computed(part, 0))
+        if not chunks:  # more processes than pictures
+            return tuple(torch.empty(0, *shape, dtype=dtype) for dtype, shape in self.frozen.layout.features)
+        return tuple(torch.cat(column) for column in zip(*chunks, strict=True))
 
     def _choose(self) -> None:
         self.frozen.choose(first_pictures(self.data, self.frozen.network.preprocessing))
@@ -126,7 +144,7 @@ class Cache:
         augment = self.hp.augment if name == "train" else "none"
         spec, batch_size = self.frozen.network.preprocessing, self.frozen.batch
         pictures = Pictures(split, spec, augment, self.hp.seed, view)
-        rest = range(start, len(split))
+        rest = self._pictures(name)[start:]
         workers = decoding.processes(self.hp.workers, batch_size, spec.crop)
         loader = decoding.loader(pictures, batch_size, workers, self.frozen.device, rest)
         tracked = track(loader, f"frozen layers, {self._words(part)}", len(loader))

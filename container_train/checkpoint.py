@@ -11,17 +11,27 @@ import torch
 from torch import nn
 
 from container_train.errors import TrainError
-from container_train.tree import replace_file
+from container_train.tree import replace_file, sync
 
 log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NEXT = ".checkpoint.next.pt"  # whole, but not yet named
 
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
     """Copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over all parameters and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def frozen_digest(model: nn.Module) -> str:
@@ -40,10 +50,13 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
     torch.save({"identity": dict(identity), **state}, buffer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # All of it is on the disk before a name changes: one that is full, or a kill, leaves both that were there.
+        replace_file(folder / NEXT, buffer.getvalue())
         current = folder / CURRENT
         if current.exists():
             current.replace(folder / PREVIOUS)
-        replace_file(current, buffer.getvalue())
+        (folder / NEXT).replace(current)
+        sync(folder)
     except OSError as error:
         raise TrainError(
             f"checkpoint in {folder} could not be written: {error.strerror}; the one before it is kept"

@@ -20,7 +20,7 @@ from container_serve.preprocess import Preprocessing, decode, preprocess, to_ten
 from container_train.errors import TrainError
 from container_train.known import Known
 from container_train.labels import SPLITS, label, natural
-from container_train.progress import track
+from container_train.progress import dropped, track
 from container_train.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def _check(
         return content, None
 
     good: list[tuple[Path, int]] = []
-    with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool, dropped(pool):
         for item, (content, reason) in zip(
             listed, track(pool.map(look, listed), f"checking {split}", len(listed)), strict=True
         ):

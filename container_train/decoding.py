@@ -4,7 +4,7 @@ import logging
 import shutil
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,12 +23,17 @@ def loader(
     workers: int,
     device: torch.device,
     order: Sampler[int] | Iterable[int] | None = None,
+    batches: Sequence[list[int]] | None = None,
 ) -> DataLoader[tuple[torch.Tensor, int]]:
-    """Batches of `batch` pictures and their targets, in `order` (None: the split's own), by `workers` processes."""
+    """Batches of `batch` pictures and their targets, in `order` (None: the split's own), by `workers` processes.
+
+    `batches` are taken as they are, whatever `batch` and `order` say.
+    """
     return DataLoader(
         pictures,
-        batch_size=batch,
+        batch_size=batch if batches is None else 1,
         sampler=order,
+        batch_sampler=batches,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=start_decoding,

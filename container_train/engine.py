@@ -5,7 +5,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_train import checkpoint
 from container_train.debugger.hook import Plan
+from container_train.distributed import ALONE, World
 from container_train.errors import Stopped, TrainError
 from container_train.features import Source
 from container_train.hyperparameters import Hyperparameters
@@ -48,6 +49,7 @@ class State:
     tally: Tally = field(default_factory=Tally)
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
+    stopped_by: str = ""  # the rule, where one ended the training
 
 
 def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
@@ -72,14 +74,17 @@ class Trainer:
         stop: StopFlag,
         resumed: dict[str, Any] | None = None,
         monitor: Monitor = OFF,
+        world: World = ALONE,
     ) -> None:
         self.network, self.source, self.hp, self.precision = network, source, hp, precision
         self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
+        self.world = world
+        self.parameters = network.trainable()
         self.optimizer = optimizer_for(network, hp)
         self.scaler = precision.scaler()
         self.loss = nn.CrossEntropyLoss()
         self.state = State()
-        self.stopped_by = ""  # the rule, where one ended the training
+        self.asked = self.ruled = False  # what all processes know of, at the same step
         self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
@@ -88,6 +93,7 @@ class Trainer:
         try:
             while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
                 self._epoch()
+                (self.ruled,) = self.world.any(bool(self.monitor.stop_reason))
         finally:
             self.monitor.release()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
@@ -101,16 +107,22 @@ class Trainer:
             log.info("stopping early: no better validation accuracy for %d epochs", self.hp.patience)
         return over and bool(self.state.best)
 
+    def _agree(self) -> None:
+        """Learn whether a stop was asked for in any process, or by a rule in the one that is watched."""
+        self.asked, self.ruled = self.world.any(self.stop.asked, bool(self.monitor.stop_reason))
+
     def _rule_says_stop(self) -> bool:
-        if not self.monitor.stop_reason:
+        state, reason = self.state, self.monitor.stop_reason or "of the first process"
+        if not self.ruled and not state.stopped_by:
             return False
-        if not self.state.best:
-            raise TrainError(
-                f"rule {self.monitor.stop_reason}; hyperparameter on-rule is stop, and no epoch was finished yet"
-            )
-        self.stopped_by = self.monitor.stop_reason
-        log.info("stopping early: rule %s; the best epoch is kept", self.stopped_by)
-        self.monitor.note(reason=f"stopped early by rule {self.stopped_by}")
+        if not state.best:
+            raise TrainError(f"rule {reason}; hyperparameter on-rule is stop, and no epoch was finished yet")
+        if not state.stopped_by:
+            # A job that is interrupted later, in its export, is not to train on.
+            state.stopped_by = reason
+            self._save()
+        log.info("stopping early: rule %s; the best epoch is kept", state.stopped_by)
+        self.monitor.note(reason=f"stopped early by rule {state.stopped_by}")
         return True
 
     def plan(self) -> Plan:
@@ -128,16 +140,19 @@ class Trainer:
         for inputs, targets in self.monitor.batches(
             batches, state.epoch + 1, number, lambda: self.source.prefix_seconds
         ):
-            if self.stop.asked:
-                with self.monitor.phase("checkpoint", state.epoch + 1):
-                    self._save()
-                raise Stopped(f"in epoch {state.epoch + 1} after {state.step} steps; the checkpoint holds them")
-            if self.monitor.stop_reason:
+            self._agree()
+            if self.asked:
+                self._stop()
+            if self.ruled:
                 return  # what was learned since the last epoch is not measured, and so not kept
             self._step(inputs, targets)
+            if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
+                with self.monitor.phase("checkpoint", state.epoch + 1):
+                    self._save()
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / seconds if seconds else math.nan
+        self.world.average_statistics(self.network.rest)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
         record = {
@@ -164,14 +179,29 @@ class Trainer:
         with self.monitor.phase("checkpoint", state.epoch):
             self._save()
 
+    def _stop(self) -> NoReturn:
+        with self.monitor.phase("checkpoint", self.state.epoch + 1):
+            self._save()
+        raise Stopped(f"in epoch {self.state.epoch + 1} after {self.state.step} steps; the checkpoint holds them")
+
     def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
-        state = self.state
-        if len(targets) == 1 and state.step and self._has_batch_norm():
+        """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no pictures."""
+        state, world = self.state, self.world
+        pictures = len(self.source.data.splits["train"])
+        whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
+        if whole < 2 * world.size and state.step and self._has_batch_norm():
             return  # batch statistics of one picture are undefined
-        with self.precision.autocast():
-            logits = self.network.rest(*inputs)
-            loss = self.loss(logits, targets)
-        value = float(loss.detach())  # on a GPU this waits for the forward pass
+        if world.size > 1:
+            # For dropout: as many random numbers as there are processes, and the same again after an interruption.
+            torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
+        value, correct, loss = 0.0, 0, None
+        if len(targets):
+            with self.precision.autocast():
+                logits = self.network.rest(*inputs)
+                loss = self.loss(logits, targets)
+            value = float(loss.detach())  # on a GPU this waits for the forward pass
+        if world.size > 1:
+            value = world.sum([value * len(targets)])[0] / whole
         self.monitor.mark()
         if not math.isfinite(value):
             raise TrainError(
@@ -179,11 +209,17 @@ class Trainer:
                 f" lower lr (it is {self.hp.lr:g})"
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        if loss is not None:
+            # The sum over the processes is the gradient of the mean over the whole batch.
+            part = loss if world.size == 1 else loss * (len(targets) / whole)
+            self.scaler.scale(part).backward()
+        world.reduce_gradients(self.parameters)
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        state.tally.add(value, int((logits.argmax(1) == targets).sum()), len(targets))  # waits for the GPU
+        if loss is not None:
+            correct = int((logits.argmax(1) == targets).sum())  # waits for the GPU
+        state.tally.add(value, int(world.sum([correct])[0]), whole)
         self.monitor.mark()
         state.step += 1
 
@@ -197,20 +233,32 @@ class Trainer:
         self.monitor.mode("eval")
         tally = Tally()
         for inputs, targets in self.source.evaluation(split):
+            if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
+                self._agree()
+                if self.asked:
+                    self._stop()
+            if not len(targets):
+                continue
             with self.precision.autocast():
                 logits = self.network.rest(*inputs)
             loss = float(self.loss(logits.float(), targets))
             tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
-        return tally
+        if self.world.size == 1:
+            return tally
+        loss, correct, seen = self.world.sum([tally.loss, tally.correct, tally.seen])
+        return Tally(loss, int(correct), int(seen))
 
     def _save(self) -> None:
         state = self.state
+        if self.world.rank:
+            return
         content = {
             "epoch": state.epoch,
             "step": state.step,
             "tally": asdict(state.tally),
             "history": state.history,
             "best": state.best,
+            "stopped by": state.stopped_by,
             "model": checkpoint.changing(self.network.model),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -230,5 +278,6 @@ class Trainer:
         if content["random_cuda"] is not None and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(content["random_cuda"])
         self.state = State(
-            content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"]
-        )
+            content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"],
+            content.get("stopped by", ""),
+        )  # fmt: skip

@@ -8,6 +8,7 @@ The toolkit does not pass SIGTERM on, so that checkpoints would be lost: it goes
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,16 @@ from pathlib import Path
 import psutil
 
 from container_train.companion import SAMPLER, WATCHER
-from container_train.tree import Tree
+from container_train.tree import Tree, replace_file
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
 STOPPED = 128 + signal.SIGTERM
+KILLED = {  # the program's end by a signal, and what mostly is behind it
+    signal.SIGKILL: "want of memory: use a smaller batch-size, fewer workers, or an instance with more memory",
+    signal.SIGSEGV: "an error in a library: try amp off, or another instance type",
+    signal.SIGBUS: "want of shared memory or disk: use fewer workers, or a larger volume",
+}
 
 
 def job_brings_program(tree: Tree) -> bool:
@@ -71,9 +77,11 @@ def main() -> None:
             _tell(toolkit.pid, told)
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
+    if not job_brings_program(tree):
+        explain(tree.failure)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
-    sys.exit(_exit_code(toolkit.returncode, stopping, tree.success.exists()))
+    sys.exit(_exit_code(toolkit.returncode, stopping or stopped(tree.failure), tree.success.exists()))
 
 
 def _tell(toolkit: int, told: set[int]) -> None:
@@ -85,6 +93,24 @@ def _tell(toolkit: int, told: set[int]) -> None:
             if process.pid not in told and process.status() != psutil.STATUS_ZOMBIE:
                 told.add(process.pid)
                 process.terminate()
+
+
+def stopped(failure: Path) -> bool:
+    """Whether the program says that it was stopped: through another host of the job, maybe."""
+    with contextlib.suppress(OSError):
+        return failure.read_text(errors="replace").startswith("stopped ")
+    return False
+
+
+def explain(failure: Path) -> None:
+    """Put first in the failure file what the program could not say itself: that it was killed, and why mostly."""
+    with contextlib.suppress(OSError):
+        words = failure.read_text(errors="replace")
+        found = re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words)
+        number = abs(int(found[1])) % 128 if found else 0
+        if number in KILLED:
+            name, why = signal.Signals(number).name, KILLED[signal.Signals(number)]
+            replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
 
 
 def _let_finish(session: int) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 from container_train import decoding
 from container_train.cache import Cache, Part, first_pictures
 from container_train.data import Data, Pictures
+from container_train.distributed import ALONE, World
 from container_train.entry import Features
 from container_train.errors import TrainError
 from container_train.frozen import Frozen
@@ -28,7 +29,7 @@ Batch = tuple[Features, torch.Tensor]  # inputs of Network.rest, targets (N,)
 
 
 class Order(Sampler[int]):
-    """The order of one epoch; a function of (seed, epoch), so that an interrupted epoch can be taken up again."""
+    """The order of one epoch, a function of (seed, epoch), so that an interrupted epoch can be taken up again."""
 
     def __init__(self, length: int, seed: int) -> None:
         self.length, self.seed, self.epoch, self.skip = length, seed, 0, 0
@@ -41,7 +42,7 @@ class Order(Sampler[int]):
         return iter(self.indices().tolist())
 
     def __len__(self) -> int:
-        return self.length - self.skip
+        return max(0, self.length - self.skip)
 
 
 class Source:
@@ -59,8 +60,9 @@ class Source:
         precision: Precision,
         stop: StopFlag,
         store: Store | None = None,
+        world: World = ALONE,
     ) -> None:
-        self.data, self.network, self.hp = data, network, hyperparameters
+        self.data, self.network, self.hp, self.world = data, network, hyperparameters, world
         self.device = device
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
         self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
@@ -69,12 +71,13 @@ class Source:
         self.workers = 0
         if network.weights == "none":
             self._estimate_statistics()
+            world.same(network.model)
         self.frozen = Frozen(
             network, precision, device, exact=hyperparameters.amp == "off",
             pictures=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop)
-        reason = cache.reason_against()
+        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop, world)
+        reason = next(filter(None, world.gather(cache.reason_against())), "")
         if reason:
             if hyperparameters.feature_cache == "on":
                 raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
@@ -108,10 +111,18 @@ class Source:
         """The batches of one epoch (from 0), without the first `skip` pictures."""
         self.order.epoch, self.order.skip = epoch, skip
         self.prefix_seconds = 0.0
+        if not len(self.order):  # interrupted after its last step
+            return
         view = self._view(epoch)
         if ("train", view) in self.cache:
             for indices in self.order.indices().split(self.hp.batch_size):
                 yield self._cached(("train", view), indices)
+            return
+        if self.world.size > 1:
+            yield from self._shares(
+                Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view),
+                self.order.indices(),
+            )
             return
         pictures = Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view)
         for batch, targets in decoding.loader(pictures, self.hp.batch_size, self.workers, self.device, self.order):
@@ -127,9 +138,26 @@ class Source:
                 yield self._cached((split, 0), indices)
             return
         pictures = Pictures(self.data.splits[split], self.network.preprocessing)
+        if self.world.size > 1:
+            yield from self._shares(pictures, torch.arange(len(pictures)))
+            return
         for batch, targets in decoding.loader(pictures, self.hp.batch_size, self.workers, self.device):
             yield self.frozen(batch), targets.to(self.device, non_blocking=True)
 
+    def _shares(self, pictures: Pictures, indices: torch.Tensor) -> Iterator[Batch]:
+        """This process's part of each batch; the last may have none for it, which is a batch of no pictures."""
+        shares = [self.world.share(batch).tolist() for batch in indices.split(self.hp.batch_size)]
+        some = [share for share in shares if share]
+        loader = decoding.loader(pictures, self.hp.batch_size, self.workers, self.device, batches=some)
+        for batch, targets in loader:
+            started = time.perf_counter()
+            features = self.frozen(batch)
+            self.prefix_seconds = time.perf_counter() - started
+            yield features, targets.to(self.device, non_blocking=True)
+        yield from [((), torch.empty(0, dtype=torch.long, device=self.device))] * (len(shares) - len(some))
+
     def _cached(self, part: Part, indices: torch.Tensor) -> Batch:
+        indices = self.world.own(indices)
         targets = self.targets[part[0]][indices.to(self.device)]
-        return tuple(feature[indices].to(self.device) for feature in self.cache[part]), targets
+        rows = indices // self.world.size  # of the pictures that are kept here
+        return tuple(feature[rows].to(self.device) for feature in self.cache[part]), targets

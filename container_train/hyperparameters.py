@@ -13,8 +13,8 @@ MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 
 # What is not part of a training's identity: a checkpoint fits whatever these say.
 INCIDENTAL = frozenset(
-    {"epochs", "patience", "workers", "device", "feature-cache", "debug", "debug-interval", "rule", "on-rule",
-     "profile-interval", "torch-profile", "measure", "precision"}
+    {"epochs", "patience", "checkpoint-every", "workers", "device", "feature-cache", "debug", "debug-interval", "rule",
+     "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
 )  # fmt: skip
 
 
@@ -34,6 +34,7 @@ class Hyperparameters:
     augment: str
     augment_views: int
     patience: int
+    checkpoint_every: int
     amp: str
     device: str
     workers: int
@@ -175,6 +176,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
     ),
     "augment-views": (whole(0, 1000), 4, "views of a picture that its frozen layers see; 0: a new one every epoch"),
     "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
+    "checkpoint-every": (whole(0), 0, "steps from one checkpoint to the next within an epoch; 0: one after each epoch"),
     "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU, or a CPU with AMX"),
     "device": (
         one_of("auto", "cpu", "cuda"),

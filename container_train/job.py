@@ -52,6 +52,13 @@ def hosts(tree: Tree) -> tuple[str, list[str]]:
     return socket.gethostname(), [socket.gethostname()]
 
 
+def interface(tree: Tree) -> str:
+    """The network interface on which the hosts of a job reach each other; empty where the platform names none."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((tree.config / "resourceconfig.json").read_text())["network_interface_name"])
+    return ""
+
+
 def node(tree: Tree) -> str:
     """algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
     host, every = hosts(tree)

@@ -24,10 +24,10 @@ class Known:
                 self.files = {name: entry for name, entry in found.items() if len(entry) == 5}
 
     @classmethod
-    def of_search(cls) -> "Known":
-        """In the folder that the trials of a search share; elsewhere nothing is known."""
+    def of_search(cls, scratch: Path | None = None) -> "Known":
+        """In the folder that the trials of a search share, or the processes of a host; elsewhere nothing is known."""
         named = os.environ.get(VARIABLE, "").strip()
-        return cls(Path(named)) if named else cls()
+        return cls(Path(named)) if named else cls(scratch)
 
     def find(self, name: str, path: Path) -> str | None:
         entry = self.files.get(name)

@@ -14,7 +14,7 @@ from container_serve.predictor import Predictor
 from container_serve.preprocess import decode, is_scaled, preprocess, to_tensor
 from container_train.data import Split
 from container_train.errors import TrainError
-from container_train.progress import track
+from container_train.progress import dropped, track
 
 SCALED = 300  # pictures: each costs a decoding in full, 0.1 s at 12 megapixels
 
@@ -40,7 +40,7 @@ def probabilities(
             raise TrainError(f"{path}: {error}") from None
         return [predictor.probabilities(tensor[None])[0] for predictor in predictors]
 
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(cores) as pool, dropped(pool):
         rows = list(track(pool.map(answers, paths), f"measuring {what}", len(paths)))
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
@@ -52,7 +52,7 @@ def scaled_decoding(made: Artifact, split: Split, answers: npt.NDArray[np.float3
     looked at, spread over the split. The shares are of these; with fewer than 1000, 0.1 points are less than a picture.
     """
     spec = made.preprocessing
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, dropped(pool):
         found = np.flatnonzero(list(pool.map(lambda path: is_scaled(path.read_bytes(), spec), split.paths)))
     if not len(found):
         return {"scaled": 0}

@@ -206,6 +206,7 @@ class _Pictures:
 def _quantize(exported: Artifact, folder: Path, pictures: Sequence[Path]) -> Artifact:
     started = time.monotonic()
     nncf = load_nncf()
+    log.info("int8: calibrating on %d pictures", len(pictures))
     source = _Pictures(pictures, exported.preprocessing, what="calibrating int8")
     with _quiet():
         graph = nncf.quantize(

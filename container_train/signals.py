@@ -1,6 +1,10 @@
 """The platform's wish that the job stop, as a flag that the program looks at between steps."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
+
+from container_train.errors import Stopped
 
 
 class StopFlag:
@@ -8,11 +12,29 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.asked = False
+        self._words = ""
 
     def install(self) -> "StopFlag":
         signal.signal(signal.SIGTERM, self._ask)
         signal.signal(signal.SIGINT, self._ask)
         return self
 
+    @contextlib.contextmanager
+    def at_once(self, words: str) -> Iterator[None]:
+        """Within, the wish ends what runs by Stopped(words), wherever it is, for work that a stop need not keep.
+
+        Code that is called back from C may swallow that: whoever asks has to look at the flag at the end as well.
+        """
+        self._words = words
+        try:
+            if self.asked:
+                raise Stopped(words)
+            yield
+        finally:
+            self._words = ""
+
     def _ask(self, _signal: int, _frame: object) -> None:
         self.asked = True
+        if self._words:
+            words, self._words = self._words, ""  # once: the end may take its time
+            raise Stopped(words)

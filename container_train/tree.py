@@ -1,5 +1,6 @@
 """The folder tree that the platform gives a training container, and the failure file in it."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,5 +67,16 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Have the names in `folder` on the disk, too."""
+    with contextlib.suppress(OSError):  # not every file system knows how
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

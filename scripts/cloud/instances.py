@@ -27,15 +27,6 @@ _GRAVITON = frozenset({"a1", "t4g", "m6g", "m6gd", "m7g", "m7gd", "m8g", "c6g", 
                        "c8g", "r6g", "r6gd", "r7g", "r7gd", "r8g", "x2gd"})  # fmt: skip
 INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
 
-# GPUs of an instance, where there are several; the training program uses one.
-_SEVERAL_GPUS = {
-    **dict.fromkeys(("ml.g4dn.12xlarge", "ml.g5.12xlarge", "ml.g5.24xlarge", "ml.g6.12xlarge", "ml.g6.24xlarge",
-                     "ml.g6e.12xlarge", "ml.g6e.24xlarge"), 4),
-    **dict.fromkeys(("ml.g5.48xlarge", "ml.g6.48xlarge", "ml.g6e.48xlarge", "ml.p4d.24xlarge", "ml.p4de.24xlarge",
-                     "ml.p5.48xlarge", "ml.p5e.48xlarge", "ml.p5en.48xlarge", "ml.p6-b200.48xlarge",
-                     "ml.p6-b300.48xlarge"), 8),
-}  # fmt: skip
-
 # Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused.
 _OWN_DISKS = ("g4dn", "g5", "g6", "g6e", "g7", "g7e", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200", "p6-b300", "r5d")
 
@@ -106,11 +97,6 @@ def check(instance_type: str) -> None:
         raise CloudError(f"--instance-type {instance_type} has {reason}: take {INSTEAD}", 2)
     if not instance_type.startswith("ml.") or instance_type.count(".") != 2:
         raise CloudError(f"--instance-type has value {instance_type!r}: expected one such as ml.g4dn.xlarge", 2)
-
-
-def gpus_unused(instance_type: str) -> int:
-    """How many of its GPUs the training program leaves idle."""
-    return max(0, _SEVERAL_GPUS.get(instance_type, 1) - 1)
 
 
 def takes_volume_key(instance_type: str) -> bool:

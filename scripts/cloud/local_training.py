@@ -22,7 +22,6 @@ from scripts.dataset import folders
 # Flags that are taken with --local, so that one command serves for both, and do nothing there.
 LEFT_OUT = {
     "--instance-type": "the container runs on this machine",
-    "--instance-count": "one container runs",
     "--volume-size": "the container uses this machine's disk",
     "--spot": "no instances are bought; a container that was stopped does not go on",
     "--max-wait": "nothing is waited for",
@@ -85,6 +84,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
             hyperparameters=hyperparameters,
             output=f"file://{home / name / 'output'}",
             instance_type="local_gpu" if engine.has_gpu else "local",
+            instance_count=flags.instance_count or 1,
             environment=environment,
         )
         progress(f"training {name} in {image}")

@@ -194,12 +194,9 @@ def check_numbers(flags: argparse.Namespace, longest: int) -> None:
 
 def _warn(wanted: Wanted, settings: Settings) -> None:
     if wanted.instance_count > 1:
-        progress(
-            f"--instance-count {wanted.instance_count}: the training program uses one host so far; each would train the"
-            " whole job by itself, and all are billed"
-        )
-    if unused := instances.gpus_unused(wanted.instance_type):
-        progress(f"{wanted.instance_type}: the training program uses one GPU so far; {unused} more are billed")
+        progress(f"--instance-count {wanted.instance_count}: the instances share each batch, and each is billed")
+        if wanted.security_groups:
+            progress("--security-groups: one of them has to let the instances reach each other, on all ports")
     if settings.volume_kms_key and not wanted.volume_kms_key:
         progress(f"{wanted.instance_type} has disks of its own, encrypted in hardware: --volume-kms-key is left out")
     if wanted.service_debugger:

@@ -72,8 +72,6 @@ def test_cost_is_by_the_second_and_instance() -> None:
     assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
 
 
-def test_idle_gpus_and_volume_keys() -> None:
-    assert instances.gpus_unused("ml.g4dn.xlarge") == 0
-    assert instances.gpus_unused("ml.g5.12xlarge") == 3
+def test_volume_keys() -> None:
     assert not instances.takes_volume_key("ml.g4dn.xlarge")
     assert instances.takes_volume_key("ml.m5.xlarge")

@@ -294,7 +294,8 @@ def as_user() -> list[str]:
 
 
 @pytest.mark.docker
-def test_the_real_image_by_a_user_who_is_not_root(as_user: list[str]) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_real_image_by_a_user_who_is_not_root(count: int, as_user: list[str]) -> None:
     """One epoch by the script's own process: results are the caller's, and nothing of the container's stays."""
     image = engine.image("train")
     with tempfile.TemporaryDirectory() as made:
@@ -308,6 +309,7 @@ def test_the_real_image_by_a_user_who_is_not_root(as_user: list[str]) -> None:
         words = [word for key, value in trees.SMALL.items() for word in (f"--{key}", value)]
         done = subprocess.run(
             [*as_user, sys.executable, str(ROOT / "scripts" / "train.py"), "--local", "--image", image, "--epochs", "1",
+             "--instance-count", str(count),
              "--data", str(trees.fill(folder / "pets")), "--name", "byoc-real", "--output", str(out), "--spot",
              "--tags", "a=b", "--json", *words],
             env=environment, capture_output=True, text=True, timeout=500, cwd=folder,
@@ -317,6 +319,7 @@ def test_the_real_image_by_a_user_who_is_not_root(as_user: list[str]) -> None:
             assert str(folder) not in engine.docker("inspect", container, check=False).stdout
         result = json.loads(done.stdout)
         assert result["status"] == "Completed"
+        assert f"processes: {count}" in done.stderr or count == 1
         assert 0 <= result["metrics"]["test_accuracy"] <= 1
         assert result["metrics"]["best_epoch"] == 1
         assert "local mode leaves out: --spot (" in done.stderr
@@ -346,7 +349,7 @@ def test_flags_that_do_nothing_are_named_with_the_reason(
         "--spot", "--max-wait", "200000", "--max-run", "10", "--checkpoints", "s3://bucket/x", "--volume-size", "9",
         "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
         "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
-        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge", "--instance-count", "2",
+        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge",
         "--no-wait",
     ]  # fmt: skip
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
@@ -360,7 +363,7 @@ def test_flags_that_do_nothing_are_named_with_the_reason(
 def test_every_flag_is_honoured_left_out_or_refused() -> None:
     flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
     honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
-                "--help", "--region", "--project", "--config", "--from-tuning"}  # fmt: skip
+                "--help", "--region", "--project", "--config", "--from-tuning", "--instance-count"}  # fmt: skip
     refused = {"--dry-run", "--attach", "--stop"}
     hyperparameters = {f"--{name}" for name in OPTIONS}
     assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)

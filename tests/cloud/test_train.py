@@ -217,12 +217,14 @@ def test_disks_that_are_encrypted_anyway_get_no_key(capsys: pytest.CaptureFixtur
     assert "ml.g4dn.xlarge has disks of its own, encrypted in hardware" in err
 
 
-def test_what_is_billed_without_being_used_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ("--instance-count", "2", "--instance-type", "ml.g5.12xlarge", "--dry-run")
-    code, _, err = call(capsys, *BASE, *DATA, *options)
+def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--instance-count", "2", "--subnets", "subnet-1", "--security-groups", "sg-1", "--dry-run")
+    code, out, err = call(capsys, *BASE, *DATA, *options)
     assert code == 0
-    assert "uses one host so far" in err
-    assert "uses one GPU so far; 3 more are billed" in err
+    assert "--instance-count 2: the instances share each batch, and each is billed" in err
+    assert "one of them has to let the instances reach each other" in err
+    assert '"InstanceCount": 2' in out
+    assert out.count('"S3DataDistributionType": "FullyReplicated"') == 3
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_a_rule_that_stops_the_training_keeps_the_best_epoch(tree: Tree, caplog:
         watching.epoch = epoch  # type: ignore[method-assign,assignment]
         history = it.fit()
     assert len(history) == 3
-    assert it.stopped_by == "overfit: the validation loss is 30 % above the training loss"
+    assert it.state.stopped_by == "overfit: the validation loss is 30 % above the training loss"
     assert "stopping early: rule overfit: the validation loss" in caplog.text
     assert str(facts(tree)["reason"]).startswith("stopped early by rule overfit: ")
 

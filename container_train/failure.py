@@ -1,0 +1,30 @@
+"""The first line of the failure file for what the program did not foresee: what was wrong, where, what to do."""
+
+import errno
+
+NO_SPACE = "no space left on the disk: use a larger volume (scripts/train.py --volume-size), or less data"
+NO_MEMORY = "use a smaller batch-size, fewer workers, or an instance with more memory"
+
+
+def reason(error: BaseException) -> str:
+    """One line."""
+    words = " ".join(str(error).split())
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{NO_SPACE}{_file(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        return f"{error.filename} cannot be written or read ({error.strerror}): give the job's user the right to"
+    if "No space left on device" in words:
+        return f"{NO_SPACE} ({words[:200]})"
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words:
+        what = "the GPU's memory" if "CUDA" in words else "the memory"
+        return f"{what} is used up: {NO_MEMORY} ({words[:300] or kind})"
+    if "DataLoader worker" in words:
+        return (
+            f"a process that decodes pictures ended unexpectedly: {NO_MEMORY}; workers 0 does without ({words[:200]})"
+        )
+    return f"{kind}: {words or 'no message'}"
+
+
+def _file(error: OSError) -> str:
+    return f" ({error.filename})" if error.filename else ""

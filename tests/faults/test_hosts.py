@@ -1,0 +1,122 @@
+"""Several hosts train what one trains; one that is lost, or is told to stop, ends all of them, in time and in words."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from container_serve import artifact
+from tests import trees
+from tests.faults import hosts
+from tests.faults.full import FULL
+
+BY = 60.0  # s, promised
+long = pytest.mark.skipif(not FULL, reason="FAULTS=full")
+both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, long])])
+
+
+def weights(base: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(base / "model" / "model.pth", weights_only=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
+    """Curves and weights of one process."""
+    base = tmp_path_factory.mktemp("alone")
+    with hosts.job("process", base, 1, hosts.SAME) as jobs:
+        assert hosts.finish(jobs) == [0], jobs[0].text()
+    return hosts.curves(jobs[0].text()), weights(jobs[0].base)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "cache"),
+    [
+        ("process", 3, "auto"),
+        pytest.param("process", 2, "off", marks=long),
+        pytest.param("docker", 2, "auto", marks=pytest.mark.docker),
+        pytest.param("docker", 3, "off", marks=[pytest.mark.docker, long]),
+    ],
+)
+def test_several_hosts_train_what_one_trains(
+    kind: str, count: int, cache: str, alone: tuple[dict[str, list[float]], dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    with hosts.job(kind, tmp_path, count, {**hosts.SAME, "feature-cache": cache}) as jobs:
+        codes = hosts.finish(jobs)
+    assert codes == [0] * count, "\n".join(job.text() for job in jobs)
+    first, *others = jobs
+    curves, theirs = alone
+    for name, values in hosts.curves(first.text()).items():
+        assert len(values) == 3
+        assert values == pytest.approx(curves[name], abs=1e-4), name
+    for name, tensor in weights(first.base).items():
+        assert torch.allclose(tensor.float(), theirs[name].float(), atol=1e-4), name
+    assert artifact.read(first.base / "model", verify=True).classes == trees.LABELS
+    for other in others:  # only the first process writes, and speaks
+        assert not list((other.base / "model").glob("*"))
+        assert not list((other.base / "checkpoints").glob("*.pt"))
+        assert "train_loss=" not in other.text()
+        assert (other.base / "output" / "success").exists()
+
+
+@both_engines
+def test_a_process_that_dies_ends_the_job_on_all_hosts(kind: str, tmp_path: Path) -> None:
+    with hosts.job(kind, tmp_path, 2, {"epochs": "10000"}) as jobs:
+        jobs[0].wait_for("epoch=2\n")
+        if kind == "docker":
+            hosts.kill_in_container(jobs[1])
+        else:
+            (rank,) = hosts.ranks(jobs[1])
+            rank.kill()
+        codes = hosts.finish(jobs, BY)
+    assert all(codes)
+    for job in jobs:
+        line = job.failure().splitlines()[0]
+        assert re.match(r"process 1 of 2, host \S+2 was killed by SIGKILL: mostly for want of memory", line), line
+
+
+@long
+def test_a_host_that_is_gone_ends_the_job_on_the_others(tmp_path: Path) -> None:
+    with hosts.job("process", tmp_path, 3, {"epochs": "10000"}) as jobs:
+        jobs[0].wait_for("epoch=2\n")
+        hosts.kill_all(jobs[1])
+        codes = hosts.finish(jobs, BY)
+    assert all(codes)
+    for job in (jobs[0], jobs[2]):
+        line = job.failure().splitlines()[0]
+        assert line == "host 127.0.0.2 is gone: its container ended, or it cannot be reached any more"
+
+
+@both_engines
+def test_a_stop_of_one_host_stops_all_and_the_job_goes_on_later(kind: str, tmp_path: Path) -> None:
+    with hosts.job(kind, tmp_path, 2, {"epochs": "10000"}) as jobs:
+        jobs[0].wait_for("epoch=2\n")
+        jobs[1].stop()
+        assert hosts.finish(jobs, BY) == [143, 143], "\n".join(job.text() for job in jobs)
+    stopped = jobs[0].failure()
+    assert "the checkpoint holds them" in stopped
+    done = int(re.findall(r"^epoch=(\d+)$", jobs[0].text(), re.MULTILINE)[-1])
+    with hosts.job(kind, tmp_path, 2, {"epochs": str(done + 2)}) as jobs:
+        assert hosts.finish(jobs) == [0, 0], "\n".join(job.text() for job in jobs)
+    assert re.findall(r"^epoch=(\d+)$", jobs[0].text(), re.MULTILINE) == [str(done + 1), str(done + 2)]
+
+
+def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
+    with hosts.job("process", tmp_path, 2, {}) as jobs:
+        trees.picture(jobs[1].base / "input" / "data" / "train" / "01.red" / "more.jpg", (200, 40, 40), 7)
+        assert all(hosts.finish(jobs, BY))
+    for job in jobs:
+        assert job.failure().startswith(
+            "process 1 of 2 has other pictures than the first: every host needs all of them"
+        )
+
+
+@long
+def test_what_is_wrong_on_one_host_stands_in_the_failure_file_of_all(tmp_path: Path) -> None:
+    with hosts.job("process", tmp_path, 2, {}) as jobs:
+        (jobs[1].base / "input" / "data" / "weights").mkdir()
+        assert all(hosts.finish(jobs, BY))
+    for job in jobs:
+        assert job.failure().startswith("channel weights: ")
+        assert "host 127.0.0.2)" in job.failure()

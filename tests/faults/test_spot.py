@@ -1,0 +1,147 @@
+"""A job that is interrupted, wherever it is, ends as one that was not: bitwise, with at most one epoch done again."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from container_train import checkpoint
+from container_train.errors import TrainError
+from tests import trees
+from tests.conftest import need
+from tests.contract.training import Job, training
+from tests.faults.full import FULL
+
+# All that a job has: frozen layers on disk, training, evaluation, export, int8. (The pictures of it are decoded by the
+# program itself: with one thread for each sum the weights are the same to the bit.)
+JOB = {"epochs": "6", "precision": "auto" if FULL else "fp32", "batch-size": "4", "checkpoint-every": "3"}
+STOPS_WITHIN = 60.0  # s, of the 120 that the platform gives
+EPOCH = re.compile(r"^epoch=(\d+)$", re.MULTILINE)
+
+
+def weights(base: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = torch.load(base / "model" / "model.pth", weights_only=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, torch.Tensor], float]:
+    """The weights of an uninterrupted job, and about how many seconds it takes."""
+    base = trees.tree(tmp_path_factory.mktemp("whole"), JOB)
+    with training("process", base) as job:
+        started = psutil.Process(job.process.pid).create_time()
+        assert job.wait() == 0, job.text()
+    return weights(base), (base / "model" / "model.json").stat().st_mtime - started
+
+
+def end(job: Job, name: str) -> None:
+    """SIGTERM as the platform gives it, to PID 1; SIGKILL to the program, as the kernel gives it."""
+    if name == "SIGTERM":
+        job.stop()
+        assert job.wait(STOPS_WITHIN) in (0, 143), job.text()
+        return
+    for process in psutil.Process(job.process.pid).children(recursive=True):
+        if "container_train" in " ".join(process.cmdline()) and "sagemaker_training" not in " ".join(process.cmdline()):
+            process.send_signal(signal.SIGKILL)
+    job.wait(STOPS_WITHIN)
+
+
+def goes_on(base: Path, before: str, theirs: dict[str, torch.Tensor]) -> None:
+    """Start the job again, which `before` is the log of; it ends well, with those weights."""
+    done = [int(n) for n in EPOCH.findall(before)]
+    with training("process", base) as job:
+        assert job.wait() == 0, job.text()
+    again = [int(n) for n in EPOCH.findall(job.text())]
+    assert again == list(range(len(done) + 1, 7)) or again == list(range(len(done), 7)), (done, again)
+    if "best_epoch=" in before:
+        assert not again  # what was trained to its end is not trained again
+    assert "not readable" not in job.text()
+    ours = weights(base)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"), [("device: cpu", "SIGTERM"), ("epoch=2\n", "SIGKILL"), ("int8: calibrating", "SIGTERM")]
+)
+def test_an_interrupted_job_ends_as_an_uninterrupted_one(
+    words: str, name: str, whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path
+) -> None:
+    base = trees.tree(tmp_path, {**JOB, "precision": "auto" if words.startswith("int8") else "fp32"})
+    with training("process", base) as job:
+        job.wait_for(words)
+        end(job, name)
+    trees.configure(base, {**trees.SMALL, **JOB})
+    goes_on(base, job.text(), whole[0])
+
+
+@pytest.mark.skipif(not FULL, reason="FAULTS=full")
+@pytest.mark.parametrize("number", range(20))
+def test_at_random_moments(number: int, whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path) -> None:
+    theirs, seconds = whole
+    base = trees.tree(tmp_path, JOB)
+    moment = random.Random(number).uniform(0.1, 1.0) * seconds
+    with training("process", base) as job:
+        try:
+            assert job.wait(moment) == 0  # it was faster this time
+        except subprocess.TimeoutExpired:
+            end(job, "SIGTERM" if number % 2 else "SIGKILL")
+    goes_on(base, job.text(), theirs)
+
+
+def test_a_checkpoint_torn_anywhere_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0, "model": {"w": torch.randn(100, 100)}})
+    current = tmp_path / checkpoint.CURRENT
+    content = current.read_bytes()
+    for kept in random.Random(0).sample(range(len(content)), 20):
+        current.write_bytes(content[:kept])
+        state = checkpoint.load(tmp_path, {"lr": 1})
+        assert state is not None
+        assert state["epoch"] == 1
+
+
+def test_what_a_kill_leaves_while_a_checkpoint_is_written_is_never_loaded(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0})
+    (tmp_path / checkpoint.NEXT).write_bytes(b"half of it")
+    state = checkpoint.load(tmp_path, {"lr": 1})
+    assert state is not None
+    assert state["epoch"] == 2
+    (tmp_path / checkpoint.CURRENT).unlink()  # between the two names that change
+    state = checkpoint.load(tmp_path, {"lr": 1})
+    assert state is not None
+    assert state["epoch"] == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=False, capture_output=True
+        ).returncode
+    )
+    need(mounted, "the right to mount a small disk (root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_checkpoint_that_is_there(small_disk: Path) -> None:
+    checkpoint.save(small_disk, {"lr": 1}, {"epoch": 1, "step": 0, "model": torch.zeros(100_000)})
+    with pytest.raises(TrainError, match="could not be written: No space left on device; the one before it is kept"):
+        checkpoint.save(small_disk, {"lr": 1}, {"epoch": 2, "step": 0, "model": torch.zeros(200_000)})
+    state = checkpoint.load(small_disk, {"lr": 1})
+    assert state is not None
+    assert state["epoch"] == 1
+    assert [path.name for path in small_disk.iterdir()] == [checkpoint.CURRENT]
