@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import socket
 import threading
 import time
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 from tests.contract.serving import picture
 from tests.faults.corpus import typed
 
-FULL = os.environ.get("FAULTS") == "full"  # make soak; otherwise the short form
 ANSWER_SECONDS = 60.0  # as the platform's; the server's own deadline is 55
 
 

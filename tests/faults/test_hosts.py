@@ -9,10 +9,9 @@ import torch
 from container_serve import artifact
 from tests import trees
 from tests.faults import hosts
-from tests.faults.full import FULL
 
 BY = 60.0  # s, promised
-long = pytest.mark.skipif(not FULL, reason="FAULTS=full")
+long = pytest.mark.full
 both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, long])])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.contract.serving import free_port, picture, until, write_model
 from tests.docker import engine
-from tests.faults.client import FULL, Observer, exchange, observing
+from tests.faults.client import Observer, exchange, observing
 from tests.faults.corpus import typed
 
 pytestmark = pytest.mark.docker
@@ -92,9 +92,7 @@ def test_workers_that_die_in_a_container_are_replaced(tmp_path: Path, fault: str
         assert observer.slowest() < 55
 
 
-@pytest.mark.parametrize(
-    "fault", ["killed", pytest.param("out of memory", marks=pytest.mark.skipif(not FULL, reason="make soak"))]
-)
+@pytest.mark.parametrize("fault", ["killed", pytest.param("out of memory", marks=pytest.mark.full)])
 def test_a_java_server_that_dies_ends_the_container(tmp_path: Path, fault: str) -> None:
     limit = ("--memory", "700m", "--memory-swap", "700m") if fault == "out of memory" else ()
     with serving(tmp_path, *limit) as container:

@@ -18,8 +18,9 @@ import pytest
 from container_serve import artifact
 from tests.conftest import need
 from tests.contract.serving import Server, gone, one_line, picture, serving, until, write_model
-from tests.faults.client import FULL, connect, exchange, observing, read
+from tests.faults.client import connect, exchange, observing, read
 from tests.faults.corpus import typed
+from tests.faults.full import FULL
 
 LIE_SECONDS = 2.5  # 2 promised, and what a look at /ping takes on a busy machine
 NOBODY = 65534
@@ -186,7 +187,7 @@ def kill_workers(server: Server) -> None:
             os.kill(process.pid, 9)
 
 
-@pytest.mark.skipif(not FULL, reason="takes 20 s: make soak")
+@pytest.mark.full
 def test_workers_that_are_killed_for_good_end_the_server(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
         family = server.descendants()

@@ -82,7 +82,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     goes_on(base, job.text(), whole[0])
 
 
-@pytest.mark.skipif(not FULL, reason="FAULTS=full")
+@pytest.mark.full
 @pytest.mark.parametrize("number", range(20))
 def test_at_random_moments(number: int, whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path) -> None:
     theirs, seconds = whole
