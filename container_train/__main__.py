@@ -54,11 +54,13 @@ def writable(tree: Tree) -> None:
 def run(arguments: list[str], tree: Tree) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
     # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
-    from container_train import hyperparameters, monitor
-    from container_train.distributed import World
+    from container_train import hyperparameters
 
     hp = hyperparameters.parse(arguments)
     writable(tree)
+    from container_train import monitor
+    from container_train.distributed import World
+
     world = World.from_environment()
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if world.rank else monitor.Monitor.start(tree, hp) as watching:

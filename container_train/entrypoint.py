@@ -51,6 +51,8 @@ def main() -> None:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.
         environment["PYTHONSAFEPATH"] = "1"
+        # The toolkit would import smdebug, and torch with it, for the names of exceptions that this program has not.
+        environment["USE_SMDEBUG"] = "0"
     try:
         for folder in (tree.model, tree.output):
             folder.mkdir(parents=True, exist_ok=True)

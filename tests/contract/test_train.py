@@ -146,6 +146,19 @@ def test_sigterm_reaches_a_user_s_own_program(tmp_path: Path) -> None:
     assert (tmp_path / "ended").read_text() == "saved"
 
 
+def test_a_wrong_hyperparameter_is_answered_before_torch_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # each module that any of its processes imports, in the log
+    with training("process", trees.tree(tmp_path, {"epochs": "few"})) as job:
+        assert job.wait() == 1
+        modules = {
+            line.rpartition("|")[2].strip() for line in job.text().splitlines() if line.startswith("import time")
+        }
+        assert {"sagemaker_training", "container_train.hyperparameters"} <= modules
+        assert not {"torch", "smdebug"} & modules
+
+
 @pytest.mark.parametrize(
     ("added", "words"),
     [
