@@ -100,7 +100,8 @@ def test_run_it_on_your_pictures(clone: Path) -> None:
     assert len(runs) == 3
     for line in runs:
         # Without a network the default weights are not to be had, which README and error say.
-        extra = "" if "--weights" in line else " --weights resnet50.pth"
+        # Graphs in float32: how they are quantised is shown by the runs on the sample.
+        extra = " --precision fp32" + ("" if "--weights" in line else " --weights resnet50.pth")
         docker = engine.available() or "--engine docker" not in line
         if docker:
             shell(line + extra, clone)
