@@ -93,7 +93,7 @@ def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
 ) -> None:
     # Steps long enough for the quick loader's share of them to stay small on a busy machine too.
     hp = parsed(
-        epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4", image_size="160"
+        epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4", image_size="112"
     )
     decode = data.Pictures.__getitem__
     decoded: dict[tuple[str, int], tuple[torch.Tensor, int]] = {}
