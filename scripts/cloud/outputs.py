@@ -111,7 +111,9 @@ def unpack(archive: Path, folder: Path) -> None:
                     while block := content.read(1 << 20):
                         file.write(block)
     except (tarfile.TarError, EOFError, zlib.error, FileExistsError, NotADirectoryError) as error:
-        raise CloudError(f"{archive} is no whole tar archive: {error}") from None
+        # tarfile goes on with a line for each compression that it tried.
+        first = (str(error) or "cut off").splitlines()[0].rstrip(":")
+        raise CloudError(f"{archive} is no whole tar archive: {first}") from None
 
 
 def _of_job(aws: Aws, name: str, folder: Path) -> Path:
