@@ -67,10 +67,11 @@ def find(path: Path) -> Path | None:
     """The folder at or below `path` that holds a job's files."""
     if path.name == "profiler" and any((path.parent / name).exists() for name in FILES):
         return path.parent
-    for below in BELOW:
-        folder = path / below
-        if any((folder / name).exists() for name in FILES):
-            return folder
+    # A run of this machine has a copy of rules.json above the folder that has everything.
+    counts = {path / below: sum((path / below / name).exists() for name in FILES) for below in BELOW}
+    best = max(counts, key=lambda folder: counts[folder])
+    if counts[best]:
+        return best
     for below in BELOW:
         folder = path / below
         if any((folder / name).is_dir() and (folder / name / "system").is_dir() for name in FOLDERS[:2]):

@@ -1,6 +1,7 @@
 """scripts/report.py over folders and archives on this machine; S3 and jobs' names are in tests/cloud."""
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_up.write(out, seconds=30, steps=200, epochs=2, rules=made_up.SICK)
 
 
-@pytest.mark.parametrize("where", ["data", "data/profiler", "output", "tree", "results", "archive", "kept archive"])
+@pytest.mark.parametrize(
+    "where", ["data", "data/profiler", "output", "tree", "results", "copies", "archive", "kept archive"]
+)
 def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
     places: dict[str, Callable[[], Path]] = {
         "data": lambda: job,
@@ -38,6 +41,7 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
         "output": lambda: job.parent,
         "tree": lambda: job.parent.parent,
         "results": lambda: linked(tmp_path / "results" / "ml", job.parent.parent).parent,
+        "copies": lambda: with_copies(tmp_path / "out", job),
         "archive": lambda: packed(job, tmp_path / "output.tar.gz"),
         "kept archive": lambda: packed(job, tmp_path / "output.tar.gz", "data").parent,
     }
@@ -46,6 +50,13 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
     page = (tmp_path / "new" / "page.html").read_text()
     assert "4 things are" in page
     assert "Stop earlier (patience)" in page
+
+
+def with_copies(out: Path, job: Path) -> Path:
+    """What run.sh leaves: some of the job's files again, above all of them."""
+    linked(out / "ml", job.parent.parent)
+    shutil.copy(job / "rules.json", out)
+    return out
 
 
 def linked(link: Path, target: Path) -> Path:
