@@ -29,6 +29,8 @@ def write(search: Search, folder: Path) -> None:
             folder / BEST,
             _json({**head, "value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]}),
         )
+    else:
+        (folder / BEST).unlink(missing_ok=True)  # of a search that was here before, whose study somebody removed
     report.write(search, folder / REPORT)
 
 

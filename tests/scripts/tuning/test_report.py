@@ -92,7 +92,8 @@ def test_the_files_and_reading_them_again(tmp_path: Path, monkeypatch: pytest.Mo
         assert results.read(where) == expected
     assert json.loads((tmp_path / "dogs" / "trials.json").read_text())["trials"][3]["reason"].startswith("the loss")
     assert results.read("cats") is None
-    results.write(search(FAILED), tmp_path / "cats")
+    results.write(found, tmp_path / "cats")
+    results.write(search(FAILED), tmp_path / "cats")  # its study was removed, and begun anew
     with pytest.raises(CloudError, match=r"has no best\.json"):
         results.read("cats")
     (tmp_path / "cats" / "best.json").write_text('{"hyperparameters": 1}')
