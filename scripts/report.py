@@ -67,6 +67,8 @@ def _record(job: str, scratch: Path, flags: argparse.Namespace) -> Record:
 
     command.progress(f"reading {job}")
     folder = outputs.fetch(job, scratch, account)
+    for words in outputs.damage(folder):
+        command.progress(f"warning: {words}: the page lacks what it held, and may be wrong about the rest")
     # What came out of an archive or S3 has ended; a folder here may be that of a job that runs.
     record = read(folder.resolve(), over=folder.is_relative_to(scratch) or outputs.is_over(folder))
     if not record:

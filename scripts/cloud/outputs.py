@@ -1,6 +1,7 @@
 """What a training job has left, from wherever it lies: a folder, an archive, S3, or a job's name."""
 
 import contextlib
+import json
 import re
 import tarfile
 import time
@@ -79,6 +80,24 @@ def find(path: Path) -> Path | None:
         if any((folder / name).is_dir() for name in FOLDERS[2:]):
             return folder
     return None
+
+
+def damage(folder: Path) -> list[str]:
+    """What of our own files in a job's folder cannot be read, in words; the service's profiler has others."""
+    own = folder / "profiler"
+    if not (own / "job.json").exists() and not (folder / "rules.json").exists():
+        return []
+    found = [f"{own / name} is missing" for name in ("job.json", "timeline.jsonl") if not (own / name).is_file()]
+    for path in (own / "job.json", own / "tensors.json", folder / "rules.json", folder / "metrics.json"):
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                found.append(f"{path} cannot be read ({error})")
+            else:
+                if not isinstance(content, dict | list):
+                    found.append(f"{path} holds something else than it should")
+    return found
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:

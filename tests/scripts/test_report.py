@@ -52,6 +52,20 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
     assert "Stop earlier (patience)" in page
 
 
+def test_what_is_cut_or_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = made_up.write(tmp_path / "job", seconds=20, steps=100, epochs=2)
+    assert call(out, "--out", tmp_path / "page.html") == 0
+    assert "warning" not in capsys.readouterr().err
+    (out / "profiler" / "timeline.jsonl").unlink()
+    job_json = out / "profiler" / "job.json"
+    job_json.write_text(job_json.read_text()[:-20])
+    assert call(out, "--out", tmp_path / "page.html") == 0
+    said = capsys.readouterr().err
+    assert "warning: " in said
+    assert f"{out / 'profiler' / 'timeline.jsonl'} is missing" in said
+    assert f"{job_json} cannot be read" in said
+
+
 def with_copies(out: Path, job: Path) -> Path:
     """What run.sh leaves: some of the job's files again, above all of them."""
     linked(out / "ml", job.parent.parent)
@@ -174,5 +188,5 @@ def test_mistakes_are_one_line(
     *progress, line = capsys.readouterr().err.splitlines()
     assert line.startswith("report.py: ")
     assert said in line
-    assert all(words.startswith("reading ") for words in progress)
+    assert all(words.startswith(("reading ", "warning: ")) for words in progress)
     assert not target.exists()
