@@ -82,7 +82,8 @@ class Search:
 
 
 def is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+    # A study's file that somebody changed may hold anything.
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def words(value: Value | float | None) -> str:
