@@ -1,8 +1,8 @@
 """The model's folder: what training leaves, packed as model.tar.gz, and what serving reads.
 
 `model.json` describes it: `format_version`, `classes` (labels in index order), `files` (name -> sha256 and
-bytes of every other file), `architecture`, `preprocessing`, `precision`, and whatever else training has to
-say.
+bytes of every other file), `architecture`, `preprocessing`, `precision`, whatever else training has to say, and
+`checksum`, of all that.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ MODEL_JSON = "model.json"
 WEIGHTS = "model.pth"
 GRAPH = "model.xml"
 GRAPH_WEIGHTS = "model.bin"
+CHECKSUM = "checksum"  # who changes model.json by hand removes this line
 CODE = "code"  # a user's own inference.py and requirements.txt lie here, listed or not
 
 _PARTIAL = f".{MODEL_JSON}.partial"
@@ -39,6 +40,11 @@ class Artifact:
     precision: str
     document: Mapping[str, Any]
 
+    @property
+    def details(self) -> dict[str, Any]:
+        """The keys that are not the format's own, as `write` takes them."""
+        return {key: value for key, value in self.document.items() if key not in (*_KEYS, CHECKSUM)}
+
 
 def read(directory: Path, *, verify: bool = True) -> Artifact:
     """The artifact in `directory`; with `verify` each listed file's size and sha256 are checked too.
@@ -48,6 +54,11 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
     document = _document(directory)
     artifact = _artifact(directory, document)
     files = _listed(document["files"])
+    if document.get(CHECKSUM, checksum := _checksum(document)) != checksum:
+        raise ArtifactError(
+            f"{MODEL_JSON}: corrupt, its {CHECKSUM} is another one; copy the artifact again (or, if you changed the"
+            f" file yourself, remove its line {CHECKSUM!r})"
+        )
     for name, (sha256, size) in files.items():
         path = _inside(directory, name)
         try:
@@ -84,7 +95,7 @@ def write(
     `details` are further top-level keys (JSON values). Raises ArtifactError.
     """
     details = dict(details or {})
-    if reserved := [key for key in details if key in _KEYS]:
+    if reserved := [key for key in details if key in (*_KEYS, CHECKSUM)]:
         raise ArtifactError(f"{MODEL_JSON}: the key {reserved[0]!r} is the format's own; name the detail otherwise")
     partial = directory / _PARTIAL
     try:
@@ -103,8 +114,9 @@ def write(
             "files": files,
             **details,
         }
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        document = json.loads(text)
+        document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read: keys are text
+        document[CHECKSUM] = _checksum(document)
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         artifact = _artifact(directory, document)
         _listed(document["files"])
         with partial.open("w", encoding="utf-8") as file:
@@ -220,6 +232,12 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    """SHA-256 of what the document says, however it is laid out; of all keys but its own."""
+    said = {key: value for key, value in document.items() if key != CHECKSUM}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _is_unicode(text: str) -> bool:

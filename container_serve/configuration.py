@@ -170,7 +170,7 @@ def command(run: Path, settings: Settings) -> list[str]:
     ]
 
 
-def environment(environ: Mapping[str, str], run: Path, share: Share) -> dict[str, str]:
+def environment(environ: Mapping[str, str], run: Path, share: Share, picture_bytes: int) -> dict[str, str]:
     """The Java process's environment, which it hands on to the workers."""
     env = {key: value for key, value in environ.items() if not key.startswith("MMS_")}
     for key in ("MODEL_SERVER_HOME", "LOG_LOCATION", "METRICS_LOCATION"):  # would win over the command line
@@ -180,6 +180,7 @@ def environment(environ: Mapping[str, str], run: Path, share: Share) -> dict[str
     env["PYTHONUNBUFFERED"] = "1"
     env["BYOC_RUN_DIRECTORY"] = str(run)
     env["BYOC_THREADS"] = str(share.threads)
+    env["BYOC_PICTURE_BYTES"] = str(picture_bytes)
     for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
         env[key] = str(share.threads)
     return env

@@ -205,7 +205,8 @@ class DefaultHandler:
         try:
             if time.perf_counter() > last:
                 raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
-            return preprocess(image, self.artifact.preprocessing, max_pixels=self.settings.max_pixels)
+            spec, limits = self.artifact.preprocessing, self.settings
+            return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
         except RequestError as error:
             if not self.request.batched:
                 raise

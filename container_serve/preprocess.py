@@ -4,93 +4,28 @@ The steps and their arithmetic are those of torchvision's evaluation transforms 
 shorter side with antialiasing, CenterCrop, ToTensor, Normalize), done with Pillow and numpy alone.
 """
 
-import ctypes
-import io
-import logging
-import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-# Registering the six decoders here keeps Image.open from importing every plugin that Pillow has.
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from container_serve import picture
+from container_serve.picture import MAX_PIXELS, decode
 
-from container_serve.errors import RequestError
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MAX_PIXELS = 50_000_000
 MAX_SIDE = 4096  # of resize and crop
-# Each scan is a pass over the whole picture (0.1 s at 50 megapixels), and a few bytes suffice for one; encoders write
-# about ten.
-MAX_JPEG_SCANS = 100
 # A resize to more pixels than this is computed for the crop only: a picture of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
 MAX_RESIZED_PIXELS = 50_000_000
 SCALED_MARGIN = 2  # 12 megapixels for a side of 232: 4 times as fast as decoding all; with 1, 6 times, but coarser
-BLOCK = 1_000_000  # pixels of greyscale scaled at a time
-ORIENTATION = 0x0112
-TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 262, 322, 323
-MIN_IS_WHITE = 0
 
-_PLUGINS = (
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-_TRANSPOSE = {  # EXIF orientation -> what makes the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-# Whoever sends a hostile file could otherwise fill the log. Set once and for the process: catch_warnings
-# around each picture would not be safe with threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
-
-
-def _silence_libtiff() -> None:
-    """Take away the handler through which libtiff writes to stderr, past Pillow and Python (Linux only)."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-        paths = {path for line in lines if "libtiff" in (path := line.split(maxsplit=5)[-1])}
-        for path in paths:
-            set_handler = ctypes.CDLL(path).TIFFSetErrorHandler
-            set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-            set_handler(None)
-    except (OSError, AttributeError):
-        pass  # elsewhere: a noisier log, nothing worse
-
-
-_silence_libtiff()
 
 
 @dataclass(frozen=True)
@@ -153,161 +88,6 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
-def decode(body: bytes, *, max_pixels: int = MAX_PIXELS, least: int | None = None) -> Image.Image:
-    """An upright RGB picture from the bytes of a JPEG, PNG, WebP, BMP, GIF or TIFF file, whatever it was
-    declared as.
-
-    EXIF orientation is applied, transparency is put on white, of an animation the first frame is taken;
-    colour profiles are not applied (nor does torchvision). Greyscale of more than 8 bits is scaled down, see
-    `_grey`. With `least` a JPEG may come out smaller than it is, by 2, 4 or 8, as long as its shorter side keeps
-    that many pixels: the decoder then computes only these.
-
-    Raises RequestError 400: "InvalidImage" for anything that cannot be decoded, "PixelLimit" for a picture of
-    more than `max_pixels` pixels, which is found in the header, before anything is decoded.
-    """
-    if not body:
-        raise RequestError(400, "InvalidImage", "the image is empty (0 bytes)")
-    # Pillow refuses from twice its own limit on, which is there for the whole process: only ever raise it.
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-    name = "image"
-    try:
-        image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
-        name = f"{image.format} image"
-        _check_header(image, body, max_pixels)
-        if least is not None and (factor := _factor(image, least)) > 1:
-            # It takes the largest power of 2, up to 8, that leaves at least this size.
-            image.draft(image.mode, (image.width // factor, image.height // factor))
-        image.load()
-        # A frame of a GIF may be larger than its header says.
-        _check_size(image.size, max_pixels)
-        return _rgb(_upright(image))
-    except RequestError:
-        raise
-    except UnidentifiedImageError:
-        formats = ", ".join(FORMATS)
-        raise RequestError(
-            400, "InvalidImage", f"the body is not an image that can be read (taken are {formats})"
-        ) from None
-    except Image.DecompressionBombError:
-        raise RequestError(
-            400, "PixelLimit", f"the image has more than the {max_pixels} pixels allowed: send a smaller picture"
-        ) from None
-    # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
-    # MemoryError ...).
-    except Exception as error:
-        raise RequestError(400, "InvalidImage", f"the {name} is broken or truncated{_reason(error)}") from None
-
-
-def _factor(image: Image.Image, least: int) -> int:
-    """By how much the sides of a JPEG that is not decoded yet may shrink."""
-    return min(image.size) // least if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
-
-
-def is_scaled(body: bytes, spec: Preprocessing) -> bool:
-    """Whether `preprocess` has the decoder scale this picture (which may yet turn out to be broken)."""
-    try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            return _factor(image, SCALED_MARGIN * spec.resize) > 1
-    except Exception:
-        return False
-
-
-def _reason(error: Exception) -> str:
-    """Pillow's own words where they are fit for a caller: a line of plain text, no objects or addresses."""
-    text = str(error).strip()
-    if isinstance(error, OSError | ValueError | SyntaxError) and re.fullmatch(r"[\w ,.()'=:;/-]{3,100}", text):
-        return "" if re.search(r"0x|object|Error|\.py", text) else f": {text}"
-    return ""
-
-
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise RequestError(400, "InvalidImage", f"the image has no pixels ({width} x {height})")
-    if width * height > max_pixels:
-        raise RequestError(
-            400,
-            "PixelLimit",
-            f"the image has {width} x {height} = {width * height} pixels, at most {max_pixels} are allowed:"
-            " send a smaller picture",
-        )
-
-
-def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
-    _check_size(image.size, max_pixels)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # A tile may be larger than the picture, and is decompressed as a whole.
-        tile = [image.tag_v2.get(tag, 1) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH)]
-        if all(isinstance(side, int) and side > 0 for side in tile):
-            _check_size((tile[0], tile[1]), max_pixels)
-    # Within compressed data an FF byte is followed by 00 or a restart marker, so this counts scans (and
-    # thumbnails').
-    elif isinstance(image, JpegImagePlugin.JpegImageFile) and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
-        raise RequestError(400, "InvalidImage", f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ORIENTATION)
-    except Exception:  # damaged EXIF data: a browser shows such a picture as it lies
-        return image
-    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    """`image` in RGB, transparency on white."""
-    if image.mode == "LAB":
-        raise RequestError(400, "InvalidImage", "an image in Lab colours is not taken: convert it to RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey(image).convert("RGB")
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    if image.mode == "La":
-        image = image.convert("LA")  # the only way that leads out of premultiplied greyscale
-    if image.mode != "RGBA":
-        image = image.convert("RGBA")
-    page = Image.new("RGB", image.size, "white")
-    page.paste(image, (0, 0), image)
-    return page
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, in mode L.
-
-    Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
-    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values lie in
-    it, then 0..65535, else the range found. Not-a-number counts as black.
-    """
-    values = np.array(image)
-    low, high = 0.0, 65535.0
-    if image.mode.startswith("I;16"):
-        tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-        bits = tags.get(TIFF_BITS_PER_SAMPLE)
-        if isinstance(bits, tuple) and bits[0] in range(9, 16):
-            high = float(2 ** bits[0] - 1)
-        if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
-            low, high = high, low
-        key = image.info.get("transparency")
-        if isinstance(key, int):
-            values[values == key] = 65535
-    else:
-        if image.mode == "F":
-            np.nan_to_num(values, copy=False, nan=0.0)
-        least, most = float(values.min()), float(values.max())
-        if least < 0 or most > 65535:
-            low, high = least, most
-        elif most <= 255:
-            high = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    scaled = np.empty(values.size, dtype=np.uint8)
-    flat = values.ravel()
-    for at in range(0, values.size, BLOCK):  # the whole in float64 would be eight times the picture
-        fractions = (flat[at : at + BLOCK].astype(np.float64) - low) / ((high - low) or 1.0)
-        scaled[at : at + BLOCK] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
-    return Image.fromarray(scaled.reshape(values.shape))
-
-
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
     """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB picture.
 
@@ -350,10 +130,17 @@ def _resize_crop_only(
     return part.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
 
 
-def preprocess(body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.float32]:
+def is_scaled(body: bytes, spec: Preprocessing) -> bool:
+    """Whether `preprocess` has the decoder scale this picture (which may yet turn out to be broken)."""
+    return picture.is_scaled(body, SCALED_MARGIN * spec.resize)
+
+
+def preprocess(
+    body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
+) -> npt.NDArray[np.float32]:
     """`decode`, then `to_tensor`: float32 (3, crop, crop) from a picture's bytes; errors as in `decode`.
 
     A JPEG much larger than needed is scaled in the decoder, to no less than SCALED_MARGIN times the size after it: what
     is left to the resize then hides how the decoder scaled. The export measures what this does to the accuracy.
     """
-    return to_tensor(decode(body, max_pixels=max_pixels, least=SCALED_MARGIN * spec.resize), spec)
+    return to_tensor(decode(body, max_pixels=max_pixels, max_bytes=max_bytes, least=SCALED_MARGIN * spec.resize), spec)

@@ -1,4 +1,4 @@
-"""How many workers and threads this machine, or this container's share of it, has room for."""
+"""How many workers and threads, and how large pictures, this machine or this container's share of it has room for."""
 
 import os
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 SERVER_BYTES = 300 * 2**20
 WORKER_BYTES = 160 * 2**20
 COPIES = 2.5  # of the graph's weights, while a worker compiles them
+LEAST_PICTURE_BYTES = 64 * 2**20  # however little there is: 8 megapixels of RGB
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
@@ -34,6 +35,12 @@ def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
         room = (memory_limit() - SERVER_BYTES) // each
         workers = max(1, min(cores // (threads or 1), room))
     return Share(workers, threads or max(1, cores // workers))
+
+
+def picture_bytes(workers: int, model_bytes: int) -> int:
+    """What each of `workers` may use to decode a picture, in bytes, with all of them at it."""
+    room = memory_limit() - SERVER_BYTES - workers * (WORKER_BYTES + model_bytes)
+    return max(LEAST_PICTURE_BYTES, room // workers)
 
 
 def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
 from container_serve.errors import ServeError
+from container_serve.picture import DEAREST_PIXEL
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 
 LOG = logging.getLogger("server")
@@ -37,7 +38,9 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     """Serve until a signal says to stop. Raises ServeError when that is not possible (any more)."""
     stop = _stop_on_signals()
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
-    share = resources.plan(workers, settings.threads, check_model(settings))
+    model_bytes = check_model(settings)
+    share = resources.plan(workers, settings.threads, model_bytes)
+    room = settings.picture_bytes or resources.picture_bytes(share.workers, model_bytes)
     check_port(settings.port)
     # Models that come later may lie in folders for root alone: with several of them it stays, if nobody says otherwise.
     unprivileged = privileges.NOBODY if settings.target and not settings.multi_model else None
@@ -51,7 +54,9 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
-            server = Server(settings, run, configuration.environment(environ, run, share))
+            if room < DEAREST_PIXEL * settings.max_pixels:
+                LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
+            server = Server(settings, run, configuration.environment(environ, run, share, room))
             try:
                 if precompiles(settings):
                     precompile.start(settings.model_dir, run, share.threads)

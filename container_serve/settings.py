@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from container_serve.codec import JSON, negotiate
 from container_serve.errors import RequestError, ServeError
-from container_serve.preprocess import MAX_PIXELS
+from container_serve.picture import MAX_PIXELS
 
 MODEL_DIR = "/opt/ml/model"  # where the platform unpacks model.tar.gz
 PORT = 8080  # where the platform expects the server
@@ -47,6 +47,7 @@ class Settings:
     log_level: int  # of the logging module
     multi_model: bool
     max_pixels: int
+    picture_bytes: int | None  # of memory, to decode one picture
     queue_size: int  # requests that may wait beside those being worked on
     program: str | None  # the user's own program, if one was named
     submit_directory: Path | None  # where it lies, if that is a local folder
@@ -70,6 +71,7 @@ class Settings:
             log_level=_level(env, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
             multi_model=_flag(env, "SAGEMAKER_MULTI_MODEL"),
             max_pixels=_whole(env, "BYOC_MAX_PIXELS", MAX_PIXELS, 1, 2**31),
+            picture_bytes=_whole(env, "BYOC_PICTURE_BYTES", None, 1, 2**39),
             queue_size=_whole(env, "BYOC_QUEUE_SIZE", QUEUE_SIZE, 0, 100_000),
             program=env.get("SAGEMAKER_PROGRAM"),
             # The SDK also puts the S3 address of the code here; the code itself then lies in the model's folder.

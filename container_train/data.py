@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from container_serve.errors import RequestError
-from container_serve.preprocess import Preprocessing, decode, preprocess, to_tensor
+from container_serve.picture import decode
+from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.errors import TrainError
 from container_train.known import Known
 from container_train.labels import SPLITS, label, natural

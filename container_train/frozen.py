@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from container_serve import preprocess
+from container_serve import picture, preprocess
 from container_serve.predictor import core, load_openvino
 from container_train.entry import Features, Layout
 from container_train.model import Network
@@ -71,7 +71,8 @@ class Frozen:
             for name, tensor in sorted(self.network.prefix.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        decoding = hashlib.sha256(inspect.getsource(preprocess).encode()).hexdigest()[:16]
+        source = inspect.getsource(picture) + inspect.getsource(preprocess)
+        decoding = hashlib.sha256(source.encode()).hexdigest()[:16]
         return {
             "frozen layers": digest.hexdigest(),
             "precision": "exact" if self.exact else str(self.precision.dtype).removeprefix("torch."),

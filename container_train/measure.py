@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
+from container_serve.picture import decode
 from container_serve.predictor import Predictor
-from container_serve.preprocess import decode, is_scaled, preprocess, to_tensor
+from container_serve.preprocess import is_scaled, preprocess, to_tensor
 from container_train.data import Split
 from container_train.errors import TrainError
 from container_train.progress import dropped, track

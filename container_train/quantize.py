@@ -155,15 +155,13 @@ def _keep(
             "decoding: large JPEGs are scaled in the decoder: %.2f %% right on %d of them, decoded in full %.2f %%",
             100 * decoding["fast"], decoding["compared"], 100 * decoding["plain"],
         )  # fmt: skip
-    own = ("format_version", "classes", "files", "architecture", "preprocessing", "precision")
-    details = {key: value for key, value in exported.document.items() if key not in own}
     made = artifact.write(
         exported.directory,
         classes=exported.classes,
         architecture=exported.architecture,
         preprocessing=exported.preprocessing,
         precision=precision,
-        details={**details, "accuracy": accuracy, "quantization": dict(notes), "decoding": decoding},
+        details={**exported.details, "accuracy": accuracy, "quantization": dict(notes), "decoding": decoding},
     )
     return Choice(made, answers[precision], accuracy)
 

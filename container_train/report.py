@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model
 from bokeh.plotting import figure
 
-from container_serve.preprocess import decode
+from container_serve.picture import decode
 from container_train import charts, page
 from container_train.data import Split
 from container_train.tree import replace_file

@@ -29,7 +29,7 @@ def make(archive: Path) -> None:
         share = Share(1, 1)
         configuration.write(run, settings, share)
         command = configuration.command(run, settings)
-        environment = configuration.environment(os.environ, run, share)
+        environment = configuration.environment(os.environ, run, share, 1)
         program, options = command[0], command[1:]
         java = subprocess.Popen(
             [program, f"-XX:DumpLoadedClassList={listed}", *options],

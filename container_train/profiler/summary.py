@@ -155,7 +155,8 @@ def cards(record: Record) -> list[tuple[str, str]]:
     asked = record.hyperparameters.get("epochs")
     epochs = record.epochs
     if epochs:
-        best = max(epochs, key=lambda row: np.nan_to_num(row["valid_accuracy"], nan=-1.0))
+        # As the training itself decides: of equal accuracies the one with the lower loss.
+        best = max(epochs, key=lambda row: tuple(np.nan_to_num([row["valid_accuracy"], -row["valid_loss"]], nan=-1e9)))
         result.append((f"{len(epochs)} of {asked}" if asked else str(len(epochs)), "epochs done"))
         result.append((share(best["valid_accuracy"]), f"validation accuracy, best, epoch {best['epoch']}"))
         speeds = [row["images_per_second"] for row in epochs if math.isfinite(row["images_per_second"])]

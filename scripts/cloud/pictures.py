@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.preprocess import FORMATS, MAX_PIXELS, decode
+from container_serve.picture import FORMATS, MAX_PIXELS, decode
 from container_serve.settings import MAX_REQUEST_BYTES
 from scripts.cloud.errors import CloudError, one_line
 from scripts.dataset import folders

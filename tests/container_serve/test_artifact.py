@@ -1,5 +1,6 @@
 import hashlib
 import json
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,36 @@ def flip_a_bit(path: Path) -> None:
 def test_a_damaged_file_is_named(model: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(model / GRAPH_WEIGHTS)
     assert refusal(model).startswith(message)
+
+
+def test_no_flipped_bit_of_the_description_changes_what_is_served(model: Path) -> None:
+    path, dice = model / MODEL_JSON, random.Random(0)
+    whole, before = path.read_bytes(), dict(read(model).document)
+    del before["checksum"]
+    refused = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << dice.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            after = read(model, verify=False).document
+        except ArtifactError:
+            refused += 1
+        else:  # the name of the checksum was hit: all the rest is there, and as it was
+            assert before.items() <= after.items()
+    assert refused > len(whole) - len('"checksum"') - 1
+
+
+def test_who_changes_the_description_removes_its_checksum(model: Path) -> None:
+    document = json.loads((model / MODEL_JSON).read_text())
+    document["classes"][0] = "another"
+    (model / MODEL_JSON).write_text(json.dumps(document))
+    assert refusal(model).startswith(
+        "model.json: corrupt, its checksum is another one; copy the artifact again (or, if"
+    )
+    del document["checksum"]
+    (model / MODEL_JSON).write_text(json.dumps(document))
+    assert read(model).classes[0] == "another"
 
 
 def test_a_folder_in_a_files_place(model: Path) -> None:

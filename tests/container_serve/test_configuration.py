@@ -60,11 +60,12 @@ def test_logging_goes_to_the_console_only(level: int, ours: str, server: str) ->
 
 def test_nothing_in_the_environment_overrides_the_configuration() -> None:
     environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "PYTHONPATH": "/mine", "HOME": "/h"}
-    env = configuration.environment(environ, Path("/r"), Share(1, 3))
+    env = configuration.environment(environ, Path("/r"), Share(1, 3), 1000)
     assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
     assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == env["BYOC_THREADS"] == "3"
     assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
     assert env["HOME"] == "/h"
+    assert env["BYOC_PICTURE_BYTES"] == "1000"
 
 
 def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:

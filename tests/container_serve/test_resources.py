@@ -97,3 +97,16 @@ def test_plan(
     monkeypatch.setattr(resources, "cpu_count", lambda: cores)
     monkeypatch.setattr(resources, "memory_limit", lambda: memory * MIB)
     assert plan(workers, threads, 100 * MIB) == expected
+
+
+@pytest.mark.parametrize(
+    ("memory", "workers", "expected"),
+    [
+        (8192, 2, (8192 - 300 - 2 * 260) // 2),  # 50 megapixels of the dearest kind are 763 MiB
+        (1024, 2, 102),
+        (512, 2, 64),  # never less
+    ],
+)
+def test_picture_bytes(monkeypatch: pytest.MonkeyPatch, memory: int, workers: int, expected: int) -> None:
+    monkeypatch.setattr(resources, "memory_limit", lambda: memory * MIB)
+    assert resources.picture_bytes(workers, 100 * MIB) == expected * MIB

@@ -16,6 +16,7 @@ def test_defaults() -> None:
     assert settings.log_level == 20
     assert settings.max_pixels == 50_000_000
     assert (settings.workers, settings.threads, settings.program, settings.target) == (None, None, None, None)
+    assert settings.picture_bytes is None
     assert not settings.multi_model
 
 
@@ -34,6 +35,7 @@ def test_every_variable() -> None:
             "SAGEMAKER_SUBMIT_DIRECTORY": "file:///opt/ml/model/code",
             "BYOC_MODEL_DIR": "/models",
             "BYOC_MAX_PIXELS": "5",
+            "BYOC_PICTURE_BYTES": "6",
             "BYOC_THREADS": "2",
             "BYOC_QUEUE_SIZE": "0",
             "BYOC_USER": "nobody",
@@ -52,6 +54,7 @@ def test_every_variable() -> None:
         log_level=30,
         multi_model=True,
         max_pixels=5,
+        picture_bytes=6,
         queue_size=0,
         program="mine.py",
         submit_directory=Path("/opt/ml/model/code"),

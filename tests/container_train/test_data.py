@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from container_serve.preprocess import Preprocessing, decode, preprocess
+from container_serve.picture import decode
+from container_serve.preprocess import Preprocessing, preprocess
 from container_train import data
 from container_train.errors import TrainError
 from container_train.tree import Tree

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.preprocess import decode
+from container_serve.picture import decode
 from container_train import data
 from container_train.known import Known
 from container_train.tree import Tree

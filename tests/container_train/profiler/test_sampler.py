@@ -108,13 +108,13 @@ def sample(folder: Path, seconds: float, sampler: Sampler) -> Statistics:
 
 
 def test_missed_samples_are_counted_and_the_schedule_is_kept(tmp_path: Path) -> None:
-    started = time.monotonic()
     statistics = sample(tmp_path, 1.5, Slow(Machine(), Cgroup(), Gpus()))
-    planned = int(10 * (time.monotonic() - started))
     assert statistics.missed >= 2
-    assert planned - 2 <= statistics.samples + statistics.missed <= planned
     times = sorted({e.timestamp for e in read_back(tmp_path)})  # type: ignore[attr-defined]
     assert len(times) == statistics.samples
+    planned = round(10 * (times[-1] - times[0])) + 1
+    # One that was late moves first or last a little off the schedule.
+    assert planned - 2 <= statistics.samples + statistics.missed <= planned + 2
 
 
 def test_gpus_are_in_the_files(tmp_path: Path) -> None:
