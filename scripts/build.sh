@@ -9,6 +9,9 @@ Usage: scripts/build.sh [train|serve|serve-torch|all] [options]
 Builds byoc-train and byoc-serve (all, the default), or one image, with the tag VERSION-CONTENT: the version from
 pyproject.toml and a hash of all files that go into the image. The last lines on stdout are a table of names and sizes.
 
+Beside each image, in dist/: NAME_TAG.cdx.json (its components, CycloneDX), .licenses.txt, .advisories.txt and .json (what
+osv.dev knows against its Python packages and their Java; without a way there, that they were not checked).
+
   --tag T            use this tag instead
   --base-train I     base image for training   (BYOC_BASE_TRAIN, default: CUDA 13.0 on Ubuntu 24.04)
   --base-serve I     base image for serving    (BYOC_BASE_SERVE, default: slim Python 3.11 on Debian bookworm)
@@ -18,6 +21,10 @@ pyproject.toml and a hash of all files that go into the image. The last lines on
   --network N        network of the build's RUN steps, such as host            (BYOC_NETWORK)
   --torch-index URL  package index with a CPU build of torch, for serve-torch  (BYOC_TORCH_INDEX, default: PyTorch's)
   --platform P       default linux/amd64, whatever this machine is
+  --no-sbom          leave these files out
+  --fail-on-advisory end with 1 where an advisory is known, or could not be asked for; those that are accepted stand,
+                     with the reason, in docker/accepted_advisories.txt
+  --osv-url URL      another service that answers as osv.dev does              (BYOC_OSV_URL)
   --content          build nothing, print the content hash of one image (its label byoc.content)
   -h, --help
 
@@ -36,20 +43,24 @@ TEXT
 die() { echo "build.sh: $*" >&2; exit 1; }
 wrong() { echo "build.sh: $*; see scripts/build.sh --help" >&2; exit 2; }
 
+started_in=$PWD
 cd "$(dirname "$0")/.."
 
-target="" tag="" content_only="" platform=linux/amd64
+target="" tag="" content_only="" platform=linux/amd64 sbom=1 fail_on_advisory=""
 base_train=${BYOC_BASE_TRAIN:-} base_serve=${BYOC_BASE_SERVE:-}
 ca_bundle=${BYOC_CA_BUNDLE:-} network=${BYOC_NETWORK:-} torch_index=${BYOC_TORCH_INDEX:-}
+osv_url=${BYOC_OSV_URL:-}
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --tag | --base-train | --base-serve | --ca-bundle | --network | --torch-index | --platform)
-            [ -n "${2:-}" ] || wrong "$1 needs a value"
+        --tag | --base-train | --base-serve | --ca-bundle | --network | --torch-index | --platform | --osv-url)
+            case ${2:-} in "" | --*) wrong "$1 needs a value" ;; esac
             name=$(echo "${1#--}" | tr - _)
             printf -v "$name" %s "$2"
             shift 2 ;;
         --content) content_only=1; shift ;;
+        --no-sbom) sbom=""; shift ;;
+        --fail-on-advisory) fail_on_advisory=1; shift ;;
         -h | --help) usage; exit 0 ;;
         train | serve | serve-torch | all)
             [ -z "$target" ] || wrong "one image or 'all', not both '$target' and '$1'"
@@ -58,6 +69,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 target=${target:-all}
+case $osv_url in "" | http://?* | https://?*) ;; *) wrong "--osv-url has value '$osv_url': expected http:// or https://" ;; esac
+case $osv_url in *://*@*) wrong "--osv-url holds a name or password, which the build would show: leave it out" ;; esac
+[ -z "$fail_on_advisory" ] || [ -n "$sbom" ] || wrong "--fail-on-advisory and --no-sbom do not go together"
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 [ -n "$version" ] || die "pyproject.toml has no line 'version = \"...\"'"
@@ -91,6 +105,7 @@ fi
 
 case $tag in *[!A-Za-z0-9_.-]* | [.-]*) wrong "'$tag' is no image tag: letters, digits and _ . -" ;; esac
 if [ -n "$ca_bundle" ]; then
+    case $ca_bundle in /*) ;; *) ca_bundle=$started_in/$ca_bundle ;; esac
     [ -r "$ca_bundle" ] || die "the CA bundle '$ca_bundle' cannot be read"
     grep -q 'BEGIN CERTIFICATE' "$ca_bundle" || die "the CA bundle '$ca_bundle' holds no PEM certificate"
 fi
@@ -102,25 +117,28 @@ find_client() {
     command -v docker >/dev/null || die "no docker client on PATH: install Docker, or use './local_test/run.sh --engine process'"
     while read -r docker; do
         if "$docker" buildx version >/dev/null 2>&1; then
-            builder=(buildx build --provenance=false --sbom=false --output "type=docker,oci-mediatypes=false")
+            builder=(buildx build --provenance=false --sbom=false)
+            as_image=(--output "type=docker,oci-mediatypes=false")
+            # The builder that sees the engine's images; one of the caller's own may not.
+            beside=(--builder "$("$docker" context show 2>/dev/null || echo default)")
             return
         fi
         release=$("$docker" --version | sed -n 's/^Docker version \([0-9]*\).*/\1/p')
         if [ "${release:-99}" -lt 23 ]; then
-            builder=(build)
+            builder=(build) as_image=() beside=()
             return
         fi
     done < <(type -ap docker)
     die "no docker client here can use BuildKit: install its buildx plugin (docker-buildx-plugin)"
 }
-docker="" builder=()
+docker="" builder=() as_image=() beside=()
 find_client
 "$docker" version --format '{{.Server.Version}}' >/dev/null 2>&1 ||
     die "no Docker daemon answers: start it, or use './local_test/run.sh --engine process' ($("$docker" version 2>&1 >/dev/null | tail -n 1))"
 
 # Where packages come from goes in as a secret: such URLs often hold a password.
-secrets=$(mktemp)
-trap 'rm -f "$secrets"' EXIT
+secrets=$(mktemp) partial=""
+trap 'rm -rf "$secrets" ${partial:+"$partial"}' EXIT
 export_line() { printf "export %s='%s'\n" "$1" "$(printf %s "$2" | sed "s/'/'\\\\''/g")" >> "$secrets"; }
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INSECURE_HOST; do
     [ -z "${!name:-}" ] || export_line "$name" "${!name}"
@@ -128,6 +146,17 @@ done
 # pip installs uv, uv the rest: whoever has set one of them means both.
 [ -n "${UV_DEFAULT_INDEX:-}" ] || [ -z "${PIP_INDEX_URL:-}" ] || export_line UV_DEFAULT_INDEX "$PIP_INDEX_URL"
 [ -n "${PIP_INDEX_URL:-}" ] || [ -z "${UV_DEFAULT_INDEX:-}" ] || export_line PIP_INDEX_URL "$UV_DEFAULT_INDEX"
+
+run_builder() {
+    [ -z "$network" ] || set -- "$@" --network "$network"
+    [ -z "$ca_bundle" ] || set -- "$@" --secret id=ca,src="$ca_bundle"
+    [ ! -s "$secrets" ] || set -- "$@" --secret id=packages,src="$secrets"
+    DOCKER_BUILDKIT=1 "$docker" "${builder[@]}" "$@" . >&2
+}
+
+if [ -n "$sbom" ]; then
+    mkdir -p dist 2>/dev/null || die "dist/ cannot be made: it gets what is in the images (--no-sbom leaves it out)"
+fi
 
 build() {
     local image=$1 file=docker/serve.Dockerfile base=$base_serve content revision name
@@ -138,21 +167,50 @@ build() {
     [ "$revision" = unknown ] || [ -z "$(git status --porcelain -- $(files_of "$image"))" ] || revision=$revision-changed
     name=byoc-$image:${tag:-$version-$content}
 
-    set -- --file "$file" --platform "$platform" --tag "$name" \
+    set -- ${as_image[@]+"${as_image[@]}"} --file "$file" --platform "$platform" --tag "$name" \
         --build-arg VERSION="$version" --build-arg REVISION="$revision" --build-arg CONTENT="$content"
     [ "$image" = train ] || set -- "$@" --target "$image"
     [ -z "$base" ] || set -- "$@" --build-arg BASE="$base"
     [ "$image" != serve-torch ] || [ -z "$torch_index" ] || set -- "$@" --build-arg TORCH_INDEX="$torch_index"
-    [ -z "$network" ] || set -- "$@" --network "$network"
-    [ -z "$ca_bundle" ] || set -- "$@" --secret id=ca,src="$ca_bundle"
-    [ ! -s "$secrets" ] || set -- "$@" --secret id=packages,src="$secrets"
+    # What is known of an older image of this name is not known of this one.
+    rm -f "$(listing_of "$name")".{cdx.json,licenses.txt,advisories.txt,advisories.json}
     echo "build.sh: building $name" >&2
-    DOCKER_BUILDKIT=1 "$docker" "${builder[@]}" "$@" . >&2 || die "$name was not built: the reason stands above"
+    run_builder "$@" || die "$name was not built: the reason stands above"
 
     local built
     built=$("$docker" image inspect --format '{{.Os}}/{{.Architecture}}' "$name")
     [ "$built" = "$platform" ] || die "$name is for $built, not $platform: its base image is"
     images+=("$name")
+    [ -z "$sbom" ] || inventory "$name"
+}
+
+# Where dist/ has what is in an image, without the files' ends.
+listing_of() { echo "dist/${1/:/_}"; }
+
+# What is in the image, as files in dist/, which appear whole or not at all.
+inventory() {
+    local identifier
+    partial=$(mktemp -d dist/.partial-XXXXXX) || die "dist/ cannot be written to: what is in $1 was not listed"
+    identifier=$("$docker" image inspect --format '{{.Id}}' "$1")
+    echo "build.sh: listing what is in $1" >&2
+    run_builder ${beside[@]+"${beside[@]}"} --file docker/sbom.Dockerfile --platform "$platform" \
+        --output "type=local,dest=$partial" --build-arg IMAGE="$1" --build-arg IMAGE_ID="$identifier" \
+        --build-arg NAME="$(basename "$(listing_of "$1")")" --build-arg OSV_URL="$osv_url" \
+        --build-arg ASKED="$(date -u +%Y-%m-%dT%H:%M:%SZ)" ||
+        die "$1 is built, but what is in it was not listed: the reason stands above (--no-sbom leaves it out)"
+    touch "$partial"/* # they bear the times of a cached layer
+    mv "$partial"/* dist/
+    rmdir "$partial"
+}
+
+# What dist/ has to say of an image.
+tell() {
+    local file
+    file=$(listing_of "$1")
+    echo "  $file.cdx.json: $(wc -l < "$file.licenses.txt" | tr -d ' ') components," \
+        "$(grep -c 'not stated$' "$file.licenses.txt" || true) of them without a stated licence"
+    sed 's/^/  advisories: /' "$file.advisories.txt"
+    grep -q '"verdict": "none"' "$file.advisories.json" || concerns="$concerns $1"
 }
 
 # MB that an image may add to its base; the table below shows where they went. serve-torch's CPU torch has none.
@@ -180,13 +238,15 @@ esac
 
 echo
 printf '%-44s %10s %14s %10s\n' image size "above base" budget
-over=""
+over="" concerns=""
 for name in "${images[@]}"; do
     added=$(added_by_us "$name") budget=$(budget_of "$name")
     printf '%-44s %10s %14s %10s\n' "$name" \
         "$("$docker" image inspect --format '{{.Size}}' "$name" | awk '{printf "%.0f MB", $1 / 1e6}')" \
         "$added MB" "${budget:-none}${budget:+ MB}"
     echo "  MB: $(breakdown "$name")"
+    [ -z "$sbom" ] || tell "$name"
     [ -z "$budget" ] || [ "$added" -le "$budget" ] || over="$over $name ($added MB, $budget allowed)"
 done
 [ -z "$over" ] || die "larger than its budget:$over; see the lines above for what takes the room"
+[ -z "$fail_on_advisory" ] || [ -z "$concerns" ] || die "advisories that nobody has accepted, or that could not be asked for:$concerns"

@@ -60,6 +60,7 @@ def build_options() -> list[str]:
 
 def copy_tree(target: Path) -> Path:
     """A copy of what a build reads, to be changed and built."""
+    target.mkdir(parents=True, exist_ok=True)
     for name in TREE:
         source = ROOT / name
         if source.is_dir():
@@ -80,21 +81,22 @@ def image(name: str) -> str:
     A name rather than an id: building another revision of the same files moves the name to an image that is as good.
     """
     need(available(), "a Docker engine")
-    found = _tagged(name)
+    found = tagged(name)
     if not found:
-        built = subprocess.run([BUILD, name, *build_options()], capture_output=True, text=True, timeout=1500)
+        built = subprocess.run(
+            [BUILD, name, "--no-sbom", *build_options()], capture_output=True, text=True, timeout=1500
+        )
         reason = "\n".join(built.stderr.splitlines()[-15:])
         need(built.returncode == 0, f"the image byoc-{name}, which scripts/build.sh did not build:\n{reason}")
-        found = _tagged(name)
+        found = tagged(name)
     return found[0]
 
 
-def _tagged(name: str) -> list[str]:
+def tagged(name: str) -> list[str]:
+    """Names of the image made of the files as they are now, if there is one."""
     listing = ("images", "--filter", f"label=byoc.content={content(name)}", "--format", "{{.Repository}}:{{.Tag}}")
     candidates = docker(*listing).stdout.splitlines()
-    return [
-        tagged for tagged in candidates if tagged.startswith(f"byoc-{name}:") and not tagged.endswith(f":{TEST_TAG}")
-    ]
+    return [found for found in candidates if found.startswith(f"byoc-{name}:") and not found.endswith(f":{TEST_TAG}")]
 
 
 def run(

@@ -86,6 +86,8 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["--content"], ["--content", "train", "serve"]),
         (["--ca-bundle", "absent.pem"], ["absent.pem"]),
         (["--ca-bundle", "pyproject.toml"], ["pyproject.toml", "PEM"]),
+        (["--osv-url", "osv.example"], ["osv.example", "http://"]),
+        (["--osv-url", "https://me:word@osv.example/"], ["password"]),
     ],
 )
 def test_a_wrong_argument_is_one_line(args: list[str], words: list[str]) -> None:
@@ -100,7 +102,10 @@ def test_help_shows_examples() -> None:
 
 
 # What the script itself uses, without any docker client.
-TOOLS = "bash env sed find sort sha256sum cut cat dirname git mktemp rm grep tr awk tail head"
+TOOLS = (
+    "bash env sed find sort sha256sum cut cat dirname basename git mktemp rm mkdir rmdir mv touch grep tr awk tail head"
+    " date wc"
+)
 
 
 @pytest.fixture
@@ -144,17 +149,26 @@ def test_with_buildx_the_platform_gets_a_plain_docker_image(path_without_docker:
     stub(
         path_without_docker,
         f"""printf '%s\\n' "$*" >> {calls}
+case $* in *sbom.Dockerfile*)
+    [[ $* =~ dest=([^ ]*) ]] && file=${{BASH_REMATCH[1]}}
+    [[ $* =~ NAME=([^ ]*) ]] && file=$file/${{BASH_REMATCH[1]}}
+    printf 'numpy\\t1\\tBSD\\nnetty\\t2\\tnot stated\\n' > $file.licenses.txt
+    echo 'none known' > $file.advisories.txt
+    echo '"verdict": "none"' > $file.advisories.json ;;
+esac
 case $1 in
+    context) echo mine ;;
     image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
     history) printf '%s\\n' '400000000 COPY /opt/venv' '900 COPY docker/install_python.sh' '285000000 the base' ;;
     run) printf '%s\\t/opt/venv/lib/python3.11/site-packages/%s\\n' 30 numpy 100 openvino ;;
 esac""",
     )
+    tree = copy_tree(tmp_path / "tree")
     done = build(
-        ROOT, "--tag", "t1", "--base-train", "b1", "--base-serve", "b2", env={"PATH": str(path_without_docker)}
+        tree, "--tag", "t1", "--base-train", "b1", "--base-serve", "b2", env={"PATH": str(path_without_docker)}
     )
     assert done.returncode == 0, done.stderr
-    train, serve = (line for line in calls.read_text().splitlines() if line.startswith("buildx build"))
+    train, listed, serve, _ = (line for line in calls.read_text().splitlines() if line.startswith("buildx build"))
     for call in (train, serve):
         assert "--provenance=false --sbom=false --output type=docker,oci-mediatypes=false" in call
         assert "--platform linux/amd64" in call
@@ -162,13 +176,23 @@ esac""",
     assert "BASE=b1" in train
     assert "--tag byoc-serve:t1" in serve
     assert "BASE=b2" in serve
+    # From the image that was built, by the builder that has it: one of the caller's own would look for it elsewhere.
+    assert (
+        "--builder mine --file docker/sbom.Dockerfile --platform linux/amd64 --output type=local,dest=dist/.partial-"
+        in listed
+    )
+    assert "IMAGE=byoc-train:t1" in listed
     assert [line.split() for line in done.stdout.splitlines()] == [
         [],
         ["image", "size", "above", "base", "budget"],
         ["byoc-train:t1", "685", "MB", "400", "MB", "5000", "MB"],
         ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
+        [*["dist/byoc-train_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
+        ["advisories:", "none", "known"],
         ["byoc-serve:t1", "685", "MB", "400", "MB", "450", "MB"],
         ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
+        [*["dist/byoc-serve_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
+        ["advisories:", "none", "known"],
     ]
 
 
@@ -178,7 +202,7 @@ def test_an_image_over_its_budget_is_an_error(path_without_docker: Path) -> None
         """case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
 history) printf '%s\\n' '451000000 COPY /opt/venv' '900 COPY docker/install_python.sh' ;; esac""",
     )
-    done = build(ROOT, "serve", "--tag", "t1", env={"PATH": str(path_without_docker)})
+    done = build(ROOT, "serve", "--tag", "t1", "--no-sbom", env={"PATH": str(path_without_docker)})
     assert done.returncode == 1
     assert "larger than its budget: byoc-serve:t1 (451 MB, 450 allowed)" in done.stderr.splitlines()[-1]
 
@@ -201,7 +225,7 @@ while [ $# -gt 0 ]; do
 done""",
     )
     index = "https://me:secret-word's@packages.example/simple"
-    done = build(ROOT, "serve", env={"PATH": str(path_without_docker), "PIP_INDEX_URL": index})
+    done = build(ROOT, "serve", "--no-sbom", env={"PATH": str(path_without_docker), "PIP_INDEX_URL": index})
     assert done.returncode == 0, done.stderr
     shown = subprocess.run(
         ["sh", "-c", '. "$0"; echo "$PIP_INDEX_URL"; echo "$UV_DEFAULT_INDEX"', seen], capture_output=True, text=True
@@ -209,13 +233,25 @@ done""",
     assert shown.stdout.splitlines() == [index, index]
 
 
+def test_a_ca_bundle_is_found_from_the_callers_folder(path_without_docker: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    stub(path_without_docker, f'printf "%s\\n" "$*" >> {calls}; case $1 in image) echo linux/amd64 ;; esac')
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    done = subprocess.run(
+        [ROOT / "scripts" / "build.sh", "serve", "--no-sbom", "--ca-bundle", "ca.pem"],
+        cwd=tmp_path, env={"PATH": str(path_without_docker)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"id=ca,src={tmp_path}/ca.pem" in calls.read_text()
+
+
 def test_environment_variables_stand_for_flags(path_without_docker: Path, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     stub(path_without_docker, f'printf "%s\\n" "$*" >> {calls}; case $1 in image) echo linux/amd64 ;; esac')
     env = {"PATH": str(path_without_docker), "BYOC_BASE_SERVE": "b3", "BYOC_NETWORK": "host"}
-    assert build(ROOT, "serve", env=env).returncode == 0
+    assert build(ROOT, "serve", "--no-sbom", env=env).returncode == 0
     assert "BASE=b3 --network host" in calls.read_text()
-    assert build(ROOT, "serve", "--base-serve", "b4", env=env).returncode == 0
+    assert build(ROOT, "serve", "--base-serve", "b4", "--no-sbom", env=env).returncode == 0
     assert "BASE=b4" in calls.read_text()
 
 
