@@ -23,8 +23,8 @@ test: venv  ## all tests that this machine can run; says what it skipped and why
 bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench
 	$(VENV)/python tests/bench/run.py $(BENCH_ARGS)
 
-soak: venv  ## tests/faults in full, then half an hour of load with hostile requests and killed workers (SOAK_ARGS)
-	FAULTS=full $(VENV)/python -m pytest tests/faults
+soak: venv  ## tests/faults in full, a push of both images, then half an hour of load with hostile requests and killed workers (SOAK_ARGS)
+	TESTS=full $(VENV)/python -m pytest tests/faults tests/cloud/test_story.py
 	$(VENV)/python tests/faults/soak.py $(SOAK_ARGS)
 
 lint: style types shell  ## ruff, mypy, shellcheck: what CI checks; changes nothing
@@ -35,6 +35,7 @@ style: venv
 
 types: venv  ## mypy, strict
 	$(VENV)/mypy
+	$(VENV)/mypy docker/sbom.py docker/advisories.py
 
 shell:
 	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
@@ -47,6 +48,7 @@ format: venv  ## ruff: formats and fixes what it safely can
 
 lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrade for newer versions)
 	$(LOCK) $(LOCK_ARGS) docker/uv.in -o docker/uv.lock
+	$(LOCK) $(LOCK_ARGS) docker/sbom.in -o docker/sbom.lock
 	$(LOCK) $(LOCK_ARGS) local_test/requirements.in -o local_test/requirements.lock
 	$(LOCK) docker/train.in -c local_test/requirements.lock -o docker/train.lock
 	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
@@ -57,5 +59,5 @@ images:  ## both images: scripts/build.sh, which has options for other bases, pr
 	scripts/build.sh
 
 clean:  ## removes results and caches, not .venv
-	rm -rf local_test/out .mypy_cache .ruff_cache .pytest_cache
+	rm -rf local_test/out dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""What the debugger's hook costs a training step, saved and not saved: `python tests/bench/bench_hook.py [--steps 12]`.
+"""What the debugger's hook costs a training step, saved and not saved: `python tests/bench/bench_hook.py [--steps 6]`.
 
 Real networks on the CPU, batches of 32, one thread. Steps without the hook, with it and saved, with it and not saved,
 take turns, so that other work on the machine hits all of them alike; what counts is the processor time of each.
@@ -19,8 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_train import model
 from container_train.debugger.hook import Hook, Plan
 from container_train.tree import Tree
+from tests.bench.arguments import whole
 
 CLASSES = 133
+NETWORKS = (("resnet18", "none"), ("resnet50", "layer3"))  # and their trained part
+HEAD = "a head on cached features"
 SAVED, PASSED_OVER, WITHOUT = "saved", "passed over", "without"
 
 
@@ -77,14 +80,17 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--side", type=int, default=224, help="of the pictures, in pixels")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=whole, default=6, help="(default: %(default)s)")
+    parser.add_argument("--side", type=whole, default=224, help="of the pictures, in pixels")
     parser.add_argument("--only", default="", help="part of a name")
     options = parser.parse_args()
+    names = [f"{arch}, freeze-until {frozen}" for arch, frozen in NETWORKS] + [HEAD]
+    if not any(options.only in name for name in names):
+        parser.error(f"--only {options.only} is in none of: {'; '.join(names)}")
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    for arch, frozen in (("resnet18", "none"), ("resnet18", "layer3"), ("resnet50", "none"), ("resnet50", "layer3")):
+    for arch, frozen in NETWORKS:
         name = f"{arch}, freeze-until {frozen}"
         if options.only not in name:
             continue
@@ -94,11 +100,10 @@ def main() -> None:
         pictures = torch.rand(32, 3, options.side, options.side).to(memory_format=torch.channels_last)
         network.to(torch.device("cpu"))
         measure(name, network.prefix, network.rest, pictures, options.steps)
-    name = "a head on cached features"
-    if options.only not in name:
+    if options.only not in HEAD:
         return
     head = model.build("resnet50", CLASSES, weights="none", weights_file=None, freeze_until="backbone", image_size=64)
-    measure(name, None, head.rest, torch.rand(64, 2048), 20 * options.steps)
+    measure(HEAD, None, head.rest, torch.rand(64, 2048), 40 * options.steps)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_serve.predictor import load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
+from tests.bench.arguments import new_file, whole
 from tests.bench.servers import SMALL, pictures, prepare
 
 ISAS = {"": "as it is", "AVX2": "AVX2", "AVX512_CORE": "AVX-512 without VNNI"}
@@ -111,8 +112,8 @@ def race(functions: dict[str, Callable[[Any], Any]], inputs: list[Any], turns: i
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    parser.add_argument("--turns", type=whole, default=10, help="(default: %(default)s)")
+    parser.add_argument("--out", type=new_file, help="file for the figures, as JSON")
     parser.add_argument("--graphs", type=Path, help=argparse.SUPPRESS)  # in the processes of other instruction sets
     options = parser.parse_args()
     spec = Preprocessing(232, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear")

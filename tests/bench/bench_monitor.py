@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import psutil
@@ -33,6 +33,7 @@ from container_train.precision import Precision
 from container_train.profiler import store
 from container_train.signals import StopFlag
 from container_train.tree import Tree
+from tests.bench.arguments import positive, whole
 
 CLASSES = 133
 OFF = {"debug": "off", "profile-interval": "0"}
@@ -62,6 +63,7 @@ class Source:
     """The same batch again and again; epochs of as many steps as 6680 pictures are."""
 
     prefix_seconds = 0.0
+    cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
     def __init__(self, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
@@ -157,10 +159,10 @@ def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: in
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=30, help="of each run of the sampler")
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=105, help="an epoch of 6680 pictures has so many")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=positive, default=30, help="of each run of the sampler")
+    parser.add_argument("--turns", type=whole, default=3, help="(default: %(default)s)")
+    parser.add_argument("--steps", type=whole, default=105, help="an epoch of 6680 pictures has so many")
     parser.add_argument("--only", choices=("sampler", "head", "full"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -170,7 +172,9 @@ def main() -> None:
     if options.only in (None, "head"):
         training("head of resnet50 on features", "resnet50", 224, "backbone", 64, options.steps, options.turns)
     if options.only in (None, "full"):
-        training("mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps, options.turns)
+        training(
+            "mobilenet_v3_small, 128 pixels", "mobilenet_v3_small", 128, "none", 32, options.steps // 3, options.turns
+        )
     if STARTS:
         print(f"start of the watcher, once a job: {statistics.median(STARTS):.1f} s of processor time, at low priority")
 

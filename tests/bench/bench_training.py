@@ -38,6 +38,7 @@ from container_train.precision import Precision
 from container_train.signals import StopFlag
 from container_train.store import Store
 from container_train.tree import Tree
+from tests.bench.arguments import existing, natural, new_file, whole
 
 EPOCHS, BATCH = 10, 64
 CPU = torch.device("cpu")
@@ -272,14 +273,18 @@ def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, se
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="train, valid and test, a folder a class in each")
-    parser.add_argument("--weights", type=Path, help="a state_dict file; without it the backbone is random, as fast")
-    parser.add_argument("--arch", default="resnet50")
-    parser.add_argument("--pictures", type=int, help="of training and validation, 0: all (600, or for accuracies 0)")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--data", type=existing, help="train, valid and test, a folder a class in each")
+    parser.add_argument("--weights", type=existing, help="a state_dict file (default: a random backbone)")
+    parser.add_argument(
+        "--arch", default="resnet50", type=hyperparameters.architecture, help="of torchvision (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pictures", type=natural, help="of training and validation, 0: all (600, or for accuracies 0)"
+    )
+    parser.add_argument("--repetitions", type=whole, default=3, help="(default: %(default)s)")
     parser.add_argument("--accuracy", action="store_true", help="accuracies in place of speed")
     parser.add_argument("--views", action="store_true", help="accuracies by the number of augmented views")
-    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    parser.add_argument("--out", type=new_file, help="a JSON file for the results")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     ways = accuracy if options.accuracy else views if options.views else speed

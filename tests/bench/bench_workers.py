@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_serve import artifact
 from container_serve.predictor import Predictor
 from tests.bench import load
+from tests.bench.arguments import existing, new_file, positive, whole
 from tests.bench.servers import SMALL, Server, commands, free_ports, pictures, prepare, serving
 
 CORES = len(os.sched_getaffinity(0))
@@ -71,10 +72,10 @@ def batches(made: Path, turns: int, values: Values) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, help="artifact with int8 graph (default: a random ResNet50)")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3, help="of each measurement (%(default)s)")
-    parser.add_argument("--out", type=Path, help="file for the figures, as JSON")
+    parser.add_argument("--model", type=existing, help="artifact with int8 graph (default: a random ResNet50)")
+    parser.add_argument("--turns", type=whole, default=3, help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=positive, default=3, help="of each measurement (%(default)s)")
+    parser.add_argument("--out", type=new_file, help="file for the figures, as JSON")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-workers-"))
     values: Values = defaultdict(list)

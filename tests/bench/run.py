@@ -50,7 +50,13 @@ def main() -> None:
     names = parser.parse_args().names or there
     if unknown := [name for name in names if name not in there]:
         parser.error(f"no benchmark {unknown[0]}: there are {', '.join(there)}")
-    rows: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    rows: list[dict[str, Any]] = []
+    try:
+        rows = json.loads(RESULTS.read_text())
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        parser.error(f"{RESULTS} cannot be read ({error}): remove it")
     for name in names:
         found = run(HERE / f"bench_{name}.py")
         rows = [row for row in rows if row["benchmark"] != name] + [{"benchmark": name, **row} for row in found]

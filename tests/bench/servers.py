@@ -20,6 +20,7 @@ from PIL import Image
 
 from container_serve import artifact
 from tests.bench import load
+from tests.docker import engine
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = Path(__file__).parent / "peers"
@@ -139,6 +140,21 @@ def commands(made: Path, folder: Path, ports: dict[str, int]) -> dict[str, tuple
             {"ONNX_MODEL": str(folder / "model.onnx")},
         ),
     }  # fmt: skip
+
+
+@contextlib.contextmanager
+def in_image(made: Path, port: int) -> Iterator[tuple[list[str], dict[str, str]] | None]:
+    """The command that starts the serving image of this very tree, where there is one; what it started is removed."""
+    tagged = engine.tagged("serve") if engine.available() else []
+    if not tagged:
+        yield None
+        return
+    container = f"byoc-bench-{port}"
+    command = ["docker", "run", "--rm", "--name", container, "--publish", f"127.0.0.1:{port}:8080"]
+    try:
+        yield [*command, "--volume", f"{made}:/opt/ml/model:ro", tagged[0], "serve"], {}
+    finally:
+        engine.docker("rm", "--force", container, check=False)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,26 +25,47 @@ import psutil
 from PIL import Image
 
 from container_serve import artifact
+from container_serve.predictor import Predictor
 from container_serve.preprocess import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("red", "green", "blue")
 SIDE = 32
+COPIES = 20  # of each colour in a model that is to take its time
 START_SECONDS = 60  # how long a test waits for a server; the machine may be busy
 
 
 def write_model(directory: Path, *, classes: tuple[str, ...] = CLASSES, seconds: float = 0) -> Path:
-    """An artifact whose three outputs are the picture's mean red, green and blue; `seconds` slows a prediction.
+    """An artifact whose three outputs are the picture's mean red, green and blue.
 
-    It is the smallest convolutional network that gives different answers to different pictures.
+    It is the smallest convolutional network that gives different answers to different pictures; with `seconds` it has
+    as many more layers as make a prediction take that long here, on one core with nothing else to do.
     """
+    _write(directory, classes, 0)
+    if seconds:
+        base, layers = _seconds(directory), 8
+        _write(directory, classes, layers)
+        _write(directory, classes, round(layers * seconds / (_seconds(directory) - base)))
+    return directory
+
+
+def _write(directory: Path, classes: tuple[str, ...], layers: int) -> None:
     openvino: Any = importlib.import_module("openvino")
     ops: Any = importlib.import_module("openvino.opset13")
     directory.mkdir(parents=True, exist_ok=True)
-    picture = ops.parameter([-1, 3, SIDE, SIDE], np.float32, name="picture")
-    x = ops.convolution(picture, np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
-    for _ in range(round(seconds * 100)):  # each about 10 ms on one core
-        x = ops.convolution(x, np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), [1, 1], [0, 0], [0, 0], [1, 1])
+
+    def convolution(x: Any, weights: "np.ndarray[Any, Any]") -> Any:
+        around = [weights.shape[2] // 2] * 2
+        return ops.convolution(x, weights.astype(np.float32), [1, 1], around, around, [1, 1])
+
+    picture = x = ops.parameter([-1, 3, SIDE, SIDE], np.float32, name="picture")
+    widen = np.tile(np.eye(3), (COPIES, 1)).reshape(3 * COPIES, 3, 1, 1)  # each colour so many times
+    x = convolution(x, widen)
+    same = np.zeros((3 * COPIES, 3 * COPIES, 3, 3))
+    same[:, :, 1, 1] = np.eye(3 * COPIES)
+    for _ in range(layers):
+        x = convolution(x, same)
+    x = convolution(x, widen.transpose(1, 0, 2, 3) / COPIES)
     logits = ops.multiply(ops.reduce_mean(x, np.array([2, 3]), False), np.float32(3))
     openvino.save_model(openvino.Model([logits], [picture], "tiny"), directory / artifact.GRAPH)
     artifact.write(
@@ -53,7 +75,19 @@ def write_model(directory: Path, *, classes: tuple[str, ...] = CLASSES, seconds:
         preprocessing=Preprocessing(SIDE, SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear"),
         precision="fp32",
     )
-    return directory
+
+
+def _seconds(directory: Path) -> float:
+    """The median of a prediction."""
+    predictor = Predictor(artifact.read(directory))
+    batch = np.zeros((1, 3, SIDE, SIDE), np.float32)
+    predictor.probabilities(batch)
+    times = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        predictor.probabilities(batch)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
 
 
 def picture(color: str, form: str = "JPEG", size: tuple[int, int] = (60, 40)) -> bytes:
@@ -64,7 +98,8 @@ def picture(color: str, form: str = "JPEG", size: tuple[int, int] = (60, 40)) ->
 
 def free_port() -> int:
     """multi-model-server takes no port above 32766, and the kernel's free ones are higher."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
+    first = 20000 + os.getpid() * 1009 % 9000  # far from that of a process started beside this one
+    for port in range(first, 32000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 try:

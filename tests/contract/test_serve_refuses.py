@@ -27,7 +27,13 @@ def refusal(model: Path, folder: Path, env: dict[str, str] | None = None) -> str
 
 def change_json(model: Path, **changes: Any) -> None:
     document = json.loads((model / artifact.MODEL_JSON).read_text())
+    del document[artifact.CHECKSUM]
     (model / artifact.MODEL_JSON).write_text(json.dumps({**document, **changes}))
+
+
+def rename_a_class(model: Path) -> None:
+    path = model / artifact.MODEL_JSON
+    path.write_text(path.read_text().replace('"red"', '"rad"'))
 
 
 def flip_a_bit(path: Path) -> None:
@@ -47,6 +53,7 @@ def flip_a_bit(path: Path) -> None:
         (lambda model: change_json(model, format_version=2), ["model.json", "newer"]),
         (lambda model: change_json(model, classes=["red", "green"]), ["model.xml", "3 outputs", "2 classes"]),
         (lambda model: (model / "model.json").write_text("{"), ["model.json", "not JSON"]),
+        (lambda model: rename_a_class(model), ["model.json", "corrupt"]),
     ],
 )
 def test_a_damaged_model_is_refused(tmp_path: Path, damage: Callable[[Path], object], parts: list[str]) -> None:

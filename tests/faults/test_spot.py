@@ -15,9 +15,8 @@ import torch
 from container_train import checkpoint
 from container_train.errors import TrainError
 from tests import trees
-from tests.conftest import need
+from tests.conftest import FULL, need
 from tests.contract.training import Job, training
-from tests.faults.full import FULL
 
 # All that a job has: frozen layers on disk, training, evaluation, export, int8. (The pictures of it are decoded by the
 # program itself: with one thread for each sum the weights are the same to the bit.)
