@@ -158,13 +158,16 @@ class _Reader:
 
     def space(self, content: Mapping[str, Any]) -> Space:
         self.keys("the file", content, ("objective", "direction", "hyperparameters"))
-        objective = content.get("objective")
+        for key, words in (("objective", OBJECTIVES), ("direction", DIRECTIONS)):
+            if key not in content:
+                self.fail(f'there is no line {key} = "...": expected one of {", ".join(words)}')
+        objective = content["objective"]
         if objective in _NO_OBJECTIVE:
             self.fail(f"objective {objective} cannot be searched for: {_NO_OBJECTIVE[str(objective)]}")
         if objective not in OBJECTIVES:
             assert set(OBJECTIVES) | set(_NO_OBJECTIVE) == set(NAMES)
             self.fail(f"objective has value {objective!r}, which is no metric: {_guess(objective, OBJECTIVES)}")
-        direction = self.word("direction", content.get("direction"), DIRECTIONS)
+        direction = self.word("direction", content["direction"], DIRECTIONS)
         if direction != ("minimise" if str(objective).endswith("loss") else "maximise"):
             self.fail(f"direction is {direction}, and {objective} is better the other way")
         parts = content.get("hyperparameters")

@@ -52,6 +52,15 @@ def dead() -> str:
         (changed(3, "pid:[1]"), False),  # another container, whose numbers mean nothing here
         ("", False),
     ],
+    ids=(
+        "mine",
+        "number given anew",
+        "machine started anew",
+        "other machine",
+        "other user",
+        "other container",
+        "empty",
+    ),
 )
 def test_who_is_known_to_be_dead(text: str, is_dead: bool) -> None:
     assert leftovers.is_dead(text) == is_dead

@@ -42,13 +42,13 @@ def left() -> tuple[str, str]:
 
 
 @pytest.mark.timeout(2400)
+@pytest.mark.parametrize("pushed", ["serve", pytest.param("all", marks=pytest.mark.full)])  # 5 GB take 10 minutes
 def test_from_push_to_clean_up(
-    aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pushed: str, aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     need(engine.available(), "a Docker engine")
     before = left()
-    for name in ("train", "serve"):
-        engine.image(name)
+    built = {name: engine.image(name) for name in ("train", "serve")}
     (tmp_path / "registry").mkdir()
     (tmp_path / "docker").mkdir()
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
@@ -56,12 +56,12 @@ def test_from_push_to_clean_up(
     with stand_in.server(tmp_path / "registry") as server:
         stand_in.install(monkeypatch, stand_in.StandIn(server, server.host))
         try:
-            assert run("push.sh", push.main, ["all"]) == 0
+            assert run("push.sh", push.main, [pushed]) == 0
             images = capsys.readouterr().out.split()
-            train_image, serve_image = images
-            assert sorted(r["repositoryName"] for r in aws.client("ecr").describe_repositories()["repositories"]) == [
-                "byoc-serve",
-                "byoc-train",
+            train_image, serve_image = [built["train"], *images][-2:]
+            repositories = aws.client("ecr").describe_repositories()["repositories"]
+            assert sorted(one["repositoryName"] for one in repositories) == [
+                f"byoc-{name}" for name in (("serve", "train") if pushed == "all" else ("serve",))
             ]
             # The scripts of local mode need no account: they run as a user runs them, without one.
             for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):

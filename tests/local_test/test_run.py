@@ -64,7 +64,7 @@ def until(condition: Callable[[], object], seconds: float) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """run.sh on the sample, as processes."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = call("--engine", "process", "--out", out)
+    done = call("--engine", "process", "--out", out, "--arch", "resnet18")
     assert done.returncode == 0, done.stdout[-3000:]
     return Finished(out, done.stdout, json.loads((out / "summary.json").read_text()))
 
@@ -275,7 +275,9 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code: int) -> None:
     out = tmp_path / "out"
-    command = [str(word) for word in (RUN, "--engine", "process", "--out", out, "--weights", "none")]
+    command = [
+        str(word) for word in (RUN, "--engine", "process", "--out", out, "--weights", "none", "--arch", "resnet18")
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out.new" / "logs" / "train.log"
     checkpoints = tmp_path / "out.new" / "ml" / "checkpoints"
@@ -391,7 +393,9 @@ def test_files_from_the_training_container_belong_to_the_caller(
 def test_a_signal_stops_the_container(tmp_path: Path) -> None:
     docker_engine(tmp_path)
     out = tmp_path / "out"
-    command = [str(word) for word in (RUN, "--engine", "docker", "--out", out, "--weights", "none")]
+    command = [
+        str(word) for word in (RUN, "--engine", "docker", "--out", out, "--weights", "none", "--arch", "resnet18")
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     log = tmp_path / "out.new" / "logs" / "train.log"
     try:

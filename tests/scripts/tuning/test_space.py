@@ -87,6 +87,14 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
         (HEAD.replace("valid_accuracy", "test_accuracy") + LR, "objective test_accuracy cannot be searched for"),
         (HEAD.replace("valid_accuracy", "epoch") + LR, "objective epoch cannot be searched for"),
         (HEAD.replace("valid_accuracy", "valid_loss") + LR, "valid_loss is better the other way"),
+        (
+            HEAD.replace('direction = "maximise"\n', "") + LR,
+            'no line direction = "...": expected one of maximise, minimise',
+        ),
+        (
+            HEAD.replace('objective = "valid_accuracy"\n', "") + LR,
+            'there is no line objective = "...": expected one of ',
+        ),
         (HEAD.replace("maximise", "up") + LR, "direction has value 'up': expected one of maximise, minimise"),
         ("objectiv = 1\n" + HEAD + LR, "the file has an unknown key 'objectiv': did you mean objective?"),
         ("objective = [\n", "cannot be read"),
