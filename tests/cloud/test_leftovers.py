@@ -136,7 +136,7 @@ def test_all_of_a_dead_call_and_nothing_of_a_living_one(
             assert (
                 (str(place) in line) == (f"-{name}-{os.getpid()}" in line) == (str(process.pid) in line) == (not lives)
             )
-            assert (process.poll() if lives else process.wait(10)) == (None if lives else -9)
+            assert (process.poll() if lives else process.wait(60)) == (None if lives else -9)
     finally:
         for container, network, _, process in made.values():
             engine.docker("rm", "--force", container, check=False)

@@ -29,7 +29,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def until(what: list[str], count: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(what) < count and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -40,7 +40,7 @@ def test_it_is_told_to_end_and_is_heard(module: str, tmp_path: Path) -> None:
     until(heard, 1)
     assert os.getpriority(os.PRIO_PROCESS, companion.process.pid) == 5
     companion.end("completed")
-    assert companion.wait(10) == ""
+    assert companion.wait(60) == ""
     until(heard, 2)
     assert heard == ["stop here 1 a b", "got end completed"]
     assert not (tmp_path / "log").exists()
@@ -49,7 +49,7 @@ def test_it_is_told_to_end_and_is_heard(module: str, tmp_path: Path) -> None:
 def test_what_goes_wrong_is_told_in_its_own_words(module: str, tmp_path: Path) -> None:
     companion = Companion(module, [], tmp_path / "log", listener=lambda _: None)
     companion.end("badly")
-    assert companion.wait(10) == "side ended with code 3: it broke"
+    assert companion.wait(60) == "side ended with code 3: it broke"
     companion.end("again")  # it is gone already
 
 
@@ -66,7 +66,7 @@ def test_the_end_of_this_process_is_heard_even_when_it_is_killed(module: str, tm
         f"Companion('side', [], Path({str(tmp_path / 'log')!r})); time.sleep(1.5); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", words], check=False)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "got nothing" not in (tmp_path / "log").read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "got nothing" in (tmp_path / "log").read_text()

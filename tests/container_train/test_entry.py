@@ -123,7 +123,7 @@ def test_only_one_writes(tmp_path: Path) -> None:
     with locked(entry(tmp_path), lambda: pytest.fail("nobody else is there")):
         other = threading.Thread(target=second)
         other.start()
-        assert waited.wait(10)
+        assert waited.wait(60)
         order.append("first")
     other.join(10)
     assert order == ["first", "second"]

@@ -107,7 +107,7 @@ def test_a_stopped_job_has_its_report_and_goes_on_to_the_same_weights(tmp_path: 
     with training("process", tmp_path / "cut") as job:
         job.wait_for("epoch=1\n")
         job.stop()
-        assert job.wait(60) == 143
+        assert job.wait(110) == 143
     assert "stopped in epoch" in job.failure()
     facts = store.job(output(tmp_path / "cut"))
     assert facts["status"] == "stopped"
@@ -168,7 +168,7 @@ def test_a_killed_program_s_report_is_still_written(tmp_path: Path) -> None:
         program = found[0].parent()
         assert program is not None
         program.kill()
-        assert job.wait(60) != 0
+        assert job.wait(110) != 0
         assert not running(found)
     assert store.job(output(tmp_path))["status"] == "failed"
     assert is_readable(tmp_path, "killed")

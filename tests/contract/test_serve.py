@@ -225,7 +225,7 @@ def test_requests_on_one_connection_are_answered_in_order(server: Server) -> Non
 
 @pytest.mark.parametrize("head", ["GET /ping HTTP/1.0\r\n\r\n", "GET /ping HTTP/1.1\r\nConnection: close\r\n\r\n"])
 def test_a_connection_is_closed_for_those_who_ask_for_it(server: Server, head: str) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(head.encode())
         answer = b""
         while chunk := connection.recv(65536):
@@ -235,7 +235,7 @@ def test_a_connection_is_closed_for_those_who_ask_for_it(server: Server, head: s
 
 
 def test_what_is_not_http_gets_400(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         answer = b""
         while chunk := connection.recv(65536):
@@ -262,7 +262,7 @@ def test_log_level(tmp_path: Path) -> None:
 
 def test_a_taken_port_is_said(server: Server, tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run", ready=False, port=server.port) as second:
-        assert second.process.wait(15) == 1
+        assert second.process.wait(60) == 1
         assert f"port {server.port}: Address already in use" in one_line(second.err.read_text())
     assert server.invoke(picture("red")).status == 200
 

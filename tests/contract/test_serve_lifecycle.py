@@ -154,7 +154,7 @@ def test_the_program_ends_when_its_java_server_is_killed(tmp_path: Path) -> None
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
         family = server.descendants()
         server.java().kill()
-        assert server.process.wait(10) == 1
+        assert server.process.wait(40) == 1
         assert "killed by SIGKILL" in one_line(server.err.read_text())
         assert gone(family)
         assert list(server.tmp.iterdir()) == []
@@ -204,7 +204,7 @@ def test_a_drain_ends_after_25_seconds(tmp_path: Path, one_worker: dict[str, str
             until(lambda: in_flight(server) == 1, "in flight", 5)
             begun = time.monotonic()
             assert server.stop() == 0
-            assert 24 < time.monotonic() - begun < 30
+            assert 24 < time.monotonic() - begun < 40
             with pytest.raises(OSError):  # noqa: PT011  # reset or closed without an answer
                 stuck.result()
         assert gone(family)
@@ -214,7 +214,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run", ready=False) as server:
         until(lambda: server.descendants(), "Java started")
         family = server.descendants()
-        assert server.stop(seconds=10) == 0
+        assert server.stop(seconds=40) == 0
         assert gone(family)
         assert list(server.tmp.iterdir()) == []
 
@@ -226,7 +226,7 @@ def test_a_request_that_takes_too_long_gets_an_answer(tmp_path: Path, one_worker
         begun = time.monotonic()
         answer = server.invoke(picture("red"))
         assert (answer.status, answer.json()["type"]) == (504, "Timeout")
-        assert 1.9 < time.monotonic() - begun < 4
+        assert 1.9 < time.monotonic() - begun < 10
         # The worker that is stuck is ended, so that the next request has one.
         until(lambda: gone([stuck]), "stuck worker ended", 5)
         until(lambda: server.ping() == 200, "/ping green again", 10)

@@ -87,7 +87,7 @@ def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_pa
     with training(kind, tmp_path) as job:
         job.wait_for("epoch=3\n")
         job.stop()
-        assert job.wait(30) == 143
+        assert job.wait(110) == 143
     assert "stopped in epoch" in job.failure()
     assert not (tmp_path / "model" / "model.json").exists()
     done = int(re.findall(r"^epoch=(\d+)$", job.text(), re.MULTILINE)[-1])
@@ -122,7 +122,7 @@ def test_nothing_is_left_running_after_a_stop(tmp_path: Path) -> None:
         assert len(family) >= 2  # toolkit and program, and now and then the decoding processes
         job.stop()
         assert job.wait(60) == 143
-        _, alive = psutil.wait_procs(family, timeout=5)
+        _, alive = psutil.wait_procs(family, timeout=30)
         assert not alive
 
 
@@ -142,7 +142,7 @@ def test_sigterm_reaches_a_user_s_own_program(tmp_path: Path) -> None:
     with training("process", tmp_path) as job:
         job.wait_for("running\n")
         job.stop()
-        assert job.wait(30) == 0
+        assert job.wait(110) == 0
     assert (tmp_path / "ended").read_text() == "saved"
 
 

@@ -139,7 +139,7 @@ def test_the_program_is_killed(tmp_path: Path) -> None:
     with training("process", tmp_path) as job:
         job.wait_for("epoch=1\n")
         program(job).kill()
-        assert job.wait(60) != 0
+        assert job.wait(110) != 0
     assert said(tmp_path).startswith(
         "the training program was killed by SIGKILL, mostly for want of memory: use a smaller"
     )
@@ -155,7 +155,7 @@ def test_a_process_that_decodes_is_killed(tmp_path: Path) -> None:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
                     killed = True
-        assert job.wait(60) != 0
+        assert job.wait(110) != 0
     assert said(tmp_path).startswith("a process that decodes pictures ended unexpectedly: use a smaller batch-size"), (
         said(tmp_path)
     )

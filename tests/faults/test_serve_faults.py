@@ -46,7 +46,7 @@ def switched_model(directory: Path, fault: str) -> tuple[Path, Path]:
 def refused(model: Path, folder: Path, prefix: tuple[str, ...] = ()) -> str:
     """The one line with which the server ends."""
     with serving(model, folder, ready=False, prefix=prefix) as server:
-        assert server.process.wait(30) == 1
+        assert server.process.wait(60) == 1
         assert list(server.tmp.iterdir()) == []
         return one_line(server.err.read_text())
 
@@ -141,7 +141,7 @@ def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path) -> None:
             answered = len(observer.calls)
             until(lambda: 200 in {status for _, _, status in observer.calls[answered:]}, "a good answer", 10)
         assert observer.longest_lie() < LIE_SECONDS
-        assert observer.slowest() < 5
+        assert observer.slowest() < 10
         assert observer.statuses() <= {200, 500, 504}
 
 
@@ -219,7 +219,7 @@ def test_a_full_disk_at_the_start_is_said(tmp_path: Path) -> None:
     with serving(
         write_model(tmp_path / "model"), tmp_path / "run", ready=False, prefix=with_tmpfs("64k", True)
     ) as server:
-        assert server.process.wait(30) == 1
+        assert server.process.wait(60) == 1
         assert "No space left on device" in one_line(server.err.read_text())
 
 
@@ -244,12 +244,12 @@ def test_a_disk_that_fills_up_later_stops_nothing(tmp_path: Path) -> None:
 
 def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
     """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
-    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "4", "BYOC_QUEUE_SIZE": "5"}
+    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "5"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
         workers = children(server)
         with contextlib.ExitStack() as stack:
-            bodies = [stack.enter_context(connect(server.port, 20)) for _ in range(20)]
-            heads = [stack.enter_context(connect(server.port, 20)) for _ in range(20)]
+            bodies = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
+            heads = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
             begun = time.monotonic()
             for connection in bodies:
                 connection.sendall(GOOD[:-100])
@@ -260,13 +260,13 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
             assert server.ping() == 200
             replies = [read(connection) for connection in (*bodies, *heads)]
             assert {(reply.status, json.loads(reply.body)["type"]) for reply in replies} == {(408, "RequestTimeout")}
-            assert 3.5 < time.monotonic() - begun < 12
+            assert 7.5 < time.monotonic() - begun < 30
         until(lambda: in_flight(server) == 0, "nothing in flight", 5)
         assert children(server) == workers
 
 
 def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3"}) as server:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8"}) as server:
         with connect(server.port) as connection:
             for at in range(0, len(GOOD), 50):
                 connection.sendall(GOOD[at : at + 50])
@@ -278,7 +278,7 @@ def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended
                 while time.monotonic() - begun < 30:
                     connection.sendall(GOOD[:1] if time.monotonic() - begun < 0.1 else b"X")
                     time.sleep(0.2)
-            assert time.monotonic() - begun < 20  # 3 s until 408, then 10 s in which it may read that
+            assert time.monotonic() - begun < 28  # 8 s until 408, then 10 s in which it may read that
 
 
 def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
     (model / artifact.CODE).mkdir()
     code = "def output_fn(prediction, accept): return 'x' * 6_000_000, 'text/plain'\n"
     (model / artifact.CODE / "inference.py").write_text(code)
-    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3", "BYOC_QUEUE_SIZE": "2"}
+    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "2"}
     with serving(model, tmp_path / "run", env) as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             connection = stack.enter_context(socket.socket())

@@ -27,7 +27,7 @@ def start(tmp_path: Path, code: str, *arguments: str) -> Child:
     return Child(command, tmp_path / "log", environment=os.environ, folder=tmp_path, echo=False)
 
 
-def until(condition: object, seconds: float = 20) -> None:
+def until(condition: object, seconds: float = 60) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
