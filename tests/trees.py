@@ -41,9 +41,11 @@ def fill(root: Path, counts: Mapping[str, int] | None = None) -> Path:
     return root
 
 
-def tree(base: Path, hyperparameters: Mapping[str, str] | None = None) -> Path:
+def tree(
+    base: Path, hyperparameters: Mapping[str, str] | None = None, pictures: Mapping[str, int] | None = None
+) -> Path:
     """A whole tree below `base`, configured as the platform does; hyperparameters on top of SMALL."""
-    fill(base / "input" / "data")
+    fill(base / "input" / "data", pictures)
     configure(base, {**SMALL, **(hyperparameters or {})})
     return base
 

@@ -26,15 +26,24 @@ def names(kind: str, count: int) -> list[str]:
     return [f"127.0.0.{n}" if kind == "process" else f"algo-{n}" for n in range(1, count + 1)]
 
 
-def tree(base: Path, here: str, hosts: list[str], interface: str, hyperparameters: Mapping[str, str]) -> Path:
-    trees.tree(base, hyperparameters)
+def tree(
+    base: Path,
+    here: str,
+    hosts: list[str],
+    interface: str,
+    hyperparameters: Mapping[str, str],
+    pictures: Mapping[str, int] | None,
+) -> Path:
+    trees.tree(base, hyperparameters, pictures)
     config = {"current_host": here, "hosts": hosts, "network_interface_name": interface}
     (base / "input" / "config" / "resourceconfig.json").write_text(json.dumps(config))
     return base
 
 
 @contextlib.contextmanager
-def job(kind: str, base: Path, count: int, hyperparameters: Mapping[str, str]) -> Iterator[list[Job]]:
+def job(
+    kind: str, base: Path, count: int, hyperparameters: Mapping[str, str], pictures: Mapping[str, int] | None = None
+) -> Iterator[list[Job]]:
     """Start `train` on each host; whatever is left is ended at the end."""
     hosts = names(kind, count)
     port = str(next(_ports))
@@ -45,7 +54,8 @@ def job(kind: str, base: Path, count: int, hyperparameters: Mapping[str, str]) -
             engine.docker("network", "create", "--internal", network)
             stack.callback(engine.docker, "network", "rm", network, check=False)
         for host in hosts:
-            folder = tree(base / host, host, hosts, "lo" if kind == "process" else "eth0", hyperparameters)
+            interface = "lo" if kind == "process" else "eth0"
+            folder = tree(base / host, host, hosts, interface, hyperparameters, pictures)
             log = stack.enter_context((folder / "log").open("wb"))
             name = f"{network}-{host}" if kind == "docker" else None
             if name:
@@ -83,10 +93,14 @@ def ranks(one: Job) -> list[psutil.Process]:
     return [process for process in found if process.ppid() not in {p.pid for p in found}]
 
 
+def metric(text: str, name: str) -> list[float]:
+    """One metric of a log, epoch by epoch."""
+    return [float(value) for value in re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)]
+
+
 def curves(text: str) -> dict[str, list[float]]:
-    """The metrics of a log, epoch by epoch."""
-    wanted = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-    return {name: [float(v) for v in re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)] for name in wanted}
+    """The metrics of a log that have to be the same on any number of hosts, epoch by epoch."""
+    return {name: metric(text, name) for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")}
 
 
 def kill_all(one: Job) -> None:
