@@ -66,7 +66,7 @@ class Soak:
     calls: list[Call] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     pings: list[tuple[float, int]] = field(default_factory=list)
-    memory: list[tuple[float, int]] = field(default_factory=list)  # bytes
+    memory: list[tuple[float, int, int]] = field(default_factory=list)  # bytes of Java, of the Python processes
     wall: float = 0.0
     stolen: float = 0.0  # of the time, by the host
 
@@ -74,8 +74,10 @@ class Soak:
         good = [call for call in self.calls if not call.hostile]
         hostile = Counter(call.status for call in self.calls if call.hostile)
         failed = [call for call in good if call.status != 200]
-        wrong = [call for call in self.calls if call.hostile and call.status // 100 not in (2, 4)]
+        # 503 is a full queue's word, which says nothing of the request: good ones, which get it too, show that.
+        wrong = [c for c in self.calls if c.hostile and c.status // 100 not in (2, 4) and c.status != 503]
         killed = [call for call in failed + wrong if self._in_a_killed_worker(call)]
+        before, after = self._memory()
         quick = sorted(call.answered - call.sent for call in good if call.status == 200)
         return {
             "seconds": round(self.wall),
@@ -96,19 +98,24 @@ class Soak:
             "p99_ms": round(1e3 * quick[int(0.99 * len(quick))], 1) if quick else None,
             "max_ms": round(1e3 * quick[-1], 1) if quick else None,
             "pings": {str(status): n for status, n in sorted(Counter(status for _, status in self.pings).items())},
-            "memory_mb": [round(each / 1e6) for each in self._memory()],
-            "memory_growth": round(self._memory()[1] / self._memory()[0] - 1, 4),
+            "memory_mb": [round(sum(each) / 1e6) for each in (before, after)],
+            "java_mb": [round(java / 1e6) for java, _ in (before, after)],
+            "memory_growth": round(sum(after) / sum(before) - 1, 4),
         }
 
     def _in_a_killed_worker(self, call: Call) -> bool:
         """A worker that is killed takes what it has in its hands with it, which is answered 500."""
         return call.status == 500 and any(call.sent < kill + 0.1 and call.answered > kill for kill in self.kills)
 
-    def _memory(self) -> tuple[float, float]:
-        """Median bytes of the first and of the last fifth, once the server has settled."""
-        settled = [each for at, each in self.memory if at > SETTLING * self.wall] or [1]
+    def _memory(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Median bytes, Java's and the others', of the first and of the last fifth, once the server has settled."""
+        settled = [each for at, *each in self.memory if at > SETTLING * self.wall] or [[1, 1]]
         fifth = max(1, len(settled) // 5)
-        return statistics.median(settled[:fifth]), statistics.median(settled[-fifth:])
+
+        def medians(part: list[list[int]]) -> tuple[float, float]:
+            return statistics.median(java for java, _ in part), statistics.median(python for _, python in part)
+
+        return medians(settled[:fifth]), medians(settled[-fifth:])
 
 
 def faults(figures: dict[str, Any], max_growth: float = MAX_GROWTH) -> list[str]:
@@ -190,7 +197,7 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     async def weigh() -> None:
         while now() < seconds:
             found = await asyncio.to_thread(memory, server)
-            soak.memory.append((now(), found))
+            soak.memory.append((now(), *found))
             await asyncio.sleep(min(SAMPLE_SECONDS, seconds / 30))
 
     async def kill() -> None:
@@ -224,22 +231,25 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     pool.close()
 
 
-def memory(server: Server) -> int:
-    """Bytes of the server's processes; what they share is counted once."""
-    total = 0
+def memory(server: Server) -> tuple[int, int]:
+    """Bytes of Java, and of the server's Python processes; what they share is counted once."""
+    java, python = server.java().pid, 0
     for process in (psutil.Process(server.process.pid), *server.descendants()):
         with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total
+            if process.pid != java:
+                python += process.memory_full_info().pss
+    return psutil.Process(java).memory_full_info().pss, python
 
 
 def show(soak: Soak, at: float, seconds: float) -> None:
     bad = sum(1 for call in soak.calls if call.answered and not call.hostile and call.status != 200)
-    size = soak.memory[-1][1] / 1e6 if soak.memory else 0
+    java, python = soak.memory[-1][1:] if soak.memory else (0, 0)
+    late = [c.answered - c.sent for c in soak.calls[-int(60 * soak.rate) :] if c.status == 200 and not c.hostile] or [0]
     taken = f", {soak.stolen / at:.0%} of the time stolen" if soak.stolen > 0.01 * at else ""
     print(
         f"{at / 60:5.1f} of {seconds / 60:g} min: {len(soak.calls)} sent, {bad} good ones lost,"
-        f" {len(soak.kills)} workers killed, {size:.0f} MB, load {os.getloadavg()[0]:.1f}{taken}",
+        f" {len(soak.kills)} workers killed, p50 {1e3 * statistics.median(late):.0f} ms,"
+        f" {java / 1e6:.0f} + {python / 1e6:.0f} MB, load {os.getloadavg()[0]:.1f}{taken}",
         file=sys.stderr,
         flush=True,
     )

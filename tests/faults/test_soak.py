@@ -31,7 +31,7 @@ def test_a_minute_of_load_with_hostile_requests_and_killed_workers(
 
 
 def test_what_counts_as_lost() -> None:
-    memory = [(float(t), 100 + t) for t in range(60)]
+    memory = [(float(t), 50 + t, 50) for t in range(60)]
     found = Soak(100, 80, kills=[10.0, 50.0], pings=[(1, 200)], wall=60, memory=memory)
     found.calls = [
         Call(9.9, False, 10.1, 500),  # the killed worker had it
@@ -41,6 +41,7 @@ def test_what_counts_as_lost() -> None:
         Call(30, False, 90, 0),
         Call(40, True, 40.1, 400),
         Call(40, True, 40.1, 500),
+        Call(40, True, 40.1, 503),
         Call(50, False, 50.01, 200),
     ]
     figures = found.figures()
