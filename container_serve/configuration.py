@@ -182,7 +182,7 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, picture_byt
     env["BYOC_THREADS"] = str(share.threads)
     env["BYOC_PICTURE_BYTES"] = str(picture_bytes)
     for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
-        env[key] = str(share.threads)
+        env[key] = str(share.own_threads)
     return env
 
 

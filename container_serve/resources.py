@@ -12,29 +12,34 @@ SERVER_BYTES = 300 * 2**20
 WORKER_BYTES = 160 * 2**20
 COPIES = 2.5  # of the graph's weights, while a worker compiles them
 LEAST_PICTURE_BYTES = 64 * 2**20  # however little there is: 8 megapixels of RGB
+THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
 @dataclass(frozen=True)
 class Share:
-    """Each of `workers` processes computes with `threads` threads."""
+    """Each of `workers` processes computes the graph with `threads` threads; a user's code has `own_threads`."""
 
     workers: int
     threads: int
+    own_threads: int
 
 
 def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
     """The share for a model of `model_bytes`; `workers` and `threads` are what the user asked for, if anything.
 
-    Default: one worker per core with one thread each; fewer workers where memory is short, and the cores that
-    this leaves over go to their threads.
+    Default: one worker per core, fewer where memory is short. Each computes the graph with its share of the cores,
+    and at least with two threads where there are two cores: that answers a single caller in two thirds of the time
+    and is as fast as one thread under load (tests/bench/bench_workers.py). The libraries of a user's code, whose
+    threads may spin while they wait, get the worker's share of the cores only.
     """
     cores = cpu_count()
     if workers is None:
         each = WORKER_BYTES + int(COPIES * model_bytes)
         room = (memory_limit() - SERVER_BYTES) // each
         workers = max(1, min(cores // (threads or 1), room))
-    return Share(workers, threads or max(1, cores // workers))
+    share = max(1, cores // workers)
+    return Share(workers, threads or max(share, min(THREADS, cores)), threads or share)
 
 
 def picture_bytes(workers: int, model_bytes: int) -> int:

@@ -26,7 +26,7 @@ def make(archive: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run, listed = Path(folder), Path(folder) / "classes.lst"
         settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BIND_TO_PORT": str(_free_port())})
-        share = Share(1, 1)
+        share = Share(1, 1, 1)
         configuration.write(run, settings, share)
         command = configuration.command(run, settings)
         environment = configuration.environment(os.environ, run, share, 1)

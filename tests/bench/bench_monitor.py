@@ -1,4 +1,4 @@
-"""What watching costs: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 5]`.
+"""What watching costs: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 2]`.
 
 The sampler's schedule and processor time, at 100 and 500 ms; and the training loop's steps with nothing, with the
 profiler, and with profiler and debugger, in turns, so that other work on the machine hits all of them alike. Wall time
@@ -161,7 +161,7 @@ def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=positive, default=30, help="of each run of the sampler")
-    parser.add_argument("--turns", type=whole, default=3, help="(default: %(default)s)")
+    parser.add_argument("--turns", type=whole, default=2, help="(default: %(default)s)")
     parser.add_argument("--steps", type=whole, default=105, help="an epoch of 6680 pictures has so many")
     parser.add_argument("--only", choices=("sampler", "head", "full"))
     options = parser.parse_args()

@@ -1,7 +1,8 @@
 """Serving beside its peers, in one run: `python tests/bench/bench_serving.py [--model DIR] [--out FILE]`.
 
     ours      container_serve with int8, as the image starts it
-    limit     decoding and the int8 graph in a bare loop, no HTTP: a process of one thread for each core
+    limit     decoding and the int8 graph in a bare loop, no HTTP: for one connection a process with as many threads as
+              a worker has, for more a process of one thread for each core
     mms       multi-model-server and sagemaker-inference as their documentation shows it: torch eager fp32, torchvision
     fastapi   ONNX Runtime fp32 behind FastAPI and uvicorn
 
@@ -27,7 +28,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_serve import artifact
+from container_serve import artifact, resources
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from tests.bench import load
@@ -46,18 +47,21 @@ from tests.bench.servers import (
 )
 
 CORES = len(os.sched_getaffinity(0))
+THREADS = min(resources.THREADS, CORES)
 CONNECTIONS = (1, 2, 8, 32)
 OVERLOAD = 160  # connections, more than the queue of 100 holds
 
 
 def loop(made: Path, orders: Any, answers: Any) -> None:
-    """One process of the limit: for each order (pictures, seconds) the times of single pictures, in seconds."""
+    """One process of the limit: for each order (pictures, threads, seconds) the seconds of single pictures."""
     found = artifact.read(made, verify=False)
-    predictor = Predictor(found)
-    predictor.warm_up()
+    predictors = {threads: Predictor(found, threads) for threads in {1, THREADS}}
+    for predictor in predictors.values():
+        predictor.warm_up()
     answers.put([])
     while (order := orders.get()) is not None:
-        bodies, seconds = order
+        bodies, threads, seconds = order
+        predictor = predictors[threads]
         times: list[float] = []
         begun = time.perf_counter()
         while (now := time.perf_counter()) - begun < seconds:
@@ -67,7 +71,7 @@ def loop(made: Path, orders: Any, answers: Any) -> None:
 
 
 class Limit:
-    """Decoding and forward with nothing around them: one process, or one for each core."""
+    """Decoding and forward with nothing around them: one process of several threads, or one of one for each core."""
 
     def __init__(self, made: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -81,7 +85,7 @@ class Limit:
 
     def run(self, bodies: list[bytes], processes: int, seconds: float) -> load.Load:
         for orders in self.orders[:processes]:
-            orders.put((bodies, seconds))
+            orders.put((bodies, THREADS if processes == 1 else 1, seconds))
         times = [self.answers.get(timeout=seconds + 60) for _ in range(processes)]
         return load.Load(seconds, [one for each in times for one in each])
 

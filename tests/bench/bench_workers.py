@@ -1,7 +1,7 @@
 """What the defaults of serving were chosen by: `python tests/bench/bench_workers.py [--model DIR] [--out FILE]`.
 
 Workers and threads, workers that keep to a core, and batches: the same server in each of the ways, all of them up at
-the same time and taking turns at the same pictures. The default, a worker of one thread for each core, is the first.
+the same time and taking turns at the same pictures. The default, a worker of two threads for each core, is the first.
 """
 
 import argparse
@@ -29,14 +29,15 @@ from tests.bench.arguments import existing, new_file, positive, whole
 from tests.bench.servers import SMALL, Server, commands, free_ports, pictures, prepare, serving
 
 CORES = len(os.sched_getaffinity(0))
-DEFAULT = f"{CORES} x 1"
+DEFAULT = f"{CORES} x 2"
 WAYS = {  # workers x threads
-    DEFAULT: (CORES, 1),
+    DEFAULT: (CORES, 2),
+    f"{CORES} x 1": (CORES, 1),
     f"{CORES} x 1, each on its core": (CORES, 1),
     f"1 x {CORES}": (1, CORES),
     "1 x 1": (1, 1),
     f"{2 * CORES} x 1": (2 * CORES, 1),
-    f"{CORES} x {CORES}": (CORES, CORES),
+    f"{CORES} x {2 * CORES}": (CORES, 2 * CORES),
 }
 CONNECTIONS = (1, 2, 8)
 BATCHES = (1, 2, 4, 8)

@@ -17,11 +17,13 @@ def parsed(text: str) -> dict[str, str]:
 
 
 def test_the_management_api_is_on_the_port_only_with_many_models() -> None:
-    one = parsed(configuration.properties(Path("/r"), Settings.read({}), Share(2, 1)))
+    one = parsed(configuration.properties(Path("/r"), Settings.read({}), Share(2, 1, 1)))
     assert one["inference_address"] == "http://0.0.0.0:8080"
     assert one["management_address"] == "unix:/r/management.sock"
     assert one["load_models"] == "model=model"
-    many = parsed(configuration.properties(Path("/r"), Settings.read({"SAGEMAKER_MULTI_MODEL": "true"}), Share(1, 1)))
+    many = parsed(
+        configuration.properties(Path("/r"), Settings.read({"SAGEMAKER_MULTI_MODEL": "true"}), Share(1, 1, 1))
+    )
     assert many["management_address"] == many["inference_address"]
     assert "load_models" not in many
 
@@ -30,7 +32,7 @@ def test_limits() -> None:
     settings = Settings.read(
         {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "SAGEMAKER_MAX_REQUEST_SIZE": "1000", "BYOC_QUEUE_SIZE": "7"}
     )
-    values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1)))
+    values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1)))
     assert values["byoc_timeout_seconds"] == "700"
     assert int(values["default_response_timeout_seconds"]) > 700  # else the model server would answer first
     assert values["max_request_size"] == "1000"
@@ -39,7 +41,7 @@ def test_limits() -> None:
 
 
 def test_paths_are_written_as_java_reads_them() -> None:
-    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1))
+    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1, 1))
     assert "model_store=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36/store" in text.splitlines()
 
 
@@ -60,9 +62,10 @@ def test_logging_goes_to_the_console_only(level: int, ours: str, server: str) ->
 
 def test_nothing_in_the_environment_overrides_the_configuration() -> None:
     environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "PYTHONPATH": "/mine", "HOME": "/h"}
-    env = configuration.environment(environ, Path("/r"), Share(1, 3), 1000)
+    env = configuration.environment(environ, Path("/r"), Share(1, 3, 2), 1000)
     assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
-    assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == env["BYOC_THREADS"] == "3"
+    assert env["BYOC_THREADS"] == "3"
+    assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
     assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
     assert env["HOME"] == "/h"
     assert env["BYOC_PICTURE_BYTES"] == "1000"
@@ -72,7 +75,7 @@ def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
     run = tmp_path / ("long" * 25)
     run.mkdir()
     with pytest.raises(ConfigurationError, match="TMPDIR"):
-        configuration.write(run, Settings.read({}), Share(1, 1))
+        configuration.write(run, Settings.read({}), Share(1, 1, 1))
     assert list(run.iterdir()) == []
 
 

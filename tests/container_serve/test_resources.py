@@ -77,13 +77,15 @@ def test_this_machine() -> None:
 @pytest.mark.parametrize(
     ("cores", "memory", "workers", "threads", "expected"),
     [
-        (4, 8192, None, None, Share(4, 1)),
-        (4, 8192, None, 2, Share(2, 2)),
-        (4, 8192, 2, None, Share(2, 2)),
-        (4, 8192, 8, None, Share(8, 1)),
-        (4, 8192, 3, 2, Share(3, 2)),
-        (4, 1200, None, None, Share(2, 2)),  # a worker of this model needs 410 MiB beside the server's 300
-        (4, 200, None, None, Share(1, 4)),
+        (4, 8192, None, None, Share(4, 2, 1)),
+        (4, 8192, None, 2, Share(2, 2, 2)),
+        (4, 8192, 2, None, Share(2, 2, 2)),
+        (4, 8192, 8, None, Share(8, 2, 1)),
+        (4, 8192, 3, 2, Share(3, 2, 2)),
+        (4, 1200, None, None, Share(2, 2, 2)),  # a worker of this model needs 410 MiB beside the server's 300
+        (4, 200, None, None, Share(1, 4, 4)),
+        (4, 8192, None, 1, Share(4, 1, 1)),
+        (1, 8192, None, None, Share(1, 1, 1)),
     ],
 )
 def test_plan(
