@@ -7,9 +7,10 @@
     fastapi   ONNX Runtime fp32 behind FastAPI and uvicorn
 
 All of them are up at the same time, and take turns at the same pictures and under the same load generator, so that
-other work on the machine hits all of them alike. Speeds do not depend on the weights: without --model a random ResNet50
-is used. Times of start are taken one server after the other, from the start of its process to its first good answer;
-ours from `docker run` too, where the image is there (its goal is for that), else as a process.
+other work on the machine hits all of them alike. "Around" is the median of the time beside decoding and the graph (the
+Server-Timing header's), from the caller to a worker and back. Speeds do not depend on the weights: without --model a
+random ResNet50 is used. Times of start are taken one server after the other, from the start of its process to its first
+good answer; ours from `docker run` too, where the image is there (its goal is for that), else as a process.
 """
 
 import argparse
@@ -127,6 +128,8 @@ def note(values: Values, kind: str, count: int, name: str, found: load.Load) -> 
     values[f"{kind}, {count} p50", name].append(found.quantile(0.5))
     values[f"{kind}, {count} p99", name].append(found.quantile(0.99))
     values[f"{kind}, {count} rate", name].append(found.rate)
+    if found.around:
+        values[f"{kind}, {count} around", name].append(load.quantile(found.around, 0.5))
 
 
 def table(values: Values) -> None:
@@ -163,7 +166,7 @@ def results(values: Values, command: str) -> list[dict[str, Any]]:
         row(f"{OVERLOAD} connections: neither 200 nor 503", "0", values["flood lost", "ours"], "answers"),
         row("start to first answer", "<= 3", values.get(("start", "docker run")) or values["start", "ours"], "s"),
     ]
-    units = {"p50": "ms", "p99": "ms", "rate": "1/s", "memory": "MB", "start": "s"}
+    units = {"p50": "ms", "p99": "ms", "around": "ms", "rate": "1/s", "memory": "MB", "start": "s"}
     for (what, name), each in sorted(values.items()):
         rows.append(row(f"{name}, {what}", "", each, units.get(what.split()[-1], "answers")))
     return rows

@@ -1,10 +1,12 @@
 """A load generator: so many connections that each send one picture after the other, and the time of every answer."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 TIMEOUT_SECONDS = 60.0  # as the platform's
 
@@ -15,6 +17,7 @@ class Load:
 
     wall: float = 0.0
     seconds: list[float] = field(default_factory=list)
+    around: list[float] = field(default_factory=list)  # of `seconds`, what the worker says it did not compute in
     statuses: Counter[int] = field(default_factory=Counter)
 
     @property
@@ -24,9 +27,25 @@ class Load:
 
     def quantile(self, share: float) -> float:
         """Milliseconds; not-a-number without a good answer."""
-        if not self.seconds:
-            return float("nan")
-        return 1e3 * sorted(self.seconds)[min(len(self.seconds) - 1, int(share * len(self.seconds)))]
+        return quantile(self.seconds, share)
+
+
+class Answer(NamedTuple):
+    """An answer's status, whether its connection stays open, and the seconds in its Server-Timing (0: it has none)."""
+
+    status: int
+    keep: bool
+    computed: float
+
+
+NO_ANSWER = Answer(0, False, 0.0)
+
+
+def quantile(seconds: Sequence[float], share: float) -> float:
+    """Milliseconds; not-a-number of nothing."""
+    if not seconds:
+        return float("nan")
+    return 1e3 * sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
 def run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str = "/invocations") -> Load:
@@ -47,13 +66,15 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
                 if writer is None or reader is None:
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(requests[index % len(requests)])
-                status, keep = await asyncio.wait_for(answer(reader), TIMEOUT_SECONDS)
+                got = await asyncio.wait_for(answer(reader), TIMEOUT_SECONDS)
             except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
-                status, keep = 0, False
-            load.statuses[status] += 1
-            if status == 200:
+                got = NO_ANSWER
+            load.statuses[got.status] += 1
+            if got.status == 200:
                 load.seconds.append(time.perf_counter() - sent)
-            if not keep:
+                if got.computed:
+                    load.around.append(load.seconds[-1] - got.computed)
+            if not got.keep:
                 if writer is not None:
                     writer.close()
                 reader = writer = None
@@ -72,8 +93,8 @@ def request(body: bytes, path: str) -> bytes:
     return head.encode() + body
 
 
-async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
-    """The status, and whether the connection stays open."""
+async def answer(reader: asyncio.StreamReader) -> Answer:
+    """The next answer, read to its end."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     status = int(head.split(" ", 2)[1])
     fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
@@ -83,4 +104,5 @@ async def answer(reader: asyncio.StreamReader) -> tuple[int, bool]:
         while size := int(await reader.readline(), 16):
             await reader.readexactly(size + 2)
         await reader.readline()
-    return status, fields.get("connection") != "close"
+    computed = sum(map(float, re.findall(r"dur=([0-9.]+)", fields.get("server-timing", "")))) / 1e3
+    return Answer(status, fields.get("connection") != "close", computed)

@@ -26,6 +26,8 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"4\r\n" + answer + b"\r\n0\r\n\r\n")
             return
+        if body == b"timed":
+            self.send_header("Server-Timing", "decode;dur=2.5, model;dur=7.5")
         self.send_header("Content-Length", "4")
         self.end_headers()
         self.wfile.write(answer)
@@ -50,6 +52,12 @@ def test_every_answer_is_counted_by_its_status(port: int) -> None:
     assert found.quantile(0) >= 20
     assert found.quantile(0) <= found.quantile(0.5) <= found.quantile(0.99)
     assert found.rate == pytest.approx(found.statuses[200] / found.wall)
+
+
+def test_what_the_server_says_it_computed_in_is_told_from_the_rest(port: int) -> None:
+    found = load.run(port, [b"timed", b"good"], connections=1, seconds=0.3)
+    assert 0 < len(found.around) < len(found.seconds)
+    assert 10 <= load.quantile(found.around, 0) == pytest.approx(load.quantile(found.seconds[::2], 0) - 10)
 
 
 def test_nobody_listens() -> None:

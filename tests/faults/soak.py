@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,6 +55,7 @@ class Call:
     hostile: bool
     answered: float = 0.0
     status: int = 0
+    computed: float = 0.0  # seconds, as the worker says
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Soak:
             "p50_ms": round(1e3 * quick[len(quick) // 2], 1) if quick else None,
             "p99_ms": round(1e3 * quick[int(0.99 * len(quick))], 1) if quick else None,
             "max_ms": round(1e3 * quick[-1], 1) if quick else None,
+            "computed_ms": [round(1e3 * each, 1) for each in self._computed(good)],
             "pings": {str(status): n for status, n in sorted(Counter(status for _, status in self.pings).items())},
             "memory_mb": [round(sum(each) / 1e6) for each in (before, after)],
             "java_mb": [round(java / 1e6) for java, _ in (before, after)],
@@ -106,6 +108,16 @@ class Soak:
     def _in_a_killed_worker(self, call: Call) -> bool:
         """A worker that is killed takes what it has in its hands with it, which is answered 500."""
         return call.status == 500 and any(call.sent < kill + 0.1 and call.answered > kill for kill in self.kills)
+
+    @staticmethod
+    def _computed(good: list[Call]) -> tuple[float, float]:
+        """Median seconds that a worker computed in, of the quickest minute and of the slowest: is the host steady?"""
+        minutes = defaultdict[int, list[float]](list)
+        for call in good:
+            if call.status == 200:
+                minutes[int(call.sent // 60)].append(call.computed)
+        medians = sorted(map(statistics.median, minutes.values())) or [0.0]
+        return medians[0], medians[-1]
 
     def _memory(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """Median bytes, Java's and the others', of the first and of the last fifth, once the server has settled."""
@@ -139,23 +151,23 @@ class Pool:
         self.port = port
         self.free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
-    async def ask(self, raw: bytes, keep: bool) -> int:
-        """The status; 0 where there was no answer."""
+    async def ask(self, raw: bytes, keep: bool) -> load.Answer:
+        """The answer; status 0 where there was none."""
         pair = self.free.pop() if keep and self.free else None
         try:
             reader, writer = pair or await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
         except OSError:
-            return 0
+            return load.NO_ANSWER
         kept = False
         try:
             writer.write(raw)
-            status, kept = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
-            while status == 100:
-                status, kept = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
-            kept = kept and keep
-            return status
+            answer = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
+            while answer.status == 100:
+                answer = await asyncio.wait_for(load.answer(reader), load.TIMEOUT_SECONDS)
+            kept = answer.keep and keep
+            return answer
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError):
-            return 0
+            return load.NO_ANSWER
         finally:
             if kept:
                 self.free.append((reader, writer))
@@ -185,13 +197,13 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     async def send(raw: bytes, is_hostile: bool) -> None:
         call = Call(now(), is_hostile)
         soak.calls.append(call)
-        call.status = await pool.ask(raw, keep=not is_hostile)
-        call.answered = now()
+        answer = await pool.ask(raw, keep=not is_hostile)
+        call.answered, call.status, call.computed = now(), answer.status, answer.computed
 
     async def look() -> None:
         ping = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         while now() < seconds:
-            soak.pings.append((now(), await pool.ask(ping, keep=False)))
+            soak.pings.append((now(), (await pool.ask(ping, keep=False)).status))
             await asyncio.sleep(PING_SECONDS)
 
     async def weigh() -> None:
@@ -244,11 +256,12 @@ def memory(server: Server) -> tuple[int, int]:
 def show(soak: Soak, at: float, seconds: float) -> None:
     bad = sum(1 for call in soak.calls if call.answered and not call.hostile and call.status != 200)
     java, python = soak.memory[-1][1:] if soak.memory else (0, 0)
-    late = [c.answered - c.sent for c in soak.calls[-int(60 * soak.rate) :] if c.status == 200 and not c.hostile] or [0]
+    late = [c for c in soak.calls[-int(60 * soak.rate) :] if c.status == 200 and not c.hostile]
     taken = f", {soak.stolen / at:.0%} of the time stolen" if soak.stolen > 0.01 * at else ""
     print(
         f"{at / 60:5.1f} of {seconds / 60:g} min: {len(soak.calls)} sent, {bad} good ones lost,"
-        f" {len(soak.kills)} workers killed, p50 {1e3 * statistics.median(late):.0f} ms,"
+        f" {len(soak.kills)} workers killed, p50 {load.quantile([c.answered - c.sent for c in late], 0.5):.0f} ms,"
+        f" of which {load.quantile([c.computed for c in late], 0.5):.0f} ms computed,"
         f" {java / 1e6:.0f} + {python / 1e6:.0f} MB, load {os.getloadavg()[0]:.1f}{taken}",
         file=sys.stderr,
         flush=True,
