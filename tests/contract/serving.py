@@ -200,6 +200,28 @@ class Server:
         """The workers and the process that forks them."""
         return self._with_argument("model_service_worker.py")
 
+    def children(self) -> list[psutil.Process]:
+        """The workers, without the process that forks them."""
+        java, found = self.java().pid, []
+        for process in self.python():
+            with suppress(psutil.NoSuchProcess):
+                if process.ppid() != java:
+                    found.append(process)
+        return found
+
+    def streams(self) -> tuple[int, int, int]:
+        """Threads of the front end that read the workers' output, pipes that they read, and those pipes' files."""
+        proc = Path(f"/proc/{self.java().pid}")
+        threads = pipes = 0
+        for path in proc.glob("task/*/comm"):
+            with suppress(OSError):  # it ended meanwhile
+                threads += "-std" in path.read_text()
+        for path in proc.glob("fd/*"):
+            with suppress(OSError):
+                pipes += "-std" in str(path.readlink())
+        files = [path for path in self.tmp.rglob("*") if path.is_fifo()]
+        return threads, pipes, len(files)
+
     def _with_argument(self, text: str) -> list[psutil.Process]:
         found = []
         for process in self.descendants():

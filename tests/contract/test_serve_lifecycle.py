@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from container_serve import artifact
@@ -116,11 +117,31 @@ def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
 
 def test_killed_children_are_replaced(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        children = [p for p in server.python() if p.ppid() != server.java().pid]
+        children = server.children()
         for process in children:
             process.kill()
         until(lambda: server.ping() == 503, "/ping red", 5)
         assert until(lambda: server.ping() == 200, "/ping green again", 15) < 10
+        assert server.invoke(picture("red")).status == 200
+
+
+def test_killed_children_leave_nothing_in_the_front_end(tmp_path: Path) -> None:
+    workers = 2
+    env = {"SAGEMAKER_MODEL_SERVER_WORKERS": str(workers)}
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
+        killed: list[psutil.Process] = []
+
+        def replaced() -> bool:
+            return len(set(server.children()) - set(killed)) == loaded(server) == workers
+
+        for _ in range(6):
+            until(replaced, "all workers", 15)
+            killed = server.children()
+            for process in killed:
+                process.kill()
+        until(replaced, "all workers", 15)
+        # An output and an error stream of each worker.
+        until(lambda: server.streams() == (2 * workers, 2 * workers, 2 * workers), "what killed workers left closed", 5)
         assert server.invoke(picture("red")).status == 200
 
 
@@ -137,9 +158,8 @@ def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
         until((tmp_path / "held.busy").exists, "first at a worker", 5)
         second = pool.submit(server.invoke, picture("red"))
         until(lambda: in_flight(server) == 2, "second in flight", 5)
-        for process in server.python():
-            if process.ppid() != server.java().pid:
-                process.kill()
+        for process in server.children():
+            process.kill()
         assert first.result().status == 500
         held.unlink()
         assert set(first.result().json()) == {"code", "type", "message"}
@@ -148,6 +168,10 @@ def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
 
 def in_flight(server: Server) -> int:
     return int(server.request("GET", "/ping").json()["in_flight"])
+
+
+def loaded(server: Server) -> int:
+    return int(server.request("GET", "/ping").json()["workers"])
 
 
 def test_the_program_ends_when_its_java_server_is_killed(tmp_path: Path) -> None:
@@ -222,7 +246,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
 def test_a_request_that_takes_too_long_gets_an_answer(tmp_path: Path, one_worker: dict[str, str]) -> None:
     env = {**one_worker, "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}
     with serving(slow_model(tmp_path / "model", 30), tmp_path / "run", env) as server:
-        stuck = next(p for p in server.python() if p.ppid() != server.java().pid)
+        stuck = server.children()[0]
         begun = time.monotonic()
         answer = server.invoke(picture("red"))
         assert (answer.status, answer.json()["type"]) == (504, "Timeout")

@@ -52,6 +52,16 @@ def test_models_come_and_go(server: Server, tmp_path: Path) -> None:
     assert gone(family)
 
 
+def test_models_that_went_leave_nothing_in_the_front_end(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    for turn in range(5):
+        assert load(server, f"model{turn}", model).status == 200
+        assert invoke(server, f"model{turn}").status == 200
+        assert server.request("DELETE", f"/models/model{turn}").status == 200
+    until(lambda: server.streams() == (0, 0, 0), "the workers' output closed", 5)
+    until(lambda: not any(path.is_socket() for path in server.tmp.rglob("*")), "sockets removed", 5)
+
+
 def test_a_broken_model_is_refused_and_the_others_stay(server: Server, tmp_path: Path) -> None:
     assert load(server, "good", write_model(tmp_path / "good")).status == 200
     broken = write_model(tmp_path / "broken")

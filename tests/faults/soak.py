@@ -215,8 +215,7 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     async def kill() -> None:
         while now() + kill_seconds < seconds:
             await asyncio.sleep(kill_seconds)
-            java = server.java().pid
-            workers = [process for process in server.python() if process.ppid() != java]
+            workers = server.children()
             if workers:
                 soak.kills.append(now())
                 dice.choice(workers).kill()

@@ -51,12 +51,6 @@ def refused(model: Path, folder: Path, prefix: tuple[str, ...] = ()) -> str:
         return one_line(server.err.read_text())
 
 
-def children(server: Server) -> list[int]:
-    """The workers without the process that forks them."""
-    java = server.java().pid
-    return [process.pid for process in server.python() if process.ppid() != java]
-
-
 def in_flight(server: Server) -> int:
     return int(server.request("GET", "/ping").json()["in_flight"])
 
@@ -102,7 +96,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path: Path, name: str) -> None:
 def test_ping_is_red_while_every_prediction_fails(tmp_path: Path) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
     with serving(model, tmp_path / "run") as server:
-        workers = children(server)
+        workers = server.children()
         with observing(server.port) as observer:
             until(lambda: 200 in observer.statuses(), "a good answer", 10)
             switch.touch()
@@ -112,7 +106,7 @@ def test_ping_is_red_while_every_prediction_fails(tmp_path: Path) -> None:
             until(lambda: server.ping() == 200, "/ping green again", 10)
         assert observer.longest_lie() < LIE_SECONDS
         assert observer.statuses() == {200, 500}
-        assert children(server) == workers
+        assert server.children() == workers
 
 
 def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path) -> None:
@@ -152,7 +146,7 @@ def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str) -> None:
         switch.touch()
         assert exchange(server.port, GOOD).status == 500
         switch.unlink()
-        until(lambda: len(children(server)) >= 1 and server.ping() == 200, "/ping green", 15)
+        until(lambda: len(server.children()) >= 1 and server.ping() == 200, "/ping green", 15)
         assert exchange(server.port, GOOD).status == 200
 
 
@@ -246,7 +240,7 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
     """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
     env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "5"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
-        workers = children(server)
+        workers = server.children()
         with contextlib.ExitStack() as stack:
             bodies = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
             heads = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
@@ -262,7 +256,7 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
             assert {(reply.status, json.loads(reply.body)["type"]) for reply in replies} == {(408, "RequestTimeout")}
             assert 7.5 < time.monotonic() - begun < 30
         until(lambda: in_flight(server) == 0, "nothing in flight", 5)
-        assert children(server) == workers
+        assert server.children() == workers
 
 
 def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path) -> None:
@@ -300,14 +294,14 @@ def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
 
 def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        workers = children(server)
+        workers = server.children()
         for part in (10, len(GOOD) // 2, len(GOOD) - 1, len(GOOD)):
             for _ in range(20):
                 with connect(server.port) as connection:
                     connection.sendall(GOOD[:part])
         until(lambda: in_flight(server) == 0, "nothing in flight", 15)
         assert exchange(server.port, GOOD).status == 200
-        assert children(server) == workers
+        assert server.children() == workers
 
 
 def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@ package byoc;
 import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
+import com.amazonaws.ml.mms.wlm.WorkerThread;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
  * The model server replaces workers that died, but not the process that forks them: the thread that
- * waits for that process fails on a null channel before it could start it again.
+ * waits for that process fails on a null channel before it could start it again. Nor does it
+ * close the {@link Streams} of those that died, or remove their files.
  */
 final class Watchdog {
     private static final Logger LOG = LoggerFactory.getLogger("watchdog");
@@ -26,11 +28,16 @@ final class Watchdog {
         while (true) {
             try {
                 Thread.sleep(PAUSE_MILLIS);
-                for (Model model : ModelManager.getInstance().getModels().values()) {
+                ModelManager models = ModelManager.getInstance();
+                for (Model model : models.getModels().values()) {
                     revive(model);
+                    for (WorkerThread worker : models.getWorkers(model.getModelName())) {
+                        Streams.watch(model, worker);
+                    }
                 }
+                Leftovers.remove();
             } catch (Exception error) {
-                LOG.warn("a worker process could not be started again: {}", error.toString());
+                LOG.warn("the workers could not be looked after: {}", error.toString());
             }
         }
     }
