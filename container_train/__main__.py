@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -290,4 +291,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    # Python gives up its handlers some time before the process is gone: a wish to stop that comes in between must not
+    # turn the end of a job that is done, or that has stopped and told what it saved, into a death by SIGTERM.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)

@@ -5,6 +5,8 @@ import random
 import re
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +95,33 @@ def test_at_random_moments(number: int, whole: tuple[dict[str, torch.Tensor], fl
         except subprocess.TimeoutExpired:
             end(job, "SIGTERM" if number % 2 else "SIGKILL")
     goes_on(base, job.text(), theirs)
+
+
+# Python runs this when it has given up its signal handlers.
+SLOW_END = """
+import time
+from pathlib import Path
+
+class Slow:
+    def __del__(self, sleep=time.sleep, ending=Path({ending!r}), touch=Path.touch):
+        touch(ending)
+        sleep(1)
+
+keep = Slow()
+"""
+
+
+def test_a_stop_that_comes_at_the_very_end_changes_nothing(tmp_path: Path) -> None:
+    ending = tmp_path / "ending"
+    (tmp_path / "sitecustomize.py").write_text(SLOW_END.format(ending=str(ending)))
+    command = [sys.executable, "-m", "container_train", "--epochs", "none"]
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(trees.tree(tmp_path / "job")), "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not ending.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 1  # as after a wrong hyperparameter
 
 
 def test_a_checkpoint_torn_anywhere_gives_way_to_the_one_before(tmp_path: Path) -> None:
