@@ -4,6 +4,9 @@ import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.amazonaws.ml.mms.wlm.WorkerState;
 import com.amazonaws.ml.mms.wlm.WorkerThread;
 import com.google.gson.JsonObject;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Objects;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -15,12 +18,19 @@ final class Health {
 
     private Health() {}
 
+    /** A model's workers, in a list that no other thread changes. */
+    static List<WorkerThread> workers(String model) {
+        List<WorkerThread> copy = new ArrayList<>(ModelManager.getInstance().getWorkers(model));
+        copy.removeIf(Objects::isNull); // what the copy may hold of a list that grew or shrank meanwhile
+        return copy;
+    }
+
     /** Workers that hold a loaded model; the model server notices a killed one by its closed socket. */
     static int workers() {
         int loaded = 0;
         ModelManager models = ModelManager.getInstance();
         for (String name : models.getModels().keySet()) {
-            for (WorkerThread worker : models.getWorkers(name)) {
+            for (WorkerThread worker : workers(name)) {
                 if (worker.getState() == WorkerState.WORKER_MODEL_LOADED) {
                     loaded++;
                 }

@@ -36,7 +36,7 @@ final class Leftovers {
         ModelManager models = ModelManager.getInstance();
         for (Model model : models.getModels().values()) {
             used.add(SOCKET + model.getPort());
-            for (WorkerThread worker : models.getWorkers(model.getModelName())) {
+            for (WorkerThread worker : Health.workers(model.getModelName())) {
                 Channel channel = (Channel) Streams.field("backendChannel").get(worker);
                 for (String pipe : PIPES) {
                     used.add(channel == null ? "" : channel.id().asLongText() + pipe);

@@ -31,7 +31,7 @@ final class Watchdog {
                 ModelManager models = ModelManager.getInstance();
                 for (Model model : models.getModels().values()) {
                     revive(model);
-                    for (WorkerThread worker : models.getWorkers(model.getModelName())) {
+                    for (WorkerThread worker : Health.workers(model.getModelName())) {
                         Streams.watch(model, worker);
                     }
                 }
