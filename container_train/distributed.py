@@ -76,11 +76,20 @@ class World:
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """The sums over all processes of each number, in float64."""
+        return self.start_sum(values)()
+
+    def start_sum(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """`sum` in two parts, so that other work is done meanwhile: what it gives back waits for the sums."""
         if self.size == 1:
-            return list(values)
+            return lambda: list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        _or_lost(lambda: dist.all_reduce(tensor))
-        return [float(value) for value in tensor]
+        work = _or_lost(lambda: dist.all_reduce(tensor, async_op=True))
+
+        def finish() -> list[float]:
+            _or_lost(work.wait)
+            return [float(value) for value in tensor]
+
+        return finish
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag whether it is set in any process: the same answer in all of them."""

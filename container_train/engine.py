@@ -137,10 +137,12 @@ class Trainer:
         self.monitor.mode("train")
         batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
         number = state.epoch * self.plan().steps_per_epoch + state.step
+        self._agree()
         for inputs, targets in self.monitor.batches(
             batches, state.epoch + 1, number, lambda: self.source.prefix_seconds
         ):
-            self._agree()
+            if self.world.size == 1:
+                self._agree()  # several have agreed in the step before
             if self.asked:
                 self._stop()
             if self.ruled:
@@ -200,26 +202,31 @@ class Trainer:
                 logits = self.network.rest(*inputs)
                 loss = self.loss(logits, targets)
             value = float(loss.detach())  # on a GPU this waits for the forward pass
-        if world.size > 1:
-            value = world.sum([value * len(targets)])[0] / whole
+            correct = int((logits.argmax(1) == targets).sum())
+        # All that the processes tell each other beside gradients, on its way while these are computed.
+        told = (value * len(targets), correct, self.stop.asked, bool(self.monitor.stop_reason))
+        sums = world.start_sum([float(number) for number in told])
         self.monitor.mark()
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
-                f" lower lr (it is {self.hp.lr:g})"
-            )
         self.optimizer.zero_grad(set_to_none=True)
         if loss is not None:
             # The sum over the processes is the gradient of the mean over the whole batch.
             part = loss if world.size == 1 else loss * (len(targets) / whole)
             self.scaler.scale(part).backward()
         world.reduce_gradients(self.parameters)
+        total, hits, asked, ruled = sums()
+        self.asked, self.ruled = asked > 0, ruled > 0
+        value = value if world.size == 1 else total / whole
+        if not math.isfinite(value):
+            raise TrainError(
+                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
+                f" lower lr (it is {self.hp.lr:g})"
+            )
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if loss is not None:
-            correct = int((logits.argmax(1) == targets).sum())  # waits for the GPU
-        state.tally.add(value, int(world.sum([correct])[0]), whole)
+        state.tally.add(value, int(hits), whole)
+        if self.source.device.type == "cuda":
+            torch.cuda.synchronize(self.source.device)  # what is marked is the step's own time
         self.monitor.mark()
         state.step += 1
 

@@ -60,8 +60,18 @@ def trainer(pictures: data.Data, folder: Path, **options: str) -> engine.Trainer
     return engine.Trainer(network, source, hp, precision, folder, {"lr": hp.lr}, NEVER, resumed)
 
 
-def interrupted(it: engine.Trainer, looks: int) -> engine.Trainer:
-    it.stop = StopAfter(looks)
+def interrupted(it: engine.Trainer, steps: int) -> engine.Trainer:
+    """Asked to stop once it has done so many steps, of four an epoch."""
+
+    class StopAt(StopFlag):
+        @property
+        def asked(self) -> bool:
+            return it.state.epoch * 4 + it.state.step >= steps
+
+        @asked.setter
+        def asked(self, value: bool) -> None: ...
+
+    it.stop = StopAt()
     return it
 
 
@@ -84,18 +94,18 @@ def test_training_learns_and_keeps_the_best_epoch(pictures: data.Data, tmp_path:
     assert valid.correct / valid.seen == best
 
 
-@pytest.mark.parametrize("looks", [1, 7])
+@pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize("options", [{}, {"augment": "crop", "workers": "2"}, {"freeze_until": "features.9"}])
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
-    pictures: data.Data, tmp_path: Path, looks: int, options: dict[str, str]
+    pictures: data.Data, tmp_path: Path, steps: int, options: dict[str, str]
 ) -> None:
     whole = trainer(pictures, tmp_path / "whole", **options)
     history = whole.fit()
-    cut = interrupted(trainer(pictures, tmp_path / "cut", **options), looks)
+    cut = interrupted(trainer(pictures, tmp_path / "cut", **options), steps)
     with pytest.raises(Stopped):
         cut.fit()
     again = trainer(pictures, tmp_path / "cut", **options)
-    assert again.state.epoch * 4 + again.state.step == looks  # nothing that was done is done again
+    assert again.state.epoch * 4 + again.state.step == steps  # nothing that was done is done again
     resumed = again.fit()
     assert same(weights(whole), weights(again))
     for ours, theirs in zip(resumed, history, strict=True):
