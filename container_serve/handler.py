@@ -24,7 +24,7 @@ from container_serve import artifact, codec, log, precompile, user_code
 from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
-from container_serve.processes import die_with_parent
+from container_serve.processes import alive, die_with_parent
 from container_serve.settings import LOAD_FAILURE, LOADING, Settings
 from container_serve.toolkit import Transformer
 
@@ -73,8 +73,18 @@ def _load(context: Any) -> "Service":
         sys.stdout.flush()
         os._exit(1)
     loading.unlink(missing_ok=True)
+    _forget_failures(run)
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service
+
+
+def _forget_failures(run: Path) -> None:
+    """What kept earlier workers from loading the model is over; left, it would explain the next trouble wrongly."""
+    (run / LOAD_FAILURE).unlink(missing_ok=True)
+    for path in run.glob(f"{LOADING}*"):
+        pid = path.name.removeprefix(LOADING)
+        if pid.isdecimal() and not alive(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 class Service(Transformer):  # type: ignore[misc]

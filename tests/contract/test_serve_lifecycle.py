@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from container_serve import artifact
+from container_serve.settings import LOAD_FAILURE, LOADING
 from tests.conftest import need
 from tests.contract.serving import (
     Answer,
@@ -143,6 +144,21 @@ def test_killed_children_leave_nothing_in_the_front_end(tmp_path: Path) -> None:
         # An output and an error stream of each worker.
         until(lambda: server.streams() == (2 * workers, 2 * workers, 2 * workers), "what killed workers left closed", 5)
         assert server.invoke(picture("red")).status == 200
+
+
+def test_why_earlier_workers_failed_is_forgotten_when_one_loads_the_model(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        (run,) = server.tmp.glob("byoc-serve-*")
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        old = [run / LOAD_FAILURE, run / f"{LOADING}{ended.pid}"]
+        running = run / f"{LOADING}{os.getpid()}"
+        for path in (*old, running):
+            path.touch()
+        for process in server.children():
+            process.kill()
+        until(lambda: not any(path.exists() for path in old), "what was over forgotten", 15)
+        assert running.exists()
 
 
 def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
