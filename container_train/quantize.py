@@ -3,8 +3,9 @@
 What decides is the validation accuracy through the serving code: int8 is kept when at most MAX_DROP of the pictures
 are lost against fp32, as counted, whatever the number of pictures. With fewer than 1 / MAX_DROP = 200 of them that
 means not one lost. Such a count is noisy (the recorded standard error, McNemar's, is of the difference between the two
-on the same pictures), which at worst keeps a good int8 graph from being served, never the promise. The test pictures
-take no part in it, so that what is measured on them stays unbiased.
+on the same pictures), which at worst keeps a good int8 graph from being served, never the promise. Layers to keep in
+floating point are looked for, for minutes, only where more is lost than that error explains. The test pictures take no
+part in it, so that what is measured on them stays unbiased.
 """
 
 import contextlib
@@ -111,7 +112,7 @@ def choose(
         answers = {"fp32": {n: pair[0] for n, pair in both.items()}, "int8": {n: pair[1] for n, pair in both.items()}}
         compared = _compare(splits["valid"], answers["fp32"]["valid"], answers["int8"]["valid"])
         notes["attempts"].append({"method": "default", **compared})
-        if compared["drop"] > MAX_DROP and precision == "auto":
+        if compared["drop"] - MAX_DROP > compared["standard_error"] and precision == "auto":
             restored = _restore(exported, Path(folder), pictures, splits["valid"], answers, notes)
             if restored is not None:
                 candidate, compared = restored

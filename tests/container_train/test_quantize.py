@@ -114,6 +114,27 @@ def test_fp32_stays_where_int8_loses_too_much(
     assert set(choice.served) == {"valid", "test"}
 
 
+def test_what_chance_may_have_lost_is_not_searched_for(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = agreeing(exported, splits)
+    real = measure.probabilities
+
+    def unlucky(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
+        answers = real(artifacts, paths, what)
+        for made, rows in zip(artifacts, answers, strict=True):
+            if made.precision == "int8":
+                rows[0] = np.roll(rows[0], 1)
+        return answers
+
+    monkeypatch.setattr(measure, "probabilities", unlucky)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    (attempt,) = choice.artifact.document["quantization"]["attempts"]
+    assert attempt["drop"] == attempt["standard_error"] == 1 / len(measured["valid"])
+    assert "points from fp32 on validation" in choice.artifact.document["quantization"]["reason"]
+
+
 def test_accuracy_aware_quantisation_keeps_layers_in_floating_point(
     exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
