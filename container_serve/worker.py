@@ -3,6 +3,7 @@
 The Java server starts one of these per model; it loads no model itself, but forks a child for each worker.
 """
 
+import logging
 import os
 import runpy
 import socket
@@ -34,6 +35,7 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if not any(map(Path(entry).resolve().is_relative_to, foreign))]
     import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
 
+    logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log
     socket.socket = Socket  # type: ignore[misc]
     spec = find_spec("mms.model_service_worker")
     assert spec is not None

@@ -1,9 +1,13 @@
 """SAGEMAKER_MULTI_MODEL=true: models come and go over HTTP, as the platform's multi-model endpoints do it."""
 
+import concurrent.futures
+import functools
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from container_serve.artifact import GRAPH_WEIGHTS
@@ -23,6 +27,10 @@ def load(server: Server, name: str, folder: object, **more: str) -> Answer:
 
 def invoke(server: Server, name: str, color: str = "red") -> Answer:
     return server.request("POST", f"/models/{name}/invoke", picture(color), {"Content-Type": "image/jpeg"})
+
+
+def new(server: Server, before: set[int]) -> list[psutil.Process]:
+    return [process for process in server.python() if process.pid not in before]
 
 
 def names(server: Server) -> list[str]:
@@ -77,6 +85,65 @@ def test_a_broken_model_is_refused_and_the_others_stay(server: Server, tmp_path:
     until(lambda: len(server.python()) == 2, "nothing respawned", 10)
     assert invoke(server, "good").status == 200
     assert server.ping() == 200
+
+
+def test_models_are_listed_in_pages(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    for name in ("c", "a", "b"):
+        assert load(server, name, model).status == 200
+    page = server.request("GET", "/models?limit=2").json()
+    assert [item["modelName"] for item in page["models"]] == ["a", "b"]
+    assert page["models"][0]["modelUrl"] == str(model)
+    rest = server.request("GET", f"/models?limit=2&next_page_token={page['nextPageToken']}").json()
+    assert rest == {"models": [{"modelName": "c", "modelUrl": str(model)}]}
+    for odd in ("limit=-1", "limit=x&next_page_token=-7", "limit=2147483647", "next_page_token="):
+        assert len(server.request("GET", f"/models?{odd}").json()["models"]) == 3
+    assert server.request("GET", "/models?limit=2147483647&next_page_token=2147483647").json() == {"models": []}
+
+
+def test_a_process_that_is_killed_as_it_starts_holds_nobody_up(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    assert load(server, "steady", model).status == 200
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        for turn in range(4):  # more than the front end has threads that serve connections here
+            before = {process.pid for process in server.python()}
+            begun = time.monotonic()
+            loading = pool.submit(load, server, f"model{turn}", model)
+            until(functools.partial(new, server, before), "a process that starts", 10)
+            for process in new(server, before):
+                process.kill()
+            while not loading.done():
+                assert server.ping() == 200
+                assert invoke(server, "steady").status == 200
+            assert loading.result().status == 200
+            assert time.monotonic() - begun < 20
+            assert invoke(server, f"model{turn}").status == 200
+
+
+def test_models_that_come_and_go_at_once_hold_nobody_up(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    assert load(server, "steady", model).status == 200
+    end = time.monotonic() + 6
+
+    def come_and_go() -> list[Answer]:
+        answers = []
+        while time.monotonic() < end:
+            answers += [load(server, "other", model), server.request("DELETE", "/models/other")]
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        changes = [pool.submit(come_and_go) for _ in range(3)]
+        while time.monotonic() < end:
+            assert server.ping() == 200
+            assert "steady" in names(server)
+            assert invoke(server, "steady").status == 200
+        answers = [answer for change in changes for answer in change.result()]
+    for answer in answers:  # 500: unloaded before its worker had started
+        assert answer.status in (200, 404, 409) or "Failed to start workers" in answer.json()["message"]
+    assert {200, 404, 409} <= {answer.status for answer in answers}
+    assert load(server, "other", model).status in (200, 409)
+    assert invoke(server, "other").status == 200
+    assert not [line for line in server.log().splitlines() if "Traceback" in line]
 
 
 def test_a_request_can_name_no_code_and_no_url(server: Server, tmp_path: Path) -> None:

@@ -36,6 +36,9 @@ final class Admission {
         if (path.equals("/execution-parameters")) {
             return Answers.executionParameters(settings);
         }
+        if (settings.multiModel && path.equals("/models") && HttpMethod.GET.equals(request.method())) {
+            return Answers.models(new QueryStringDecoder(request.uri()));
+        }
         if (settings.multiModel && (path.equals("/models") || path.startsWith("/models/"))) {
             if (HttpMethod.PUT.equals(request.method())) {
                 return Answers.error(

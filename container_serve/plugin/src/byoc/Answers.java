@@ -1,5 +1,9 @@
 package byoc;
 
+import com.amazonaws.ml.mms.util.NettyUtils;
+import com.amazonaws.ml.mms.wlm.Model;
+import com.amazonaws.ml.mms.wlm.ModelManager;
+import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
@@ -9,10 +13,16 @@ import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpHeaderValues;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpVersion;
+import io.netty.handler.codec.http.QueryStringDecoder;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Map;
+import java.util.TreeMap;
 
 /** The gate's own answers, all of them JSON. */
 final class Answers {
+    private static final int MODELS = 100; // on a page, at most
+
     private Answers() {}
 
     static FullHttpResponse json(int status, JsonObject body) {
@@ -54,6 +64,31 @@ final class Answers {
         parameters.addProperty("BatchStrategy", "SINGLE_RECORD");
         parameters.addProperty("MaxPayloadInMB", settings.maxRequestBytes / (1024 * 1024));
         return json(200, parameters);
+    }
+
+    /**
+     * Some of the loaded models by name, and where the next ones begin. The model server's own answer is an error when
+     * one is unloaded meanwhile.
+     */
+    static FullHttpResponse models(QueryStringDecoder asked) {
+        int limit = NettyUtils.getIntParameter(asked, "limit", MODELS);
+        int token = NettyUtils.getIntParameter(asked, "next_page_token", 0);
+        JsonArray page = new JsonArray();
+        Map<String, Model> models = new TreeMap<>(ModelManager.getInstance().getModels());
+        int first = Math.max(0, Math.min(token, models.size()));
+        int end = Math.min(models.size(), first + (limit < 1 || limit > MODELS ? MODELS : limit));
+        for (Model model : new ArrayList<>(models.values()).subList(first, end)) {
+            JsonObject item = new JsonObject();
+            item.addProperty("modelName", model.getModelName());
+            item.addProperty("modelUrl", model.getModelUrl());
+            page.add(item);
+        }
+        JsonObject body = new JsonObject();
+        if (end < models.size()) {
+            body.addProperty("nextPageToken", String.valueOf(end));
+        }
+        body.add("models", page);
+        return json(200, body);
     }
 
     static FullHttpResponse form(String type) {

@@ -84,6 +84,7 @@ public final class FrontEnd extends ModelServer {
                                 channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
                                 if (settings.multiModel) {
                                     channel.pipeline().addAfter("aggregator", "registration", new Registration());
+                                    channel.pipeline().addAfter("registration", "models", new ModelChanges());
                                 }
                             }
                         })

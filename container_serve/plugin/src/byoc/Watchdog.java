@@ -3,7 +3,10 @@ package byoc;
 import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
+import com.amazonaws.ml.mms.wlm.WorkerState;
 import com.amazonaws.ml.mms.wlm.WorkerThread;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import java.lang.reflect.Method;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -30,7 +33,11 @@ final class Watchdog {
                 Thread.sleep(PAUSE_MILLIS);
                 ModelManager models = ModelManager.getInstance();
                 for (Model model : models.getModels().values()) {
-                    revive(model);
+                    try {
+                        revive(model);
+                    } catch (Exception error) { // the next time, then; the other models do not wait for it
+                        LOG.warn("the worker process of {} did not start: {}", model.getModelName(), error.toString());
+                    }
                     for (WorkerThread worker : Health.workers(model.getModelName())) {
                         Streams.watch(model, worker);
                     }
@@ -46,12 +53,18 @@ final class Watchdog {
         if (model.getServerThread() == null) {
             return; // being registered
         }
-        WorkerLifeCycle life = model.getServerThread().getLifeCycle();
+        WorkerThread thread = model.getServerThread();
+        WorkerLifeCycle life = thread.getLifeCycle();
         Process process = life.getProcess();
         if (process != null && !process.isAlive()) {
             LOG.warn("the worker process of {} ended with {}; starting it again",
                     model.getModelName(), process.exitValue());
             life.startBackendServer(model.getPort());
+            // Who registers the model may still be waiting for this: its thread failed if the first process died early.
+            Method setState = WorkerThread.class.getDeclaredMethod(
+                    "setState", WorkerState.class, HttpResponseStatus.class);
+            setState.setAccessible(true);
+            setState.invoke(thread, WorkerState.WORKER_MODEL_LOADED, HttpResponseStatus.OK);
         }
     }
 }
