@@ -29,7 +29,8 @@ class OneLine(logging.Formatter):
 def _is_news(record: logging.LogRecord) -> bool:
     """Not so a worker whose connection the front end has closed, to end it: multi-model-server calls that a death."""
     error = record.exc_info[1] if record.exc_info else None
-    return not record.getMessage().startswith("Frontend disconnected") and str(error) != "Frontend disconnected"
+    closed = isinstance(error, ConnectionError) or str(error) == "Frontend disconnected"
+    return not (record.name == "root" and closed) and record.getMessage() != "Frontend disconnected."
 
 
 def configure(level: int) -> None:

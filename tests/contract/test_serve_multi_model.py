@@ -131,16 +131,26 @@ def test_models_that_come_and_go_at_once_hold_nobody_up(server: Server, tmp_path
             answers += [load(server, "other", model), server.request("DELETE", "/models/other")]
         return answers
 
-    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    def call() -> list[Answer]:
+        answers = []
+        while time.monotonic() < end:
+            answers.append(invoke(server, "other"))
+        return answers
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
         changes = [pool.submit(come_and_go) for _ in range(3)]
+        calls = pool.submit(call)
         while time.monotonic() < end:
             assert server.ping() == 200
             assert "steady" in names(server)
             assert invoke(server, "steady").status == 200
         answers = [answer for change in changes for answer in change.result()]
+        called = {answer.status for answer in calls.result()}
     for answer in answers:  # 500: unloaded before its worker had started
         assert answer.status in (200, 404, 409) or "Failed to start workers" in answer.json()["message"]
     assert {200, 404, 409} <= {answer.status for answer in answers}
+    assert 200 in called
+    assert called <= {200, 404, 500, 503}  # but none that waited for its deadline
     assert load(server, "other", model).status in (200, 409)
     assert invoke(server, "other").status == 200
     assert not [line for line in server.log().splitlines() if "Traceback" in line]

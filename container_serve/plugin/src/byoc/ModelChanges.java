@@ -1,5 +1,8 @@
 package byoc;
 
+import com.amazonaws.ml.mms.wlm.Job;
+import com.amazonaws.ml.mms.wlm.Model;
+import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.google.gson.JsonElement;
 import com.google.gson.JsonParser;
 import io.netty.channel.ChannelDuplexHandler;
@@ -9,8 +12,11 @@ import io.netty.channel.ChannelPromise;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpResponse;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
+import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
@@ -82,10 +88,26 @@ final class ModelChanges extends ChannelDuplexHandler {
     }
 
     private static void handle(ChannelHandlerContext ctx, FullHttpRequest request) {
+        Map<String, Model> models = ModelManager.getInstance().getModels();
+        String name = request.uri().substring(request.uri().lastIndexOf('/') + 1);
+        Model before = HttpMethod.DELETE.equals(request.method()) ? models.get(name) : null;
         try {
             ((ChannelInboundHandler) ctx.handler()).channelRead(ctx, request);
+            if (before != null && models.get(name) != before) {
+                refuseWaiting(before);
+            }
         } catch (Throwable error) { // answered with an error already, as far as the model server can
             LOG.warn("{} {}: {}", request.method(), request.uri(), error.toString());
+        }
+    }
+
+    /** What waits for a model that went would wait until its deadline. */
+    private static void refuseWaiting(Model model) throws ReflectiveOperationException {
+        Field queues = Model.class.getDeclaredField("jobsDb");
+        queues.setAccessible(true);
+        Queue<?> waiting = (Queue<?>) ((Map<?, ?>) queues.get(model)).get(Model.DEFAULT_DATA_QUEUE);
+        for (Job job = (Job) waiting.poll(); job != null; job = (Job) waiting.poll()) {
+            job.sendError(HttpResponseStatus.SERVICE_UNAVAILABLE, "Model unloaded: " + model.getModelName());
         }
     }
 }

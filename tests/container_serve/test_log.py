@@ -1,0 +1,41 @@
+"""The log's format, and what is kept out of it."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from container_serve import log
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()  # pytest's own, which would be closed
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_record_is_one_line_with_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure(logging.INFO)
+    try:
+        raise RuntimeError("no good")
+    except RuntimeError:
+        logging.getLogger("mine").exception("it failed")
+    (line,) = capfd.readouterr().out.splitlines()
+    assert " ERROR mine: it failed | Traceback" in line
+    assert line.endswith("| RuntimeError: no good")
+
+
+def test_a_worker_that_is_ended_is_not_called_dead(capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure(logging.INFO)
+    for error in (ValueError("Frontend disconnected"), BrokenPipeError(32, "Broken pipe"), RuntimeError("real")):
+        try:
+            raise error
+        except Exception:
+            logging.error("Backend worker process died.", exc_info=True)
+    logging.info("Frontend disconnected.")
+    (line,) = capfd.readouterr().out.splitlines()
+    assert line.endswith("| RuntimeError: real")
