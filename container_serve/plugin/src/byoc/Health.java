@@ -1,5 +1,6 @@
 package byoc;
 
+import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.amazonaws.ml.mms.wlm.WorkerState;
 import com.amazonaws.ml.mms.wlm.WorkerThread;
@@ -28,10 +29,10 @@ final class Health {
     /** Workers that hold a loaded model; the model server notices a killed one by its closed socket. */
     static int workers() {
         int loaded = 0;
-        ModelManager models = ModelManager.getInstance();
-        for (String name : models.getModels().keySet()) {
-            for (WorkerThread worker : workers(name)) {
+        for (Model model : ModelManager.getInstance().getModels().values()) {
+            for (WorkerThread worker : workers(model.getModelName())) {
                 if (worker.getState() == WorkerState.WORKER_MODEL_LOADED) {
+                    Streams.watch(model, worker); // none counts that could die before the watchdog has seen it
                     loaded++;
                 }
             }

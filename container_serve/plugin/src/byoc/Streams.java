@@ -27,19 +27,23 @@ final class Streams extends WorkerLifeCycle {
     }
 
     /** Gives a worker one of these in the place of its own life cycle; it takes over the streams that are open. */
-    static void watch(Model model, WorkerThread worker) throws ReflectiveOperationException {
+    static synchronized void watch(Model model, WorkerThread worker) {
         if (worker.isServerThread() || worker.getLifeCycle() instanceof Streams) {
             return;
         }
         Streams streams = new Streams(model);
         streams.setPid(worker.getPid());
-        field("lifeCycle").set(worker, streams);
-        synchronized (streams) {
-            if (streams.open == null && worker.getState() == WorkerState.WORKER_MODEL_LOADED) {
-                streams.open = new Closeable[] {
-                    (Closeable) field("out").get(worker), (Closeable) field("err").get(worker)
-                };
+        try {
+            field("lifeCycle").set(worker, streams);
+            synchronized (streams) {
+                if (streams.open == null && worker.getState() == WorkerState.WORKER_MODEL_LOADED) {
+                    streams.open = new Closeable[] {
+                        (Closeable) field("out").get(worker), (Closeable) field("err").get(worker)
+                    };
+                }
             }
+        } catch (ReflectiveOperationException error) {
+            throw new IllegalStateException(error);
         }
     }
 
