@@ -84,6 +84,8 @@ def check_model(settings: Settings) -> int:
     if settings.multi_model:
         return 0
     folder = settings.model_dir
+    if folder.is_file():
+        raise ServerError(f"{folder}: is a file, not the model's folder; unpack model.tar.gz into one")
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
         raise ServerError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)

@@ -1,6 +1,7 @@
 """Train an image classifier: `python -m container_train --epochs 10 --lr 0.001 ...` over an /opt/ml tree."""
 
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -87,6 +88,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
 
     log = logging.getLogger("container_train")
     stop = StopFlag().install()
+    given = hp.to_dict()
     if hp.workers < 0:
         hp = replace(hp, workers=max(1, min(8, len(os.sched_getaffinity(0)) // world.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
@@ -111,6 +113,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     if world.size > 1:
         with phase("processes"):
             world.start(where)
+            _same_hyperparameters(world.gather(json.dumps(given)))
         log.info("processes: %d, %d a host; they share each batch of %d", world.size, world.local_size, hp.batch_size)
     with phase("data"):
         if world.local_rank:
@@ -222,6 +225,18 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     reporting.write_metrics(tree.output, summary)
     replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))
+
+
+def _same_hyperparameters(given: list[str]) -> None:
+    """By rank, as JSON: processes that do not agree would wait for each other for ever."""
+    first: dict[str, Any] = json.loads(given[0])
+    for rank, text in enumerate(given):
+        for name, value in json.loads(text).items():
+            if value != first[name]:
+                raise TrainError(
+                    f"hyperparameter {name} has value {value!r} in process {rank} of {len(given)} and {first[name]!r}"
+                    " in the first: give every host the same hyperparameters"
+                )
 
 
 def _same_pictures(fingerprints: list[str]) -> None:

@@ -149,8 +149,13 @@ def main() -> None:
             measured = {name: split for name, split in splits.items() if name != "train"}
             done = quantize.choose(done, measured, precision=arguments.precision, train=splits["train"]).artifact
         print(f"{done.directory}: {done.architecture}, {len(done.classes)} classes, {done.precision}")
-    except (TrainError, ServeError, OSError) as error:
+    except OSError as error:
+        sys.exit(f"export: {error.filename or arguments.out}: {error.strerror or error}; --out has to be a folder")
+    except (TrainError, ServeError) as error:
         sys.exit(f"export: {error}")
+    except KeyboardInterrupt:
+        print("export: stopped; --out is not complete", file=sys.stderr)
+        sys.exit(130)
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:

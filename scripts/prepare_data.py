@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str]) -> Wanted:
         first, second, third = (float(part) for part in flags.split.split(","))
     except ValueError:
         raise CloudError(f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1", 2) from None
-    if min(first, second, third) <= 0 or abs(first + second + third - 1) > 1e-6:
+    if not (min(first, second, third) > 0 and abs(first + second + third - 1) <= 1e-6):  # so that nan does not pass
         raise CloudError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1", 2)
     source, known = Source(flags.source), settings.load(flags)
     return Wanted(

@@ -67,6 +67,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "nowhere: there is no such folder" in refusal(tmp_path / "nowhere", tmp_path / "run")
 
 
+def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(b"packed")
+    assert "model.tar.gz: is a file, not the model's folder; unpack" in refusal(archive, tmp_path / "run")
+
+
 def test_a_graph_that_is_none(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     described = artifact.read(model)

@@ -1,5 +1,6 @@
 """Several hosts train what one trains; one that is lost, or is told to stop, ends all of them, in time and in words."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from container_serve import artifact
+from container_train.tree import replace_file
 from tests import trees
 from tests.faults import hosts
 
@@ -99,6 +101,20 @@ def test_a_stop_of_one_host_stops_all_and_the_job_goes_on_later(kind: str, tmp_p
     with hosts.job(kind, tmp_path, 2, {"epochs": str(done + 2)}) as jobs:
         assert hosts.finish(jobs) == [0, 0], "\n".join(job.text() for job in jobs)
     assert re.findall(r"^epoch=(\d+)$", jobs[0].text(), re.MULTILINE) == [str(done + 1), str(done + 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"), [("epochs", "2", "2 in"), ("arch", "resnet34", "'resnet34'"), ("seed", "7", "7 in")]
+)
+def test_hosts_with_different_hyperparameters_are_told_apart(name: str, value: str, shown: str, tmp_path: Path) -> None:
+    with hosts.job("process", tmp_path, 2, {}) as jobs:
+        path = jobs[1].base / "input" / "config" / "hyperparameters.json"
+        other = json.loads(path.read_text()) | {name: value}
+        replace_file(path, json.dumps(other).encode())
+        assert all(hosts.finish(jobs, BY))
+    for job in jobs:
+        assert job.failure().startswith(f"hyperparameter {name} has value {shown}")
+        assert "give every host the same hyperparameters" in job.failure().splitlines()[0]
 
 
 def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:

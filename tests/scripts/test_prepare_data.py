@@ -300,7 +300,7 @@ def test_a_damaged_zip_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "cut.zip", "good.zip"]
 
 
-@pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2"])
+@pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2", "nan,0.5,0.5", "0.5,0.5,nan"])
 def test_shares_that_make_no_sense_are_refused(tmp_path: Path, split: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_folder(tmp_path / "in", {"a": 5, "b": 5})
     assert run(tmp_path / "in", "--out", tmp_path / "out", "--split", split) == 2

@@ -7,6 +7,7 @@ import com.amazonaws.ml.mms.wlm.WorkerState;
 import com.amazonaws.ml.mms.wlm.WorkerThread;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import java.lang.reflect.Method;
+import java.util.Arrays;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -18,10 +19,15 @@ import org.slf4j.LoggerFactory;
 final class Watchdog {
     private static final Logger LOG = LoggerFactory.getLogger("watchdog");
     private static final long PAUSE_MILLIS = 200;
+    // Before a worker that died time and again is started anew. The model server's own pauses grow to nearly a minute,
+    // in which nobody is there to answer though whatever killed it may be over.
+    private static final int PAUSE_SECONDS = 3;
 
     private Watchdog() {}
 
-    static void start() {
+    static void start() throws ReflectiveOperationException {
+        int[] pauses = (int[]) Streams.field("BACK_OFF").get(null);
+        Arrays.setAll(pauses, i -> Math.min(pauses[i], PAUSE_SECONDS));
         Thread thread = new Thread(Watchdog::watch, "watchdog");
         thread.setDaemon(true);
         thread.start(); // must not end: the kernel ends the processes that it started along with it
