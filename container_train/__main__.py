@@ -146,8 +146,8 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     identity = {
         "data": pictures.fingerprint,
         "classes": list(pictures.classes),
-        "frozen layers": checkpoint.frozen_digest(network.model),
         **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
+        "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = world.from_first(checkpoint.load(tree.checkpoints, identity) if world.rank == 0 else None)
     with phase("features", keeps=True):

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
@@ -36,9 +37,16 @@ def job_brings_program(tree: Tree) -> bool:
     try:
         return "sagemaker_program" in json.loads(path.read_text())
     except FileNotFoundError:
-        sys.exit(f"train: {path} is not there: start this image with `train` over an /opt/ml tree (README, training)")
+        give_up(tree, f"{path} is not there: start this image with `train` over an /opt/ml tree (README, training)")
     except (ValueError, TypeError) as error:
-        sys.exit(f"train: {path} is not a JSON object: {error}")
+        give_up(tree, f"{path} is not a JSON object: {error}")
+
+
+def give_up(tree: Tree, reason: str) -> NoReturn:
+    """End before there is a program that could say why."""
+    with contextlib.suppress(OSError):
+        tree.write_failure(reason)
+    sys.exit(f"train: {reason}")
 
 
 def main() -> None:
@@ -59,7 +67,7 @@ def main() -> None:
         for mark in (tree.failure, tree.success):
             mark.unlink(missing_ok=True)
     except OSError as error:
-        sys.exit(f"train: {error.filename} cannot be written: {error.strerror}")
+        give_up(tree, f"{error.filename} cannot be written: {error.strerror}")
 
     stopping = False
 

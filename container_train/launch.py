@@ -29,6 +29,7 @@ PORT = "BYOC_PORT"  # of the first host, for launchers; the next one is for the 
 DEFAULT_PORT = 29400
 POLL_SECONDS = 0.1
 START_SECONDS = 300.0  # that a host may take longer than another
+SAY_SECONDS = 10.0  # after which it is said that one is waited for
 FAREWELL_SECONDS = 5.0
 
 
@@ -163,6 +164,22 @@ def failure_file(scratch: Path, rank: int) -> Path:
     return scratch / f"failure.{rank}"
 
 
+class Waiting:
+    """For a host that is not there yet: it may have failed before it could tell."""
+
+    def __init__(self) -> None:
+        self.begun, self.said = time.monotonic(), False
+
+    def look(self, host: str) -> Verdict | None:
+        seconds = time.monotonic() - self.begun
+        if seconds > START_SECONDS:
+            return Verdict(1, f"host {host} did not come within {START_SECONDS:.0f} s: see its log")
+        if seconds > SAY_SECONDS and not self.said:
+            self.said = True
+            print(f"waiting for host {host}, for at most {START_SECONDS:.0f} s", file=sys.stderr, flush=True)
+        return None
+
+
 class First:
     """The first host's part: it hears all, and decides."""
 
@@ -171,7 +188,7 @@ class First:
         self.listener = listen(port()) if len(layout.hosts) > 1 else None
         self.unknown: list[Link] = []
         self.links: dict[str, Link] = {}
-        self.deadline = time.monotonic() + START_SECONDS
+        self.waiting = Waiting()
         self.stop_wanted = False
 
     def hear(self, rank: int, code: int, line: str) -> None:
@@ -214,9 +231,7 @@ class First:
             if link.lost:
                 return Verdict(1, f"host {host} is gone: its container ended, or it cannot be reached any more")
         late = [host for host in self.layout.hosts if host != self.layout.here and host not in self.links]
-        if late and time.monotonic() > self.deadline:
-            return Verdict(1, f"host {late[0]} did not come within {START_SECONDS:.0f} s: see its log")
-        return None
+        return self.waiting.look(late[0]) if late else None
 
     def end(self, verdict: Verdict) -> None:
         for link in self.links.values():
@@ -236,7 +251,7 @@ class Other:
         self.layout = layout
         self.link: Link | None = None
         self.kept: list[dict[str, Any]] = [{"host": layout.here}]
-        self.deadline = time.monotonic() + START_SECONDS
+        self.waiting = Waiting()
         self.stop_wanted = False
 
     def hear(self, rank: int, code: int, line: str) -> None:
@@ -256,10 +271,7 @@ class Other:
         if self.link is None:
             self.link = Link.to(first, port())
             if self.link is None:
-                late = time.monotonic() > self.deadline
-                return (
-                    Verdict(1, f"host {first} did not come within {START_SECONDS:.0f} s: see its log") if late else None
-                )
+                return self.waiting.look(first)
             for message in self.kept:
                 self.link.send(message)
         self.link.beat()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import psutil
@@ -181,3 +182,13 @@ def test_train_outside_a_tree_says_what_is_missing(tmp_path: Path) -> None:
     assert code == 1
     assert "hyperparameters.json is not there: start this image with `train` over an /opt/ml tree" in job.text()
     assert len(job.text().strip().splitlines()) == 1
+    assert "hyperparameters.json is not there" in job.failure()
+
+
+def test_a_model_folder_that_is_none_stands_in_the_failure_file(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    shutil.rmtree(tmp_path / "model", ignore_errors=True)
+    (tmp_path / "model").write_bytes(b"")
+    code, job = finish("process", tmp_path)
+    assert code == 1
+    assert job.failure() == f"{tmp_path / 'model'} cannot be written: File exists"
