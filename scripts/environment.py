@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -11,6 +12,7 @@ VENV = ROOT / ".venv"
 
 def use(*packages: str) -> None:
     """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it."""
+    sys.excepthook = _uncaught
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if not missing:
         return
@@ -19,3 +21,11 @@ def use(*packages: str) -> None:
         os.execv(python, [str(python), *sys.argv])
     program = Path(sys.argv[0])
     sys.exit(f"{program.name}: the package {missing[0]} is not here: run local_test/setup.sh, then call this again")
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C in the seconds that imports take: nothing has begun, and where it came is of no use to anybody."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)

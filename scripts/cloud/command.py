@@ -6,6 +6,7 @@ import signal
 import sys
 import types
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,9 +20,16 @@ class Interrupted(Exception):
     """Ctrl-C while something goes on elsewhere; `str()` says what, and the command that takes it up again."""
 
 
-def parser(program: str, description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line: argparse would put it below thirty lines that name every flag."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; --help lists the flags\n")
+
+
+def parser(program: str, description: str) -> Parser:
     """`description` is the script's docstring, with its examples."""
-    return argparse.ArgumentParser(
+    return Parser(
         prog=program,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
