@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
+from container_serve.processes import die_with_parent
 from container_train import launch
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
@@ -257,6 +258,9 @@ def _same_weights(digests: list[str]) -> None:
 
 
 def main() -> int:
+    # Whatever ends what has started this program ends it, too. By hand it may well outlive the shell.
+    if launch.SCRATCH in os.environ or os.environ.get("SAGEMAKER_PROGRAM") == __file__:
+        die_with_parent(os.getppid())
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
     level = min(int(asked), logging.INFO) if asked.isdigit() else logging.INFO

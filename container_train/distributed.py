@@ -9,11 +9,9 @@ would be wrong as soon as they have different numbers of pictures of a batch, an
 none.
 """
 
-import ctypes
 import io
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,7 +30,6 @@ from container_train.launch import SCRATCH
 # No limit to speak of: one process may read its features while another computes them, and one that is gone is found
 # out by `launch`, in seconds.
 TIMEOUT = timedelta(days=7)
-PR_SET_PDEATHSIG = 1
 
 T = TypeVar("T")
 
@@ -58,8 +55,6 @@ class World:
             int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)
         )
         scratch = os.environ.get(SCRATCH)
-        if scratch:  # whatever ends the process that started this one ends this one
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         return cls(rank, size, local_rank, local_size, Path(scratch) if scratch else None)
 
     def start(self, device: torch.device) -> None:

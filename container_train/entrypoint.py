@@ -18,6 +18,7 @@ from typing import NoReturn
 
 import psutil
 
+from container_serve.processes import die_with_parent
 from container_train.companion import SAMPLER, WATCHER
 from container_train.tree import Tree, replace_file
 
@@ -78,8 +79,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     # A session of its own: Ctrl-C reaches the program once, through here, and nothing is left behind at the end.
+    parent = os.getpid()
     toolkit = subprocess.Popen(
-        [sys.executable, "-m", "sagemaker_training.cli.train"], env=environment, start_new_session=True
+        [sys.executable, "-m", "sagemaker_training.cli.train"],
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: die_with_parent(parent),
     )
     told: set[int] = set()
     while toolkit.poll() is None:

