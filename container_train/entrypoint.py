@@ -6,7 +6,6 @@ The toolkit does not pass SIGTERM on, so that checkpoints would be lost: it goes
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -19,7 +18,9 @@ from typing import NoReturn
 import psutil
 
 from container_serve.processes import die_with_parent
+from container_train import configuration
 from container_train.companion import SAMPLER, WATCHER
+from container_train.errors import Stopped, TrainError
 from container_train.tree import Tree, replace_file
 
 POLL_SECONDS = 0.1
@@ -32,31 +33,26 @@ KILLED = {  # the program's end by a signal, and what mostly is behind it
 }
 
 
-def job_brings_program(tree: Tree) -> bool:
-    """Whether hyperparameters.json names an entry point; a missing or broken file ends the job with one line."""
-    path = tree.config / "hyperparameters.json"
-    try:
-        return "sagemaker_program" in json.loads(path.read_text())
-    except FileNotFoundError:
-        give_up(tree, f"{path} is not there: start this image with `train` over an /opt/ml tree (README, training)")
-    except (ValueError, TypeError) as error:
-        give_up(tree, f"{path} is not a JSON object: {error}")
-
-
-def give_up(tree: Tree, reason: str) -> NoReturn:
+def give_up(tree: Tree, reason: str, code: int = 1) -> NoReturn:
     """End before there is a program that could say why."""
     with contextlib.suppress(OSError):
         tree.write_failure(reason)
-    sys.exit(f"train: {reason}")
+    print(f"train: {reason}", file=sys.stderr)
+    sys.exit(code)
 
 
 def main() -> None:
     tree = Tree.from_environment()
+    try:
+        hyperparameters, hosts = configuration.check(tree)
+    except TrainError as error:
+        give_up(tree, str(error))
+    brings_program = "sagemaker_program" in hyperparameters
     environment = dict(os.environ)
     # The toolkit changes the working directory: where this is no installed image, the packages would not be found.
     program = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
-    if not job_brings_program(tree):
+    if not brings_program:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.
         environment["PYTHONSAFEPATH"] = "1"
@@ -78,6 +74,12 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    try:
+        configuration.wait_for_names(hosts, lambda: stopping)
+    except TrainError as error:
+        give_up(tree, str(error))
+    except Stopped as stopped_early:
+        give_up(tree, f"stopped {stopped_early}", STOPPED)
     # A session of its own: Ctrl-C reaches the program once, through here, and nothing is left behind at the end.
     parent = os.getpid()
     toolkit = subprocess.Popen(
@@ -92,7 +94,7 @@ def main() -> None:
             _tell(toolkit.pid, told)
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
-    if not job_brings_program(tree):
+    if not brings_program:
         explain(tree.failure)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)

@@ -80,6 +80,7 @@ def build(
     _freeze(model, freeze_until, head)
     preprocessing = preprocessing_of(arch, resize_size, image_size)
     model.eval()
+    _try(model, arch, preprocessing.crop)
     prefix, rest = _split(model, preprocessing.crop)
     log.info(
         "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
@@ -212,6 +213,18 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
         resize=resize, crop=crop, mean=tuple(presets.mean), std=tuple(presets.std),
         interpolation=INTERPOLATIONS[presets.interpolation],
     )  # fmt: skip
+
+
+def _try(model: nn.Module, arch: str, side: int) -> None:
+    """Raises TrainError where the architecture cannot take pictures of `side` x `side` pixels."""
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, 3, side, side))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise TrainError(
+            f"hyperparameter image-size has value {side}: {arch} does not take pictures of that side; leave it at 0,"
+            f" which is {preprocessing_of(arch, 0, 0).crop}, or try another ({str(error).splitlines()[0]})"
+        ) from None
 
 
 class _Tracer(fx.Tracer):

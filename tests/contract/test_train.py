@@ -185,6 +185,40 @@ def test_train_outside_a_tree_says_what_is_missing(tmp_path: Path) -> None:
     assert "hyperparameters.json is not there" in job.failure()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("hyperparameters", "[]", "is not a JSON object, but a list"),
+        ("inputdataconfig", None, "is not there: start this image with `train` over an /opt/ml tree"),
+        ("inputdataconfig", "{", "is not a JSON object: "),
+        ("resourceconfig", "{}", ": hosts is None: expected the names of the job's hosts, such as ['algo-1']"),
+        ("resourceconfig", '{"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]}',
+         ": current_host 'algo-3' is none of hosts, which are algo-1, algo-2"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_no_job_can_run_with(name: str, content: str | None, words: str, tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    file = tmp_path / "input" / "config" / f"{name}.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    code, job = finish("process", tmp_path)
+    assert code == 1
+    assert job.failure().startswith(f"{file}{words}" if words.startswith(":") else f"{file} {words}")
+    assert len(job.text().strip().splitlines()) == 1
+
+
+def test_a_host_whose_name_is_not_known_is_waited_for_until_the_job_is_stopped(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    hosts = {"current_host": "localhost", "hosts": ["localhost", "byoc.invalid"], "network_interface_name": "lo"}
+    (tmp_path / "input" / "config" / "resourceconfig.json").write_text(json.dumps(hosts))
+    with training("process", tmp_path) as job:
+        job.wait_for("waiting until the name of host byoc.invalid is known, for at most 300 s\n")
+        job.stop()
+        assert job.wait(30) == 143
+    assert job.failure() == "stopped before the training began; nothing is lost"
+
+
 def test_a_model_folder_that_is_none_stands_in_the_failure_file(tmp_path: Path) -> None:
     trees.tree(tmp_path)
     shutil.rmtree(tmp_path / "model", ignore_errors=True)

@@ -87,6 +87,10 @@ def as_it_was() -> Iterator[None]:
     [
         (nothing, {"lr": "fast"}, r"hyperparameter lr has value 'fast': expected a number above 0 and at most 10"),
         (nothing, {"arch": "resnet5"}, r"hyperparameter arch has value 'resnet5': .* \(did you mean resnet5"),
+        (nothing, {"arch": "vit_b_16", "image-size": "64"},
+         r"hyperparameter image-size has value 64: vit_b_16 does not take pictures of that side; leave it at 0"),
+        (nothing, {"arch": "inception_v3", "image-size": "64", "freeze-until": "none"},
+         r"hyperparameter image-size has value 64: inception_v3 does not take pictures of that side; .*299"),
         (nothing, {"device": "cuda"}, r"hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use"),
         (nothing, {"lr": "10", "optimizer": "sgd", "freeze-until": "none", "epochs": "50"},
          r"the loss became (nan|inf) in epoch \d+, step \d+: lower lr \(it is 10\)"),
