@@ -267,14 +267,17 @@ def show(soak: Soak, at: float, seconds: float) -> None:
     )
 
 
-def soak(model: Path, folder: Path, seconds: float, kill_seconds: float, bodies: list[bytes]) -> Soak:
+def soak(
+    model: Path, folder: Path, seconds: float, kill_seconds: float, bodies: list[bytes], rate: float | None = None
+) -> Soak:
+    """`rate`: requests a second; None: 80 % of the capacity, which is measured either way."""
     with serving(model, folder) as server:
         port = server.port
         load.run(port, bodies, 8, CAPACITY_SECONDS / 4)  # warm
         before = stolen()
         answered = load.run(port, bodies, 8, CAPACITY_SECONDS).rate
         capacity = answered / (1 - min(0.9, (stolen() - before) / CAPACITY_SECONDS))
-        found = Soak(capacity, SHARE * capacity)
+        found = Soak(capacity, rate or SHARE * capacity)
         asyncio.run(run(server, found, seconds, kill_seconds, bodies))
         return found
 
