@@ -17,7 +17,8 @@ from scripts.cloud import leftovers
 from scripts.cloud.command import run
 from tests.cloud import models
 from tests.conftest import need
-from tests.contract.serving import free_port, picture, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import free_port
 from tests.docker import engine
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,8 @@ from scripts.cloud.command import run
 from scripts.cloud.invocations import EndpointTarget
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import REGION
-from tests.contract.serving import Server, free_port, picture, serving, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Server, free_port, serving
 
 ANSWER = {
     "predictions": [

@@ -11,7 +11,7 @@ from container_train import measure
 from container_train.data import Split
 from container_train.errors import TrainError
 from tests import trees
-from tests.contract.serving import write_model
+from tests.contract.models import write_model
 
 
 def test_pictures_are_measured_in_their_order_by_every_artifact(tmp_path: Path) -> None:

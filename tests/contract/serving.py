@@ -1,15 +1,12 @@
-"""The serving program as a process of its own, and small models for it."""
+"""The serving program, as a process of its own or in a container."""
 
 import http.client
-import importlib
-import io
 import json
 import os
 import re
 import shutil
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,81 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from PIL import Image
+import pytest
 
-from container_serve import artifact
-from container_serve.predictor import Predictor
-from container_serve.preprocess import Preprocessing
+from container_serve.artifact import CODE
+from tests.docker import engine
 
 ROOT = Path(__file__).parents[2]
-CLASSES = ("red", "green", "blue")
-SIDE = 32
-COPIES = 20  # of each colour in a model that is to take its time
 START_SECONDS = 60  # how long a test waits for a server
 PATIENCE = 4  # on a machine that does other things too, all takes that much longer
-
-
-def write_model(directory: Path, *, classes: tuple[str, ...] = CLASSES, seconds: float = 0) -> Path:
-    """An artifact whose three outputs are the picture's mean red, green and blue.
-
-    It is the smallest convolutional network that gives different answers to different pictures; with `seconds` it has
-    as many more layers as make a prediction take that long here, on one core with nothing else to do.
-    """
-    _write(directory, classes, 0)
-    if seconds:
-        base, layers = _seconds(directory), 8
-        _write(directory, classes, layers)
-        _write(directory, classes, round(layers * seconds / (_seconds(directory) - base)))
-    return directory
-
-
-def _write(directory: Path, classes: tuple[str, ...], layers: int) -> None:
-    openvino: Any = importlib.import_module("openvino")
-    ops: Any = importlib.import_module("openvino.opset13")
-    directory.mkdir(parents=True, exist_ok=True)
-
-    def convolution(x: Any, weights: "np.ndarray[Any, Any]") -> Any:
-        around = [weights.shape[2] // 2] * 2
-        return ops.convolution(x, weights.astype(np.float32), [1, 1], around, around, [1, 1])
-
-    picture = x = ops.parameter([-1, 3, SIDE, SIDE], np.float32, name="picture")
-    widen = np.tile(np.eye(3), (COPIES, 1)).reshape(3 * COPIES, 3, 1, 1)  # each colour so many times
-    x = convolution(x, widen)
-    same = np.zeros((3 * COPIES, 3 * COPIES, 3, 3))
-    same[:, :, 1, 1] = np.eye(3 * COPIES)
-    for _ in range(layers):
-        x = convolution(x, same)
-    x = convolution(x, widen.transpose(1, 0, 2, 3) / COPIES)
-    logits = ops.multiply(ops.reduce_mean(x, np.array([2, 3]), False), np.float32(3))
-    openvino.save_model(openvino.Model([logits], [picture], "tiny"), directory / artifact.GRAPH)
-    artifact.write(
-        directory,
-        classes=classes,
-        architecture="tiny",
-        preprocessing=Preprocessing(SIDE, SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear"),
-        precision="fp32",
-    )
-
-
-def _seconds(directory: Path) -> float:
-    """The median of a prediction."""
-    predictor = Predictor(artifact.read(directory))
-    batch = np.zeros((1, 3, SIDE, SIDE), np.float32)
-    predictor.probabilities(batch)
-    times = []
-    for _ in range(20):
-        begun = time.perf_counter()
-        predictor.probabilities(batch)
-        times.append(time.perf_counter() - begun)
-    return statistics.median(times)
-
-
-def picture(color: str, form: str = "JPEG", size: tuple[int, int] = (60, 40)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, color).save(buffer, form)
-    return buffer.getvalue()
 
 
 def free_port() -> int:
@@ -132,23 +63,28 @@ def until(condition: Callable[[], Any], what: str, seconds: float = START_SECOND
 
 
 class Server:
-    """One running server; `out` and `err` are the files that hold what it printed."""
+    """One running server; `out` and `err` are the files that hold what it printed, `tmp` its temporary folder."""
 
     def __init__(self, model: Path, folder: Path, env: Mapping[str, str], prefix: Sequence[str], port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = port
         self.tmp = Path(tempfile.mkdtemp(prefix="serve-"))  # short, for the paths of sockets
         self.out, self.err = folder / "out.log", folder / "err.log"
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
-        command = ["-m", "container_serve", "--model-dir", str(model), "--port", str(port)]
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*prefix, sys.executable, *command],
-                cwd=folder,
-                env={**clean, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp), **env},
-                stdout=out,
-                stderr=err,
-            )
+            self.process = self.start(model, env, prefix, {"cwd": folder, "stdout": out, "stderr": err})
+
+    def start(
+        self, model: Path, env: Mapping[str, str], prefix: Sequence[str], files: Mapping[str, Any]
+    ) -> "subprocess.Popen[bytes]":
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("SAGEMAKER_", "BYOC_", "MMS_"))}
+        command = ["-m", "container_serve", "--model-dir", str(model), "--port", str(self.port)]
+        environment = {**clean, "PYTHONPATH": str(ROOT), "TMPDIR": str(self.tmp), **env}
+        return subprocess.Popen([*prefix, sys.executable, *command], env=environment, **files)
+
+    @property
+    def root(self) -> psutil.Process:
+        """The serving program."""
+        return psutil.Process(self.process.pid)
 
     def request(
         self,
@@ -191,7 +127,7 @@ class Server:
         return self.out.read_text(errors="replace")
 
     def descendants(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return self.root.children(recursive=True)
 
     def java(self) -> psutil.Process:
         return self._with_argument("byoc.FrontEnd")[0]
@@ -234,6 +170,44 @@ class Server:
         self.process.send_signal(number)
         return self.process.wait(seconds)
 
+    def kill(self) -> None:
+        """SIGKILL to the program alone: the rest has to follow by itself; see the test for it."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Contained(Server):
+    """The same in a container, on this machine's network: the caller stands before the server, and no proxy between.
+
+    `process` is Docker's client, which hands on signals, output and the exit code. The prefix are its options.
+    """
+
+    def start(
+        self, model: Path, env: Mapping[str, str], prefix: Sequence[str], files: Mapping[str, Any]
+    ) -> "subprocess.Popen[bytes]":
+        # An artifact with a program of its own is for the image that has torch.
+        image = engine.image("serve-torch" if (model / CODE).exists() else "serve")
+        self.tmp.chmod(0o1777)
+        self.name = f"byoc-test-{os.getpid()}-{time.monotonic_ns()}"
+        settings = {"SAGEMAKER_BIND_TO_PORT": str(self.port), **env}
+        options = [word for pair in settings.items() for word in ("--env", "=".join(pair))]
+        folders = ("--volume", f"{model}:/opt/ml/model:ro", "--volume", f"{self.tmp}:/tmp")
+        command = ["docker", "run", "--rm", "--name", self.name, "--network", "host", *folders, *options, *prefix]
+        return subprocess.Popen([*command, image, "serve"], **files)
+
+    @property
+    def root(self) -> psutil.Process:
+        """The container's first process, as this machine numbers it."""
+        return psutil.Process(int(engine.docker("inspect", "--format", "{{.State.Pid}}", self.name).stdout))
+
+    def kill(self) -> None:
+        engine.docker("rm", "--force", "--volumes", self.name, check=False)
+        self.process.wait()
+
+
+# How a test runs the server in both: its parameter `kind` goes to `serving`.
+both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+
 
 def gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
@@ -248,8 +222,10 @@ def serving(
     ready: bool = True,
     port: int | None = None,
     prefix: Sequence[str] = (),
+    kind: str = "process",
 ) -> Iterator[Server]:
-    server = Server(model, folder, env or {}, prefix, port or free_port())
+    """A server over the artifact `model`; `folder` is for its logs, `kind` is process or docker."""
+    server = (Contained if kind == "docker" else Server)(model, folder, env or {}, prefix, port or free_port())
     family: list[psutil.Process] = []
     try:
         if ready:
@@ -258,9 +234,9 @@ def serving(
         yield server
     finally:
         if server.process.poll() is None:
-            family += server.descendants()
-            server.process.kill()  # the rest has to follow by itself; see the test for it
-            server.process.wait()
+            with suppress(psutil.Error, AssertionError):  # a container may be about to begin, or to end
+                family += server.descendants()
+            server.kill()
         for process in family:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need
-from tests.contract.serving import CLASSES, Server, access_lines, one_line, picture, serving, until, write_model
+from tests.contract.models import CLASSES, picture, write_model
+from tests.contract.serving import Server, access_lines, both_engines, one_line, serving, until
 
 LIMIT = 300_000
 
@@ -260,8 +261,10 @@ def test_log_level(tmp_path: Path) -> None:
         assert server.log() == ""
 
 
-def test_a_taken_port_is_said(server: Server, tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", ready=False, port=server.port) as second:
+@both_engines
+def test_a_taken_port_is_said(server: Server, tmp_path: Path, kind: str) -> None:
+    model = write_model(tmp_path / "model")
+    with serving(model, tmp_path / "run", ready=False, port=server.port, kind=kind) as second:
         assert second.process.wait(60) == 1
         assert f"port {server.port}: Address already in use" in one_line(second.err.read_text())
     assert server.invoke(picture("red")).status == 200

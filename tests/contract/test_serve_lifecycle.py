@@ -14,17 +14,8 @@ import pytest
 from container_serve import artifact
 from container_serve.settings import LOAD_FAILURE, LOADING
 from tests.conftest import need
-from tests.contract.serving import (
-    Answer,
-    Server,
-    access_lines,
-    gone,
-    one_line,
-    picture,
-    serving,
-    until,
-    write_model,
-)
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Answer, Server, access_lines, gone, one_line, serving, until
 
 NOBODY = 65534
 SLOW_CODE = """

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from container_serve.artifact import GRAPH_WEIGHTS
-from tests.contract.serving import Answer, Server, gone, picture, serving, until, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Answer, Server, gone, serving, until
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from container_serve import artifact
-from tests.contract.serving import one_line, serving, write_model
+from tests.contract.models import write_model
+from tests.contract.serving import both_engines, one_line, serving
 
 SECONDS = 15
 
 
-def refusal(model: Path, folder: Path, env: dict[str, str] | None = None) -> str:
-    with serving(model, folder, env, ready=False) as server:
+def refusal(model: Path, folder: Path, env: dict[str, str] | None = None, kind: str = "process") -> str:
+    with serving(model, folder, env, ready=False, kind=kind) as server:
         begun = time.monotonic()
         code = server.process.wait(60)
         assert time.monotonic() - begun < SECONDS
@@ -42,6 +43,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
+@both_engines
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
@@ -56,10 +58,12 @@ def flip_a_bit(path: Path) -> None:
         (lambda model: rename_a_class(model), ["model.json", "corrupt"]),
     ],
 )
-def test_a_damaged_model_is_refused(tmp_path: Path, damage: Callable[[Path], object], parts: list[str]) -> None:
+def test_a_damaged_model_is_refused(
+    tmp_path: Path, damage: Callable[[Path], object], parts: list[str], kind: str
+) -> None:
     model = write_model(tmp_path / "model")
     damage(model)
-    line = refusal(model, tmp_path / "run")
+    line = refusal(model, tmp_path / "run", kind=kind)
     assert [part for part in parts if part not in line] == []
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from container_serve import artifact
 from tests.conftest import need
-from tests.contract.serving import access_lines, one_line, picture, serving, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import access_lines, both_engines, one_line, serving
 
 ALL_FOUR = """
 import json, os
@@ -120,8 +121,8 @@ def test_pickled_bodies_are_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "opened").exists()
 
 
-def refusal(model: Path, folder: Path, env: dict[str, str] | None = None) -> str:
-    with serving(model, folder, env, ready=False) as server:
+def refusal(model: Path, folder: Path, env: dict[str, str] | None = None, kind: str = "process") -> str:
+    with serving(model, folder, env, ready=False, kind=kind) as server:
         assert server.process.wait(60) == 1
         return one_line(server.err.read_text())
 
@@ -133,6 +134,7 @@ def test_an_image_without_torch_names_the_one_with_it(tmp_path: Path) -> None:
     assert "serve-torch" in line
 
 
+@both_engines
 @pytest.mark.parametrize(
     ("text", "artifact_too", "parts"),
     [
@@ -148,12 +150,12 @@ def test_an_image_without_torch_names_the_one_with_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_program_that_cannot_work_ends_the_server(
-    tmp_path: Path, text: str, artifact_too: bool, parts: list[str]
+    tmp_path: Path, text: str, artifact_too: bool, parts: list[str], kind: str
 ) -> None:
     model = tmp_path / "model"
     if artifact_too:
         write_model(model)
-    line = refusal(with_code(model, text), tmp_path / "run")
+    line = refusal(with_code(model, text), tmp_path / "run", kind=kind)
     assert [part for part in parts if part not in line] == []
 
 

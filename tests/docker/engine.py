@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import need
+from tests.docker.index import torch_index
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "scripts" / "build.sh"
@@ -76,16 +79,19 @@ def content(image: str) -> str:
 
 @functools.cache
 def image(name: str) -> str:
-    """The image `name` (train, serve) made of the files as they are now; built if there is none yet.
+    """The image `name` (train, serve, serve-torch) made of the files as they are now; built if there is none yet.
 
     A name rather than an id: building another revision of the same files moves the name to an image that is as good.
     """
     need(available(), "a Docker engine")
     found = tagged(name)
     if not found:
-        built = subprocess.run(
-            [BUILD, name, "--no-sbom", *build_options()], capture_output=True, text=True, timeout=1500
-        )
+        with torch_index() if name == "serve-torch" else nullcontext("") as index:
+            if index is None:
+                # Not need(): nothing that CI could install provides this wheel.
+                pytest.skip("needs PyTorch's package index, or a CPU wheel of torch 2.13.0 in pip's find-links")
+            options = [*build_options(), *(["--torch-index", index] if index else [])]
+            built = subprocess.run([BUILD, name, "--no-sbom", *options], capture_output=True, text=True, timeout=1500)
         reason = "\n".join(built.stderr.splitlines()[-15:])
         need(built.returncode == 0, f"the image byoc-{name}, which scripts/build.sh did not build:\n{reason}")
         found = tagged(name)

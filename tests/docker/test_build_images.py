@@ -1,6 +1,5 @@
 """Builds for the places where people build: behind a proxy, with another client first on PATH, with a torch mirror."""
 
-import functools
 import hashlib
 import http.server
 import json
@@ -10,25 +9,22 @@ import secrets
 import ssl
 import subprocess
 import tarfile
-import threading
 import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, ClassVar
 
 import pytest
 
 from tests.conftest import need
-from tests.contract.serving import free_port, picture, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import free_port
 from tests.docker import engine
+from tests.docker.index import http_server
 from tests.docker.test_commands import get, wait_until_ready
 
 pytestmark = pytest.mark.docker
 TAG = engine.TEST_TAG
-TORCH_WHEEL = "torch-2.13.0+cpu-*.whl"
-TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def build(tree: Path, name: str, *args: str, env: dict[str, str] | None = None) -> str:
@@ -43,8 +39,7 @@ def build(tree: Path, name: str, *args: str, env: dict[str, str] | None = None) 
 def _no_image_is_left() -> Iterator[None]:
     need(engine.available(), "a Docker engine")
     yield
-    for name in ("serve", "serve-torch"):
-        engine.docker("rmi", f"byoc-{name}:{TAG}", check=False)
+    engine.docker("rmi", f"byoc-serve:{TAG}", check=False)
 
 
 def found_in(stream: IO[bytes], words: list[bytes]) -> bool:
@@ -166,22 +161,9 @@ class Registry(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def serving(handler: Callable[..., http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def test_what_is_pushed_is_one_docker_manifest() -> None:
     """The service has refused OCI media types, and an index with attestations is no image to it."""
-    with serving(Registry) as port:
+    with http_server(Registry) as port:
         name = f"127.0.0.1:{port}/byoc-serve:{TAG}"
         engine.docker("tag", engine.image("serve"), name)
         try:
@@ -194,27 +176,6 @@ def test_what_is_pushed_is_one_docker_manifest() -> None:
     text = json.dumps(manifest)
     kinds = set(re.findall(r'"mediaType": "([^"]*)"', text)) - {kind}
     assert kinds == {f"{docker}.container.image.v1+json", f"{docker}.image.rootfs.diff.tar.gzip"}
-
-
-@contextmanager
-def torch_index(folder: Path) -> Iterator[str | None]:
-    """The address of an index with a CPU build of torch: PyTorch's, or one over a wheel in pip's find-links here."""
-    try:
-        with urllib.request.urlopen(f"{TORCH_INDEX}/torch/", timeout=10):
-            pass
-    except OSError:
-        wheels = [
-            path for links in os.environ.get("PIP_FIND_LINKS", "").split() for path in Path(links).glob(TORCH_WHEEL)
-        ]
-        if not wheels:
-            yield None
-            return
-        (folder / "torch").mkdir(parents=True)
-        (folder / "torch" / wheels[0].name).symlink_to(wheels[0])
-        with serving(functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))) as port:
-            yield f"http://127.0.0.1:{port}"
-    else:
-        yield TORCH_INDEX
 
 
 PROGRAM = """
@@ -236,11 +197,7 @@ def output_fn(prediction, accept):
 
 
 def test_the_torch_target_runs_a_users_program(tmp_path: Path) -> None:
-    with torch_index(tmp_path / "index") as address:
-        if address is None:
-            # Not need(): nothing that CI could install provides this wheel.
-            pytest.skip("needs PyTorch's package index, or a CPU wheel of torch 2.13.0 in pip's find-links")
-        image = build(engine.ROOT, "serve-torch", "--torch-index", address)
+    image = engine.image("serve-torch")
     assert "BYOC_TARGET=serve-torch" in engine.inspect(image)["Config"]["Env"]
     model = write_model(tmp_path / "model")
     (model / "code").mkdir()

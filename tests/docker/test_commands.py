@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.serving import CLASSES, free_port, picture, write_model
+from tests.contract.models import CLASSES, picture, write_model
+from tests.contract.serving import free_port
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import need
 from tests.docker import engine
-from tests.docker.test_build_images import serving
+from tests.docker.index import http_server
 
 pytestmark = pytest.mark.docker
 TAG = "byoc-test-sbom"
@@ -129,7 +129,7 @@ def test_an_advisory_service_out_of_reach_is_said_and_fails_on_demand_only(tree:
 @pytest.mark.timeout(SECONDS)
 def test_a_known_advisory_is_told_and_stands_until_it_is_accepted(tree: Path) -> None:
     need("host" in engine.build_options() or os.environ.get("BYOC_NETWORK") == "host", "builds on the host's network")
-    with serving(Osv) as port:
+    with http_server(Osv) as port:
         url = f"http://127.0.0.1:{port}/"
         done = build(tree, "--osv-url", url, "--fail-on-advisory")
         assert done.returncode == 1

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tests.contract.serving import picture
+from tests.contract.models import picture
 from tests.faults.corpus import typed
 
 ANSWER_SECONDS = 60.0  # as the platform's; the server's own deadline is 55

@@ -18,7 +18,7 @@ import numpy as np
 
 from container_serve.codec import IMAGE_TYPES
 from tests.container_serve.pictures import png_header
-from tests.contract.serving import picture
+from tests.contract.models import picture
 from tests.faults import pictures
 
 SEED = 20_261_123

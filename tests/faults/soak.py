@@ -32,7 +32,8 @@ from container_serve import artifact
 from container_serve.errors import ArtifactError
 from tests.bench import load
 from tests.bench.arguments import existing, new_file, positive
-from tests.contract.serving import Server, picture, serving, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Server, serving
 from tests.faults import corpus
 
 SHARE = 0.8  # of the capacity

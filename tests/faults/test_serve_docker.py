@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.serving import free_port, picture, until, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import free_port, until
 from tests.docker import engine
 from tests.faults.client import Observer, exchange, observing
 from tests.faults.corpus import typed

@@ -17,7 +17,8 @@ import pytest
 
 from container_serve import artifact
 from tests.conftest import FULL, need
-from tests.contract.serving import Server, gone, one_line, picture, serving, until, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Server, both_engines, gone, one_line, serving, until
 from tests.faults.client import connect, exchange, observing, read
 from tests.faults.corpus import typed
 
@@ -26,9 +27,10 @@ NOBODY = 65534
 GOOD = typed(picture("red"), "image/jpeg")
 SWITCHED = """
 import os, time
+from pathlib import Path
 
 def predict_fn(batch, model):
-    if os.path.exists({switch!r}):
+    if Path(__file__).with_name("switch").exists():
         {fault}
     return model.probabilities(batch)
 """
@@ -36,16 +38,15 @@ def predict_fn(batch, model):
 
 def switched_model(directory: Path, fault: str) -> tuple[Path, Path]:
     """A model whose predictions go wrong as long as a file exists; that file."""
-    switch = directory.with_name("switch")
-    write_model(directory)
-    (directory / artifact.CODE).mkdir()
-    (directory / artifact.CODE / "inference.py").write_text(SWITCHED.format(switch=str(switch), fault=fault))
-    return directory, switch
+    code = write_model(directory) / artifact.CODE
+    code.mkdir()
+    (code / "inference.py").write_text(SWITCHED.format(fault=fault))
+    return directory, code / "switch"
 
 
-def refused(model: Path, folder: Path, prefix: tuple[str, ...] = ()) -> str:
+def refused(model: Path, folder: Path, prefix: tuple[str, ...] = (), kind: str = "process") -> str:
     """The one line with which the server ends."""
-    with serving(model, folder, ready=False, prefix=prefix) as server:
+    with serving(model, folder, ready=False, prefix=prefix, kind=kind) as server:
         assert server.process.wait(60) == 1
         assert list(server.tmp.iterdir()) == []
         return one_line(server.err.read_text())
@@ -58,24 +59,26 @@ def in_flight(server: Server) -> int:
 # --- the artifact ---
 
 
+@both_engines
 @pytest.mark.parametrize("place", range(20 if FULL else 4))
-def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place: int) -> None:
+def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place: int, kind: str) -> None:
     model = write_model(tmp_path / "model")
     dice = random.Random(place)
     damaged = model / ("model.json", "model.xml", "model.bin")[place % 3]
     os.truncate(damaged, dice.randrange(damaged.stat().st_size))
-    assert damaged.name in refused(model, tmp_path / "run")
+    assert damaged.name in refused(model, tmp_path / "run", kind=kind)
 
 
+@both_engines
 @pytest.mark.parametrize("place", range(20 if FULL else 3))
-def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path, place: int) -> None:
+def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path, place: int, kind: str) -> None:
     model = write_model(tmp_path / "model")
     dice = random.Random(place)
     damaged = model / ("model.xml", "model.bin", "model.json")[place % 3]
     content = bytearray(damaged.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     damaged.write_bytes(content)
-    assert f"{damaged.name}: " in refused(model, tmp_path / "run")
+    assert f"{damaged.name}: " in refused(model, tmp_path / "run", kind=kind)
 
 
 @pytest.mark.parametrize("name", ["model.json", "model.bin", "."])
@@ -93,9 +96,10 @@ def test_a_file_without_the_right_to_read_it(tmp_path: Path, name: str) -> None:
 # --- the handler ---
 
 
-def test_ping_is_red_while_every_prediction_fails(tmp_path: Path) -> None:
+@both_engines
+def test_ping_is_red_while_every_prediction_fails(tmp_path: Path, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
-    with serving(model, tmp_path / "run") as server:
+    with serving(model, tmp_path / "run", kind=kind) as server:
         workers = server.children()
         with observing(server.port) as observer:
             until(lambda: 200 in observer.statuses(), "a good answer", 10)
@@ -109,9 +113,10 @@ def test_ping_is_red_while_every_prediction_fails(tmp_path: Path) -> None:
         assert server.children() == workers
 
 
-def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path) -> None:
+@both_engines
+def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
-    with serving(model, tmp_path / "run") as server:
+    with serving(model, tmp_path / "run", kind=kind) as server:
         deadline = time.monotonic() + 4
         seen: set[int | None] = set()
         while time.monotonic() < deadline:
@@ -122,9 +127,10 @@ def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path) -> None:
         assert seen == {200, 500}
 
 
-def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path) -> None:
+@both_engines
+def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", "time.sleep(60)")
-    with serving(model, tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}) as server:
+    with serving(model, tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}, kind=kind) as server:
         with observing(server.port, callers=4) as observer:
             until(lambda: 200 in observer.statuses(), "a good answer", 10)
             switch.touch()
@@ -139,10 +145,11 @@ def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path) -> None:
         assert observer.statuses() <= {200, 500, 504}
 
 
+@both_engines
 @pytest.mark.parametrize("fault", ["raise SystemExit(3)", "os._exit(3)", "os.kill(os.getpid(), 11)", "os.abort()"])
-def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str) -> None:
+def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", fault)
-    with serving(model, tmp_path / "run") as server:
+    with serving(model, tmp_path / "run", kind=kind) as server:
         switch.touch()
         assert exchange(server.port, GOOD).status == 500
         switch.unlink()
@@ -153,9 +160,10 @@ def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str) -> None:
 # --- the processes ---
 
 
-def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path) -> None:
+@both_engines
+def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path, kind: str) -> None:
     """It waits longer and longer before it starts one again, and ends when that lasts more than 10 s."""
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
         family = server.descendants()
         with observing(server.port) as observer:
             over = time.monotonic() + 5
@@ -180,9 +188,10 @@ def kill_workers(server: Server) -> None:
             os.kill(process.pid, 9)
 
 
+@both_engines
 @pytest.mark.full
-def test_workers_that_are_killed_for_good_end_the_server(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+def test_workers_that_are_killed_for_good_end_the_server(tmp_path: Path, kind: str) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
         family = server.descendants()
         over = time.monotonic() + 60
         while server.process.poll() is None and time.monotonic() < over:
@@ -236,10 +245,11 @@ def test_a_disk_that_fills_up_later_stops_nothing(tmp_path: Path) -> None:
 # --- the callers ---
 
 
-def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
+@both_engines
+def test_half_requests_take_no_place_from_others(tmp_path: Path, kind: str) -> None:
     """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
     env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "5"}
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
         workers = server.children()
         with contextlib.ExitStack() as stack:
             bodies = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
@@ -259,8 +269,11 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path) -> None:
         assert server.children() == workers
 
 
-def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8"}) as server:
+@both_engines
+def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path, kind: str) -> None:
+    with serving(
+        write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8"}, kind=kind
+    ) as server:
         with connect(server.port) as connection:
             for at in range(0, len(GOOD), 50):
                 connection.sendall(GOOD[at : at + 50])
@@ -275,13 +288,14 @@ def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended
             assert time.monotonic() - begun < 28  # 8 s until 408, then 10 s in which it may read that
 
 
-def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
+@both_engines
+def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path, kind: str) -> None:
     model = write_model(tmp_path / "model")
     (model / artifact.CODE).mkdir()
     code = "def output_fn(prediction, accept): return 'x' * 6_000_000, 'text/plain'\n"
     (model / artifact.CODE / "inference.py").write_text(code)
     env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "2"}
-    with serving(model, tmp_path / "run", env) as server, contextlib.ExitStack() as stack:
+    with serving(model, tmp_path / "run", env, kind=kind) as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             connection = stack.enter_context(socket.socket())
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -292,8 +306,9 @@ def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path) -> None:
         until(lambda: in_flight(server) == 0, "nothing in flight", 10)
 
 
-def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+@both_engines
+def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path, kind: str) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
         workers = server.children()
         for part in (10, len(GOOD) // 2, len(GOOD) - 1, len(GOOD)):
             for _ in range(20):
@@ -304,8 +319,12 @@ def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path) -> None:
         assert server.children() == workers
 
 
-def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server, contextlib.ExitStack() as stack:
+@both_engines
+def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path, kind: str) -> None:
+    with (
+        serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server,
+        contextlib.ExitStack() as stack,
+    ):
         for _ in range(100):
             stack.enter_context(connect(server.port))
         with observing(server.port) as observer:
@@ -315,8 +334,9 @@ def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path) -> None:
         assert observer.slowest() < 5
 
 
-def test_a_head_without_end_is_refused(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+@both_engines
+def test_a_head_without_end_is_refused(tmp_path: Path, kind: str) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
         with connect(server.port) as connection:
             connection.sendall(b"POST /invocations HTTP/1.1\r\n")
             with contextlib.suppress(ConnectionError):

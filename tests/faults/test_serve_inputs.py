@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from tests.conftest import FULL, need
-from tests.contract.serving import Server, picture, serving, until, write_model
+from tests.contract.models import picture, write_model
+from tests.contract.serving import Server, serving, until
 from tests.faults import corpus
 from tests.faults.client import Reply, exchange
 

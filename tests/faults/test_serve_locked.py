@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.contract.serving import CLASSES, picture, until, write_model
+from tests.contract.models import CLASSES, picture, write_model
+from tests.contract.serving import until
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.serving import picture, write_model
+from tests.contract.models import picture, write_model
 from tests.faults import soak
 from tests.faults.soak import Call, Soak
 

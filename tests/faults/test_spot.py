@@ -163,6 +163,47 @@ def test_what_a_kill_leaves_while_a_checkpoint_is_written_is_never_loaded(tmp_pa
     assert state["epoch"] == 1
 
 
+# Saves on and on, in a process that is killed; what can be loaded then is the last one that was saved, or the next.
+KILLED_WHILE_SAVING = """
+import os, random, signal, struct, sys, time
+from pathlib import Path
+import torch
+from container_train import checkpoint
+
+folder, dice, last = Path(sys.argv[1]), random.Random(0), 0
+for _ in range(int(sys.argv[2])):
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        while True:
+            last += 1
+            state = {"epoch": last, "step": 0, "model": {"w": torch.full((500_000,), float(last))}}
+            checkpoint.save(folder, {"lr": 1}, state)
+            os.write(write, struct.pack("q", last))
+    os.close(write)
+    time.sleep(dice.uniform(0.01, 0.2))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    while told := os.read(read, 8):
+        last = struct.unpack("q", told)[0]
+    os.close(read)
+    state = checkpoint.load(folder, {"lr": 1})
+    found = state["epoch"] if state else 0
+    assert found in (last, last + 1), (found, last)
+    assert not found or set(state["model"]["w"].tolist()) == {float(found)}
+    last = found
+print(last)
+"""
+
+
+def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), "200" if FULL else "30"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100
+    assert "not readable" not in done.stderr  # none was even half written
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""
