@@ -17,6 +17,10 @@ GROUPS = {"docker": "cloud"}
 FULL = os.environ.get("TESTS") == "full"
 
 
+# The same test for processes of this environment and for the images.
+both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+
+
 class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
     """Side by side (pytest -n 2) a folder stays in one process: its tests share servers and results."""
 

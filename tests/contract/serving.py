@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from container_serve.artifact import CODE
 from tests.docker import engine
@@ -203,10 +202,6 @@ class Contained(Server):
     def kill(self) -> None:
         engine.docker("rm", "--force", "--volumes", self.name, check=False)
         self.process.wait()
-
-
-# How a test runs the server in both: its parameter `kind` goes to `serving`.
-both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
 
 
 def gone(processes: list[psutil.Process]) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need
+from tests.conftest import both_engines, need
 from tests.contract.models import CLASSES, picture, write_model
-from tests.contract.serving import Server, access_lines, both_engines, one_line, serving, until
+from tests.contract.serving import Server, access_lines, one_line, serving, until
 
 LIMIT = 300_000
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from container_serve import artifact
+from tests.conftest import both_engines
 from tests.contract.models import write_model
-from tests.contract.serving import both_engines, one_line, serving
+from tests.contract.serving import one_line, serving
 
 SECONDS = 15
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from container_serve import artifact
-from tests.conftest import need
+from tests.conftest import both_engines, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import access_lines, both_engines, one_line, serving
+from tests.contract.serving import access_lines, one_line, serving
 
 ALL_FOUR = """
 import json, os

@@ -11,9 +11,8 @@ import pytest
 from container_serve import artifact
 from container_train.metrics import DEFINITIONS
 from tests import trees
+from tests.conftest import both_engines
 from tests.contract.training import Job, training
-
-both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
 
 
 def finish(kind: str, base: Path) -> tuple[int, Job]:

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from container_serve import artifact
-from tests.conftest import FULL, need
+from tests.conftest import FULL, both_engines, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import Server, both_engines, gone, one_line, serving, until
+from tests.contract.serving import Server, gone, one_line, serving, until
 from tests.faults.client import connect, exchange, observing, read
 from tests.faults.corpus import typed
 
