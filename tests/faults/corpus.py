@@ -22,6 +22,7 @@ from tests.contract.models import picture
 from tests.faults import pictures
 
 SEED = 20_261_123
+UNPICKLED = Path("/tmp/byoc-unpickled")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Payload:
     """Whoever unpickles it makes a file."""
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return Path.touch, (Path("/tmp/byoc-unpickled"),)
+        return Path.touch, (UNPICKLED,)
 
 
 def pickles() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Serving for long: `python tests/faults/soak.py [--minutes 30] [--model DIR] [--out FILE]` (make soak).
+"""Serving for long: `python tests/faults/soak.py [--minutes 30] [--engine docker] [--model DIR]` (make soak).
 
 First the server's capacity is measured, then it gets 80 % of that, evenly in time, whatever it answers: one request in
 a hundred is hostile, and a worker is killed once a minute (--kill-every). A virtual machine's host may take processor
@@ -246,7 +246,7 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
 def memory(server: Server) -> tuple[int, int]:
     """Bytes of Java, and of the server's Python processes; what they share is counted once."""
     java, python = server.java().pid, 0
-    for process in (psutil.Process(server.process.pid), *server.descendants()):
+    for process in (server.root, *server.descendants()):
         with contextlib.suppress(psutil.NoSuchProcess):
             if process.pid != java:
                 python += process.memory_full_info().pss
@@ -269,10 +269,17 @@ def show(soak: Soak, at: float, seconds: float) -> None:
 
 
 def soak(
-    model: Path, folder: Path, seconds: float, kill_seconds: float, bodies: list[bytes], rate: float | None = None
+    model: Path,
+    folder: Path,
+    seconds: float,
+    kill_seconds: float,
+    bodies: list[bytes],
+    *,
+    rate: float | None = None,
+    kind: str = "process",
 ) -> Soak:
-    """`rate`: requests a second; None: 80 % of the capacity, which is measured either way."""
-    with serving(model, folder) as server:
+    """`rate`: requests a second; None: 80 % of the capacity, which is measured either way. `kind`: or docker."""
+    with serving(model, folder, kind=kind) as server:
         port = server.port
         load.run(port, bodies, 8, CAPACITY_SECONDS / 4)  # warm
         before = stolen()
@@ -299,6 +306,7 @@ def main() -> int:
     parser.add_argument(
         "--kill-every", type=positive, default=KILL_SECONDS, metavar="SECONDS", help="(default: %(default)s)"
     )
+    parser.add_argument("--engine", choices=("process", "docker"), default="process", help="(default: %(default)s)")
     parser.add_argument("--model", type=existing, help="artifact to serve (default: a small one, made here)")
     parser.add_argument(
         "--out", type=new_file, default=Path(__file__).with_name("soak.json"), help="(default: %(default)s)"
@@ -313,7 +321,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         model = options.model or write_model(Path(folder) / "model", seconds=PREDICTION_SECONDS)
         bodies = [picture(color, size=(500, 375)) for color in ("red", "lime", "blue")]
-        found = soak(model.resolve(), Path(folder) / "run", 60 * options.minutes, options.kill_every, bodies)
+        seconds, every = 60 * options.minutes, options.kill_every
+        found = soak(model.resolve(), Path(folder) / "run", seconds, every, bodies, kind=options.engine)
     figures = found.figures()
     print(table(figures))
     options.out.write_text(json.dumps(figures, indent=1) + "\n")

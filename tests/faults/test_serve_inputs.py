@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import FULL, need
@@ -27,7 +26,7 @@ INSIDE = re.compile(rb"Traceback|\.py\b|\bjava\.|netty|Exception|0x[0-9a-f]{6}")
 
 def memory(server: Server) -> int:
     """Bytes of the server's processes; what they share is counted once."""
-    processes = [psutil.Process(server.process.pid), *server.descendants()]
+    processes = [server.root, *server.descendants()]
     return sum(int(process.memory_full_info().pss) for process in processes)
 
 
@@ -43,10 +42,11 @@ def send(server: Server, cases: Iterable[corpus.Case]) -> list[tuple[str, Reply]
 
 
 @pytest.mark.timeout(3600)
-def test_hostile_requests_cost_no_worker_and_no_memory(tmp_path: Path) -> None:
-    unpickled = Path("/tmp/byoc-unpickled")
-    unpickled.unlink(missing_ok=True)
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+@pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])])
+def test_hostile_requests_cost_no_worker_and_no_memory(kind: str, tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
+        unpickled = server.tmp / corpus.UNPICKLED.name if kind == "docker" else corpus.UNPICKLED
+        unpickled.unlink(missing_ok=True)
         workers = {process.pid for process in server.python()}
         answers = [*send(server, corpus.fixed()), *send(server, corpus.fixed())]  # twice: more than one worker
         dice = random.Random(corpus.SEED)
@@ -81,7 +81,7 @@ def test_no_request_starts_a_program(tmp_path: Path) -> None:
     """Neither a shell nor anything else: traced, while all fixed kinds of requests come in."""
     need(shutil.which("strace"), "strace")
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        watched = [f"--attach={process.pid}" for process in (psutil.Process(server.process.pid), *server.descendants())]
+        watched = [f"--attach={process.pid}" for process in (server.root, *server.descendants())]
         trace, said = tmp_path / "trace", tmp_path / "said"
         command = ["strace", "--follow-forks", "--trace=execve,execveat", f"--output={trace}", *watched]
         with said.open("wb") as err:

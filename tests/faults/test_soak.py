@@ -22,7 +22,7 @@ def test_a_minute_of_load_with_hostile_requests_and_killed_workers(
     monkeypatch.setattr(soak, "CAPACITY_SECONDS", 4.0)
     model = write_model(tmp_path / "model", seconds=soak.PREDICTION_SECONDS)
     bodies = [picture(color, size=(500, 375)) for color in ("red", "lime", "blue")]
-    figures = soak.soak(model, tmp_path / "run", SECONDS, 12, bodies, RATE).figures()
+    figures = soak.soak(model, tmp_path / "run", SECONDS, 12, bodies, rate=RATE).figures()
     print(json.dumps(figures))
     # Memory is for the long run: in a minute Java's heap has not found its size.
     assert soak.faults(figures, max_growth=1) == []
