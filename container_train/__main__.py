@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
-from container_train import launch
+from container_train import launch, pulse
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
+from container_train.layout import SCRATCH, Layout
+from container_train.ranks import failure_file
 from container_train.tree import Tree
 from container_train.verdict import PEER_LOST, STOPPED
 
@@ -259,7 +261,7 @@ def _same_weights(digests: list[str]) -> None:
 
 def main() -> int:
     # Whatever ends what has started this program ends it, too. By hand it may well outlive the shell.
-    if launch.SCRATCH in os.environ or os.environ.get("SAGEMAKER_PROGRAM") == __file__:
+    if SCRATCH in os.environ or os.environ.get("SAGEMAKER_PROGRAM") == __file__:
         die_with_parent(os.getppid())
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
@@ -272,16 +274,18 @@ def main() -> int:
     )
     logging.captureWarnings(True)
     tree = Tree.from_environment()
-    layout = launch.Layout.of(tree, sys.argv[1:])
+    layout = Layout.of(tree, sys.argv[1:])
     if "RANK" not in os.environ and layout.size > 1:
         return launch.run(layout, sys.argv[1:], tree)
-    scratch = os.environ.get(launch.SCRATCH)
+    scratch = os.environ.get(SCRATCH)
+    if scratch:
+        pulse.start(pulse.path(Path(scratch), rank))
 
     def fail(message: str, detail: str = "") -> None:
         """To the failure file, or to who started this process as one of several."""
         with contextlib.suppress(OSError):  # a full disk: the line stands in the log
             if scratch:
-                launch.failure_file(Path(scratch), rank).write_text(message)
+                failure_file(Path(scratch), rank).write_text(message)
             else:
                 tree.write_failure(message, detail)
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
-from container_train import decoding
+from container_train import decoding, pulse
 from container_train.data import Data, Pictures
 from container_train.distributed import ALONE, World
 from container_train.entry import Entry, EntryError, Features, locked
@@ -134,6 +134,7 @@ class Cache:
         self.frozen.choose(first_pictures(self.data, self.frozen.network.preprocessing))
 
     def _go_on(self) -> None:
+        pulse.beat()  # also while it waits for another job that writes the same features
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 

@@ -24,11 +24,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from container_train import pulse
 from container_train.errors import PeerLost
-from container_train.launch import SCRATCH
+from container_train.layout import SCRATCH
 
-# No limit to speak of: one process may read its features while another computes them, and one that is gone is found
-# out by `launch`, in seconds.
+# No limit to speak of: one process may read its features while another computes them, and one that is gone or hangs is
+# found out by `launch`.
 TIMEOUT = timedelta(days=7)
 
 T = TypeVar("T")
@@ -67,6 +68,7 @@ class World:
         """The last time that the processes meet: from here on each is alone."""
         if self.size > 1 and dist.is_initialized():
             self.meet()
+            pulse.alone()
             dist.destroy_process_group()
 
     def sum(self, values: Sequence[float]) -> list[float]:
@@ -173,6 +175,7 @@ ALONE = World()
 def _or_lost(act: Callable[[], T]) -> T:
     """A collective fails when another process is gone, with words that name a socket at best."""
     try:
-        return act()
+        with pulse.waiting():
+            return act()
     except RuntimeError as error:
         raise PeerLost(f"another process of the job is gone ({str(error).strip().splitlines()[0][:200]})") from error

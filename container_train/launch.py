@@ -2,166 +2,45 @@
 
 The launcher does not train. It hears of the end of its processes, tells the launcher of the first host over a `Link`,
 and ends as that one decides, so that all hosts end together and with the same line, whatever happened to one of them.
-That is also how a process is found out that is gone: the others, waiting for it within gloo or nccl, cannot tell.
+That is also how a process is found out that is gone, or that hangs: the others, waiting for it within gloo or nccl,
+cannot tell.
 """
 
 import contextlib
-import itertools
+import math
 import os
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from container_train import job
+from container_train.errors import TrainError
+from container_train.layout import PORT, Layout, port
 from container_train.link import Link, accept, listen
+from container_train.ranks import Ranks
 from container_train.tree import Tree
 from container_train.verdict import STOPPED, Jury, Verdict
 
-SCRATCH = "BYOC_SCRATCH"  # a folder that the processes of a host share, and that ends with them
-PORT = "BYOC_PORT"  # of the first host, for launchers; the next one is for the processes
-DEFAULT_PORT = 29400
 POLL_SECONDS = 0.1
 START_SECONDS = 300.0  # that a host may take longer than another
 SAY_SECONDS = 10.0  # after which it is said that one is waited for
 FAREWELL_SECONDS = 5.0
+STILL = "BYOC_STILL_SECONDS"  # for which a process may get no further
+DEFAULT_STILL = 1800.0  # weights that are fetched over a slow network take their time, too
+LOOK_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where the processes of a job are: on `hosts`, in order, as many on each; `here` is this one's name."""
-
-    hosts: tuple[str, ...]
-    here: str
-    interface: str
-    local: int
-
-    @classmethod
-    def of(cls, tree: Tree, arguments: Sequence[str]) -> "Layout":
-        here, hosts = job.hosts(tree)
-        hosts = hosts if here in hosts else [here]
-        return cls(tuple(hosts), here, job.interface(tree), gpus() if device(arguments) != "cpu" else 0)
-
-    @property
-    def processes(self) -> int:
-        """On each host."""
-        return max(1, self.local)
-
-    @property
-    def size(self) -> int:
-        return len(self.hosts) * self.processes
-
-    @property
-    def index(self) -> int:
-        return self.hosts.index(self.here)
-
-    def environment(self, local_rank: int, scratch: Path) -> dict[str, str]:
-        """What torchrun would say, too. Each process sees one GPU."""
-        words = {
-            "RANK": str(self.index * self.processes + local_rank),
-            "WORLD_SIZE": str(self.size),
-            "LOCAL_RANK": str(local_rank),
-            "LOCAL_WORLD_SIZE": str(self.processes),
-            "MASTER_ADDR": self.hosts[0] if len(self.hosts) > 1 else "127.0.0.1",
-            "MASTER_PORT": str(port() + 1),
-            SCRATCH: str(scratch),
-        }
-        if self.interface and len(self.hosts) > 1:
-            words |= {
-                name: os.environ.get(name, self.interface) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-            }
-        elif len(self.hosts) == 1:
-            words["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
-        if self.local:
-            words["CUDA_VISIBLE_DEVICES"] = visible(self.local)[local_rank]
-        return {**os.environ, **words}
-
-
-def port() -> int:
-    return int(os.environ.get(PORT, DEFAULT_PORT))
-
-
-def device(arguments: Sequence[str]) -> str:
-    """The hyperparameter, without the seconds that reading all of them takes; a wrong one is told of elsewhere."""
-    for word, value in itertools.pairwise(arguments):
-        if word == "--device":
-            return value.strip().lower()
-    return "auto"
-
-
-def gpus() -> int:
-    """NVIDIA GPUs that this container sees."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return len([word for word in named.split(",") if word.strip()])
-    return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
-
-
-def visible(count: int) -> list[str]:
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [word.strip() for word in named.split(",")] if named else [str(number) for number in range(count)]
-
-
-@dataclass
-class Local:
-    """The processes of this host."""
-
-    layout: Layout
-    scratch: Path
-    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-
-    def start(self, arguments: Sequence[str]) -> None:
-        for local_rank in range(self.layout.processes):
-            environment = self.layout.environment(local_rank, self.scratch)
-            command = [sys.executable, str(Path(__file__).with_name("__main__.py")), *arguments]
-            self.running[int(environment["RANK"])] = subprocess.Popen(command, env=environment)
-
-    def ended(self) -> list[tuple[int, int, str]]:
-        """Rank, exit code and line of those that have ended since the last call."""
-        found = []
-        for rank, process in list(self.running.items()):
-            if (code := process.poll()) is not None:
-                del self.running[rank]
-                if code == -signal.SIGTERM:
-                    found.append((rank, STOPPED, "stopped before the training began; nothing is lost"))
-                else:
-                    found.append((rank, code, self._line(rank, code)))
-        return found
-
-    def _line(self, rank: int, code: int) -> str:
-        with contextlib.suppress(OSError):
-            words = failure_file(self.scratch, rank).read_text().splitlines()[0]
-            return words if code == STOPPED else f"{words} ({self._who(rank)})"
-        if code >= 0:
-            return f"{self._who(rank)} ended with code {code} without a word: see its log" if code else ""
-        name = signal.Signals(-code).name
-        hint = (
-            ": mostly for want of memory: use a larger instance, or a smaller batch-size" if name == "SIGKILL" else ""
-        )
-        return f"{self._who(rank)} was killed by {name}{hint}"
-
-    def _who(self, rank: int) -> str:
-        return f"process {rank} of {self.layout.size}, host {self.layout.here}"
-
-    def tell_to_stop(self) -> None:
-        for process in self.running.values():
-            process.terminate()
-
-    def kill(self) -> None:
-        for process in self.running.values():
-            process.kill()
-        for process in self.running.values():
-            process.wait()
-
-
-def failure_file(scratch: Path, rank: int) -> Path:
-    return scratch / f"failure.{rank}"
+def still_seconds() -> float:
+    """Raises TrainError."""
+    words = os.environ.get(STILL, "")
+    with contextlib.suppress(ValueError):
+        seconds = float(words or DEFAULT_STILL)
+        if 0 < seconds < math.inf:
+            return seconds
+    raise TrainError(f"{STILL} has value {words!r}: expected seconds above 0")
 
 
 class Waiting:
@@ -183,16 +62,21 @@ class Waiting:
 class First:
     """The first host's part: it hears all, and decides."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.jury = layout, Jury(layout.size)
+    def __init__(self, layout: Layout, limit: float = DEFAULT_STILL) -> None:
+        self.layout, self.jury, self.limit = layout, Jury(layout.size), limit
         self.listener = listen(port()) if len(layout.hosts) > 1 else None
         self.unknown: list[Link] = []
         self.links: dict[str, Link] = {}
+        self.quiets: dict[str, float] = {}
         self.waiting = Waiting()
         self.stop_wanted = False
 
     def hear(self, rank: int, code: int, line: str) -> None:
         self.jury.hear(rank, code, line)
+
+    def quiet(self, seconds: float, host: str = "") -> None:
+        """None of that host's processes has got any further for so long."""
+        self.quiets[host or self.layout.here] = seconds
 
     def stop(self) -> None:
         if self.jury.stop():
@@ -213,7 +97,8 @@ class First:
 
     def _listen(self, host: str, link: Link) -> None:
         for message in link.messages():
-            if message.get("host") in self.layout.hosts and not host:
+            # Each host comes once: whoever says that name later is a stranger.
+            if not host and message.get("host") in self.layout.hosts and message["host"] not in self.links:
                 host = str(message["host"])
                 self.unknown.remove(link)
                 self.links = {**self.links, host: link}
@@ -221,6 +106,8 @@ class First:
                     link.send({"stop": True})
             if host and "ended" in message:
                 self.hear(int(message["ended"]), int(message["code"]), str(message["line"]))
+            if host and "quiet" in message:
+                self.quiet(float(message["quiet"]), host)
             if host and "stop" in message:
                 self.stop()
         if not host and link.lost:
@@ -231,7 +118,13 @@ class First:
             if link.lost:
                 return Verdict(1, f"host {host} is gone: its container ended, or it cannot be reached any more")
         late = [host for host in self.layout.hosts if host != self.layout.here and host not in self.links]
-        return self.waiting.look(late[0]) if late else None
+        if late:
+            return self.waiting.look(late[0])
+        # Infinite: of a host whose processes have ended.
+        if len(self.quiets) == len(self.layout.hosts) and self.limit < min(self.quiets.values()) < math.inf:
+            words = f"all {self.layout.size} processes have waited for each other for {self.limit:.0f} s"
+            return Verdict(1, f"{words}: one of them hangs, or hosts cannot reach each other ({STILL} allows more)")
+        return None
 
     def end(self, verdict: Verdict) -> None:
         for link in self.links.values():
@@ -256,6 +149,10 @@ class Other:
 
     def hear(self, rank: int, code: int, line: str) -> None:
         self._send({"ended": rank, "code": code, "line": line})
+
+    def quiet(self, seconds: float) -> None:
+        if self.link is not None:
+            self.link.send({"quiet": seconds})
 
     def stop(self) -> None:
         self._send({"stop": True})
@@ -300,28 +197,37 @@ def run(layout: Layout, arguments: Sequence[str], tree: Tree) -> int:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     try:
-        part = First(layout) if layout.index == 0 else Other(layout)
+        limit = still_seconds()
+        part = First(layout, limit) if layout.index == 0 else Other(layout)
+    except TrainError as error:
+        return _said(Verdict(1, str(error)), tree)
     except OSError as error:
         return _said(Verdict(1, f"port {port()} cannot be used ({error.strerror}): {PORT} names another"), tree)
     with tempfile.TemporaryDirectory(prefix="byoc-ranks-") as folder:
-        local = Local(layout, Path(folder))
-        local.start(arguments)
+        ranks = Ranks(layout, Path(folder))
+        ranks.start(arguments)
         told = forwarded = False
+        looked = time.monotonic()
         while True:
             if asked and not told:
                 told = True
                 part.stop()
-            for rank, code, line in local.ended():
+            for rank, code, line in ranks.ended():
                 part.hear(rank, code, line)
+            if time.monotonic() - looked > LOOK_SECONDS:
+                looked = time.monotonic()
+                for rank, code, line in ranks.still(limit):
+                    part.hear(rank, code, line)
+                part.quiet(ranks.quiet())
             verdict = part.turn()
             if (asked or part.stop_wanted) and not forwarded:
                 forwarded = True
-                local.tell_to_stop()
+                ranks.tell_to_stop()
             if verdict is not None:
                 break
             time.sleep(POLL_SECONDS)
         part.end(verdict)
-        local.kill()
+        ranks.kill()
     return _said(verdict, tree)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 BEAT_SECONDS, SILENT_SECONDS = 1.0, 30.0
 CONNECT_SECONDS = 1.0
+LONGEST = 1 << 20  # bytes at a time: whoever sends more is no host of the job
 
 
 class Link:
@@ -51,7 +52,7 @@ class Link:
     def messages(self) -> list[dict[str, Any]]:
         """What has come since the last call, but for beats."""
         try:
-            while content := self.stream.recv(65536):
+            while (content := self.stream.recv(65536)) and len(self.buffer) < LONGEST:
                 self.buffer += content
                 self.heard = time.monotonic()
             self.closed = True

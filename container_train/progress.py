@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from container_train import pulse
+
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 15.0
@@ -28,14 +30,13 @@ def dropped(pool: ThreadPoolExecutor) -> Iterator[None]:
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` are done."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, desc=what, total=total, leave=False)
-        return
+    """Yield `items`, showing how many of `total` are done; this process's launcher sees it too, where it has one."""
+    terminal = sys.stderr.isatty()
     started = shown = time.monotonic()
-    for done, item in enumerate(items, 1):
+    for done, item in enumerate(tqdm(items, desc=what, total=total, leave=False) if terminal else items, 1):
         yield item
+        pulse.beat()
         now = time.monotonic()
-        if now - shown >= LOG_SECONDS:
+        if not terminal and now - shown >= LOG_SECONDS:
             shown = now
             log.info("%s: %d of %d (%.0f s)", what, done, total, now - started)

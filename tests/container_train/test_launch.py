@@ -1,8 +1,118 @@
-"""What a launcher says while it waits for another host. (Whole jobs: tests/faults/test_hosts.py.)"""
+"""Launchers among themselves, without a training. (Whole jobs: tests/faults/test_hosts.py.)"""
+
+import contextlib
+import functools
+import json
+import math
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from container_train import launch
+from container_train import launch, pulse
+from container_train.errors import TrainError
+from container_train.layout import PORT, Layout, port
+from container_train.link import LONGEST
+from container_train.ranks import Ranks
+from container_train.verdict import Verdict
+from tests.contract.serving import free_port, until
+
+HOSTS = ("127.0.0.1", "127.0.0.2")
+FIRST, SECOND = (Layout(HOSTS, host, "lo", 0) for host in HOSTS)
+
+
+@pytest.fixture
+def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[launch.First]:
+    monkeypatch.setenv(PORT, str(free_port()))
+    part = launch.First(FIRST, limit=60)
+    yield part
+    for link in (*part.unknown, *part.links.values()):
+        link.close()
+    assert part.listener is not None
+    part.listener.close()
+
+
+def known(first: launch.First, host: str) -> bool:
+    first.turn()
+    return host in first.links
+
+
+def told(first: launch.First, seconds: float) -> bool:
+    first.turn()
+    return first.quiets.get(HOSTS[1]) == seconds
+
+
+def test_all_that_wait_for_each_other_for_too_long_are_given_up(first: launch.First) -> None:
+    other = launch.Other(SECOND)
+    other.turn()
+    until(lambda: known(first, HOSTS[1]), "the other host", 5)
+    for mine, theirs, over in ((61, 3, False), (math.inf, math.inf, False), (61, 62, True)):
+        first.quiet(mine)
+        other.quiet(theirs)
+        until(functools.partial(told, first, theirs), "it is told", 5)
+        verdict = first.turn()
+        assert (verdict is not None) == over, (mine, theirs)
+    assert verdict is not None
+    assert verdict.code == 1
+    assert verdict.line.startswith("all 2 processes have waited for each other for 60 s: one of them hangs, or other")
+    other.end(verdict)
+
+
+def test_strangers_are_passed_over(first: launch.First) -> None:
+    other = launch.Other(SECOND)
+    other.turn()
+    until(lambda: known(first, HOSTS[1]), "the other host", 5)
+    strangers = [socket.create_connection((HOSTS[0], port())) for _ in range(4)]
+    name = json.dumps({"host": HOSTS[1]}).encode()
+    for stranger, words in zip(
+        strangers,
+        (b"GET / HTTP/1.1\r\n\r\n", b"\0" * (2 * LONGEST), name + b"\n", b'[1]\n"x"\n{"ended": 1}\n'),
+        strict=True,
+    ):
+        stranger.settimeout(0.2)
+        with contextlib.suppress(OSError):
+            stranger.sendall(words)
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        assert first.turn() is None
+    for stranger in strangers:
+        stranger.close()
+    until(lambda: first.turn() is None and not first.unknown, "the strangers gone", 5)
+    assert list(first.links) == [HOSTS[1]]
+    other.end(Verdict(0))
+
+
+def test_a_process_that_works_and_gets_no_further_is_named(tmp_path: Path) -> None:
+    ranks = Ranks(FIRST, tmp_path)
+    file = pulse.path(tmp_path, 0)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        try:
+            ranks.running[0], ranks.watched[0] = process, pulse.Watch(file)
+            assert ranks.still(60) == []
+            time.sleep(0.2)
+            ((rank, code, line),) = ranks.still(0.1)
+            assert (rank, code) == (0, 1)
+            assert line.startswith("process 0 of 2, host 127.0.0.1 has got no further for 0 s: ")
+            assert ranks.quiet() >= 0.1
+            file.write_text("waits")  # for others: they are to blame, or all
+            assert ranks.still(0) == []
+            file.write_text("alone")
+            assert (ranks.still(0), ranks.quiet()) == ([], 0)
+        finally:
+            ranks.kill()
+    assert ranks.ended()[0][0] == 0
+    assert ranks.quiet() == math.inf
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.STILL, value)
+    with pytest.raises(TrainError, match=f"BYOC_STILL_SECONDS has value '{value}': expected seconds above 0"):
+        launch.still_seconds()
 
 
 def test_a_host_that_is_waited_for_is_named_once_and_given_up(

@@ -78,6 +78,22 @@ def test_a_process_that_dies_ends_the_job_on_all_hosts(kind: str, tmp_path: Path
 
 
 @long
+def test_a_process_that_hangs_ends_the_job_on_all_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lives, and is never heard of again: as in a read of storage that is out of reach."""
+    monkeypatch.setenv("BYOC_STILL_SECONDS", "40")  # the imports at the start take some time, too
+    with hosts.job("process", tmp_path, 2, {"epochs": "10000"}) as jobs:
+        jobs[0].wait_for("epoch=2\n")
+        (rank,) = hosts.ranks(jobs[1])
+        rank.suspend()
+        assert all(hosts.finish(jobs, 40 + BY))
+        assert not rank.is_running()
+    # It computes, or it is in the middle of what the processes do together.
+    words = r"process 1 of 2, host 127.0.0.2 has got no further for 40 s|all 2 processes have waited for each"
+    for job in jobs:
+        assert re.match(words, job.failure()), job.failure()
+
+
+@long
 def test_a_host_that_is_gone_ends_the_job_on_the_others(tmp_path: Path) -> None:
     with hosts.job("process", tmp_path, 3, {"epochs": "10000"}) as jobs:
         jobs[0].wait_for("epoch=2\n")

@@ -1,0 +1,90 @@
+"""Where the processes of a job are: a host's name and rank, its GPUs, and the environment that each process gets."""
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from container_train import job
+from container_train.tree import Tree
+
+SCRATCH = "BYOC_SCRATCH"  # a folder that the processes of a host share, and that ends with them
+PORT = "BYOC_PORT"  # of the first host, for launchers; the next one is for the processes
+DEFAULT_PORT = 29400
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the processes of a job are: on `hosts`, in order, as many on each; `here` is this one's name."""
+
+    hosts: tuple[str, ...]
+    here: str
+    interface: str
+    local: int
+
+    @classmethod
+    def of(cls, tree: Tree, arguments: Sequence[str]) -> "Layout":
+        here, hosts = job.hosts(tree)
+        hosts = hosts if here in hosts else [here]
+        return cls(tuple(hosts), here, job.interface(tree), gpus() if device(arguments) != "cpu" else 0)
+
+    @property
+    def processes(self) -> int:
+        """On each host."""
+        return max(1, self.local)
+
+    @property
+    def size(self) -> int:
+        return len(self.hosts) * self.processes
+
+    @property
+    def index(self) -> int:
+        return self.hosts.index(self.here)
+
+    def environment(self, local_rank: int, scratch: Path) -> dict[str, str]:
+        """What torchrun would say, too. Each process sees one GPU."""
+        words = {
+            "RANK": str(self.index * self.processes + local_rank),
+            "WORLD_SIZE": str(self.size),
+            "LOCAL_RANK": str(local_rank),
+            "LOCAL_WORLD_SIZE": str(self.processes),
+            "MASTER_ADDR": self.hosts[0] if len(self.hosts) > 1 else "127.0.0.1",
+            "MASTER_PORT": str(port() + 1),
+            SCRATCH: str(scratch),
+        }
+        if self.interface and len(self.hosts) > 1:
+            words |= {
+                name: os.environ.get(name, self.interface) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+            }
+        elif len(self.hosts) == 1:
+            words["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
+        if self.local:
+            words["CUDA_VISIBLE_DEVICES"] = visible(self.local)[local_rank]
+        return {**os.environ, **words}
+
+
+def port() -> int:
+    return int(os.environ.get(PORT, DEFAULT_PORT))
+
+
+def device(arguments: Sequence[str]) -> str:
+    """The hyperparameter, without the seconds that reading all of them takes; a wrong one is told of elsewhere."""
+    for word, value in itertools.pairwise(arguments):
+        if word == "--device":
+            return value.strip().lower()
+    return "auto"
+
+
+def gpus() -> int:
+    """NVIDIA GPUs that this container sees."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([word for word in named.split(",") if word.strip()])
+    return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
+
+
+def visible(count: int) -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [word.strip() for word in named.split(",")] if named else [str(number) for number in range(count)]
