@@ -56,6 +56,11 @@ def in_flight(server: Server) -> int:
     return int(server.request("GET", "/ping").json()["in_flight"])
 
 
+def loaded(server: Server) -> int:
+    """Workers that hold the model."""
+    return int(server.request("GET", "/ping").json()["workers"])
+
+
 # --- the artifact ---
 
 
@@ -158,6 +163,22 @@ def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str, kind: str) 
 
 
 # --- the processes ---
+
+
+@both_engines
+def test_one_of_two_workers_that_is_killed_takes_its_own_request_at_most(tmp_path: Path, kind: str) -> None:
+    env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
+        until(lambda: loaded(server) == 2, "both workers", 20)
+        killed, _ = server.children()
+        with observing(server.port, pause=0.01) as observer:
+            until(lambda: len(observer.calls) > 20, "answers", 20)
+            killed.kill()
+            until(lambda: loaded(server) == 2 and killed not in server.children(), "another worker", 20)
+            answered = len(observer.calls)
+            until(lambda: len(observer.calls) > answered + 20, "answers", 20)
+        assert {status for _, status in observer.pings} == {200}
+        assert sorted(status for _, _, status in observer.calls if status != 200) in ([], [500])
 
 
 @both_engines
