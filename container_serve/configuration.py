@@ -92,7 +92,7 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "enable_envvars_config": "false",
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
-        "byoc_max_waiting_bytes": heap_bytes(settings) // 3,
+        "byoc_max_waiting_bytes": heap_bytes(settings) // 4,
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
     if not settings.multi_model:
@@ -101,7 +101,10 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
 
 
 def heap_bytes(settings: Settings) -> int:
-    """Room for the bodies that wait: Java holds a body twice while it hands it to a worker."""
+    """Room for the bodies that wait, a quarter of it: Java holds a body twice while it hands it to a worker.
+
+    Outside the heap it takes up to three times as much, for what it reads, and for a body on its way to a worker.
+    """
     return max(256 * MIB, 4 * settings.max_request_bytes)
 
 
@@ -136,8 +139,11 @@ def log4j(level: int) -> str:
 """
 
 
-def command(run: Path, settings: Settings) -> list[str]:
-    """The Java process: small, quick to start, and it ends rather than goes on without memory."""
+def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[str]:
+    """The Java process: small, quick to start, and it ends rather than goes on without memory.
+
+    `reports`: the file, a pipe, in which it answers its supervisor.
+    """
     heap = heap_bytes(settings) // MIB
     jars = f"{model_server_jar()}{os.pathsep}{FRONT_END}"
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
@@ -146,7 +152,7 @@ def command(run: Path, settings: Settings) -> list[str]:
         *archive,
         "-Xlog:disable",  # Java's own warnings, as of an archive that does not fit, are in no format of ours
         f"-Xmx{heap}m",
-        f"-XX:MaxDirectMemorySize={heap}m",
+        f"-XX:MaxDirectMemorySize={heap + heap // 2}m",
         "-Xms16m",
         "-Xss512k",
         "-XX:+UseSerialGC",
@@ -154,6 +160,7 @@ def command(run: Path, settings: Settings) -> list[str]:
         "-XX:+ExitOnOutOfMemoryError",
         "-XX:-UsePerfData",
         f"-XX:ErrorFile={run}/java-crash.log",
+        f"-Dbyoc.reports={reports}",
         f"-Djava.io.tmpdir={run}",
         f"-Dlog4j.configurationFile=file://{run}/log4j2.xml",
         "-Dlog4j2.disable.jmx=true",

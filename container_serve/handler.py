@@ -51,6 +51,8 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | Non
 def _load(context: Any) -> "Service":
     """Load the model, or leave the process: an exception that is raised here would leave it half alive."""
     die_with_parent(_parent)
+    # The model server's own handler goes on, without the socket on which the others' successors have to be asked for.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     settings = Settings.read(os.environ)
     log.configure(settings.log_level)
     logging.getLogger("mms").setLevel(logging.WARNING)  # its metrics, a line per request

@@ -1,9 +1,9 @@
 """The supervisor: starts the Java server, says when it is ready, watches it, drains it, ends it."""
 
-import http.client
 import json
 import logging
 import os
+import select
 import shutil
 import signal
 import socket
@@ -11,10 +11,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import psutil
 
 from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
 from container_serve.errors import ServeError
@@ -26,7 +29,7 @@ TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for 
 STARTING_TICK = 0.1
 DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
-PING_SECONDS = 2
+LOOK_SECONDS = 2
 SILENT_DEATHS = 3  # of workers while they load the model, until we give up
 
 
@@ -127,20 +130,25 @@ class Server:
         self.recovery = float(RECOVERY_SECONDS)
         processes.adopt_orphans()
         parent = os.getpid()
+        self.reports, theirs = os.pipe()
+        os.set_blocking(self.reports, False)
+        self.unread = b""
         self.java = subprocess.Popen(
-            configuration.command(run, settings),
+            configuration.command(run, settings, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=run,
             env=environment,
+            pass_fds=(theirs,),
             start_new_session=True,  # a Ctrl-C in the terminal is for us alone
             preexec_fn=lambda: processes.die_with_parent(parent),
         )
+        os.close(theirs)
 
     def start(self, stop: threading.Event) -> None:
         """Wait until a worker has loaded the model and answered a warm-up prediction."""
         while not stop.wait(STARTING_TICK):
-            report = self._look("starting")
+            report = self._look("starting", STARTING_TICK)
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 seconds = time.monotonic() - self.begun
                 # A model that loads slowly may take its time again.
@@ -156,12 +164,13 @@ class Server:
                 )
 
     def watch(self, stop: threading.Event) -> None:
-        """Look after the server until it is to stop; a front end that answers nothing counts as no worker."""
+        """Look after the server until it is to stop; a front end that reports nothing counts as no worker."""
         healthy = time.monotonic()
         workers = 1  # at least: it is ready
         failing = False
         while not stop.wait(TICK):
             report = self._look("ready")
+            self._end_stuck(report)
             if report is not None and not self.settings.multi_model:
                 if report["workers"] < workers:
                     LOG.warning("a worker died and is started again; %d left to answer", report["workers"])
@@ -193,25 +202,32 @@ class Server:
         """End all processes; none of them holds anything that is worth a gentler end."""
         processes.kill_group(self.java.pid)
         self.java.wait()
+        os.close(self.reports)
         LOG.info("stopped")
 
-    def _look(self, state: str) -> dict[str, Any] | None:
-        """Tell the front end our state and hear what it says; None when it is not (yet) listening."""
+    def _end_stuck(self, report: dict[str, Any] | None) -> None:
+        """Kill the workers that have had one request for longer than any may take; others come in their place."""
+        for pid in report["stuck"] if report is not None else []:
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if psutil.Process(self.java.pid) in psutil.Process(pid).parents():
+                    LOG.warning("worker %d does not come back from a request: it is ended, another one starts", pid)
+                    os.kill(pid, signal.SIGKILL)
+
+    def _look(self, state: str, seconds: float = LOOK_SECONDS) -> dict[str, Any] | None:
+        """Tell the front end our state and hear what it says; None when it does not listen (yet), or says nothing."""
         processes.reap_orphans(but=self.java.pid)
         self._tell(state)
-        connection = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=PING_SECONDS)
-        try:
-            connection.request("GET", "/ping")
-            report = json.loads(connection.getresponse().read())
-        except (OSError, http.client.HTTPException, ValueError):
-            return None
-        finally:
-            connection.close()
-        return (
-            report
-            if isinstance(report, dict) and {"state", "workers", "in_flight", "failing"} <= report.keys()
-            else None
-        )
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self.reports], [], [], left)[0]:
+                content = os.read(self.reports, 65536)
+                if not content:
+                    return None  # it has just ended: the next word finds that
+                *lines, self.unread = (self.unread + content).split(b"\n")
+                if lines:
+                    report: dict[str, Any] = json.loads(lines[-1])
+                    return report
+        return None
 
     def _tell(self, state: str) -> None:
         code = self.java.poll()
@@ -249,4 +265,6 @@ def _stop_on_signals() -> threading.Event:
 
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
+        signal.signal(signal.SIGHUP, handler)  # the terminal is gone
     return stop

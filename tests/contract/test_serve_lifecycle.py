@@ -209,7 +209,7 @@ def test_a_supervisor_that_hangs_turns_ping_red(tmp_path: Path) -> None:
         until(lambda: server.ping() == 200, "/ping green again", 10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_the_server_under_load(tmp_path: Path, number: int, one_worker: dict[str, str]) -> None:
     with serving(slow_model(tmp_path / "model", 0.5), tmp_path / "run", one_worker) as server:
         family = server.descendants()

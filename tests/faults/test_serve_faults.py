@@ -3,6 +3,7 @@
 tests/faults/README.md has the whole table, with the cases that are tested elsewhere.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import random
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -133,14 +135,16 @@ def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path, kind: str)
 
 
 @both_engines
-def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("callers", [1, 4])
+def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str, callers: int) -> None:
     model, switch = switched_model(tmp_path / "model", "time.sleep(60)")
     with serving(model, tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}, kind=kind) as server:
-        with observing(server.port, callers=4) as observer:
+        with observing(server.port, callers=callers) as observer:
             until(lambda: 200 in observer.statuses(), "a good answer", 10)
             switch.touch()
             until(lambda: 504 in observer.statuses(), "a timeout", 15)
             until(lambda: server.ping() == 503, "/ping red", 10)
+            time.sleep(8)  # it stays so for as long as somebody asks
             switch.unlink()
             until(lambda: server.ping() == 200, "/ping green again", 20)
             answered = len(observer.calls)
@@ -179,6 +183,34 @@ def test_one_of_two_workers_that_is_killed_takes_its_own_request_at_most(tmp_pat
             until(lambda: len(observer.calls) > answered + 20, "answers", 20)
         assert {status for _, status in observer.pings} == {200}
         assert sorted(status for _, _, status in observer.calls if status != 200) in ([], [500])
+
+
+@both_engines
+def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path, kind: str) -> None:
+    """It cannot end itself when its request has taken too long."""
+    env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
+        (stopped,) = server.children()
+        stopped.suspend()
+        assert exchange(server.port, GOOD).status == 504
+        until(lambda: server.ping() == 503, "/ping red", 5)
+        until(lambda: gone([stopped]), "the stopped worker ended", 15)
+        until(lambda: server.ping() == 200, "/ping green again", 15)
+        assert exchange(server.port, GOOD).status == 200
+        assert f"worker {stopped.pid} does not come back" in server.log() or kind == "docker"  # it has another number
+
+
+@both_engines
+def test_workers_that_get_sigterm_are_replaced(tmp_path: Path, kind: str) -> None:
+    env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
+        until(lambda: loaded(server) == 2, "both workers", 20)
+        before = server.children()
+        before[0].terminate()
+        until(lambda: loaded(server) == 2 and before[0] not in server.children(), "another first", 20)
+        before[1].kill()
+        until(lambda: loaded(server) == 2 and before[1] not in server.children(), "another second", 20)
+        assert exchange(server.port, GOOD).status == 200
 
 
 @both_engines
@@ -275,6 +307,7 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path, kind: str) -> N
         with contextlib.ExitStack() as stack:
             bodies = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
             heads = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
+            silent = [stack.enter_context(connect(server.port, 40)) for _ in range(20)]
             begun = time.monotonic()
             for connection in bodies:
                 connection.sendall(GOOD[:-100])
@@ -285,9 +318,81 @@ def test_half_requests_take_no_place_from_others(tmp_path: Path, kind: str) -> N
             assert server.ping() == 200
             replies = [read(connection) for connection in (*bodies, *heads)]
             assert {(reply.status, json.loads(reply.body)["type"]) for reply in replies} == {(408, "RequestTimeout")}
+            assert {read(connection).status for connection in silent} == {0}  # closed, nothing was asked
             assert 7.5 < time.monotonic() - begun < 30
         until(lambda: in_flight(server) == 0, "nothing in flight", 5)
         assert server.children() == workers
+
+
+def chunks(port: int, over: threading.Event) -> None:
+    """A body in chunks of a byte: what costs the server most for each byte."""
+    while not over.is_set():
+        with contextlib.suppress(OSError), connect(port, 5) as connection:
+            connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while not over.is_set():
+                connection.sendall(b"1\r\nx\r\n" * 1000)
+
+
+def test_a_body_in_too_many_pieces_is_refused(tmp_path: Path) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        reply = exchange(server.port, head + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
+        assert (reply.status, json.loads(reply.body)["type"]) == (400, "TooManyPieces")
+
+
+@pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])])
+def test_callers_that_keep_the_front_end_busy_do_not_end_the_server(tmp_path: Path, kind: str) -> None:
+    """For longer than it may be without a worker: /ping may be late then, but nobody mistakes that for one's end."""
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
+        workers, over = server.children(), threading.Event()
+        threads = [threading.Thread(target=chunks, args=(server.port, over)) for _ in range(64)]
+        for thread in threads:
+            thread.start()
+        time.sleep(14)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert server.process.poll() is None, server.err.read_text()
+        until(lambda: server.ping() == 200, "/ping green", 10)
+        assert exchange(server.port, GOOD).status == 200
+        assert server.children() == workers
+
+
+def test_more_connections_than_it_may_have_do_not_end_the_server(tmp_path: Path) -> None:
+    prefix, env = ("prlimit", "--nofile=200:200"), {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "14"}
+    need(shutil.which("prlimit"), "prlimit")
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", env, prefix=prefix) as server:
+        workers = server.children()
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                stack.enter_context(connect(server.port))
+            assert server.ping() is None
+            # Those that say nothing are closed in time, and make room.
+            until(lambda: server.ping() == 200, "/ping green", 25)
+            assert exchange(server.port, GOOD).status == 200
+        assert server.process.poll() is None, server.err.read_text()
+        assert server.children() == workers
+
+
+@both_engines
+def test_large_bodies_of_many_callers_cost_no_worker(tmp_path: Path, kind: str) -> None:
+    body = random.Random(0).randbytes(6_000_000)
+    raw = typed(body, "image/jpeg")
+    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
+        workers, over = server.children(), time.monotonic() + 6
+
+        def ask(_: int) -> set[int]:
+            found = set()
+            while time.monotonic() < over:
+                found.add(exchange(server.port, raw).status)
+            return found
+
+        with concurrent.futures.ThreadPoolExecutor(60) as pool:
+            statuses = set[int]().union(*pool.map(ask, range(60)))
+        assert statuses == {400, 503}
+        assert server.children() == workers
+        assert "OutOfMemory" not in server.log()
+        assert "ERROR" not in server.log()
 
 
 @both_engines

@@ -16,7 +16,7 @@ from tests.conftest import FULL, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import Server, serving, until
 from tests.faults import corpus
-from tests.faults.client import Reply, exchange
+from tests.faults.client import Reply, connect, exchange
 
 COUNT = 5800 if FULL else 750  # 302 fixed kinds, twice, and mutations
 # A worker that meets its largest picture so far keeps some of that for the next one, which is no leak.
@@ -69,6 +69,29 @@ def test_hostile_requests_cost_no_worker_and_no_memory(kind: str, tmp_path: Path
         print(f"{len(answers)} requests: {dict(sorted(counted.items()))}; memory {settled / 1e6:.0f} MB, x {grown:.3f}")
         assert grown < MEMORY_GROWTH
     assert len(answers) >= COUNT
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (b"Expect: something-else", 417),
+        (b"Expect: 100-continue, something-else", 417),
+        (b"Transfer-Encoding: xchunked", 400),
+        (b"Transfer-Encoding: gzip, chunked", 400),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
+    ],
+)
+def test_what_is_in_a_body_is_never_taken_for_a_request(header: bytes, status: int, tmp_path: Path) -> None:
+    """Whoever stands before the server may see the end of a request elsewhere than it does."""
+    inner = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+    raw = corpus.request(inner, b"Content-Type: image/jpeg", header).replace(b"Connection: close\r\n", b"")
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server, connect(server.port, 20) as connection:
+        connection.sendall(raw)
+        answers = b""
+        while more := connection.recv(65536):
+            answers += more
+        assert answers.startswith(b"HTTP/1.1 %d " % status)
+        assert answers.count(b"HTTP/1.1 ") == 1
 
 
 def test_the_same_seed_gives_the_same_requests() -> None:

@@ -2,14 +2,20 @@ package byoc;
 
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
+import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.QueryStringDecoder;
+import java.util.List;
 import java.util.Locale;
 
 /** Decides by a request's head whether it goes on to the model server. */
 final class Admission {
+    // Of a body: each costs as much as thousands of bytes.
+    private static final int PIECES = 1000;
+    private static final int PIECE_BYTES = 256;
+
     private final Settings settings;
 
     Admission(Settings settings) {
@@ -28,6 +34,15 @@ final class Admission {
     /** The gate's own answer; null: the request, whose address then is the mere path, is for the model server. */
     FullHttpResponse decide(HttpRequest request, String path) {
         if (path == null || !request.decoderResult().isSuccess()) {
+            return Answers.invalid();
+        }
+        // Whatever reads a request's end otherwise than whoever stands before us would take its body for a request.
+        String expected = request.headers().get(HttpHeaderNames.EXPECT);
+        if (expected != null && !"100-continue".equalsIgnoreCase(expected.trim())) {
+            return Answers.error(417, "ExpectationFailed", "The only expectation that is met is 100-continue.");
+        }
+        List<String> codings = request.headers().getAll(HttpHeaderNames.TRANSFER_ENCODING);
+        if (codings.size() > 1 || codings.size() == 1 && !"chunked".equalsIgnoreCase(codings.get(0).trim())) {
             return Answers.invalid();
         }
         if (path.equals("/ping")) {
@@ -82,6 +97,9 @@ final class Admission {
         }
         if (exchange.received > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);
+        }
+        if (exchange.pieces > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
+            return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         // Only a request that is there as a whole takes a place from others: a slow client takes nothing but memory.
         boolean full = exchange.complete && !settings.multiModel && !exchange.enqueue(room());

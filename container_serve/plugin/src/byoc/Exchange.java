@@ -23,6 +23,7 @@ final class Exchange {
     final boolean keepAlive;
     private final long begun = System.nanoTime();
     long received; // bytes of the body
+    long pieces; // in which they came
     boolean complete; // the whole body was read
     boolean accepted; // counted as in flight
     boolean queued; // and among those that a worker has, or is to get

@@ -10,9 +10,12 @@ import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelFuture;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.channel.ChannelInitializer;
 import io.netty.channel.ChannelOption;
 import io.netty.channel.EventLoopGroup;
+import io.netty.handler.codec.PrematureChannelClosureException;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import org.apache.commons.cli.CommandLine;
@@ -32,7 +35,7 @@ public final class FrontEnd extends ModelServer {
     }
 
     public static void main(String[] args) {
-        Supervisor.listen(System.in);
+        Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         silenceLogging();
         try {
             CommandLine line = new DefaultParser().parse(ConfigManager.Arguments.getOptions(), args, null, false);
@@ -45,11 +48,22 @@ public final class FrontEnd extends ModelServer {
                 throw new IllegalStateException("no worker process could be started");
             }
             Watchdog.start();
+            Supervisor.report(settings);
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);
         }
         // The server's threads are no daemons: the program runs on until its supervisor ends it.
+    }
+
+    /** A request that was refused before its end is no error to be logged, as it is to the model server. */
+    private static final class Unfinished extends ChannelInboundHandlerAdapter {
+        @Override
+        public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
+            if (!(cause instanceof PrematureChannelClosureException)) {
+                ctx.fireExceptionCaught(cause);
+            }
+        }
     }
 
     /** log4j prints a warning that it is slow on this version of Java, not in the log's format; it is not. */
@@ -82,8 +96,9 @@ public final class FrontEnd extends ModelServer {
                                 Gate gate = new Gate(settings);
                                 channel.pipeline().addAfter("http", "gate", gate);
                                 channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
+                                channel.pipeline().addAfter("aggregator", "unfinished", new Unfinished());
                                 if (settings.multiModel) {
-                                    channel.pipeline().addAfter("aggregator", "registration", new Registration());
+                                    channel.pipeline().addAfter("unfinished", "registration", new Registration());
                                     channel.pipeline().addAfter("registration", "models", new ModelChanges());
                                 }
                             }

@@ -91,6 +91,7 @@ final class Gate extends ChannelDuplexHandler {
         }
         boolean last = content instanceof LastHttpContent;
         current.received += content.content().readableBytes();
+        current.pieces++;
         current.complete |= last;
         if (current.answered) { // without waiting for the body: drop it, so that the client sees the answer
             content.release();

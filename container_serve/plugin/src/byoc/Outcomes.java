@@ -13,6 +13,7 @@ final class Outcomes {
     private static boolean failed;
     private static long first;
     private static long last;
+    private static long good = System.nanoTime() - FORGET; // the last good answer
 
     private Outcomes() {}
 
@@ -20,9 +21,13 @@ final class Outcomes {
         long now = System.nanoTime();
         if (status < 400) {
             failed = false;
+            good = now;
         } else if (status >= 500) {
             if (!failed || now - last > FORGET) {
                 first = now;
+            }
+            if (status == 504 && now - good >= SPAN) {
+                first = now - SPAN; // it has lasted already, as long as a request may take
             }
             failed = true;
             last = now;
@@ -30,6 +35,9 @@ final class Outcomes {
     }
 
     static synchronized boolean failing() {
-        return failed && last - first >= SPAN && System.nanoTime() - last < HOLD;
+        if (!failed || last - first < SPAN) {
+            return false;
+        }
+        return System.nanoTime() - last < HOLD || Health.QUEUED.get() > 0; // what is asked now will tell
     }
 }

@@ -1,34 +1,52 @@
 package byoc;
 
+import com.google.gson.JsonObject;
 import java.io.BufferedReader;
+import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.InputStreamReader;
+import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 
 /**
  * What the Python supervisor says on our standard input: every half second one word, its state
  * (starting, ready, draining). No word for a while means that it hangs; end of input, that it died.
+ *
+ * Once the server listens, each word is answered over a pipe by what {@link Health} reports, a line of JSON: callers who
+ * keep all connections busy cannot make the supervisor believe that nobody is there.
  */
 final class Supervisor {
     private static final long STALE_NANOS = 3_000_000_000L;
 
     private static volatile String state = "starting";
     private static volatile long heard = System.nanoTime();
+    private static volatile Settings settings; // not null: the server listens
 
     private Supervisor() {}
 
-    static void listen(InputStream input) {
-        Thread thread = new Thread(() -> read(input), "supervisor");
+    /** `pipe`: the file that reports go to. */
+    static void listen(InputStream input, String pipe) {
+        Thread thread = new Thread(() -> read(input, pipe), "supervisor");
         thread.setDaemon(true);
         thread.start();
     }
 
-    private static void read(InputStream input) {
-        try (BufferedReader lines = new BufferedReader(new InputStreamReader(input, StandardCharsets.US_ASCII))) {
+    static void report(Settings listening) {
+        settings = listening;
+    }
+
+    private static void read(InputStream input, String pipe) {
+        try (BufferedReader lines = new BufferedReader(new InputStreamReader(input, StandardCharsets.US_ASCII));
+                OutputStream reports = new FileOutputStream(pipe)) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 state = line;
                 heard = System.nanoTime();
+                if (settings != null) {
+                    JsonObject report = Health.report();
+                    report.add("stuck", Stuck.workers(settings.timeoutSeconds));
+                    reports.write((report + "\n").getBytes(StandardCharsets.UTF_8));
+                }
             }
         } catch (IOException ignored) {
             // the same as its end
