@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,14 +36,6 @@ _NOISE = (
 
 class ConfigurationError(ServeError):
     """The server cannot be set up on this machine; `str()` is one line."""
-
-
-def private_directory(prefix: str) -> Path:
-    """A new temporary folder for this user alone. Raises ConfigurationError."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=prefix))
-    except OSError as error:  # also: none of the usual folders can be written
-        raise ConfigurationError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
 
 
 def write(run: Path, settings: Settings, share: Share) -> None:

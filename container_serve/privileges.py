@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_serve.configuration import private_directory
 from container_serve.errors import ServeError
+from container_serve.scratch import private_directory
 
 LOG = logging.getLogger("server")
 NOBODY = "nobody"  # in the images; elsewhere the server stays who started it

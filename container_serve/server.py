@@ -22,12 +22,14 @@ import psutil
 from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
 from container_serve.errors import ServeError
 from container_serve.picture import DEAREST_PIXEL
+from container_serve.scratch import run_directory
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
 STARTING_TICK = 0.1
 DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
+END_SECONDS = 29
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
 LOOK_SECONDS = 2
 SILENT_DEATHS = 3  # of workers while they load the model, until we give up
@@ -51,8 +53,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)
-        run = configuration.private_directory("byoc-serve-")
-        try:
+        with run_directory() as run:
             configuration.write(run, settings, share)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
@@ -60,6 +61,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             if room < DEAREST_PIXEL * settings.max_pixels:
                 LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
             server = Server(settings, run, configuration.environment(environ, run, share, room))
+            threading.Thread(target=_end_anyway, args=(server, stop), daemon=True).start()
             try:
                 if precompiles(settings):
                     precompile.start(settings.model_dir, run, share.threads)
@@ -69,8 +71,15 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
                 server.drain()
             finally:
                 server.end()
-        finally:
-            shutil.rmtree(run, ignore_errors=True)
+
+
+def _end_anyway(server: "Server", stop: threading.Event) -> None:
+    """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
+    stop.wait()
+    time.sleep(END_SECONDS)
+    processes.kill_group(server.java.pid)
+    shutil.rmtree(server.run, ignore_errors=True)
+    os._exit(1)
 
 
 def moved(settings: Settings, environ: Mapping[str, str], copy: Path) -> tuple[Settings, Mapping[str, str]]:

@@ -305,9 +305,9 @@ def main() -> int:
         fail(f"stopped {stopped}")
         return STOPPED
     except Exception as error:
-        trace = traceback.format_exc()
-        print(trace, file=sys.stderr)
-        message = reason(error)
+        trace, message = traceback.format_exc(), reason(error)
+        if message.startswith(type(error).__name__):  # nobody foresaw it
+            print(trace, file=sys.stderr)
         print(f"error: {message}", file=sys.stderr)
         fail(message, trace)
         return 1

@@ -71,6 +71,8 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or not {"identity", "epoch", "step"} <= state.keys():
+                raise ValueError("it is no checkpoint of this program")
         except Exception as error:
             log.warning(
                 "checkpoint %s is not readable (%s): trying an older one",

@@ -1,10 +1,12 @@
 """What the platform says of a job in input/config, looked at before the toolkit does: it answers with a traceback."""
 
 import json
+import re
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from container_train.errors import Stopped, TrainError
@@ -13,13 +15,16 @@ from container_train.tree import Tree
 NAME_SECONDS = 300.0  # that a host's name may take to be known: its container may start later than this one
 SAY_SECONDS = 10.0  # after which it is said that one is waited for
 POLL_SECONDS = 0.5
+MOST, LONGEST = 100, 2500  # hyperparameters, and characters of a value, that the service takes
+NAME = re.compile(r"[\w.-]{1,256}")
+LOG_LEVEL = "sagemaker_container_log_level"
 
 
 def read(tree: Tree, name: str) -> dict[str, Any]:
     """The JSON object in a file of input/config. Raises TrainError."""
     path = tree.config / name
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes().decode())  # as the toolkit reads it: UTF-8 without a mark at its beginning
     except FileNotFoundError:
         raise TrainError(
             f"{path} is not there: start this image with `train` over an /opt/ml tree (README, training)"
@@ -44,7 +49,41 @@ def check(tree: Tree) -> tuple[dict[str, Any], list[str]]:
         raise TrainError(f"{path}: hosts is {hosts!r}: expected the names of the job's hosts, such as ['algo-1']")
     if here not in hosts:
         raise TrainError(f"{path}: current_host {here!r} is none of hosts, which are {', '.join(hosts)}")
+    twice = [host for host in hosts if hosts.count(host) > 1]
+    if twice:
+        raise TrainError(f"{path}: hosts names {twice[0]!r} more than once: each host has a name of its own")
+    if "sagemaker_program" not in hyperparameters:  # what a user's own program takes is its own matter
+        _check_hyperparameters(hyperparameters, tree.config / "hyperparameters.json")
     return hyperparameters, hosts
+
+
+def _check_hyperparameters(found: dict[str, Any], path: Path) -> None:
+    """What the service would not have taken, or the toolkit answers with a traceback. Raises TrainError."""
+    if len(found) > MOST:
+        raise TrainError(f"{path} has {len(found)} hyperparameters: at most {MOST} are allowed")
+    spelled: dict[str, str] = {}
+    for name, value in found.items():
+        if not NAME.fullmatch(name):
+            raise TrainError(f"{path}: {name[:50]!r} is no name of a hyperparameter: letters, digits, - and _ are")
+        if len(str(value)) > LONGEST or not _is_text(str(value)):
+            raise TrainError(
+                f"hyperparameter {name} has value {str(value)[:50]!r}: expected at most {LONGEST} characters of text"
+            )
+        other = spelled.setdefault(name.replace("_", "-"), name)
+        if other != name:
+            raise TrainError(f"hyperparameters {other} and {name} are the same one: give it once")
+    level = str(found.get(LOG_LEVEL, "0")).strip('"')
+    if not level.isdecimal():
+        raise TrainError(f"hyperparameter {LOG_LEVEL} has value {level[:50]!r}: expected a number, such as 20")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be a word of a command line."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair
+        return False
+    return "\0" not in value
 
 
 def wait_for_names(hosts: Iterable[str], stopping: Callable[[], bool]) -> None:

@@ -102,6 +102,8 @@ def read(tree: Tree, max_workers: int | None = None, known: Known | None = None)
     splits = {}
     for split, folder in folders.items():
         listed = [(path, order.index(name)) for name in names[split] for path in files(folder / name)]
+        for path, _ in listed:
+            _check_name(split, path)
         splits[split] = _check(split, listed, folders, bad, digest, max_workers, known)
     _complete(splits, order, bad)
     return Data(classes, splits, bad, digest.hexdigest())
@@ -109,14 +111,29 @@ def read(tree: Tree, max_workers: int | None = None, known: Known | None = None)
 
 def _class_folders(split: str, folder: Path) -> list[str]:
     names = sorted((p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
+    for name in names:
+        _check_name(split, folder / name)
     if not names:
         raise TrainError(f"channel {split}: no class folders in {folder}; expected one folder of pictures a class")
     return names
 
 
 def files(folder: Path) -> Iterable[Path]:
-    """Every file that is not hidden: one that is no picture is to be named, not passed over."""
-    return sorted((p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")), key=lambda p: str(p))
+    """Every file that is not hidden: one that is no picture, or a link to nothing, is to be named, not passed over."""
+    found = (p for p in folder.rglob("*") if not p.name.startswith(".") and (p.is_file() or _leads_nowhere(p)))
+    return sorted(found, key=lambda p: str(p))
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _check_name(split: str, path: Path) -> None:
+    """Raises TrainError for a name that neither the log nor model.json could say."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise TrainError(f"channel {split}: the name {os.fsencode(path.name)!r} is not UTF-8: rename it") from None
 
 
 def _check(
@@ -194,6 +211,13 @@ def augmentation(kind: str, spec: Preprocessing) -> v2.Transform | None:
     return v2.RandomHorizontalFlip() if kind == "flip" else None
 
 
+class PictureLost(TrainError):
+    """A process that decodes hands this on to the training with its traceback, which nobody needs."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.PictureLost: "))
+
+
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Tensors float32 (3, crop, crop), the very ones that the server computes, and targets.
 
@@ -209,10 +233,14 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return len(self.split)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        body = self.split.paths[index].read_bytes()
-        if self.augment is None:
-            return torch.from_numpy(preprocess(body, self.spec)), self.split.targets[index]
-        image = decode(body)
+        path = self.split.paths[index]
+        try:
+            body = path.read_bytes()
+            if self.augment is None:
+                return torch.from_numpy(preprocess(body, self.spec)), self.split.targets[index]
+            image = decode(body)
+        except (OSError, RequestError) as error:
+            raise PictureLost(f"{path} could be read when the job began, and cannot any more: {error}") from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, self.view, index)))
             image = self.augment(image)

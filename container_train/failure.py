@@ -19,7 +19,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words:
         what = "the GPU's memory" if "CUDA" in words else "the memory"
         return f"{what} is used up: {NO_MEMORY} ({words[:300] or kind})"
-    if "DataLoader worker" in words:
+    if "DataLoader worker" in words and "Caught " not in words:
         return (
             f"a process that decodes pictures ended unexpectedly: {NO_MEMORY}; workers 0 does without ({words[:200]})"
         )

@@ -241,7 +241,11 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
 
     Raises TrainError naming the hyperparameter, its value and what was expected.
     """
-    known, unknown = parser().parse_known_args([_dashes(word) for word in arguments])
+    words = [_dashes(word) for word in arguments]
+    asks = {word.partition("=")[0] for word in words} & {"-h", "--h", "--help"}
+    if asks and len(words) > 1:  # a hyperparameter of a job, which would end well without a model
+        raise TrainError(_unknown([next(word for word in words if word.partition("=")[0] in asks)]))
+    known, unknown = parser().parse_known_args(words)
     if unknown:
         raise TrainError(_unknown(unknown))
     values: dict[str, Any] = {}

@@ -104,20 +104,27 @@ class First:
                 self.links = {**self.links, host: link}
                 if self.stop_wanted:
                     link.send({"stop": True})
-            if host and "ended" in message:
-                self.hear(int(message["ended"]), int(message["code"]), str(message["line"]))
-            if host and "quiet" in message:
-                self.quiet(float(message["quiet"]), host)
-            if host and "stop" in message:
-                self.stop()
+            if host:
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # words of no launcher
+                    self._take(host, message)
         if not host and link.lost:
             self.unknown.remove(link)
+
+    def _take(self, host: str, message: dict[str, Any]) -> None:
+        if "ended" in message:
+            self.hear(int(message["ended"]), int(message["code"]), str(message["line"]))
+        if "quiet" in message:
+            self.quiet(float(message["quiet"]), host)
+        if "stop" in message:
+            self.stop()
 
     def _missing(self) -> Verdict | None:
         for host, link in self.links.items():
             if link.lost:
                 return Verdict(1, f"host {host} is gone: its container ended, or it cannot be reached any more")
         late = [host for host in self.layout.hosts if host != self.layout.here and host not in self.links]
+        if late and self.stop_wanted:
+            return Verdict(STOPPED, f"stopped while host {late[0]} was waited for; nothing is lost")
         if late:
             return self.waiting.look(late[0])
         # Infinite: of a host whose processes have ended.
@@ -167,6 +174,8 @@ class Other:
         first = self.layout.hosts[0]
         if self.link is None:
             self.link = Link.to(first, port())
+            if self.link is None and {"stop": True} in self.kept:
+                return Verdict(STOPPED, f"stopped while host {first} was waited for; nothing is lost")
             if self.link is None:
                 return self.waiting.look(first)
             for message in self.kept:

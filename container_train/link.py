@@ -63,7 +63,7 @@ class Link:
         *lines, self.buffer = self.buffer.split(b"\n")
         found = []
         for line in lines:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 message = json.loads(line)
                 if isinstance(message, dict) and message:
                     found.append(message)

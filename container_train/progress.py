@@ -31,7 +31,7 @@ def dropped(pool: ThreadPoolExecutor) -> Iterator[None]:
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done; this process's launcher sees it too, where it has one."""
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     started = shown = time.monotonic()
     for done, item in enumerate(tqdm(items, desc=what, total=total, leave=False) if terminal else items, 1):
         yield item

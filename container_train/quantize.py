@@ -41,6 +41,7 @@ PICTURES = 300  # that the ranges of activations are taken from
 # Of small data a quarter is as good (each picture costs two forward passes), but hardly fewer than this.
 FEWEST = 60
 MAX_DROP = 0.005  # of the validation accuracy, a share of the pictures
+MIN_TO_RESTORE = 200  # validation pictures: of fewer, layers are chosen by one or two that happen to turn
 RESTORE_SECONDS = 300.0  # that accuracy-aware quantisation may take
 RANKED_ON = 100  # pictures on which it finds the layers that lose the most
 
@@ -112,7 +113,8 @@ def choose(
         answers = {"fp32": {n: pair[0] for n, pair in both.items()}, "int8": {n: pair[1] for n, pair in both.items()}}
         compared = _compare(splits["valid"], answers["fp32"]["valid"], answers["int8"]["valid"])
         notes["attempts"].append({"method": "default", **compared})
-        if compared["drop"] - MAX_DROP > compared["standard_error"] and precision == "auto":
+        much = compared["drop"] - MAX_DROP > compared["standard_error"] and len(splits["valid"]) >= MIN_TO_RESTORE
+        if much and precision == "auto":
             restored = _restore(exported, Path(folder), pictures, splits["valid"], answers, notes)
             if restored is not None:
                 candidate, compared = restored

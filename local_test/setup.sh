@@ -41,6 +41,10 @@ want=$({ cat "$lock" "$uv_lock" 2>/dev/null || true; } | { sha256sum 2>/dev/null
 is_complete() { [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$want" ]; }
 if is_complete; then exit 0; fi
 
+if [ -e "$venv" ] && [ ! -w "$venv" ]; then
+  fail "$venv cannot be written by $(id -un): it belongs to $(stat -c %U "$venv" 2>/dev/null || echo another user); use a clone of your own"
+fi
+
 # One set-up at a time: a second one waits, then finds the work done.
 if command -v flock >/dev/null; then
   exec 9<"$root/local_test"

@@ -17,7 +17,7 @@ def use(*packages: str) -> None:
     if not missing:
         return
     python = VENV / "bin" / "python"
-    if python.exists() and Path(sys.prefix) != VENV:
+    if os.access(python, os.X_OK) and Path(sys.prefix) != VENV:
         os.execv(python, [str(python), *sys.argv])
     program = Path(sys.argv[0])
     sys.exit(f"{program.name}: the package {missing[0]} is not here: run local_test/setup.sh, then call this again")

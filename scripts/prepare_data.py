@@ -138,7 +138,10 @@ def on_disk(wanted: Wanted) -> dict[str, Any]:
     out = wanted.out
     assert out is not None
     if record := prepared.find(out, wanted.origin()):
-        progress(f"{out} is there already, made from {wanted.source.text}: nothing to do")
+        progress(
+            f"{out} is there already, made from {wanted.source.text}: nothing to do (what has changed there since is"
+            " not in it: remove it, and it is made anew)"
+        )
         return {**record, "out": str(out)}
     with prepared.workplace(out) as work:
         opened = wanted.source.open(work, wanted.downloads())

@@ -46,10 +46,16 @@ def is_hidden(name: str) -> bool:
 
 
 def pictures_below(folder: Path) -> list[Path]:
-    """Files with a picture's suffix, at any depth, hidden ones left out."""
+    """Files with a picture's suffix, at any depth, hidden ones left out. DataError where links lead in a circle."""
     found: list[Path] = []
+    seen = {folder.resolve()}
     for parent, names, files in os.walk(folder, followlinks=True):
         names[:] = [name for name in names if not is_hidden(name)]
+        for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
+            real = link.resolve()
+            if real in seen or folder.resolve().is_relative_to(real):
+                raise DataError(f"{link} leads to {real}, whose pictures are taken already: remove that link")
+            seen.add(real)
         found += [
             Path(parent, name)
             for name in files
@@ -172,6 +178,9 @@ def lay_out(splits: Mapping[str, ClassFiles], target: Path) -> None:
 
 
 def link(source: Path, target: Path) -> None:
+    if source.is_symlink() and not source.exists():
+        target.symlink_to(source.absolute())  # to nothing: the training names it and passes over it
+        return
     try:
         target.hardlink_to(source.resolve())
     except OSError:

@@ -85,7 +85,9 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
         if flags.train_best:
             _train(engine, data, file, found.hyperparameters(), folder)
         else:
-            progress(f"next: scripts/train.py --local --data {flags.data} --from-tuning {_short(folder, name)}")
+            from_file = f" --weights {file}" if file else ""
+            train = f"scripts/train.py --local --data {flags.data}{from_file}"
+            progress(f"next: {train} --from-tuning {_short(folder, name)}")
     return 0
 
 

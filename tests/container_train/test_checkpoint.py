@@ -30,6 +30,16 @@ def test_a_cut_checkpoint_gives_way_to_the_one_before(tmp_path: Path, keep: int)
     assert state["epoch"] == 1
 
 
+@pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}])
+def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, content: object) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0})
+    torch.save(content, tmp_path / checkpoint.CURRENT)
+    state = checkpoint.load(tmp_path, {"lr": 1})
+    assert state is not None
+    assert state["epoch"] == 1
+
+
 def test_another_training_s_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
     with pytest.raises(TrainError, match=r"made with lr 0.1, this job has 0.2: use an empty checkpoint folder"):

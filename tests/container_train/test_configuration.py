@@ -1,11 +1,47 @@
 """What is looked at before the toolkit runs; tests/contract has the rest, with the toolkit."""
 
+import json
+import re
 import socket
+from pathlib import Path
 
 import pytest
 
 from container_train import configuration
 from container_train.errors import TrainError
+from container_train.tree import Tree
+from tests import trees
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("hyperparameters", b'\xef\xbb\xbf{"epochs": "2"}', "is not a JSON object: "),
+        ("hyperparameters", '{"epochs": "2"}'.encode("utf-16"), "is not a JSON object: "),
+        ("hyperparameters", {"batch-size": "8", "batch_size": "9"}, "batch-size and batch_size are the same one"),
+        ("hyperparameters", {"a=b": "1"}, "'a=b' is no name of a hyperparameter"),
+        ("hyperparameters", {"": "1"}, "'' is no name of a hyperparameter"),
+        ("hyperparameters", {"rule": "a\0b"}, "hyperparameter rule has value"),
+        ("hyperparameters", {"rule": "\ud800"}, "hyperparameter rule has value"),
+        ("hyperparameters", {"rule": "x" * 2501}, "expected at most 2500 characters"),
+        ("hyperparameters", {f"a{n}": "1" for n in range(101)}, "101 hyperparameters: at most 100"),
+        ("hyperparameters", {"sagemaker_container_log_level": "abc"}, "log_level has value 'abc': expected a number"),
+        ("resourceconfig", {"current_host": "a", "hosts": ["a", "b", "a"]}, "hosts names 'a' more than once"),
+    ],
+)
+def test_what_no_job_can_run_with_is_told(name: str, content: object, words: str, tmp_path: Path) -> None:
+    base = trees.tree(tmp_path, pictures={"train": 1})
+    assert configuration.check(Tree(base))[1] == ["localhost"]
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    (base / "input" / "config" / f"{name}.json").write_bytes(raw)
+    with pytest.raises(TrainError, match=re.escape(words)):
+        configuration.check(Tree(base))
+
+
+def test_hyperparameters_of_a_user_s_own_program_are_its_own_matter(tmp_path: Path) -> None:
+    base = trees.tree(tmp_path, pictures={"train": 1})
+    trees.configure(base, {"sagemaker_program": "mine.py", "a b": "1", "x_y": "1", "x-y": "2"})
+    assert configuration.check(Tree(base))[0]["x-y"] == "2"
 
 
 def test_a_host_that_comes_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

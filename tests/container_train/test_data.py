@@ -1,4 +1,5 @@
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from torchvision.transforms import v2
 
 from container_serve.picture import decode
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train import data
+from container_train import data, decoding
 from container_train.errors import TrainError
 from container_train.tree import Tree
 from tests import trees
@@ -52,6 +53,33 @@ def test_bad_files_are_skipped_named_and_counted(tree: Tree, caplog: pytest.LogC
     assert "train/01.red/000.jpg" in caplog.text
     described = found.describe()
     assert described["skipped"] == 2
+
+
+def test_a_link_to_nothing_is_named(tree: Tree) -> None:
+    (tree.channels / "train" / "01.red" / "link.jpg").symlink_to("nowhere.jpg")
+    found = data.read(tree)
+    assert "No such file" in found.bad["train/01.red/link.jpg"]
+    assert len(found.splits["train"]) == 30
+
+
+@pytest.mark.parametrize("name", [b"01.red/caf\xe9.jpg", b"04.caf\xe9/a.jpg"])
+def test_a_name_that_is_not_utf_8_is_refused(tree: Tree, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(tree.channels / "train") + b"/" + name))
+    trees.picture(path, (1, 2, 3), seed=1)
+    with pytest.raises(TrainError, match=r"channel train: the name b'.*caf\\xe9.*' is not UTF-8: rename it"):
+        data.read(tree)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_is_lost_while_training_is_named(tree: Tree, workers: int) -> None:
+    split = data.read(tree).splits["train"]
+    lost = split.paths[3]
+    lost.write_bytes(b"no picture any more")
+    loader = decoding.loader(data.Pictures(split, SPEC), 8, workers, torch.device("cpu"))
+    with pytest.raises(TrainError) as raised:
+        list(loader)
+    assert str(raised.value).startswith(f"{lost} could be read when the job began, and cannot any more: ")
+    assert "\n" not in str(raised.value)
 
 
 def test_more_than_a_twentieth_bad_stops_the_job(tree: Tree) -> None:

@@ -84,6 +84,20 @@ def test_an_unknown_name_is_refused_with_a_guess(name: str, guess: str) -> None:
         parse([f"--{name}", "7"])
 
 
+@pytest.mark.parametrize("words", [["--help", ""], ["--h", "x"], ["-h", "2"], ["--lr", "1", "--help", "x"]])
+def test_a_job_s_hyperparameter_that_asks_for_help_is_unknown(words: list[str]) -> None:
+    """It would end well, without a model."""
+    with pytest.raises(TrainError, match="unknown hyperparameter h"):
+        parse(words)
+
+
+def test_help_is_there_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--help"])
+    assert ended.value.code == 0
+    assert "--batch-size" in capsys.readouterr().out
+
+
 def test_names_are_not_abbreviated() -> None:
     with pytest.raises(TrainError, match="unknown hyperparameter batch "):
         parse(["--batch", "7"])

@@ -18,6 +18,12 @@ from container_train.errors import TrainError
 from tests import trees
 
 
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures here are fewer than any real job's."""
+    monkeypatch.setattr(quantize, "MIN_TO_RESTORE", 0)
+
+
 @pytest.fixture(scope="module")
 def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
     root = trees.fill(tmp_path_factory.mktemp("pictures"), {"train": 4, "valid": 4, "test": 4})
@@ -112,6 +118,17 @@ def test_fp32_stays_where_int8_loses_too_much(
     assert read.document["accuracy"]["fp32"]["test"] == 1
     assert read.document["accuracy"]["int8"]["test"] < 0.5
     assert set(choice.served) == {"valid", "test"}
+
+
+def test_few_pictures_are_not_searched_with(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take minutes, for layers that one or two pictures choose."""
+    monkeypatch.setattr(quantize, "MIN_TO_RESTORE", 200)
+    monkeypatch.setattr(quantize, "MAX_DROP", -2.0)
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert len(choice.artifact.document["quantization"]["attempts"]) == 1
 
 
 def test_what_chance_may_have_lost_is_not_searched_for(

@@ -220,7 +220,14 @@ def serving(
     kind: str = "process",
 ) -> Iterator[Server]:
     """A server over the artifact `model`; `folder` is for its logs, `kind` is process or docker."""
-    server = (Contained if kind == "docker" else Server)(model, folder, env or {}, prefix, port or free_port())
+    make = Contained if kind == "docker" else Server
+    with running(make(model, folder, env or {}, prefix, port or free_port()), ready) as server:
+        yield server
+
+
+@contextmanager
+def running(server: Server, ready: bool = True) -> Iterator[Server]:
+    """Ends it, whatever has become of it."""
     family: list[psutil.Process] = []
     try:
         if ready:

@@ -119,6 +119,16 @@ def test_a_stop_of_one_host_stops_all_and_the_job_goes_on_later(kind: str, tmp_p
     assert re.findall(r"^epoch=(\d+)$", jobs[0].text(), re.MULTILINE) == [str(done + 1), str(done + 2)]
 
 
+@pytest.mark.parametrize("here", [0, 1])
+def test_a_stop_while_another_host_is_missing_is_at_once(here: int, tmp_path: Path) -> None:
+    with hosts.job("process", tmp_path, 2, {}) as jobs:
+        hosts.kill_all(jobs[1 - here])
+        jobs[here].wait_for("waiting for host")
+        jobs[here].stop()
+        assert hosts.finish([jobs[here]], 20) == [143]
+    assert jobs[here].failure().startswith(f"stopped while host 127.0.0.{2 - here} was waited for; nothing is lost")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "shown"), [("epochs", "2", "2 in"), ("arch", "resnet34", "'resnet34'"), ("seed", "7", "7 in")]
 )

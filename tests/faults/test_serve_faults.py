@@ -5,6 +5,7 @@ tests/faults/README.md has the whole table, with the cases that are tested elsew
 
 import concurrent.futures
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -13,14 +14,16 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from container_serve import artifact
 from tests.conftest import FULL, both_engines, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import Server, gone, one_line, serving, until
+from tests.contract.serving import Server, free_port, gone, one_line, running, serving, until
 from tests.faults.client import connect, exchange, observing, read
 from tests.faults.corpus import typed
 
@@ -293,6 +296,37 @@ def test_a_disk_that_fills_up_later_stops_nothing(tmp_path: Path) -> None:
         until(lambda: server.ping() == 200, "/ping green again", 20)
         assert exchange(server.port, GOOD).status == 200
         assert server.stop() == 0
+
+
+class Unread(Server):
+    """One whose output goes into a small pipe, which nobody reads."""
+
+    def start(
+        self, model: Path, env: Mapping[str, str], prefix: Sequence[str], files: Mapping[str, Any]
+    ) -> "subprocess.Popen[bytes]":
+        self.unread, theirs = os.pipe()
+        fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 4096)
+        try:
+            return super().start(model, env, prefix, {**files, "stdout": theirs})
+        finally:
+            os.close(theirs)
+
+
+@pytest.mark.full
+def test_a_log_that_nobody_reads(tmp_path: Path) -> None:
+    unread = Unread(write_model(tmp_path / "model"), tmp_path / "run", {}, (), free_port())
+    with os.fdopen(unread.unread), running(unread) as server:
+        family = server.descendants()
+        stuck = False
+        while not stuck:
+            try:
+                exchange(server.port, GOOD, 3)
+            except TimeoutError:
+                stuck = True
+        until(lambda: server.ping() != 200, "/ping red", 1)
+        assert server.stop(seconds=45) == 1
+        assert gone(family)
+        assert list(server.tmp.iterdir()) == []
 
 
 # --- the callers ---

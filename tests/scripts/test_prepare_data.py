@@ -22,6 +22,7 @@ from scripts.dataset import prepared
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
 from scripts.dataset.unzip import unzip
+from tests import trees
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -220,6 +221,19 @@ def test_a_missing_split_is_taken_from_train(tmp_path: Path) -> None:
     assert run(tmp_path / "in", "--out", tmp_path / "out") == 0
     record = json.loads((tmp_path / "out" / prepared.RECORD).read_text())
     assert record["images"] == {"train": 36, "valid": 4, "test": 4}
+
+
+def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would put pictures into other classes, and the same ones into train and test."""
+    source = trees.fill(tmp_path / "pictures", {"x": 4}) / "x"
+    for link, target in ((source / "01.red" / "all", source), (source / "01.red" / "twice", source / "01.red")):
+        link.symlink_to(target)
+        assert run(source, "--out", tmp_path / "out") == 1
+        assert f"{link} leads to {target}, whose pictures are taken already" in capsys.readouterr().err
+        link.unlink()
+    outside = trees.fill(tmp_path / "more", {"x": 4}) / "x" / "01.red"
+    (source / "01.red" / "more").symlink_to(outside)
+    assert run(source, "--out", tmp_path / "out") == 0
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

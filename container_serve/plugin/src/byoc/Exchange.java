@@ -3,7 +3,9 @@ package byoc;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import java.util.Locale;
+import java.util.Map;
 import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ScheduledFuture;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -16,6 +18,8 @@ final class Exchange {
         "X-Amzn-SageMaker-Inference-Id", "X-Amzn-RequestId", "X-Request-Id"
     };
     private static final int ID_LENGTH = 128;
+    private static final long STUCK_NANOS = 1_000_000_000L;
+    private static final Map<Thread, Long> WRITING = new ConcurrentHashMap<>();
 
     final String id;
     final String method;
@@ -107,7 +111,23 @@ final class Exchange {
         return text.substring(0, Math.min(text.length(), length)).replaceAll("[^\\x21-\\x7e]", "?");
     }
 
+    /** Whether a line of the log has been on its way for so long that nobody can be reading it. */
+    static boolean isLogStuck() {
+        for (long since : WRITING.values()) {
+            if (System.nanoTime() - since > STUCK_NANOS) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     void log(int status, long sent, String timing) {
+        WRITING.put(Thread.currentThread(), System.nanoTime());
+        write(status, sent, timing);
+        WRITING.remove(Thread.currentThread());
+    }
+
+    private void write(int status, long sent, String timing) {
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",
                 id,

@@ -42,7 +42,8 @@ final class Health {
 
     /** With several models the failure of one is not the server's. */
     static boolean answers(boolean multiModel) {
-        return "ready".equals(Supervisor.state()) && (multiModel || workers() > 0 && !Outcomes.failing());
+        boolean works = multiModel || workers() > 0 && !Outcomes.failing();
+        return "ready".equals(Supervisor.state()) && works && !Exchange.isLogStuck();
     }
 
     static JsonObject report() {
