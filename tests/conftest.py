@@ -9,6 +9,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 # A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise by nohup
 
 
 # These look at all containers of the engine, or make and remove images of one name.
@@ -19,13 +20,19 @@ FULL = os.environ.get("TESTS") == "full"
 
 # The same test for processes of this environment and for the images.
 both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+# The same, in the images only where there is time: it takes long, and has more to do with the program than with them.
+both_engines_in_full = pytest.mark.parametrize(
+    "kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])]
+)
 
 
 class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
     """Side by side (pytest -n 2) a folder stays in one process: its tests share servers and results."""
 
     def _split_scope(self, nodeid: str) -> str:
-        folder = nodeid.split("/")[1]
+        _, folder, *files = nodeid.split("/")
+        if folder == "faults":  # the longest; what measures load stays in one process with what makes it
+            return f"faults, {'serving' if files[0].startswith(('test_serve', 'test_soak')) else 'training'}"
         return GROUPS.get(folder, folder)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from container_serve import artifact
 from container_serve.settings import LOAD_FAILURE, LOADING
-from tests.conftest import both_engines, need
+from tests.conftest import both_engines_in_full, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import Answer, Server, access_lines, gone, one_line, serving, until
 
@@ -117,7 +117,7 @@ def test_killed_children_are_replaced(tmp_path: Path) -> None:
         assert server.invoke(picture("red")).status == 200
 
 
-@both_engines
+@both_engines_in_full
 def test_killed_children_leave_nothing_in_the_front_end(tmp_path: Path, kind: str) -> None:
     workers = 2
     env = {"SAGEMAKER_MODEL_SERVER_WORKERS": str(workers)}

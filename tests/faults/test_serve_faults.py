@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from container_serve import artifact
-from tests.conftest import FULL, both_engines, need
+from tests.conftest import FULL, both_engines, both_engines_in_full, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import Server, free_port, gone, one_line, running, serving, until
 from tests.faults.client import connect, exchange, observing, read
@@ -137,7 +137,7 @@ def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path, kind: str)
         assert seen == {200, 500}
 
 
-@both_engines
+@both_engines_in_full
 @pytest.mark.parametrize("callers", [1, 4])
 def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str, callers: int) -> None:
     model, switch = switched_model(tmp_path / "model", "time.sleep(60)")
@@ -188,7 +188,7 @@ def test_one_of_two_workers_that_is_killed_takes_its_own_request_at_most(tmp_pat
         assert sorted(status for _, _, status in observer.calls if status != 200) in ([], [500])
 
 
-@both_engines
+@both_engines_in_full
 def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path, kind: str) -> None:
     """It cannot end itself when its request has taken too long."""
     env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "1", "SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}
@@ -216,7 +216,7 @@ def test_workers_that_get_sigterm_are_replaced(tmp_path: Path, kind: str) -> Non
         assert exchange(server.port, GOOD).status == 200
 
 
-@both_engines
+@both_engines_in_full
 def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path, kind: str) -> None:
     """It waits longer and longer before it starts one again, and ends when that lasts more than 10 s."""
     with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
@@ -332,7 +332,7 @@ def test_a_log_that_nobody_reads(tmp_path: Path) -> None:
 # --- the callers ---
 
 
-@both_engines
+@both_engines_in_full
 def test_half_requests_take_no_place_from_others(tmp_path: Path, kind: str) -> None:
     """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
     env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8", "BYOC_QUEUE_SIZE": "5"}
@@ -374,7 +374,7 @@ def test_a_body_in_too_many_pieces_is_refused(tmp_path: Path) -> None:
         assert (reply.status, json.loads(reply.body)["type"]) == (400, "TooManyPieces")
 
 
-@pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])])
+@both_engines_in_full
 def test_callers_that_keep_the_front_end_busy_do_not_end_the_server(tmp_path: Path, kind: str) -> None:
     """For longer than it may be without a worker: /ping may be late then, but nobody mistakes that for one's end."""
     with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
@@ -429,7 +429,7 @@ def test_large_bodies_of_many_callers_cost_no_worker(tmp_path: Path, kind: str) 
         assert "ERROR" not in server.log()
 
 
-@both_engines
+@both_engines_in_full
 def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended(tmp_path: Path, kind: str) -> None:
     with serving(
         write_model(tmp_path / "model"), tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8"}, kind=kind
@@ -448,7 +448,7 @@ def test_a_request_that_drips_in_time_is_answered_and_one_that_does_not_is_ended
             assert time.monotonic() - begun < 28  # 8 s until 408, then 10 s in which it may read that
 
 
-@both_engines
+@both_engines_in_full
 def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path, kind: str) -> None:
     model = write_model(tmp_path / "model")
     (model / artifact.CODE).mkdir()
