@@ -186,6 +186,7 @@ def test_every_variable_of_the_server_is_in_the_table() -> None:
     assert names == set(re.findall(r"`((?:SAGEMAKER|BYOC)_[A-Z_]+)`", README)) - {
         "SAGEMAKER_BASE_DIR",
         "BYOC_FEATURE_CACHE",
+        "BYOC_STILL_SECONDS",
     }
 
 
