@@ -138,12 +138,10 @@ def on_disk(wanted: Wanted) -> dict[str, Any]:
     out = wanted.out
     assert out is not None
     if record := prepared.find(out, wanted.origin()):
-        progress(
-            f"{out} is there already, made from {wanted.source.text}: nothing to do (what has changed there since is"
-            " not in it: remove it, and it is made anew)"
-        )
-        return {**record, "out": str(out)}
+        return _there_already(wanted, out, record)
     with prepared.workplace(out) as work:
+        if record := prepared.find(out, wanted.origin()):  # another call has just ended
+            return _there_already(wanted, out, record)
         opened = wanted.source.open(work, wanted.downloads())
         if out.is_relative_to(opened.root):
             raise DataError(f"--out {out} lies inside the pictures' own folder {opened.root}: give another")
@@ -153,6 +151,14 @@ def on_disk(wanted: Wanted) -> dict[str, Any]:
         record = wanted.origin() | summary(splits) | {"unreadable": len(bad)}
         prepared.make(out, splits, record, work)
     opened.forget()
+    return {**record, "out": str(out)}
+
+
+def _there_already(wanted: Wanted, out: Path, record: dict[str, Any]) -> dict[str, Any]:
+    progress(
+        f"{out} is there already, made from {wanted.source.text}: nothing to do (what has changed there since is"
+        " not in it: remove it, and it is made anew)"
+    )
     return {**record, "out": str(out)}
 
 

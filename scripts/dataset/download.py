@@ -1,5 +1,6 @@
 """Download one large file so that a cut connection costs only what was on the wire."""
 
+import fcntl
 import sys
 import time
 from collections.abc import Callable
@@ -26,26 +27,45 @@ def download(url: str, target: Path, *, pause: Callable[[float], None] = time.sl
     What has arrived is kept in TARGET.part, also when the program is ended; the next attempt, in this call or
     the next one, asks for the rest with a Range header. If-Range makes a server send everything when its file
     has changed.
-    Raises DataError after ATTEMPTS attempts without any progress.
+    Raises DataError after ATTEMPTS attempts without any progress, and while another call downloads the same.
     """
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    tag = target.with_name(target.name + ".part.tag")
+    with part.open("ab") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"another call is downloading {target}: wait for it") from None
+        if target.exists():  # another call has just ended
+            part.unlink()
+            return
+        try:
+            _fetch(url, part, pause)
+        finally:
+            if part.stat().st_size == 0:  # nothing to go on with
+                part.unlink()
+        part.replace(target)
+        part.with_name(f"{part.name}.tag").unlink(missing_ok=True)
+
+
+def _fetch(url: str, part: Path, pause: Callable[[float], None]) -> None:
+    """All of `url` in `part`, in as many attempts as make progress."""
+    tag = part.with_name(f"{part.name}.tag")
     failures = 0
     while True:
-        before = part.stat().st_size if part.exists() else 0
+        before = part.stat().st_size
         try:
             _attempt(url, part, tag)
-            break
+            return
         except (
             _Unfinished,
             requests.ConnectionError,
             requests.Timeout,
             requests.exceptions.ChunkedEncodingError,
         ) as error:
-            arrived = part.stat().st_size if part.exists() else 0
+            arrived = part.stat().st_size
             failures = 1 if arrived > before else failures + 1
             reason = _reason(error)
             if failures >= ATTEMPTS:
@@ -53,16 +73,14 @@ def download(url: str, target: Path, *, pause: Callable[[float], None] = time.sl
                     f"{url} could not be downloaded ({reason}); {arrived} bytes are kept in {part}: call again to go on"
                 ) from None
             wait = min(2.0 ** (failures - 1), 30.0)
-            print(f"{target.name}: {reason}; trying again in {wait:.0f} s", file=sys.stderr, flush=True)
+            print(f"{part.stem}: {reason}; trying again in {wait:.0f} s", file=sys.stderr, flush=True)
             pause(wait)
         except requests.RequestException as error:
             raise DataError(f"{url} could not be downloaded: {_reason(error)}") from None
-    part.replace(target)
-    tag.unlink(missing_ok=True)
 
 
 def _attempt(url: str, part: Path, tag: Path) -> None:
-    done = part.stat().st_size if part.exists() else 0
+    done = part.stat().st_size
     # Compression on the way would make byte ranges meaningless.
     headers = {"Accept-Encoding": "identity"}
     known = tag.read_text() if tag.exists() else ""
@@ -70,7 +88,7 @@ def _attempt(url: str, part: Path, tag: Path) -> None:
         headers |= {"Range": f"bytes={done}-", "If-Range": known}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status_code == 416:  # nothing is left, or the file is another one: from the beginning
-            part.unlink(missing_ok=True)
+            part.write_bytes(b"")
             raise _Unfinished("the server has no such range")
         if answer.status_code in (408, 425, 429) or answer.status_code >= 500:
             raise _Unfinished(f"the server answered {answer.status_code}")
@@ -78,7 +96,7 @@ def _attempt(url: str, part: Path, tag: Path) -> None:
             raise DataError(f"{url}: the server answered {answer.status_code} {answer.reason}")
         resumed = answer.status_code == 206
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            part.unlink(missing_ok=True)
+            part.write_bytes(b"")
             raise _Unfinished("the server sent another range than asked for")
         if not resumed:
             done = 0

@@ -1,6 +1,8 @@
 """A folder that was made whole: DIR/{train,valid,test}/CLASS/picture, and a record of what it was made from."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,15 +33,26 @@ def find(out: Path, origin: Mapping[str, object]) -> dict[str, Any] | None:
 
 @contextmanager
 def workplace(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, on the same disk; what an ended call left there is removed, as it is afterwards."""
+    """An empty folder beside `out`, on the same disk; what an ended call left there is removed, as it is afterwards.
+
+    Raises DataError while another call works there.
+    """
     work = out.with_name(f".{out.name}.tmp")
-    work.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    work.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # The lock is the kernel's: it ends with its process, however that ends.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in work.iterdir():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    except (BlockingIOError, FileNotFoundError):  # the other call removes it at its end
+        os.close(descriptor)
+        raise DataError(f"another call is making {out}: wait for it, or give another --out") from None
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        os.close(descriptor)
 
 
 def make(out: Path, splits: Mapping[str, ClassFiles], record: Mapping[str, object], work: Path) -> None:

@@ -15,9 +15,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from container_serve import artifact
@@ -64,6 +66,11 @@ def in_flight(server: Server) -> int:
 def loaded(server: Server) -> int:
     """Workers that hold the model."""
     return int(server.request("GET", "/ping").json()["workers"])
+
+
+def replaced(server: Server, old: psutil.Process) -> bool:
+    """Whether both workers hold the model, and neither is that one."""
+    return len({*server.children()} - {old}) == 2 and loaded(server) == 2
 
 
 # --- the artifact ---
@@ -212,7 +219,7 @@ def test_workers_that_get_sigterm_are_replaced(tmp_path: Path, kind: str) -> Non
         for process, end in ((before[0], "terminate"), (before[1], "kill")):
             getattr(process, end)()
             # Two without the old one: the front end has heard of its death, and gives it no request any more.
-            until(lambda gone=process: len({*server.children()} - {gone}) == 2 and loaded(server) == 2, end, 20)
+            until(partial(replaced, server, process), end, 20)
         assert exchange(server.port, GOOD).status == 200
 
 

@@ -198,6 +198,24 @@ def test_other_contents_are_not_overwritten(tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "out" / "precious").read_text() == "mine"
 
 
+def test_two_downloads_at_once_do_not_mix(files: Files, tmp_path: Path) -> None:
+    files.body = bytes(range(256)) * 40
+    files.cuts = [5000]
+    target = tmp_path / "pictures.zip"
+
+    def meanwhile(seconds: float) -> None:
+        with pytest.raises(DataError, match=f"another call is downloading {target}: wait for it"):
+            download(files.url(), target)
+
+    download(files.url(), target, pause=meanwhile)
+    assert target.read_bytes() == files.body
+    assert files.asked == ["", "bytes=5000-"]
+    files.statuses = [404]
+    with pytest.raises(DataError, match="404"):
+        download(files.url(), tmp_path / "other.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures.zip"]
+
+
 def test_a_split_is_stratified_seeded_and_leaves_the_source(tmp_path: Path) -> None:
     source = make_folder(tmp_path / "in", {"a": 20, "b": 10, "c": 3})
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
@@ -213,6 +231,21 @@ def test_a_split_is_stratified_seeded_and_leaves_the_source(tmp_path: Path) -> N
     assert len(list(source.rglob("*.jpg"))) == 33
     seen = [path.name for path in (tmp_path / "one").rglob("a/*.jpg")]
     assert len(seen) == len(set(seen)) == 20
+
+
+def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = make_folder(tmp_path / "in", {"a": 4, "b": 4}), tmp_path / "out"
+    with prepared.workplace(out) as work:
+        (work / "half").mkdir()
+        assert run(source, "--out", out) == 1
+        assert f"another call is making {out}: wait for it" in capsys.readouterr().err
+        assert (work / "half").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    # What a killed call has left is no hindrance.
+    (tmp_path / ".out.tmp" / "made").mkdir(parents=True)
+    (tmp_path / ".out.tmp" / "archive").write_bytes(b"half")
+    assert run(source, "--out", out) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 
 def test_a_missing_split_is_taken_from_train(tmp_path: Path) -> None:
