@@ -152,7 +152,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
-    resumed = world.from_first(checkpoint.load(tree.checkpoints, identity) if world.rank == 0 else None)
+    resumed = world.from_first(checkpoint.load(tree.checkpoints, identity, engine.KEYS) if world.rank == 0 else None)
     with phase("features", keeps=True):
         source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
@@ -265,8 +265,10 @@ def main() -> int:
         die_with_parent(os.getppid())
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
-    level = min(int(asked), logging.INFO) if asked.isdigit() else logging.INFO
-    rank = int(os.environ.get("RANK", 0))
+    level = min(int(asked), logging.INFO) if asked.isdecimal() else logging.INFO
+    if not (number := os.environ.get("RANK", "0")).isdecimal():
+        sys.exit(f"error: the environment variable RANK has value {number!r}: expected a number; unset it")
+    rank = int(number)
     if rank:  # the first process speaks for all, but where something is wrong
         level = logging.WARNING
     logging.basicConfig(

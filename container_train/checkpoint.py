@@ -3,7 +3,7 @@
 import hashlib
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +63,19 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
         ) from error
 
 
-def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The newest readable checkpoint, or None. TrainError when it belongs to another training."""
+def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset()) -> dict[str, Any] | None:
+    """The newest readable checkpoint that has what is `needed`, or None. TrainError: it belongs to another training."""
     for name in (CURRENT, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or not {"identity", "epoch", "step"} <= state.keys():
+            if (
+                not isinstance(state, dict)
+                or not {"identity", "epoch", "step", *needed} <= state.keys()
+                or not isinstance(state["identity"], dict)
+            ):
                 raise ValueError("it is no checkpoint of this program")
         except Exception as error:
             log.warning(

@@ -120,7 +120,18 @@ def _class_folders(split: str, folder: Path) -> list[str]:
 
 def files(folder: Path) -> Iterable[Path]:
     """Every file that is not hidden: one that is no picture, or a link to nothing, is to be named, not passed over."""
-    found = (p for p in folder.rglob("*") if not p.name.startswith(".") and (p.is_file() or _leads_nowhere(p)))
+
+    def refuse(error: OSError) -> None:
+        raise TrainError(
+            f"the folder {error.filename} cannot be read ({error.strerror}): give the job's user the right to"
+        )
+
+    found = (
+        path
+        for parent, _, names in os.walk(folder, onerror=refuse)
+        for name in names
+        if not name.startswith(".") and ((path := Path(parent, name)).is_file() or _leads_nowhere(path))
+    )
     return sorted(found, key=lambda p: str(p))
 
 

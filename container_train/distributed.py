@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_train import pulse
-from container_train.errors import PeerLost
+from container_train.errors import PeerLost, TrainError
 from container_train.layout import SCRATCH
 
 # No limit to speak of: one process may read its features while another computes them, and one that is gone or hangs is
@@ -55,6 +55,8 @@ class World:
         rank, size, local_rank, local_size = (
             int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)
         )
+        if size > 1 and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
+            raise TrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: set both, or unset all")
         scratch = os.environ.get(SCRATCH)
         return cls(rank, size, local_rank, local_size, Path(scratch) if scratch else None)
 

@@ -25,6 +25,9 @@ from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
+# What a training goes on from.
+KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
+
 
 @dataclass
 class Tally:

@@ -6,6 +6,7 @@ As a program it makes an artifact of anybody's own checkpoint, quantised to int8
 
 import argparse
 import copy
+import errno
 import io
 import logging
 import os
@@ -21,9 +22,11 @@ from torch import nn
 
 from container_serve import artifact
 from container_serve.artifact import Artifact
-from container_serve.errors import ServeError
+from container_serve.errors import RequestError, ServeError
+from container_serve.picture import decode
 from container_serve.predictor import Predictor, load_openvino
 from container_serve.preprocess import Preprocessing
+from container_train import graph as graphs
 from container_train import quantize
 from container_train.data import Split, files
 from container_train.errors import TrainError
@@ -42,7 +45,9 @@ def export(
     preprocessing: Preprocessing,
     details: Mapping[str, Any],
 ) -> Artifact:
-    """Write weights, graph and model.json into `folder`. Raises TrainError when the graph does not compute the same."""
+    """Write weights, graph and model.json into `folder`. Raises TrainError when the graph does not compute the same:
+    then there is no model.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / artifact.MODEL_JSON).unlink(missing_ok=True)
     model = copy.deepcopy(model).cpu().eval()
@@ -51,16 +56,25 @@ def export(
     torch.save(model.state_dict(), buffer)
     replace_file(folder / artifact.WEIGHTS, buffer.getvalue())
     _save_graph(model, folder, preprocessing.crop)
-    result = artifact.write(
-        folder,
-        classes=classes,
-        architecture=arch,
-        preprocessing=preprocessing,
-        precision="fp32",
-        details=details,
-    )
-    _compare(model, result)
+    try:
+        result = artifact.write(
+            folder,
+            classes=classes,
+            architecture=arch,
+            preprocessing=preprocessing,
+            precision="fp32",
+            details=details,
+        )
+        _compare(model, result)
+    except BaseException:
+        withdraw(folder)
+        raise
     return result
+
+
+def withdraw(folder: Path) -> None:
+    """Without its model.json nobody takes what lies there for a model."""
+    (folder / artifact.MODEL_JSON).unlink(missing_ok=True)
 
 
 def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
@@ -74,7 +88,7 @@ def _save_graph(model: nn.Module, folder: Path, side: int) -> None:
     graph.outputs[0].get_tensor().set_names({"logits"})  # NNCF goes by the outputs' names
     temporary = folder / ".graph.xml"
     try:
-        openvino.save_model(graph, temporary, compress_to_fp16=False)
+        graphs.save(graph, temporary)
         temporary.with_suffix(".bin").replace(folder / artifact.GRAPH_WEIGHTS)
         temporary.replace(folder / artifact.GRAPH)
     finally:
@@ -124,6 +138,7 @@ def main() -> None:
     )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    begun = whole = False
     try:
         classes = _labels(arguments.classes)
         if arguments.precision == "int8" and arguments.calibration is None:
@@ -141,6 +156,7 @@ def main() -> None:
             )
         model.load_state_dict(state, strict=False)
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
+        begun = True
         done = export(
             model, arguments.out, arch=arguments.arch, classes=classes, preprocessing=preprocessing,
             details={"weights": f"file {arguments.weights.name}"},
@@ -148,14 +164,19 @@ def main() -> None:
         if splits:
             measured = {name: split for name, split in splits.items() if name != "train"}
             done = quantize.choose(done, measured, precision=arguments.precision, train=splits["train"]).artifact
+        whole = True
         print(f"{done.directory}: {done.architecture}, {len(done.classes)} classes, {done.precision}")
     except OSError as error:
-        sys.exit(f"export: {error.filename or arguments.out}: {error.strerror or error}; --out has to be a folder")
+        way_out = "" if error.errno == errno.ENOSPC else "; --out has to be a folder"
+        sys.exit(f"export: {error.filename or arguments.out}: {error.strerror or error}{way_out}")
     except (TrainError, ServeError) as error:
         sys.exit(f"export: {error}")
     except KeyboardInterrupt:
         print("export: stopped; --out is not complete", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if begun and not whole:
+            withdraw(arguments.out)
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:
@@ -173,18 +194,30 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:
             what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
             raise TrainError(f"{folder / root}: holds {what}; expected a folder of pictures for each class")
         for name in names:
-            pictures = [(path, classes.index(label(name))) for path in files(folder / root / name)]
+            pictures = [(path, classes.index(label(name))) for path in _readable(folder / root / name)]
             if split_already:
                 found.setdefault(root, []).extend(pictures)
             else:
                 found.setdefault("train", []).extend(pictures[::2])
                 found.setdefault("valid", []).extend(pictures[1::2])
     if empty := [name for name, pictures in found.items() if not pictures]:
-        raise TrainError(f"{folder}: no pictures for {empty[0]}; expected at least two in each class folder")
+        raise TrainError(f"{folder}: no readable pictures for {empty[0]}; expected at least two in each class folder")
     return {
         name: Split(name, tuple(path for path, _ in pictures), tuple(target for _, target in pictures))
         for name, pictures in found.items()
     }
+
+
+def _readable(folder: Path) -> list[Path]:
+    """Those of its files that are pictures; the others are named, as in training."""
+    found = []
+    for path in files(folder):
+        try:
+            decode(path.read_bytes())
+            found.append(path)
+        except (RequestError, OSError) as error:
+            logging.getLogger(__name__).warning("skipped %s: %s", path, error)
+    return found
 
 
 def _labels(file: Path) -> tuple[str, ...]:

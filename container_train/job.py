@@ -46,7 +46,7 @@ def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:
 
 def hosts(tree: Tree) -> tuple[str, list[str]]:
     """This host's name and all of them, as the platform says."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads((tree.config / "resourceconfig.json").read_text())
         return str(content["current_host"]), sorted(map(str, content["hosts"]))
     return socket.gethostname(), [socket.gethostname()]
@@ -54,7 +54,7 @@ def hosts(tree: Tree) -> tuple[str, list[str]]:
 
 def interface(tree: Tree) -> str:
     """The network interface on which the hosts of a job reach each other; empty where the platform names none."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((tree.config / "resourceconfig.json").read_text())["network_interface_name"])
     return ""
 

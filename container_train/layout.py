@@ -10,6 +10,8 @@ from pathlib import Path
 from container_train import job
 from container_train.tree import Tree
 
+ROOT = Path(__file__).resolve().parents[1]
+
 SCRATCH = "BYOC_SCRATCH"  # a folder that the processes of a host share, and that ends with them
 PORT = "BYOC_PORT"  # of the first host, for launchers; the next one is for the processes
 DEFAULT_PORT = 29400
@@ -53,6 +55,8 @@ class Layout:
             "MASTER_ADDR": self.hosts[0] if len(self.hosts) > 1 else "127.0.0.1",
             "MASTER_PORT": str(port() + 1),
             SCRATCH: str(scratch),
+            # They are started by the path of a file, and find the packages beside its folder wherever that is.
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }
         if self.interface and len(self.hosts) > 1:
             words |= {

@@ -143,6 +143,8 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     """A state_dict from a file, without unpickling code; also one level down (`state_dict`, `model`). TrainError."""
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainError(f"weights {file} are not there") from None
     except Exception as error:
         # torch's own message speaks of switching weights_only off, which would run code that the file brings.
         log.debug("torch.load: %s", error)
@@ -153,10 +155,15 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
+    ):
         raise TrainError(
             f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
         )
+    for name, value in content.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise TrainError(f"weights {file}: {name} holds values that are no finite numbers: the file is damaged")
     return {
         name.removeprefix("module."): value.float() if value.is_floating_point() else value
         for name, value in content.items()
@@ -207,6 +214,9 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
     presets = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
     crop = image_size or presets.crop_size[0]
     resize = resize_size or round(presets.resize_size[0] * crop / presets.crop_size[0])
+    for name, side in (("resize-size", resize), ("image-size", crop)):
+        if side < 1:
+            raise TrainError(f"hyperparameter {name} has value {side}: expected a number of pixels above 0")
     if resize < crop:
         raise TrainError(f"hyperparameter resize-size has value {resize}: expected at least the image-size, {crop}")
     return Preprocessing(

@@ -29,6 +29,7 @@ from container_serve.artifact import Artifact
 from container_serve.errors import ServeError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
+from container_train import graph as graphs
 from container_train import measure
 from container_train.data import Split
 from container_train.errors import TrainError
@@ -282,7 +283,7 @@ def _restore(
 def _describe(exported: Artifact, graph: Any, folder: Path) -> Artifact:
     """The graph as an artifact of its own in `folder`, which the serving code can load."""
     folder.mkdir()
-    load_openvino().save_model(graph, folder / artifact.GRAPH, compress_to_fp16=False)
+    graphs.save(graph, folder / artifact.GRAPH)
     return artifact.write(
         folder,
         classes=exported.classes,

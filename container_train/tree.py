@@ -20,7 +20,7 @@ class Tree:
     def from_environment(cls) -> "Tree":
         """A search names one place in S3 for the checkpoints of all its trials, and says so in BYOC_OWN_CHECKPOINTS."""
         own = os.environ.get("TRAINING_JOB_NAME", "") if os.environ.get("BYOC_OWN_CHECKPOINTS") else ""
-        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")), own)
+        return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"), own)
 
     @property
     def config(self) -> Path:

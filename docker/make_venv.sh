@@ -23,6 +23,9 @@ rm -f "$venv/.lock"
 
 # Libraries to link against, where nothing links, and the tests that some packages install (compiled: twice their size).
 find "$venv" -name '*.a' -delete
+# numpy.testing, which SciPy and NNCF import, takes a module out of numpy._core.tests.
 for package in gevent mpmath networkx numpy pandas psutil scipy sympy zope; do
-    find "$venv"/lib/python3.*/site-packages/"$package" -depth -type d -name tests -exec rm -r {} + 2>/dev/null || true
+    find "$venv"/lib/python3.*/site-packages/"$package" -depth -type d -name tests ! -path '*/numpy/_core/tests' \
+        -exec rm -r {} + 2>/dev/null || true
 done
+find "$venv"/lib/python3.*/site-packages/numpy/_core/tests -name 'test_*.py' -delete 2>/dev/null || true

@@ -100,7 +100,7 @@ def add_port(parser: argparse.ArgumentParser) -> None:
 def checked_port(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdigit() or not LOW_PORT <= int(text) <= HIGH_PORT:
+    if not (text.isascii() and text.isdigit()) or not LOW_PORT <= int(text) <= HIGH_PORT:
         raise LocalError(f"--port has value {text!r}: expected a number from {LOW_PORT} to {HIGH_PORT}", 2)
     return int(text)
 

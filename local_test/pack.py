@@ -53,10 +53,10 @@ def unpack_stream(stream: BinaryIO, target: Path, name: str) -> None:
         with gzip.GzipFile(fileobj=stream) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
             target.mkdir(parents=True)
             for member in tar:
-                path = (target / member.name).resolve()
                 if member.isdir():
                     continue
-                if not member.isfile() or not path.is_relative_to(target.resolve()):
+                path = (target / member.name.replace("\0", "")).resolve()
+                if not member.isfile() or "\0" in member.name or target.resolve() not in path.parents:
                     raise NotPlainError(f"{name} holds {member.name!r}, no plain file below it: refused")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 source = tar.extractfile(member)

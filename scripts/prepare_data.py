@@ -35,7 +35,7 @@ from scripts.cloud.names import S3Uri
 from scripts.cloud.settings import Settings
 from scripts.dataset import check, folders, prepared
 from scripts.dataset.folders import ClassFiles, DataError
-from scripts.dataset.plan import divide, plan, refuse, tell
+from scripts.dataset.plan import divide, plan, readable, refuse, tell
 from scripts.dataset.source import DOG_IMAGES, Opened, Source
 
 
@@ -201,8 +201,8 @@ def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]
     splits = split(wanted, opened)
     bad = check.unreadable(check.all_files(splits))
     refuse(splits, bad)
-    tell(bad, progress)
-    return splits, opened
+    tell(bad, progress, "they are not sent")
+    return readable(splits, bad), opened
 
 
 def split(wanted: Wanted, opened: Opened) -> dict[str, ClassFiles]:

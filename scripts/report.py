@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else report.NAME)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
+    if target.exists() and not target.is_file():
+        raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
     with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
         first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
         text = compare.render(first, others[0], _names(flags.jobs)) if others else report.render(first)

@@ -1,5 +1,6 @@
 """Requests to a server: at a SageMaker endpoint, or at a URL on this machine. Both answer in the same form."""
 
+import http.client
 import json
 import re
 import urllib.error
@@ -98,8 +99,12 @@ class LocalTarget:
 
     def __init__(self, url: str) -> None:
         base = url if "://" in url else f"http://{url}"
-        parts = urllib.parse.urlsplit(base)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(base)
+            right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # of a port, or half an IPv6 address
+            right = False
+        if not right or not base.isprintable() or " " in base:
             raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
         self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
 
@@ -129,6 +134,9 @@ class LocalTarget:
                 f"no server answers at {self.url} ({one_line(str(reason))}): start one with scripts/deploy.py --local"
                 " or local_test/serve_local.sh"
             ) from None
+        except http.client.HTTPException as error:
+            words = one_line(repr(error))[:200]
+            raise CloudError(f"what answers at {self.url} does not speak HTTP ({words}): is the URL right?") from None
         if _is_page(content):
             raise self._page(200)
         return _answer(content)

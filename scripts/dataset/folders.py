@@ -1,8 +1,10 @@
 """Class folders: finding them, in train/valid/test or not, splitting them, and laying a split out on disk."""
 
+import contextlib
 import os
 import random
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +51,13 @@ def pictures_below(folder: Path) -> list[Path]:
     """Files with a picture's suffix, at any depth, hidden ones left out. DataError where links lead in a circle."""
     found: list[Path] = []
     seen = {folder.resolve()}
-    for parent, names, files in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"the folder {error.filename} cannot be read ({error.strerror}): make it readable, or remove it"
+        )
+
+    for parent, names, files in os.walk(folder, followlinks=True, onerror=refuse):
         names[:] = [name for name in names if not is_hidden(name)]
         for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
             real = link.resolve()
@@ -57,11 +65,19 @@ def pictures_below(folder: Path) -> list[Path]:
                 raise DataError(f"{link} leads to {real}, whose pictures are taken already: remove that link")
             seen.add(real)
         found += [
-            Path(parent, name)
+            _ordinary(Path(parent, name))
             for name in files
             if not is_hidden(name) and os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122 (100 times faster)
         ]
     return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
+
+
+def _ordinary(path: Path) -> Path:
+    """Whoever reads a pipe waits for ever, and a device has no end."""
+    with contextlib.suppress(OSError):  # a link to nothing, which is named as a picture that cannot be read
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is no ordinary file, but a pipe, a device or the like: remove it")
+    return path
 
 
 def find(root: Path) -> Found:

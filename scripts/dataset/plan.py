@@ -21,8 +21,8 @@ def plan(
     """
     splits = divide(folders.find(source), fractions, seed, say)
     refuse(splits, bad := check.unreadable(check.all_files(splits)))
-    tell(bad, say)
-    return splits
+    tell(bad, say, "they are not sent")
+    return readable(splits, bad)
 
 
 def divide(
@@ -40,12 +40,28 @@ def divide(
     return folders.complete(found, shares, seed)
 
 
-def tell(bad: Sequence[tuple[Path, str]], say: Callable[[str], None]) -> None:
-    """Name the pictures that cannot be read."""
+def readable(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> dict[str, ClassFiles]:
+    """Without those: what cannot be read is not sent anywhere, it may be no picture at all."""
+    left_out = {file for file, _ in bad}
+    found = {
+        split: {name: [file for file in files if file not in left_out] for name, files in classes.items()}
+        for split, classes in splits.items()
+    }
+    if empty := [name for name, files in found["train"].items() if not files]:
+        raise DataError(f"class {empty[0]} has no readable picture to train with: add some or remove the folder")
+    return found
+
+
+def tell(
+    bad: Sequence[tuple[Path, str]],
+    say: Callable[[str], None],
+    then: str = f"training skips up to {check.MAX_BAD_SHARE:.0%} of such files",
+) -> None:
+    """Name the pictures that cannot be read, and say what becomes of them."""
     for file, reason in bad[:SHOWN]:
         say(f"not readable: {file}: {reason}")
     if bad:
-        say(f"{len(bad)} files cannot be read; training skips up to {check.MAX_BAD_SHARE:.0%} of such files")
+        say(f"{len(bad)} files cannot be read; {then}")
 
 
 def refuse(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> None:

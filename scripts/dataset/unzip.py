@@ -1,5 +1,6 @@
 """Unpack a zip of pictures from somewhere, trusting nothing in it."""
 
+import lzma
 import shutil
 import stat
 import zipfile
@@ -32,8 +33,20 @@ def unzip(archive: Path, target: Path) -> int:
                 with opened.open(info) as source, file.open("xb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
             return others
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        UnicodeDecodeError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DataError(f"{archive} is damaged or no zip file: {error}") from None
+    except OSError as error:
+        if error.errno is None:  # bz2's way of telling of damage
+            raise DataError(f"{archive} is damaged: {error}") from None
+        raise
 
 
 def _check(archive: Path, members: list[zipfile.ZipInfo]) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], int]:
@@ -44,7 +57,13 @@ def _check(archive: Path, members: list[zipfile.ZipInfo]) -> tuple[list[tuple[zi
         raise DataError(f"{archive} has {len(members)} files, more than {MAX_FILES}: refused")
     for info in members:
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in info.orig_filename:
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or ":" in path.parts[0]
+            or "\0" in info.orig_filename
+        ):
             raise DataError(f"{archive} holds {info.filename!r}, which leads outside the folder: refused")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import struct
 import subprocess
 import sys
@@ -228,6 +229,21 @@ def test_a_web_server_that_is_not_ours(dog: Path, status: int, capsys: pytest.Ca
     assert captured.err == f"predict.py: {url}/invocations answered with a web page, not JSON: is the URL right?\n"
 
 
+def test_a_server_that_does_not_speak_http(dog: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+                while connection.recv(1 << 16):
+                    pass
+
+        threading.Thread(target=greet, daemon=True).start()
+        assert call("--local", f"http://127.0.0.1:{server.getsockname()[1]}", dog) == 1
+    assert "does not speak HTTP (BadStatusLine('SSH-2.0-OpenSSH" in last_line(capsys)
+
+
 def test_a_wrong_call_does_not_wait_for_libraries_of_pictures() -> None:
     program = (
         "import sys; from scripts import predict\n"
@@ -257,6 +273,9 @@ def test_the_answer_of_another_server(
         (["byoc-dogs"], "no pictures"),
         (["{dog}", "{dog}"], "name the endpoint first"),
         (["--local", "ftp://here", "{dog}"], "--local has value 'ftp://here'"),
+        (["--local", "http://127.0.0.1:abc", "{dog}"], "--local has value 'http://127.0.0.1:abc': expected a URL"),
+        (["--local", "http://local host:80", "{dog}"], "expected a URL"),
+        (["--local", "http://[::1", "{dog}"], "expected a URL"),
         (["--local", "localhost:1", "{empty}"], "no pictures in this folder"),
     ],
 )

@@ -275,8 +275,18 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
 ) -> None:
     root = fill(tmp_path / "pets", 4)
     (root / "train" / CLASSES[0] / "0000.jpg").write_bytes(b"no picture")
+    # What is no picture may be anything that a link leads to.
+    (secret := tmp_path / "secret").write_text("key")
+    (root / "train" / CLASSES[0] / "0000.jpg").unlink()
+    (root / "train" / CLASSES[0] / "0000.jpg").symlink_to(secret)
     assert run(root, "--s3") == 0
-    assert "1 files cannot be read; training skips up to 5%" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "1 files cannot be read; they are not sent" in printed.err
+    assert ", 23 files sent" in printed.out or "23 files sent" in printed.out
+    (root / "train" / CLASSES[0] / "0000.jpg").unlink()
+    (root / "train" / CLASSES[0] / "0000.jpg").symlink_to("nowhere.jpg")
+    assert run(root, "--s3") == 0
+    assert "1 files cannot be read; they are not sent" in capsys.readouterr().err
     (root / "test" / CLASSES[0] / "0000.jpg").write_bytes(b"")
     calls.clear()
     assert run(root, "--s3") == 1

@@ -30,7 +30,7 @@ def test_a_cut_checkpoint_gives_way_to_the_one_before(tmp_path: Path, keep: int)
     assert state["epoch"] == 1
 
 
-@pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}])
+@pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}, {"identity": [], "epoch": 2, "step": 0}])
 def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, content: object) -> None:
     for epoch in (1, 2):
         checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0})
@@ -38,6 +38,7 @@ def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, conte
     state = checkpoint.load(tmp_path, {"lr": 1})
     assert state is not None
     assert state["epoch"] == 1
+    assert checkpoint.load(tmp_path, {"lr": 1}, {"model"}) is None
 
 
 def test_another_training_s_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,21 @@ def test_a_link_to_nothing_is_named(tree: Tree) -> None:
     found = data.read(tree)
     assert "No such file" in found.bad["train/01.red/link.jpg"]
     assert len(found.splits["train"]) == 30
+
+
+def test_a_folder_that_may_not_be_read_is_named(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tree.channels / "train" / "01.red" / "more"
+    inner.mkdir()
+    look = os.scandir
+
+    def scandir(path: str | Path) -> Any:
+        if Path(path) == inner:  # root may read all
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(TrainError, match=rf"the folder {inner} cannot be read \(Permission denied\)"):
+        data.read(tree)
 
 
 @pytest.mark.parametrize("name", [b"01.red/caf\xe9.jpg", b"04.caf\xe9/a.jpg"])

@@ -10,7 +10,7 @@ from torch import nn
 from container_serve import artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train import export, model
+from container_train import export, graph, model
 from container_train.errors import TrainError
 from tests import trees
 
@@ -62,6 +62,17 @@ def test_a_graph_that_computes_something_else_is_refused(network: model.Network,
         export.export(
             Lying(), tmp_path / "m", arch="lying", classes=trees.LABELS, preprocessing=network.preprocessing, details={}
         )
+    assert not (tmp_path / "m" / artifact.MODEL_JSON).exists(), "a server would serve it"
+
+
+def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Full:
+        def save_model(self, *_: object, **__: object) -> None:
+            raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(graph, "load_openvino", Full)
+    with pytest.raises(OSError, match="No space left on device"):
+        graph.save(None, tmp_path / "model.xml")
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -80,8 +91,11 @@ def test_anybody_s_checkpoint_is_quantised_on_pictures(network: model.Network, t
     assert refused.returncode == 1
     assert "--precision int8 needs --calibration DIR" in refused.stderr
     pictures = trees.fill(tmp_path / "data") / "train"
+    for folder in pictures.iterdir():
+        (folder / "cut.jpg").write_bytes((folder / "000.jpg").read_bytes()[:300])
     done = program(*fixed, "--calibration", str(pictures))
     assert done.returncode == 0, done.stderr
+    assert f"skipped {pictures / '01.red' / 'cut.jpg'}: " in done.stderr
     read = artifact.read(tmp_path / "m", verify=True)
     assert read.precision == "int8"
     assert read.document["accuracy"].keys() == {"fp32", "int8"}

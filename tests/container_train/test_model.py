@@ -66,6 +66,19 @@ def test_freeze_nothing_leaves_nothing_to_cache() -> None:
     assert all(p.requires_grad for p in network.model.parameters())
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({1: torch.ones(2)}, "hold no state_dict"),
+        ({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, "b holds values that are no finite numbers"),
+    ],
+)
+def test_weights_that_no_network_can_use_are_refused(content: object, words: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(TrainError, match=words):
+        model.read_state_dict(tmp_path / "w.pth")
+
+
 @pytest.mark.parametrize(("until", "words"), [("layer9", "such as conv1"), ("fc", "freezes the last layer too")])
 def test_a_bad_freeze_until_is_refused(until: str, words: str) -> None:
     with pytest.raises(TrainError, match=f"freeze-until has value '{until}'.*{words}"):

@@ -25,13 +25,24 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
     # Full-size batches and the default workers: with what shared memory a plain `docker run` gives.
     code, job = finish(
         kind,
-        trees.tree(tmp_path, {"epochs": "3", "lr": "0.01", "workers": "-1", "image-size": "224", "batch-size": "24"}),
+        trees.tree(
+            tmp_path,
+            {
+                "epochs": "3",
+                "lr": "0.01",
+                "workers": "-1",
+                "image-size": "224",
+                "batch-size": "24",
+                "precision": "int8",
+            },
+        ),
     )
     assert code == 0, job.text()
     made = artifact.read(tmp_path / "model", verify=True)
     assert made.classes == trees.LABELS
+    assert made.document["precision"] == "int8"
     metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
-    assert metrics["test_accuracy"] == made.document["accuracy"]["fp32"]["test"]
+    assert metrics["test_accuracy"] == made.document["accuracy"]["int8"]["test"]
     assert metrics["images"] == {"train": 30, "valid": 12, "test": 12}
     assert (tmp_path / "output" / "data" / "report.html").stat().st_size > 100_000
     assert not (tmp_path / "output" / "failure").exists()

@@ -42,10 +42,11 @@ def test_an_empty_model_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "model.tar.gz").exists()
 
 
-@pytest.mark.parametrize("kind", ["outside", "link"])
+@pytest.mark.parametrize("kind", ["outside", "link", ".", "n\0ul"])
 def test_evil_members_are_refused(tmp_path: Path, kind: str) -> None:
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as tar:
-        member = tarfile.TarInfo("../evil" if kind == "outside" else "evil")
+        member = tarfile.TarInfo({"outside": "../evil", "link": "evil"}.get(kind, kind))
+        member.pax_headers = {"path": member.name}
         if kind == "link":
             member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(member)

@@ -269,6 +269,17 @@ def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path, capsys: pytest.
     assert run(source, "--out", tmp_path / "out") == 0
 
 
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
+    os.mkfifo(source / "a" / "pipe.jpg")
+    assert run(source, "--out", tmp_path / "out") == 1
+    assert "pipe.jpg is no ordinary file, but a pipe, a device or the like: remove it" in capsys.readouterr().err
+    (source / "a" / "pipe.jpg").unlink()
+    (source / "a" / "zero.jpg").symlink_to("/dev/zero")
+    assert run(source, "--out", tmp_path / "out") == 1
+    assert "zero.jpg is no ordinary file" in capsys.readouterr().err
+
+
 def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
     (source / "a" / "broken.jpg").write_bytes(b"no picture")
@@ -345,6 +356,20 @@ def test_a_damaged_zip_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
         assert error.splitlines()[:-1] == [f"unpacking {tmp_path / name}"]
         assert name in error.splitlines()[-1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "cut.zip", "good.zip"]
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_of_every_compression_is_told_in_one_line(tmp_path: Path, kind: int) -> None:
+    body = bytearray(make_zip(tmp_path / "good.zip", {"a/1.jpg": os.urandom(3000)}, kind).read_bytes())
+    body[40:2000] = bytes(1960)
+    (tmp_path / "bad.zip").write_bytes(body)
+    with pytest.raises(DataError, match=r"bad\.zip is damaged"):
+        unzip(tmp_path / "bad.zip", tmp_path / "target")
+
+
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="refused"):
+        unzip(make_zip(tmp_path / "dot.zip", {".": b"", "a/1.jpg": jpeg(1)}), tmp_path / "target")
 
 
 @pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2", "nan,0.5,0.5", "0.5,0.5,nan"])

@@ -1,6 +1,7 @@
 """scripts/report.py over folders and archives on this machine; S3 and jobs' names are in tests/cloud."""
 
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -159,6 +160,11 @@ def make_other(path: Path) -> list[object]:
     return [path / "note.txt"]
 
 
+def make_pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
 def make_nonsense(path: Path) -> list[object]:
     path.mkdir()
     (path / "rules.json").write_text("{}")
@@ -177,6 +183,7 @@ def make_nonsense(path: Path) -> list[object]:
         (lambda path: ["s3://B/x"], 2, "expected s3://BUCKET/PREFIX"),
         (lambda path: ["a", "b", "c"], 2, "3 jobs were given"),
         (lambda path: [path.parent, "--out", path.parent], 2, "is a folder: expected a file"),
+        (lambda path: [path.parent, "--out", make_pipe(path)], 2, "is no ordinary file, and would be replaced"),
     ],
 )
 def test_mistakes_are_one_line(
