@@ -68,6 +68,9 @@ def replace_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync(path.parent)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # one of a write names no file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -106,8 +106,18 @@ def link_outside(staged: Staged) -> None:
 
 
 def make_mount_points(staged: Staged) -> None:
-    """For containers: without these the engine would make them, owned by root."""
-    for name in staged.outside:
+    """For containers: without these the engine would make them, owned by root.
+
+    Raises LocalError for a link that leads out of its channel: the container would find nothing there.
+    """
+    for name, root in staged.outside.items():
+        for path in folders.pictures_below(root):
+            if path.exists() and not path.resolve().is_relative_to(root):
+                raise LocalError(
+                    f"{path} leads to {path.resolve()}, which a container does not see: put copies or hard links there,"
+                    " or use --engine process",
+                    2,
+                )
         (staged.tree / "input" / "data" / name).mkdir()
 
 

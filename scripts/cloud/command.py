@@ -1,6 +1,8 @@
 """What all the scripts' command lines have in common: their parser, their errors, their end."""
 
 import argparse
+import errno
+import io
 import os
 import signal
 import sys
@@ -40,6 +42,8 @@ def parser(program: str, description: str) -> Parser:
 def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """The exit code of main(arguments): 0, 1 for what failed, 2 for a wrong call, 130 for Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8, as they are
 
     def say(message: str) -> None:
         print(f"{program}: {message}", file=sys.stderr)
@@ -68,7 +72,9 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        say(one_line(f"{error.filename or ''}: {error.strerror or error}").lstrip(": "))
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # it is where a copy goes to that has no room
+        file = (error.filename2 if full else None) or error.filename or ""
+        say(one_line(f"{file}: {error.strerror or error}").lstrip(": "))
         return 1
 
 

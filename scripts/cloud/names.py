@@ -81,7 +81,11 @@ class S3Uri:
         scheme, _, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not _BUCKET.match(bucket):
-            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX", 2)
+            raise CloudError(
+                f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, and a BUCKET of 3 to 63 lower-case letters,"
+                " digits, dots and hyphens",
+                2,
+            )
         return cls(bucket, key.strip("/"))
 
     def __str__(self) -> str:

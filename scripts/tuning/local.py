@@ -15,7 +15,7 @@ from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.inputs import SAMPLE, Weights
 from scripts.cloud.local_training import locally
 from scripts.tuning import results, table
-from scripts.tuning.local_search import LocalSearch, claimed, staged_data
+from scripts.tuning.local_search import LocalSearch, claimed, file_digest, pictures_digest, staged_data
 from scripts.tuning.space import Space
 from scripts.tuning.trials import OVER
 
@@ -59,7 +59,13 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
 
         from scripts.tuning.study import Study
 
-        identity = {"space": space.digest, "data": data, "weights": str(file or chosen.get("weights", "DEFAULT"))}
+        identity = {
+            "space": space.digest,
+            "data": data,
+            "set of pictures": SAMPLE if is_sample else pictures_digest(Path(data)),
+            "weights": str(file or chosen.get("weights", "DEFAULT")),
+            "content of the weights": file_digest(file) if file else "",
+        }
         study = Study(folder, space, flags.strategy, identity, parallel=flags.parallel)
         search = LocalSearch(study, engine, pictures, file, space.fixed, name, flags.parallel)
         if done := search.search().count(*OVER):

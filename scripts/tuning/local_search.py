@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from local_test.errors import LocalError
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.watch import Metrics
+from scripts.dataset import folders
 from scripts.tuning.space import Value
 from scripts.tuning.study import Study
 from scripts.tuning.trials import Search, Trial, is_number
@@ -208,6 +210,22 @@ def claimed(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise CloudError(f"another search is working in {folder}: wait for it, or give another --name") from None
         yield
+
+
+def pictures_digest(root: Path) -> str:
+    """How many pictures it has, and of which names and sizes. Reading them all would take minutes for each call."""
+    found, count = hashlib.sha256(), 0
+    for classes in folders.find(root).splits.values():
+        for path in (path for files in classes.values() for path in files):
+            size = path.stat().st_size if path.exists() else -1
+            found.update(os.fsencode(f"{path.relative_to(root)}\0{size}\n"))
+            count += 1
+    return f"{count} files, {found.hexdigest()[:12]}"
+
+
+def file_digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:12]
 
 
 def staged_data(folder: Path, data: str, *, is_sample: bool) -> tuple[Path, Sequence[str]]:

@@ -138,3 +138,10 @@ def test_a_host_that_is_waited_for_is_named_once_and_given_up(
     verdict = waiting.look("algo-2")
     assert verdict is not None
     assert (verdict.code, verdict.line) == (1, "host algo-2 did not come within 300 s: see its log")
+
+
+def test_processes_find_the_packages_wherever_they_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    environment = Layout(("a",), "a", "", 2).environment(0, tmp_path)
+    program = "import sys; sys.path.pop(0); import container_train, container_serve"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)

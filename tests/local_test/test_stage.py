@@ -52,6 +52,22 @@ def test_a_split_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     assert (result.tree / "input" / "data" / "valid").resolve() == root / "validation"
 
 
+def test_a_container_is_not_given_links_that_it_cannot_follow(tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    for name in ("train", "valid", "test"):
+        fill(root / name, {"cat": 3, "dog": 3})
+    elsewhere = fill(tmp_path / "elsewhere", {"cat": 1}) / "cat" / "000.png"
+    (link := root / "valid" / "cat" / "link.png").symlink_to(elsewhere)
+    result = staged(tmp_path, root)
+    with pytest.raises(LocalError, match=f"{link} leads to {elsewhere}, which a container does not see: put copies"):
+        stage.make_mount_points(result)
+    link.unlink()
+    link.symlink_to("000.png")
+    result = stage.stage(tmp_path / "second", str(root), {}, None, is_sample=False)
+    stage.make_mount_points(result)
+    assert counts(result.tree) == {"train": 0, "valid": 0, "test": 0}
+
+
 def test_missing_splits_are_taken_from_train(tmp_path: Path) -> None:
     root = tmp_path / "mine"
     fill(root / "train", {"cat": 20, "dog": 20})

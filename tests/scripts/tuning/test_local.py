@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from scripts.tuning import results
+from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
 from tests.conftest import FULL, need
 from tests.docker import engine as docker_engine
@@ -195,6 +196,21 @@ def test_refused_before_anything_runs(pictures: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "study.db cannot be read" in done.stderr.splitlines()[-1]
     assert "--name has value 'a_b'" in last("--name", "a_b")
+
+
+def test_other_pictures_or_weights_are_another_search(tmp_path: Path) -> None:
+    root = trees.fill(tmp_path / "colours", {"train": 3, "valid": 1, "test": 1})
+    seen = [pictures_digest(root)]
+    assert seen[0].startswith("15 files, ")
+    trees.picture(root / "train" / "01.red" / "more.jpg", (1, 2, 3), seed=9)
+    seen.append(pictures_digest(root))
+    (root / "train" / "01.red" / "more.jpg").rename(root / "train" / "01.red" / "other.jpg")
+    seen.append(pictures_digest(root))
+    assert len(set(seen)) == 3
+    (file := tmp_path / "w.pth").write_bytes(b"one")
+    before = file_digest(file)
+    file.write_bytes(b"two")
+    assert file_digest(file) != before
 
 
 def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
