@@ -60,9 +60,7 @@ class Study:
             begun = self.study.user_attrs.get("identity")
         except Exception as error:  # SQLAlchemy's errors, and alembic's, and Optuna's own
             if "disk is full" in str(error):
-                raise CloudError(
-                    f"{folder}: no space is left on the disk: make room, or give other --results"
-                ) from None
+                raise CloudError(f"{folder}: no space is left: make room, or give other --results") from None
             reason = one_line(str(error).splitlines()[0] if str(error) else type(error).__name__)
             raise CloudError(
                 f"{folder / FILE} cannot be read ({reason}): remove {folder}, or give another --name"
