@@ -126,7 +126,10 @@ class Server:
         return self.out.read_text(errors="replace")
 
     def descendants(self) -> list[psutil.Process]:
-        return self.root.children(recursive=True)
+        try:
+            return self.root.children(recursive=True)
+        except psutil.NoSuchProcess:  # it ends just now
+            return []
 
     def java(self) -> psutil.Process:
         return self._with_argument("byoc.FrontEnd")[0]
