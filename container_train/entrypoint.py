@@ -96,6 +96,7 @@ def main() -> None:
     _let_finish(toolkit.pid)
     if not brings_program:
         explain(tree.failure)
+    lead(tree.failure)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
     sys.exit(_exit_code(toolkit.returncode, stopping or stopped(tree.failure), tree.success.exists()))
@@ -128,6 +129,15 @@ def explain(failure: Path) -> None:
         if number in KILLED:
             name, why = signal.Signals(number).name, KILLED[signal.Signals(number)]
             replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
+
+
+def lead(failure: Path) -> None:
+    """Of an error of the toolkit's own, which ends with its reason: that line first."""
+    with contextlib.suppress(OSError):
+        words = failure.read_text(errors="replace")
+        if words.startswith("Framework Error:"):
+            reason = words.strip().splitlines()[-1].strip()
+            replace_file(failure, f"{reason}\n\n{words}".encode())
 
 
 def _let_finish(session: int) -> None:

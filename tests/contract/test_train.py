@@ -236,3 +236,14 @@ def test_a_model_folder_that_is_none_stands_in_the_failure_file(tmp_path: Path) 
     code, job = finish("process", tmp_path)
     assert code == 1
     assert job.failure() == f"{tmp_path / 'model'} cannot be written: File exists"
+
+
+def test_an_error_of_the_toolkit_begins_with_its_reason(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    gone = tmp_path / "gone"
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"', "sagemaker_submit_directory": f'"{gone}"'})
+    code, job = finish("process", tmp_path)
+    assert code != 0, job.text()
+    first = (tmp_path / "output" / "failure").read_text().splitlines()[0]
+    assert str(gone) in first
+    assert "Framework Error" not in first
