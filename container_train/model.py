@@ -214,7 +214,7 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
     presets = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
     crop = image_size or presets.crop_size[0]
     resize = resize_size or round(presets.resize_size[0] * crop / presets.crop_size[0])
-    for name, side in (("resize-size", resize), ("image-size", crop)):
+    for name, side in (("image-size", crop), ("resize-size", resize)):
         if side < 1:
             raise TrainError(f"hyperparameter {name} has value {side}: expected a number of pixels above 0")
     if resize < crop:
