@@ -39,7 +39,8 @@ esac
 url=${url%/}
 url=${url%/invocations}
 
-answer=$(curl --silent --show-error --max-time 60 --noproxy localhost,127.0.0.1,::1 --header "Content-Type: $type" --header 'Accept: application/json' \
+answer=$(curl --silent --show-error --max-time 60 --noproxy localhost,127.0.0.1,::1 \
+  --header "Content-Type: $type" --header 'Accept: application/json' \
   --header "X-Amzn-SageMaker-Custom-Attributes: top_k=$top_k" --data-binary "@$picture" \
   --write-out '\n%{http_code}' "$url/invocations") || {
   echo "predict.sh: no answer from $url: start the server with local_test/serve_local.sh, or give --url" >&2

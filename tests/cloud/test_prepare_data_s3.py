@@ -282,7 +282,7 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
     assert run(root, "--s3") == 0
     printed = capsys.readouterr()
     assert "1 files cannot be read; they are not sent" in printed.err
-    assert ", 23 files sent" in printed.out or "23 files sent" in printed.out
+    assert "; 23 files sent" in printed.out
     (root / "train" / CLASSES[0] / "0000.jpg").unlink()
     (root / "train" / CLASSES[0] / "0000.jpg").symlink_to("nowhere.jpg")
     assert run(root, "--s3") == 0
