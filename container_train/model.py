@@ -162,8 +162,18 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
             f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
         )
     for name, value in content.items():
-        if value.is_floating_point() and not value.isfinite().all():
+        if not value.is_floating_point() or value.isfinite().all():
+            continue
+        # A variance above 65504 is infinite in float16, in which many keep weights. What is divided by it is zero.
+        if not name.endswith("running_var") or value.isnan().any() or (value < 0).any():
             raise TrainError(f"weights {file}: {name} holds values that are no finite numbers: the file is damaged")
+        count = int(value.isinf().sum())
+        log.warning(
+            "weights: %s has %d infinite variances, too large for %s: these channels say nothing",
+            name,
+            count,
+            str(value.dtype).removeprefix("torch."),
+        )
     return {
         name.removeprefix("module."): value.float() if value.is_floating_point() else value
         for name, value in content.items()

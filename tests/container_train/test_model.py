@@ -71,12 +71,30 @@ def test_freeze_nothing_leaves_nothing_to_cache() -> None:
     [
         ({1: torch.ones(2)}, "hold no state_dict"),
         ({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, "b holds values that are no finite numbers"),
+        ({"b.running_mean": torch.tensor([1.0, float("inf")])}, "b.running_mean holds values that are no finite"),
+        ({"b.running_var": torch.tensor([float("inf"), float("nan")])}, "b.running_var holds values that are no"),
+        ({"b.running_var": torch.tensor([1.0, -float("inf")])}, "b.running_var holds values that are no finite"),
     ],
 )
 def test_weights_that_no_network_can_use_are_refused(content: object, words: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(TrainError, match=words):
         model.read_state_dict(tmp_path / "w.pth")
+
+
+def test_a_variance_too_large_for_float16_silences_its_channel_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = build("resnet18", seed=1).model.state_dict()
+    state["bn1.running_var"][3] = 1e6
+    torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "w.pth")
+    network = build("resnet18", weights_file=tmp_path / "w.pth")
+    assert "bn1.running_var has 1 infinite variances, too large for float16" in caplog.text
+    network.eval_mode()
+    with torch.no_grad():
+        normed = network.model.get_submodule("bn1")(torch.randn(2, 64, 4, 4))
+        assert network.model(torch.randn(2, 3, 64, 64)).isfinite().all()
+    assert (normed[:, 3].std(), normed[:, 4].std() > 0) == (0, True)
 
 
 @pytest.mark.parametrize(("until", "words"), [("layer9", "such as conv1"), ("fc", "freezes the last layer too")])
