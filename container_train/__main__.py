@@ -93,7 +93,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     stop = StopFlag().install()
     given = hp.to_dict()
     if hp.workers < 0:
-        hp = replace(hp, workers=max(1, min(8, len(os.sched_getaffinity(0)) // world.local_size)))
+        hp = replace(hp, workers=max(1, min(16, len(os.sched_getaffinity(0)) // world.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
     where = device.choose(hp.device, device.probe())
     monitor.note(
@@ -146,6 +146,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         network = replace(network, rest=world.synced(network.rest, where))
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
     precision = Precision.choose(hp.amp, where)
+    precision.prepare()
     identity = {
         "data": pictures.fingerprint,
         "classes": list(pictures.classes),

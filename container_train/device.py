@@ -1,9 +1,11 @@
 """The device of a job, and why it is that one."""
 
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import pynvml
 import torch
 
 from container_train.errors import TrainError
@@ -26,6 +28,12 @@ class Probe:
     name: str
     capability: str  # as sm_75
     built_capabilities: tuple[str, ...]
+    visible: str | None = None  # CUDA_VISIBLE_DEVICES
+
+    @property
+    def hidden(self) -> bool:
+        """CUDA_VISIBLE_DEVICES says that there is to be none."""
+        return self.visible is not None and self.visible.strip() in ("", "-1")
 
 
 def probe() -> Probe:
@@ -39,20 +47,30 @@ def probe() -> Probe:
     usable, driver_cuda, name, capability = False, "", "", ""
     capabilities: tuple[str, ...] = ()
     if built:
-        version = torch._C._cuda_getDriverVersion() if hasattr(torch._C, "_cuda_getDriverVersion") else 0
-        driver_cuda = f"{version // 1000}.{version % 1000 // 10}" if version else ""
+        driver_cuda = _driver_cuda() if present else ""
         usable = torch.cuda.is_available()
     if usable:
         name = torch.cuda.get_device_name(0)
         capability = "sm_{}{}".format(*torch.cuda.get_device_capability(0))
         capabilities = tuple(torch.cuda.get_arch_list())
-    return Probe(present, usable, driver, driver_cuda, built, name, capability, capabilities)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return Probe(present, usable, driver, driver_cuda, built, name, capability, capabilities, visible)
+
+
+def _driver_cuda() -> str:
+    try:
+        pynvml.nvmlInit()
+        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return ""
+    return f"{version // 1000}.{version % 1000 // 10}"
 
 
 def choose(wanted: str, seen: Probe) -> torch.device:
     """The device for `wanted` (auto, cpu or cuda); raises TrainError rather than leave a GPU unused in silence."""
-    if wanted == "cpu" or (wanted == "auto" and not seen.present):
-        log.info("device: cpu, %d threads, torch %s%s", torch.get_num_threads(), torch.__version__, _why(wanted))
+    if wanted == "cpu" or (wanted == "auto" and (not seen.present or seen.hidden)):
+        log.info("device: cpu, %d threads, torch %s%s", torch.get_num_threads(), torch.__version__, _why(wanted, seen))
         return torch.device("cpu")
     if not seen.present:
         raise TrainError("hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu")
@@ -60,6 +78,10 @@ def choose(wanted: str, seen: Probe) -> torch.device:
         raise TrainError(
             f"there is an NVIDIA GPU (driver {seen.driver or 'unknown'}), but this torch ({torch.__version__}) is built"
             " without CUDA: install the locked one, or say --device cpu"
+        )
+    if not seen.usable and seen.visible is not None:
+        raise TrainError(
+            f"CUDA_VISIBLE_DEVICES is {seen.visible!r}: there is no such NVIDIA GPU here; unset it, or say --device cpu"
         )
     if not seen.usable:
         raise TrainError(
@@ -79,8 +101,10 @@ def choose(wanted: str, seen: Probe) -> torch.device:
     return torch.device("cuda")
 
 
-def _why(wanted: str) -> str:
-    return " (asked for)" if wanted == "cpu" else " (no NVIDIA GPU here)"
+def _why(wanted: str, seen: Probe) -> str:
+    if wanted == "cpu":
+        return " (asked for)"
+    return " (CUDA_VISIBLE_DEVICES hides the GPUs)" if seen.present else " (no NVIDIA GPU here)"
 
 
 def _number(arch: str) -> int:

@@ -9,10 +9,11 @@ would be wrong as soon as they have different numbers of pictures of a batch, an
 none.
 """
 
+import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -98,6 +99,18 @@ class World:
         """Wait until all processes are here."""
         self.sum([0.0])
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, a GPU computes what others take part in, as batch statistics over the whole batch are."""
+        if self.size == 1 or not torch.cuda.is_initialized():
+            yield
+            return
+        try:
+            with pulse.waiting():
+                yield
+        except dist.DistError as error:
+            raise _lost(error) from error
+
     def share(self, indices: torch.Tensor) -> torch.Tensor:
         """This process's part of the pictures of a batch: as many as the others have, or one more or less."""
         return indices.tensor_split(self.size)[self.rank]
@@ -175,9 +188,19 @@ ALONE = World()
 
 
 def _or_lost(act: Callable[[], T]) -> T:
-    """A collective fails when another process is gone, with words that name a socket at best."""
+    """A collective fails when another process is gone, with words that name a socket at best.
+
+    On a GPU it only begins when it is asked for; its end is waited for here, where it is known that others are late.
+    """
     try:
         with pulse.waiting():
-            return act()
+            done = act()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            return done
     except RuntimeError as error:
-        raise PeerLost(f"another process of the job is gone ({str(error).strip().splitlines()[0][:200]})") from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> PeerLost:
+    return PeerLost(f"another process of the job is gone ({str(error).strip().splitlines()[0][:200]})")

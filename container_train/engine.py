@@ -201,10 +201,11 @@ class Trainer:
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
         value, correct, loss = 0.0, 0, None
         if len(targets):
-            with self.precision.autocast():
-                logits = self.network.rest(*inputs)
-                loss = self.loss(logits, targets)
-            value = float(loss.detach())  # on a GPU this waits for the forward pass
+            with world.together():
+                with self.precision.autocast():
+                    logits = self.network.rest(*inputs)
+                    loss = self.loss(logits, targets)
+                value = float(loss.detach())  # on a GPU this waits for the forward pass
             correct = int((logits.argmax(1) == targets).sum())
         # All that the processes tell each other beside gradients, on its way while these are computed.
         told = (value * len(targets), correct, self.stop.asked, bool(self.monitor.stop_reason))

@@ -1,6 +1,7 @@
 """The first line of the failure file for what the program did not foresee: what was wrong, where, what to do."""
 
 import errno
+import re
 
 NO_SPACE = "no space left on the disk: use a larger volume (scripts/train.py --volume-size), or less data"
 NO_MEMORY = "use a smaller batch-size, fewer workers, or an instance with more memory"
@@ -16,8 +17,9 @@ def reason(error: BaseException) -> str:
         return f"{error.filename} cannot be written or read ({error.strerror}): give the job's user the right to"
     if "No space left on device" in words:
         return f"{NO_SPACE} ({words[:200]})"
-    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words:
-        what = "the GPU's memory" if "CUDA" in words else "the memory"
+    gpu = re.search(r"CUDA.*out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", words)
+    if gpu or isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words:
+        what = "the GPU's memory" if gpu else "the memory"
         return f"{what} is used up: {NO_MEMORY} ({words[:300] or kind})"
     if "DataLoader worker" in words and "Caught " not in words:
         return (

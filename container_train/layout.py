@@ -55,6 +55,8 @@ class Layout:
             "MASTER_ADDR": self.hosts[0] if len(self.hosts) > 1 else "127.0.0.1",
             "MASTER_PORT": str(port() + 1),
             SCRATCH: str(scratch),
+            # No complaints of torch's about processes that end without a farewell, as all do when one of them fails.
+            "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
             # They are started by the path of a file, and find the packages beside its folder wherever that is.
             "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         }

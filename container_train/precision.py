@@ -21,6 +21,11 @@ class Precision:
         bf16 = device.type == "cpu" or torch.cuda.is_bf16_supported(including_emulation=False)
         return cls(device.type, torch.bfloat16 if bf16 else torch.float16)
 
+    def prepare(self) -> None:
+        """float32 is to be float32: by default torch multiplies with TF32's 10 bits in the convolutions of a GPU."""
+        if self.device == "cuda" and self.dtype == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False
+
     def autocast(self) -> torch.autocast:
         return torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype != torch.float32)
 

@@ -35,6 +35,20 @@ def test_a_gpu_too_old_for_torch_is_refused() -> None:
         device.choose("auto", replace(GOOD, name="NVIDIA V100", capability="sm_70"))
 
 
+def test_gpus_that_the_environment_hides_are_not_taken(caplog: pytest.LogCaptureFixture) -> None:
+    hidden = replace(GOOD, usable=False, visible="")
+    with caplog.at_level("INFO"):
+        assert device.choose("auto", hidden).type == "cpu"
+    assert "CUDA_VISIBLE_DEVICES hides the GPUs" in caplog.text
+    with pytest.raises(TrainError, match="CUDA_VISIBLE_DEVICES is '': there is no such"):
+        device.choose("cuda", hidden)
+
+
+def test_a_gpu_that_is_not_there_is_named_by_the_variable_that_asks_for_it() -> None:
+    with pytest.raises(TrainError, match="CUDA_VISIBLE_DEVICES is '7': there is no such NVIDIA GPU here; unset it"):
+        device.choose("auto", replace(GOOD, usable=False, visible="7"))
+
+
 def test_a_torch_without_cuda_beside_a_gpu_is_refused() -> None:
     with pytest.raises(TrainError, match="built without CUDA"):
         device.choose("auto", replace(GOOD, usable=False, built_cuda=""))
