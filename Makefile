@@ -23,8 +23,9 @@ test: venv  ## all tests that this machine can run; says what it skipped and why
 bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench
 	$(VENV)/python tests/bench/run.py $(BENCH_ARGS)
 
-soak: venv  ## tests/faults in full, a push of both images, then half an hour of load with hostile requests and killed workers (SOAK_ARGS)
-	TESTS=full $(VENV)/python -m pytest tests/faults tests/cloud/test_story.py
+soak: venv  ## tests/faults in full, what else takes long, then half an hour of load with hostile requests and killed workers (SOAK_ARGS)
+	TESTS=full $(VENV)/python -m pytest tests/faults
+	TESTS=full $(VENV)/python -m pytest -m full --ignore tests/faults
 	$(VENV)/python tests/faults/soak.py $(SOAK_ARGS)
 
 lint: style types shell  ## ruff, mypy, shellcheck: what CI checks; changes nothing

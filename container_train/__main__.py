@@ -93,7 +93,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     stop = StopFlag().install()
     given = hp.to_dict()
     if hp.workers < 0:
-        hp = replace(hp, workers=max(1, min(16, len(os.sched_getaffinity(0)) // world.local_size)))
+        hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // world.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
     where = device.choose(hp.device, device.probe())
     monitor.note(

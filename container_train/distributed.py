@@ -109,7 +109,7 @@ class World:
             with pulse.waiting():
                 yield
         except dist.DistError as error:
-            raise _lost(error) from error
+            raise _lost(error) from None
 
     def share(self, indices: torch.Tensor) -> torch.Tensor:
         """This process's part of the pictures of a batch: as many as the others have, or one more or less."""
@@ -199,8 +199,12 @@ def _or_lost(act: Callable[[], T]) -> T:
                 torch.cuda.synchronize()
             return done
     except RuntimeError as error:
-        raise _lost(error) from error
+        raise _lost(error) from None
 
 
-def _lost(error: RuntimeError) -> PeerLost:
-    return PeerLost(f"another process of the job is gone ({str(error).strip().splitlines()[0][:200]})")
+def _lost(error: RuntimeError) -> Exception:
+    """What a failed collective means: mostly the end of another process, or something of this one's own GPU."""
+    words = str(error).strip()
+    if isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError) or "out of memory" in words:
+        return error
+    return PeerLost(f"another process of the job is gone ({words.splitlines()[0][:200]})")

@@ -17,7 +17,7 @@ def reason(error: BaseException) -> str:
         return f"{error.filename} cannot be written or read ({error.strerror}): give the job's user the right to"
     if "No space left on device" in words:
         return f"{NO_SPACE} ({words[:200]})"
-    gpu = re.search(r"CUDA.*out of memory|(CUBLAS|CUDNN)_STATUS_ALLOC_FAILED", words)
+    gpu = re.search(r"(?i)cuda.*out of memory|(cublas|cudnn)_status_alloc_failed", words)
     if gpu or isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in words:
         what = "the GPU's memory" if gpu else "the memory"
         return f"{what} is used up: {NO_MEMORY} ({words[:300] or kind})"

@@ -183,7 +183,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "auto",
         "auto takes a usable GPU; one that cannot be used is an error",
     ),
-    "workers": (whole(-1, 256), -1, "processes that decode pictures; -1: one a core, at most 16"),
+    "workers": (whole(-1, 256), -1, "processes that decode pictures; -1: one a core, at most 12"),
     "seed": (whole(0, 2**31 - 1), 0, "seed of everything random"),
     "feature-cache": (
         one_of("auto", "on", "off"),

@@ -22,12 +22,13 @@ from container_train.layout import PORT, Layout, port
 from container_train.link import Link, accept, listen
 from container_train.ranks import Ranks
 from container_train.tree import Tree
-from container_train.verdict import STOPPED, Jury, Verdict
+from container_train.verdict import PEER_LOST, STOPPED, Jury, Verdict
 
 POLL_SECONDS = 0.1
 START_SECONDS = 300.0  # that a host may take longer than another
 SAY_SECONDS = 10.0  # after which it is said that one is waited for
 FAREWELL_SECONDS = 5.0
+ALONE_SECONDS = 30.0  # that a host whose process has failed still looks for the first, to tell it
 STILL = "BYOC_STILL_SECONDS"  # for which a process may get no further
 DEFAULT_STILL = 1800.0  # weights that are fetched over a slow network take their time, too
 LOOK_SECONDS = 1.0
@@ -153,8 +154,12 @@ class Other:
         self.kept: list[dict[str, Any]] = [{"host": layout.here}]
         self.waiting = Waiting()
         self.stop_wanted = False
+        self.failed: Verdict | None = None
+        self.failed_at = math.inf
 
     def hear(self, rank: int, code: int, line: str) -> None:
+        if code not in (0, PEER_LOST, STOPPED) and self.failed is None:
+            self.failed, self.failed_at = Verdict(code, line), time.monotonic()
         self._send({"ended": rank, "code": code, "line": line})
 
     def quiet(self, seconds: float) -> None:
@@ -176,6 +181,8 @@ class Other:
             self.link = Link.to(first, port())
             if self.link is None and {"stop": True} in self.kept:
                 return Verdict(STOPPED, f"stopped while host {first} was waited for; nothing is lost")
+            if self.link is None and time.monotonic() - self.failed_at > ALONE_SECONDS:
+                return self.failed
             if self.link is None:
                 return self.waiting.look(first)
             for message in self.kept:

@@ -303,7 +303,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("count", [1, 2, pytest.param(3, marks=pytest.mark.full)])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(3, marks=pytest.mark.full)])
 def test_the_real_image_by_a_user_who_is_not_root(
     count: int, as_user: list[str], alone: dict[str, list[float]]
 ) -> None:

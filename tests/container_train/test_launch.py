@@ -62,6 +62,17 @@ def test_all_that_wait_for_each_other_for_too_long_are_given_up(first: launch.Fi
     other.end(verdict)
 
 
+def test_a_host_that_fails_before_the_first_is_there_says_why_and_does_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(PORT, str(free_port()))  # where nobody listens
+    other = launch.Other(SECOND)
+    other.hear(1, 1, "the weights are not there")
+    assert other.turn() is None
+    monkeypatch.setattr(launch, "ALONE_SECONDS", 0.0)
+    assert other.turn() == Verdict(1, "the weights are not there")
+
+
 def test_strangers_are_passed_over(first: launch.First) -> None:
     other = launch.Other(SECOND)
     other.turn()

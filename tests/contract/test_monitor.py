@@ -100,10 +100,12 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_stopped_job_has_its_report_and_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    # Slow enough to be stopped within an epoch.
-    options = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}
-    watched(tmp_path / "cut", **options)
+# Slow enough to be stopped within an epoch.
+SLOW = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}
+
+
+def test_a_stopped_job_has_its_report_and_goes_on(tmp_path: Path) -> None:
+    watched(tmp_path / "cut", **SLOW)
     with training("process", tmp_path / "cut") as job:
         job.wait_for("epoch=1\n")
         job.stop()
@@ -121,8 +123,15 @@ def test_a_stopped_job_has_its_report_and_goes_on_to_the_same_weights(tmp_path: 
     assert [row["epoch"] for row in epochs] == [1, 2, 3]
     steps = store.timeline(output(tmp_path / "cut")).steps
     assert steps.number.tolist() == list(range(12))  # those before the stop and those after it
-    # The same training, uninterrupted, and with both off, which starts nothing beside it and leaves nothing of it.
-    trees.tree(tmp_path / "whole", {key.replace("_", "-"): value for key, value in options.items()})
+
+
+@pytest.mark.full
+def test_what_watches_a_job_changes_nothing_of_it(tmp_path: Path) -> None:
+    watched(tmp_path / "watched", **SLOW)
+    with training("process", tmp_path / "watched") as job:
+        assert job.wait() == 0, job.text()
+    # With both off, which starts nothing beside it and leaves nothing of it.
+    trees.tree(tmp_path / "whole", {key.replace("_", "-"): value for key, value in SLOW.items()})
     with training("process", tmp_path / "whole") as whole:
         whole.wait_for("epoch=1\n")
         assert companions(whole) == []
@@ -130,7 +139,7 @@ def test_a_stopped_job_has_its_report_and_goes_on_to_the_same_weights(tmp_path: 
     assert {path.name for path in output(tmp_path / "whole").iterdir()} == {
         "report.html", "metrics.json", "confusion_matrix.csv",
     }  # fmt: skip
-    ours, theirs = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    ours, theirs = weights(tmp_path / "watched"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 

@@ -198,6 +198,7 @@ def test_more_memory_than_the_container_has(tmp_path: Path) -> None:
             "the GPU's memory is used up: use a sm",
         ),
         (torch.AcceleratorError("CUDA error: out of memory Search for"), "the GPU's memory is used up: use a smaller"),
+        (RuntimeError("NCCL error ... Cuda failure 2 'out of memory'"), "the GPU's memory is used up: use a smaller"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "the GPU's memory is used up: use a sm"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "the memory is used up: use a smaller"),
         (KeyError("x"), "KeyError: 'x'"),

@@ -272,7 +272,9 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
     assert not (tmp_path / "out.new").exists()
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.full)]
+)
 def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code: int) -> None:
     out = tmp_path / "out"
     command = [

@@ -54,7 +54,7 @@ def train(
     lr: float = 0.01,
     train_on: Iterable[Batch] | None = None,
     valid_on: Iterable[Batch] | None = None,
-    interval: int = 0,
+    interval: int = 1,
     before: Callable[[int], None] = lambda step: None,
     scaler: torch.amp.GradScaler | None = None,
     hook: Hook | None = None,

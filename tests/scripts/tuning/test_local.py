@@ -71,7 +71,7 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
     if engine == "docker":
         need(docker_engine.available(), "a Docker engine")
         docker_engine.image("train")
-    trials = 8 if FULL or engine == "process" else 3
+    trials = 8 if FULL else 4 if engine == "process" else 2
     done = call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--parallel", 2, "--json", "--name", "some")
     search = found(done)
     assert search["where"] == f"this machine, {engine} engine"
@@ -106,7 +106,7 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
 
 
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.full), signal.SIGTERM])
 def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
     command = words(pictures, tmp_path, "--engine", "process", "--trials", 2, "--name", "cut", "--json")
@@ -173,6 +173,8 @@ def test_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path)
         "--name",
         "one",
         "--train-best",
+        "--precision",
+        "fp32",
         "--debug",
         "off",
         "--profile-interval",
