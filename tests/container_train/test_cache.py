@@ -105,7 +105,7 @@ def test_a_stopped_pass_is_gone_on_with_to_the_same_features(
     assert all(torch.equal(whole[part][0], again[part][0]) for part in whole)
 
 
-@pytest.mark.parametrize("augment", ["none", "crop"])
+@pytest.mark.parametrize("augment", [pytest.param("none", marks=pytest.mark.full), "crop"])
 @pytest.mark.parametrize("freeze", ["backbone", "features.9"])
 def test_the_same_views_train_the_same_weights_with_and_without_it(
     pictures: data.Data, tmp_path: Path, augment: str, freeze: str

@@ -94,10 +94,19 @@ def test_training_learns_and_keeps_the_best_epoch(pictures: data.Data, tmp_path:
     assert valid.correct / valid.seen == best
 
 
-@pytest.mark.parametrize("steps", [1, 7])
-@pytest.mark.parametrize("options", [{}, {"augment": "crop", "workers": "2"}, {"freeze_until": "features.9"}])
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 1),
+        ({}, 7),
+        ({"augment": "crop", "workers": "2"}, 7),
+        ({"freeze_until": "features.9"}, 7),
+        pytest.param({"augment": "crop", "workers": "2"}, 1, marks=pytest.mark.full),
+        pytest.param({"freeze_until": "features.9"}, 1, marks=pytest.mark.full),
+    ],
+)
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(
-    pictures: data.Data, tmp_path: Path, steps: int, options: dict[str, str]
+    pictures: data.Data, tmp_path: Path, options: dict[str, str], steps: int
 ) -> None:
     whole = trainer(pictures, tmp_path / "whole", **options)
     history = whole.fit()

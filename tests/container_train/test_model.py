@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,6 @@ import torch
 from container_train import model
 from container_train.errors import TrainError
 from tests.conftest import FULL
-
-# Built with real memory, which takes half a minute (regnets compute their widths with tensors).
-LARGE = {f"regnet_{kind}_{size}gf" for kind in "xy" for size in (8, 16, 32, 128)}
 
 
 def build(arch: str = "mobilenet_v3_small", classes: int = 3, **options: Any) -> model.Network:
@@ -43,9 +41,10 @@ def test_the_new_layer_alone_is_trained_and_the_cut_computes_the_same(arch: str,
 def test_every_architecture_has_a_preprocessing_and_a_head() -> None:
     import torchvision
 
-    for arch in torchvision.models.list_models(module=torchvision.models):
-        if arch in LARGE and not FULL:
-            continue
+    names = torchvision.models.list_models(module=torchvision.models)
+    # Regnets are built with real memory (they compute their widths with tensors): half a minute for a large one.
+    small = [name for name in names if not re.match(r"regnet_._(8|16|32|128)gf", name)]
+    for arch in names if FULL else small[::4]:
         assert model.preprocessing_of(arch, 0, 0).crop > 0
         assert model._head(arch, 7), arch
 
