@@ -16,7 +16,7 @@ NAME_SECONDS = 300.0  # that a host's name may take to be known: its container m
 SAY_SECONDS = 10.0  # after which it is said that one is waited for
 POLL_SECONDS = 0.5
 MOST, LONGEST = 100, 2500  # hyperparameters, and characters of a value, that the service takes
-NAME = re.compile(r"[\w.-]{1,256}")
+NAME = re.compile(r"(?!-)[\w.-]{1,256}")
 LOG_LEVEL = "sagemaker_container_log_level"
 
 
@@ -52,6 +52,14 @@ def check(tree: Tree) -> tuple[dict[str, Any], list[str]]:
     twice = [host for host in hosts if hosts.count(host) > 1]
     if twice:
         raise TrainError(f"{path}: hosts names {twice[0]!r} more than once: each host has a name of its own")
+    if str(hyperparameters.get("sagemaker_mpi_enabled", "")).strip('"').lower() == "true":
+        raise TrainError(
+            "hyperparameter sagemaker_mpi_enabled is true: this image has no MPI; leave it out (distribution={...} of"
+            " the Estimator), several hosts and GPUs work without"
+        )
+    program = hyperparameters.get("sagemaker_program", "train.py")
+    if not isinstance(program, str) or not program.strip('" '):
+        raise TrainError(f"hyperparameter sagemaker_program has value {program!r}: expected a program's file name")
     if "sagemaker_program" not in hyperparameters:  # what a user's own program takes is its own matter
         _check_hyperparameters(hyperparameters, tree.config / "hyperparameters.json")
     return hyperparameters, hosts

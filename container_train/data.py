@@ -229,6 +229,13 @@ class PictureLost(TrainError):
         super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.PictureLost: "))
 
 
+def lost(path: Path, error: Exception) -> PictureLost:
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    return PictureLost(
+        f"{path} could be read when the job began, and cannot any more ({reason}): put it back, and start the job again"
+    )
+
+
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
     """Tensors float32 (3, crop, crop), the very ones that the server computes, and targets.
 
@@ -251,7 +258,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
                 return torch.from_numpy(preprocess(body, self.spec)), self.split.targets[index]
             image = decode(body)
         except (OSError, RequestError) as error:
-            raise PictureLost(f"{path} could be read when the job began, and cannot any more: {error}") from None
+            raise lost(path, error) from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, self.view, index)))
             image = self.augment(image)

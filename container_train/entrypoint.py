@@ -132,11 +132,13 @@ def explain(failure: Path) -> None:
 
 
 def lead(failure: Path) -> None:
-    """Of an error of the toolkit's own, which ends with its reason: that line first."""
+    """Of an error of the toolkit's own, which names its reason after a traceback: that line first."""
     with contextlib.suppress(OSError):
         words = failure.read_text(errors="replace")
         if words.startswith("Framework Error:"):
-            reason = words.strip().splitlines()[-1].strip()
+            lines = [line.strip() for line in words.strip().splitlines()]
+            errors = [line for line in lines[1:] if re.match(r"[\w.]+(Error|Exception): ", line)]
+            reason = (errors or lines)[-1]
             replace_file(failure, f"{reason}\n\n{words}".encode())
 
 

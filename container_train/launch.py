@@ -213,6 +213,7 @@ def run(layout: Layout, arguments: Sequence[str], tree: Tree) -> int:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     try:
+        layout.check()
         limit = still_seconds()
         part = First(layout, limit) if layout.index == 0 else Other(layout)
     except TrainError as error:

@@ -3,11 +3,13 @@
 import itertools
 import os
 import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from container_train import job
+from container_train.errors import TrainError
 from container_train.tree import Tree
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +33,16 @@ class Layout:
         here, hosts = job.hosts(tree)
         hosts = hosts if here in hosts else [here]
         return cls(tuple(hosts), here, job.interface(tree), gpus() if device(arguments) != "cpu" else 0)
+
+    def check(self) -> None:
+        """Raises TrainError for what gloo and nccl would answer with a line of their source code."""
+        port()
+        there = [name for _, name in socket.if_nameindex()]
+        if len(self.hosts) > 1 and self.interface and self.interface not in there:
+            raise TrainError(
+                f"resourceconfig.json: network_interface_name {self.interface!r} is none of this host's interfaces,"
+                f" which are {', '.join(there)}"
+            )
 
     @property
     def processes(self) -> int:
@@ -72,7 +84,11 @@ class Layout:
 
 
 def port() -> int:
-    return int(os.environ.get(PORT, DEFAULT_PORT))
+    """Raises TrainError."""
+    words = os.environ.get(PORT) or str(DEFAULT_PORT)
+    if not (words.isascii() and words.isdecimal() and 0 < int(words) < 65535):
+        raise TrainError(f"{PORT} has value {words!r}: expected a port from 1 to 65534 (the next one is used, too)")
+    return int(words)
 
 
 def device(arguments: Sequence[str]) -> str:
@@ -85,10 +101,11 @@ def device(arguments: Sequence[str]) -> str:
 
 def gpus() -> int:
     """NVIDIA GPUs that this container sees."""
+    there = sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
+    if there and named is not None:
         return len([word for word in named.split(",") if word.strip()])
-    return sum(bool(re.fullmatch(r"nvidia\d+", path.name)) for path in Path("/dev").glob("nvidia*"))
+    return there
 
 
 def visible(count: int) -> list[str]:

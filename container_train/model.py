@@ -152,32 +152,50 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
             f"weights {file.name} could not be read as tensors ({type(error).__name__}, {file.stat().st_size} bytes):"
             " it is damaged, or holds more than tensors; expected a file of torch.save(model.state_dict())"
         ) from error
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
     ):
+        held = ", ".join(map(repr, list(content)[:5])) if isinstance(content, dict) else ""
         raise TrainError(
             f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
+            + (f" with the keys {held[:200]}" if held else "")
         )
+    infinite = {}
+    state = {}
     for name, value in content.items():
+        if (kind := _kind(value)) != "plain":
+            raise TrainError(f"weights {file}: {name} is a {kind} tensor: save plain ones (model.state_dict())")
+        state[name.removeprefix("module.")] = value = value.float() if value.is_floating_point() else value
         if not value.is_floating_point() or value.isfinite().all():
             continue
         # A variance above 65504 is infinite in float16, in which many keep weights. What is divided by it is zero.
-        if not name.endswith("running_var") or value.isnan().any() or (value < 0).any():
-            raise TrainError(f"weights {file}: {name} holds values that are no finite numbers: the file is damaged")
-        count = int(value.isinf().sum())
+        if not name.endswith("running_var") or value.isnan().any() or (value < 0).any() or value.isinf().all():
+            raise TrainError(
+                f"weights {file}: {name} holds values that are no finite numbers of float32: the file is damaged"
+            )
+        infinite[name] = int(value.isinf().sum())
+    if infinite:
         log.warning(
-            "weights: %s has %d infinite variances, too large for %s: these channels say nothing",
-            name,
-            count,
-            str(value.dtype).removeprefix("torch."),
-        )
-    return {
-        name.removeprefix("module."): value.float() if value.is_floating_point() else value
-        for name, value in content.items()
-    }
+            "weights: %d variances are infinite, in %s: too large for the file's type; these channels say nothing",
+            sum(infinite.values()), ", ".join(list(infinite)[:3]),
+        )  # fmt: skip
+    return state
+
+
+def _kind(value: torch.Tensor) -> str:
+    for kind, is_so in {
+        "meta": value.is_meta,
+        "nested": value.is_nested,
+        "sparse": value.layout != torch.strided,
+        "quantised": value.is_quantized,
+        "complex": value.is_complex(),
+    }.items():
+        if is_so:
+            return kind
+    return "plain"
 
 
 def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch: str, origin: str) -> None:

@@ -31,7 +31,7 @@ from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train import graph as graphs
 from container_train import measure
-from container_train.data import Split
+from container_train.data import Split, lost
 from container_train.errors import TrainError
 from container_train.progress import track
 from container_train.tree import replace_file
@@ -104,6 +104,8 @@ def choose(
         try:
             candidate = _quantize(exported, Path(folder), pictures)
         except Exception as error:  # of NNCF, for a network that it does not know its way about
+            if isinstance(error, OSError) and error.filename and Path(error.filename) in pictures:
+                raise lost(Path(error.filename), error) from None
             reason = f"the graph cannot be quantised ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             if precision == "int8":
                 raise TrainError(f"hyperparameter precision has value 'int8', but {reason}; say auto or fp32") from None

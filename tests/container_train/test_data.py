@@ -94,7 +94,7 @@ def test_a_picture_that_is_lost_while_training_is_named(tree: Tree, workers: int
     loader = decoding.loader(data.Pictures(split, SPEC), 8, workers, torch.device("cpu"))
     with pytest.raises(TrainError) as raised:
         list(loader)
-    assert str(raised.value).startswith(f"{lost} could be read when the job began, and cannot any more: ")
+    assert str(raised.value).startswith(f"{lost} could be read when the job began, and cannot any more (")
     assert "\n" not in str(raised.value)
 
 

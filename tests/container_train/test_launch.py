@@ -62,6 +62,18 @@ def test_all_that_wait_for_each_other_for_too_long_are_given_up(first: launch.Fi
     other.end(verdict)
 
 
+@pytest.mark.parametrize("value", ["abc", "0", "65535", "-1", "٣"])
+def test_a_port_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PORT, value)
+    with pytest.raises(TrainError, match=f"BYOC_PORT has value '{value}': expected a port from 1 to 65534"):
+        FIRST.check()
+
+
+def test_an_interface_that_is_not_there_is_named() -> None:
+    with pytest.raises(TrainError, match=r"network_interface_name 'eth77' is none of .*, which are .*lo"):
+        Layout(HOSTS, HOSTS[0], "eth77", 0).check()
+
+
 def test_a_host_that_fails_before_the_first_is_there_says_why_and_does_not_wait_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

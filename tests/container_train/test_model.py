@@ -72,6 +72,12 @@ def test_freeze_nothing_leaves_nothing_to_cache() -> None:
         ({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, "b holds values that are no finite numbers"),
         ({"b.running_mean": torch.tensor([1.0, float("inf")])}, "b.running_mean holds values that are no finite"),
         ({"b.running_var": torch.tensor([float("inf"), float("nan")])}, "b.running_var holds values that are no"),
+        ({"b.running_var": torch.full((2,), float("inf"))}, "b.running_var holds values that are no finite numbers"),
+        ({"b": torch.tensor([1e300], dtype=torch.float64)}, "b holds values that are no finite numbers of float32"),
+        ({"b": torch.eye(2).to_sparse()}, "b is a sparse tensor: save plain ones"),
+        ({"b": torch.ones(2, dtype=torch.complex64)}, "b is a complex tensor"),
+        ({"b": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "b is a quantised tensor"),
+        ({"epoch": 3, "net": {}}, "hold no state_dict .* but dict with the keys 'epoch', 'net'"),
         ({"b.running_var": torch.tensor([1.0, -float("inf")])}, "b.running_var holds values that are no finite"),
     ],
 )
@@ -81,6 +87,12 @@ def test_weights_that_no_network_can_use_are_refused(content: object, words: str
         model.read_state_dict(tmp_path / "w.pth")
 
 
+def test_a_checkpoint_s_model_and_small_floats_are_taken(tmp_path: Path) -> None:
+    tensor = torch.ones(2).to(torch.float8_e4m3fn)
+    torch.save({"epoch": 3, "model_state_dict": {"module.a": tensor}}, tmp_path / "w.pth")
+    assert torch.equal(model.read_state_dict(tmp_path / "w.pth")["a"], torch.ones(2))
+
+
 def test_a_variance_too_large_for_float16_silences_its_channel_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,7 +100,7 @@ def test_a_variance_too_large_for_float16_silences_its_channel_only(
     state["bn1.running_var"][3] = 1e6
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "w.pth")
     network = build("resnet18", weights_file=tmp_path / "w.pth")
-    assert "bn1.running_var has 1 infinite variances, too large for float16" in caplog.text
+    assert "weights: 1 variances are infinite, in bn1.running_var: too large" in caplog.text
     network.eval_mode()
     with torch.no_grad():
         normed = network.model.get_submodule("bn1")(torch.randn(2, 64, 4, 4))

@@ -185,6 +185,16 @@ def test_a_graph_that_cannot_be_quantised_is_served_as_it_is(
     assert artifact.read(exported.directory, verify=True).precision == "fp32"
 
 
+def test_a_picture_that_went_is_no_fault_of_the_graph(
+    exported: artifact.Artifact, splits: dict[str, Split], tmp_path: Path
+) -> None:
+    train = splits["train"]
+    gone = replace(train, paths=tuple(tmp_path / path.name for path in train.paths))
+    for precision in ("auto", "int8"):
+        with pytest.raises(TrainError, match="could be read when the job began, and cannot any more .No such file"):
+            quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)
+
+
 def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
     choice = quantize.choose(exported, agreeing(exported, splits), precision="fp32", train=None)
     assert choice.accuracy == {"fp32": {"valid": 1.0, "test": 1.0}}
