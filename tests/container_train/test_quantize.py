@@ -191,7 +191,7 @@ def test_a_picture_that_went_is_no_fault_of_the_graph(
     train = splits["train"]
     gone = replace(train, paths=tuple(tmp_path / path.name for path in train.paths))
     for precision in ("auto", "int8"):
-        with pytest.raises(TrainError, match="could be read when the job began, and cannot any more .No such file"):
+        with pytest.raises(TrainError, match=r"could be read when the job began, and cannot any more .No such file"):
             quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)
 
 
