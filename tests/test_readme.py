@@ -187,6 +187,7 @@ def test_every_variable_of_the_server_is_in_the_table() -> None:
         "SAGEMAKER_BASE_DIR",
         "BYOC_FEATURE_CACHE",
         "BYOC_STILL_SECONDS",
+        "BYOC_PORT",
     }
 
 

@@ -150,7 +150,6 @@ def test_models_that_come_and_go_at_once_hold_nobody_up(server: Server, tmp_path
     for answer in answers:  # 500: unloaded before its worker had started
         assert answer.status in (200, 404, 409) or "Failed to start workers" in answer.json()["message"]
     assert {200, 404, 409} <= {answer.status for answer in answers}
-    assert 200 in called
     assert called <= {200, 404, 500, 503}  # but none that waited for its deadline
     assert load(server, "other", model).status in (200, 409)
     assert invoke(server, "other").status == 200

@@ -7,7 +7,7 @@ import pytest
 from container_serve import artifact
 from tests.conftest import both_engines, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import access_lines, one_line, serving
+from tests.contract.serving import access_lines, one_line, serving, until
 
 ALL_FOUR = """
 import json, os
@@ -96,7 +96,9 @@ def output_fn(prediction, accept):
         assert b"Traceback" not in answer.body
         request_id = answer.headers["x-request-id"]
         assert request_id in answer.json()["message"]
-        logged = next(line for line in server.log().splitlines() if f"ERROR worker: id={request_id}" in line)
+        words = f"ERROR worker: id={request_id}"  # it comes by a pipe of its own, maybe after the answer
+        until(lambda: words in server.log(), "the worker's line", 10)
+        logged = next(line for line in server.log().splitlines() if words in line)
         assert "KeyError: 'secret'" in logged
         assert "my own line" in server.log()
         answer = server.invoke(picture("red"), Accept="text/teapot")

@@ -200,7 +200,7 @@ def test_a_kill_at_any_moment_of_writing_leaves_a_whole_checkpoint(tmp_path: Pat
     command = [sys.executable, "-c", KILLED_WHILE_SAVING, str(tmp_path), "200" if FULL else "30"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
+    assert int(done.stdout) > (200 if FULL else 30)
     assert "not readable" not in done.stderr  # none was even half written
 
 
