@@ -94,7 +94,9 @@ def main() -> None:
             _tell(toolkit.pid, told)
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
-    if not brings_program:
+    if brings_program:
+        say_which(tree, str(hyperparameters["sagemaker_program"]).strip('"'))
+    else:
         explain(tree.failure)
     lead(tree.failure)
     with contextlib.suppress(ProcessLookupError):
@@ -129,6 +131,17 @@ def explain(failure: Path) -> None:
         if number in KILLED:
             name, why = signal.Signals(number).name, KILLED[signal.Signals(number)]
             replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
+
+
+def say_which(tree: Tree, program: str) -> None:
+    """Put first in the failure file which program of the user's ended how: the toolkit keeps none of its words."""
+    with contextlib.suppress(OSError):
+        words = tree.failure.read_text(errors="replace")
+        if found := re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words):
+            line = f"{program} ended with code {found[1]}: see its log"
+            if not (tree.base / "code" / program).exists():
+                line = f"hyperparameter sagemaker_program has value {program!r}: {tree.base / 'code'} has no such file"
+            replace_file(tree.failure, f"{line}\n\n{words}".encode())
 
 
 def lead(failure: Path) -> None:

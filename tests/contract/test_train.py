@@ -157,6 +157,23 @@ def test_sigterm_reaches_a_user_s_own_program(tmp_path: Path) -> None:
     assert (tmp_path / "ended").read_text() == "saved"
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("mine.py", r"mine\.py ended with code 3: see its log"),
+        ("other.py", r"sagemaker_program has value 'mine\.py': \S+code"),
+    ],
+)
+def test_which_program_of_the_user_s_failed_is_said_first(written: str, words: str, tmp_path: Path) -> None:
+    trees.tree(tmp_path, pictures={"train": 1})
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"'})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / written).write_text("raise SystemExit(3)\n")
+    code, job = finish("process", tmp_path)
+    assert code != 0
+    assert re.search(words, job.failure().splitlines()[0]), job.failure()
+
+
 def test_a_wrong_hyperparameter_is_answered_before_torch_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
