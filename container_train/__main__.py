@@ -206,7 +206,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
             details=details,
         )  # fmt: skip
-    with phase("evaluate", "measure"):
+    with phase("evaluate", "measure"), export.withdrawn_on_error(tree.model):
         choice = quantization.choose(
             made, {name: pictures.splits[name] for name in ("valid", "test")},
             precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,

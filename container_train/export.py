@@ -5,6 +5,7 @@ As a program it makes an artifact of anybody's own checkpoint, quantised to int8
 """
 
 import argparse
+import contextlib
 import copy
 import errno
 import io
@@ -12,7 +13,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -75,6 +76,16 @@ def export(
 def withdraw(folder: Path) -> None:
     """Without its model.json nobody takes what lies there for a model."""
     (folder / artifact.MODEL_JSON).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def withdrawn_on_error(folder: Path) -> Iterator[None]:
+    """Within, an export is measured, which may fail. (A job that is stopped makes another one when it goes on.)"""
+    try:
+        yield
+    except Exception:
+        withdraw(folder)
+        raise
 
 
 def _save_graph(model: nn.Module, folder: Path, side: int) -> None:

@@ -11,7 +11,7 @@ from container_serve import artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from container_train import export, graph, model
-from container_train.errors import TrainError
+from container_train.errors import Stopped, TrainError
 from tests import trees
 
 
@@ -141,3 +141,11 @@ def test_anybody_s_checkpoint_becomes_an_artifact(network: model.Network, tmp_pa
     assert "does not fit resnet18 with 2 classes: fc.bias is (3,), expected (2,)" in last
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize(("error", "stays"), [(TrainError("a picture went"), False), (Stopped("in evaluate"), True)])
+def test_a_model_that_could_not_be_measured_is_no_model(error: BaseException, stays: bool, tmp_path: Path) -> None:
+    (tmp_path / artifact.MODEL_JSON).write_text("{}")
+    with pytest.raises(type(error)), export.withdrawn_on_error(tmp_path):
+        raise error
+    assert (tmp_path / artifact.MODEL_JSON).exists() == stays
