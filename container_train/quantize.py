@@ -26,12 +26,12 @@ import numpy.typing as npt
 
 from container_serve import artifact
 from container_serve.artifact import Artifact
-from container_serve.errors import ServeError
+from container_serve.errors import RequestError, ServeError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train import graph as graphs
 from container_train import measure
-from container_train.data import Split, lost
+from container_train.data import PictureLost, Split, lost
 from container_train.errors import TrainError
 from container_train.progress import track
 from container_train.tree import replace_file
@@ -103,9 +103,9 @@ def choose(
     with tempfile.TemporaryDirectory(prefix="byoc-int8-") as folder:
         try:
             candidate = _quantize(exported, Path(folder), pictures)
+        except PictureLost:
+            raise
         except Exception as error:  # of NNCF, for a network that it does not know its way about
-            if isinstance(error, OSError) and error.filename and Path(error.filename) in pictures:
-                raise lost(Path(error.filename), error) from None
             reason = f"the graph cannot be quantised ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
             if precision == "int8":
                 raise TrainError(f"hyperparameter precision has value 'int8', but {reason}; say auto or fp32") from None
@@ -200,7 +200,10 @@ class _Pictures:
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], int]:
         self.check()
         target = self.targets[index] if self.targets else 0
-        return preprocess(self.paths[index].read_bytes(), self.spec)[None], target
+        try:
+            return preprocess(self.paths[index].read_bytes(), self.spec)[None], target
+        except (OSError, RequestError) as error:
+            raise lost(self.paths[index], error) from None
 
     def __iter__(self) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
         items = (self[index] for index in range(len(self)))

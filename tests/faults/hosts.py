@@ -70,9 +70,8 @@ def job(
             else:
                 command = [sys.executable, "-m", "container_train.entrypoint"]
                 environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(folder), "BYOC_PORT": port}
-                environment["NCCL_HOSTID"] = (
-                    host  # on a machine with a GPU they share it, which is for hosts of one only
-                )
+                # Where there is a GPU they share it, which nccl allows to processes of different hosts only.
+                environment["NCCL_HOSTID"] = host
             process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
             stack.callback(process.wait)
             stack.callback(process.kill)
