@@ -13,8 +13,8 @@ from container_serve.log import log4j_pattern
 from container_serve.resources import Share
 from container_serve.settings import Settings
 
-FRONT_END = Path(__file__).parent / "plugin" / "frontend.jar"
-CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see plugin/archive.py; need not be there
+FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
+CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 MODEL_NAME = "model"
 MIB = 2**20
 ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"

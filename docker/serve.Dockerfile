@@ -3,7 +3,7 @@
 #   BASE ── python ─┬─ builder ─────── uv; makes /opt/venv from serve.lock (by hash), compiles it
 #                   │    ├─ builder-serve   without what no request touches
 #                   │    ├─ builder-torch   the same with CPU torch, for artifacts with code of their own
-#                   ├─ plugin ──────── JDK; compiles the Java front end that makes /ping truthful
+#                   ├─ frontend ────── JDK; compiles the Java front end that makes /ping truthful
 #                   ├─ program ─────── /opt/program with that jar, and the `serve` command
 #                   └─ runtime ─┬─ serve-torch   second target: /opt/venv of builder-torch, and the program
 #                               └─ serve         default target: /opt/venv of builder-serve, and the program;
@@ -47,19 +47,19 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/make_venv.sh /opt/venv /tmp/build/serve-torch.lock --find-links "${TORCH_INDEX%/}/torch/"
 
-FROM python AS plugin
+FROM python AS frontend
 # Slim bases leave out the folder of manual pages, in which the JDK's packages want to make links.
 RUN mkdir -p /usr/share/man/man1 && apt-get update -q \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openjdk-17-jdk-headless
 # The repository holds the compiled jar too, for runs without Docker; the image's is made from its sources here.
 COPY --from=builder /opt/venv /opt/venv
 COPY container_serve /src/container_serve
-RUN cd /src && rm container_serve/plugin/frontend.jar \
-    && PYTHONDONTWRITEBYTECODE=1 /opt/venv/bin/python -m container_serve.plugin.build
+RUN cd /src && rm container_serve/frontend/frontend.jar \
+    && PYTHONDONTWRITEBYTECODE=1 /opt/venv/bin/python -m container_serve.frontend.build
 
 FROM python AS program
 COPY docker/serve /out/usr/local/bin/serve
-COPY --from=plugin /src/container_serve /out/opt/program/container_serve
+COPY --from=frontend /src/container_serve /out/opt/program/container_serve
 RUN chmod 755 /out/usr/local/bin/serve \
     && python3 -m compileall -q --invalidation-mode unchecked-hash -s /out /out/opt/program
 
@@ -83,7 +83,7 @@ ENV BYOC_TARGET=serve-torch
 COPY --from=builder-torch /opt/venv /opt/venv
 COPY --from=program /out/ /
 # Java's classes, read and checked now and not at every start: holds for these files at these paths only.
-RUN python -m container_serve.plugin.archive
+RUN python -m container_serve.frontend.archive
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CONTENT=unknown
@@ -97,7 +97,7 @@ ENV BYOC_TARGET=serve
 COPY --from=builder-serve /opt/venv /opt/venv
 COPY --from=program /out/ /
 # Java's classes, read and checked now and not at every start: holds for these files at these paths only.
-RUN python -m container_serve.plugin.archive
+RUN python -m container_serve.frontend.archive
 ARG VERSION=unknown
 ARG REVISION=unknown
 ARG CONTENT=unknown

@@ -77,7 +77,7 @@ def test_the_training_image_imports_its_stack() -> None:
 
 
 def test_the_front_end_in_the_image_is_the_one_in_the_repository() -> None:
-    path = "container_serve/plugin/frontend.jar"
+    path = "container_serve/frontend/frontend.jar"
     there = engine.run(engine.image("serve"), "sha256sum", f"/opt/program/{path}").stdout.split()[0]
     assert there == hashlib.sha256((engine.ROOT / path).read_bytes()).hexdigest()
 

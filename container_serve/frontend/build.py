@@ -1,4 +1,4 @@
-"""Compiles the front end (src/) into frontend.jar: `python -m container_serve.plugin.build [--check]`.
+"""Compiles the front end (src/main/java) into frontend.jar: `python -m container_serve.frontend.build [--check]`.
 
 Needs a JDK (javac on PATH, any version from 11 on that still knows `--release 8`). The jar is the same byte for byte
 whenever and wherever it is built with the same javac; `--check` builds it aside and compares, for CI.
@@ -31,7 +31,7 @@ def build(jar: Path) -> None:
     if javac is None:
         raise SystemExit("javac is not on PATH: install a JDK, for example Debian's openjdk-17-jdk-headless")
     with tempfile.TemporaryDirectory() as classes:
-        sources = [str(path) for path in sorted(HERE.glob("src/**/*.java"))]
+        sources = [str(path) for path in sorted(HERE.glob("src/main/java/**/*.java"))]
         command = [javac, "--release", "8", "-Xlint:all,-options,-processing,-classfile", "-proc:none"]
         # -g:none: without debug tables different releases of javac agree on the bytes
         command += ["-g:none", "-encoding", "UTF-8", "-cp", str(model_server_jar()), "-d", classes, *sources]
@@ -54,7 +54,7 @@ def main() -> None:
         fresh = Path(folder) / JAR.name
         build(fresh)
         if fresh.read_bytes() != JAR.read_bytes():
-            sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.plugin.build")
+            sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.frontend.build")
 
 
 if __name__ == "__main__":

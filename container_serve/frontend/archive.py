@@ -1,4 +1,4 @@
-"""Prepares Java's classes, so that the server starts in half the time: `python -m container_serve.plugin.archive`.
+"""Prepares Java's classes, so that the server starts in half the time: `python -m container_serve.frontend.archive`.
 
 Writes frontend.jsa (25 MB) beside frontend.jar. It holds for this Java and these jars at these paths only, so it is
 made where the server will run: in a step of the image's build. Without it, or with one that does not fit, the server

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from container_serve import configuration
-from container_serve.plugin import archive, build
+from container_serve.frontend import archive, build
 from tests.conftest import need
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_jar_is_what_its_sources_compile_to() -> None:
     need(shutil.which("javac"), "javac, a JDK")
     done = subprocess.run(
-        [sys.executable, "-m", "container_serve.plugin.build", "--check"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "container_serve.frontend.build", "--check"], cwd=ROOT, capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
 
