@@ -1,7 +1,9 @@
 """What all tests share: a test that this machine cannot run is skipped with the reason, never in CI."""
 
+import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,11 +44,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timing"):  # into junit.xml: .ci/tests.py runs these once more if they fail
+            item.user_properties.append(("timing", item.nodeid))
     if FULL:
         return
-    left_out = [item for item in items if item.get_closest_marker("full")]
-    config.hook.pytest_deselected(items=left_out)
+    left_out = {item for item in items if item.get_closest_marker("full")}
+    config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Beside junit.xml, what .ci/tests.py needs to know that the file holds all of this run."""
+    xml: str | None = session.config.getoption("xmlpath")
+    if xml and not hasattr(session.config, "workerinput"):
+        status = {
+            "exit_code": int(session.exitstatus),
+            "collected": session.testscollected,
+            "root": str(session.config.rootpath),
+        }
+        Path(xml).with_suffix(".json").write_text(json.dumps(status))
 
 
 def need(available: object, what: str) -> None:

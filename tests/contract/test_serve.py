@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import both_engines, need
+from tests.conftest import both_engines_in_full, need
 from tests.contract.models import CLASSES, picture, write_model
 from tests.contract.serving import Server, access_lines, one_line, serving, until
 
@@ -261,7 +261,7 @@ def test_log_level(tmp_path: Path) -> None:
         assert server.log() == ""
 
 
-@both_engines
+@both_engines_in_full
 def test_a_taken_port_is_said(server: Server, tmp_path: Path, kind: str) -> None:
     model = write_model(tmp_path / "model")
     with serving(model, tmp_path / "run", ready=False, port=server.port, kind=kind) as second:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from container_serve import artifact
-from tests.conftest import both_engines
+from tests.conftest import both_engines_in_full
 from tests.contract.models import write_model
 from tests.contract.serving import one_line, serving
 
@@ -44,7 +44,7 @@ def flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-@both_engines
+@both_engines_in_full
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from container_serve import artifact
-from tests.conftest import both_engines, need
+from tests.conftest import both_engines_in_full, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import access_lines, one_line, serving, until
 
@@ -136,7 +136,7 @@ def test_an_image_without_torch_names_the_one_with_it(tmp_path: Path) -> None:
     assert "serve-torch" in line
 
 
-@both_engines
+@both_engines_in_full
 @pytest.mark.parametrize(
     ("text", "artifact_too", "parts"),
     [

@@ -11,7 +11,7 @@ import pytest
 from container_serve import artifact
 from container_train.metrics import DEFINITIONS
 from tests import trees
-from tests.conftest import both_engines
+from tests.conftest import both_engines, both_engines_in_full
 from tests.contract.training import Job, training
 
 
@@ -83,7 +83,7 @@ def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     assert not (tmp_path / "model" / "model.json").exists()
 
 
-@both_engines
+@both_engines_in_full
 def test_an_unknown_hyperparameter_fails_with_its_name_first(kind: str, tmp_path: Path) -> None:
     code, job = finish(kind, trees.tree(tmp_path, {"learning-rate": "0.1"}))
     assert code != 0

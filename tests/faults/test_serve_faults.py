@@ -76,8 +76,8 @@ def replaced(server: Server, old: psutil.Process) -> bool:
 # --- the artifact ---
 
 
-@both_engines
-@pytest.mark.parametrize("place", range(20 if FULL else 4))
+@both_engines_in_full
+@pytest.mark.parametrize("place", range(20 if FULL else 3))
 def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place: int, kind: str) -> None:
     model = write_model(tmp_path / "model")
     dice = random.Random(place)
@@ -86,7 +86,7 @@ def test_an_artifact_that_is_truncated_anywhere_is_refused(tmp_path: Path, place
     assert damaged.name in refused(model, tmp_path / "run", kind=kind)
 
 
-@both_engines
+@both_engines_in_full
 @pytest.mark.parametrize("place", range(20 if FULL else 3))
 def test_a_bit_that_flips_anywhere_is_noticed(tmp_path: Path, place: int, kind: str) -> None:
     model = write_model(tmp_path / "model")
@@ -112,6 +112,9 @@ def test_a_file_without_the_right_to_read_it(tmp_path: Path, name: str) -> None:
 
 # --- the handler ---
 
+# As far as the server sees, these end the process as the two that are always tested do.
+ENDS = [pytest.param(end, marks=pytest.mark.full) for end in ("os._exit(3)", "os.abort()")]
+
 
 @both_engines
 def test_ping_is_red_while_every_prediction_fails(tmp_path: Path, kind: str) -> None:
@@ -130,7 +133,7 @@ def test_ping_is_red_while_every_prediction_fails(tmp_path: Path, kind: str) -> 
         assert server.children() == workers
 
 
-@both_engines
+@both_engines_in_full
 def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
     with serving(model, tmp_path / "run", kind=kind) as server:
@@ -164,8 +167,8 @@ def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str, cal
         assert observer.statuses() <= {200, 500, 504}
 
 
-@both_engines
-@pytest.mark.parametrize("fault", ["raise SystemExit(3)", "os._exit(3)", "os.kill(os.getpid(), 11)", "os.abort()"])
+@both_engines_in_full
+@pytest.mark.parametrize("fault", ["raise SystemExit(3)", "os.kill(os.getpid(), 11)", *ENDS])
 def test_a_handler_that_ends_its_process(tmp_path: Path, fault: str, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", fault)
     with serving(model, tmp_path / "run", kind=kind) as server:
@@ -210,7 +213,7 @@ def test_a_worker_that_is_stopped_is_replaced(tmp_path: Path, kind: str) -> None
         assert f"worker {stopped.pid} does not come back" in server.log() or kind == "docker"  # it has another number
 
 
-@both_engines
+@both_engines_in_full
 def test_workers_that_get_sigterm_are_replaced(tmp_path: Path, kind: str) -> None:
     env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
@@ -415,7 +418,7 @@ def test_more_connections_than_it_may_have_do_not_end_the_server(tmp_path: Path)
         assert server.children() == workers
 
 
-@both_engines
+@both_engines_in_full
 def test_large_bodies_of_many_callers_cost_no_worker(tmp_path: Path, kind: str) -> None:
     body = random.Random(0).randbytes(6_000_000)
     raw = typed(body, "image/jpeg")
@@ -486,7 +489,7 @@ def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path, kind: str) ->
         assert server.children() == workers
 
 
-@both_engines
+@both_engines_in_full
 def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path, kind: str) -> None:
     with (
         serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server,
@@ -501,7 +504,7 @@ def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path, kind: str) -> 
         assert observer.slowest() < 5
 
 
-@both_engines
+@both_engines_in_full
 def test_a_head_without_end_is_refused(tmp_path: Path, kind: str) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
         with connect(server.port) as connection:
