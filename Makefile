@@ -1,7 +1,7 @@
 # `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv test bench soak lint style types shell format lock images clean
+.PHONY: help venv test test-fast test-docker bench soak lint style types shell format lock images clean
 
 VENV := .venv/bin
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve scripts/cloud/docker-credential-byoc)
@@ -12,13 +12,22 @@ LOCK := PIP_FIND_LINKS= UV_FIND_LINKS= $(VENV)/uv pip compile --quiet --universa
 TORCH_INDEX ?= $(or $(BYOC_TORCH_INDEX),https://download.pytorch.org/whl/cpu)
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 venv:
 	@local_test/setup.sh
 
+# Lanes of tests side by side: one per processor, at most four.
+LANES ?= -n logical --maxprocesses 4
+
 test: venv  ## all tests that this machine can run; says what it skipped and why (PYTEST_ARGS="-k ping" for some)
-	$(VENV)/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/python -m pytest $(LANES) $(PYTEST_ARGS)
+
+test-fast: venv  ## the tests without Docker, and without the README's commands in a fresh clone
+	$(VENV)/python -m pytest $(LANES) -m "not docker and not clone" $(PYTEST_ARGS)
+
+test-docker: venv  ## the tests of the images, and the README's commands in a fresh clone
+	$(VENV)/python -m pytest $(LANES) -m "docker or clone" $(PYTEST_ARGS)
 
 bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench
 	$(VENV)/python tests/bench/run.py $(BENCH_ARGS)
@@ -37,6 +46,7 @@ style: venv
 types: venv  ## mypy, strict
 	$(VENV)/mypy
 	$(VENV)/mypy docker/sbom.py docker/advisories.py
+	$(VENV)/mypy .ci/tests.py
 
 shell:
 	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \

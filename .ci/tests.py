@@ -1,11 +1,11 @@
 """Run the tests and sum up what came of them: `tests.py RESULTS COMMAND ...`, for example `tests.py /tmp/ci make test`.
 
 COMMAND is called with one more argument, PYTEST_ARGS=..., as `make test` takes it. The sum is the last line: "N passed,
-N failed, N skipped". The exit code is 0 only if pytest itself reports that it ran all that it collected, and nothing failed:
+N failed, N skipped". The exit code is 0 only if pytest itself reports that it ran all it collected, and nothing failed:
 
 * pytest leaves a junit.xml and, beside it, its own exit code with the number of tests it collected (tests/conftest.py).
-  Where either is missing, pytest was killed. Neither can be of an earlier run: RESULTS has to be a new folder, and pytest's
-  cache is off.
+  Where either is missing, pytest was killed. Neither can be of an earlier run: RESULTS has to be a new folder, and
+  pytest's cache is off.
 * Tests that are marked `timing` depend on how fast the machine is at that moment. If nothing else failed, they run once
   more, alone. Those that pass only then are counted and named.
 
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-FIRST_OPTIONS = "-n 2 --durations=25 --disable-warnings"
-AGAIN_OPTIONS = "--disable-warnings"
+FIRST_OPTIONS = "--durations=25 --disable-warnings"
+AGAIN_OPTIONS = "-n 0 --disable-warnings"
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise by nohup
 
 
-# These look at all containers of the engine, or make and remove images of one name.
-GROUPS = {"docker": "cloud"}
+# These look at all containers of the engine, or make and remove images of one name: never two of them at once.
+ENGINE = ("docker/", "cloud/test_local_", "cloud/test_push", "cloud/test_registry", "cloud/test_story")
+# Where there are several lanes these begin first, the longest before all, so that no lane waits for them in the end.
+LONGEST_FIRST = (
+    "test_readme",
+    *ENGINE,
+    "faults/test_serve_faults",
+    "scripts/tuning/test_local",
+    "faults/test_hosts",
+    "local_test/test_run",
+    "contract/test_monitor",
+    "contract/test_serve_lifecycle",
+    "faults/test_spot",
+    "contract/test_train",
+    "container_train/test_engine",
+    "faults/test_soak",
+    "container_train/test_quantize",
+    "cloud/",
+    "local_test/test_notebook",
+)
 # What takes long is left out but for TESTS=full (make soak).
 FULL = os.environ.get("TESTS") == "full"
 
@@ -28,22 +46,28 @@ both_engines_in_full = pytest.mark.parametrize(
 )
 
 
-class ByFolder(LoadScopeScheduling):  # type: ignore[misc]
-    """Side by side (pytest -n 2) a folder stays in one process: its tests share servers and results."""
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """In several lanes (pytest -n 2) a module stays in one of them: its tests share servers and results."""
 
     def _split_scope(self, nodeid: str) -> str:
-        _, folder, *files = nodeid.split("/")
-        if folder == "faults":  # the longest; what measures load stays in one process with what makes it
-            return f"faults, {'serving' if files[0].startswith(('test_serve', 'test_soak')) else 'training'}"
-        return GROUPS.get(folder, folder)
+        module = nodeid.split("::")[0]
+        return "engine" if module.removeprefix("tests/").startswith(ENGINE) else module
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFolder:
-    return ByFolder(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    config.option.loadscopereorder = False  # by the number of tests, that is
+    return ByModule(config, log)
+
+
+def place(item: pytest.Item) -> int:
+    """When an item runs: its module's place in LONGEST_FIRST, or after all of these."""
+    module = item.nodeid.removeprefix("tests/")
+    return next((at for at, name in enumerate(LONGEST_FIRST) if module.startswith(name)), len(LONGEST_FIRST))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=place)
     for item in items:
         if item.get_closest_marker("timing"):  # into junit.xml: .ci/tests.py runs these once more if they fail
             item.user_properties.append(("timing", item.nodeid))

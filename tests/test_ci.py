@@ -36,7 +36,7 @@ def verdict(folder: Path, conftest: str = CONFTEST, **modules: str) -> tuple[int
     for name, text in modules.items():
         (project / f"test_{name}.py").write_text(text)
     # What `make test` does, with the lanes of CI or without.
-    make = 'import shlex, sys; a = shlex.split(sys.argv[1].split("=", 1)[1])\nsys.argv = ["pytest", *a]\n'
+    make = 'import shlex, sys; a = shlex.split(sys.argv[1].split("=", 1)[1])\nsys.argv = ["pytest", "-n", "2", *a]\n'
     (folder / "make.py").write_text(make + "import pytest; sys.exit(pytest.console_main())\n")
     done = subprocess.run(
         [sys.executable, ROOT / ".ci" / "tests.py", folder / "results", sys.executable, folder / "make.py"],

@@ -54,6 +54,7 @@ def test_every_answer_is_counted_by_its_status(port: int) -> None:
     assert found.rate == pytest.approx(found.statuses[200] / found.wall)
 
 
+@pytest.mark.timing
 def test_what_the_server_says_it_computed_in_is_told_from_the_rest(port: int) -> None:
     found = load.run(port, [b"timed", b"good"], connections=1, seconds=0.3)
     assert 0 < len(found.around) < len(found.seconds)

@@ -15,7 +15,7 @@ from container_serve import artifact
 from container_serve.settings import LOAD_FAILURE, LOADING
 from tests.conftest import both_engines_in_full, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import Answer, Server, access_lines, gone, one_line, serving, until
+from tests.contract.serving import Server, access_lines, gone, one_line, serving, until
 
 NOBODY = 65534
 SLOW_CODE = """
@@ -78,6 +78,7 @@ def test_ping_is_red_until_an_invocation_succeeds(tmp_path: Path) -> None:
     assert {ping for ping, _ in seen} <= {None, 200, 503}
 
 
+@pytest.mark.timing
 def test_killed_workers_are_replaced(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
         workers = server.python()
@@ -209,7 +210,10 @@ def test_a_supervisor_that_hangs_turns_ping_red(tmp_path: Path) -> None:
         until(lambda: server.ping() == 200, "/ping green again", 10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+OTHER_SIGNALS = [pytest.param(number, marks=pytest.mark.full) for number in (signal.SIGINT, signal.SIGHUP)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *OTHER_SIGNALS])
 def test_a_signal_drains_the_server_under_load(tmp_path: Path, number: int, one_worker: dict[str, str]) -> None:
     with serving(slow_model(tmp_path / "model", 0.5), tmp_path / "run", one_worker) as server:
         family = server.descendants()
@@ -265,12 +269,17 @@ def test_a_request_that_takes_too_long_gets_an_answer(tmp_path: Path, one_worker
 
 
 def test_a_full_queue_is_said(tmp_path: Path, one_worker: dict[str, str]) -> None:
+    held = tmp_path / "held"
     env = {**one_worker, "BYOC_QUEUE_SIZE": "2"}
     with (
-        serving(slow_model(tmp_path / "model", 1), tmp_path / "run", env) as server,
+        serving(held_model(tmp_path / "model", held), tmp_path / "run", env) as server,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
     ):
-        answers: list[Answer] = list(pool.map(lambda _: server.invoke(picture("red")), range(8)))
+        held.touch()
+        asked = [pool.submit(server.invoke, picture("red")) for _ in range(8)]
+        until(lambda: sum(each.done() for each in asked) == 5, "five refused", 5)
+        held.unlink()
+        answers = [each.result() for each in asked]
         assert sorted(answer.status for answer in answers) == [200] * 3 + [503] * 5
         refused = next(answer for answer in answers if answer.status == 503)
         assert refused.json()["type"] == "QueueFull"

@@ -6,6 +6,7 @@ tests/faults/README.md has the whole table, with the cases that are tested elsew
 import concurrent.futures
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path: Path, name: str) -> None:
 ENDS = [pytest.param(end, marks=pytest.mark.full) for end in ("os._exit(3)", "os.abort()")]
 
 
+@pytest.mark.timing
 @both_engines
 def test_ping_is_red_while_every_prediction_fails(tmp_path: Path, kind: str) -> None:
     model, switch = switched_model(tmp_path / "model", "raise KeyError('weights')")
@@ -147,8 +149,9 @@ def test_ping_stays_green_while_some_predictions_fail(tmp_path: Path, kind: str)
         assert seen == {200, 500}
 
 
+@pytest.mark.timing
 @both_engines_in_full
-@pytest.mark.parametrize("callers", [1, 4])
+@pytest.mark.parametrize("callers", [pytest.param(1, marks=pytest.mark.full), 4])
 def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str, callers: int) -> None:
     model, switch = switched_model(tmp_path / "model", "time.sleep(60)")
     with serving(model, tmp_path / "run", {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "2"}, kind=kind) as server:
@@ -226,6 +229,7 @@ def test_workers_that_get_sigterm_are_replaced(tmp_path: Path, kind: str) -> Non
         assert exchange(server.port, GOOD).status == 200
 
 
+@pytest.mark.timing
 @both_engines_in_full
 def test_workers_that_are_killed_on_and_on_come_back_or_the_server_ends(tmp_path: Path, kind: str) -> None:
     """It waits longer and longer before it starts one again, and ends when that lasts more than 10 s."""
@@ -342,6 +346,19 @@ def test_a_log_that_nobody_reads(tmp_path: Path) -> None:
 # --- the callers ---
 
 
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """One server of each kind, as it is by default, for callers that must not hurt it."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def start(kind: str) -> Server:
+            folder = tmp_path_factory.mktemp(kind)
+            return stack.enter_context(serving(write_model(folder / "model"), folder / "run", kind=kind))
+
+        yield start
+
+
 @both_engines_in_full
 def test_half_requests_take_no_place_from_others(tmp_path: Path, kind: str) -> None:
     """More of them than may wait: each ends with 408 after the time limit, and the others never notice."""
@@ -377,29 +394,31 @@ def chunks(port: int, over: threading.Event) -> None:
                 connection.sendall(b"1\r\nx\r\n" * 1000)
 
 
-def test_a_body_in_too_many_pieces_is_refused(tmp_path: Path) -> None:
+def test_a_body_in_too_many_pieces_is_refused(healthy: Callable[[str], Server]) -> None:
     head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        reply = exchange(server.port, head + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
-        assert (reply.status, json.loads(reply.body)["type"]) == (400, "TooManyPieces")
+    server = healthy("process")
+    reply = exchange(server.port, head + b"1\r\nx\r\n" * 40_000 + b"0\r\n\r\n")
+    assert (reply.status, json.loads(reply.body)["type"]) == (400, "TooManyPieces")
 
 
 @both_engines_in_full
-def test_callers_that_keep_the_front_end_busy_do_not_end_the_server(tmp_path: Path, kind: str) -> None:
+def test_callers_that_keep_the_front_end_busy_do_not_end_the_server(
+    healthy: Callable[[str], Server], kind: str
+) -> None:
     """For longer than it may be without a worker: /ping may be late then, but nobody mistakes that for one's end."""
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
-        workers, over = server.children(), threading.Event()
-        threads = [threading.Thread(target=chunks, args=(server.port, over)) for _ in range(64)]
-        for thread in threads:
-            thread.start()
-        time.sleep(14)
-        over.set()
-        for thread in threads:
-            thread.join()
-        assert server.process.poll() is None, server.err.read_text()
-        until(lambda: server.ping() == 200, "/ping green", 10)
-        assert exchange(server.port, GOOD).status == 200
-        assert server.children() == workers
+    server = healthy(kind)
+    workers, over = server.children(), threading.Event()
+    threads = [threading.Thread(target=chunks, args=(server.port, over)) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    time.sleep(14)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert server.process.poll() is None, server.err.read_text()
+    until(lambda: server.ping() == 200, "/ping green", 10)
+    assert exchange(server.port, GOOD).status == 200
+    assert server.children() == workers
 
 
 def test_more_connections_than_it_may_have_do_not_end_the_server(tmp_path: Path) -> None:
@@ -419,24 +438,24 @@ def test_more_connections_than_it_may_have_do_not_end_the_server(tmp_path: Path)
 
 
 @both_engines_in_full
-def test_large_bodies_of_many_callers_cost_no_worker(tmp_path: Path, kind: str) -> None:
+def test_large_bodies_of_many_callers_cost_no_worker(healthy: Callable[[str], Server], kind: str) -> None:
     body = random.Random(0).randbytes(6_000_000)
     raw = typed(body, "image/jpeg")
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
-        workers, over = server.children(), time.monotonic() + 6
+    server = healthy(kind)
+    workers, over = server.children(), time.monotonic() + 6
 
-        def ask(_: int) -> set[int]:
-            found = set()
-            while time.monotonic() < over:
-                found.add(exchange(server.port, raw).status)
-            return found
+    def ask(_: int) -> set[int]:
+        found = set()
+        while time.monotonic() < over:
+            found.add(exchange(server.port, raw).status)
+        return found
 
-        with concurrent.futures.ThreadPoolExecutor(60) as pool:
-            statuses = set[int]().union(*pool.map(ask, range(60)))
-        assert statuses == {400, 503}
-        assert server.children() == workers
-        assert "OutOfMemory" not in server.log()
-        assert "ERROR" not in server.log()
+    with concurrent.futures.ThreadPoolExecutor(60) as pool:
+        statuses = set[int]().union(*pool.map(ask, range(60)))
+    assert statuses == {400, 503}
+    assert server.children() == workers
+    assert "OutOfMemory" not in server.log()
+    assert "ERROR" not in server.log()
 
 
 @both_engines_in_full
@@ -477,24 +496,22 @@ def test_a_caller_that_does_not_read_is_given_up(tmp_path: Path, kind: str) -> N
 
 
 @both_engines
-def test_callers_that_go_away_leave_nothing_behind(tmp_path: Path, kind: str) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
-        workers = server.children()
-        for part in (10, len(GOOD) // 2, len(GOOD) - 1, len(GOOD)):
-            for _ in range(20):
-                with connect(server.port) as connection:
-                    connection.sendall(GOOD[:part])
-        until(lambda: in_flight(server) == 0, "nothing in flight", 15)
-        assert exchange(server.port, GOOD).status == 200
-        assert server.children() == workers
+def test_callers_that_go_away_leave_nothing_behind(healthy: Callable[[str], Server], kind: str) -> None:
+    server = healthy(kind)
+    workers = server.children()
+    for part in (10, len(GOOD) // 2, len(GOOD) - 1, len(GOOD)):
+        for _ in range(20):
+            with connect(server.port) as connection:
+                connection.sendall(GOOD[:part])
+    until(lambda: in_flight(server) == 0, "nothing in flight", 15)
+    assert exchange(server.port, GOOD).status == 200
+    assert server.children() == workers
 
 
 @both_engines_in_full
-def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path, kind: str) -> None:
-    with (
-        serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server,
-        contextlib.ExitStack() as stack,
-    ):
+def test_a_hundred_idle_connections_are_no_matter(healthy: Callable[[str], Server], kind: str) -> None:
+    server = healthy(kind)
+    with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(connect(server.port))
         with observing(server.port) as observer:
@@ -505,12 +522,12 @@ def test_a_hundred_idle_connections_are_no_matter(tmp_path: Path, kind: str) -> 
 
 
 @both_engines_in_full
-def test_a_head_without_end_is_refused(tmp_path: Path, kind: str) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
-        with connect(server.port) as connection:
-            connection.sendall(b"POST /invocations HTTP/1.1\r\n")
-            with contextlib.suppress(ConnectionError):
-                for index in range(100_000):
-                    connection.sendall(b"X-%d: y\r\n" % index)
-            assert read(connection).status in (0, 400)
-        assert exchange(server.port, GOOD).status == 200
+def test_a_head_without_end_is_refused(healthy: Callable[[str], Server], kind: str) -> None:
+    server = healthy(kind)
+    with connect(server.port) as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\n")
+        with contextlib.suppress(ConnectionError):
+            for index in range(100_000):
+                connection.sendall(b"X-%d: y\r\n" % index)
+        assert read(connection).status in (0, 400)
+    assert exchange(server.port, GOOD).status == 200

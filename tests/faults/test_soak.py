@@ -1,4 +1,4 @@
-"""A minute of the soak: what `make soak` does for half an hour."""
+"""Some seconds of the soak: what `make soak` does for half an hour."""
 
 import json
 from pathlib import Path
@@ -9,20 +9,22 @@ from tests.contract.models import picture, write_model
 from tests.faults import soak
 from tests.faults.soak import Call, Soak
 
-SECONDS = 45
-# What 4 s have measured is not what the next 45 give where other tests run beside this one: 70 a second alone on two
+SECONDS = 20
+# What 4 s have measured is not what the next 20 give where other tests run beside this one: 70 a second alone on two
 # cores, 17 beside four busy processes. This is little enough for either, and for the time a worker takes to come back.
 RATE = 12.0
 
 
+@pytest.mark.timing
 @pytest.mark.timeout(300)
-def test_a_minute_of_load_with_hostile_requests_and_killed_workers(
+def test_some_seconds_of_load_with_hostile_requests_and_killed_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soak, "CAPACITY_SECONDS", 4.0)
+    monkeypatch.setattr(soak, "HOSTILE", 0.1)
     model = write_model(tmp_path / "model", seconds=soak.PREDICTION_SECONDS)
     bodies = [picture(color, size=(500, 375)) for color in ("red", "lime", "blue")]
-    figures = soak.soak(model, tmp_path / "run", SECONDS, 12, bodies, rate=RATE).figures()
+    figures = soak.soak(model, tmp_path / "run", SECONDS, 6, bodies, rate=RATE).figures()
     print(json.dumps(figures))
     # Memory is for the long run: in a minute Java's heap has not found its size.
     assert soak.faults(figures, max_growth=1) == []

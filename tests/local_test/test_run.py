@@ -1,4 +1,6 @@
-"""The one command, as a user calls it: all of it once, then the ways in which it ends early."""
+"""The one command, as a user calls it: all of it once as processes (tests/test_readme.py has the images), then the ways
+in which it ends early.
+"""
 
 import json
 import os
@@ -345,19 +347,6 @@ def test_with_a_daemon_auto_takes_docker(tmp_path: Path) -> None:
     chosen, why = engine.choose("auto", tmp_path)
     assert chosen.name == "docker"
     assert version in why
-
-
-@pytest.mark.docker
-@pytest.mark.timeout(SECONDS)
-def test_the_whole_path_in_the_two_images(tmp_path: Path) -> None:
-    images = docker_engine(tmp_path).images
-    out = tmp_path / "out"
-    done = call("--engine", "docker", "--out", out, "--arch", "resnet18", "--weights", "none", "--epochs", "3")
-    assert done.returncode == 0, done.stdout[-3000:]
-    summary = json.loads((out / "summary.json").read_text())
-    assert (summary["engine"], summary["image_tags"]) == ("docker", images)
-    assert {path.stat().st_uid for path in out.rglob("*")} == {os.getuid()}
-    assert engine._docker("ps", "-aq", "--filter", f"label={engine.LABEL}={out}") == ""
 
 
 @pytest.mark.docker
