@@ -1,11 +1,13 @@
 """CI's verdict on a run of the tests: whatever becomes of pytest, it cannot look better than it was."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 # The parts of tests/conftest.py that .ci/tests.py relies on, in a project of its own.
@@ -134,3 +136,13 @@ def test_results_of_another_folder_do_not_count(tmp_path: Path) -> None:
 def test_results_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
     assert verdict(tmp_path, a=PASSES)[0] == 0
     assert verdict(tmp_path, a=PASSES) == (1, [])
+
+
+def test_the_hosted_workflow_calls_the_makefile_s_targets() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    called = [words.split() for step in steps if (words := step.get("run", "")).startswith("make ")]
+    assert {word for _, *words in called for word in words} == {"lint", "test-fast", "images", "test-docker", "soak"}
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert all(word in targets for _, *words in called for word in words)
+    assert all(job["timeout-minutes"] for job in workflow["jobs"].values())
