@@ -128,6 +128,9 @@ final class Framing extends ByteToMessageDecoder {
             throw invalid("a chunk begins with its size, up to 8 hexadecimal digits");
         }
         long size = Long.parseLong(in.toString(at, end - at, StandardCharsets.US_ASCII), 16);
+        if (size > Integer.MAX_VALUE) {
+            throw invalid("a chunk is too large");
+        }
         Part next = size == 0 ? Part.LAST_CHUNK : Part.CHUNK;
         int rest = lineEnd(in, end, next, "a chunk's size is followed by CR LF alone, without extensions");
         left = size;
