@@ -46,9 +46,7 @@ def exchange(port: int, raw: bytes, timeout: float = ANSWER_SECONDS) -> Reply:
         return read(connection)
 
 
-def everything(
-    port: int, raw: bytes, timeout: float = 20, quiet: float = 20, pieces: int = 0
-) -> tuple[bytes, bool]:
+def everything(port: int, raw: bytes, timeout: float = 20, quiet: float = 20, pieces: int = 0) -> tuple[bytes, bool]:
     """All that is answered, and whether the connection ended: waits so long for an answer, and then for more of it.
 
     With `pieces` the request is sent in pieces of so many bytes.

@@ -1,7 +1,6 @@
 """Nothing in an artifact is code: no file in it is imported or run, whatever its name, and the model serves."""
 
 import json
-import os
 import sys
 import zipfile
 from pathlib import Path
@@ -28,12 +27,14 @@ MODULES = (
     # what Python imports before any program, and as it starts
     "sitecustomize.py", "usercustomize.py", "site.py", "os.py", "encodings/__init__.py", "codecs.py", "abc.py",
     # what the worker's program and its libraries import
-    "logging.py", "logging/__init__.py", "json.py", "random.py", "socket.py", "runpy.py", "multiprocessing/__init__.py", "signal.py",
+    "logging.py", "logging/__init__.py", "json.py", "random.py", "socket.py", "runpy.py",
+    "multiprocessing/__init__.py", "signal.py",
     "numpy/__init__.py", "openvino/__init__.py", "PIL/__init__.py", "psutil.py", "sagemaker_inference/__init__.py",
     "container_serve/__init__.py", "container_serve/worker.py", "container_serve/handler.py", "container_serve.py",
     "mms/__init__.py", "mms/model_service_worker.py", "mms/service.py",
     # what the model server, its handlers and its archives name
-    "handler.py", "model_service_worker.py", "model_handler.py", "inference.py", "service.py", "evil.py", "__init__.py", "__main__.py",
+    "handler.py", "model_service_worker.py", "model_handler.py", "inference.py", "service.py", "evil.py",
+    "__init__.py", "__main__.py",
     "model.py", "code.py", "setup.py", "conftest.py",
 )  # fmt: skip
 SCRIPTS = ("python", "python2", "python3", "bin/python", "java", "sh", "train", "serve")
@@ -42,11 +43,16 @@ MANIFEST = {
     "model": {"modelName": "evil", "handler": "evil:handle", "modelVersion": "1.0", "extensions": {"url": "evil.mar"}},
     "engine": {"engineName": "evil"}, "pythonpath": ".",
 }  # fmt: skip
-LEGACY = {"model": {"handler": "evil.py", "modelName": "evil", "service": "evil.py"}, "runtime": "python", "specificationVersion": "0.1"}
+LEGACY = {
+    "model": {"handler": "evil.py", "modelName": "evil", "service": "evil.py"}, "runtime": "python",
+    "specificationVersion": "0.1",
+}  # fmt: skip
 # Those that would keep a worker from starting, or take its place, are tried one by one as well.
 ALONE = (
-    "sitecustomize.py", "logging.py", "json.py", "os.py", "encodings/__init__.py", "numpy/__init__.py", "container_serve/__init__.py",
-    "mms/__init__.py", "evil.pth", "MAR-INF/MANIFEST.json", "MANIFEST.json", "model/MANIFEST.json", "python2", "logging.so",
+    "sitecustomize.py", "logging.py", "json.py", "os.py", "encodings/__init__.py", "numpy/__init__.py",
+    "container_serve/__init__.py",
+    "mms/__init__.py", "evil.pth", "MAR-INF/MANIFEST.json", "MANIFEST.json", "model/MANIFEST.json", "python2",
+    "logging.so",
 )  # fmt: skip
 
 
@@ -71,7 +77,9 @@ def files() -> dict[str, bytes]:
     for name in ("MANIFEST.json", "model/MANIFEST.json", "manifest.json"):
         found[name] = json.dumps(LEGACY).encode()
     settings = b"default_service_handler=evil:handle\nload_models=ALL\nplugins_path=/opt/ml/model\n"
-    for name in ("config.properties", "mms.properties", "pyvenv.cfg", ".env", "log4j2.xml", ".hotspotrc", "JDK_JAVA_OPTIONS"):
+    for name in (
+        "config.properties", "mms.properties", "pyvenv.cfg", ".env", "log4j2.xml", ".hotspotrc", "JDK_JAVA_OPTIONS",
+    ):  # fmt: skip
         found[name] = settings
     found["plugins.xml"] = b'<ie><plugins><plugin name="CPU" location="logging.so"/></plugins></ie>'
     found["openvino.conf"] = b"/opt/ml/model/logging.so"
@@ -113,7 +121,7 @@ def nothing_ran(server: Server, model: Path) -> None:
     assert MARK not in server.log()
     assert server.err.read_text() == ""
     for worker in server.python():
-        folder = Path(os.readlink(f"/proc/{worker.pid}/cwd"))
+        folder = Path(f"/proc/{worker.pid}/cwd").readlink()
         assert (folder.name, folder.parent.name) == ("empty", "store"), folder
         path = worker.environ().get("PYTHONPATH", "")
         assert path == "" or not any(Path(part).resolve().is_relative_to(model) for part in path.split(":") if part)

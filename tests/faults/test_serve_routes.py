@@ -65,7 +65,10 @@ def answers_to_all(server: Server, port: int, table: dict[str, tuple[str, ...]])
 @both_engines
 @pytest.mark.timeout(600)
 def test_no_spelling_reaches_what_is_not_in_the_table(tmp_path: Path, kind: str) -> None:
-    with listening() as (port, callers), serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server:
+    with (
+        listening() as (port, callers),
+        serving(write_model(tmp_path / "model"), tmp_path / "run", kind=kind) as server,
+    ):
         workers = server.python()
         count, wrong = answers_to_all(server, port, routes.SINGLE)
         assert (wrong[:20], callers) == ([], [])

@@ -56,7 +56,7 @@ final class Registration {
     void check() throws Refusal {
         int[] seen = {0};
         try {
-            Files.walkFileTree(folder, EnumSet.noneOf(FileVisitOption.class), LEVELS, new SimpleFileVisitor<Path>() {
+            Files.walkFileTree(folder.toRealPath(), EnumSet.noneOf(FileVisitOption.class), LEVELS, new SimpleFileVisitor<Path>() {
                 @Override
                 public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
                     if (Files.exists(file) && !Files.isReadable(file)) {
