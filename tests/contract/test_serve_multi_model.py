@@ -174,36 +174,14 @@ def test_a_name_that_is_taken_can_be_used_and_removed_and_others_are_refused(ser
         assert invoke(server, name).status == 200, name
         assert server.request("GET", f"/models/{name}").json() == {"modelName": name, "modelUrl": str(model)}
         assert server.request("DELETE", f"/models/{name}").status == 200, name
-    odd = (
-        "",
-        " ",
-        ".",
-        "..",
-        ".a",
-        "-a",
-        "_a",
-        "a/b",
-        "a\\b",
-        "/a",
-        "a%2Fb",
-        "%61",
-        "a b",
-        "a+b",
-        "a?b",
-        "a#b",
-        "a;b",
-        "a:b",
-        "a\n",
-        "\0",
-    )
-    for name in (*odd, "../a", "ä", "x" * 201, "a*", "${x}", "{0}", "a,b", "a=b", "a@b", "http://x"):
+    odd = ["", " ", ".", "..", ".a", "-a", "_a", "a/b", "a\\b", "/a", "a%2Fb", "%61", "a b", "a+b", "a?b", "a#b", "a;b"]
+    odd += ["a:b", "a\n", "\0", "../a", "ä", "x" * 201, "a*", "${x}", "{0}", "a,b", "a=b", "a@b", "http://x"]
+    for name in odd:
         answer = load(server, name, model)
         assert (answer.status, answer.json()["type"]) == (400, "BadModelName"), name
         assert "A-Z a-z 0-9 . _ -" in answer.json()["message"]
-    for body in (
-        b"", b"[]", b"null", b"x", b"{", b'"a"', b"{}", b'{"model_name": ["a"], "url": "/tmp"}', b"[" * 100_000,
-        b"\xff", b'{"model_name": null}',
-    ):  # fmt: skip
+    bodies = [b"", b"[]", b"null", b"x", b"{", b'"a"', b"{}", b"[" * 100_000, b"\xff", b'{"model_name": null}']
+    for body in (*bodies, b'{"model_name": ["a"], "url": "/tmp"}'):
         assert server.request("POST", "/models", body, {"Content-Type": "application/json"}).status == 400, body
     assert names(server) == []
     assert list(server.tmp.glob("*/models/*")) == []

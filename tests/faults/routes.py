@@ -120,11 +120,12 @@ def spellings(port: int) -> Iterator[Spelling]:
     url = f"http://127.0.0.1:{port}/evil.mar"
     query = f"url={url}&handler={HANDLER}&model_name=evil&runtime=python&synchronous=true&initial_workers=1"
     asked = {"url": url, "handler": HANDLER, "model_name": "evil", "runtime": "python", "initial_workers": 1}
+    part = f'--b\r\nContent-Disposition: form-data; name="url"\r\n\r\n{url}\r\n--b--\r\n'
     # The first three could load a model by themselves, were the request one for that.
     bodies = [
         ("application/json", json.dumps(asked)), ("text/plain", query), ("image/jpeg", ""),
         ("application/x-www-form-urlencoded", query), ("application/json", json.dumps({**asked, "url": [url]})),
-        ("multipart/form-data; boundary=b", f'--b\r\nContent-Disposition: form-data; name="url"\r\n\r\n{url}\r\n--b--\r\n'),
+        ("multipart/form-data; boundary=b", part),
     ]  # fmt: skip
     others = itertools.cycle(bodies)
 
