@@ -58,12 +58,13 @@ final class ModelChanges extends ChannelDuplexHandler {
             }
         }
         Registration load = asked;
+        ChannelHandlerContext next = ctx.pipeline().context("handler");
         String model = loads ? load.model : request.uri().substring(Route.UNLOAD_MODEL.path("").length());
         CompletableFuture<Void> answer = new CompletableFuture<>();
         answered = answer;
         CompletableFuture<Void> change = LAST.compute(model, (name, last) ->
                 (last == null ? CompletableFuture.<Void>completedFuture(null) : last)
-                        .thenRunAsync(() -> change(ctx, request, model, load), THREADS)
+                        .thenRunAsync(() -> change(ctx, next, request, model, load), THREADS)
                         .runAfterBoth(answer, () -> {}));
         change.thenRun(() -> LAST.remove(model, change));
     }
@@ -83,7 +84,12 @@ final class ModelChanges extends ChannelDuplexHandler {
     }
 
     /** `load` is null where the model is to be unloaded. */
-    private static void change(ChannelHandlerContext ctx, FullHttpRequest request, String model, Registration load) {
+    private static void change(
+            ChannelHandlerContext ctx,
+            ChannelHandlerContext next,
+            FullHttpRequest request,
+            String model,
+            Registration load) {
         Map<String, Model> models = ModelManager.getInstance().getModels();
         Model before = models.get(model);
         try {
@@ -95,7 +101,6 @@ final class ModelChanges extends ChannelDuplexHandler {
                 }
                 forwarded = replaced(request, load.body());
             }
-            ChannelHandlerContext next = ctx.pipeline().context("handler");
             ((ChannelInboundHandler) next.handler()).channelRead(next, forwarded);
             if (load == null && before != null && models.get(model) != before) {
                 ModelFolders.remove(model);

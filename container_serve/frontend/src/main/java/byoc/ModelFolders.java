@@ -15,9 +15,13 @@ final class ModelFolders {
 
     private ModelFolders() {}
 
-    static void put(String model, Path folder) throws IOException {
-        remove(model);
-        Files.createSymbolicLink(LINKS.resolve(model), folder);
+    static void put(String model, Path folder) throws Refusal {
+        try {
+            remove(model);
+            Files.createSymbolicLink(LINKS.resolve(model), folder);
+        } catch (IOException full) {
+            throw new Refusal(507, "InsufficientStorage", "The server's temporary folder (TMPDIR) is full.");
+        }
     }
 
     static void remove(String model) throws IOException {
