@@ -43,7 +43,7 @@ def test_models_come_and_go(server: Server, tmp_path: Path) -> None:
     one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two, too", classes=("r", "g", "b"))
     assert load(server, "one", one).status == 200
     assert load(server, "two", two).status == 200
-    assert load(server, "two", two).status == 409
+    assert load(server, "two", one).status == 409
     assert names(server) == ["one", "two"]
     assert server.request("GET", "/models/two").json()["modelName"] == "two"
     assert invoke(server, "one").json()["predictions"][0]["label"] == "red"

@@ -95,10 +95,11 @@ final class ModelChanges extends ChannelDuplexHandler {
         try {
             FullHttpRequest forwarded = request;
             if (load != null) {
-                load.check();
-                if (before == null) { // otherwise the model server answers that it is loaded already
-                    ModelFolders.put(model, load.folder);
+                if (before != null) { // its workers go on to read its link
+                    throw new Refusal(409, "ConflictStatusException", "Model " + model + " is already registered.");
                 }
+                load.check();
+                ModelFolders.put(model, load.folder);
                 forwarded = replaced(request, load.body());
             }
             ((ChannelInboundHandler) next.handler()).channelRead(next, forwarded);
