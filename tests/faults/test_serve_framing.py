@@ -23,7 +23,7 @@ def answered(raw: bytes) -> list[int]:
 @both_engines
 @pytest.mark.timeout(600)
 def test_what_is_hidden_behind_a_picture_is_never_answered(tmp_path: Path, kind: str) -> None:
-    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "8"}
+    env = {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "3"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env, kind=kind) as server:
         workers = server.python()
 

@@ -267,7 +267,7 @@ final class Gate extends ChannelDuplexHandler {
         if (cause instanceof IOException) {
             ctx.close(); // the connection itself
         } else if (cause instanceof DecoderException && unanswered) {
-            send(ctx, Answers.invalid(cause), ctx.newPromise()); // as for a chunk of 2^64 bytes
+            send(ctx, Answers.invalid(cause), ctx.newPromise());
         } else {
             LOG.warn("a connection failed: {}", cause.toString());
             if (unanswered) {
