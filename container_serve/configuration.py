@@ -11,15 +11,28 @@ from pathlib import Path
 from container_serve.errors import ServeError
 from container_serve.log import log4j_pattern
 from container_serve.resources import Share
-from container_serve.settings import Settings
+from container_serve.settings import MODELS, Settings
 
 FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 MODEL_NAME = "model"
+# All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
+# Python whatever modules lie in it.
+STORE, EMPTY = "store", "empty"
 MIB = 2**20
 ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
 LONGEST_RUN_DIRECTORY = 90
+# What is imported comes from here, and from nowhere that the model server would name.
+_WORKER = """import os
+import sys
+
+sys.path[0:1] = os.environ["BYOC_PYTHONPATH"].split(os.pathsep)
+os.environ["PYTHONPATH"] = os.environ["BYOC_PYTHONPATH"]  # for what a user's own program starts
+from container_serve.worker import main
+
+main()
+"""
 # What a worker prints for the Java server, and what that says about its own bookkeeping.
 _NOISE = (
     r"model_service_worker started with args.*",
@@ -54,11 +67,11 @@ def _lay_out(run: Path, settings: Settings, share: Share) -> None:
     # The Java server starts its workers with this path below its home; ours prepares the process first.
     worker = run / "mms" / "model_service_worker.py"
     worker.parent.mkdir()
-    worker.write_text("from container_serve.worker import main\n\nmain()\n")
+    worker.write_text(_WORKER)
+    (run / STORE / EMPTY).mkdir(parents=True, mode=0o500)
+    (run / MODELS).mkdir()
     if not settings.multi_model:
-        # A name of our own for the model: the real path may hold a comma, which separates models.
-        (run / "store").mkdir()
-        (run / "store" / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
+        (run / MODELS / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
 
 
 def properties(run: Path, settings: Settings, share: Share) -> str:
@@ -67,7 +80,7 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "inference_address": address,
         # Our front end opens no listener for this one; an equal address would put both APIs on the port.
         "management_address": address if settings.multi_model else f"unix:{run}/management.sock",
-        "model_store": "/" if settings.multi_model else run / "store",
+        "model_store": run / STORE,
         "default_service_handler": "container_serve.handler:handle",
         "default_workers_per_model": share.workers,
         # This limit also holds for loading the model. Requests have a shorter one of their own, below.
@@ -81,13 +94,14 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "number_of_gpu": 0,
         "decode_input_request": "false",
         "enable_envvars_config": "false",
+        "blacklist_env_vars": "PYTHONPATH",  # the model's folder would be added to it
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
         "byoc_max_waiting_bytes": heap_bytes(settings) // 4,
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
     if not settings.multi_model:
-        values["load_models"] = f"{MODEL_NAME}={MODEL_NAME}"
+        values["load_models"] = f"{MODEL_NAME}={EMPTY}"
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
 
 
@@ -173,8 +187,9 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, picture_byt
     env = {key: value for key, value in environ.items() if not key.startswith("MMS_")}
     for key in ("MODEL_SERVER_HOME", "LOG_LOCATION", "METRICS_LOCATION"):  # would win over the command line
         env.pop(key, None)
-    root = str(Path(__file__).parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+    named = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
+    # Absolute: relative to the folder in which workers are started they would be other ones.
+    env["BYOC_PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *map(os.path.abspath, named)])
     env["PYTHONUNBUFFERED"] = "1"
     env["BYOC_RUN_DIRECTORY"] = str(run)
     env["BYOC_THREADS"] = str(share.threads)

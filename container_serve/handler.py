@@ -25,7 +25,7 @@ from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import alive, die_with_parent
-from container_serve.settings import LOAD_FAILURE, LOADING, Settings
+from container_serve.settings import LOAD_FAILURE, LOADING, MODELS, Settings
 from container_serve.toolkit import Transformer
 
 LOG = logging.getLogger("worker")
@@ -56,9 +56,10 @@ def _load(context: Any) -> "Service":
     settings = Settings.read(os.environ)
     log.configure(settings.log_level)
     logging.getLogger("mms").setLevel(logging.WARNING)  # its metrics, a line per request
-    model_dir = Path(context.system_properties["model_dir"]).resolve()
     begun = time.perf_counter()
     run = Path(os.environ["BYOC_RUN_DIRECTORY"])
+    model_dir = (run / MODELS / context.model_name).resolve()
+    context.system_properties["model_dir"] = str(model_dir)  # the model server knows an empty folder only
     loading = run / f"{LOADING}{os.getpid()}"
     try:
         loading.touch()
@@ -101,6 +102,7 @@ class Service(Transformer):  # type: ignore[misc]
         super().__init__(self.defaults)
         if self.user_code is not None:
             sys.path.insert(0, str(self.user_code.directory))
+            os.chdir(model_dir)  # where such programs look for their files
             LOG.info("own program: %s", self.user_code.directory / f"{self.user_code.module}.py")
         # The Transformer looks for the module of this name.
         os.environ["SAGEMAKER_PROGRAM"] = self.user_code.module if self.user_code else NO_USER_CODE

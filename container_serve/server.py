@@ -47,9 +47,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     share = resources.plan(workers, settings.threads, model_bytes)
     room = settings.picture_bytes or resources.picture_bytes(share.workers, model_bytes)
     check_port(settings.port)
-    # Models that come later may lie in folders for root alone: with several of them it stays, if nobody says otherwise.
-    unprivileged = privileges.NOBODY if settings.target and not settings.multi_model else None
-    user = privileges.find(settings.user or unprivileged)
+    user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)

@@ -7,9 +7,7 @@ import logging
 import os
 import runpy
 import socket
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from container_serve.processes import die_with_parent
@@ -30,9 +28,6 @@ class Socket(socket.socket):
 
 def main() -> None:
     die_with_parent(os.getppid())
-    # The Java server puts the model's folder on the path: a file random.py in it must not replace Python's own.
-    foreign = (Path.cwd().resolve(), Path(os.environ["BYOC_RUN_DIRECTORY"]).resolve())
-    sys.path[:] = [entry for entry in sys.path if not any(map(Path(entry).resolve().is_relative_to, foreign))]
     import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
 
     logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log

@@ -20,7 +20,7 @@ def test_the_management_api_is_on_the_port_only_with_many_models() -> None:
     one = parsed(configuration.properties(Path("/r"), Settings.read({}), Share(2, 1, 1)))
     assert one["inference_address"] == "http://0.0.0.0:8080"
     assert one["management_address"] == "unix:/r/management.sock"
-    assert one["load_models"] == "model=model"
+    assert one["load_models"] == "model=empty"
     many = parsed(
         configuration.properties(Path("/r"), Settings.read({"SAGEMAKER_MULTI_MODEL": "true"}), Share(1, 1, 1))
     )
@@ -61,12 +61,13 @@ def test_logging_goes_to_the_console_only(level: int, ours: str, server: str) ->
 
 
 def test_nothing_in_the_environment_overrides_the_configuration() -> None:
-    environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "PYTHONPATH": "/mine", "HOME": "/h"}
+    environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "HOME": "/h"}
+    environ["PYTHONPATH"] = "/mine::here"  # nothing is named relative to a folder that workers are started in
     env = configuration.environment(environ, Path("/r"), Share(1, 3, 2), 1000)
     assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
     assert env["BYOC_THREADS"] == "3"
     assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
-    assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine"]
+    assert env["BYOC_PYTHONPATH"].split(os.pathsep)[1:] == ["/mine", str(Path("here").absolute())]
     assert env["HOME"] == "/h"
     assert env["BYOC_PICTURE_BYTES"] == "1000"
 

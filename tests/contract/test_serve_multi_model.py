@@ -43,7 +43,7 @@ def test_models_come_and_go(server: Server, tmp_path: Path) -> None:
     one, two = write_model(tmp_path / "one"), write_model(tmp_path / "two, too", classes=("r", "g", "b"))
     assert load(server, "one", one).status == 200
     assert load(server, "two", two).status == 200
-    assert load(server, "two", two).status == 409
+    assert load(server, "two", one).status == 409
     assert names(server) == ["one", "two"]
     assert server.request("GET", "/models/two").json()["modelName"] == "two"
     assert invoke(server, "one").json()["predictions"][0]["label"] == "red"
@@ -165,6 +165,52 @@ def test_a_request_can_name_no_code_and_no_url(server: Server, tmp_path: Path) -
     assert server.request("POST", "/invocations", b"").status == 404
     assert load(server, "mine", model, handler="os:abort", runtime="python2").status == 200
     assert invoke(server, "mine").status == 200
+
+
+def test_a_name_that_is_taken_can_be_used_and_removed_and_others_are_refused(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    for name in ("a", "0" * 32, "x" * 200, "A.b_c-1", "v1..2", "invoke", "model.tar.gz", "models", "ping"):
+        assert load(server, name, model).status == 200, name
+        assert invoke(server, name).status == 200, name
+        assert server.request("GET", f"/models/{name}").json() == {"modelName": name, "modelUrl": str(model)}
+        assert server.request("DELETE", f"/models/{name}").status == 200, name
+    odd = ["", " ", ".", "..", ".a", "-a", "_a", "a/b", "a\\b", "/a", "a%2Fb", "%61", "a b", "a+b", "a?b", "a#b", "a;b"]
+    odd += ["a:b", "a\n", "\0", "../a", "ä", "x" * 201, "a*", "${x}", "{0}", "a,b", "a=b", "a@b", "http://x"]
+    for name in odd:
+        answer = load(server, name, model)
+        assert (answer.status, answer.json()["type"]) == (400, "BadModelName"), name
+        assert "A-Z a-z 0-9 . _ -" in answer.json()["message"]
+    bodies = [b"", b"[]", b"null", b"x", b"{", b'"a"', b"{}", b"[" * 100_000, b"\xff", b'{"model_name": null}']
+    for body in (*bodies, b'{"model_name": ["a"], "url": "/tmp"}'):
+        assert server.request("POST", "/models", body, {"Content-Type": "application/json"}).status == 400, body
+    assert names(server) == []
+    assert list(server.tmp.glob("*/models/*")) == []
+
+
+def test_a_folder_that_is_none_is_refused(server: Server, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    (tmp_path / "link").symlink_to(model)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for url, status in (
+        (model / "model.bin", 400), (tmp_path / "nothing", 404), (tmp_path / "dangling", 404),
+        (f"{model}/../model", 400),
+        (f"{model}/.", 400), ("model", 400), ("", 400), ("/tmp/\0", 400), (f"file://{model}", 400),
+        ("//etc/hostname/x", 404),
+    ):  # fmt: skip
+        answer = load(server, "odd", url)
+        assert (answer.status, answer.json()["message"].startswith("url: ")) == (status, True), (url, answer.body)
+    assert names(server) == []
+    assert load(server, "link", tmp_path / "link").status == 200
+    assert invoke(server, "link").status == 200
+
+
+def test_a_method_that_a_path_does_not_take_is_told_which_it_does(server: Server) -> None:
+    for method, path, allowed in (
+        ("PUT", "/models", "GET, POST"), ("POST", "/models/a", "GET, DELETE"), ("GET", "/models/a/invoke", "POST"),
+        ("POST", "/ping", "GET, HEAD"),
+    ):  # fmt: skip
+        answer = server.request(method, path, b"")
+        assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
 def test_a_killed_worker_is_replaced(server: Server, tmp_path: Path) -> None:

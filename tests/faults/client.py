@@ -46,6 +46,24 @@ def exchange(port: int, raw: bytes, timeout: float = ANSWER_SECONDS) -> Reply:
         return read(connection)
 
 
+def everything(port: int, raw: bytes, timeout: float = 20, quiet: float = 20, pieces: int = 0) -> tuple[bytes, bool]:
+    """All that is answered, and whether the connection ended: waits so long for an answer, and then for more of it.
+
+    With `pieces` the request is sent in pieces of so many bytes.
+    """
+    received = b""
+    with connect(port, timeout) as connection, contextlib.suppress(ConnectionError):
+        for at in range(0, len(raw), pieces or len(raw)):
+            connection.sendall(raw[at : at + (pieces or len(raw))])
+        try:
+            while more := connection.recv(65536):
+                received += more
+                connection.settimeout(quiet)
+        except TimeoutError:
+            return received, False
+    return received, True
+
+
 @dataclass
 class Observer:
     """What /ping said and what callers got, over time: (seconds, status), 0 where there was no answer."""

@@ -58,8 +58,14 @@ def served(folder: Path, *options: str, mode: int = 0o755) -> Iterator[str]:
     """A container, ready, whose model lies in a folder of that mode, which belongs to root."""
     model = write_model(folder / "model")
     model.chmod(mode)
-    mount = ("--volume", f"{model}:/opt/ml/model:ro")
-    with engine.container(engine.image("serve"), "serve", options=(*mount, *options)) as identifier:
+    with started("--volume", f"{model}:/opt/ml/model:ro", *options) as identifier:
+        yield identifier
+
+
+@contextmanager
+def started(*options: str) -> Iterator[str]:
+    """The container with these options, ready."""
+    with engine.container(engine.image("serve"), "serve", options=options) as identifier:
 
         def ready() -> bool:
             state = json.loads(engine.docker("inspect", "--format", "{{json .State}}", identifier).stdout)
@@ -107,6 +113,41 @@ def test_a_container_that_starts_as_root_does_not_stay_root(tmp_path: Path, mode
         assert (status, json.loads(body)["predictions"][0]["label"]) == (200, CLASSES[2])
         engine.docker("stop", "--time", "30", identifier)
         assert engine.wait(identifier, 1) == 0, engine.logs(identifier)
+
+
+def load(identifier: str, name: str) -> tuple[int, str]:
+    """Ask for the model in the folder of that name."""
+    body = json.dumps({"model_name": name, "url": f"/opt/ml/models/{name}"}).encode()
+    return ask(identifier, "/models", body, "application/json")
+
+
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_several_models_are_served_by_nobody_too(tmp_path: Path, user: str) -> None:
+    """A model that only root may read is refused with what helps, and taken with that."""
+    for name in ("open", "closed", "inside", "file"):
+        write_model(tmp_path / "models" / name)
+    (tmp_path / "models" / "closed").chmod(0o700)
+    (tmp_path / "models" / "file" / "model.bin").chmod(0o600)
+    (tmp_path / "models" / "inside" / "more").mkdir(mode=0o700)
+    options = ("--env", "SAGEMAKER_MULTI_MODEL=true", *(("--env", "BYOC_USER=root") if user == "root" else ()))
+    with started("--volume", f"{tmp_path / 'models'}:/opt/ml/models:ro", *options) as identifier:
+        assert load(identifier, "open")[0] == 200
+        for process in processes(identifier):
+            assert set(process["Uid"]) == {NOBODY if user == "nobody" else "0"}, process
+            assert process["NoNewPrivs"] == ["1"]
+        for name in ("closed", "inside", "file"):
+            status, answer = load(identifier, name)
+            if user == "root":
+                assert status == 200, answer
+                continue
+            message = json.loads(answer)["message"]
+            assert (status, "\n" in message) == (403, False)
+            assert f"/opt/ml/models/{name}" in message
+            assert "the user nobody" in message
+            assert "BYOC_USER=root" in message
+        assert load(identifier, "missing")[0] == 404
+        status, body = ask(identifier, "/models/open/invoke", picture("blue"), "image/jpeg")
+        assert (status, json.loads(body)["predictions"][0]["label"]) == (200, CLASSES[2])
 
 
 @pytest.mark.parametrize("user", [(), ("--user", "1000")], ids=["root", "user-1000"])

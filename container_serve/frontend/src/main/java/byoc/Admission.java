@@ -3,11 +3,8 @@ package byoc;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
-import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
-import io.netty.handler.codec.http.QueryStringDecoder;
-import java.util.List;
 import java.util.Locale;
 
 /** Decides by a request's head whether it goes on to the model server. */
@@ -22,54 +19,36 @@ final class Admission {
         this.settings = settings;
     }
 
-    /** Null where the address cannot be read. */
-    static String path(HttpRequest request) {
-        try {
-            return new QueryStringDecoder(request.uri()).path();
-        } catch (IllegalArgumentException unreadable) { // as /%zz
-            return null;
-        }
-    }
-
-    /** The gate's own answer; null: the request, whose address then is the mere path, is for the model server. */
-    FullHttpResponse decide(HttpRequest request, String path) {
-        if (path == null || !request.decoderResult().isSuccess()) {
-            return Answers.invalid();
+    /** The gate's own answer; null: the request is for the model server, under the path that the table says. */
+    FullHttpResponse decide(HttpRequest request, Target target) {
+        if (!request.decoderResult().isSuccess()) {
+            return Answers.invalid(request.decoderResult().cause());
         }
         // Whatever reads a request's end otherwise than whoever stands before us would take its body for a request.
         String expected = request.headers().get(HttpHeaderNames.EXPECT);
         if (expected != null && !"100-continue".equalsIgnoreCase(expected.trim())) {
             return Answers.error(417, "ExpectationFailed", "The only expectation that is met is 100-continue.");
         }
-        List<String> codings = request.headers().getAll(HttpHeaderNames.TRANSFER_ENCODING);
-        if (codings.size() > 1 || codings.size() == 1 && !"chunked".equalsIgnoreCase(codings.get(0).trim())) {
-            return Answers.invalid();
+        if (!target.valid) {
+            return Answers.error(400, "BadAddress", "The address has to be a path of letters, digits and - . _ ~ alone.");
         }
-        if (path.equals("/ping")) {
-            return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
+        if (target.route == null) {
+            return Answers.noRoute(target, settings.multiModel);
         }
-        if (path.equals("/execution-parameters")) {
-            return Answers.executionParameters(settings);
+        switch (target.route) {
+            case PING:
+            case PING_HEAD:
+                return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
+            case EXECUTION_PARAMETERS:
+                return Answers.executionParameters(settings);
+            case LIST_MODELS:
+                return Answers.models(target);
+            case DESCRIBE_MODEL:
+                return Answers.model(target.model);
+            default:
+                request.setUri(target.route.path(target.model));
+                return refusal(request);
         }
-        if (settings.multiModel && path.equals("/models") && HttpMethod.GET.equals(request.method())) {
-            return Answers.models(new QueryStringDecoder(request.uri()));
-        }
-        if (settings.multiModel && (path.equals("/models") || path.startsWith("/models/"))) {
-            if (HttpMethod.PUT.equals(request.method())) {
-                return Answers.error(
-                        405, "MethodNotAllowed", "The number of workers is set with the environment.");
-            }
-        } else if (!settings.multiModel && path.equals("/invocations")) {
-            if (!HttpMethod.POST.equals(request.method())) {
-                return Answers.error(405, "MethodNotAllowed", "Send the picture with POST.");
-            }
-        } else {
-            String there = settings.multiModel ? "/models/NAME/invoke" : "/invocations";
-            return Answers.error(
-                    404, "NotFound", "There is nothing at this path; pictures go to POST " + there + ".");
-        }
-        request.setUri(path); // a query could name another model, another handler, or a model at some URL
-        return refusal(request);
     }
 
     private FullHttpResponse refusal(HttpRequest request) {
@@ -93,7 +72,7 @@ final class Admission {
     /** What more of a request's body means for it: null, or a refusal. */
     FullHttpResponse more(Exchange exchange, HttpContent content) {
         if (!content.decoderResult().isSuccess()) {
-            return Answers.invalid();
+            return Answers.invalid(content.decoderResult().cause());
         }
         if (exchange.received > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);

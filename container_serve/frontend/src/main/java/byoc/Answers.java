@@ -1,7 +1,5 @@
 package byoc;
 
-import com.amazonaws.ml.mms.util.NettyUtils;
-import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
@@ -13,11 +11,10 @@ import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpHeaderValues;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpVersion;
-import io.netty.handler.codec.http.QueryStringDecoder;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
-import java.util.Map;
-import java.util.TreeMap;
+import java.util.List;
+import java.util.TreeSet;
 
 /** The gate's own answers, all of them JSON. */
 final class Answers {
@@ -45,8 +42,22 @@ final class Answers {
         return response;
     }
 
-    static FullHttpResponse invalid() {
-        return error(400, "BadRequest", "This is not a valid HTTP request.");
+    /** `cause`: why it could not be read; what the decoder says stays inside. */
+    static FullHttpResponse invalid(Throwable cause) {
+        return cause instanceof Refusal
+                ? ((Refusal) cause).answer()
+                : error(400, "BadRequest", "This is not a valid HTTP request.");
+    }
+
+    static FullHttpResponse noRoute(Target target, boolean multiModel) {
+        if (!target.allowed.isEmpty()) {
+            FullHttpResponse response =
+                    error(405, "MethodNotAllowed", "The methods of this path are: " + target.allowed + ".");
+            response.headers().set(HttpHeaderNames.ALLOW, target.allowed);
+            return response;
+        }
+        String there = (multiModel ? Route.INVOKE_MODEL : Route.INVOCATIONS).path(multiModel ? "NAME" : "");
+        return error(404, "NotFound", "There is nothing at this path; pictures go to POST " + there + ".");
     }
 
     static FullHttpResponse tooLarge(Settings settings) {
@@ -70,18 +81,15 @@ final class Answers {
      * Some of the loaded models by name, and where the next ones begin. The model server's own answer is an error when
      * one is unloaded meanwhile.
      */
-    static FullHttpResponse models(QueryStringDecoder asked) {
-        int limit = NettyUtils.getIntParameter(asked, "limit", MODELS);
-        int token = NettyUtils.getIntParameter(asked, "next_page_token", 0);
+    static FullHttpResponse models(Target target) {
+        int limit = target.number("limit", MODELS);
+        int token = target.number("next_page_token", 0);
         JsonArray page = new JsonArray();
-        Map<String, Model> models = new TreeMap<>(ModelManager.getInstance().getModels());
+        List<String> models = new ArrayList<>(new TreeSet<>(ModelManager.getInstance().getModels().keySet()));
         int first = Math.max(0, Math.min(token, models.size()));
         int end = Math.min(models.size(), first + (limit < 1 || limit > MODELS ? MODELS : limit));
-        for (Model model : new ArrayList<>(models.values()).subList(first, end)) {
-            JsonObject item = new JsonObject();
-            item.addProperty("modelName", model.getModelName());
-            item.addProperty("modelUrl", model.getModelUrl());
-            page.add(item);
+        for (String model : models.subList(first, end)) {
+            page.add(described(model));
         }
         JsonObject body = new JsonObject();
         if (end < models.size()) {
@@ -89,6 +97,19 @@ final class Answers {
         }
         body.add("models", page);
         return json(200, body);
+    }
+
+    static FullHttpResponse model(String name) {
+        return ModelManager.getInstance().getModels().containsKey(name)
+                ? json(200, described(name))
+                : error(404, "ModelNotFoundException", "Model not found: " + name);
+    }
+
+    private static JsonObject described(String model) {
+        JsonObject item = new JsonObject();
+        item.addProperty("modelName", model);
+        item.addProperty("modelUrl", ModelFolders.get(model));
+        return item;
     }
 
     static FullHttpResponse form(String type) {

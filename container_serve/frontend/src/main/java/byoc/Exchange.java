@@ -38,7 +38,12 @@ final class Exchange {
     ScheduledFuture<?> timer;
 
     Exchange(HttpRequest request, String path) {
-        this(id(request), request.method().name(), path, HttpUtil.isKeepAlive(request));
+        // Where chunks end is read in more ways than one: what follows them is not taken for another request.
+        this(
+                id(request),
+                request.method().name(),
+                path,
+                HttpUtil.isKeepAlive(request) && !HttpUtil.isTransferEncodingChunked(request));
     }
 
     private Exchange(String id, String method, String path, boolean keepAlive) {

@@ -95,11 +95,11 @@ public final class FrontEnd extends ModelServer {
                                 channel.pipeline().addLast(new ServerInitializer(null, api));
                                 Gate gate = new Gate(settings);
                                 channel.pipeline().addAfter("http", "gate", gate);
+                                channel.pipeline().addBefore("http", "framing", new Framing());
                                 channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
                                 channel.pipeline().addAfter("aggregator", "unfinished", new Unfinished());
                                 if (settings.multiModel) {
-                                    channel.pipeline().addAfter("unfinished", "registration", new Registration());
-                                    channel.pipeline().addAfter("registration", "models", new ModelChanges());
+                                    channel.pipeline().addAfter("unfinished", "models", new ModelChanges());
                                 }
                             }
                         })

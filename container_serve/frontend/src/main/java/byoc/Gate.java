@@ -110,10 +110,10 @@ final class Gate extends ChannelDuplexHandler {
     }
 
     private void head(ChannelHandlerContext ctx, HttpRequest request) {
-        String path = Admission.path(request);
+        Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
         heads++;
-        current = new Exchange(request, path == null ? request.uri() : path);
-        FullHttpResponse answer = admission.decide(request, path);
+        current = new Exchange(request, target.path);
+        FullHttpResponse answer = admission.decide(request, target);
         if (answer == null) {
             forward(ctx, request);
         } else {
@@ -267,7 +267,7 @@ final class Gate extends ChannelDuplexHandler {
         if (cause instanceof IOException) {
             ctx.close(); // the connection itself
         } else if (cause instanceof DecoderException && unanswered) {
-            send(ctx, Answers.invalid(), ctx.newPromise()); // as for a chunk of 2^64 bytes
+            send(ctx, Answers.invalid(cause), ctx.newPromise());
         } else {
             LOG.warn("a connection failed: {}", cause.toString());
             if (unanswered) {

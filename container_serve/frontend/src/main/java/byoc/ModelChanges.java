@@ -3,13 +3,12 @@ package byoc;
 import com.amazonaws.ml.mms.wlm.Job;
 import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
-import com.google.gson.JsonElement;
-import com.google.gson.JsonParser;
 import io.netty.channel.ChannelDuplexHandler;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandler;
 import io.netty.channel.ChannelPromise;
 import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
@@ -43,17 +42,29 @@ final class ModelChanges extends ChannelDuplexHandler {
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
         FullHttpRequest request = (FullHttpRequest) message;
-        String model = model(request);
-        if (model == null) {
+        boolean loads = request.method().equals(HttpMethod.POST) && request.uri().equals(Route.LOAD_MODEL.path(""));
+        if (!loads && !request.method().equals(HttpMethod.DELETE)) {
             ctx.fireChannelRead(request);
             return;
         }
+        Registration asked = null;
+        if (loads) {
+            try {
+                asked = new Registration(request.content().toString(StandardCharsets.UTF_8));
+            } catch (Refusal refusal) {
+                request.release();
+                ctx.writeAndFlush(refusal.answer());
+                return;
+            }
+        }
+        Registration load = asked;
         ChannelHandlerContext next = ctx.pipeline().context("handler");
+        String model = loads ? load.model : request.uri().substring(Route.UNLOAD_MODEL.path("").length());
         CompletableFuture<Void> answer = new CompletableFuture<>();
         answered = answer;
         CompletableFuture<Void> change = LAST.compute(model, (name, last) ->
                 (last == null ? CompletableFuture.<Void>completedFuture(null) : last)
-                        .thenRunAsync(() -> handle(next, request), THREADS)
+                        .thenRunAsync(() -> change(ctx, next, request, model, load), THREADS)
                         .runAfterBoth(answer, () -> {}));
         change.thenRun(() -> LAST.remove(model, change));
     }
@@ -72,33 +83,45 @@ final class ModelChanges extends ChannelDuplexHandler {
         ctx.fireChannelInactive();
     }
 
-    /** The model that the request has loaded or unloaded; null when it does neither. */
-    private static String model(FullHttpRequest request) {
-        if (HttpMethod.DELETE.equals(request.method())) {
-            return request.uri();
-        }
-        if (!HttpMethod.POST.equals(request.method()) || !request.uri().equals("/models")) {
-            return null;
-        }
-        // What Registration has let through.
-        JsonElement name = JsonParser.parseString(request.content().toString(StandardCharsets.UTF_8))
-                .getAsJsonObject()
-                .get("model_name");
-        return "/models/" + (name == null || !name.isJsonPrimitive() ? "" : name.getAsString());
-    }
-
-    private static void handle(ChannelHandlerContext ctx, FullHttpRequest request) {
+    /** `load` is null where the model is to be unloaded. */
+    private static void change(
+            ChannelHandlerContext ctx,
+            ChannelHandlerContext next,
+            FullHttpRequest request,
+            String model,
+            Registration load) {
         Map<String, Model> models = ModelManager.getInstance().getModels();
-        String name = request.uri().substring(request.uri().lastIndexOf('/') + 1);
-        Model before = HttpMethod.DELETE.equals(request.method()) ? models.get(name) : null;
+        Model before = models.get(model);
         try {
-            ((ChannelInboundHandler) ctx.handler()).channelRead(ctx, request);
-            if (before != null && models.get(name) != before) {
+            FullHttpRequest forwarded = request;
+            if (load != null) {
+                if (before != null) { // its workers go on to read its link
+                    throw new Refusal(409, "ConflictStatusException", "Model " + model + " is already registered.");
+                }
+                load.check();
+                ModelFolders.put(model, load.folder);
+                forwarded = replaced(request, load.body());
+            }
+            ((ChannelInboundHandler) next.handler()).channelRead(next, forwarded);
+            if (load == null && before != null && models.get(model) != before) {
+                ModelFolders.remove(model);
                 refuseWaiting(before);
             }
+        } catch (Refusal refusal) {
+            request.release();
+            ctx.writeAndFlush(refusal.answer());
         } catch (Throwable error) { // answered with an error already, as far as the model server can
             LOG.warn("{} {}: {}", request.method(), request.uri(), error.toString());
         }
+    }
+
+    private static FullHttpRequest replaced(FullHttpRequest request, String text) {
+        byte[] body = text.getBytes(StandardCharsets.UTF_8);
+        FullHttpRequest replaced = request.replace(request.content().alloc().buffer().writeBytes(body));
+        replaced.headers().set(HttpHeaderNames.CONTENT_LENGTH, body.length);
+        replaced.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
+        request.release();
+        return replaced;
     }
 
     /** What waits for a model that went would wait until its deadline. */

@@ -4,47 +4,96 @@ import com.google.gson.JsonElement;
 import com.google.gson.JsonObject;
 import com.google.gson.JsonParseException;
 import com.google.gson.JsonParser;
-import io.netty.channel.ChannelHandlerContext;
-import io.netty.channel.ChannelInboundHandlerAdapter;
-import io.netty.handler.codec.http.FullHttpRequest;
-import io.netty.handler.codec.http.HttpHeaderNames;
-import io.netty.handler.codec.http.HttpMethod;
-import java.nio.charset.StandardCharsets;
+import java.io.IOException;
+import java.nio.file.AccessDeniedException;
+import java.nio.file.FileVisitOption;
+import java.nio.file.FileVisitResult;
+import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import java.nio.file.SimpleFileVisitor;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.util.EnumSet;
 
 /**
- * Lets through of a request to load a model only what the platform sends: a name and a local folder.
- * The model server would also download code from a URL and run any handler that the request names.
+ * What a caller may say of a model to load: its name, and the local folder that it lies in. The model server would also
+ * download code from a URL and run any handler that the request names; of that it never hears.
  */
-final class Registration extends ChannelInboundHandlerAdapter {
-    @Override
-    public void channelRead(ChannelHandlerContext ctx, Object message) {
-        FullHttpRequest request = (FullHttpRequest) message;
-        if (request.uri().equals("/models") && HttpMethod.POST.equals(request.method())) {
-            byte[] body = only(request.content().toString(StandardCharsets.UTF_8)).getBytes(StandardCharsets.UTF_8);
-            FullHttpRequest checked = request.replace(request.content().alloc().buffer().writeBytes(body));
-            checked.headers().set(HttpHeaderNames.CONTENT_LENGTH, body.length);
-            checked.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
-            request.release();
-            request = checked;
+final class Registration {
+    private static final int LEVELS = 4; // of folders that are looked through
+    private static final int FILES = 10_000;
+
+    final String model;
+    final Path folder;
+
+    Registration(String body) throws Refusal {
+        JsonElement asked;
+        try {
+            asked = JsonParser.parseString(body);
+        } catch (JsonParseException invalid) {
+            asked = null;
         }
-        ctx.fireChannelRead(request);
+        if (asked == null || !asked.isJsonObject()) {
+            throw new Refusal(400, "BadRequest", "The body: expected {\"model_name\": NAME, \"url\": FOLDER} in JSON.");
+        }
+        model = text(asked.getAsJsonObject(), "model_name");
+        if (!Route.isModelName(model)) {
+            throw new Refusal(400, "BadModelName", "model_name: got " + shown(model) + ", expected " + Route.NAMES + ".");
+        }
+        folder = folder(text(asked.getAsJsonObject(), "url"));
     }
 
-    /** The body with its two known keys; without "url" the model server answers that it is required. */
-    private static String only(String body) {
+    /** What the model server gets. */
+    String body() {
         JsonObject known = new JsonObject();
-        try {
-            JsonObject asked = JsonParser.parseString(body).getAsJsonObject();
-            JsonElement url = asked.get("url");
-            if (url != null && url.getAsString().startsWith("/")) {
-                known.add("url", url);
-            }
-            if (asked.has("model_name")) {
-                known.add("model_name", asked.get("model_name"));
-            }
-        } catch (JsonParseException | IllegalStateException | UnsupportedOperationException invalid) {
-            return "{}";
-        }
+        known.addProperty("model_name", model);
+        known.addProperty("url", ModelFolders.EMPTY);
         return known.toString();
+    }
+
+    /** Whether there is such a folder, and this process may read what is in it. */
+    void check() throws Refusal {
+        int[] seen = {0};
+        try {
+            Files.walkFileTree(folder.toRealPath(), EnumSet.noneOf(FileVisitOption.class), LEVELS, new SimpleFileVisitor<Path>() {
+                @Override
+                public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
+                    if (Files.exists(file) && !Files.isReadable(file)) {
+                        throw new AccessDeniedException(file.toString());
+                    }
+                    return ++seen[0] < FILES ? FileVisitResult.CONTINUE : FileVisitResult.TERMINATE;
+                }
+            });
+        } catch (AccessDeniedException denied) {
+            String user = System.getProperty("user.name");
+            throw new Refusal(403, "PermissionDenied", "url: " + shown(folder) + " cannot be read by the user " + user
+                    + ", as whom the server runs: make it readable (chmod -R a+rX), or start the server with BYOC_USER=root.");
+        } catch (IOException missing) {
+            throw new Refusal(404, "ModelNotFound", "url: " + shown(folder) + ": there is no such folder.");
+        }
+        if (!Files.isDirectory(folder)) {
+            throw new Refusal(400, "BadRequest", "url: " + shown(folder) + ": is not a folder; unpack model.tar.gz into one.");
+        }
+    }
+
+    private static Path folder(String url) throws Refusal {
+        try {
+            Path path = Paths.get(url);
+            if (path.isAbsolute() && path.equals(path.normalize())) {
+                return path;
+            }
+        } catch (InvalidPathException invalid) { // as with a NUL in it
+        }
+        throw new Refusal(400, "BadRequest", "url: got " + shown(url) + ", expected the absolute path of a local folder.");
+    }
+
+    private static String text(JsonObject asked, String key) {
+        JsonElement value = asked.get(key);
+        return value != null && value.isJsonPrimitive() ? value.getAsString() : "";
+    }
+
+    private static String shown(Object text) {
+        return Exchange.printable(text.toString(), 300);
     }
 }
