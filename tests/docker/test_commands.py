@@ -59,8 +59,9 @@ def test_serve_answers_and_stops(tmp_path: Path, restrictions: tuple[str, ...]) 
 def test_the_labels_promises_hold(tmp_path: Path) -> None:
     """accept-bind-to-port and multi-models, as the platform uses them."""
     port = free_port()
-    write_model(tmp_path / "m1" / "model")
-    volume = ("--publish", f"127.0.0.1:{port}:9090", "--volume", f"{tmp_path}:/opt/ml/models/x:ro")
+    models = tmp_path / "models"  # pytest's own folder is for root alone, and the server is nobody
+    write_model(models / "m1" / "model")
+    volume = ("--publish", f"127.0.0.1:{port}:9090", "--volume", f"{models}:/opt/ml/models/x:ro")
     platform = ("--env", "SAGEMAKER_MULTI_MODEL=true", "--env", "SAGEMAKER_BIND_TO_PORT=9090")
     with engine.container(engine.image("serve"), "serve", options=(*volume, *platform)) as identifier:
         wait_until_ready(identifier, port)
