@@ -1,5 +1,6 @@
 """Moto's server in the place of AWS, on loopback; every call that the scripts make is held against the policy."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,13 @@ from typing import Any
 import boto3
 import botocore.client
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
+from botocore.retries.standard import ExponentialBackoff
+from moto.moto_api._internal.models import moto_api_backend
+
+from scripts.cloud.aws import session as shared_session
+from tests.cloud.flaky_aws import ACCOUNT, FlakyAws, serve
 
 REGION = "eu-central-1"
-ACCOUNT = "123456789012"  # moto's own
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
 IAM = Path(__file__).parents[2] / "scripts" / "iam"
 # What the scripts need, and what making the role needs beyond it.
@@ -87,12 +90,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def served() -> Iterator[tuple[FlakyAws, str]]:
+    application = FlakyAws()
+    with serve(application) as url:
+        yield application, url
+
+
+@pytest.fixture
+def flaky(served: tuple[FlakyAws, str], aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> FlakyAws:
+    """The service behind `aws`, to be told how it fails; botocore tries again without a pause."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+    return served[0]
 
 
 @pytest.fixture(autouse=True)
@@ -112,16 +120,26 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def aws(moto_url: str, no_account: None, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+def aws(served: tuple[FlakyAws, str], no_account: None, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
     """An empty account at moto's server, for the scripts through the environment, and for the test as a session."""
-    requests.post(f"{moto_url}/moto-api/reset", timeout=10).raise_for_status()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    application, url = served
+    application.reset()
+    moto_api_backend.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("BYOC_ROLE", ROLE)
-    session = boto3.Session(region_name=REGION)
+    session = _account(url)
     session.client("s3").create_bucket(
         Bucket=f"sagemaker-{REGION}-{ACCOUNT}", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
+    return session
+
+
+@functools.cache
+def _account(url: str) -> boto3.Session:
+    """The tests' own session, whose clients are made once in a run: 0.03 s each."""
+    session = shared_session(REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
+    session.client = functools.cache(functools.partial(session.client, endpoint_url=url))
     return session
