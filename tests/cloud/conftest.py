@@ -13,7 +13,8 @@ from botocore.retries.standard import ExponentialBackoff
 from moto.moto_api._internal.models import moto_api_backend
 
 from scripts.cloud.aws import session as shared_session
-from tests.cloud.flaky_aws import ACCOUNT, FlakyAws, serve
+from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
+from tests.cloud.flaky_aws import FlakyAws, serve
 
 REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"

@@ -347,10 +347,15 @@ def _answer_throttled(environ: WSGIEnvironment, start_response: StartResponse) -
     return [content]
 
 
+class _Handler(MotoRequestHandler):  # type: ignore[misc]
+    def log_request(self, *_: object) -> None:
+        """Say nothing: every test that fails would show hundreds of lines."""
+
+
 @contextmanager
 def serve(application: FlakyAws) -> Iterator[str]:
     """On loopback, in a thread of its own; the URL."""
-    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
