@@ -1,9 +1,7 @@
 """Moto's server in the place of AWS, on loopback; every call that the scripts make is held against the policy."""
 
 import functools
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,65 +11,16 @@ from botocore.retries.standard import ExponentialBackoff
 from moto.moto_api._internal.models import moto_api_backend
 
 from scripts.cloud.aws import session as shared_session
+from tests.cloud import permissions
 from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
 from tests.cloud.flaky_aws import FlakyAws, serve
 
 REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
-IAM = Path(__file__).parents[2] / "scripts" / "iam"
-# What the scripts need, and what making the role needs beyond it.
-POLICIES = ("scripts.json", "admin.json")
-
-# Operations whose permission has another name than service:Operation; an empty list needs none.
-ACTIONS = {
-    "sts:GetCallerIdentity": [],
-    "iam:CreateRole": ["iam:CreateRole", "iam:TagRole"],
-    "s3:ListObjectsV2": ["s3:ListBucket"],
-    "s3:HeadBucket": ["s3:ListBucket"],
-    "s3:HeadObject": ["s3:GetObject"],
-    "s3:DeleteObjects": ["s3:DeleteObject"],
-    "s3:CreateMultipartUpload": ["s3:PutObject"],
-    "s3:UploadPart": ["s3:PutObject"],
-    "s3:CompleteMultipartUpload": ["s3:PutObject"],
-    "s3:AbortMultipartUpload": ["s3:AbortMultipartUpload"],
-    "s3:GetBucketLocation": ["s3:GetBucketLocation"],
-    "s3:PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
-    "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateHyperParameterTuningJob": [
-        "sagemaker:CreateHyperParameterTuningJob",
-        "iam:PassRole",
-        "sagemaker:AddTags",
-    ],
-    "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],
-    "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
-    "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
-    "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],
-}
-RECORDED: set[str] = set()
-
-
-def actions(service: str, operation: str) -> list[str]:
-    """The permissions of one call."""
-    name = f"{service}:{operation}"
-    return ACTIONS.get(name, [name])
-
-
-def allowed(*policies: str) -> set[str]:
-    """Every action that these policy documents allow."""
-    statements = [statement for name in policies for statement in json.loads((IAM / name).read_text())["Statement"]]
-    assert all(statement["Effect"] == "Allow" for statement in statements)
-    return {action for statement in statements for action in statement["Action"]}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compares the policy with all recorded calls comes last."""
-    items.sort(key=lambda item: item.name == "test_nothing_is_allowed_that_no_test_needed")
 
 
 @pytest.fixture(autouse=True)
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def calls(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Iterator[list[str]]:
     """The calls of the scripts in this test, "service:Operation" each; the test's own clients are not among them."""
     made: list[str] = []
     original = botocore.client.BaseClient._make_api_call
@@ -84,9 +33,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
     yield made
-    needed = {action for call in made for action in actions(*call.split(":"))}
-    RECORDED.update(needed)
-    lacking = needed - allowed(*POLICIES)
+    needed = {action for call in made for action in permissions.actions(*call.split(":"))}
+    pytestconfig.pluginmanager.get_plugin(permissions.NAME).needed.update(needed)
+    lacking = needed - permissions.allowed(*permissions.POLICIES)
     assert not lacking, f"scripts/iam/scripts.json lacks {sorted(lacking)}"
 
 
