@@ -2,8 +2,8 @@
 
 Every test of tests/cloud adds what its calls need. At the end of the whole run, the process that reports it fails
 `test_nothing_is_allowed_that_no_test_needed` where the policy allows more than that. A run of some tests is not
-compared; in CI it fails if that test was among them, since nothing has been compared then. `--last-failed` continues the
-record of the run before.
+compared; in CI it fails if that test was among them, since nothing has been compared then. `--last-failed` continues
+the record of the run before.
 """
 
 import json
