@@ -34,7 +34,7 @@ def calls(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Itera
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
     yield made
     needed = {action for call in made for action in permissions.actions(*call.split(":"))}
-    pytestconfig.pluginmanager.get_plugin(permissions.NAME).needed.update(needed)
+    permissions.of(pytestconfig).needed.update(needed)
     lacking = needed - permissions.allowed(*permissions.POLICIES)
     assert not lacking, f"scripts/iam/scripts.json lacks {sorted(lacking)}"
 

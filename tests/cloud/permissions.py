@@ -146,5 +146,12 @@ class Permissions:
         return f"the permissions were not compared: {why}" if os.environ.get("CI") == "true" else None
 
 
+def of(config: pytest.Config) -> Permissions:
+    """The plugin of this run."""
+    found = config.pluginmanager.get_plugin(NAME)
+    assert isinstance(found, Permissions)
+    return found
+
+
 def plugin(config: pytest.Config) -> Permissions:
     return Permissions(config, FOLDER, allowed(*POLICIES) - DOCKER_PUSH - IMPLIED)
