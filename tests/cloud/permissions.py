@@ -6,8 +6,10 @@ compared; in CI it fails if that test was among them, since nothing has been com
 the record of the run before.
 """
 
+import functools
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +67,18 @@ def actions(service: str, operation: str) -> list[str]:
     return ACTIONS.get(name, [name])
 
 
-def allowed(*policies: str) -> set[str]:
+@functools.cache
+def allowed(*policies: str) -> frozenset[str]:
     """Every action that these policy documents allow."""
     statements = [statement for name in policies for statement in json.loads((IAM / name).read_text())["Statement"]]
     assert all(statement["Effect"] == "Allow" for statement in statements)
-    return {action for statement in statements for action in statement["Action"]}
+    return frozenset(action for statement in statements for action in statement["Action"])
 
 
 class Permissions:
     """A plugin of pytest. With xdist the workers hand what they have to the controller, which compares."""
 
-    def __init__(self, config: pytest.Config, folder: str, to_need: set[str]) -> None:
+    def __init__(self, config: pytest.Config, folder: str, to_need: Collection[str]) -> None:
         self.config, self.folder, self.to_need = config, folder, to_need
         self.needed: set[str] = set()
         self.tests: set[str] = set()  # selected in this folder
@@ -130,7 +133,7 @@ class Permissions:
             return self._incomplete("a process of the tests was lost")
         if missing:
             return self._incomplete(f"{len(missing)} tests have not passed, such as {missing[0]}")
-        unused = sorted(self.to_need - self.needed)
+        unused = sorted(set(self.to_need) - self.needed)
         return f"allowed in scripts/iam, but no test needs it: {', '.join(unused)}" if unused else None
 
     def _is_whole(self) -> bool:
