@@ -55,10 +55,10 @@ def loader() -> Any:
     return botocore.session.Session().get_component("data_loader")
 
 
-def session(region: str, **credentials: str) -> boto3.Session:
+def core_session() -> botocore.session.Session:
     core = botocore.session.Session()
     core.register_component("data_loader", loader())
-    return boto3.Session(botocore_session=core, region_name=region, **credentials)
+    return core
 
 
 class Aws:
@@ -68,7 +68,7 @@ class Aws:
         """Raises CloudError where there is no such region."""
         check_region(region)
         self.region = region
-        self.session = session(region)
+        self.session = boto3.Session(botocore_session=core_session(), region_name=region)
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 from moto.moto_api._internal.models import moto_api_backend
 
-from scripts.cloud.aws import session as shared_session
+from scripts.cloud.aws import core_session
 from tests.cloud import permissions
 from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
 from tests.cloud.flaky_aws import FlakyAws, serve
@@ -90,6 +90,6 @@ def aws(served: tuple[FlakyAws, str], no_account: None, monkeypatch: pytest.Monk
 @functools.cache
 def _account(url: str) -> boto3.Session:
     """The tests' own session, whose clients are made once in a run: 0.03 s each."""
-    session = shared_session(REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
+    session = boto3.Session("testing", "testing", region_name=REGION, botocore_session=core_session())
     session.client = functools.cache(functools.partial(session.client, endpoint_url=url))
     return session
