@@ -91,6 +91,7 @@ class FlakyAws:
     def reset(self) -> None:
         """Forget what was told, and what is in progress; moto's own state is not touched."""
         self.calls: list[str] = []  # the operations that arrived, in order
+        self.prediction: dict[str, Any] = {"predictions": [], "model": {}}  # of endpoints: moto takes no pictures
         self._polls = 0
         self._failure: str | None = None
         self._changes: dict[tuple[str, str], _Change] = {}
@@ -142,11 +143,15 @@ class FlakyAws:
     def _perform(
         self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        if _service(environ)[1] != "sagemaker" or not request:
+        region, service = _service(environ)
+        if service != "sagemaker" or not (request or operation == "InvokeEndpoint"):
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
-        backend = sagemaker_backends[ACCOUNT][_service(environ)[0]]
+        backend = sagemaker_backends[ACCOUNT][region]
         with self._lock:
             try:
+                if operation == "InvokeEndpoint":
+                    _need_serving(environ["PATH_INFO"].split("/")[2], backend)
+                    return _answer(start_response, 200, self.prediction)
                 own = self._before(operation, request, backend)
             except ServiceError as error:
                 return _answer(start_response, 400, {"__type": error.code, "message": str(error)})
@@ -270,6 +275,7 @@ def recognise(environ: WSGIEnvironment) -> tuple[str, dict[str, Any]]:
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         return parse_qs(_body(environ).decode(errors="replace")).get("Action", ["?"])[0], {}
     if re.fullmatch(r"/endpoints/[^/]+/invocations", path):
+        _body(environ)  # what is left unread would be taken for the next request of the connection
         return "InvokeEndpoint", {}
     if _service(environ)[1] != "s3":
         return f"{method} {path}", {}
@@ -315,6 +321,13 @@ def _need_idle(endpoint: Any, name: str) -> None:
         raise ServiceError("ValidationException", f'Could not find endpoint "{name}".')
     if endpoint.endpoint_status not in ("InService", "Failed"):
         raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
+
+
+def _need_serving(name: str, backend: Any) -> None:
+    """The runtime says the same of an endpoint that is missing and of one that is not ready."""
+    endpoint = backend.endpoints.get(name)
+    if endpoint is None or endpoint.endpoint_status in ("Creating", "Deleting", "Failed"):
+        raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
 
 
 def _set_status(kind: Kind, thing: Any, status: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from botocore import xform_name
 
 from container_serve.artifact import FORMAT_VERSION
-from scripts import cleanup, deploy, train
+from scripts import cleanup, deploy, predict, train
 from scripts.cloud import endpoints, names, registry, watch
 from scripts.cloud.command import run
 from scripts.cloud.deployment import Deployment
@@ -22,6 +22,7 @@ from tests import trees
 from tests.cloud import models
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
+from tests.contract.models import picture
 
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
@@ -289,3 +290,31 @@ def test_cleanup_stops_a_job_that_runs(
     code, out, _ = call(capsys, cleanup, "--jobs", "--yes", "--json")
     assert (code, [one["name"] for one in json.loads(out)["removed"]]) == (0, ["byoc-a"])
     assert account.describe_training_job(TrainingJobName="byoc-a")["TrainingJobStatus"] == "Stopping"
+
+
+# predict.py
+
+
+def test_predict_says_that_the_endpoint_is_not_ready(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    flaky.slow(3)
+    make(account)
+    code, _, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    assert (code, "the endpoint byoc-dogs is Creating; wait for it with" in said[-1]) == (1, True)
+    code, _, said = call(capsys, predict, "byoc-cats", tmp_path / "dog.png")
+    assert (code, "there is no endpoint byoc-cats" in said[-1]) == (1, True)
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before"])
+def test_predict_tries_again(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    make(account)
+    flaky.prediction = {"predictions": [{"index": 1, "label": "Beagle", "probability": 0.75}], "model": {}}
+    getattr(flaky, fault)("InvokeEndpoint", 2)
+    code, out, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    assert (code, "Beagle" in out) == (0, True), said
+    assert flaky.calls.count("InvokeEndpoint") == 3
