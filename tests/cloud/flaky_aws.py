@@ -6,17 +6,12 @@ One choice where the documentation only warns: an endpoint whose configuration i
 becomes Failed, the worst that can happen.
 """
 
-import io
-import json
-import re
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -24,20 +19,9 @@ from moto.sagemaker.models import sagemaker_backends
 from werkzeug.serving import make_server
 from werkzeug.test import run_wsgi_app
 
+from tests.cloud.wire import answer, answer_throttled, drop, parts, recognise, signed_for
+
 ACCOUNT = "123456789012"  # moto's own
-ERRORS = {400: "400 Bad Request", 503: "503 Slow Down"}
-# Parameters that tell S3's operations of one method apart; the first that is there decides.
-_S3 = {
-    "PUT": [("partNumber", "UploadPart"), ("publicAccessBlock", "PutPublicAccessBlock")],
-    "POST": [
-        ("delete", "DeleteObjects"),
-        ("uploads", "CreateMultipartUpload"),
-        ("uploadId", "CompleteMultipartUpload"),
-    ],
-    "GET": [("list-type", "ListObjectsV2"), ("location", "GetBucketLocation")],
-    "DELETE": [("uploadId", "AbortMultipartUpload")],
-    "HEAD": [],
-}
 
 
 @dataclass(frozen=True)
@@ -124,12 +108,12 @@ class FlakyAws:
         operation, request = recognise(environ)
         self.calls.append(operation)
         if self._hits("before", operation):
-            _drop(environ)
+            drop(environ)
         if self._hits("throttle", operation):
-            return _answer_throttled(environ, start_response)
+            return answer_throttled(environ, start_response)
         if self._hits("after", operation):
             run_wsgi_app(lambda *arguments: self._perform(operation, request, *arguments), environ, buffered=True)
-            _drop(environ)
+            drop(environ)
         return self._perform(operation, request, environ, start_response)
 
     def _hits(self, fault: str, operation: str) -> bool:
@@ -143,7 +127,7 @@ class FlakyAws:
     def _perform(
         self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
-        region, service = _service(environ)
+        region, service = signed_for(environ)
         if service != "sagemaker" or not (request or operation == "InvokeEndpoint"):
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
         backend = sagemaker_backends[ACCOUNT][region]
@@ -151,12 +135,12 @@ class FlakyAws:
             try:
                 if operation == "InvokeEndpoint":
                     _need_serving(environ["PATH_INFO"].split("/")[2], backend)
-                    return _answer(start_response, 200, self.prediction)
+                    return answer(start_response, 200, self.prediction)
                 own = self._before(operation, request, backend)
             except ServiceError as error:
-                return _answer(start_response, 400, {"__type": error.code, "message": str(error)})
+                return answer(start_response, 400, {"__type": error.code, "message": str(error)})
             if own is not None:
-                return _answer(start_response, 200, own)
+                return answer(start_response, 200, own)
             content, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
             if status.startswith("200"):
                 self._after(operation, request, backend)
@@ -167,7 +151,7 @@ class FlakyAws:
 
     def _before(self, operation: str, request: dict[str, Any], backend: Any) -> dict[str, Any] | None:
         """Moto's part is left out where this answers. Raises ServiceError for what the service refuses."""
-        verb, noun, name = _parts(operation, request)
+        verb, noun, name = parts(operation, request)
         if verb == "Create" and noun in UNIQUE:
             _need_unique(noun, name, backend)
         if operation == "ListTrainingJobsForHyperParameterTuningJob":
@@ -194,7 +178,7 @@ class FlakyAws:
 
     def _after(self, operation: str, request: dict[str, Any], backend: Any) -> None:
         """Take back to its beginning what moto has made at once."""
-        verb, noun, name = _parts(operation, request)
+        verb, noun, name = parts(operation, request)
         if verb != "Create" or noun not in SLOW:
             return
         kind, failure = SLOW[noun], self._failure
@@ -263,47 +247,6 @@ class FlakyAws:
             self._poll(noun, name)
 
 
-def recognise(environ: WSGIEnvironment) -> tuple[str, dict[str, Any]]:
-    """The operation as botocore names it, and its parameters where they are JSON."""
-    method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
-    target = environ.get("HTTP_X_AMZ_TARGET")
-    if target:
-        content = _body(environ)
-        return target.rpartition(".")[2], json.loads(content or b"{}") if b"{" in content[:1] else {}
-    if found := re.search(r"/operation/(\w+)$", path):
-        return found[1], {}
-    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
-        return parse_qs(_body(environ).decode(errors="replace")).get("Action", ["?"])[0], {}
-    if re.fullmatch(r"/endpoints/[^/]+/invocations", path):
-        _body(environ)  # what is left unread would be taken for the next request of the connection
-        return "InvokeEndpoint", {}
-    if _service(environ)[1] != "s3":
-        return f"{method} {path}", {}
-    query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-    whole = "Object" if path.strip("/").count("/") else "Bucket"
-    verb = {"PUT": "Create" if whole == "Bucket" else "Put"}.get(method, method.title())
-    return next((name for key, name in _S3.get(method, ()) if key in query), f"{verb}{whole}"), {}
-
-
-def _body(environ: WSGIEnvironment) -> bytes:
-    content: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    environ["wsgi.input"] = io.BytesIO(content)
-    return content
-
-
-def _service(environ: WSGIEnvironment) -> tuple[str, str]:
-    """(region, service) that a request is signed for."""
-    found = re.search(r"Credential=[^/]+/\d+/([^/]+)/([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
-    return (found[1], found[2]) if found else ("", "")
-
-
-def _parts(operation: str, request: dict[str, Any]) -> tuple[str, str, str]:
-    """CreateEndpoint -> Create, Endpoint, and the name in the request."""
-    found = re.fullmatch(r"(Create|Describe|Update|Stop|Delete)(\w+)", operation)
-    verb, noun = found.groups() if found else ("", "")
-    return verb, noun, str(request.get(f"{noun}Name", ""))
-
-
 def _need_unique(noun: str, name: str, backend: Any) -> None:
     table, words = UNIQUE[noun]
     if name not in getattr(backend, table):
@@ -334,30 +277,6 @@ def _set_status(kind: Kind, thing: Any, status: str) -> None:
     setattr(thing, kind.status, status)
     if kind.table == "training_jobs":
         thing.secondary_status = "Training" if status == "InProgress" else status
-
-
-def _drop(environ: WSGIEnvironment) -> None:
-    """Werkzeug's server ends a request silently on a ConnectionError; the client is to see that at once."""
-    environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    raise ConnectionResetError
-
-
-def _answer(start_response: StartResponse, status: int, document: dict[str, Any]) -> list[bytes]:
-    content = json.dumps(document).encode()
-    headers = [("Content-Type", "application/x-amz-json-1.1"), ("Content-Length", str(len(content)))]
-    start_response("200 OK" if status == 200 else ERRORS[status], headers)
-    return [content]
-
-
-def _answer_throttled(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-    # What is not read of a body would be taken for the next request of the connection.
-    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    if _service(environ)[1] != "s3":
-        return _answer(start_response, 400, {"__type": "ThrottlingException", "message": "Rate exceeded"})
-    content = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-    content = b"" if environ["REQUEST_METHOD"] == "HEAD" else content
-    start_response(ERRORS[503], [("Content-Type", "application/xml"), ("Content-Length", str(len(content)))])
-    return [content]
 
 
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
