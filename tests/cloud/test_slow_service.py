@@ -12,7 +12,7 @@ import pytest
 from botocore import xform_name
 
 from container_serve.artifact import FORMAT_VERSION
-from scripts import cleanup, deploy, predict, train
+from scripts import cleanup, deploy, predict, train, tune
 from scripts.cloud import endpoints, names, registry, watch
 from scripts.cloud.command import run
 from scripts.cloud.deployment import Deployment
@@ -260,6 +260,7 @@ def test_train_attaches_to_a_job_and_stops_it(
     flaky.slow(3)
     code, _, said = call(capsys, train, *job(pictures, "--name", "byoc-a", "--no-wait"))
     assert code == 0, said
+    flaky.break_after("StopTrainingJob")
     code, out, _ = call(capsys, train, "--stop", "byoc-a", "--json")
     assert (code, json.loads(out)) == (0, {"name": "byoc-a", "status": "Stopping"})
     assert "sagemaker:StopTrainingJob" in calls
@@ -290,6 +291,29 @@ def test_cleanup_stops_a_job_that_runs(
     code, out, _ = call(capsys, cleanup, "--jobs", "--yes", "--json")
     assert (code, [one["name"] for one in json.loads(out)["removed"]]) == (0, ["byoc-a"])
     assert account.describe_training_job(TrainingJobName="byoc-a")["TrainingJobStatus"] == "Stopping"
+
+
+# tune.py
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
+def test_tune_tries_again_and_stops_what_runs(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    flaky.slow(9)
+    for operation in ("CreateHyperParameterTuningJob", "StopHyperParameterTuningJob"):
+        getattr(flaky, fault)(operation)
+    code, name, said = call(capsys, tune, *job(pictures, "--no-wait"))
+    assert code == 0, said
+    (search,) = account.list_hyper_parameter_tuning_jobs()["HyperParameterTuningJobSummaries"]
+    assert (search["HyperParameterTuningJobName"], search["HyperParameterTuningJobStatus"]) == (
+        name.strip(),
+        "InProgress",
+    )
+    code, out, _ = call(capsys, cleanup)
+    assert (code, name.strip() in out) == (0, True)
+    code, out, said = call(capsys, tune, "--stop", name.strip(), "--json")
+    assert (code, json.loads(out)["status"]) == (0, "Stopping"), said
 
 
 # predict.py
