@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.cloud import permissions
+
 # A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise by nohup
@@ -64,6 +66,11 @@ def place(item: pytest.Item) -> int:
     """When an item runs: its module's place in LONGEST_FIRST, or after all of these."""
     module = item.nodeid.removeprefix("tests/")
     return next((at for at, name in enumerate(LONGEST_FIRST) if module.startswith(name)), len(LONGEST_FIRST))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Here, and not in tests/cloud: the controller of several processes reads the conftest.py of no folder below."""
+    config.pluginmanager.register(permissions.plugin(config), permissions.NAME)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

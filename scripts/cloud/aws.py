@@ -45,8 +45,20 @@ def check_region(region: str) -> None:
 @functools.cache
 def _regions() -> tuple[str, ...]:
     """All of them, from the file by which botocore itself finds out addresses."""
-    partitions = botocore.session.Session().get_component("data_loader").load_data("partitions")["partitions"]
+    partitions = loader().load_data("partitions")["partitions"]
     return tuple(sorted(name for partition in partitions for name in partition["regions"]))
+
+
+@functools.cache
+def loader() -> Any:
+    """Botocore's models of the services, parsed once per process: a loader of its own costs each session 0.2 s."""
+    return botocore.session.Session().get_component("data_loader")
+
+
+def core_session() -> botocore.session.Session:
+    core = botocore.session.Session()
+    core.register_component("data_loader", loader())
+    return core
 
 
 class Aws:
@@ -56,7 +68,7 @@ class Aws:
         """Raises CloudError where there is no such region."""
         check_region(region)
         self.region = region
-        self.session = boto3.Session(region_name=region)
+        self.session = boto3.Session(botocore_session=core_session(), region_name=region)
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
 

@@ -116,8 +116,18 @@ def stop(aws: Aws, name: str) -> Job:
     """Ask the service to stop it; the job as it was before. One that has ended is left as it is."""
     job = describe(aws, name, with_tags=False)
     if job.status == "InProgress":
-        send(aws, Request("sagemaker", "StopTrainingJob", {"TrainingJobName": name}))
+        try:
+            send(aws, Request("sagemaker", "StopTrainingJob", {"TrainingJobName": name}))
+        except ClientError as error:
+            if not is_stopped(error):
+                raise
+            return describe(aws, name, with_tags=False)
     return job
+
+
+def is_stopped(error: ClientError) -> bool:
+    """Whether a job could not be stopped since it has ended meanwhile, or an answer was lost and it is stopping."""
+    return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
 
 
 def is_missing(error: ClientError) -> bool:

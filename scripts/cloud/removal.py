@@ -10,7 +10,7 @@ from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted
 from scripts.cloud.errors import CloudError, code_of, message_of
 from scripts.cloud.inventory import ENDPOINT, JOB, SEARCH, Thing
-from scripts.cloud.jobs import is_missing
+from scripts.cloud.jobs import is_missing, is_stopped
 from scripts.cloud.requests import send
 
 
@@ -82,6 +82,6 @@ def _send(aws: Aws, thing: Thing, say: Callable[[str], None], done: str) -> None
     except ClientError as error:
         # Removed by somebody else, or ended by itself, in the meantime.
         gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
-        if not gone and not (thing.kind in (SEARCH, JOB) and "status" in message_of(error).lower()):
+        if not gone and not (thing.kind in (SEARCH, JOB) and is_stopped(error)):
             raise
     say(f"{done} {thing.kind} {thing.name}")

@@ -9,11 +9,10 @@ from difflib import get_close_matches
 from typing import Any
 
 from botocore import xform_name
-from botocore.loaders import Loader
 from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 
-from scripts.cloud.aws import Aws
+from scripts.cloud.aws import Aws, loader
 from scripts.cloud.errors import CloudError
 
 
@@ -31,7 +30,7 @@ class Request:
 
 @functools.cache
 def model(service: str) -> ServiceModel:
-    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    return ServiceModel(loader().load_service_model(service, "service-2"), service)
 
 
 def check(request: Request) -> None:

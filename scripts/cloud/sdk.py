@@ -13,7 +13,6 @@ from typing import Any
 
 import boto3
 import botocore.credentials
-import botocore.session
 
 # Read when the package is imported.
 os.environ.setdefault("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
@@ -49,6 +48,7 @@ logging.getLogger().handlers[:] = _handlers
 logging.getLogger().setLevel(_level)
 
 from scripts.cloud import names
+from scripts.cloud.aws import core_session
 from scripts.cloud.errors import CloudError, one_line
 from scripts.cloud.jobs import Wanted
 from scripts.cloud.tuning_jobs import WantedSearch
@@ -77,7 +77,7 @@ class Recorder(Session):  # type: ignore[misc]
 
 def offline(region: str) -> boto3.Session:
     """A session without credentials, which does not look for any either: not even at an instance's metadata."""
-    core = botocore.session.Session()
+    core = core_session()
     core.register_component("credential_provider", botocore.credentials.CredentialResolver(providers=[]))
     return boto3.Session(botocore_session=core, region_name=region)
 

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from scripts.cloud.aws import Aws
 from scripts.cloud.errors import CloudError, one_line
-from scripts.cloud.jobs import IN_PROGRESS, Wanted, is_missing
+from scripts.cloud.jobs import IN_PROGRESS, Wanted, is_missing, is_stopped
 from scripts.cloud.requests import Request, send
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
@@ -103,10 +103,15 @@ def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
 
 
 def stop(aws: Aws, name: str) -> TuningJob:
-    """Ask the service to stop it, with its trials; the job as it was before. One that has ended is left as it is."""
+    """Ask the service to stop it, with its trials; the job as it was before, or as it is if it has ended."""
     job = describe(aws, name, with_trials=False)
     if job.status == "InProgress":
-        send(aws, Request("sagemaker", "StopHyperParameterTuningJob", {"HyperParameterTuningJobName": name}))
+        try:
+            send(aws, Request("sagemaker", "StopHyperParameterTuningJob", {"HyperParameterTuningJobName": name}))
+        except ClientError as error:
+            if not is_stopped(error):
+                raise
+            return describe(aws, name, with_trials=False)
     return job
 
 

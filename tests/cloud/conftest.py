@@ -1,73 +1,26 @@
 """Moto's server in the place of AWS, on loopback; every call that the scripts make is held against the policy."""
 
-import json
+import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
 import botocore.client
 import pytest
-import requests
-from moto.server import ThreadedMotoServer
+from botocore.retries.standard import ExponentialBackoff
+from moto.moto_api._internal.models import moto_api_backend
+
+from scripts.cloud.aws import core_session
+from tests.cloud import permissions
+from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
+from tests.cloud.flaky_aws import FlakyAws, serve
 
 REGION = "eu-central-1"
-ACCOUNT = "123456789012"  # moto's own
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
-IAM = Path(__file__).parents[2] / "scripts" / "iam"
-# What the scripts need, and what making the role needs beyond it.
-POLICIES = ("scripts.json", "admin.json")
-
-# Operations whose permission has another name than service:Operation; an empty list needs none.
-ACTIONS = {
-    "sts:GetCallerIdentity": [],
-    "iam:CreateRole": ["iam:CreateRole", "iam:TagRole"],
-    "s3:ListObjectsV2": ["s3:ListBucket"],
-    "s3:HeadBucket": ["s3:ListBucket"],
-    "s3:HeadObject": ["s3:GetObject"],
-    "s3:DeleteObjects": ["s3:DeleteObject"],
-    "s3:CreateMultipartUpload": ["s3:PutObject"],
-    "s3:UploadPart": ["s3:PutObject"],
-    "s3:CompleteMultipartUpload": ["s3:PutObject"],
-    "s3:AbortMultipartUpload": ["s3:AbortMultipartUpload"],
-    "s3:GetBucketLocation": ["s3:GetBucketLocation"],
-    "s3:PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
-    "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateHyperParameterTuningJob": [
-        "sagemaker:CreateHyperParameterTuningJob",
-        "iam:PassRole",
-        "sagemaker:AddTags",
-    ],
-    "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],
-    "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
-    "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
-    "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],
-}
-RECORDED: set[str] = set()
-
-
-def actions(service: str, operation: str) -> list[str]:
-    """The permissions of one call."""
-    name = f"{service}:{operation}"
-    return ACTIONS.get(name, [name])
-
-
-def allowed(*policies: str) -> set[str]:
-    """Every action that these policy documents allow."""
-    statements = [statement for name in policies for statement in json.loads((IAM / name).read_text())["Statement"]]
-    assert all(statement["Effect"] == "Allow" for statement in statements)
-    return {action for statement in statements for action in statement["Action"]}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What compares the policy with all recorded calls comes last."""
-    items.sort(key=lambda item: item.name == "test_nothing_is_allowed_that_no_test_needed")
 
 
 @pytest.fixture(autouse=True)
-def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def calls(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Iterator[list[str]]:
     """The calls of the scripts in this test, "service:Operation" each; the test's own clients are not among them."""
     made: list[str] = []
     original = botocore.client.BaseClient._make_api_call
@@ -80,19 +33,24 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
     yield made
-    needed = {action for call in made for action in actions(*call.split(":"))}
-    RECORDED.update(needed)
-    lacking = needed - allowed(*POLICIES)
+    needed = {action for call in made for action in permissions.actions(*call.split(":"))}
+    permissions.of(pytestconfig).needed.update(needed)
+    lacking = needed - permissions.allowed(*permissions.POLICIES)
     assert not lacking, f"scripts/iam/scripts.json lacks {sorted(lacking)}"
 
 
 @pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def served() -> Iterator[tuple[FlakyAws, str]]:
+    application = FlakyAws()
+    with serve(application) as url:
+        yield application, url
+
+
+@pytest.fixture
+def flaky(served: tuple[FlakyAws, str], aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> FlakyAws:
+    """The service behind `aws`, to be told how it fails; botocore tries again without a pause."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.0)
+    return served[0]
 
 
 @pytest.fixture(autouse=True)
@@ -112,16 +70,26 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def aws(moto_url: str, no_account: None, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+def aws(served: tuple[FlakyAws, str], no_account: None, monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
     """An empty account at moto's server, for the scripts through the environment, and for the test as a session."""
-    requests.post(f"{moto_url}/moto-api/reset", timeout=10).raise_for_status()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
+    application, url = served
+    application.reset()
+    moto_api_backend.reset()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("BYOC_ROLE", ROLE)
-    session = boto3.Session(region_name=REGION)
+    session = _account(url)
     session.client("s3").create_bucket(
         Bucket=f"sagemaker-{REGION}-{ACCOUNT}", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
+    return session
+
+
+@functools.cache
+def _account(url: str) -> boto3.Session:
+    """The tests' own session, whose clients are made once in a run: 0.03 s each."""
+    session = boto3.Session("testing", "testing", region_name=REGION, botocore_session=core_session())
+    session.client = functools.cache(functools.partial(session.client, endpoint_url=url))
     return session

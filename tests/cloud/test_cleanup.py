@@ -29,7 +29,6 @@ from tests.cloud.pictures import fill
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 MODEL = f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz"
 NOTHING: dict[str, list[str]] = {"models": [], "configurations": [], "endpoints": []}
-GONE = error("ValidationException", 'Could not find endpoint "byoc-dogs".')
 
 
 def call(*arguments: object) -> int:
@@ -208,20 +207,6 @@ def described(status: str) -> dict[str, Any]:
     return {
         "EndpointName": "byoc-dogs", "EndpointArn": arn, "EndpointStatus": status, "EndpointConfigName": "byoc-dogs",
     }  # fmt: skip
-
-
-def test_an_endpoint_that_is_being_made_is_waited_for(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    deploy(aws, "byoc-dogs")
-    creating, ready, deleting = (described(status) for status in ("Creating", "InService", "Deleting"))
-    give(monkeypatch, "DescribeEndpoint", creating, creating, creating, ready, ready, deleting, GONE)
-    assert call("byoc-dogs", "--yes") == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert "byoc-dogs: Creating, 0:00 min" in lines
-    assert "byoc-dogs: Deleting, 0:00 min" in lines
-    assert "deleted endpoint byoc-dogs" in lines
-    assert there(aws) == NOTHING
 
 
 def test_ctrl_c_says_what_is_still_there(

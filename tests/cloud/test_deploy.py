@@ -479,9 +479,7 @@ def test_a_name_that_is_taken(account: boto3.Session, capsys: pytest.CaptureFixt
         ("CreateModel", error("ThrottlingException", "Rate exceeded"), "throttles"),
         ("CreateEndpointConfig", error("AccessDeniedException", "not authorized"), "scripts/iam/scripts.json"),
         ("CreateEndpoint", error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0"), "Service Quotas"),
-        ("CreateEndpoint", error("ExpiredTokenException", "The security token is expired"), "aws sso login"),
         ("CreateEndpoint", EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
-        ("CreateEndpointConfig", KeyboardInterrupt(), "interrupted"),
         ("CreateEndpoint", KeyboardInterrupt(), "interrupted"),
     ],
 )
@@ -626,38 +624,6 @@ BEFORE_AND_AFTER = {
     "endpoints": ["byoc-dogs"],
 }
 ACCEPTED = {"EndpointArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/byoc-dogs"}
-
-
-@pytest.mark.parametrize("prune", [False, True])
-def test_update(
-    live: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prune: bool
-) -> None:
-    give(monkeypatch, "UpdateEndpoint", ACCEPTED)
-    after = endpoint("InService", "byoc-dogs-now")
-    give(monkeypatch, "DescribeEndpoint", PASS, endpoint("Updating"), endpoint("Updating"), after)
-    assert call(*CALL, "--update", "--json", *(["--prune"] if prune else [])) == 0
-    captured = capsys.readouterr()
-    result = json.loads(captured.out)
-    assert (result["status"], result["configuration"]) == ("InService", "byoc-dogs-now")
-    assert result["previous_configuration"] == "byoc-dogs"
-    if prune:
-        assert result["removed"] == ["byoc-dogs", "byoc-dogs"]
-        assert made(live)["models"] == made(live)["configurations"] == ["byoc-dogs-now"]
-    else:
-        assert made(live) == BEFORE_AND_AFTER
-        assert "it served the configuration byoc-dogs (models: byoc-dogs)" in captured.err
-
-
-def test_an_update_that_the_service_takes_back(
-    live: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    give(monkeypatch, "UpdateEndpoint", ACCEPTED)
-    back = endpoint("InService", "byoc-dogs", FailureReason="did not pass the ping health check")
-    give(monkeypatch, "DescribeEndpoint", PASS, endpoint("Updating"), endpoint("RollingBack"), back)
-    assert call(*CALL, "--update") == 1
-    line = last_line(capsys)
-    assert "the update failed, byoc-dogs serves the configuration from before, byoc-dogs: did not pass" in line
-    assert made(live) == DOGS
 
 
 @pytest.mark.parametrize("status", ["Failed", "UpdateRollbackFailed"])

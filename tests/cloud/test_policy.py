@@ -1,25 +1,19 @@
-"""The least permissions: scripts/iam/scripts.json against the calls that the other tests of this folder recorded."""
+"""The least permissions: scripts/iam/scripts.json against the calls that the tests of this folder make."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from scripts.cloud.requests import model
-from tests.cloud.conftest import ACTIONS, IAM, POLICIES, RECORDED, allowed
-from tests.conftest import need
-from tests.docker import engine
+from tests.cloud import permissions
+from tests.cloud.permissions import ACTIONS, DOCKER_PUSH, IAM, IMPLIED, POLICIES
 
-# What the Docker client asks of ECR while it pushes: made by no SDK, so recorded by no test.
-DOCKER_PUSH = {
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:CompleteLayerUpload",
-    "ecr:InitiateLayerUpload",
-    "ecr:PutImage",
-    "ecr:UploadLayerPart",
-}
-# Checked by a service on the way of another call.
-IMPLIED = {"kms:Decrypt", "kms:GenerateDataKey", "iam:PassRole", "iam:TagRole", "sagemaker:AddTags", "ecr:TagResource"}
+ROOT = Path(__file__).parents[2]
 # Prefix of an action and the service whose operations it names, where these differ.
 SERVICES = {"tag": "resourcegroupstaggingapi"}
 
@@ -31,16 +25,9 @@ def statements(name: str) -> list[dict[str, object]]:
     return found
 
 
-def test_nothing_is_allowed_that_no_test_needed(request: pytest.FixtureRequest) -> None:
-    """Runs after all others of this folder (conftest sees to that); that nothing is lacking each of them checks."""
-    config = request.config
-    here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
-    collected = {item.path.name for item in request.session.items if item.path.parent == Path(__file__).parent}
-    if here - collected or config.option.keyword or config.option.markexpr:
-        pytest.skip("needs all tests of tests/cloud in one run, without -k and -m")
-    need(engine.available(), "a Docker engine: some calls are made by tests with one only")
-    unused = allowed(*POLICIES) - RECORDED - DOCKER_PUSH - IMPLIED
-    assert not unused, f"allowed, but no test needs it: {sorted(unused)}"
+def test_nothing_is_allowed_that_no_test_needed(pytestconfig: pytest.Config) -> None:
+    """Fails at the end of the whole run, when the calls of all tests in all processes are known (permissions.py)."""
+    assert pytestconfig.pluginmanager.has_plugin(permissions.NAME)
 
 
 @pytest.mark.parametrize("name", [*POLICIES, "role.json"])
@@ -65,3 +52,78 @@ def test_policy_size_fits_into_a_managed_policy() -> None:
     for name in (*POLICIES, "role.json"):
         # White space does not count towards the 6,144 characters.
         assert len("".join((IAM / name).read_text().split())) <= 6144
+
+
+# --- the comparison at the end of a run
+
+CONFTEST = """
+import pytest
+from tests.cloud.permissions import NAME, Permissions
+
+def pytest_configure(config):
+    config.pluginmanager.register(Permissions(config, "calls", {"s3:GetObject", "s3:PutObject"}), NAME)
+
+@pytest.fixture
+def needed(pytestconfig):
+    return pytestconfig.pluginmanager.get_plugin(NAME).needed
+"""
+MODULES = {
+    "test_get.py": "def test_get(needed): needed.add('s3:GetObject')",
+    "test_put.py": "def test_put(needed): needed.add('s3:PutObject')",
+    "test_policy.py": "def test_nothing_is_allowed_that_no_test_needed(): pass",
+}
+LACKING = "allowed in scripts/iam, but no test needs it: s3:PutObject"
+
+
+@pytest.fixture
+def calls_of(tmp_path: Path) -> Path:
+    """A folder of tests that need all that is allowed."""
+    (tmp_path / "calls").mkdir()
+    (tmp_path / "pytest.ini").write_text("[pytest]")
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    for name, text in MODULES.items():
+        (tmp_path / "calls" / name).write_text(text)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str, ci: bool = False) -> tuple[int, str]:
+    """Exit code, and the failures in the JUnit report."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": "true" if ci else "", "PYTEST_ADDOPTS": ""}
+    command = [sys.executable, "-m", "pytest", "-q", "--junitxml=junit.xml", *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    failed = ElementTree.parse(folder / "junit.xml").iter("failure")
+    assert "INTERNALERROR" not in done.stdout
+    return done.returncode, "\n".join(f"{case.get('message')} {case.text}" for case in failed)
+
+
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_a_permission_that_no_test_needs_fails_the_run(calls_of: Path, processes: str) -> None:
+    assert run(calls_of, "-n", processes, ci=True) == (0, "")
+    (calls_of / "calls" / "test_put.py").write_text("def test_put(): pass")
+    code, failures = run(calls_of, "-n", processes)
+    assert (code, LACKING in failures) == (1, True)
+    code, failures = run(calls_of, "--last-failed", ci=True)
+    assert (code, LACKING in failures) == (1, True)
+
+
+def test_some_of_the_tests_are_not_compared(calls_of: Path) -> None:
+    assert run(calls_of, "-k", "get or nothing") == (0, "")
+    assert run(calls_of, "calls/test_get.py", ci=True) == (0, "")
+    code, failures = run(calls_of, "-k", "get or nothing", ci=True)
+    assert (code, "not compared: not all tests of calls were selected" in failures) == (1, True)
+
+
+def test_a_test_that_passes_when_run_once_more_is_counted(calls_of: Path) -> None:
+    test = calls_of / "calls" / "test_put.py"
+    content = test.read_text()
+    test.write_text("def test_put(): assert False")
+    code, failures = run(calls_of, ci=True)
+    assert (code, "1 tests have not passed, such as calls/test_put.py::test_put" in failures) == (1, True)
+    test.write_text(content)
+    assert run(calls_of, "--last-failed", ci=True) == (0, "")
+
+
+def test_a_process_that_is_lost_fails_the_run_in_ci(calls_of: Path) -> None:
+    (calls_of / "calls" / "test_put.py").write_text("import os\ndef test_put(): os._exit(1)")
+    code, failures = run(calls_of, "-n", "2", ci=True)
+    assert (code, "not compared: a process of the tests was lost" in failures) == (1, True)

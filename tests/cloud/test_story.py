@@ -1,4 +1,4 @@
-"""The whole way with the real images: pushed, trained on in local mode, deployed locally, asked, cleaned up."""
+"""The whole way with the real images: pushed, trained locally, deployed here and in the cloud, asked, cleaned up."""
 
 import json
 import os
@@ -11,18 +11,21 @@ from pathlib import Path
 import boto3
 import pytest
 
-from scripts import cleanup
-from scripts.cloud import push
+from scripts import cleanup, deploy
+from scripts.cloud import endpoints, push
 from scripts.cloud.command import run
 from scripts.cloud.leftovers import JOB
 from tests import trees
 from tests.cloud import stand_in
+from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
 from tests.conftest import need
 from tests.contract.serving import free_port
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker
 SCRIPTS = engine.ROOT / "scripts"
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 
 
 def command(program: str, *arguments: object) -> list[str]:
@@ -44,9 +47,15 @@ def left() -> tuple[str, str]:
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("pushed", ["serve", pytest.param("all", marks=pytest.mark.full)])  # 5 GB take 10 minutes
 def test_from_push_to_clean_up(
-    pushed: str, aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pushed: str,
+    aws: boto3.Session,
+    flaky: FlakyAws,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     need(engine.available(), "a Docker engine")
+    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
     before = left()
     built = {name: engine.image(name) for name in ("train", "serve")}
     (tmp_path / "registry").mkdir()
@@ -54,7 +63,8 @@ def test_from_push_to_clean_up(
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     images: list[str] = []
     with stand_in.server(tmp_path / "registry") as server:
-        stand_in.install(monkeypatch, stand_in.StandIn(server, server.host))
+        ecr = stand_in.StandIn(server, server.host)
+        stand_in.install(monkeypatch, ecr)
         try:
             assert run("push.sh", push.main, [pushed]) == 0
             images = capsys.readouterr().out.split()
@@ -96,7 +106,17 @@ def test_from_push_to_clean_up(
 
             for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
                 monkeypatch.setenv(variable, os.environ[f"KEPT_{variable}"])
+            # In the cloud the same model becomes an endpoint, which takes its time to come and to go.
+            key = "byoc/byoc-story/output/model.tar.gz"
+            aws.client("s3").upload_file(trained["model"], BUCKET, key)
+            flaky.slow(2)
+            request = ["--image", ecr.uri(images[-1]), "--model-data", f"s3://{BUCKET}/{key}", "--name", "byoc-story"]
+            assert run("deploy.py", deploy.main, request) == 0
+            said = capsys.readouterr().err
+            assert "the image can serve it" in said
+            assert "byoc-story: Creating" in said
             assert run("cleanup.py", cleanup.main, ["--all", "--repositories", "--yes"]) == 0
+            assert "byoc-story: Deleting" in capsys.readouterr().err
             assert aws.client("ecr").describe_repositories()["repositories"] == []
         finally:
             listing = ("images", "--filter", f"reference={server.host}/*", "--format", "{{.Repository}}:{{.Tag}}")

@@ -445,23 +445,13 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     ("operation", "code", "message", "words"),
     [
         ("BatchGetImage", "AccessDeniedException", "User x is not authorized", "a permission is missing"),
-        ("CreateTrainingJob", "AccessDeniedException", "User x is not authorized", "scripts/iam/scripts.json"),
         (
             "CreateTrainingJob",
             "ResourceLimitExceeded",
             "The account-level service limit 'ml.g4dn.xlarge for training job usage' is 0 Instances",
             "ask for more in the Service Quotas console",
         ),
-        ("CreateTrainingJob", "ThrottlingException", "Rate exceeded", "still throttles"),
-        ("CreateTrainingJob", "ExpiredTokenException", "The security token is expired", "have expired"),
-        (
-            "CreateTrainingJob",
-            "ValidationException",
-            "Could not assume role arn:aws:iam::123456789012:role/x",
-            "the role's trust policy must let sagemaker.amazonaws.com",
-        ),
         ("DescribeTrainingJob", "ExpiredTokenException", "The security token is expired", "have expired"),
-        ("DescribeTrainingJob", "AccessDeniedException", "User x is not authorized", "a permission is missing"),
     ],
 )
 @pytest.mark.usefixtures("image")

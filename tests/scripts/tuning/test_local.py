@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from scripts import tune
+from scripts.cloud.command import run
 from scripts.tuning import results
 from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
@@ -71,7 +73,7 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
     if engine == "docker":
         need(docker_engine.available(), "a Docker engine")
         docker_engine.image("train")
-    trials = 8 if FULL else 4 if engine == "process" else 2
+    trials = 8 if FULL else 2
     done = call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--parallel", 2, "--json", "--name", "some")
     search = found(done)
     assert search["where"] == f"this machine, {engine} engine"
@@ -109,7 +111,7 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.full), signal.SIGTERM])
 def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
-    command = words(pictures, tmp_path, "--engine", "process", "--trials", 2, "--name", "cut", "--json")
+    command = words(pictures, tmp_path, "--engine", "process", "--trials", 1, "--name", "cut", "--json")
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream)
         running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
@@ -124,12 +126,12 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     else:
         assert code == 130
         last = log.read_text().splitlines()[-1]
-        assert "interrupted after 0 of 2 trials" in last
+        assert "interrupted after 0 of 1 trials" in last
         assert "the same call goes on with it" in last
     until(lambda: not mentioning(str(tmp_path / "cut")), 60)
     search = found(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
     # The one that was cut off is tried again with the same values, and does not count.
-    assert [trial["status"] for trial in search["trials"]] == ["completed", "completed"]
+    assert [trial["status"] for trial in search["trials"]] == ["completed"]
     assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
     assert search["trials"][0]["name"] == "trial-0001"
     assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
@@ -186,18 +188,17 @@ def test_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path)
     assert (tmp_path / "one" / "best" / "model" / "model.tar.gz").is_file()
 
 
-def test_refused_before_anything_runs(pictures: Path, tmp_path: Path) -> None:
-    def last(*more: object) -> str:
-        done = call(pictures, tmp_path, "--engine", "process", *more)
-        assert done.returncode == 2, done.stderr
-        return done.stderr.splitlines()[-1]
+def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refusal(*more: str) -> tuple[int, str]:
+        code = run("tune.py", tune.main, words(pictures, tmp_path, "--engine", "process", *more)[1:])
+        return code, capsys.readouterr().err.splitlines()[-1]
 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
-    done = call(pictures, tmp_path, "--engine", "process", "--name", "old")
-    assert done.returncode == 1
-    assert "study.db cannot be read" in done.stderr.splitlines()[-1]
-    assert "--name has value 'a_b'" in last("--name", "a_b")
+    code, said = refusal("--name", "old")
+    assert (code, "study.db cannot be read" in said) == (1, True)
+    code, said = refusal("--name", "a_b")
+    assert (code, "--name has value 'a_b'" in said) == (2, True)
 
 
 def test_other_pictures_or_weights_are_another_search(tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""AWS as it is on a bad day: moto's server behind a WSGI layer that is slow, breaks connections and throttles.
+
+Moto makes everything at once, overwrites what exists, and lacks UpdateEndpoint and the Stop operations of jobs. This
+layer adds the service's rules for them. It works on moto's own objects, so that Describe*, List* and Delete* agree.
+One choice where the documentation only warns: an endpoint whose configuration is deleted while it is created or updated
+becomes Failed, the worst that can happen.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sagemaker.models import sagemaker_backends
+from werkzeug.serving import make_server
+from werkzeug.test import run_wsgi_app
+
+from tests.cloud.wire import answer, answer_throttled, drop, parts, recognise, signed_for
+
+ACCOUNT = "123456789012"  # moto's own
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A resource that takes time: moto's table of them, the attribute of their status, and the words for it."""
+
+    table: str
+    status: str
+    making: str = "InProgress"
+    made: str = "Completed"
+
+
+SLOW = {
+    "Endpoint": Kind("endpoints", "endpoint_status", "Creating", "InService"),
+    "TrainingJob": Kind("training_jobs", "training_job_status"),
+    "HyperParameterTuningJob": Kind("hyper_parameter_tuning_jobs", "hyper_parameter_tuning_job_status"),
+    "TransformJob": Kind("transform_jobs", "transform_job_status"),
+}
+# Moto's tables of what cannot be created twice under one name, and the service's words for it.
+UNIQUE = {
+    "Model": ("_models", "model"),
+    "EndpointConfig": ("endpoint_configs", "endpoint configuration"),
+    "Endpoint": ("endpoints", "endpoint"),
+    "TrainingJob": ("training_jobs", ""),
+    "TransformJob": ("transform_jobs", ""),
+}
+
+
+class ServiceError(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass
+class _Change:
+    """What becomes of a resource after `polls` more calls of its Describe operation."""
+
+    polls: int
+    end: Callable[[], None]
+
+
+class FlakyAws:
+    """The WSGI application. Without being told otherwise it does everything at once and without a fault."""
+
+    def __init__(self) -> None:
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.RLock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was told, and what is in progress; moto's own state is not touched."""
+        self.calls: list[str] = []  # the operations that arrived, in order
+        self.prediction: dict[str, Any] = {"predictions": [], "model": {}}  # of endpoints: moto takes no pictures
+        self._polls = 0
+        self._failure: str | None = None
+        self._changes: dict[tuple[str, str], _Change] = {}
+        self._faults: dict[str, Counter[str]] = {"before": Counter(), "after": Counter(), "throttle": Counter()}
+
+    # What a test tells it
+
+    def slow(self, polls: int, failure: str | None = None) -> None:
+        """From now on creating, updating, stopping and deleting last for `polls` Describe calls of the resource.
+
+        With `failure`, what is created or updated fails for this reason.
+        """
+        self._polls, self._failure = polls, failure
+
+    def break_before(self, operation: str, times: int = 1) -> None:
+        """Close the connection of the next `times` requests, and do nothing."""
+        self._faults["before"][operation] += times
+
+    def break_after(self, operation: str, times: int = 1) -> None:
+        """Perform the next `times` requests, and close the connection without an answer."""
+        self._faults["after"][operation] += times
+
+    def throttle(self, operation: str, times: int = 1) -> None:
+        """Refuse the next `times` requests, as the service does under load."""
+        self._faults["throttle"][operation] += times
+
+    # WSGI
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        operation, request = recognise(environ)
+        self.calls.append(operation)
+        if self._hits("before", operation):
+            drop(environ)
+        if self._hits("throttle", operation):
+            return answer_throttled(environ, start_response)
+        if self._hits("after", operation):
+            run_wsgi_app(lambda *arguments: self._perform(operation, request, *arguments), environ, buffered=True)
+            drop(environ)
+        return self._perform(operation, request, environ, start_response)
+
+    def _hits(self, fault: str, operation: str) -> bool:
+        with self._lock:
+            self._faults[fault][operation] -= 1
+            if self._faults[fault][operation] >= 0:
+                return True
+            self._faults[fault][operation] = 0
+            return False
+
+    def _perform(
+        self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        region, service = signed_for(environ)
+        if service != "sagemaker" or not (request or operation == "InvokeEndpoint"):
+            return self._moto(environ, start_response)  # type: ignore[no-any-return]
+        backend = sagemaker_backends[ACCOUNT][region]
+        with self._lock:
+            try:
+                if operation == "InvokeEndpoint":
+                    _need_serving(environ["PATH_INFO"].split("/")[2], backend)
+                    return answer(start_response, 200, self.prediction)
+                own = self._before(operation, request, backend)
+            except ServiceError as error:
+                return answer(start_response, 400, {"__type": error.code, "message": str(error)})
+            if own is not None:
+                return answer(start_response, 200, own)
+            content, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+            if status.startswith("200"):
+                self._after(operation, request, backend)
+        start_response(status, list(headers))
+        return content
+
+    # The service's rules
+
+    def _before(self, operation: str, request: dict[str, Any], backend: Any) -> dict[str, Any] | None:
+        """Moto's part is left out where this answers. Raises ServiceError for what the service refuses."""
+        verb, noun, name = parts(operation, request)
+        if verb == "Create" and noun in UNIQUE:
+            _need_unique(noun, name, backend)
+        if operation == "ListTrainingJobsForHyperParameterTuningJob":
+            return {"TrainingJobSummaries": []}
+        if noun not in SLOW:
+            return None
+        thing = getattr(backend, SLOW[noun].table).get(name)
+        if verb == "Describe":
+            self._poll(noun, name)
+        elif operation == "UpdateEndpoint":
+            _need_idle(thing, name)
+            self._update(thing, request["EndpointConfigName"], backend)
+            return {"EndpointArn": thing.arn}
+        elif operation == "DeleteEndpoint" and thing is not None:
+            _need_idle(thing, name)
+            if self._polls:
+                thing.endpoint_status = "Deleting"
+                self._begin(noun, name, lambda: backend.delete_endpoint(name))
+                return {}
+        elif verb == "Stop":
+            self._stop(noun, name, thing)
+            return {}
+        return None
+
+    def _after(self, operation: str, request: dict[str, Any], backend: Any) -> None:
+        """Take back to its beginning what moto has made at once."""
+        verb, noun, name = parts(operation, request)
+        if verb != "Create" or noun not in SLOW:
+            return
+        kind, failure = SLOW[noun], self._failure
+        thing = getattr(backend, kind.table)[name]
+
+        def end() -> None:
+            reason = failure
+            if noun == "Endpoint" and thing.endpoint_config_name not in backend.endpoint_configs:
+                reason = "its endpoint configuration was deleted meanwhile"
+            _set_status(kind, thing, "Failed" if reason else kind.made)
+            thing.failure_reason = reason
+
+        _set_status(kind, thing, kind.making)
+        self._begin(noun, name, end)
+
+    def _update(self, endpoint: Any, configuration: str, backend: Any) -> None:
+        """What fails is rolled back: the endpoint serves the old configuration, and says why."""
+        if configuration not in backend.endpoint_configs:
+            raise ServiceError("ValidationException", f'Could not find endpoint configuration "{configuration}".')
+        failure = self._failure
+
+        def end() -> None:
+            endpoint.pending_deployment_summary = None
+            endpoint.failure_reason = failure
+            endpoint.endpoint_status = "InService"
+            if configuration not in backend.endpoint_configs:
+                endpoint.endpoint_status = "Failed"
+                endpoint.failure_reason = "its endpoint configuration was deleted meanwhile"
+            elif not failure:
+                endpoint.endpoint_config_name = configuration
+
+        def roll_back() -> None:
+            endpoint.endpoint_status = "RollingBack"
+            self._begin("Endpoint", endpoint.endpoint_name, end, 1)
+
+        endpoint.endpoint_status = "Updating"
+        endpoint.pending_deployment_summary = {"EndpointConfigName": configuration}
+        self._begin("Endpoint", endpoint.endpoint_name, roll_back if failure and self._polls else end)
+
+    def _stop(self, noun: str, name: str, job: Any) -> None:
+        kind = SLOW[noun]
+        if job is None:
+            raise ServiceError("ValidationException", f"Requested resource not found: {name}.")
+        status = getattr(job, kind.status)
+        if status != kind.making:
+            message = f"The request was rejected because the job is in status {status}."
+            raise ServiceError("ValidationException", message)
+        _set_status(kind, job, "Stopping")
+        self._begin(noun, name, lambda: _set_status(kind, job, "Stopped"))
+
+    def _begin(self, noun: str, name: str, end: Callable[[], None], polls: int | None = None) -> None:
+        self._changes[noun, name] = _Change(self._polls if polls is None else polls, end)
+        if not self._changes[noun, name].polls:
+            self._changes.pop((noun, name)).end()
+
+    def _poll(self, noun: str, name: str) -> None:
+        change = self._changes.get((noun, name))
+        if change is None:
+            return
+        if change.polls:
+            change.polls -= 1
+            return
+        del self._changes[noun, name]
+        change.end()
+        if (noun, name) in self._changes:  # a stage follows, and this is its first poll
+            self._poll(noun, name)
+
+
+def _need_unique(noun: str, name: str, backend: Any) -> None:
+    table, words = UNIQUE[noun]
+    if name not in getattr(backend, table):
+        return
+    if words:
+        raise ServiceError("ValidationException", f'Cannot create already existing {words} "{name}".')
+    raise ServiceError(
+        "ResourceInUse",
+        f"Job name must be unique within an AWS account and region, and a job with this name already exists ({name})",
+    )
+
+
+def _need_idle(endpoint: Any, name: str) -> None:
+    if endpoint is None:
+        raise ServiceError("ValidationException", f'Could not find endpoint "{name}".')
+    if endpoint.endpoint_status not in ("InService", "Failed"):
+        raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
+
+
+def _need_serving(name: str, backend: Any) -> None:
+    """The runtime says the same of an endpoint that is missing and of one that is not ready."""
+    endpoint = backend.endpoints.get(name)
+    if endpoint is None or endpoint.endpoint_status in ("Creating", "Deleting", "Failed"):
+        raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+
+
+def _set_status(kind: Kind, thing: Any, status: str) -> None:
+    setattr(thing, kind.status, status)
+    if kind.table == "training_jobs":
+        thing.secondary_status = "Training" if status == "InProgress" else status
+
+
+class _Handler(MotoRequestHandler):  # type: ignore[misc]
+    def log_request(self, *_: object) -> None:
+        """Say nothing: every test that fails would show hundreds of lines."""
+
+
+@contextmanager
+def serve(application: FlakyAws) -> Iterator[str]:
+    """On loopback, in a thread of its own; the URL."""
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()

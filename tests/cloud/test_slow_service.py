@@ -1,0 +1,344 @@
+"""The scripts on a bad day of AWS: what is made takes its time, connections break, calls are throttled."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+from botocore import xform_name
+
+from container_serve.artifact import FORMAT_VERSION
+from scripts import cleanup, deploy, predict, train, tune
+from scripts.cloud import endpoints, names, registry, watch
+from scripts.cloud.command import run
+from scripts.cloud.deployment import Deployment
+from scripts.cloud.names import S3Uri
+from scripts.cloud.settings import load
+from tests import trees
+from tests.cloud import models
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.flaky_aws import FlakyAws
+from tests.contract.models import picture
+
+HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+KEY = "byoc/job-1/output/model.tar.gz"
+MODEL = f"s3://{BUCKET}/{KEY}"
+DEPLOY = ("--image", f"{HOST}/byoc-serve:0.1.0", "--model-data", MODEL, "--name", "byoc-dogs")
+NOTHING: dict[str, list[str]] = {"models": [], "configurations": [], "endpoints": []}
+DOGS = {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": ["byoc-dogs"]}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
+
+
+@pytest.fixture
+def account(flaky: FlakyAws, aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """SageMaker's client in an account with the images and a model."""
+    labels = {"org.opencontainers.image.title": "byoc-serve", "byoc.format-version": str(FORMAT_VERSION)}
+    monkeypatch.setattr(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
+    monkeypatch.setattr(registry, "image_labels", lambda aws, image: labels)
+    aws.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=models.archive(tmp_path))
+    flaky.calls.clear()
+    return aws.client("sagemaker")
+
+
+def call(capsys: pytest.CaptureFixture[str], script: ModuleType, *arguments: object) -> tuple[int, str, list[str]]:
+    """Exit code, standard output, and the lines for people."""
+    code = run(f"{script.__name__.rpartition('.')[2]}.py", script.main, [str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.out, captured.err.splitlines()
+
+
+def there(client: Any) -> dict[str, list[str]]:
+    return {
+        "models": sorted(item["ModelName"] for item in client.list_models()["Models"]),
+        "configurations": sorted(
+            item["EndpointConfigName"] for item in client.list_endpoint_configs()["EndpointConfigs"]
+        ),
+        "endpoints": sorted(item["EndpointName"] for item in client.list_endpoints()["Endpoints"]),
+    }
+
+
+def make(client: Any, name: str = "byoc-dogs", count: int = 3) -> None:
+    """The first `count` of the requests that deploy.py sends: model, configuration, endpoint."""
+    settings = load(argparse.Namespace(project="byoc", role=ROLE, region=REGION), {})
+    wanted = Deployment(
+        "byoc-dogs", name, "image", S3Uri.parse(MODEL, "-"), "ml.m5.large", 1, {}, 600, 600, False
+    )  # fmt: skip
+    for request in wanted.create(settings)[:count]:
+        getattr(client, xform_name(request.operation))(**request.request)
+
+
+# deploy.py
+
+
+def test_deploy_waits_while_the_endpoint_is_created(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(3)
+    code, out, said = call(capsys, deploy, *DEPLOY)
+    assert (code, out) == (0, "byoc-dogs\n")
+    assert [line for line in said if line.startswith("byoc-dogs: ")] == [
+        "byoc-dogs: Creating, 0:00 min",
+        "byoc-dogs: InService, 0:00 min",
+    ]
+    assert flaky.calls.count("DescribeEndpoint") == 1 + 4  # whether the name is free, and the wait
+
+
+def test_deploy_attaches_to_what_is_still_created(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(3)
+    code, out, _ = call(capsys, deploy, *DEPLOY, "--no-wait", "--json")
+    assert (code, json.loads(out)["status"]) == (0, "Creating")
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert (code, "there is an endpoint byoc-dogs already (Creating)" in said[-1]) == (1, True)
+    code, _, said = call(capsys, deploy, *DEPLOY, "--update")
+    assert (code, "is Creating: wait for that first" in said[-1]) == (1, True)
+    code, out, _ = call(capsys, deploy, "--attach", "byoc-dogs", "--json")
+    assert (code, json.loads(out)["status"]) == (0, "InService")
+
+
+def test_an_endpoint_that_cannot_be_created_is_explained_and_removed(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(2, failure="The primary container did not pass the ping health check.")
+    code, out, said = call(capsys, deploy, *DEPLOY)
+    assert (code, out) == (1, "")
+    assert "is Failed: The primary container did not pass the ping health check." in said[-1]
+    flaky.slow(0)
+    assert there(account)["configurations"] == there(account)["models"] == []
+
+
+def test_deploy_tries_again_what_is_throttled_or_did_not_arrive(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operations = ("HeadObject", "GetObject", "CreateModel", "CreateEndpointConfig", "CreateEndpoint")
+    for operation in operations:
+        flaky.throttle(operation, times=2)
+        flaky.break_before(operation)
+    for fault in (flaky.throttle, flaky.break_before, flaky.break_after):
+        fault("DescribeEndpoint", 2)
+    flaky.slow(1)
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert code == 0, said
+    assert there(account) == DOGS
+    assert all(flaky.calls.count(operation) >= 4 for operation in operations if operation in flaky.calls)
+    assert {"GetObject", "CreateModel", "CreateEndpointConfig", "CreateEndpoint"} <= set(flaky.calls)
+
+
+def test_deploy_gives_up_on_what_is_always_throttled(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.throttle("CreateEndpoint", times=100)
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert (code, "AWS still throttles after several tries" in said[-1]) == (1, True)
+    assert there(account) == NOTHING
+
+
+@pytest.fixture
+def live(account: Any, flaky: FlakyAws, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An endpoint that serves, in a service that is slow from now on."""
+    make(account)
+    monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
+    flaky.slow(2)
+    return account
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_an_update_is_followed_to_its_end(
+    live: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], prune: bool
+) -> None:
+    code, out, said = call(capsys, deploy, *DEPLOY, "--update", "--json", *(["--prune"] if prune else []))
+    assert code == 0, said
+    assert [line for line in said if line.startswith("byoc-dogs: ")] == [
+        "byoc-dogs: Updating, 0:00 min",
+        "byoc-dogs: InService, 0:00 min",
+    ]
+    assert json.loads(out)["previous_configuration"] == "byoc-dogs"
+    assert live.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"] == "byoc-dogs-now"
+    assert there(live)["configurations"] == [*([] if prune else ["byoc-dogs"]), "byoc-dogs-now"]
+
+
+def test_an_update_that_fails_leaves_what_served_before(
+    live: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(2, failure="did not pass the ping health check")
+    code, _, said = call(capsys, deploy, *DEPLOY, "--update")
+    assert code == 1
+    assert "byoc-dogs: RollingBack, 0:00 min" in said
+    assert "serves the configuration from before, byoc-dogs: did not pass the ping health check" in said[-1]
+    assert there(live) == DOGS
+
+
+def test_an_update_is_attached_to(live: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, deploy, *DEPLOY, "--update", "--no-wait")[0] == 0
+    code, _, said = call(capsys, deploy, *DEPLOY, "--update")
+    assert (code, "is Updating: wait for that first" in said[-1]) == (1, True)
+    assert call(capsys, deploy, "--attach", "byoc-dogs")[0] == 0
+    assert live.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"] == "byoc-dogs-now"
+
+
+# cleanup.py
+
+
+@pytest.mark.parametrize("doing", ["Creating", "Updating"])
+def test_cleanup_waits_until_an_endpoint_can_be_deleted(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], doing: str
+) -> None:
+    flaky.slow(4 if doing == "Creating" else 0)
+    make(account)
+    if doing == "Updating":
+        make(account, "byoc-dogs-now", count=2)
+        flaky.slow(4)
+        account.update_endpoint(EndpointName="byoc-dogs", EndpointConfigName="byoc-dogs-now")
+    code, _, said = call(capsys, cleanup, "byoc-dogs", "--yes")
+    assert code == 0, said
+    assert f"byoc-dogs is still {doing}: waiting until it can be deleted" in said
+    assert "byoc-dogs: Deleting, 0:00 min" in said
+    assert said.index("deleted endpoint byoc-dogs") < said.index("deleted configuration byoc-dogs")
+    assert there(account) == NOTHING
+
+
+def test_cleanup_deletes_an_endpoint_that_failed(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(3, failure="no capacity")
+    make(account)
+    assert call(capsys, cleanup, "byoc-dogs", "--yes")[0] == 0
+    assert there(account) == NOTHING
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
+def test_cleanup_tries_again(account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    make(account)
+    flaky.slow(1)
+    for operation in ("ListEndpoints", "DescribeEndpoint", "DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"):
+        getattr(flaky, fault)(operation)
+    code, _, said = call(capsys, cleanup, "byoc-dogs", "--yes")
+    assert code == 0, said
+    assert there(account) == NOTHING
+
+
+# train.py
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return trees.fill(tmp_path / "pictures", {"train": 1, "valid": 1, "test": 1})
+
+
+def job(pictures: Path, *more: str) -> Sequence[object]:
+    return ("--image", f"{HOST}/byoc-train:0.1.0", "--data", pictures, "--weights", "none", *more)
+
+
+def test_train_follows_a_job_to_its_end(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(3)
+    code, out, said = call(capsys, train, *job(pictures, "--name", "byoc-a", "--json"))
+    assert code == 0, said
+    assert json.loads(out)["status"] == "Completed"
+    assert flaky.calls.count("DescribeTrainingJob") == 4
+    flaky.slow(2, failure="AlgorithmError: lr is wrong")
+    code, _, said = call(capsys, train, *job(pictures, "--name", "byoc-b"))
+    assert (code, said[-1]) == (1, "train.py: byoc-b failed: AlgorithmError: lr is wrong")
+
+
+def test_train_attaches_to_a_job_and_stops_it(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], calls: list[str]
+) -> None:
+    flaky.slow(3)
+    code, _, said = call(capsys, train, *job(pictures, "--name", "byoc-a", "--no-wait"))
+    assert code == 0, said
+    flaky.break_after("StopTrainingJob")
+    code, out, _ = call(capsys, train, "--stop", "byoc-a", "--json")
+    assert (code, json.loads(out)) == (0, {"name": "byoc-a", "status": "Stopping"})
+    assert "sagemaker:StopTrainingJob" in calls
+    code, _, said = call(capsys, train, "--attach", "byoc-a")
+    assert (code, "byoc-a was stopped" in said[-1]) == (1, True)
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
+def test_train_tries_again(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    """A lost answer, too: that the service has a job of a name made here already, can only be our own request."""
+    flaky.slow(1)
+    for operation in ("ListObjectsV2", "PutObject", "CreateTrainingJob", "DescribeTrainingJob"):
+        getattr(flaky, fault)(operation)
+    code, out, said = call(capsys, train, *job(pictures, "--json"))
+    assert code == 0, said
+    assert json.loads(out)["status"] == "Completed"
+    assert len(account.list_training_jobs()["TrainingJobSummaries"]) == 1
+
+
+def test_cleanup_stops_a_job_that_runs(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.slow(9)
+    assert call(capsys, train, *job(pictures, "--name", "byoc-a", "--no-wait"))[0] == 0
+    flaky.break_after("StopTrainingJob")
+    code, out, _ = call(capsys, cleanup, "--jobs", "--yes", "--json")
+    assert (code, [one["name"] for one in json.loads(out)["removed"]]) == (0, ["byoc-a"])
+    assert account.describe_training_job(TrainingJobName="byoc-a")["TrainingJobStatus"] == "Stopping"
+
+
+# tune.py
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
+def test_tune_tries_again_and_stops_what_runs(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    flaky.slow(9)
+    for operation in ("CreateHyperParameterTuningJob", "StopHyperParameterTuningJob"):
+        getattr(flaky, fault)(operation)
+    code, name, said = call(capsys, tune, *job(pictures, "--no-wait"))
+    assert code == 0, said
+    (search,) = account.list_hyper_parameter_tuning_jobs()["HyperParameterTuningJobSummaries"]
+    assert (search["HyperParameterTuningJobName"], search["HyperParameterTuningJobStatus"]) == (
+        name.strip(),
+        "InProgress",
+    )
+    code, out, _ = call(capsys, cleanup)
+    assert (code, name.strip() in out) == (0, True)
+    code, out, said = call(capsys, tune, "--stop", name.strip(), "--json")
+    assert (code, json.loads(out)["status"]) == (0, "Stopping"), said
+
+
+# predict.py
+
+
+def test_predict_says_that_the_endpoint_is_not_ready(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    flaky.slow(3)
+    make(account)
+    code, _, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    assert (code, "the endpoint byoc-dogs is Creating; wait for it with" in said[-1]) == (1, True)
+    code, _, said = call(capsys, predict, "byoc-cats", tmp_path / "dog.png")
+    assert (code, "there is no endpoint byoc-cats" in said[-1]) == (1, True)
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before"])
+def test_predict_tries_again(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    make(account)
+    flaky.prediction = {"predictions": [{"index": 1, "label": "Beagle", "probability": 0.75}], "model": {}}
+    getattr(flaky, fault)("InvokeEndpoint", 2)
+    code, out, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    assert (code, "Beagle" in out) == (0, True), said
+    assert flaky.calls.count("InvokeEndpoint") == 3
