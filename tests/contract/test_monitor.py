@@ -16,6 +16,7 @@ from container_train.companion import SAMPLER, WATCHER
 from container_train.monitor import REPORT, RULES
 from container_train.profiler import rules, store
 from tests import trees
+from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
 
 ON = {"debug": "on", "profile-interval": "100"}
@@ -55,7 +56,7 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
+@both_engines_in_full
 def test_a_job_leaves_the_report_the_rules_and_the_raw_files(kind: str, tmp_path: Path) -> None:
     watched(tmp_path, epochs="3", torch_profile="2:4", rule="step_outlier:n_outliers=5")
     family: list[psutil.Process] = []
@@ -100,29 +101,30 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-# Slow enough to be stopped within an epoch.
-SLOW = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}
-
-
 def test_a_stopped_job_has_its_report_and_goes_on(tmp_path: Path) -> None:
-    watched(tmp_path / "cut", **SLOW)
-    with training("process", tmp_path / "cut") as job:
-        job.wait_for("epoch=1\n")
+    watched(tmp_path, epochs="10000")
+    with training("process", tmp_path) as job:
+        job.wait_for("epoch=3\n")
         job.stop()
         assert job.wait(110) == 143
     assert "stopped in epoch" in job.failure()
-    facts = store.job(output(tmp_path / "cut"))
+    facts = store.job(output(tmp_path))
     assert facts["status"] == "stopped"
-    assert facts["reason"].startswith("in epoch 2 after ")
-    assert is_readable(tmp_path / "cut", "stopped")
-    assert verdicts(tmp_path / "cut")
-    with training("process", tmp_path / "cut") as again:
+    assert re.match(r"in epoch \d+ after ", facts["reason"])
+    assert is_readable(tmp_path, "stopped")
+    assert verdicts(tmp_path)
+    done = int(re.findall(r"^epoch=(\d+)$", job.text(), re.MULTILINE)[-1])
+    trees.configure(tmp_path, {**trees.SMALL, **ON, "epochs": str(done + 2)})
+    with training("process", tmp_path) as again:
         assert again.wait() == 0, again.text()
     assert "resuming from" in again.text()
-    epochs = store.timeline(output(tmp_path / "cut")).epochs
-    assert [row["epoch"] for row in epochs] == [1, 2, 3]
-    steps = store.timeline(output(tmp_path / "cut")).steps
-    assert steps.number.tolist() == list(range(12))  # those before the stop and those after it
+    epochs = store.timeline(output(tmp_path)).epochs
+    assert [row["epoch"] for row in epochs] == list(range(1, done + 3))
+    steps = store.timeline(output(tmp_path)).steps
+    assert steps.number.tolist() == list(range(4 * (done + 2)))  # those before the stop and those after it
+
+
+SLOW = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}
 
 
 @pytest.mark.full
@@ -144,7 +146,7 @@ def test_what_watches_a_job_changes_nothing_of_it(tmp_path: Path) -> None:
 
 
 def test_a_failed_job_says_so_in_its_report(tmp_path: Path) -> None:
-    watched(tmp_path, epochs="20", lr="10", optimizer="sgd", freeze_until="none", momentum="1", weight_decay="1")
+    watched(tmp_path, epochs="200", lr="10", optimizer="sgd", momentum="1", weight_decay="1")
     with training("process", tmp_path) as job:
         assert job.wait() == 1, job.text()
     assert job.failure().startswith("the loss became ")

@@ -34,9 +34,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[floa
 @pytest.mark.parametrize(
     ("kind", "count", "cache"),
     [
-        ("process", 3, "auto"),
+        ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3
+        pytest.param("process", 3, "auto", marks=long),
         pytest.param("process", 2, "off", marks=long),
-        pytest.param("docker", 2, "auto", marks=pytest.mark.docker),
+        pytest.param("docker", 2, "auto", marks=[pytest.mark.docker, long]),
         pytest.param("docker", 3, "off", marks=[pytest.mark.docker, long]),
     ],
 )
@@ -119,7 +120,7 @@ def test_a_stop_of_one_host_stops_all_and_the_job_goes_on_later(kind: str, tmp_p
     assert re.findall(r"^epoch=(\d+)$", jobs[0].text(), re.MULTILINE) == [str(done + 1), str(done + 2)]
 
 
-@pytest.mark.parametrize("here", [0, 1])
+@pytest.mark.parametrize("here", [0, pytest.param(1, marks=long)])
 def test_a_stop_while_another_host_is_missing_is_at_once(here: int, tmp_path: Path) -> None:
     with hosts.job("process", tmp_path, 2, {}) as jobs:
         hosts.kill_all(jobs[1 - here])
@@ -130,7 +131,8 @@ def test_a_stop_while_another_host_is_missing_is_at_once(here: int, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "shown"), [("epochs", "2", "2 in"), ("arch", "resnet34", "'resnet34'"), ("seed", "7", "7 in")]
+    ("name", "value", "shown"),
+    [pytest.param("epochs", "2", "2 in", marks=long), ("arch", "resnet34", "'resnet34'")],
 )
 def test_hosts_with_different_hyperparameters_are_told_apart(name: str, value: str, shown: str, tmp_path: Path) -> None:
     with hosts.job("process", tmp_path, 2, {}) as jobs:

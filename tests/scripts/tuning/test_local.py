@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from scripts import tune
+from scripts.cloud import command
 from scripts.tuning import results
 from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
@@ -66,13 +68,14 @@ def mentioning(text: str) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("engine", ["process", pytest.param("docker", marks=pytest.mark.docker)])
-def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])])
+def test_a_search_and_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path, engine: str) -> None:
     if engine == "docker":
         need(docker_engine.available(), "a Docker engine")
         docker_engine.image("train")
-    trials = 8 if FULL else 4 if engine == "process" else 2
-    done = call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--parallel", 2, "--json", "--name", "some")
+    trials = 8 if FULL and engine == "process" else 2
+    same = ("--engine", engine, "--trials", trials, "--precision", "fp32", "--name", "some")
+    done = call(pictures, tmp_path, *same, "--parallel", 2, "--json")
     search = found(done)
     assert search["where"] == f"this machine, {engine} engine"
     assert [trial["status"] for trial in search["trials"]] == ["completed"] * trials
@@ -100,18 +103,23 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
     logs = [(folder / "trials" / f"trial-{n:04d}" / "train.log").read_text() for n in range(trials)]
     assert sum("pictures of train in " in log for log in logs) == 1
     assert sum("pictures of train read from" in log for log in logs) == trials - 1
-    # The same call finds that all is done.
-    again = found(call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--json", "--name", "some"))
-    assert again["trials"] == search["trials"]
+    # The same call finds that all is done; what trials leave out belongs to the final training.
+    before = (folder / "trials.json").read_text()
+    last = call(pictures, tmp_path, *same, "--train-best")
+    assert last.returncode == 0, last.stderr[-2000:]
+    assert json.loads((folder / "trials.json").read_text())["trials"] == json.loads(before)["trials"]
+    model = json.loads((folder / "best" / "ml" / "model" / "model.json").read_text())
+    assert model["hyperparameters"]["lr"] == best["hyperparameters"]["lr"]
+    assert (folder / "best" / "model" / "model.tar.gz").is_file()
 
 
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.full), signal.SIGTERM])
 def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
-    command = words(pictures, tmp_path, "--engine", "process", "--trials", 2, "--name", "cut", "--json")
+    line = words(pictures, tmp_path, "--engine", "process", "--trials", 1, "--name", "cut", "--json")
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        process = subprocess.Popen(line, stdout=stream, stderr=stream)
         running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
         until(lambda: running.exists() and "hyperparameters:" in running.read_text())
         process.send_signal(how)
@@ -124,12 +132,12 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     else:
         assert code == 130
         last = log.read_text().splitlines()[-1]
-        assert "interrupted after 0 of 2 trials" in last
+        assert "interrupted after 0 of 1 trials" in last
         assert "the same call goes on with it" in last
     until(lambda: not mentioning(str(tmp_path / "cut")), 60)
-    search = found(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
+    search = found(subprocess.run(line, capture_output=True, text=True, timeout=SECONDS))
     # The one that was cut off is tried again with the same values, and does not count.
-    assert [trial["status"] for trial in search["trials"]] == ["completed", "completed"]
+    assert [trial["status"] for trial in search["trials"]] == ["completed"]
     assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
     assert search["trials"][0]["name"] == "trial-0001"
     assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
@@ -161,43 +169,16 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(pictu
     assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("layer9")
 
 
-@pytest.mark.timeout(SECONDS)
-def test_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path) -> None:
-    done = call(
-        pictures,
-        tmp_path,
-        "--engine",
-        "process",
-        "--trials",
-        1,
-        "--name",
-        "one",
-        "--train-best",
-        "--precision",
-        "fp32",
-        "--debug",
-        "off",
-        "--profile-interval",
-        0,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    model = json.loads((tmp_path / "one" / "best" / "ml" / "model" / "model.json").read_text())
-    assert model["hyperparameters"]["lr"] == 0.001
-    assert (tmp_path / "one" / "best" / "model" / "model.tar.gz").is_file()
-
-
-def test_refused_before_anything_runs(pictures: Path, tmp_path: Path) -> None:
-    def last(*more: object) -> str:
-        done = call(pictures, tmp_path, "--engine", "process", *more)
-        assert done.returncode == 2, done.stderr
-        return done.stderr.splitlines()[-1]
+def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last(code: int, name: str) -> str:
+        _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
+        assert command.run("tune.py", tune.main, rest) == code
+        return capsys.readouterr().err.splitlines()[-1]
 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
-    done = call(pictures, tmp_path, "--engine", "process", "--name", "old")
-    assert done.returncode == 1
-    assert "study.db cannot be read" in done.stderr.splitlines()[-1]
-    assert "--name has value 'a_b'" in last("--name", "a_b")
+    assert "study.db cannot be read" in last(1, "old")
+    assert "--name has value 'a_b'" in last(2, "a_b")
 
 
 def test_other_pictures_or_weights_are_another_search(tmp_path: Path) -> None:
