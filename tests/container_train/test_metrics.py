@@ -5,7 +5,6 @@ import pytest
 
 from container_train import metrics
 
-
 VALUES = (0.0, 0.123456789, 1e-7, 12345.6, float("nan"), float("inf"))
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -143,25 +144,29 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
 
 
+# Stands for the training program: what it says of the module that its network has not, without importing torch for it.
+FAILS = """#!/bin/sh
+mkdir -p "$SAGEMAKER_BASE_DIR/output"
+echo "hyperparameter freeze-until has value 'layer9'" > "$SAGEMAKER_BASE_DIR/output/failure"
+exit 1
+"""
+
+
 @pytest.mark.timeout(SECONDS)
-def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program", [pytest.param("the real one", marks=pytest.mark.full), FAILS], ids=["real", "short"]
+)
+def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
+    program: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if program == FAILS:
+        (tmp_path / "program").write_text(FAILS)
+        (tmp_path / "program").chmod(0o755)
+        monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a module that this network has not.
-    done = call(
-        pictures,
-        tmp_path,
-        "--engine",
-        "process",
-        "--trials",
-        8,
-        "--freeze-until",
-        "layer9",
-        "--name",
-        "bad",
-        "--parallel",
-        3,
-    )
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
+    more = ("--engine", "process", "--trials", 8, "--freeze-until", "layer9", "--name", "bad", "--parallel", 3)
+    assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
     assert "layer9" in last
     trials = json.loads((tmp_path / "bad" / "trials.json").read_text())["trials"]
