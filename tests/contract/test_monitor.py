@@ -57,8 +57,10 @@ def running(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @both_engines_in_full
-def test_a_job_leaves_the_report_the_rules_and_the_raw_files(kind: str, tmp_path: Path) -> None:
-    watched(tmp_path, epochs="3", torch_profile="2:4", rule="step_outlier:n_outliers=5")
+def test_a_job_that_a_rule_ends_leaves_the_report_the_rules_and_the_raw_files(kind: str, tmp_path: Path) -> None:
+    # Every evaluation counts as overfit with such a threshold.
+    rule = "overfit:ratio_threshold=-1000;step_outlier:n_outliers=5"
+    watched(tmp_path, epochs="2000", torch_profile="2:4", on_rule="stop", rule=rule)
     family: list[psutil.Process] = []
     with training(kind, tmp_path) as job:
         if kind == "process":
@@ -76,22 +78,30 @@ def test_a_job_leaves_the_report_the_rules_and_the_raw_files(kind: str, tmp_path
     assert found["low_gpu_utilization"]["status"] == "not_applicable"
     facts = store.job(out)
     assert (facts["status"], facts["problems"]) == ("completed", []), job.text()
+    assert facts["reason"].startswith("stopped early by rule overfit: ")
     assert (facts["debug"]["state"], facts["debug"]["trained"]) == ("on", "the last layer")
     assert facts["class_counts"] == {"red": 10, "green": 10, "blue": 10}
     assert facts["sampler"]["samples"] > 10
     assert facts["sampler"]["interval_ms"] == 100
     phases = {phase.name for phase in store.timeline(out).phases}
     assert phases == {"data", "model", "features", "train", "evaluate", "checkpoint", "export", "measure", "report"}
-    assert len(store.timeline(out).steps) == 12
-    assert [row["epoch"] for row in store.timeline(out).epochs] == [1, 2, 3]
+    # The best epoch of those that were trained is kept.
+    assert "stopping early: rule overfit: " in job.text()
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["stopped_by"].startswith("rule overfit: ")
+    metrics = json.loads((out / "metrics.json").read_text())
+    done = len(metrics["epochs"])
+    assert 1 <= done < 2000
+    assert len(store.timeline(out).steps) == 4 * done
+    assert [row["epoch"] for row in store.timeline(out).epochs] == list(range(1, done + 1))
     assert len(store.system(out).series(store.CPU)) == len(psutil.Process().cpu_affinity())
     with gzip.open(out / "profiler" / "trace.json.gz") as file:
         assert json.load(file)["traceEvents"]
     assert f"output/data/{REPORT}; " in job.text()
     fired = [name for name, rule in found.items() if rule["status"] == "fired"]
+    assert "overfit" in fired
     assert re.findall(r"^rule (\w+) fired: ", job.text(), re.MULTILINE) == fired
     # What others read of a job is as it was.
-    assert set(json.loads((out / "metrics.json").read_text())["seconds"]) == {
+    assert set(metrics["seconds"]) == {
         "data", "model", "features", "train", "export", "evaluate", "report",
     }  # fmt: skip
 
@@ -171,16 +181,3 @@ def test_a_failed_job_says_so_in_its_report(tmp_path: Path) -> None:
     assert is_readable(tmp_path, "the loss became")
     found = verdicts(tmp_path)
     assert any(rule["status"] == "fired" for rule in found.values()), found
-
-
-def test_a_rule_ends_the_job_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
-    # Every evaluation counts as overfit with such a threshold.
-    watched(tmp_path, epochs="2000", on_rule="stop", rule="overfit:ratio_threshold=-1000")
-    with training("process", tmp_path) as job:
-        assert job.wait() == 0, job.text()
-    assert "stopping early: rule overfit: " in job.text()
-    made = json.loads((tmp_path / "model" / "model.json").read_text())
-    assert made["stopped_by"].startswith("rule overfit: ")
-    assert len(json.loads((output(tmp_path) / "metrics.json").read_text())["epochs"]) < 2000
-    assert verdicts(tmp_path)["overfit"]["status"] == "fired"
-    assert store.job(output(tmp_path))["reason"].startswith("stopped early by rule overfit: ")
