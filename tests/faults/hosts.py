@@ -60,7 +60,7 @@ def job(
             name = f"{network}-{host}" if kind == "docker" else None
             if name:
                 command = ["docker", "run", "--rm", "--network", network, "--hostname", host, "--network-alias", host]
-                command += ["--name", name]
+                command += ["--name", name, "--env", "OMP_WAIT_POLICY"]
                 for part in ("input", "model", "output", "checkpoints"):
                     (folder / part).mkdir(exist_ok=True)
                     command += ["--volume", f"{folder / part}:/opt/ml/{part}"]
