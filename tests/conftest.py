@@ -14,6 +14,9 @@ from tests.cloud import permissions
 # A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # likewise by nohup
+# Threads of torch that wait for each other sleep instead of spinning, here and in all that is started: where two lanes
+# share the cores, a training of these tests took four times the processor time. (Before torch is loaded.)
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # These look at all containers of the engine, or make and remove images of one name: never two of them at once.

@@ -52,9 +52,11 @@ def test_pictures_are_passed_on(content_type: str) -> None:
     assert parse(b"any bytes", f" {content_type.upper()} ; charset=binary") == expected
 
 
-@pytest.mark.parametrize("content_type", [None, "", " ", ";q=1"])
+BODIES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*")
+
+
 @pytest.mark.parametrize(
-    "body", [JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*"]
+    ("body", "content_type"), [*((body, None) for body in BODIES), (JPEG, ""), (JPEG, " "), (JPEG, ";q=1")]
 )
 def test_without_a_type_the_first_bytes_decide(body: bytes, content_type: str | None) -> None:
     assert parse(body, content_type).images == (body,)

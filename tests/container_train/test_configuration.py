@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from container_train import configuration
-from container_train.errors import TrainError
+from container_train.errors import Stopped, TrainError
 from container_train.tree import Tree
 from tests import trees
 
@@ -68,3 +68,14 @@ def test_a_host_that_never_comes_is_named(host: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(configuration, "NAME_SECONDS", 0.0)
     with pytest.raises(TrainError, match=r"^the name of host \S+ is not known after 0 s: see whether"):
         configuration.wait_for_names(["localhost", host], lambda: False)
+
+
+def test_a_host_that_is_waited_for_is_named_once_until_the_job_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(configuration, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(configuration, "SAY_SECONDS", 0.0)
+    looks = iter([False, False, False, True])
+    with pytest.raises(Stopped, match="before the training began; nothing is lost"):
+        configuration.wait_for_names(["localhost", "byoc.invalid"], lambda: next(looks))
+    assert capsys.readouterr().err == "waiting until the name of host byoc.invalid is known, for at most 300 s\n"

@@ -3,9 +3,12 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from container_train import pulse
 
 
+@pytest.mark.timing
 def test_what_is_said_is_seen(tmp_path: Path) -> None:
     watch = pulse.Watch(pulse.path(tmp_path, 3))
     assert watch.look()[0] == "works"  # it is starting

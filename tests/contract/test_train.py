@@ -11,8 +11,14 @@ import pytest
 from container_serve import artifact
 from container_train.metrics import DEFINITIONS
 from tests import trees
-from tests.conftest import both_engines, both_engines_in_full
+from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
+
+# What a container adds to it (little shared memory, signals to PID 1) is tested there, the rest of it by other tests of
+# processes: tests/faults/test_spot.py and test_monitor.py train, export, stop and resume.
+in_docker_and_in_full = pytest.mark.parametrize(
+    "kind", [pytest.param("process", marks=pytest.mark.full), pytest.param("docker", marks=pytest.mark.docker)]
+)
 
 
 def finish(kind: str, base: Path) -> tuple[int, Job]:
@@ -20,7 +26,7 @@ def finish(kind: str, base: Path) -> tuple[int, Job]:
         return job.wait(), job
 
 
-@both_engines
+@in_docker_and_in_full
 def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path) -> None:
     # Full-size batches and the default workers: with what shared memory a plain `docker run` gives.
     code, job = finish(
@@ -55,20 +61,18 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
     assert float(seen["valid_accuracy"][-1]) == pytest.approx(metrics["epochs"][-1]["valid_accuracy"], rel=1e-5)
 
 
-def test_a_trial_is_trained_and_told_of_but_neither_exported_nor_measured(tmp_path: Path) -> None:
-    code, job = finish("process", trees.tree(tmp_path, {"epochs": "2", "measure": "none"}))
-    assert code == 0, job.text()
-    assert not list((tmp_path / "model").glob("*"))
-    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+def is_told_of_but_neither_exported_nor_measured(trial: Job) -> None:
+    assert not list((trial.base / "model").glob("*"))
+    metrics = json.loads((trial.base / "output" / "data" / "metrics.json").read_text())
     assert metrics["test_accuracy"] is None
     assert metrics["valid_accuracy"] == max(row["valid_accuracy"] for row in metrics["epochs"])
-    page = (tmp_path / "output" / "data" / "report.html").read_text()
+    page = (trial.base / "output" / "data" / "report.html").read_text()
     assert "No model was exported" in page
     assert "Confusion matrix" not in page
-    assert "test_accuracy=" not in job.text()
+    assert "test_accuracy=" not in trial.text()
 
 
-@both_engines
+@both_engines_in_full
 def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     trees.tree(tmp_path)
     trees.configure(tmp_path, {"sagemaker_program": '"mine.py"', "alpha": "3"})
@@ -92,7 +96,7 @@ def test_an_unknown_hyperparameter_fails_with_its_name_first(kind: str, tmp_path
     assert not list((tmp_path / "model").glob("*"))
 
 
-@both_engines
+@in_docker_and_in_full
 def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_path: Path) -> None:
     trees.tree(tmp_path, {"epochs": "2000"})
     with training(kind, tmp_path) as job:
@@ -111,11 +115,11 @@ def test_sigterm_saves_a_checkpoint_from_which_the_job_goes_on(kind: str, tmp_pa
     assert artifact.read(tmp_path / "model", verify=True).classes == trees.LABELS
 
 
-def test_two_jobs_at_once_share_their_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_trials_at_once_share_their_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BYOC_FEATURE_CACHE", str(tmp_path / "shared"))
     first, second = tmp_path / "first", tmp_path / "second"
     for base, rate in ((first, "0.01"), (second, "0.001")):
-        trees.tree(base, {"epochs": "1", "measure": "none", "lr": rate, "batch-size": "4"})
+        trees.tree(base, {"epochs": "2", "measure": "none", "lr": rate, "batch-size": "4"})
     with training("process", first) as one, training("process", second) as other:
         assert (one.wait(), other.wait()) == (0, 0), one.text() + other.text()
     said = one.text() + other.text()
@@ -123,10 +127,13 @@ def test_two_jobs_at_once_share_their_features(tmp_path: Path, monkeypatch: pyte
         assert said.count(f"feature cache: {part} in ") == 1, said
         assert said.count(f"feature cache: {part} read from {tmp_path / 'shared'}") == 1, said
     assert not (first / "checkpoints" / "features").exists()
+    for trial in (one, other):
+        is_told_of_but_neither_exported_nor_measured(trial)
 
 
 def test_nothing_is_left_running_after_a_stop(tmp_path: Path) -> None:
-    trees.tree(tmp_path, {"epochs": "2000", "workers": "2", "feature-cache": "off"})
+    few = {"train": 4, "valid": 1, "test": 1}
+    trees.tree(tmp_path, {"epochs": "2000", "workers": "2", "feature-cache": "off"}, few)
     with training("process", tmp_path) as job:
         job.wait_for("epoch=1\n")
         family = psutil.Process(job.process.pid).children(recursive=True)
@@ -187,19 +194,13 @@ def test_a_wrong_hyperparameter_is_answered_before_torch_is_imported(
         assert not {"torch", "smdebug"} & modules
 
 
-@pytest.mark.parametrize(
-    ("added", "words"),
-    [
-        ("input/data/train/99.none", "channel train: class folder '99.none'"),
-        ("input/data/weights", "channel weights: "),
-    ],
-)
-def test_what_is_wrong_with_the_data_stands_first_in_the_failure_file(added: str, words: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_the_data_stands_first_in_the_failure_file(tmp_path: Path) -> None:
+    """Through the toolkit; tests/faults/test_failure.py has all the rest of what may be wrong."""
     trees.tree(tmp_path)
-    (tmp_path / added).mkdir()
+    (tmp_path / "input" / "data" / "weights").mkdir()
     code, job = finish("process", tmp_path)
     assert code != 0
-    assert job.failure().startswith(words)
+    assert job.failure().startswith("channel weights: ")
     assert "Traceback" not in job.text()
 
 
@@ -235,6 +236,7 @@ def test_a_configuration_that_no_job_can_run_with(name: str, content: str | None
     assert len(job.text().strip().splitlines()) == 1
 
 
+@pytest.mark.full  # ten seconds of waiting; tests/container_train/test_configuration.py does not wait
 def test_a_host_whose_name_is_not_known_is_waited_for_until_the_job_is_stopped(tmp_path: Path) -> None:
     trees.tree(tmp_path)
     hosts = {"current_host": "localhost", "hosts": ["localhost", "byoc.invalid"], "network_interface_name": "lo"}

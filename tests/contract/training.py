@@ -53,6 +53,7 @@ def training(kind: str, base: Path) -> Iterator[Job]:
     name = f"byoc-test-{os.getpid()}-{time.monotonic_ns()}" if kind == "docker" else None
     if name:
         command = ["docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--name", name]
+        command += ["--env", "OMP_WAIT_POLICY"]  # tests/conftest.py says why
         # Root in the container, as in the cloud; what it leaves is handed back to the caller below.
         for folder in ("input", "code", "model", "output", "checkpoints"):
             (base / folder).mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ from tests.contract.training import Job
 from tests.docker import engine
 
 # resnet18 has no dropout: what one process and several compute is the same but for the order of the sums.
-SAME = {"arch": "resnet18", "epochs": "3", "lr": "0.01"}
+SAME = {"arch": "resnet18", "epochs": "3", "lr": "0.01", "batch-size": "7"}
 _ports = itertools.count(21000 + os.getpid() % 500 * 20, 2)
 
 
@@ -60,7 +60,7 @@ def job(
             name = f"{network}-{host}" if kind == "docker" else None
             if name:
                 command = ["docker", "run", "--rm", "--network", network, "--hostname", host, "--network-alias", host]
-                command += ["--name", name]
+                command += ["--name", name, "--env", "OMP_WAIT_POLICY"]
                 for part in ("input", "model", "output", "checkpoints"):
                     (folder / part).mkdir(exist_ok=True)
                     command += ["--volume", f"{folder / part}:/opt/ml/{part}"]

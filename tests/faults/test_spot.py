@@ -56,7 +56,7 @@ def end(job: Job, name: str) -> None:
 
 def goes_on(base: Path, before: str, theirs: dict[str, torch.Tensor]) -> None:
     """Start the job again, which `before` is the log of; it ends well, with those weights."""
-    done = [int(n) for n in EPOCH.findall(before)]
+    done = sorted({int(n) for n in EPOCH.findall(before)})
     with training("process", base) as job:
         assert job.wait() == 0, job.text()
     again = [int(n) for n in EPOCH.findall(job.text())]
@@ -70,17 +70,24 @@ def goes_on(base: Path, before: str, theirs: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "name"), [("device: cpu", "SIGTERM"), ("epoch=2\n", "SIGKILL"), ("int8: calibrating", "SIGTERM")]
+    "moments",
+    [
+        # One after the other: killed while it trains, and what goes on with it stopped while it quantises.
+        [("epoch=2\n", "SIGKILL"), ("int8: calibrating", "SIGTERM")],
+        pytest.param([("device: cpu", "SIGTERM")], marks=pytest.mark.full),
+    ],
 )
 def test_an_interrupted_job_ends_as_an_uninterrupted_one(
-    words: str, name: str, whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path
+    moments: list[tuple[str, str]], whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path
 ) -> None:
-    base = trees.tree(tmp_path, {**JOB, "precision": "auto" if words.startswith("int8") else "fp32"})
-    with training("process", base) as job:
-        job.wait_for(words)
-        end(job, name)
+    base, before = trees.tree(tmp_path, {**JOB, "precision": "auto"}), ""
+    for words, name in moments:
+        with training("process", base) as job:
+            job.wait_for(words)
+            end(job, name)
+        before += job.text()
     trees.configure(base, {**trees.SMALL, **JOB})
-    goes_on(base, job.text(), whole[0])
+    goes_on(base, before, whole[0])
 
 
 @pytest.mark.full

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from scripts import tune
-from scripts.cloud.command import run
+from scripts.cloud import command
 from scripts.tuning import results
 from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
@@ -68,13 +69,14 @@ def mentioning(text: str) -> list[psutil.Process]:
 
 
 @pytest.mark.timeout(SECONDS)
-@pytest.mark.parametrize("engine", ["process", pytest.param("docker", marks=pytest.mark.docker)])
-def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
+@pytest.mark.parametrize("engine", ["process", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.full])])
+def test_a_search_and_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path, engine: str) -> None:
     if engine == "docker":
         need(docker_engine.available(), "a Docker engine")
         docker_engine.image("train")
-    trials = 8 if FULL else 2
-    done = call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--parallel", 2, "--json", "--name", "some")
+    trials = 8 if FULL and engine == "process" else 2
+    same = ("--engine", engine, "--trials", trials, "--precision", "fp32", "--name", "some")
+    done = call(pictures, tmp_path, *same, "--parallel", 2, "--json")
     search = found(done)
     assert search["where"] == f"this machine, {engine} engine"
     assert [trial["status"] for trial in search["trials"]] == ["completed"] * trials
@@ -102,18 +104,23 @@ def test_a_search(pictures: Path, tmp_path: Path, engine: str) -> None:
     logs = [(folder / "trials" / f"trial-{n:04d}" / "train.log").read_text() for n in range(trials)]
     assert sum("pictures of train in " in log for log in logs) == 1
     assert sum("pictures of train read from" in log for log in logs) == trials - 1
-    # The same call finds that all is done.
-    again = found(call(pictures, tmp_path, "--engine", engine, "--trials", trials, "--json", "--name", "some"))
-    assert again["trials"] == search["trials"]
+    # The same call finds that all is done; what trials leave out belongs to the final training.
+    before = (folder / "trials.json").read_text()
+    last = call(pictures, tmp_path, *same, "--train-best")
+    assert last.returncode == 0, last.stderr[-2000:]
+    assert json.loads((folder / "trials.json").read_text())["trials"] == json.loads(before)["trials"]
+    model = json.loads((folder / "best" / "ml" / "model" / "model.json").read_text())
+    assert model["hyperparameters"]["lr"] == best["hyperparameters"]["lr"]
+    assert (folder / "best" / "model" / "model.tar.gz").is_file()
 
 
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.full), signal.SIGTERM])
 def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: signal.Signals) -> None:
     log = tmp_path / "log"
-    command = words(pictures, tmp_path, "--engine", "process", "--trials", 1, "--name", "cut", "--json")
+    line = words(pictures, tmp_path, "--engine", "process", "--trials", 1, "--name", "cut", "--json")
     with log.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)
+        process = subprocess.Popen(line, stdout=stream, stderr=stream)
         running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
         until(lambda: running.exists() and "hyperparameters:" in running.read_text())
         process.send_signal(how)
@@ -129,7 +136,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
         assert "interrupted after 0 of 1 trials" in last
         assert "the same call goes on with it" in last
     until(lambda: not mentioning(str(tmp_path / "cut")), 60)
-    search = found(subprocess.run(command, capture_output=True, text=True, timeout=SECONDS))
+    search = found(subprocess.run(line, capture_output=True, text=True, timeout=SECONDS))
     # The one that was cut off is tried again with the same values, and does not count.
     assert [trial["status"] for trial in search["trials"]] == ["completed"]
     assert search["trials"][0]["hyperparameters"] == {"lr": 0.001, "batch-size": 64}
@@ -137,25 +144,29 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
 
 
+# Stands for the training program: what it says of the module that its network has not, without importing torch for it.
+FAILS = """#!/bin/sh
+mkdir -p "$SAGEMAKER_BASE_DIR/output"
+echo "hyperparameter freeze-until has value 'layer9'" > "$SAGEMAKER_BASE_DIR/output/failure"
+exit 1
+"""
+
+
 @pytest.mark.timeout(SECONDS)
-def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "program", [pytest.param("the real one", marks=pytest.mark.full), FAILS], ids=["real", "short"]
+)
+def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
+    program: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if program == FAILS:
+        (tmp_path / "program").write_text(FAILS)
+        (tmp_path / "program").chmod(0o755)
+        monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a module that this network has not.
-    done = call(
-        pictures,
-        tmp_path,
-        "--engine",
-        "process",
-        "--trials",
-        8,
-        "--freeze-until",
-        "layer9",
-        "--name",
-        "bad",
-        "--parallel",
-        3,
-    )
-    assert done.returncode == 1
-    last = done.stderr.splitlines()[-1]
+    more = ("--engine", "process", "--trials", 8, "--freeze-until", "layer9", "--name", "bad", "--parallel", 3)
+    assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
     assert "layer9" in last
     trials = json.loads((tmp_path / "bad" / "trials.json").read_text())["trials"]
@@ -163,42 +174,16 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(pictu
     assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("layer9")
 
 
-@pytest.mark.timeout(SECONDS)
-def test_the_final_training_with_the_best_values(pictures: Path, tmp_path: Path) -> None:
-    done = call(
-        pictures,
-        tmp_path,
-        "--engine",
-        "process",
-        "--trials",
-        1,
-        "--name",
-        "one",
-        "--train-best",
-        "--precision",
-        "fp32",
-        "--debug",
-        "off",
-        "--profile-interval",
-        0,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    model = json.loads((tmp_path / "one" / "best" / "ml" / "model" / "model.json").read_text())
-    assert model["hyperparameters"]["lr"] == 0.001
-    assert (tmp_path / "one" / "best" / "model" / "model.tar.gz").is_file()
-
-
 def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def refusal(*more: str) -> tuple[int, str]:
-        code = run("tune.py", tune.main, words(pictures, tmp_path, "--engine", "process", *more)[1:])
-        return code, capsys.readouterr().err.splitlines()[-1]
+    def last(code: int, name: str) -> str:
+        _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
+        assert command.run("tune.py", tune.main, rest) == code
+        return capsys.readouterr().err.splitlines()[-1]
 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
-    code, said = refusal("--name", "old")
-    assert (code, "study.db cannot be read" in said) == (1, True)
-    code, said = refusal("--name", "a_b")
-    assert (code, "--name has value 'a_b'" in said) == (2, True)
+    assert "study.db cannot be read" in last(1, "old")
+    assert "--name has value 'a_b'" in last(2, "a_b")
 
 
 def test_other_pictures_or_weights_are_another_search(tmp_path: Path) -> None:
