@@ -24,7 +24,7 @@ test: venv  ## all tests that this machine can run; says what it skipped and why
 	$(VENV)/python -m pytest $(LANES) $(PYTEST_ARGS)
 
 test-fast: venv  ## the tests without Docker, and without the README's commands in a fresh clone
-	$(VENV)/python -m pytest $(LANES) -m "not docker and not clone" $(PYTEST_ARGS)
+	$(VENV)/python -m pytest $(LANES) -m "not docker and not clone and not whole" $(PYTEST_ARGS)
 
 test-docker: venv  ## the tests of the images, and the README's commands in a fresh clone
 	$(VENV)/python -m pytest $(LANES) -m "docker or clone" $(PYTEST_ARGS)

@@ -2,8 +2,7 @@
 
 Every test of tests/cloud adds what its calls need. At the end of the whole run, the process that reports it fails
 `test_nothing_is_allowed_that_no_test_needed` where the policy allows more than that. A run of some tests is not
-compared; in CI it fails if that test was among them, since nothing has been compared then. `--last-failed` continues
-the record of the run before.
+compared; in CI it fails if that test was among them, since nothing has been compared then.
 """
 
 import functools
@@ -56,7 +55,7 @@ DOCKER_PUSH = {
 }
 # Checked by a service on the way of another call.
 IMPLIED = {"kms:Decrypt", "kms:GenerateDataKey", "iam:PassRole", "iam:TagRole", "sagemaker:AddTags", "ecr:TagResource"}
-NAME = "permissions"  # of the plugin, and of the record in pytest's cache
+NAME = "permissions"  # of the plugin
 FOLDER = "tests/cloud"
 TEST = "test_policy.py::test_nothing_is_allowed_that_no_test_needed"
 
@@ -116,19 +115,10 @@ class Permissions:
 
     def _compare(self) -> str | None:
         """Why the run fails, or None."""
-        cache = getattr(self.config, "cache", None)
         missing = sorted(self.tests - self.passed)
-        if getattr(self.config.option, "lf", False):
-            before = cache.get(NAME, None) if cache else None
-            if not before:
-                return None
-            self.needed |= set(before["needed"])
-            missing = sorted(set(before["missing"]) - self.passed)
-        elif not self._is_whole():
+        if not self._is_whole():
             wanted = f"{self.folder}/{TEST}" in self.tests
             return self._incomplete(f"not all tests of {self.folder} were selected") if wanted else None
-        if cache:
-            cache.set(NAME, {"needed": sorted(self.needed), "missing": missing})
         if self.lost:
             return self._incomplete("a process of the tests was lost")
         if missing:
@@ -138,7 +128,13 @@ class Permissions:
 
     def _is_whole(self) -> bool:
         options = self.config.option
-        if options.keyword or options.markexpr or options.deselect or any("::" in name for name in self.config.args):
+        if (
+            options.keyword
+            or options.markexpr
+            or options.deselect
+            or getattr(options, "lf", False)
+            or any("::" in name for name in self.config.args)
+        ):
             return False
         files = {path.name for path in (self.config.rootpath / self.folder).glob("test_*.py")}
         return {Path(nodeid.partition("::")[0]).name for nodeid in self.tests} == files
