@@ -1,4 +1,4 @@
-"""Answers in the place of AWS's, for what moto lacks or does not do: through botocore's own hooks, as its Stubber."""
+"""Canned answers of AWS for states that flaky_aws.py does not reach: through botocore's own hooks, as its Stubber."""
 
 from typing import Any
 

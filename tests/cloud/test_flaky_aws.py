@@ -94,9 +94,11 @@ def test_a_configuration_that_goes_meanwhile_breaks_the_endpoint(flaky: FlakyAws
 
 def test_what_is_refused(flaky: FlakyAws, client: Any) -> None:
     make(client, "a")
-    for name in ("model", "endpoint_config", "endpoint"):
-        assert "Cannot create already existing" in refused(lambda **_: make(client, "a"))
-        getattr(client, f"delete_{name}")(**{f"{name.title().replace('_', '')}Name": "a"})
+    existing = 'Cannot create already existing {} "a"'
+    assert existing.format("model") in refused(configure, client=client, name="a")
+    client.delete_model(ModelName="a")
+    assert existing.format("endpoint configuration") in refused(configure, client=client, name="a")
+    assert existing.format("endpoint") in refused(client.create_endpoint, EndpointName="a", EndpointConfigName="a")
     for update in (
         {"EndpointName": "none", "EndpointConfigName": "a"},
         {"EndpointName": "a", "EndpointConfigName": "b"},
