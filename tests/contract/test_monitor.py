@@ -91,7 +91,7 @@ def test_a_job_that_a_rule_ends_leaves_the_report_the_rules_and_the_raw_files(ki
     metrics = json.loads((out / "metrics.json").read_text())
     done = len(metrics["epochs"])
     assert 1 <= done < 2000
-    assert len(store.timeline(out).steps) == 4 * done
+    assert 0 <= len(store.timeline(out).steps) - 4 * done < 4  # the rule may have ended it within an epoch
     assert [row["epoch"] for row in store.timeline(out).epochs] == list(range(1, done + 1))
     assert len(store.system(out).series(store.CPU)) == len(psutil.Process().cpu_affinity())
     with gzip.open(out / "profiler" / "trace.json.gz") as file:
