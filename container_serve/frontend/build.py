@@ -1,8 +1,8 @@
 """Builds the front end (pom.xml, src) with Maven: `python -m container_serve.frontend.build`.
 
 Writes frontend.jar, which runs without Docker use as it lies in the repository: the same bytes whenever it is built
-with Java 17's javac. `--check` compares instead; `--lib DIR` also lays out the images' class path; `--lock` resolves the
-POM's versions anew and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
+with Java 17's javac. `--check` compares instead; `--lib DIR` also lays out the images' class path; `--lock` resolves
+the POM's versions anew and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
 """
 
 import argparse
@@ -49,7 +49,9 @@ def lock(settings: Path | None = None) -> None:
 def _maven(target: Path, local: Path, *options: str) -> None:
     """`mvn verify` of a copy of the project in `target`, so that nothing is left beside the sources."""
     if shutil.which("mvn") is None:
-        raise SystemExit("mvn is not on PATH: install Maven and a JDK, for example Debian's maven and openjdk-17-jdk-headless")
+        raise SystemExit(
+            "mvn is not on PATH: install Maven and a JDK, for example Debian's maven and openjdk-17-jdk-headless"
+        )
     shutil.copy(HERE / "pom.xml", target)
     shutil.copytree(HERE / "src", target / "src", dirs_exist_ok=True)
     command = ["mvn", "--batch-mode", "--quiet", *options, f"-Dmaven.repo.local={local}"]

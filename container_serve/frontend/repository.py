@@ -139,8 +139,10 @@ def _download(source: Source, path: str) -> bytes:
                 content: bytes = response.read()
                 return content
         except OSError as error:
-            if last == TRIES - 1 or isinstance(error, urllib.error.HTTPError) and error.code < 500:
-                raise SystemExit(f"{path}: cannot be downloaded ({error}); the proxy's CA, a mirror: see build.sh --help") from None
+            if last == TRIES - 1 or (isinstance(error, urllib.error.HTTPError) and error.code < 500):
+                raise SystemExit(
+                    f"{path}: cannot be downloaded ({error}); the proxy's CA, a mirror: see build.sh --help"
+                ) from None
     raise AssertionError
 
 
@@ -157,7 +159,7 @@ def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as partial:
         partial.write(content)
-    os.replace(partial.name, file)
+    Path(partial.name).replace(file)
 
 
 def _sha256(content: bytes) -> str:

@@ -81,11 +81,14 @@ def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
 
 def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert subprocess.run([configuration.java(), "-version"], capture_output=True).returncode == 0
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text("")
     program.chmod(0o755)
+    monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
+    assert configuration.java() == str(program)  # although the wheel has one
+    monkeypatch.setattr(configuration, "IMAGE_JAVA", tmp_path / "absent")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert configuration.java() == str(program)
     monkeypatch.delenv("JAVA_HOME")
