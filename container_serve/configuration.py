@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -139,9 +140,11 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
     """
     heap = heap_bytes(settings) // MIB
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
+    program = java()
     return [
-        java(),
+        program,
         *archive,
+        *_permissions(program),
         "-Xlog:disable",  # Java's own warnings, as of an archive that does not fit, are in no format of ours
         f"-Xmx{heap}m",
         f"-XX:MaxDirectMemorySize={heap + heap // 2}m",
@@ -167,6 +170,15 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
         "-f",
         f"{run}/mms.properties",
     ]
+
+
+def _permissions(program: str) -> list[str]:
+    """What Java 24 and later otherwise warn of at each start, on stderr: netty loads native code and uses Unsafe."""
+    release = Path(program).resolve().parents[1] / "release"
+    version = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.is_file() else None
+    if version is None or int(version[1]) < 24:
+        return []
+    return ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
 
 
 def class_path() -> str:
