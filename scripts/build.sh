@@ -18,7 +18,7 @@ osv.dev knows against its Python packages and their Java; without a way there, t
                      any Debian or Ubuntu image, with Python 3.11 or 3.12 in it or to be had from its packages
   --ca-bundle F      certificates to trust while packages are downloaded: the CA of a proxy that inspects TLS.
                      Given to the build as a secret, part of no layer          (BYOC_CA_BUNDLE)
-  --maven-settings F Maven's settings.xml: a company's mirror, with a password maybe. A secret, too
+  --maven-settings F Maven's settings.xml: a company's mirror, with a password maybe (plain, not ${env.NAME}). A secret too
                      (BYOC_MAVEN_SETTINGS, default: ~/.m2/settings.xml, if it is there; else Maven's own repository)
   --network N        network of the build's RUN steps, such as host            (BYOC_NETWORK)
   --torch-index URL  package index with a CPU build of torch, for serve-torch  (BYOC_TORCH_INDEX, default: PyTorch's)

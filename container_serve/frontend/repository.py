@@ -103,7 +103,7 @@ def _mirror(settings: Path) -> Source | None:
             return Source(url)
         name, word = (_expanded(server.findtext(key, "")) for key in ("username", "password"))
         if word.startswith("{"):
-            raise SystemExit(f"{settings}: server {identifier} has an encrypted password; use ${{env.NAME}} instead")
+            raise SystemExit(f"{settings}: server {identifier} has an encrypted password: give it as plain text")
         token = base64.b64encode(f"{name}:{word}".encode()).decode()
         return Source(url, {"Authorization": f"Basic {token}"})
     return None
