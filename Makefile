@@ -45,8 +45,7 @@ style: venv
 
 types: venv  ## mypy, strict
 	$(VENV)/mypy
-	$(VENV)/mypy docker/sbom.py docker/advisories.py
-	$(VENV)/mypy .ci/tests.py
+	$(VENV)/mypy docker/sbom.py docker/advisories.py docker/versions/check.py .ci/tests.py
 
 shell:
 	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
@@ -65,6 +64,7 @@ lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrad
 	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
 	$(LOCK) docker/serve-torch.in -c local_test/requirements.lock -c docker/serve.lock \
 	    --find-links $(TORCH_INDEX)/torch/ -o docker/serve-torch.lock
+	$(VENV)/python -m container_serve.frontend.build --lock
 
 images:  ## both images: scripts/build.sh, which has options for other bases, proxies and mirrors
 	scripts/build.sh

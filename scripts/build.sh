@@ -18,6 +18,8 @@ osv.dev knows against its Python packages and their Java; without a way there, t
                      any Debian or Ubuntu image, with Python 3.11 or 3.12 in it or to be had from its packages
   --ca-bundle F      certificates to trust while packages are downloaded: the CA of a proxy that inspects TLS.
                      Given to the build as a secret, part of no layer          (BYOC_CA_BUNDLE)
+  --maven-settings F Maven's settings.xml: a company's mirror, with a password maybe (plain, not ${env.NAME}). A secret too
+                     (BYOC_MAVEN_SETTINGS, default: ~/.m2/settings.xml, if it is there; else Maven's own repository)
   --network N        network of the build's RUN steps, such as host            (BYOC_NETWORK)
   --torch-index URL  package index with a CPU build of torch, for serve-torch  (BYOC_TORCH_INDEX, default: PyTorch's)
   --platform P       default linux/amd64, whatever this machine is
@@ -48,12 +50,12 @@ cd "$(dirname "$0")/.."
 
 target="" tag="" content_only="" platform=linux/amd64 sbom=1 fail_on_advisory=""
 base_train=${BYOC_BASE_TRAIN:-} base_serve=${BYOC_BASE_SERVE:-}
-ca_bundle=${BYOC_CA_BUNDLE:-} network=${BYOC_NETWORK:-} torch_index=${BYOC_TORCH_INDEX:-}
+ca_bundle=${BYOC_CA_BUNDLE:-} maven_settings=${BYOC_MAVEN_SETTINGS:-} network=${BYOC_NETWORK:-} torch_index=${BYOC_TORCH_INDEX:-}
 osv_url=${BYOC_OSV_URL:-}
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --tag | --base-train | --base-serve | --ca-bundle | --network | --torch-index | --platform | --osv-url)
+        --tag | --base-train | --base-serve | --ca-bundle | --maven-settings | --network | --torch-index | --platform | --osv-url)
             case ${2:-} in "" | --*) wrong "$1 needs a value" ;; esac
             name=$(echo "${1#--}" | tr - _)
             printf -v "$name" %s "$2"
@@ -81,7 +83,7 @@ files_of() {
     local common="docker/install_python.sh docker/install_builder.sh docker/make_venv.sh docker/uv.lock container_serve"
     case $1 in
         train) echo "$common docker/train.Dockerfile docker/train.lock docker/trim_train.sh docker/train container_train" ;;
-        serve) echo "$common docker/serve.Dockerfile docker/serve.lock docker/serve" ;;
+        serve) echo "$common docker/serve.Dockerfile docker/serve.lock docker/serve docker/versions" ;;
         serve-torch) echo "$(files_of serve) docker/serve-torch.lock" ;;
     esac
 }
@@ -91,7 +93,8 @@ sha256() { if command -v sha256sum >/dev/null; then sha256sum "$@"; else shasum 
 content_of() {
     local file
     # shellcheck disable=SC2046 # a list of paths without blanks
-    find $(files_of "$1") -type f ! -name '*.pyc' | LC_ALL=C sort | {
+    # As .dockerignore says: what is built beside the sources goes into no image.
+    find $(files_of "$1") -type f ! -name '*.pyc' ! -name '*.jsa' ! -path '*/target/*' ! -path '*/frontend/lib/*' | LC_ALL=C sort | {
         echo "$version"
         while read -r file; do sha256 "$file"; done
     } | sha256 | cut -c1-12
@@ -108,6 +111,13 @@ if [ -n "$ca_bundle" ]; then
     case $ca_bundle in /*) ;; *) ca_bundle=$started_in/$ca_bundle ;; esac
     [ -r "$ca_bundle" ] || die "the CA bundle '$ca_bundle' cannot be read"
     grep -q 'BEGIN CERTIFICATE' "$ca_bundle" || die "the CA bundle '$ca_bundle' holds no PEM certificate"
+fi
+
+if [ -n "$maven_settings" ]; then
+    case $maven_settings in /*) ;; *) maven_settings=$started_in/$maven_settings ;; esac
+    [ -r "$maven_settings" ] || die "the Maven settings '$maven_settings' cannot be read"
+elif [ -r "${HOME:-}/.m2/settings.xml" ]; then
+    maven_settings=$HOME/.m2/settings.xml
 fi
 
 # A client that can do BuildKit: one with the buildx plugin, or one older than 23, which speaks it by itself. A newer
@@ -150,6 +160,7 @@ done
 run_builder() {
     [ -z "$network" ] || set -- "$@" --network "$network"
     [ -z "$ca_bundle" ] || set -- "$@" --secret id=ca,src="$ca_bundle"
+    [ -z "$maven_settings" ] || set -- "$@" --secret id=maven,src="$maven_settings"
     [ ! -s "$secrets" ] || set -- "$@" --secret id=packages,src="$secrets"
     DOCKER_BUILDKIT=1 "$docker" "${builder[@]}" "$@" . >&2
 }
@@ -214,7 +225,7 @@ tell() {
 }
 
 # MB that an image may add to its base; the table below shows where they went. serve-torch's CPU torch has none.
-budget_of() { case $1 in byoc-train:*) echo 5000 ;; byoc-serve:*) echo 450 ;; esac; }
+budget_of() { case $1 in byoc-train:*) echo 5000 ;; byoc-serve:*) echo 320 ;; esac; }
 
 # Bytes of the layers above the base: the first of ours copies install_python.sh.
 added_by_us() {

@@ -1,60 +1,105 @@
-"""Compiles the front end (src/main/java) into frontend.jar: `python -m container_serve.frontend.build [--check]`.
+"""Builds the front end (pom.xml, src) with Maven: `python -m container_serve.frontend.build`.
 
-Needs a JDK (javac on PATH, any version from 11 on that still knows `--release 8`). The jar is the same byte for byte
-whenever and wherever it is built with the same javac; `--check` builds it aside and compares, for CI.
+Writes frontend.jar, which runs without Docker use as it lies in the repository: the same bytes whenever it is built
+with Java 17's javac. `--check` compares instead; `--lib DIR` also lays out the images' class path; `--lock` resolves
+the POM's versions anew and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
+
+from container_serve.configuration import model_server_jar
+from container_serve.errors import ServeError
+from container_serve.frontend import repository
 
 HERE = Path(__file__).parent
 JAR = HERE / "frontend.jar"
+# The libraries that the images take from Maven, and what then remains of multi-model-server's jar, which has a copy of
+# each: two copies of netty's native library are an error to it, and of slf4j's binding a warning at every start.
+LIBRARIES = ("io/netty/", "org/apache/logging/log4j/")
+KEPT = ("META-INF/MANIFEST.MF", "com/", "software/", "org/apache/commons/", "org/slf4j/")
+DROPPED = "org/slf4j/impl/"
+NO_SETTINGS = "<settings/>\n"
 
 
-def model_server_jar() -> Path:
-    spec = find_spec("mms")
-    if spec is None or spec.origin is None:
+def build(target: Path, settings: Path | None = None) -> Path:
+    """Compile, test and pack into the folder `target`, offline, from locked files; the jar."""
+    fresh = target / "repository"
+    repository.fill(fresh, settings)
+    nothing = target / "settings.xml"
+    nothing.write_text(NO_SETTINGS)
+    _maven(target, fresh, "--offline", "--settings", str(nothing), "--global-settings", str(nothing))
+    return target / "target" / JAR.name
+
+
+def lock(settings: Path | None = None) -> None:
+    """Build with whatever the POM's versions resolve to now, and lock that."""
+    with tempfile.TemporaryDirectory() as folder:
+        fresh = Path(folder) / "repository"
+        _maven(Path(folder), fresh, *(["--settings", str(settings)] if settings else []))
+        repository.write_lock(fresh)
+
+
+def _maven(target: Path, local: Path, *options: str) -> None:
+    """`mvn verify` of a copy of the project in `target`, so that nothing is left beside the sources."""
+    if shutil.which("mvn") is None:
         raise SystemExit(
-            "multi-model-server is not installed in this environment: pip install multi-model-server==1.1.11"
+            "mvn is not on PATH: install Maven and a JDK, for example Debian's maven and openjdk-17-jdk-headless"
         )
-    return Path(spec.origin).parent / "frontend" / "model-server.jar"
+    shutil.copy(HERE / "pom.xml", target)
+    shutil.copytree(HERE / "src", target / "src", dirs_exist_ok=True)
+    command = ["mvn", "--batch-mode", "--quiet", *options, f"-Dmaven.repo.local={local}"]
+    command += [f"-Dmodel-server.jar={model_server_jar()}", "verify"]
+    # MAVEN_SKIP_RC: no rc file of the machine's changes what is built.
+    done = subprocess.run(command, cwd=target, env=os.environ | {"MAVEN_SKIP_RC": "1"}, stdout=sys.stderr)
+    if done.returncode != 0:
+        raise SystemExit("the front end does not build: see Maven's messages above; nothing was written")
 
 
-def build(jar: Path) -> None:
-    javac = shutil.which("javac")
-    if javac is None:
-        raise SystemExit("javac is not on PATH: install a JDK, for example Debian's openjdk-17-jdk-headless")
-    with tempfile.TemporaryDirectory() as classes:
-        sources = [str(path) for path in sorted(HERE.glob("src/main/java/**/*.java"))]
-        command = [javac, "--release", "8", "-Xlint:all,-options,-processing,-classfile", "-proc:none"]
-        # -g:none: without debug tables different releases of javac agree on the bytes
-        command += ["-g:none", "-encoding", "UTF-8", "-cp", str(model_server_jar()), "-d", classes, *sources]
-        if subprocess.run(command).returncode != 0:
-            raise SystemExit("the front end does not compile; nothing was written")
-        with zipfile.ZipFile(jar, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(Path(classes).glob("**/*.class")):
-                entry = zipfile.ZipInfo(path.relative_to(classes).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, path.read_bytes())
+def lay_out(folder: Path, settings: Path | None = None) -> None:
+    """The images' class path in `folder`: current netty and log4j, and multi-model-server without its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        repository.fill(Path(scratch), settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        for jar in Path(scratch).rglob("*.jar"):
+            if jar.relative_to(scratch).as_posix().startswith(LIBRARIES):
+                shutil.copy(jar, folder)
+    with zipfile.ZipFile(model_server_jar()) as old, zipfile.ZipFile(folder / "model-server.jar", "w") as new:
+        for entry in old.infolist():
+            name = entry.filename
+            # Some entries are there twice; the first one is what Java sees.
+            if name.startswith(KEPT) and not name.startswith(DROPPED) and name not in new.NameToInfo:
+                new.writestr(entry, old.read(entry), zipfile.ZIP_DEFLATED)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compile the Java front end.")
-    parser.add_argument("--check", action="store_true", help="compare with the jar in the repository instead")
-    if not parser.parse_args().check:
-        build(JAR)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        fresh = Path(folder) / JAR.name
-        build(fresh)
-        if fresh.read_bytes() != JAR.read_bytes():
-            sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.frontend.build")
+    parser = argparse.ArgumentParser(description="Build the Java front end with Maven.")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true", help="compare with the jar in the repository instead")
+    action.add_argument("--lock", action="store_true", help="write maven.lock instead")
+    action.add_argument("--lib", type=Path, metavar="DIR", help="write the images' class path there, too")
+    parser.add_argument("--settings", type=Path, help="Maven settings (default: ~/.m2/settings.xml, then Maven's own)")
+    given = parser.parse_args()
+    try:
+        if given.lock:
+            lock(given.settings)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            fresh = build(Path(folder), given.settings).read_bytes()
+        if given.lib:
+            lay_out(given.lib, given.settings)
+    except ServeError as error:
+        sys.exit(str(error))
+    if not given.check:
+        JAR.write_bytes(fresh)
+    elif fresh != JAR.read_bytes():
+        sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.frontend.build")
 
 
 if __name__ == "__main__":

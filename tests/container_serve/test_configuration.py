@@ -82,11 +82,14 @@ def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
 
 def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert subprocess.run([configuration.java(), "-version"], capture_output=True).returncode == 0
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     program = tmp_path / "bin" / "java"
     program.parent.mkdir()
     program.write_text("")
     program.chmod(0o755)
+    monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
+    assert configuration.java() == str(program)  # although the wheel has one
+    monkeypatch.setattr(configuration, "IMAGE_JAVA", tmp_path / "absent")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
     assert configuration.java() == str(program)
     monkeypatch.delenv("JAVA_HOME")
@@ -101,3 +104,19 @@ def test_the_program_is_started_with_this_python() -> None:
     command = configuration.command(Path("/r"), Settings.read({}))
     assert command[command.index("--python") + 1] == sys.executable
     assert "-Djava.io.tmpdir=/r" in command
+
+
+@pytest.mark.parametrize(
+    ("version", "permitted"), [("17.0.21", False), ("21.0.8", False), ("24", True), ("25.0.2", True)]
+)
+def test_newer_java_is_told_that_netty_may_load_native_code(
+    version: str, permitted: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "bin" / "java"
+    program.parent.mkdir()
+    program.write_text("")
+    program.chmod(0o755)
+    (tmp_path / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{version}"\n')
+    monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
+    command = configuration.command(Path("/r"), Settings.read({}))
+    assert ("--enable-native-access=ALL-UNNAMED" in command) == permitted

@@ -90,8 +90,11 @@ def test_secrets_of_a_build_are_in_no_layer(tmp_path: Path) -> None:
     need(known, "a bundle of CA certificates")
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(f"# {marker}\n{Path(str(known)).read_text()}")
+    settings = tmp_path / "settings.xml"
+    settings.write_text(f"<settings><!-- {marker} --></settings>")
+    given = ("--ca-bundle", str(bundle), "--maven-settings", str(settings))
     # Hosts that are never asked: what counts is that the values went through the build.
-    image = build(tree, "serve", "--ca-bundle", str(bundle), env={"UV_INSECURE_HOST": f"{marker}.example"})
+    image = build(tree, "serve", *given, env={"UV_INSECURE_HOST": f"{marker}.example"})
 
     words = [marker.encode(), str(bundle).encode()]
     assert found_in(bundle.open("rb"), words)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.docker
 TAG = "byoc-test-sbom"
 NAME = f"byoc-serve_{TAG}"
 SECONDS = 600
-NETTY = "4.1.91.final"  # in small letters
+NETTY = "4.2.18.final"  # in small letters
 
 
 def build(tree: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -90,9 +90,10 @@ def test_every_package_of_the_lock_is_listed_with_its_version(tree: Path) -> Non
 @pytest.mark.timeout(SECONDS)
 def test_java_and_the_system_are_listed_and_the_tools_are_not(tree: Path) -> None:
     components, _ = listed(tree)
-    assert components["openjdk runtime"]["version"].startswith("21.")
-    assert components["netty-codec-http"]["purl"].startswith("pkg:maven/io.netty/netty-codec-http@4.1.")
-    assert components["log4j-core"]["version"] == components["log4j-api"]["version"] == "2.17.1"
+    assert components["openjdk runtime"]["version"].startswith("17.")
+    assert components["netty-codec-http"]["purl"] == "pkg:maven/io.netty/netty-codec-http@4.2.18.Final"
+    assert components["log4j-core"]["version"] == components["log4j-api"]["version"] == "2.26.1"
+    assert {"netty-transport-native-epoll", "slf4j-api", "jctools-core"} <= set(components)
     assert "version" not in components["gson"]  # the jar does not say it
     assert re.match(r"pkg:deb/(debian|ubuntu)/libc6@", components["libc6"]["purl"])
     assert {"cyclonedx-bom", "pip-audit", "uv", "gcc", "torch"} & set(components) == set()
@@ -133,7 +134,7 @@ def test_a_known_advisory_is_told_and_stands_until_it_is_accepted(tree: Path) ->
         url = f"http://127.0.0.1:{port}/"
         done = build(tree, "--osv-url", url, "--fail-on-advisory")
         assert done.returncode == 1
-        assert re.search(r"advisories: 2 known against 2\d Python packages and \d\d Java libraries ", done.stdout)
+        assert re.search(r"advisories: 2 known against \d\d Python packages and \d\d Java libraries ", done.stdout)
         assert re.search(r"advisories: pillow [0-9.]+: CVE-1, GHSA-test; fixed in 99\.0\n", done.stdout)
         assert f"netty-codec-http {NETTY.replace('f', 'F')}: GHSA-java; fixed in 99.0\n" in done.stdout
         reasons = "cve-1 only in code that is not called\nGHSA-java not reached\nCVE-2 of long ago\n"
