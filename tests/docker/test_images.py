@@ -40,7 +40,8 @@ def test_the_serving_image_announces_its_capabilities() -> None:
 
 @pytest.mark.parametrize("name", BOTH)
 def test_no_build_tools(name: str) -> None:
-    look = "for tool in gcc cc g++ make javac mvn uv git; do command -v $tool; done; ls -d /opt/uv /tmp/build /root/.cache"
+    tools = "gcc cc g++ make javac mvn uv git"
+    look = f"for tool in {tools}; do command -v $tool; done; ls -d /opt/uv /tmp/build /root/.cache"
     found = engine.run(engine.image(name), "sh", "-c", look, check=False)
     assert found.stdout == ""
 
