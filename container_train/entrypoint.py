@@ -89,9 +89,14 @@ def main() -> None:
         preexec_fn=lambda: die_with_parent(parent),
     )
     told: set[int] = set()
+    has_run = False
     while toolkit.poll() is None:
-        if stopping:
-            _tell(toolkit.pid, told)
+        if stopping or not has_run:
+            running = _children(toolkit.pid)
+            has_run = has_run or bool(running)
+            if stopping:
+                # Once the program has ended, the toolkit is left to report how: a job that is done stays done.
+                _terminate(running if has_run else [psutil.Process(toolkit.pid)], told)
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
     if brings_program:
@@ -104,14 +109,19 @@ def main() -> None:
     sys.exit(_exit_code(toolkit.returncode, stopping or stopped(tree.failure), tree.success.exists()))
 
 
-def _tell(toolkit: int, told: set[int]) -> None:
-    """Send SIGTERM once to what the toolkit runs, or to the toolkit while it runs nothing yet."""
+def _children(toolkit: int) -> list[psutil.Process]:
+    """What the toolkit runs: the program, or pip before it."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        # Once a child was told, the toolkit is left to report how that child ended.
-        targets = psutil.Process(toolkit).children() or ([] if told else [psutil.Process(toolkit)])
-        for process in targets:
-            if process.pid not in told and process.status() != psutil.STATUS_ZOMBIE:
-                told.add(process.pid)
+        return [child for child in psutil.Process(toolkit).children() if child.status() != psutil.STATUS_ZOMBIE]
+    return []
+
+
+def _terminate(processes: list[psutil.Process], told: set[int]) -> None:
+    """Send SIGTERM once to each."""
+    for process in processes:
+        if process.pid not in told:
+            told.add(process.pid)
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.terminate()
 
 

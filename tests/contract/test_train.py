@@ -266,3 +266,25 @@ def test_an_error_of_the_toolkit_begins_with_its_reason(tmp_path: Path) -> None:
     first = (tmp_path / "output" / "failure").read_text().splitlines()[0]
     assert str(gone) in first
     assert "Framework Error" not in first
+
+
+def test_a_stop_after_the_program_has_ended_does_not_fail_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one host of several ends first, and Docker Compose stops the others. A toolkit that takes its time."""
+    toolkit = tmp_path / "packages" / "sagemaker_training" / "cli"
+    toolkit.mkdir(parents=True)
+    for package in (toolkit, toolkit.parent):
+        (package / "__init__.py").touch()
+    (toolkit / "train.py").write_text(
+        "import os, pathlib, subprocess, time\n"
+        "subprocess.run(['sleep', '0.5'], check=True)\n"
+        "print('the program has ended', flush=True)\n"
+        "time.sleep(1)\n"
+        "pathlib.Path(os.environ['SAGEMAKER_BASE_DIR'], 'output', 'success').touch()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    with training("process", trees.tree(tmp_path / "ml", pictures={"train": 1})) as job:
+        job.wait_for("the program has ended\n")
+        job.stop()
+        assert job.wait(30) == 0
