@@ -52,7 +52,7 @@ def run(command: list[str], junit: Path, options: str) -> Run:
 
 
 def read(junit: Path, code: int) -> Run:
-    """What pytest left beside its junit.xml; `code` is the exit code of the whole command, which may be make's."""
+    """Read what pytest left beside its junit.xml; `code` is the exit code of the whole command, which may be make's."""
     try:
         cases = _cases(ET.parse(junit))
     except (OSError, ET.ParseError):

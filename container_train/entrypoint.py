@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def _children(toolkit: int) -> list[psutil.Process]:
-    """What the toolkit runs: the program, or pip before it."""
+    """List what the toolkit runs: the program, or pip before it."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [child for child in psutil.Process(toolkit).children() if child.status() != psutil.STATUS_ZOMBIE]
     return []

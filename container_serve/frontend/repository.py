@@ -74,7 +74,7 @@ def fill(repository: Path, settings: Path | None, lock: Path = LOCK) -> None:
 
 
 def find_source(settings: Path | None) -> Source:
-    """Where Maven gets its files with these settings, or with the user's and the machine's."""
+    """Find the repository that Maven uses with these settings, or with the user's and the machine's."""
     home = _maven_home()
     for file in [settings] if settings else [Path.home() / ".m2" / "settings.xml", home / "conf" / "settings.xml"]:
         if file.is_file() and (source := _mirror(file)):

@@ -35,7 +35,7 @@ def in_jar(jar: Path, rule: Rule) -> Iterator[str]:
 
 
 def of_java(name: str, rule: Rule, jars: list[Path]) -> Iterator[tuple[str, str]]:
-    """Where a library is, and its version there."""
+    """Yield each place of a library, and its version there."""
     found = [(f"{name} in {jar.name}", version) for jar in jars for version in in_jar(jar, rule)]
     yield from found or [(name, "")]
 

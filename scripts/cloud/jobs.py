@@ -126,7 +126,7 @@ def stop(aws: Aws, name: str) -> Job:
 
 
 def is_stopped(error: ClientError) -> bool:
-    """Whether a job could not be stopped since it has ended meanwhile, or an answer was lost and it is stopping."""
+    """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
     return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
 
 
