@@ -187,7 +187,7 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
 
 
 def _permissions(program: str) -> list[str]:
-    """Allow what Java 24 and later otherwise warn of on stderr at each start: netty loads native code and uses Unsafe."""
+    """Options against the warnings of Java 24 and later at each start: netty loads native code and uses Unsafe."""
     release = Path(program).resolve().parents[1] / "release"
     version = re.search(r'JAVA_VERSION="(\d+)', release.read_text()) if release.is_file() else None
     if version is None or int(version[1]) < 24:
