@@ -14,6 +14,7 @@ Standard library only: it has to report even when the environment is broken.
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
-FIRST_OPTIONS = "--durations=25 --disable-warnings"
+FIRST_OPTIONS = "-n 2 --durations=25 --disable-warnings"
 AGAIN_OPTIONS = "-n 0 --disable-warnings"
 
 
@@ -88,8 +89,14 @@ def _cases(document: "ET.ElementTree[ET.Element]") -> dict[str, Case]:
 
 
 def main() -> int:
+    if len(sys.argv) < 3 or sys.argv[1].startswith("-"):
+        sys.exit("usage: tests.py RESULTS COMMAND ..., where RESULTS is a folder that is not there yet")
     results, command = Path(sys.argv[1]), sys.argv[2:]
-    results.mkdir()  # a new one, so that nothing in it is from before
+    if results.exists():  # so that nothing in it is from before
+        sys.exit(f"tests.py: {results} exists already: give a new folder")
+    if shutil.which(command[0]) is None:
+        sys.exit(f"tests.py: {command[0]}: no such command")
+    results.mkdir()
     first = run(command, results / "junit.xml", FIRST_OPTIONS)
     cases, problems, again = dict(first.cases), [first.problem] * bool(first.problem), []
     failed = first.named(FAILED)

@@ -138,6 +138,15 @@ def test_results_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
     assert verdict(tmp_path, a=PASSES) == (1, [])
 
 
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("new",), (".", "true"), ("new", "no-such-command")])
+def test_a_wrong_call_is_one_line_and_makes_nothing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "tests.py", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_hosted_workflow_calls_the_makefile_s_targets() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]

@@ -86,6 +86,8 @@ def main() -> None:
     action.add_argument("--lib", type=Path, metavar="DIR", help="write the images' class path there, too")
     parser.add_argument("--settings", type=Path, help="Maven settings (default: ~/.m2/settings.xml, then Maven's own)")
     given = parser.parse_args()
+    if given.settings and not given.settings.is_file():
+        parser.error(f"--settings {given.settings}: no such file")
     try:
         if given.lock:
             lock(given.settings)
@@ -97,7 +99,9 @@ def main() -> None:
     except ServeError as error:
         sys.exit(str(error))
     if not given.check:
-        JAR.write_bytes(fresh)
+        partial = JAR.with_suffix(".partial")
+        partial.write_bytes(fresh)
+        partial.replace(JAR)
     elif fresh != JAR.read_bytes():
         sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.frontend.build")
 

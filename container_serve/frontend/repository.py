@@ -35,9 +35,19 @@ class Source:
 
 
 def read_lock(lock: Path = LOCK) -> dict[str, str]:
-    """The SHA-256 by path in a Maven repository."""
-    lines = (line.split() for line in lock.read_text().splitlines() if line and not line.startswith("#"))
-    return {path: digest for digest, path in lines}
+    """The SHA-256 by path in a Maven repository. Ends the program with one line where the lock is none."""
+    try:
+        text = lock.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{lock}: cannot be read ({error}); restore it, or {REMEDY}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line and not line.startswith("#"):
+            match = re.fullmatch(r"([0-9a-f]{64})  ([\w.+-]+(?:/[\w.+-]+)+)", line)
+            if match is None or ".." in match[2].split("/"):
+                raise SystemExit(f"{lock}:{number}: not a SHA-256 and a path: restore it, or {REMEDY}")
+            found[match[2]] = match[1]
+    return found
 
 
 def write_lock(repository: Path, lock: Path = LOCK) -> None:

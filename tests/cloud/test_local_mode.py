@@ -282,6 +282,7 @@ def ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def as_user() -> list[str]:
     """In front of a command, as root: it is run by a user who may use Docker and nothing else."""
+    need(engine.available(), "a Docker engine")
     if os.getuid() != 0:
         return []
     need(shutil.which("setpriv"), "setpriv (util-linux), as the tests run as root")

@@ -146,6 +146,16 @@ def test_a_file_of_another_hash_stops_the_build_before_anything_is_used(mirror: 
     assert list(tmp_path.rglob("a.jar")) == []
 
 
+@pytest.mark.parametrize("line", ["not a lock", "a b c", f"{'0' * 64}  ../../x.pom", "\xff"])
+def test_a_lock_that_is_none_is_one_line(line: str, tmp_path: Path) -> None:
+    lock = tmp_path / "maven.lock"
+    lock.write_text(f"# comment\n{line}\n", encoding="latin-1")
+    with pytest.raises(SystemExit, match=r"maven\.lock.*: .*restore it"):
+        repository.fill(tmp_path / "repository", None, lock)
+    with pytest.raises(SystemExit, match="cannot be read"):
+        repository.fill(tmp_path / "repository", None, tmp_path / "nosuch")
+
+
 def test_a_file_that_the_mirror_does_not_have_is_one_line(mirror: Path, tmp_path: Path) -> None:
     lock = tmp_path / "maven.lock"
     lock.write_text(f"{'0' * 64}  b/b.jar\n")

@@ -235,6 +235,24 @@ def test_a_connection_is_closed_for_those_who_ask_for_it(server: Server, head: s
     assert b'"in_flight"' in answer
 
 
+@pytest.mark.parametrize("path", ["/ping", "/execution-parameters"])
+def test_http_1_0_is_told_that_the_connection_stays(server: Server, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        for _ in range(3):
+            connection.sendall(f"GET {path} HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n".encode())
+            answer = b""
+            while b"}\n" not in answer:
+                answer += connection.recv(65536)
+            assert re.search(rb"(?i)\r\nconnection: keep-alive\r\n", answer), answer
+
+
+@pytest.mark.parametrize(("line", "why"), [("GET /ping?" + "x" * 5000, "4 KB"), ("GET /ping", "8 KB")])
+def test_what_is_too_long_is_said(server: Server, line: str, why: str) -> None:
+    answer = server.request("GET", line[4:], headers={"X": "y" * 9000} if why == "8 KB" else {})
+    assert answer.status == 400
+    assert why in error(answer.body)[2]
+
+
 def test_what_is_not_http_gets_400(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")

@@ -1,6 +1,7 @@
 """One framing for each request: what is hidden behind a picture is never answered, however its end is written."""
 
 import concurrent.futures
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,9 @@ import pytest
 
 from tests.conftest import both_engines
 from tests.contract.models import picture, write_model
-from tests.contract.serving import serving
+from tests.contract.serving import access_lines, serving
 from tests.faults import framing
-from tests.faults.client import everything
+from tests.faults.client import connect, everything, read
 
 PICTURE = picture("red")
 
@@ -63,3 +64,18 @@ def test_the_same_pictures_are_answered_in_requests_without_a_doubt(tmp_path: Pa
         for raw in (whole, chunked):
             received, _ = everything(server.port, raw, quiet=2, pieces=7)
             assert answered(received) == [200]
+
+
+@pytest.mark.parametrize("line", [b"a(b): 1", b"X: " + b"y" * 13_000, b"Transfer-Encoding: gzip"])
+def test_a_caller_that_still_sends_sees_why_it_was_refused(tmp_path: Path, line: bytes) -> None:
+    """A connection that is closed at once is reset, and the answer with it."""
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 6000000\r\n" + line + b"\r\n\r\n"
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        for _ in range(5):
+            with connect(server.port) as connection:
+                connection.sendall(head)
+                connection.sendall(bytes(6_000_000))
+                reply = read(connection)
+            assert (reply.status, json.loads(reply.body)["type"]) == (400, "BadRequest")
+        # The log says what was asked for, as far as it was understood.
+        assert {(each["method"], each["path"]) for each in access_lines(server)} == {("POST", "/invocations")}

@@ -5,6 +5,7 @@ import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
+import io.netty.handler.codec.TooLongFrameException;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -44,9 +45,12 @@ final class Answers {
 
     /** `cause`: why it could not be read; what the decoder says stays inside. */
     static FullHttpResponse invalid(Throwable cause) {
-        return cause instanceof Refusal
-                ? ((Refusal) cause).answer()
-                : error(400, "BadRequest", "This is not a valid HTTP request.");
+        if (cause instanceof Refusal) {
+            return ((Refusal) cause).answer();
+        }
+        boolean tooLong = cause instanceof TooLongFrameException;
+        String reason = tooLong ? ": its first line is longer than 4 KB, or its headers than 8 KB." : ".";
+        return error(400, "BadRequest", "This is not a valid HTTP request" + reason);
     }
 
     static FullHttpResponse noRoute(Target target, boolean multiModel) {

@@ -2,6 +2,7 @@ package byoc;
 
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.HttpVersion;
 import java.util.Locale;
 import java.util.Map;
 import java.util.UUID;
@@ -25,6 +26,8 @@ final class Exchange {
     final String method;
     final String path;
     final boolean keepAlive;
+    boolean isHttp10; // and has to be told that the connection stays
+    boolean unreadable; // its end is not known: what follows is dropped
     private final long begun = System.nanoTime();
     long received; // bytes of the body
     long pieces; // in which they came
@@ -44,6 +47,7 @@ final class Exchange {
                 request.method().name(),
                 path,
                 HttpUtil.isKeepAlive(request) && !HttpUtil.isTransferEncodingChunked(request));
+        isHttp10 = HttpVersion.HTTP_1_0.equals(request.protocolVersion());
     }
 
     private Exchange(String id, String method, String path, boolean keepAlive) {

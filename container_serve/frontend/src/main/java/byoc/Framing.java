@@ -31,6 +31,7 @@ final class Framing extends ByteToMessageDecoder {
 
     private Part part = Part.HEAD;
     private int checked; // bytes of the head that were looked at: whole lines
+    private String[] words = {}; // method, target and version of the request, where they were understood
     private boolean isHttp10;
     private String length; // header values; null: there is none
     private String coding;
@@ -64,8 +65,10 @@ final class Framing extends ByteToMessageDecoder {
     /** A message that tells the gate to refuse the request, or the rest of its body. */
     private Object failed(DecoderResult result) {
         if (part == Part.HEAD) {
-            DefaultFullHttpRequest request =
-                    new DefaultFullHttpRequest(HttpVersion.HTTP_1_1, HttpMethod.GET, "/", Unpooled.EMPTY_BUFFER);
+            boolean known = words.length > 0;
+            HttpMethod method = HttpMethod.valueOf(known ? words[0] : "UNKNOWN");
+            DefaultFullHttpRequest request = new DefaultFullHttpRequest(
+                    HttpVersion.HTTP_1_1, method, known ? words[1] : "-", Unpooled.EMPTY_BUFFER);
             request.setDecoderResult(result);
             return request;
         }
@@ -172,6 +175,7 @@ final class Framing extends ByteToMessageDecoder {
         if (!REQUEST_LINE.matcher(line).matches()) {
             throw invalid("its first line is not METHOD /path HTTP/1.1");
         }
+        words = line.split(" ");
         isHttp10 = line.endsWith("0");
         length = null;
         coding = null;
@@ -208,6 +212,7 @@ final class Framing extends ByteToMessageDecoder {
             throw invalid("HTTP/1.0 has no Transfer-Encoding");
         }
         checked = 0;
+        words = new String[0];
         left = length == null ? 0 : Long.parseLong(length);
         if (coding != null) {
             part = Part.CHUNK_SIZE;

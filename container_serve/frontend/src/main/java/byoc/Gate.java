@@ -4,6 +4,7 @@ import io.netty.channel.ChannelDuplexHandler;
 import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
+import io.netty.channel.socket.DuplexChannel;
 import io.netty.handler.codec.DecoderException;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
@@ -90,6 +91,7 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         boolean last = content instanceof LastHttpContent;
+        current.unreadable |= content.decoderResult().isFailure();
         current.received += content.content().readableBytes();
         current.pieces++;
         current.complete |= last;
@@ -194,8 +196,8 @@ final class Gate extends ChannelDuplexHandler {
         }
         boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
         exchange.close = refused || !exchange.keepAlive || "draining".equals(Supervisor.state());
-        if (exchange.close) {
-            response.headers().set(HttpHeaderNames.CONNECTION, "close");
+        if (exchange.close || exchange.isHttp10) {
+            response.headers().set(HttpHeaderNames.CONNECTION, exchange.close ? "close" : "keep-alive");
         }
         exchange.dequeue();
         exchange.hold(response.content().readableBytes());
@@ -221,6 +223,10 @@ final class Gate extends ChannelDuplexHandler {
         if (current != exchange || !exchange.written || !exchange.complete) {
             return;
         }
+        if (exchange.close && exchange.unreadable) {
+            linger(ctx);
+            return;
+        }
         if (exchange.close) {
             ctx.close();
             return;
@@ -242,6 +248,13 @@ final class Gate extends ChannelDuplexHandler {
                     }
                 };
         ctx.executor().schedule(giveUp, DISCARD_SECONDS, TimeUnit.SECONDS);
+    }
+
+    /** The same where nobody knows how much still comes: the client sees the end of the answers at once. */
+    private static void linger(ChannelHandlerContext ctx) {
+        ctx.channel().config().setAutoRead(true);
+        ((DuplexChannel) ctx.channel()).shutdownOutput();
+        ctx.executor().schedule(() -> ctx.close(), DISCARD_SECONDS, TimeUnit.SECONDS);
     }
 
     @Override

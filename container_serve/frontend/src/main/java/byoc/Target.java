@@ -48,7 +48,7 @@ final class Target {
     }
 
     private static boolean isHost(String text) {
-        return text.matches("[A-Za-z0-9.-]+(:[0-9]{1,5})?|\\[[0-9A-Fa-f:.]+\\](:[0-9]{1,5})?");
+        return text.matches("[A-Za-z0-9._-]+(:[0-9]{1,5})?|\\[[0-9A-Fa-f:.]+\\](:[0-9]{1,5})?");
     }
 
     private static boolean isPlain(String path) {
