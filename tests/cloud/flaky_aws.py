@@ -58,7 +58,7 @@ class ServiceError(Exception):
 
 @dataclass
 class _Change:
-    """What becomes of a resource after `polls` more calls of its Describe operation."""
+    """The state that a resource reaches after `polls` more calls of its Describe operation."""
 
     polls: int
     end: Callable[[], None]
@@ -195,7 +195,7 @@ class FlakyAws:
         self._begin(noun, name, end)
 
     def _update(self, endpoint: Any, configuration: str, backend: Any) -> None:
-        """What fails is rolled back: the endpoint serves the old configuration, and says why."""
+        """Roll back an update that fails: the endpoint serves the old configuration, and says why."""
         if configuration not in backend.endpoint_configs:
             raise ServiceError("ValidationException", f'Could not find endpoint configuration "{configuration}".')
         failure = self._failure

@@ -114,7 +114,7 @@ class Permissions:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _compare(self) -> str | None:
-        """Why the run fails, or None."""
+        """Return the reason why the run fails, or None."""
         missing = sorted(self.tests - self.passed)
         if not self._is_whole():
             wanted = f"{self.folder}/{TEST}" in self.tests

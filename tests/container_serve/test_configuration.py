@@ -87,6 +87,8 @@ def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, 
     program.write_text("")
     program.chmod(0o755)
     monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
+    assert configuration.java() != str(program)  # outside the images any Java may be at that path
+    monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
     assert configuration.java() == str(program)  # although the wheel has one
     monkeypatch.setattr(configuration, "IMAGE_JAVA", tmp_path / "absent")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -118,5 +120,6 @@ def test_newer_java_is_told_that_netty_may_load_native_code(
     program.chmod(0o755)
     (tmp_path / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{version}"\n')
     monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
+    monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
     command = configuration.command(Path("/r"), Settings.read({}))
     assert ("--enable-native-access=ALL-UNNAMED" in command) == permitted

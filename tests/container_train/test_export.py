@@ -81,7 +81,7 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    """What it says on its way out, in this process: it has torch already."""
+    """Return what it says as it ends, in this process: it has torch already."""
     monkeypatch.setattr(sys, "argv", ["export", *arguments])
     with pytest.raises(SystemExit) as raised:
         export.main()

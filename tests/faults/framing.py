@@ -22,7 +22,7 @@ def chunks(*parts: bytes, size: bytes = b"%x", end: bytes = b"\r\n", last: bytes
 
 
 def shapes(picture: bytes) -> Iterator[tuple[str, bytes]]:
-    """What is odd about the request, and its bytes."""
+    """Yield what is odd about each request, and its bytes."""
     for where, shape in (
         ("two lines", two_ends), ("chunks", chunk_lines), ("codings", codings), ("lengths", lengths),
         ("before it", before), ("request lines", request_lines), ("headers", headers),
@@ -128,7 +128,7 @@ def codings(picture: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def lengths(picture: bytes) -> Iterator[tuple[str, bytes]]:
-    """Where the length is not read as the decimal number that it looks like, the hidden request is one."""
+    """Lengths that hide a request from a reader who takes them for another number."""
     body = picture + HIDDEN
     size, whole = len(picture), len(body)
     for form in (
@@ -156,7 +156,7 @@ def lengths(picture: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def before(picture: bytes) -> Iterator[tuple[str, bytes]]:
-    """What comes before a request line: of the first request, and of one that follows a whole one."""
+    """Bytes before a request line: of the first request, and of one that follows a whole one."""
     odd = [bytes([code]) for code in (*range(33), 127, 128, 133, 160, 255)]
     odd += [
         b"\r\n",

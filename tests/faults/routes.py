@@ -45,8 +45,8 @@ class Spelling:
 
 
 def named(method: str, target: str, table: dict[str, tuple[str, ...]]) -> bool:
-    """Whether the table has it: a path as it is written there, with or without http://HOST before and a query after."""
-    host = r"(?:[hH][tT][tT][pP][sS]?://(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?=/))?"
+    """Tell whether the table has it: a path as written there, with or without http://HOST before and a query after."""
+    host = r"(?:[hH][tT][tT][pP][sS]?://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?=/))?"
     found = re.fullmatch(host + r"([^?#]*)(?:\?[^#\s]*)?", target)
     return found is not None and any(
         method in methods and re.fullmatch(path, found[1]) for path, methods in table.items()

@@ -43,7 +43,7 @@ def listening() -> Iterator[tuple[int, list[Any]]]:
 
 
 def answers_to_all(server: Server, port: int, table: dict[str, tuple[str, ...]]) -> tuple[int, list[object]]:
-    """How many spellings were sent, and those answered as none may be that the table does not name."""
+    """Return the number of spellings that were sent, and those answered as none may be that the table does not name."""
 
     def ask(spelling: routes.Spelling) -> int:
         answers, ended = everything(server.port, spelling.raw)
