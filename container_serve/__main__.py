@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from container_serve import log
+from container_serve import __version__, log
 from container_serve.errors import ServeError
 from container_serve.server import serve
 from container_serve.settings import MAX_PORT, Settings
@@ -15,6 +15,7 @@ from container_serve.settings import MAX_PORT, Settings
 def main(arguments: list[str] | None = None) -> int:
     """0 after a stop that was asked for; 1 with one line on standard error otherwise."""
     parser = argparse.ArgumentParser(prog="container_serve", description="Serve a trained model over HTTP.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--model-dir", type=Path, help="folder with model.json (default: /opt/ml/model)")
     parser.add_argument("--port", type=_port, help="default: SAGEMAKER_BIND_TO_PORT, or 8080")
     options = parser.parse_args(arguments)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from container_serve import artifact
+from container_serve import __version__, artifact
 from container_serve.artifact import Artifact
 from container_serve.errors import RequestError, ServeError
 from container_serve.picture import decode
@@ -133,6 +133,7 @@ def main() -> None:
         description="Make the artifact that container_serve serves from a torchvision model's state_dict.",
         epilog="example: python -m container_train.export --weights model.pth --classes classes.txt --out model",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
     parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
     parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
+from container_serve import __version__
 from container_train.errors import TrainError
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
@@ -231,6 +232,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="example: SAGEMAKER_BASE_DIR=local_test/out/ml python -m container_train --epochs 2 --lr 0.001",
         allow_abbrev=False,
     )
+    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     for name, (_, default, text) in OPTIONS.items():
         result.add_argument(f"--{name}", default=str(default), metavar="V", help=f"{text} (default {default})")
     return result
@@ -242,7 +244,7 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
     Raises TrainError naming the hyperparameter, its value and what was expected.
     """
     words = [_dashes(word) for word in arguments]
-    asks = {word.partition("=")[0] for word in words} & {"-h", "--h", "--help"}
+    asks = {word.partition("=")[0] for word in words} & {"-h", "--h", "--help", "--version"}
     if asks and len(words) > 1:  # a hyperparameter of a job, which would end well without a model
         raise TrainError(_unknown([next(word for word in words if word.partition("=")[0] in asks)]))
     known, unknown = parser().parse_known_args(words)

@@ -72,6 +72,7 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages --mount=type=secre
     && rm -r container_serve/frontend/src container_serve/frontend/pom.xml container_serve/frontend/maven.lock
 
 FROM python AS program
+COPY LICENSE /out/opt/program/LICENSE
 COPY docker/serve /out/usr/local/bin/serve
 COPY --from=frontend /opt/java /out/opt/java
 COPY --from=frontend /src/container_serve /out/opt/program/container_serve
@@ -102,10 +103,13 @@ RUN python -m container_serve.frontend.archive
 RUN --mount=type=bind,source=docker/versions,target=/mnt python /mnt/check.py
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG SOURCE=unknown
 ARG CONTENT=unknown
 LABEL org.opencontainers.image.title="byoc-serve-torch" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       byoc.content="${CONTENT}"
 
 FROM runtime AS serve
@@ -117,8 +121,11 @@ RUN python -m container_serve.frontend.archive
 RUN --mount=type=bind,source=docker/versions,target=/mnt python /mnt/check.py
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG SOURCE=unknown
 ARG CONTENT=unknown
 LABEL org.opencontainers.image.title="byoc-serve" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       byoc.content="${CONTENT}"

@@ -33,6 +33,7 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
 
 FROM python AS program
 COPY docker/train /out/usr/local/bin/train
+COPY LICENSE /out/opt/program/LICENSE
 COPY container_serve /out/opt/program/container_serve
 COPY container_train /out/opt/program/container_train
 RUN chmod 755 /out/usr/local/bin/train \
@@ -59,8 +60,11 @@ ENTRYPOINT []
 CMD ["train"]
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG SOURCE=unknown
 ARG CONTENT=unknown
 LABEL org.opencontainers.image.title="byoc-train" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       byoc.content="${CONTENT}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from container_serve import __version__
 from local_test.errors import LocalError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,6 +53,7 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
         " has them all).",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add_engine(parser)
     parser.add_argument(
         "--data",

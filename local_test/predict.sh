@@ -11,6 +11,7 @@ picture="" url=http://127.0.0.1:8080 top_k=5
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) echo "$usage"; exit 0 ;;
+    --version) exec sed -n 's/^__version__ = "\(.*\)"$/predict.sh \1/p' "$(dirname "$0")/../container_serve/__init__.py" ;;
     --url | --top-k)
       [ -n "${2:-}" ] || wrong "$1 needs a value"
       if [ "$1" = --url ]; then url=$2; else top_k=$2; fi

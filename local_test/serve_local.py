@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from container_serve import __version__
 from local_test import engine, options, pack, run
 from local_test.errors import LocalError
 
@@ -20,6 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 def serve(arguments: list[str]) -> None:
     parser = _Parser(prog="serve_local.sh", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options.add_engine(parser)
     parser.add_argument(
         "--model",

@@ -8,7 +8,7 @@ root=$(dirname "$here")
 if [ ! -x "$root/.venv/bin/python" ]; then
   python=$("$here/setup.sh" --find)
   PYTHONPATH=$root "$python" -P -m local_test.options "$@"
-  case " $* " in *" -h "* | *" --help "*) exit 0 ;; esac
+  case " $* " in *" -h "* | *" --help "* | *" --version "*) exit 0 ;; esac
 fi
 "$here/setup.sh"
 export BYOC_SETUP_SECONDS=$SECONDS PYTHONPATH=$root

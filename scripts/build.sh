@@ -6,8 +6,8 @@ usage() {
     cat <<'TEXT'
 Usage: scripts/build.sh [train|serve|serve-torch|all] [options]
 
-Builds byoc-train and byoc-serve (all, the default), or one image, with the tag VERSION-CONTENT: the version from
-pyproject.toml and a hash of all files that go into the image. The last lines on stdout are a table of names and sizes.
+Builds byoc-train and byoc-serve (all, the default), or one image, with the tag VERSION-CONTENT: the project's version
+and a hash of all files that go into the image. The last lines on stdout are a table of names and sizes.
 
 Beside each image, in dist/: NAME_TAG.cdx.json (its components, CycloneDX), .licenses.txt, .advisories.txt and .json (what
 osv.dev knows against its Python packages and their Java; without a way there, that they were not checked).
@@ -28,7 +28,7 @@ osv.dev knows against its Python packages and their Java; without a way there, t
                      with the reason, in docker/accepted_advisories.txt
   --osv-url URL      another service that answers as osv.dev does              (BYOC_OSV_URL)
   --content          build nothing, print the content hash of one image (its label byoc.content)
-  -h, --help
+  -h, --help, --version
 
 PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_TRUSTED_HOST, UV_DEFAULT_INDEX, UV_INDEX and UV_INSECURE_HOST are given to the
 build as a secret too, where they are set; HTTP_PROXY, HTTPS_PROXY and NO_PROXY as Docker's predefined build arguments.
@@ -48,6 +48,8 @@ wrong() { echo "build.sh: $*; see scripts/build.sh --help" >&2; exit 2; }
 started_in=$PWD
 cd "$(dirname "$0")/.."
 
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' container_serve/__init__.py)
+
 target="" tag="" content_only="" platform=linux/amd64 sbom=1 fail_on_advisory=""
 base_train=${BYOC_BASE_TRAIN:-} base_serve=${BYOC_BASE_SERVE:-}
 ca_bundle=${BYOC_CA_BUNDLE:-} maven_settings=${BYOC_MAVEN_SETTINGS:-} network=${BYOC_NETWORK:-} torch_index=${BYOC_TORCH_INDEX:-}
@@ -64,6 +66,7 @@ while [ $# -gt 0 ]; do
         --no-sbom) sbom=""; shift ;;
         --fail-on-advisory) fail_on_advisory=1; shift ;;
         -h | --help) usage; exit 0 ;;
+        --version) echo "build.sh $version"; exit 0 ;;
         train | serve | serve-torch | all)
             [ -z "$target" ] || wrong "one image or 'all', not both '$target' and '$1'"
             target=$1; shift ;;
@@ -75,12 +78,11 @@ case $osv_url in "" | http://?* | https://?*) ;; *) wrong "--osv-url has value '
 case $osv_url in *://*@*) wrong "--osv-url holds a name or password, which the build would show: leave it out" ;; esac
 [ -z "$fail_on_advisory" ] || [ -n "$sbom" ] || wrong "--fail-on-advisory and --no-sbom do not go together"
 
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
-[ -n "$version" ] || die "pyproject.toml has no line 'version = \"...\"'"
+[ -n "$version" ] || die "container_serve/__init__.py has no line '__version__ = \"...\"'"
 
 # What goes into an image, the base apart. Kept in step with the COPY lines of the Dockerfiles by a test.
 files_of() {
-    local common="docker/install_python.sh docker/install_builder.sh docker/make_venv.sh docker/uv.lock container_serve"
+    local common="docker/install_python.sh docker/install_builder.sh docker/make_venv.sh docker/uv.lock LICENSE container_serve"
     case $1 in
         train) echo "$common docker/train.Dockerfile docker/train.lock docker/trim_train.sh docker/train container_train" ;;
         serve) echo "$common docker/serve.Dockerfile docker/serve.lock docker/serve docker/versions" ;;
@@ -94,10 +96,8 @@ content_of() {
     local file
     # shellcheck disable=SC2046 # a list of paths without blanks
     # As .dockerignore says: what is built beside the sources goes into no image.
-    find $(files_of "$1") -type f ! -name '*.pyc' ! -name '*.jsa' ! -path '*/target/*' ! -path '*/frontend/lib/*' | LC_ALL=C sort | {
-        echo "$version"
-        while read -r file; do sha256 "$file"; done
-    } | sha256 | cut -c1-12
+    find $(files_of "$1") -type f ! -name '*.pyc' ! -name '*.jsa' ! -path '*/target/*' ! -path '*/frontend/lib/*' |
+        LC_ALL=C sort | while read -r file; do sha256 "$file"; done | sha256 | cut -c1-12
 }
 
 if [ -n "$content_only" ]; then
@@ -169,17 +169,25 @@ if [ -n "$sbom" ]; then
     mkdir -p dist 2>/dev/null || die "dist/ cannot be made: it gets what is in the images (--no-sbom leaves it out)"
 fi
 
+# The address of a Git remote as https://HOST/PATH, without a name or password; nothing for a folder of this machine.
+public_address() {
+    sed -n -E -e 's#^(https?|ssh|git)://([^@/]*@)?([^/:]+)(:[0-9]+)?/(.+)$#https://\3/\5#p;t' \
+        -e 's#^([^@/]*@)?([^/:]+):([^/].*)$#https://\2/\3#p' | sed -E 's#\.git/?$##'
+}
+
 build() {
-    local image=$1 file=docker/serve.Dockerfile base=$base_serve content revision name
+    local image=$1 file=docker/serve.Dockerfile base=$base_serve content revision source name
     [ "$image" != train ] || file=docker/train.Dockerfile base=$base_train
     content=$(content_of "$image")
     revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+    source=$(git config --get remote.origin.url 2>/dev/null | public_address || true)
     # shellcheck disable=SC2046 # a list of paths without blanks
     [ "$revision" = unknown ] || [ -z "$(git status --porcelain -- $(files_of "$image"))" ] || revision=$revision-changed
     name=byoc-$image:${tag:-$version-$content}
 
     set -- ${as_image[@]+"${as_image[@]}"} --file "$file" --platform "$platform" --tag "$name" \
-        --build-arg VERSION="$version" --build-arg REVISION="$revision" --build-arg CONTENT="$content"
+        --build-arg VERSION="$version" --build-arg REVISION="$revision" --build-arg CONTENT="$content" \
+        --build-arg SOURCE="${source:-unknown}"
     [ "$image" = train ] || set -- "$@" --target "$image"
     [ -z "$base" ] || set -- "$@" --build-arg BASE="$base"
     [ "$image" != serve-torch ] || [ -z "$torch_index" ] || set -- "$@" --build-arg TORCH_INDEX="$torch_index"

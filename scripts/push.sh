@@ -7,6 +7,7 @@ if [ ! -x "$root/.venv/bin/python" ]; then
     # Help is to be had before a set-up of minutes.
     for argument; do
         case $argument in
+            --version) exec sed -n 's/^__version__ = "\(.*\)"$/push.sh \1/p' "$root/container_serve/__init__.py" ;;
             -h | --help) exec sed -n -e '1s/^"""//p' -e '2,/^"""/{/^"""/!p;}' "$root/scripts/cloud/push.py" ;;
         esac
     done

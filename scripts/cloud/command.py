@@ -14,6 +14,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from container_serve import __version__
 from scripts.cloud.errors import CloudError, explain, one_line
 from scripts.dataset.folders import DataError
 
@@ -31,12 +32,14 @@ class Parser(argparse.ArgumentParser):
 
 def parser(program: str, description: str) -> Parser:
     """`description` is the script's docstring, with its examples."""
-    return Parser(
+    made = Parser(
         prog=program,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return made
 
 
 def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:

@@ -15,11 +15,11 @@ import re
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
+from container_serve import __version__
 from scripts.cloud import command, registry, settings
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
@@ -96,8 +96,7 @@ def built(docker: Docker, target: str) -> LocalImage:
     if done.returncode != 0:
         raise CloudError(f"scripts/build.sh --content {target} failed: {done.stderr.strip()}")
     content = done.stdout.strip()
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    name = f"byoc-{target}:{version}-{content}"
+    name = f"byoc-{target}:{__version__}-{content}"
     image = docker.inspect(name)
     if image is None:
         progress(f"{name} is not built yet: building it with scripts/build.sh")

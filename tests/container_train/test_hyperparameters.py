@@ -1,5 +1,6 @@
 import pytest
 
+from container_serve import __version__
 from container_train.errors import TrainError
 from container_train.hyperparameters import INCIDENTAL, OPTIONS, parse
 
@@ -84,10 +85,12 @@ def test_an_unknown_name_is_refused_with_a_guess(name: str, guess: str) -> None:
         parse([f"--{name}", "7"])
 
 
-@pytest.mark.parametrize("words", [["--help", ""], ["--h", "x"], ["-h", "2"], ["--lr", "1", "--help", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--help", ""], ["--h", "x"], ["-h", "2"], ["--lr", "1", "--help", "x"], ["--version", "2"]]
+)
 def test_a_job_s_hyperparameter_that_asks_for_help_is_unknown(words: list[str]) -> None:
     """It would end well, without a model."""
-    with pytest.raises(TrainError, match="unknown hyperparameter h"):
+    with pytest.raises(TrainError, match=r"unknown hyperparameter (h|version)"):
         parse(words)
 
 
@@ -96,6 +99,12 @@ def test_help_is_there_for_people(capsys: pytest.CaptureFixture[str]) -> None:
         parse(["--help"])
     assert ended.value.code == 0
     assert "--batch-size" in capsys.readouterr().out
+
+
+def test_the_version_is_there_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse(["--version"])
+    assert capsys.readouterr().out == f"python -m container_train {__version__}\n"
 
 
 def test_names_are_not_abbreviated() -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -23,7 +24,7 @@ LOCAL_BASE = "byoc-base:bookworm"
 # Images that a test builds for itself and removes.
 TEST_TAG = "byoc-test"
 # Everything that a build reads.
-TREE = ("docker", "container_serve", "container_train", "scripts", "pyproject.toml", ".dockerignore")
+TREE = ("docker", "container_serve", "container_train", "scripts", "LICENSE", ".dockerignore")
 
 
 @functools.cache
@@ -71,6 +72,12 @@ def copy_tree(target: Path) -> Path:
         else:
             shutil.copy(source, target / name)
     return target
+
+
+def set_version(tree: Path, version: str) -> None:
+    """Another version for a copy of the repository."""
+    module = tree / "container_serve" / "__init__.py"
+    module.write_text(re.sub(r'^__version__ = ".*"$', f'__version__ = "{version}"', module.read_text(), flags=re.M))
 
 
 def content(image: str) -> str:

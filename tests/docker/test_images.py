@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from container_serve import __version__
 from tests.conftest import need
 from tests.docker import engine
 
@@ -24,11 +25,19 @@ def test_the_image_says_what_it_is(name: str) -> None:
     labels = description["Config"]["Labels"]
     assert (description["Os"], description["Architecture"]) == ("linux", "amd64")
     assert labels["org.opencontainers.image.title"] == f"byoc-{name}"
-    assert f'version = "{labels["org.opencontainers.image.version"]}"' in (engine.ROOT / "pyproject.toml").read_text()
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert re.fullmatch(r"https://[^@\s]+|unknown", labels["org.opencontainers.image.source"])
     assert re.fullmatch(r"[0-9a-f]{40}(-changed)?|unknown", labels["org.opencontainers.image.revision"])
     assert description["Config"]["Cmd"] == [name]
     assert not description["Config"]["Entrypoint"]
     assert f"BYOC_TARGET={name}" in description["Config"]["Env"]
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_the_image_holds_its_licence(name: str) -> None:
+    licence = engine.run(engine.image(name), "cat", "/opt/program/LICENSE").stdout
+    assert licence == (engine.ROOT / "LICENSE").read_text()
 
 
 def test_the_serving_image_announces_its_capabilities() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docker import engine
 from tests.docker.engine import ROOT, copy_tree
 
 IMAGES = ("train", "serve", "serve-torch")
@@ -61,7 +62,7 @@ def test_the_content_is_all_that_is_copied_and_nothing_else(tmp_path: Path, imag
         assert content(tree, image) != before, path
         (tree / path).write_bytes(original)
     # The others all at once: none of them counts.
-    others = [path for path in files if path not in relevant and path.name not in ("build.sh", "pyproject.toml")]
+    others = [path for path in files if path not in relevant and path.name != "build.sh"]
     for path in others:
         (tree / path).write_bytes((tree / path).read_bytes() + b"\n# changed\n")
     assert content(tree, image) == before, others
@@ -73,9 +74,31 @@ def test_bytecode_does_not_change_the_content_and_the_version_does(tmp_path: Pat
     (tree / "container_serve" / "__pycache__").mkdir()
     (tree / "container_serve" / "__pycache__" / "codec.cpython-311.pyc").write_bytes(b"bytecode")
     assert content(tree, "serve") == before
-    project = tree / "pyproject.toml"
-    project.write_text(re.sub(r'(?m)^version = ".*"$', 'version = "99.0.0"', project.read_text()))
+    engine.set_version(tree, "99.0.0")
+    assert build(tree, "--version").stdout == "build.sh 99.0.0\n"
     assert content(tree, "serve") != before
+
+
+@pytest.mark.parametrize(
+    ("remote", "label"),
+    [
+        ("https://me:secret@host.example/team/repo.git", "https://host.example/team/repo"),
+        ("http://host.example:8443/team/repo", "https://host.example/team/repo"),
+        ("ssh://git@host.example:2222/team/repo.git/", "https://host.example/team/repo"),
+        ("git@host.example:team/repo.git", "https://host.example/team/repo"),
+        ("/home/me/repo", ""),
+        ("file:///home/me/repo", ""),
+        ("../repo", ""),
+        ("", ""),
+    ],
+)
+def test_the_source_label_is_an_address_without_a_password(remote: str, label: str) -> None:
+    source = (ROOT / "scripts" / "build.sh").read_text()
+    function = source[source.index("public_address() {") :].partition("\n}\n")[0] + "\n}"
+    done = subprocess.run(
+        ["bash", "-c", f"{function}\npublic_address"], input=f"{remote}\n", capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == label
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:

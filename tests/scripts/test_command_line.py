@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from container_serve import __version__
+from scripts.cloud import command
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if "command.run(" in path.read_text())
@@ -35,3 +39,40 @@ def test_any_other_error_while_packages_are_imported_keeps_its_traceback() -> No
     assert ended.returncode == 1
     assert ended.stderr.startswith("Traceback")
     assert "no such thing" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["scripts/build.sh", "scripts/push.sh", "local_test/run.sh", "local_test/train_local.sh",
+     "local_test/serve_local.sh", "local_test/predict.sh"],
+)  # fmt: skip
+def test_every_shell_script_says_the_version(program: str) -> None:
+    ended = subprocess.run([ROOT / program, "--version"], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (0, f"{Path(program).name} {__version__}\n"), ended
+
+
+def test_every_python_script_says_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """They all make their parser here, which the test of a flag without its value relies on, too."""
+    assert len(SCRIPTS) == len(list((ROOT / "scripts").glob("*.py"))) - 2  # __init__ and environment
+    with pytest.raises(SystemExit, match="0"):
+        command.parser("deploy.py", "").parse_args(["--version"])
+    assert capsys.readouterr().out == f"deploy.py {__version__}\n"
+
+
+def test_the_version_stands_in_one_place() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    of_this = [name for name in listed.splitlines() if name.endswith((".toml", ".sh", ".py", ".Dockerfile"))]
+    assert [name for name in of_this if f'"{__version__}"' in (ROOT / name).read_text()] == [
+        "container_serve/__init__.py"
+    ]
+
+
+def test_pip_says_in_one_line_that_this_is_cloned() -> None:
+    """As pip does it, which shows what the backend says."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]
+    ended = call("-c", f"import sys; sys.path[0] = '{project['backend-path'][0]}'; import {project['build-backend']}")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "cloned, not installed" in line
+    assert "./local_test/run.sh" in line
+    assert project["requires"] == []  # nothing is downloaded before it says so
