@@ -27,7 +27,7 @@ def read(tree: Tree, name: str) -> dict[str, Any]:
         found = json.loads(path.read_bytes().decode())  # as the toolkit reads it: UTF-8 without a mark at its beginning
     except FileNotFoundError:
         raise TrainError(
-            f"{path} is not there: start this image with `train` over an /opt/ml tree (README, training)"
+            f"{path} is not there: start this image with `train` over an /opt/ml tree (docs/training.md)"
         ) from None
     except OSError as error:
         raise TrainError(f"{path} cannot be read: {error.strerror}") from None

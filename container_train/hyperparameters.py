@@ -157,9 +157,9 @@ def _classification() -> Any:
 # name: (parser, default, help). The defaults are the classic recipe: ResNet50 with ImageNet weights, its layers frozen,
 # a new linear layer, cross entropy, Adam at 0.001, batches of 64.
 OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
-    "epochs": (whole(1, 10_000), 10, "passes over the training pictures"),
+    "epochs": (whole(1, 10_000), 10, "passes over the training images"),
     "lr": (real(0, 10, open_low=True), 0.001, "learning rate; unfrozen layers want about 0.0001"),
-    "batch-size": (whole(1, 65_536), 64, "pictures a step"),
+    "batch-size": (whole(1, 65_536), 64, "images per step"),
     "arch": (architecture, "resnet50", "any torchvision classification architecture"),
     "weights": (str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1"),
     "freeze-until": (
@@ -175,21 +175,25 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
         "none",
         "none, flip (mirror), crop (random resized crop and mirror)",
     ),
-    "augment-views": (whole(0, 1000), 4, "views of a picture that its frozen layers see; 0: a new one every epoch"),
+    "augment-views": (whole(0, 1000), 4, "views of an image that its frozen layers see; 0: a new one in every epoch"),
     "patience": (whole(0), 0, "stop after this many epochs without a better validation accuracy; 0: never"),
     "checkpoint-every": (whole(0), 0, "steps from one checkpoint to the next within an epoch; 0: one after each epoch"),
-    "amp": (one_of("auto", "on", "off"), "auto", "mixed precision; auto: on a GPU, or a CPU with AMX"),
+    "amp": (
+        one_of("auto", "on", "off"),
+        "auto",
+        "mixed precision; auto: on a GPU, or a CPU with AMX; off: float32, on a GPU without TF32",
+    ),
     "device": (
         one_of("auto", "cpu", "cuda"),
         "auto",
         "auto takes a usable GPU; one that cannot be used is an error",
     ),
-    "workers": (whole(-1, 256), -1, "processes that decode pictures; -1: one a core, at most 12"),
+    "workers": (whole(-1, 256), -1, "processes that decode images; -1: one per core, at most 12"),
     "seed": (whole(0, 2**31 - 1), 0, "seed of everything random"),
     "feature-cache": (
         one_of("auto", "on", "off"),
         "auto",
-        "run frozen layers once a picture; auto: where it fits",
+        "run frozen layers once per image; auto: if it fits",
     ),
     "resize-size": (
         whole(0, 4096),
@@ -200,12 +204,16 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
     "precision": (
         one_of("auto", "fp32", "int8"),
         "auto",
-        "of the served graph; auto: int8 where it is as accurate on validation, else fp32",
+        "of the served graph; auto: int8 if it is as accurate on validation, else fp32",
     ),
     "debug": (one_of("on", "off"), "on", "save tensors, and judge them by the debugger's rules"),
-    "debug-interval": (whole(0, 1_000_000), 0, "steps from one saved step to the next; 0: from the steps of an epoch"),
+    "debug-interval": (
+        whole(0, 1_000_000),
+        0,
+        "steps from one saved step to the next; 0: chosen from the steps per epoch",
+    ),
     "rule": (rules, "none", "parameters of rules: overfit:patience=3;vanishing_gradient:threshold=1e-6"),
-    "on-rule": (one_of("warn", "stop"), "warn", "what a rule that fires does: warn, or stop the training"),
+    "on-rule": (one_of("warn", "stop"), "warn", "what happens when a rule fires: warn, or stop the training"),
     "profile-interval": (
         among(0, 100, 200, 500, 1000, 5000, 60_000),
         500,
@@ -215,7 +223,7 @@ OPTIONS: dict[str, tuple[Callable[[str], Any], Any, str]] = {
     "measure": (
         one_of("full", "none"),
         "full",
-        "full: export, and measure by the serving code; none: neither, for trials of a search",
+        "full: export, and evaluate with the serving code; none: neither, for trials of a search",
     ),
 }
 

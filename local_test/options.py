@@ -49,8 +49,8 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     parser = _Parser(
         prog=program,
         description="Train, export, serve and query on this machine, over the tree that the platform gives.",
-        epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64 (README.md"
-        " has them all).",
+        epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64"
+        " (docs/training.md has them all).",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train, export, serve and query on this machine, in one command; see --help and README.md.
+# Train, export, serve and query on this machine, in one command; see --help and docs/quickstart.md.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")

@@ -109,7 +109,7 @@ class Weights:
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every hyperparameter; --weights is more than one, and made elsewhere."""
-    group = parser.add_argument_group("hyperparameters", "of the training program (README.md)")
+    group = parser.add_argument_group("hyperparameters", "of the training program (docs/training.md)")
     for name, (_, default, text) in hyperparameters.OPTIONS.items():
         if name != WEIGHTS:
             group.add_argument(f"--{name}", metavar="V", help=f"{text} (default {default})".replace("%", "%%"))

@@ -54,7 +54,7 @@ class Settings:
         if self.role is None:
             raise CloudError(
                 "no role: give --role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE, or write it into byoc.toml"
-                " (README, AWS, says how to make one)",
+                " (docs/aws.md says how to make one)",
                 2,
             )
         return self.role

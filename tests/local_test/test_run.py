@@ -1,21 +1,13 @@
-"""The one command, as a user calls it: all of it once as processes (tests/test_readme.py has the images), then the ways
-in which it ends early.
-"""
+"""The one command, as a user calls it: the ways in which it ends early (test_chain.py has those that end well)."""
 
-import json
 import os
-import re
-import shutil
 import signal
 import socket
 import subprocess
-import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from PIL import Image
 
@@ -23,36 +15,7 @@ from local_test import check, engine, outdir, run, stage
 from local_test.engine import DockerEngine
 from local_test.errors import LocalError
 from tests.conftest import need
-
-ROOT = Path(__file__).resolve().parents[2]
-RUN = ROOT / "local_test" / "run.sh"
-SECONDS = 900
-
-
-@dataclass(frozen=True)
-class Finished:
-    out: Path
-    log: str
-    summary: dict[str, object]
-
-
-def call(*arguments: object, program: Path = RUN) -> subprocess.CompletedProcess[str]:
-    """Both streams in stdout, as on a terminal."""
-    command = [str(program), *map(str, arguments)]
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS)
-
-
-def mentioning(text: str) -> list[psutil.Process]:
-    """Processes with `text` in their command line or environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = [*process.cmdline(), *process.environ().values()]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(text in word for word in words):
-            found.append(process)
-    return found
+from tests.local_test.runs import RUN, SECONDS, call, mentioning
 
 
 def until(condition: Callable[[], object], seconds: float) -> None:
@@ -60,130 +23,6 @@ def until(condition: Callable[[], object], seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """run.sh on the sample, as processes."""
-    out = tmp_path_factory.mktemp("run") / "out"
-    done = call("--engine", "process", "--out", out, "--arch", "resnet18")
-    assert done.returncode == 0, done.stdout[-3000:]
-    return Finished(out, done.stdout, json.loads((out / "summary.json").read_text()))
-
-
-@pytest.mark.timeout(SECONDS)
-def test_the_whole_path_leaves_its_results(finished: Finished) -> None:
-    summary = finished.summary
-    assert summary["engine"] == "process"
-    assert summary["data"] == "sample"
-    assert summary["images"] == {"train": 240, "valid": 60, "test": 60}
-    assert summary["classes"] == [
-        "astronaut", "brick", "cat", "coffee", "coins", "galaxies", "grass", "gravel", "motorcycle", "rocket",
-    ]  # fmt: skip
-    accuracy = summary["test_accuracy"]
-    assert isinstance(accuracy, float)
-    assert 0.3 < accuracy <= 1, "ten classes: chance is 0.1"
-    assert summary["precision"] in ("fp32", "int8")
-    cold = summary["cold_start_seconds"]
-    assert isinstance(cold, float)
-    assert 0 < cold < 120
-    assert (finished.out / "report.html").stat().st_size > 1000
-    assert (finished.out / "profiler-report.html").stat().st_size > 1000
-    rules = json.loads((finished.out / "rules.json").read_text())
-    assert rules["final"]
-    fired = [rule for rule in rules["rules"] if rule["status"] == "fired"]
-    assert f"{finished.out / 'profiler-report.html'}; rules: {fired[0]['rule'] if fired else 'none'}" in finished.log
-    with tarfile.open(finished.out / "model" / "model.tar.gz") as tar:
-        assert {"model.json", "model.pth", "model.xml", "model.bin"} <= set(tar.getnames())
-    assert not (finished.out / "served").exists()
-
-
-@pytest.mark.timeout(SECONDS)
-def test_the_table_is_what_curl_got(finished: Finished) -> None:
-    rows = finished.summary["predictions"]
-    assert isinstance(rows, list)
-    assert finished.summary["prediction"] == rows[0]
-    assert [row["true"] for row in rows] == finished.summary["classes"]
-    table = finished.log[finished.log.index("picture  ") :]
-    for row in rows:
-        columns = [row["picture"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
-        assert re.search(r"\s+".join(map(re.escape, columns)), table)
-        assert (finished.out / "ml" / "input" / "data" / row["picture"]).is_file()
-
-
-@pytest.mark.timeout(SECONDS)
-def test_random_weights_are_said_loudly(finished: Finished) -> None:
-    is_random = finished.summary["weights"] == "none"
-    assert finished.log.count("NO IMAGENET WEIGHTS") == (2 if is_random else 0)
-    assert bool(finished.summary["note"]) == is_random
-
-
-@pytest.mark.timeout(SECONDS)
-def test_nothing_is_left_running(finished: Finished) -> None:
-    assert mentioning(str(finished.out)) == []
-
-
-@pytest.mark.timeout(SECONDS)
-def test_the_model_is_served_again_and_asked_with_curl(finished: Finished) -> None:
-    port = run.free_port()
-    archive = finished.out / "model" / "model.tar.gz"
-    server = subprocess.Popen(
-        [ROOT / "local_test" / "serve_local.sh", "--engine", "process", "--model", archive, "--port", str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        lines = []
-        for line in server.stdout:
-            lines.append(line)
-            if line.startswith("serving "):
-                break
-        assert lines[-1].startswith("serving "), "".join(lines)
-        picture = finished.out / "ml" / "input" / "data" / "test" / "002.brick" / "0001.jpg"
-        done = call(
-            picture, "--url", f"http://127.0.0.1:{port}", "--top-k", "2", program=ROOT / "local_test" / "predict.sh"
-        )
-        assert done.returncode == 0, done.stdout
-        assert len(json.loads(done.stdout)["predictions"]) == 2
-        server.send_signal(signal.SIGINT)
-        assert "POST /invocations" in server.communicate(timeout=60)[0]
-        assert server.returncode == 130
-    finally:
-        server.kill()
-        server.wait()
-    assert mentioning(f"--port {port}") == []
-
-
-@pytest.mark.timeout(SECONDS)
-def test_a_server_that_ends_is_shown_with_its_reason(finished: Finished, tmp_path: Path) -> None:
-    shutil.copytree(finished.out / "ml" / "model", tmp_path / "model")
-    body = bytearray((tmp_path / "model" / "model.bin").read_bytes())
-    body[len(body) // 2] ^= 1
-    (tmp_path / "model" / "model.bin").write_bytes(body)
-    started = time.monotonic()
-    done = call(
-        "--engine", "process", "--model", tmp_path / "model", "--port", run.free_port(),
-        program=ROOT / "local_test" / "serve_local.sh",
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "model.bin" in done.stdout
-    assert time.monotonic() - started < run.READY_SECONDS / 2
-
-
-@pytest.mark.timeout(SECONDS)
-def test_a_failed_training_keeps_its_code_and_the_results_before(finished: Finished, tmp_path: Path) -> None:
-    (tmp_path / "bad.pth").write_bytes(b"no weights")
-    before = (finished.out / "summary.json").read_bytes()
-    done = call("--engine", "process", "--out", finished.out, "--weights", tmp_path / "bad.pth")
-    assert done.returncode == 1
-    assert "training failed with exit code 1: " in done.stdout
-    assert "bad.pth" in done.stdout
-    # It got to no checkpoint: nothing is kept, and nothing claims so.
-    assert "what it got to" not in done.stdout
-    assert not finished.out.with_name("out.failed").exists()
-    assert (finished.out / "summary.json").read_bytes() == before
 
 
 def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> None:
