@@ -23,10 +23,10 @@ LANES ?= -n $(shell lanes=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( l
 test: venv  ## all tests that this machine can run; says what it skipped and why (PYTEST_ARGS="-k ping" for some)
 	$(VENV)/python -m pytest $(LANES) $(PYTEST_ARGS)
 
-test-fast: venv  ## the tests without Docker, and without the README's commands in a fresh clone
+test-fast: venv  ## the tests without Docker, and without the quick start's commands in a fresh clone
 	$(VENV)/python -m pytest $(LANES) -m "not docker and not clone and not whole" $(PYTEST_ARGS)
 
-test-docker: venv  ## the tests of the images, and the README's commands in a fresh clone
+test-docker: venv  ## the tests of the images, and the quick start's commands in a fresh clone
 	$(VENV)/python -m pytest $(LANES) -m "docker or clone" $(PYTEST_ARGS)
 
 bench: venv  ## all benchmarks, their peers beside them: half an hour; results.json and a table in tests/bench

@@ -16,7 +16,7 @@ PATHS = (
 )  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "DELETE")
 OTHER_METHODS = ("HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "post", "Post", "POST\x0b", "P%4fST", "_")
-# What is served, as the README's table has it: methods and paths.
+# What is served, as the table in docs/serving.md has it: methods and paths.
 MODEL = "/models/[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 SINGLE = {"/ping": ("GET", "HEAD"), "/execution-parameters": ("GET",), "/invocations": ("POST",)}
 MULTI = {
