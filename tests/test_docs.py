@@ -2,6 +2,7 @@
 commands.
 """
 
+import calendar
 import importlib
 import json
 import re
@@ -22,6 +23,7 @@ from container_train.hyperparameters import OPTIONS
 from container_train.metrics import NAMES
 from container_train.profiler.rules import DEFAULTS
 from local_test import options, serve_local
+from scripts.cloud import instances
 from tests import documents, trees
 from tests.documents import FILES, FOR_USERS, ROOT
 
@@ -225,6 +227,18 @@ def test_the_table_of_rules_is_that_of_the_code() -> None:
     found = documents.rows(DOCS / "debugger.md", "Rules")
     assert {row[0]: row[2] for row in found} == expected
     assert all(row[1] for row in found)
+
+
+def test_prices_are_those_of_the_code() -> None:
+    training, endpoint = instances.PRICES["ml.g4dn.xlarge"], instances.PRICES["ml.m5.large"]
+    year, month = instances.PRICE_MONTH.split("-")
+    for file in (ROOT / "README.md", DOCS / "aws.md"):
+        text = file.read_text()
+        assert f"{training:.2f} USD per hour" in text
+        assert f"{endpoint:.2f} USD per hour" in text
+        assert f"{endpoint * 24 * 30:.0f} USD" in text
+        assert f"{instances.PRICE_REGION}, {calendar.month_name[int(month)]} {year}" in text
+        assert instances.PRICE_PAGE in (DOCS / "aws.md").read_text()
 
 
 def test_every_variable_of_the_server_is_in_the_table() -> None:
