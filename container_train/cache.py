@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
-from container_train import decoding, pulse
+from container_train import augmentation, decoding, pulse
 from container_train.data import Data, Pictures
 from container_train.distributed import ALONE, World
 from container_train.entry import Entry, EntryError, Features, locked
@@ -83,7 +83,8 @@ class Cache:
     def _entry(self, folder: Path, part: Part, common: dict[str, Any]) -> Entry:
         split, view = part
         augmented = split == "train" and self.hp.augment != "none"
-        what = f"{self.hp.augment}, seed {self.hp.seed}, view {view}" if augmented else "plain"
+        drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
+        what = drawn if augmented else "plain"
         fields = {**common, "split": split, "view": what}
         if self.world.size > 1:
             fields["pictures"] = f"every {self.world.size}th from {self.world.rank}"
