@@ -141,6 +141,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
+        engine.check_batches(network, hp.batch_size, images["train"], world)
         network.to(where)
         world.same(network.model)
         network = replace(network, rest=world.synced(network.rest, where))

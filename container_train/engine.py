@@ -25,6 +25,7 @@ from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
+FEWEST = 2  # images for each process in a step with trained batch statistics: those of a single value are undefined
 # What a training goes on from.
 KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
 
@@ -61,6 +62,25 @@ def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimize
         return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
     kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
+
+
+def check_batches(network: Network, batch_size: int, images: int, world: World = ALONE) -> None:
+    """Raise TrainError where a step has too few images, of `images` in an epoch, for batch statistics to be trained."""
+    network.train_mode()
+    trained = _has_batch_norm(network.rest)
+    network.eval_mode()
+    least, words = FEWEST * world.size, "batch statistics are trained, of at least two images for each process"
+    if trained and batch_size < least:
+        raise TrainError(
+            f"hyperparameter batch-size has value {batch_size}: {words}; use at least {least}"
+            f"{f' for {world.size} processes' if world.size > 1 else ''}, or freeze-until backbone"
+        )
+    if trained and images < least:
+        raise TrainError(f"channel train has {images} images for {world.size} processes: {words}; add images")
+
+
+def _has_batch_norm(rest: nn.Module) -> bool:
+    return any(isinstance(m, _BatchNorm) and m.training for m in rest.modules())
 
 
 class Trainer:
@@ -156,7 +176,7 @@ class Trainer:
                     self._save()
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
-        speed = (state.tally.seen - before) / seconds if seconds else math.nan
+        speed = (state.tally.seen - before) / max(seconds, 1e-9)
         self.world.average_statistics(self.network.rest)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
@@ -168,6 +188,7 @@ class Trainer:
             "valid_accuracy": valid.correct / valid.seen,
             "images_per_second": speed,
         }
+        self._check_epoch(record)
         for name, value in record.items():
             log.info(line(name, value))
         self.monitor.epoch(record)
@@ -194,8 +215,8 @@ class Trainer:
         state, world = self.state, self.world
         pictures = len(self.source.data.splits["train"])
         whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
-        if whole < 2 * world.size and state.step and self._has_batch_norm():
-            return  # batch statistics of one picture are undefined
+        if whole < FEWEST * world.size and _has_batch_norm(self.network.rest):
+            return  # what is left over at the end of an epoch: see check_batches
         if world.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
@@ -217,14 +238,12 @@ class Trainer:
             part = loss if world.size == 1 else loss * (len(targets) / whole)
             self.scaler.scale(part).backward()
         world.reduce_gradients(self.parameters)
+        if loss is not None:
+            self.monitor.gradients()
         total, hits, asked, ruled = sums()
         self.asked, self.ruled = asked > 0, ruled > 0
         value = value if world.size == 1 else total / whole
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
-                f" lower lr (it is {self.hp.lr:g})"
-            )
+        self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -234,8 +253,13 @@ class Trainer:
         self.monitor.mark()
         state.step += 1
 
-    def _has_batch_norm(self) -> bool:
-        return any(isinstance(m, _BatchNorm) and m.training for m in self.network.rest.modules())
+    def _check_epoch(self, record: dict[str, float]) -> None:
+        self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
+
+    def _check_loss(self, name: str, value: float, where: str) -> None:
+        """Raise TrainError where predictions are not numbers: the most probable class of such is none."""
+        if not math.isfinite(value):
+            raise TrainError(f"the {name} became {value} {where}: lower lr (it is {self.hp.lr:g})")
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Tally:
@@ -292,3 +316,5 @@ class Trainer:
             content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        for record in self.state.history:
+            self._check_epoch(record)
