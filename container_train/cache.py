@@ -36,9 +36,17 @@ class Cache:
     """
 
     def __init__(
-        self, data: Data, hp: Hyperparameters, frozen: Frozen, store: Store, stop: StopFlag, world: World = ALONE
+        self,
+        data: Data,
+        hp: Hyperparameters,
+        frozen: Frozen,
+        store: Store,
+        stop: StopFlag,
+        decoders: decoding.Decoders,
+        world: World = ALONE,
     ) -> None:
         self.data, self.hp, self.frozen, self.store, self.stop, self.world = data, hp, frozen, store, stop, world
+        self.decoders = decoders
 
     def parts(self) -> list[Part]:
         """All that training will ask for."""
@@ -147,7 +155,7 @@ class Cache:
         spec, batch_size = self.frozen.network.preprocessing, self.frozen.batch
         pictures = Pictures(split, spec, augment, self.hp.seed, view)
         rest = self._pictures(name)[start:]
-        workers = decoding.processes(self.hp.workers, batch_size, spec.crop)
+        workers = self.decoders.processes(batch_size, spec.crop)
         loader = decoding.loader(pictures, batch_size, workers, self.frozen.device, rest)
         tracked = track(loader, f"frozen layers, {self._words(part)}", len(loader))
         batches: list[Features] = []
