@@ -160,13 +160,36 @@ def test_hosts_with_different_hyperparameters_are_told_apart(name: str, value: s
 
 
 def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
-    with hosts.job("process", tmp_path, 2, {}) as jobs:
+    """On an interface that is not there, as SDK v3's local mode names one: they find each other on the default one."""
+    with hosts.job("process", tmp_path, 2, {}, interface="ethwe") as jobs:
         trees.picture(jobs[1].base / "input" / "data" / "train" / "01.red" / "more.jpg", (200, 40, 40), 7)
         assert all(hosts.finish(jobs, BY))
     for job in jobs:
         assert job.failure().startswith(
             "process 1 of 2 has other pictures than the first: every host needs all of them"
         )
+        assert "warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this" in job.text()
+
+
+SUM = """
+import os, pathlib, sys
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+ranks = torch.tensor([float(dist.get_rank() + 1)])
+dist.all_reduce(ranks)
+pathlib.Path(os.environ["SM_MODEL_DIR"], "sum.txt").write_text(f"{dist.get_rank()} {int(ranks)} {sys.argv[1:]}")
+"""
+
+
+def test_a_user_s_own_program_runs_under_torchrun_on_all_hosts(tmp_path: Path) -> None:
+    asked = {"sagemaker_program": '"mine.py"', "sagemaker_torch_distributed_enabled": "true", "alpha": "a b"}
+    with hosts.job("process", tmp_path, 2, asked, {"train": 1}, interface="ethwe", program=SUM) as jobs:
+        assert hosts.finish(jobs, BY) == [0, 0], "\n".join(job.text() for job in jobs)
+    said = [(job.base / "model" / "sum.txt").read_text() for job in jobs]
+    assert [words.split(maxsplit=2)[:2] for words in said] == [["0", "3"], ["1", "3"]]
+    assert all("'--alpha', 'a b'" in words for words in said)
 
 
 @long
