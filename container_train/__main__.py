@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from container_train.hyperparameters import Hyperparameters
     from container_train.monitor import Monitor
 
+TRAINED = "the checkpoint holds the whole training"
+DONE = "done"  # a stop that comes so late changes nothing
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -104,13 +106,13 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def phase(name: str, shown: str = "", *, keeps: bool = False) -> Iterator[None]:
-        """A stop ends it at once, unless it `keeps` what it has done, and so looks for one by itself."""
-        started, words = time.monotonic(), f"in {name}; nothing is lost but that phase"
+    def phase(name: str, shown: str = "", *, keeps: bool = False, told: str = "") -> Iterator[None]:
+        """A stop ends it at once with `told`, unless it `keeps` what it has done: then that is said at its end."""
+        started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
         with monitor.phase(shown or name), contextlib.nullcontext() if keeps else stop.at_once(words):
             yield
         seconds[name] = round(time.monotonic() - started, 3)
-        if stop.asked:
+        if stop.asked and words != DONE:
             raise Stopped(words)
 
     if world.size > 1:
@@ -155,10 +157,12 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = world.from_first(checkpoint.load(tree.checkpoints, identity, engine.KEYS) if world.rank == 0 else None)
-    with phase("features", keeps=True):
+    with phase(
+        "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
+    ):
         source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-    with phase("train", keeps=True):
+    with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
         trainer = engine.Trainer(
             network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, world
         )
@@ -198,16 +202,16 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     }
     if hp.measure == "none":
         log.info("measure none: no model is exported; accuracies are those of the training")
-        with phase("report"):
+        with phase("report", keeps=True, told=DONE):
             reporting.write(tree.output, summary)
         reporting.write_metrics(tree.output, summary)
         return
-    with phase("export"):
+    with phase("export", told=f"in export; {TRAINED}"):
         made = export.export(
             network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
             details=details,
         )  # fmt: skip
-    with phase("evaluate", "measure"), export.withdrawn_on_error(tree.model):
+    with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), export.withdrawn_on_error(tree.model):
         choice = quantization.choose(
             made, {name: pictures.splits[name] for name in ("valid", "test")},
             precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,
@@ -225,7 +229,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "quantization": made.document["quantization"],
         "per_class": metrics.per_class(matrix, pictures.classes),
     }
-    with phase("report"):
+    with phase("report", keeps=True, told=DONE):
         reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
     reporting.write_metrics(tree.output, summary)
     replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())

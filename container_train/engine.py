@@ -65,15 +65,15 @@ def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimize
 
 
 def check_batches(network: Network, batch_size: int, images: int, world: World = ALONE) -> None:
-    """Raise TrainError where a step has too few images, of `images` in an epoch, for batch statistics to be trained."""
+    """Raise TrainError where a step, of `images` in an epoch, has too few of them for the trained batch norm layers."""
     network.train_mode()
     trained = _has_batch_norm(network.rest)
     network.eval_mode()
-    least, words = FEWEST * world.size, "batch statistics are trained, of at least two images for each process"
+    least, words = FEWEST * world.size, "the trained batch norm layers need at least two images for each process"
     if trained and batch_size < least:
         raise TrainError(
             f"hyperparameter batch-size has value {batch_size}: {words}; use at least {least}"
-            f"{f' for {world.size} processes' if world.size > 1 else ''}, or freeze-until backbone"
+            f"{f' for {world.size} processes' if world.size > 1 else ''}, or set freeze-until to backbone"
         )
     if trained and images < least:
         raise TrainError(f"channel train has {images} images for {world.size} processes: {words}; add images")
