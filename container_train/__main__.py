@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from container_train.monitor import Monitor
 
 TRAINED = "the checkpoint holds the whole training"
-DONE = "done"  # a stop that comes so late changes nothing
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -106,13 +105,17 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def phase(name: str, shown: str = "", *, keeps: bool = False, told: str = "") -> Iterator[None]:
-        """A stop ends it at once with `told`, unless it `keeps` what it has done: then that is said at its end."""
+    def phase(name: str, shown: str = "", *, told: str = "", keeps: bool = False, last: bool = False) -> Iterator[None]:
+        """A stop ends it at once, and says `told`.
+
+        One that `keeps` what it has done looks for a stop by itself, and `told` is said at its end. After the `last`
+        one the job is done: a stop changes nothing any more.
+        """
         started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
-        with monitor.phase(shown or name), contextlib.nullcontext() if keeps else stop.at_once(words):
+        with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
             yield
         seconds[name] = round(time.monotonic() - started, 3)
-        if stop.asked and words != DONE:
+        if stop.asked and not last:
             raise Stopped(words)
 
     if world.size > 1:
@@ -202,7 +205,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     }
     if hp.measure == "none":
         log.info("measure none: no model is exported; accuracies are those of the training")
-        with phase("report", keeps=True, told=DONE):
+        with phase("report", last=True):
             reporting.write(tree.output, summary)
         reporting.write_metrics(tree.output, summary)
         return
@@ -229,7 +232,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "quantization": made.document["quantization"],
         "per_class": metrics.per_class(matrix, pictures.classes),
     }
-    with phase("report", keeps=True, told=DONE):
+    with phase("report", last=True):
         reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
     reporting.write_metrics(tree.output, summary)
     replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
