@@ -80,7 +80,18 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     import numpy as np
     import torch
 
-    from container_train import checkpoint, data, device, engine, export, features, hyperparameters, metrics, model
+    from container_train import (
+        batch_norm,
+        checkpoint,
+        data,
+        device,
+        engine,
+        export,
+        features,
+        hyperparameters,
+        metrics,
+        model,
+    )
     from container_train import quantize as quantization
     from container_train import report as reporting
     from container_train.debugger.hook import trained
@@ -146,7 +157,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
-        engine.check_batches(network, hp.batch_size, images["train"], world)
+        batch_norm.check(network, hp.batch_size, images["train"], world)
         network.to(where)
         world.same(network.model)
         network = replace(network, rest=world.synced(network.rest, where))

@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from container_train import checkpoint
+from container_train import batch_norm, checkpoint
 from container_train.debugger.hook import Plan
 from container_train.distributed import ALONE, World
 from container_train.errors import Stopped, TrainError
@@ -25,7 +24,6 @@ from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
-FEWEST = 2  # images for each process in a step with trained batch statistics: those of a single value are undefined
 # What a training goes on from.
 KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
 
@@ -62,25 +60,6 @@ def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimize
         return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
     kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
-
-
-def check_batches(network: Network, batch_size: int, images: int, world: World = ALONE) -> None:
-    """Raise TrainError where a step, of `images` in an epoch, has too few of them for the trained batch norm layers."""
-    network.train_mode()
-    trained = _has_batch_norm(network.rest)
-    network.eval_mode()
-    least, words = FEWEST * world.size, "the trained batch norm layers need at least two images for each process"
-    if trained and batch_size < least:
-        raise TrainError(
-            f"hyperparameter batch-size has value {batch_size}: {words}; use at least {least}"
-            f"{f' for {world.size} processes' if world.size > 1 else ''}, or set freeze-until to backbone"
-        )
-    if trained and images < least:
-        raise TrainError(f"channel train has {images} images for {world.size} processes: {words}; add images")
-
-
-def _has_batch_norm(rest: nn.Module) -> bool:
-    return any(isinstance(m, _BatchNorm) and m.training for m in rest.modules())
 
 
 class Trainer:
@@ -215,8 +194,8 @@ class Trainer:
         state, world = self.state, self.world
         pictures = len(self.source.data.splits["train"])
         whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
-        if whole < FEWEST * world.size and _has_batch_norm(self.network.rest):
-            return  # what is left over at the end of an epoch: see check_batches
+        if whole < batch_norm.FEWEST * world.size and batch_norm.is_trained(self.network.rest):
+            return  # what is left over at the end of an epoch
         if world.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))

@@ -7,7 +7,7 @@ import psutil
 import pytest
 import torch
 
-from container_train import data, engine, features, hyperparameters, model
+from container_train import batch_norm, data, engine, features, hyperparameters, model
 from container_train.checkpoint import changing, load
 from container_train.distributed import World
 from container_train.errors import Stopped, TrainError
@@ -205,11 +205,11 @@ def test_too_few_images_for_batch_statistics_are_refused(size: int) -> None:
     with pytest.raises(
         TrainError, match=rf"^hyperparameter batch-size has value {least - 1}: .* at least {least}{named}"
     ):
-        engine.check_batches(trained, least - 1, 100, world)
+        batch_norm.check(trained, least - 1, 100, world)
     with pytest.raises(TrainError, match=rf"^channel train has {least - 1} images for {size} processes: "):
-        engine.check_batches(trained, 64, least - 1, world)
-    engine.check_batches(trained, least, least, world)
-    engine.check_batches(build("backbone"), 1, 1, world)  # there they are not trained
+        batch_norm.check(trained, 64, least - 1, world)
+    batch_norm.check(trained, least, least, world)
+    batch_norm.check(build("backbone"), 1, 1, world)  # there they are not trained
     assert not any(module.training for module in trained.model.modules())
 
 
