@@ -53,7 +53,7 @@ def main() -> None:
     program = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
     if own_program and configuration.wants_torchrun(hyperparameters):
-        environment.setdefault(configuration.MODULE, "container_train.torchrun:main")
+        environment[configuration.MODULE] = environment.get(configuration.MODULE) or "container_train.torchrun:main"
     if not own_program:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.
