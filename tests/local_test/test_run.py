@@ -324,8 +324,9 @@ def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeyp
     """Of a server maybe; a container would not get the variable either."""
     monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
     data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
-    staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, is_sample=False)
-    assert engine.ProcessEngine().train(staged, tmp_path / "log") == 1
+    it = engine.ProcessEngine()
+    staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, is_sample=False, host=it.host)
+    assert it.train(staged, tmp_path / "log") == 1
     assert "unknown hyperparameter learning-rate" in (tmp_path / "log").read_text()
 
 
