@@ -71,8 +71,8 @@ def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, 
     recorded = gradients(first.base)
     assert recorded.keys() == alone.gradients.keys()
     assert len(recorded) >= 2 * 10  # of the last layer's weight and bias
-    for key, values in recorded.items():  # of the whole batch, not of the first process's part
-        np.testing.assert_allclose(values, alone.gradients[key], atol=1e-4, err_msg=str(key))
+    for key, gradient in recorded.items():  # of the whole batch, not of the first process's part
+        np.testing.assert_allclose(gradient, alone.gradients[key], atol=1e-4, err_msg=str(key))
     assert artifact.read(first.base / "model", verify=True).classes == trees.LABELS
     for other in others:  # only the first process writes, and speaks
         assert not list((other.base / "model").glob("*"))
