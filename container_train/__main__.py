@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from container_train.hyperparameters import Hyperparameters
     from container_train.monitor import Monitor
 
+TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -79,7 +80,18 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     import numpy as np
     import torch
 
-    from container_train import checkpoint, data, device, engine, export, features, hyperparameters, metrics, model
+    from container_train import (
+        batch_norm,
+        checkpoint,
+        data,
+        device,
+        engine,
+        export,
+        features,
+        hyperparameters,
+        metrics,
+        model,
+    )
     from container_train import quantize as quantization
     from container_train import report as reporting
     from container_train.debugger.hook import trained
@@ -104,13 +116,17 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def phase(name: str, shown: str = "", *, keeps: bool = False) -> Iterator[None]:
-        """A stop ends it at once, unless it `keeps` what it has done, and so looks for one by itself."""
-        started, words = time.monotonic(), f"in {name}; nothing is lost but that phase"
-        with monitor.phase(shown or name), contextlib.nullcontext() if keeps else stop.at_once(words):
+    def phase(name: str, shown: str = "", *, told: str = "", keeps: bool = False, last: bool = False) -> Iterator[None]:
+        """A stop ends it at once, and says `told`.
+
+        One that `keeps` what it has done looks for a stop by itself, and `told` is said at its end. After the `last`
+        one the job is done: a stop changes nothing any more.
+        """
+        started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
+        with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
             yield
         seconds[name] = round(time.monotonic() - started, 3)
-        if stop.asked:
+        if stop.asked and not last:
             raise Stopped(words)
 
     if world.size > 1:
@@ -141,6 +157,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
+        batch_norm.check(network, hp.batch_size, images["train"], world)
         network.to(where)
         world.same(network.model)
         network = replace(network, rest=world.synced(network.rest, where))
@@ -154,10 +171,12 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = world.from_first(checkpoint.load(tree.checkpoints, identity, engine.KEYS) if world.rank == 0 else None)
-    with phase("features", keeps=True):
+    with phase(
+        "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
+    ):
         source = features.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-    with phase("train", keeps=True):
+    with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
         trainer = engine.Trainer(
             network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, world
         )
@@ -197,16 +216,16 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
     }
     if hp.measure == "none":
         log.info("measure none: no model is exported; accuracies are those of the training")
-        with phase("report"):
+        with phase("report", last=True):
             reporting.write(tree.output, summary)
         reporting.write_metrics(tree.output, summary)
         return
-    with phase("export"):
+    with phase("export", told=f"in export; {TRAINED}"):
         made = export.export(
             network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
             details=details,
         )  # fmt: skip
-    with phase("evaluate", "measure"), export.withdrawn_on_error(tree.model):
+    with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), export.withdrawn_on_error(tree.model):
         choice = quantization.choose(
             made, {name: pictures.splits[name] for name in ("valid", "test")},
             precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,
@@ -224,7 +243,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "quantization": made.document["quantization"],
         "per_class": metrics.per_class(matrix, pictures.classes),
     }
-    with phase("report"):
+    with phase("report", last=True):
         reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
     reporting.write_metrics(tree.output, summary)
     replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())

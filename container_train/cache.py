@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
-from container_train import decoding, pulse
+from container_train import augmentation, decoding, pulse
 from container_train.data import Data, Pictures
 from container_train.distributed import ALONE, World
 from container_train.entry import Entry, EntryError, Features, locked
@@ -36,9 +36,17 @@ class Cache:
     """
 
     def __init__(
-        self, data: Data, hp: Hyperparameters, frozen: Frozen, store: Store, stop: StopFlag, world: World = ALONE
+        self,
+        data: Data,
+        hp: Hyperparameters,
+        frozen: Frozen,
+        store: Store,
+        stop: StopFlag,
+        decoders: decoding.Decoders,
+        world: World = ALONE,
     ) -> None:
         self.data, self.hp, self.frozen, self.store, self.stop, self.world = data, hp, frozen, store, stop, world
+        self.decoders = decoders
 
     def parts(self) -> list[Part]:
         """All that training will ask for."""
@@ -83,7 +91,8 @@ class Cache:
     def _entry(self, folder: Path, part: Part, common: dict[str, Any]) -> Entry:
         split, view = part
         augmented = split == "train" and self.hp.augment != "none"
-        what = f"{self.hp.augment}, seed {self.hp.seed}, view {view}" if augmented else "plain"
+        drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
+        what = drawn if augmented else "plain"
         fields = {**common, "split": split, "view": what}
         if self.world.size > 1:
             fields["pictures"] = f"every {self.world.size}th from {self.world.rank}"
@@ -146,7 +155,7 @@ class Cache:
         spec, batch_size = self.frozen.network.preprocessing, self.frozen.batch
         pictures = Pictures(split, spec, augment, self.hp.seed, view)
         rest = self._pictures(name)[start:]
-        workers = decoding.processes(self.hp.workers, batch_size, spec.crop)
+        workers = self.decoders.processes(batch_size, spec.crop)
         loader = decoding.loader(pictures, batch_size, workers, self.frozen.device, rest)
         tracked = track(loader, f"frozen layers, {self._words(part)}", len(loader))
         batches: list[Features] = []

@@ -1,11 +1,12 @@
 """What the platform says of a job in input/config, looked at before the toolkit does: it answers with a traceback."""
 
 import json
+import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ POLL_SECONDS = 0.5
 MOST, LONGEST = 100, 2500  # hyperparameters, and characters of a value, that the service takes
 NAME = re.compile(r"(?!-)[\w.-]{1,256}")
 LOG_LEVEL = "sagemaker_container_log_level"
+PROGRAM, MODULE = "sagemaker_program", "SAGEMAKER_TRAINING_MODULE"
+# Launchers that distribution={...} asks for. The toolkit passes over what it has not got: each host would train alone.
+ELSEWHERE = {
+    "sagemaker_mpi_enabled": "MPI",
+    "sagemaker_distributed_dataparallel_enabled": "smdistributed library",
+    "sagemaker_pytorch_ddp_enabled": "smdistributed library",
+    "sagemaker_pytorch_xla_multi_worker_enabled": "PyTorch/XLA",
+    "sagemaker_parameter_server_enabled": "parameter server",
+    "sagemaker_multi_worker_mirrored_strategy_enabled": "TensorFlow",
+}
 
 
 def read(tree: Tree, name: str) -> dict[str, Any]:
@@ -52,17 +63,35 @@ def check(tree: Tree) -> tuple[dict[str, Any], list[str]]:
     twice = [host for host in hosts if hosts.count(host) > 1]
     if twice:
         raise TrainError(f"{path}: hosts names {twice[0]!r} more than once: each host has a name of its own")
-    if str(hyperparameters.get("sagemaker_mpi_enabled", "")).strip('"').lower() == "true":
-        raise TrainError(
-            "hyperparameter sagemaker_mpi_enabled is true: this image has no MPI; leave it out (distribution={...} of"
-            " the Estimator), several hosts and GPUs work without"
-        )
-    program = hyperparameters.get("sagemaker_program", "train.py")
-    if not isinstance(program, str) or not program.strip('" '):
-        raise TrainError(f"hyperparameter sagemaker_program has value {program!r}: expected a program's file name")
-    if "sagemaker_program" not in hyperparameters:  # what a user's own program takes is its own matter
+    for name, what in ELSEWHERE.items():
+        if _is_true(hyperparameters, name):
+            raise TrainError(
+                f"hyperparameter {name} is true: this image has no {what}; leave it out (distribution={{...}} of the"
+                " Estimator): the built-in program uses all hosts and GPUs without it, and a program of your own runs"
+                " under torchrun with {'torch_distributed': {'enabled': True}}"
+            )
+    given = hyperparameters.get(PROGRAM, "train.py")
+    if not isinstance(given, str) or not given.strip('" '):
+        raise TrainError(f"hyperparameter {PROGRAM} has value {given!r}: expected a program's file name")
+    if not own_program(hyperparameters):  # what a user's own program takes is its own matter
         _check_hyperparameters(hyperparameters, tree.config / "hyperparameters.json")
     return hyperparameters, hosts
+
+
+def own_program(hyperparameters: Mapping[str, Any]) -> str:
+    """Return the name of the user's own program, as the toolkit finds it: ENV SAGEMAKER_PROGRAM of a derived image (or
+    SAGEMAKER_TRAINING_MODULE), else the job's hyperparameter. Empty: the built-in program is to run."""
+    names = (os.environ.get(MODULE), os.environ.get(PROGRAM.upper()), str(hyperparameters.get(PROGRAM, "")))
+    return next((name.strip('"') for name in names if name), "")
+
+
+def wants_torchrun(hyperparameters: Mapping[str, Any]) -> bool:
+    """Whether distribution={"torch_distributed": {"enabled": True}} asks for it."""
+    return _is_true(hyperparameters, "sagemaker_torch_distributed_enabled")
+
+
+def _is_true(hyperparameters: Mapping[str, Any], name: str) -> bool:
+    return str(hyperparameters.get(name, "")).strip('"').lower() == "true"
 
 
 def _check_hyperparameters(found: dict[str, Any], path: Path) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from container_serve.errors import RequestError
 from container_serve.picture import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
+from container_train.augmentation import Augmentation
 from container_train.errors import TrainError
 from container_train.known import Known
 from container_train.labels import SPLITS, label, natural
@@ -209,19 +209,6 @@ def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -
             log.warning("channel %s has no pictures of %d classes: %s", split.name, len(empty), ", ".join(empty[:5]))
 
 
-def augmentation(kind: str, spec: Preprocessing) -> v2.Transform | None:
-    """The random part of training's view of a picture; None where training sees what serving sees."""
-    modes = {
-        "nearest": v2.InterpolationMode.NEAREST,
-        "bilinear": v2.InterpolationMode.BILINEAR,
-        "bicubic": v2.InterpolationMode.BICUBIC,
-    }
-    if kind == "crop":
-        crop = v2.RandomResizedCrop(spec.crop, interpolation=modes[spec.interpolation], antialias=True)
-        return v2.Compose([crop, v2.RandomHorizontalFlip()])
-    return v2.RandomHorizontalFlip() if kind == "flip" else None
-
-
 class PictureLost(TrainError):
     """A process that decodes hands this on to the training with its traceback, which nobody needs."""
 
@@ -245,7 +232,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 
     def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0, view: int = 0) -> None:
         self.split, self.spec, self.seed, self.view = split, spec, seed, view
-        self.augment = augmentation(augment, spec)
+        self.augment = None if augment == "none" else Augmentation(augment, spec)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -262,7 +249,7 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((self.seed, self.view, index)))
             image = self.augment(image)
-        return torch.from_numpy(to_tensor(image, self.spec)), self.split.targets[index]
+        return torch.from_numpy(to_tensor(image, self.augment.spec)), self.split.targets[index]
 
 
 def targets(split: Split) -> npt.NDArray[np.int64]:

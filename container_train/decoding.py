@@ -5,12 +5,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from container_train.data import Pictures
+from container_train.distributed import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -42,21 +44,37 @@ def loader(
     )
 
 
-def processes(wanted: int, batch: int, side: int, free: int | None = None) -> int:
-    """How many processes decode: as many as wanted, or as their batches (float32) fit into `free` bytes (None: look).
+@dataclass(frozen=True)
+class Decoders:
+    """The processes that decode for a training process: `wanted` of them, in `free` bytes of /dev/shm.
 
-    They hand batches over in /dev/shm, of which a container has 64 MB unless it was started with more. Each keeps two
-    batches ready, and one is in use. Without room for one process the training process decodes by itself.
+    They hand batches over there, of which a container has 64 MB unless it was started with more.
     """
-    size = batch * 3 * side * side * 4
-    free = _free_shared_memory() if free is None else free
-    fits = max(0, int(free * SHARED_MEMORY_SHARE / size) - 1) // 2
-    if fits < wanted:
-        log.warning(
-            "workers: %d instead of %d, for want of shared memory (%.0f MB free, a batch is %.0f MB): --shm-size",
-            fits, wanted, free / 1e6, size / 1e6,
-        )  # fmt: skip
-    return min(fits, wanted)
+
+    wanted: int
+    free: int
+
+    @classmethod
+    def of(cls, wanted: int, world: World = ALONE) -> "Decoders":
+        """The training processes of a host share what is free: all of them look before any takes of it."""
+        free = _free_shared_memory() // world.local_size
+        world.meet()
+        return cls(wanted, free)
+
+    def processes(self, batch: int, side: int) -> int:
+        """How many of them there is room for, with batches of `batch` images float32 (3, side, side).
+
+        Each keeps two batches ready, and one is in use. With none, the training process decodes by itself.
+        """
+        size = batch * 3 * side * side * 4
+        fits = max(0, int(self.free * SHARED_MEMORY_SHARE / size) - 1) // 2
+        if fits < self.wanted:
+            log.warning(
+                "workers: %d instead of %d: %.0f MB of shared memory are free for them, a batch is %.0f MB; start the"
+                " container with a larger --shm-size",
+                fits, self.wanted, self.free / 1e6, size / 1e6,
+            )  # fmt: skip
+        return min(fits, self.wanted)
 
 
 def _free_shared_memory() -> int:

@@ -9,9 +9,8 @@ from typing import Any, NoReturn
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from container_train import checkpoint
+from container_train import batch_norm, checkpoint
 from container_train.debugger.hook import Plan
 from container_train.distributed import ALONE, World
 from container_train.errors import Stopped, TrainError
@@ -156,7 +155,7 @@ class Trainer:
                     self._save()
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
-        speed = (state.tally.seen - before) / seconds if seconds else math.nan
+        speed = (state.tally.seen - before) / max(seconds, 1e-9)
         self.world.average_statistics(self.network.rest)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
@@ -168,6 +167,7 @@ class Trainer:
             "valid_accuracy": valid.correct / valid.seen,
             "images_per_second": speed,
         }
+        self._check_epoch(record)
         for name, value in record.items():
             log.info(line(name, value))
         self.monitor.epoch(record)
@@ -194,8 +194,8 @@ class Trainer:
         state, world = self.state, self.world
         pictures = len(self.source.data.splits["train"])
         whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
-        if whole < 2 * world.size and state.step and self._has_batch_norm():
-            return  # batch statistics of one picture are undefined
+        if whole < batch_norm.FEWEST * world.size and batch_norm.is_trained(self.network.rest):
+            return  # what is left over at the end of an epoch
         if world.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
@@ -217,14 +217,12 @@ class Trainer:
             part = loss if world.size == 1 else loss * (len(targets) / whole)
             self.scaler.scale(part).backward()
         world.reduce_gradients(self.parameters)
+        if loss is not None:
+            self.monitor.gradients()
         total, hits, asked, ruled = sums()
         self.asked, self.ruled = asked > 0, ruled > 0
         value = value if world.size == 1 else total / whole
-        if not math.isfinite(value):
-            raise TrainError(
-                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}:"
-                f" lower lr (it is {self.hp.lr:g})"
-            )
+        self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -234,8 +232,13 @@ class Trainer:
         self.monitor.mark()
         state.step += 1
 
-    def _has_batch_norm(self) -> bool:
-        return any(isinstance(m, _BatchNorm) and m.training for m in self.network.rest.modules())
+    def _check_epoch(self, record: dict[str, float]) -> None:
+        self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
+
+    def _check_loss(self, name: str, value: float, where: str) -> None:
+        """Raise TrainError where predictions are not numbers: the most probable class of such is none."""
+        if not math.isfinite(value):
+            raise TrainError(f"the {name} became {value} {where}: lower lr (it is {self.hp.lr:g})")
 
     @torch.no_grad()
     def evaluate(self, split: str) -> Tally:
@@ -292,3 +295,5 @@ class Trainer:
             content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        for record in self.state.history:
+            self._check_epoch(record)

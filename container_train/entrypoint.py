@@ -1,7 +1,7 @@
 """The image's `train`, PID 1: starts the SageMaker training toolkit and passes signals on.
 
-The toolkit runs a user's own `entry_point` when the job brings one (hyperparameter `sagemaker_program`). Only when it
-brings none is the program of this package named, in the environment, which the toolkit would prefer over the job's.
+The toolkit runs a user's own program when the job brings one (hyperparameter `sagemaker_program`) or a derived image
+does (`ENV SAGEMAKER_PROGRAM`). Only when there is none is the program of this package named, in the environment.
 The toolkit does not pass SIGTERM on, so that checkpoints would be lost: it goes to the toolkit's child from here.
 """
 
@@ -47,12 +47,14 @@ def main() -> None:
         hyperparameters, hosts = configuration.check(tree)
     except TrainError as error:
         give_up(tree, str(error))
-    brings_program = "sagemaker_program" in hyperparameters
+    own_program = configuration.own_program(hyperparameters)
     environment = dict(os.environ)
     # The toolkit changes the working directory: where this is no installed image, the packages would not be found.
     program = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
-    if not brings_program:
+    if own_program and configuration.wants_torchrun(hyperparameters):
+        environment[configuration.MODULE] = environment.get(configuration.MODULE) or "container_train.torchrun:main"
+    if not own_program:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.
         environment["PYTHONSAFEPATH"] = "1"
@@ -99,8 +101,8 @@ def main() -> None:
                 _terminate(running if has_run else [psutil.Process(toolkit.pid)], told)
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
-    if brings_program:
-        say_which(tree, str(hyperparameters["sagemaker_program"]).strip('"'))
+    if own_program:
+        say_which(tree, own_program)
     else:
         explain(tree.failure)
     lead(tree.failure)
@@ -149,8 +151,8 @@ def say_which(tree: Tree, program: str) -> None:
         words = tree.failure.read_text(errors="replace")
         if found := re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words):
             line = f"{program} ended with code {found[1]}: see its log"
-            if not (tree.base / "code" / program).exists():
-                line = f"hyperparameter sagemaker_program has value {program!r}: {tree.base / 'code'} has no such file"
+            if ":" not in program and not (tree.base / "code" / program).exists():  # otherwise a module, or there
+                line = f"the program is {program!r} (sagemaker_program), but {tree.base / 'code'} has no such file"
             replace_file(tree.failure, f"{line}\n\n{words}".encode())
 
 

@@ -69,6 +69,7 @@ class Source:
         self.prefix_seconds = 0.0  # that the frozen layers took for the newest training batch
         self.cache: dict[Part, Features] = {}
         self.workers = 0
+        self.decoders = decoding.Decoders.of(hyperparameters.workers, world)
         if network.weights == "none":
             self._estimate_statistics()
             world.same(network.model)
@@ -76,7 +77,7 @@ class Source:
             network, precision, device, exact=hyperparameters.amp == "off",
             pictures=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop, world)
+        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop, self.decoders, world)
         reason = next(filter(None, world.gather(cache.reason_against())), "")
         if reason:
             if hyperparameters.feature_cache == "on":
@@ -85,7 +86,7 @@ class Source:
             if network.prefix is not None:
                 self.frozen.choose(first_pictures(data, network.preprocessing))
             side = network.preprocessing.crop
-            self.workers = decoding.processes(hyperparameters.workers, hyperparameters.batch_size, side)
+            self.workers = self.decoders.processes(-(-hyperparameters.batch_size // world.size), side)
         else:
             self.cache = cache.fill()
 
@@ -93,7 +94,7 @@ class Source:
         # Of as many pictures whatever the size of the batch: features are the same for all of them.
         pictures = Pictures(self.data.splits["train"], self.network.preprocessing)
         order = Order(len(pictures), self.hp.seed)
-        workers = decoding.processes(self.hp.workers, STATISTICS_BATCH, self.network.preprocessing.crop)
+        workers = self.decoders.processes(STATISTICS_BATCH, self.network.preprocessing.crop)
         loader = decoding.loader(pictures, STATISTICS_BATCH, workers, self.device, order)
         batches = (batch.to(self.device) for batch, _ in itertools.islice(loader, STATISTICS_BATCHES) if len(batch) > 1)
         count = estimate_statistics(self.network, batches)

@@ -1,6 +1,7 @@
 """The hyperparameters of a job, their types, defaults and limits."""
 
 import argparse
+import contextlib
 import difflib
 import math
 from collections.abc import Callable, Sequence
@@ -269,8 +270,17 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
     return Hyperparameters(**values)
 
 
+def device(arguments: Sequence[str]) -> str:
+    """Return the hyperparameter `device` alone, without importing torch; what is wrong is for `parse` to tell."""
+    words = [word for word in map(_dashes, arguments) if word not in ("-h", "--help")]
+    with contextlib.suppress(TrainError):
+        return str(parser().parse_known_args(words)[0].device).strip().lower()
+    return str(OPTIONS["device"][1])
+
+
 def _dashes(word: str) -> str:
-    return word.replace("_", "-") if word.startswith("--") and "=" not in word else word
+    name, sign, value = word.partition("=")
+    return f"{name.replace('_', '-')}{sign}{value}" if name.startswith("--") else word
 
 
 def _unknown(words: list[str]) -> str:

@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from container_train.errors import TrainError
-from container_train.layout import PORT, Layout, port
+from container_train.layout import PORT, Layout, port, usable
 from container_train.link import Link, accept, listen
 from container_train.ranks import Ranks
 from container_train.tree import Tree
@@ -213,7 +214,9 @@ def run(layout: Layout, arguments: Sequence[str], tree: Tree) -> int:
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
     try:
-        layout.check()
+        port()
+        if len(layout.hosts) > 1:
+            layout = replace(layout, interface=usable(layout.interface))
         limit = still_seconds()
         part = First(layout, limit) if layout.index == 0 else Other(layout)
     except TrainError as error:

@@ -1,14 +1,14 @@
 """Where the processes of a job are: a host's name and rank, its GPUs, and the environment that each process gets."""
 
-import itertools
 import os
 import re
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train import job
+from container_train import hyperparameters, job
 from container_train.errors import TrainError
 from container_train.tree import Tree
 
@@ -32,17 +32,8 @@ class Layout:
     def of(cls, tree: Tree, arguments: Sequence[str]) -> "Layout":
         here, hosts = job.hosts(tree)
         hosts = hosts if here in hosts else [here]
-        return cls(tuple(hosts), here, job.interface(tree), gpus() if device(arguments) != "cpu" else 0)
-
-    def check(self) -> None:
-        """Raises TrainError for what gloo and nccl would answer with a line of their source code."""
-        port()
-        there = [name for _, name in socket.if_nameindex()]
-        if len(self.hosts) > 1 and self.interface and self.interface not in there:
-            raise TrainError(
-                f"resourceconfig.json: network_interface_name {self.interface!r} is none of this host's interfaces,"
-                f" which are {', '.join(there)}"
-            )
+        local = gpus() if hyperparameters.device(arguments) != "cpu" else 0
+        return cls(tuple(hosts), here, job.interface(tree), local)
 
     @property
     def processes(self) -> int:
@@ -91,12 +82,21 @@ def port() -> int:
     return int(words)
 
 
-def device(arguments: Sequence[str]) -> str:
-    """The hyperparameter, without the seconds that reading all of them takes; a wrong one is told of elsewhere."""
-    for word, value in itertools.pairwise(arguments):
-        if word == "--device":
-            return value.strip().lower()
-    return "auto"
+def usable(interface: str) -> str:
+    """Return the network interface where this host has it; else, after a warning, nothing: gloo and nccl choose one.
+
+    With one that is not there they end with a line of their source code.
+    """
+    there = [name for _, name in socket.if_nameindex()]
+    if not interface or interface in there:
+        return interface
+    print(
+        f"warning: resourceconfig.json: network_interface_name {interface!r} is not an interface of this host (it has"
+        f" {', '.join(there)}): using the default one",
+        file=sys.stderr,
+        flush=True,
+    )
+    return ""
 
 
 def gpus() -> int:

@@ -18,6 +18,7 @@ from container_train.errors import TrainError
 log = logging.getLogger(__name__)
 
 HUB_SECONDS = 30.0
+FLOAT16_MAX = torch.finfo(torch.float16).max
 INTERPOLATIONS = {
     InterpolationMode.NEAREST: "nearest",
     InterpolationMode.BILINEAR: "bilinear",
@@ -171,16 +172,18 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
         state[name.removeprefix("module.")] = value = value.float() if value.is_floating_point() else value
         if not value.is_floating_point() or value.isfinite().all():
             continue
-        # A variance above 65504 is infinite in float16, in which many keep weights. What is divided by it is zero.
+        # A variance above 65504 is infinite in float16, in which many keep weights. Divided by infinity, the channel
+        # would be dead, and a running mean that is trained would never leave infinity.
         if not name.endswith("running_var") or value.isnan().any() or (value < 0).any() or value.isinf().all():
             raise TrainError(
                 f"weights {file}: {name} holds values that are no finite numbers of float32: the file is damaged"
             )
         infinite[name] = int(value.isinf().sum())
+        state[name.removeprefix("module.")] = value.masked_fill(value.isinf(), FLOAT16_MAX)
     if infinite:
         log.warning(
-            "weights: %d variances are infinite, in %s: too large for the file's type; these channels say nothing",
-            sum(infinite.values()), ", ".join(list(infinite)[:3]),
+            "weights: %d variances are infinite, in %s: too large for float16; read as its largest value, %.0f",
+            sum(infinite.values()), ", ".join(list(infinite)[:3]), FLOAT16_MAX,
         )  # fmt: skip
     return state
 

@@ -160,6 +160,11 @@ class Monitor:
         if self.hook is not None:
             self.hook.mode(mode)
 
+    def gradients(self) -> None:
+        """In a step: the gradients of the whole batch are there."""
+        if self.hook is not None:
+            self.hook.gradients()
+
     def batches(self, source: Iterable[T], epoch: int, first: int, prefix: Callable[[], float]) -> Iterable[T]:
         """The items of `source`, with the steps between them timed; `first` is the number of the first step.
 

@@ -145,7 +145,13 @@ def _keep(
     precision: str,
     notes: Mapping[str, Any],
 ) -> Choice:
-    """Describe the graph that lies in the folder now."""
+    """Describe the graph that lies in the folder now. TrainError: its answers are not numbers."""
+    for name, rows in answers[precision].items():
+        if odd := int((~np.isfinite(rows)).any(1).sum()):
+            raise TrainError(
+                f"the exported model's answers ({precision}) to {odd} of {len(rows)} images of {name} are not numbers:"
+                f" lower lr{', or use precision fp32' if precision != 'fp32' else ''}"
+            )
     accuracy = {
         kind: {name: measure.accuracy(rows[name], split.targets) for name, split in splits.items()}
         for kind, rows in answers.items()
@@ -175,12 +181,11 @@ def _keep(
 def _compare(split: Split, fp32: Probabilities, int8: Probabilities) -> dict[str, float]:
     """Shares of the pictures: what int8 loses (negative: gains), that difference's standard error, and where the most
     probable class differs."""
-    targets = np.asarray(split.targets)
-    right, still = fp32.argmax(1) == targets, int8.argmax(1) == targets
+    right, still = measure.correct(fp32, split.targets), measure.correct(int8, split.targets)
     lost, gained = int((right & ~still).sum()), int((still & ~right).sum())
     return {
-        "drop": (lost - gained) / len(targets),
-        "standard_error": float(np.sqrt(lost + gained)) / len(targets),
+        "drop": (lost - gained) / len(split),
+        "standard_error": float(np.sqrt(lost + gained)) / len(split),
         "differ": float((fp32.argmax(1) != int8.argmax(1)).mean()),
     }
 

@@ -36,8 +36,8 @@ class Tested:
 
 
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
-    """metrics.json: all figures of the job, for programs."""
-    replace_file(folder / "metrics.json", json.dumps(summary, indent=1).encode())
+    """metrics.json: all figures of the job, for programs; each is a finite number (else ValueError), or null."""
+    replace_file(folder / "metrics.json", json.dumps(summary, indent=1, allow_nan=False).encode())
 
 
 def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:

@@ -83,6 +83,7 @@ class ProcessEngine(Engine):
         everything = environment_of_processes() | {
             "SAGEMAKER_BASE_DIR": str(staged.tree),
             "TRAINING_JOB_NAME": JOB_NAME,
+            "SAGEMAKER_PROGRAM": "",  # one of this shell's, maybe a server's, is not the job's: as in a container
             **({FEATURES: str(self.features)} if self.features else {}),
             **environment,
         }

@@ -24,7 +24,7 @@ class Hook:
 
         hook = Hook.make(tree, plan, interval=0, scale=scaler.get_scale)
         hook.register(network.rest, loss)
-        hook.mode("train"); ...; hook.mode("eval"); ...
+        hook.mode("train"); ...; loss.backward(); hook.gradients(); ...; hook.mode("eval"); ...
         hook.close()
 
     `close` takes all of it off the network again: call it before the network is exported, at any end of the training.
@@ -62,6 +62,11 @@ class Hook:
             from smdebug.core.modes import ModeKeys
 
             self._guard(self.recorder.set_mode, self)(ModeKeys.TRAIN if mode == "train" else ModeKeys.EVAL)
+
+    def gradients(self) -> None:
+        """Record the gradients that the optimizer will use: call it after the backward pass of each training step."""
+        if self.recorder is not None:
+            self._guard(self.recorder.on_gradients, self)()
 
     def close(self) -> None:
         """Write what is left and take every hook off the network."""

@@ -67,10 +67,6 @@ class Recorder(Hook):  # type: ignore[misc]
         kind = rest._get_name()
         trained = [(f"{kind}_{name}", value) for name, value in rest.named_parameters() if value.requires_grad]
         self.parameters = trained
-        for name, value in trained:
-            self.handles.append(
-                value.register_hook(guard(lambda gradient, name=name: self.on_gradient(name, gradient)))
-            )
         self.handles.append(rest.register_forward_pre_hook(guard(self.on_step)))
         for name, module in rest.named_modules():
             if isinstance(module, sample.RELUS):
@@ -162,9 +158,13 @@ class Recorder(Hook):  # type: ignore[misc]
                 if self._is_tensor_saved_for_step(name):
                     self.tensors.append((name, value.float()))
 
-    def on_gradient(self, name: str, gradient: torch.Tensor) -> None:
-        if self._get_collections_to_save_for_step():
-            self._save_for_tensor(f"{self.GRADIENT_PREFIX}{name}", gradient.detach())
+    def on_gradients(self) -> None:
+        """Those of the whole batch: where several processes share it, autograd knows this one's part only."""
+        if not self._get_collections_to_save_for_step():
+            return
+        for name, value in self.parameters:
+            if value.grad is not None:
+                self._save_for_tensor(f"{self.GRADIENT_PREFIX}{name}", value.grad)
 
     # How it is saved.
 

@@ -33,7 +33,7 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
     optimizer = torch.optim.Adam([p for p in rest.parameters() if p.requires_grad], lr=1e-5)
     seconds: dict[str, list[float]] = {SAVED: [], PASSED_OVER: [], WITHOUT: []}
 
-    def step() -> float:
+    def step(hook: Hook | None = None) -> float:
         started = time.process_time()
         with torch.no_grad():  # as without a cache: with every batch
             features = (inputs,) if prefix is None else prefix(inputs)
@@ -41,6 +41,8 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
         float(value.detach())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
+        if hook is not None:
+            hook.gradients()
         optimizer.step()
         return time.process_time() - started
 
@@ -55,7 +57,7 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
                 hook = Hook.make(Tree(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6)
                 hook.register(rest, loss)
                 hook.mode("train")
-                spent = step()
+                spent = step(hook)
                 started = time.process_time()
                 hook.recorder.flush()  # as the next step would
                 rest_of_it = time.process_time() - started

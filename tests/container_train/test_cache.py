@@ -91,6 +91,22 @@ def test_what_changes_the_features_is_computed_anew(
     assert "pictures of train read" not in caplog.text
 
 
+def test_views_of_another_version_of_the_augmentation_are_computed_anew(
+    pictures: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"augment": "crop", "augment-views": "1"}
+    source(pictures, tmp_path, options)
+    with caplog.at_level("INFO"):
+        source(pictures, tmp_path, options)
+    assert "30 pictures of train, view 1 read" in caplog.text
+    monkeypatch.setattr("torchvision.__version__", "0.0.1")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        source(pictures, tmp_path, options)
+    assert "12 pictures of valid read" in caplog.text  # they are not augmented
+    assert "pictures of train, view 1 read" not in caplog.text
+
+
 def test_a_stopped_pass_is_gone_on_with_to_the_same_features(
     pictures: data.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

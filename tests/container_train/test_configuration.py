@@ -22,6 +22,16 @@ from tests import trees
         ("hyperparameters", {"a=b": "1"}, "'a=b' is no name of a hyperparameter"),
         ("hyperparameters", {"--epochs": "1"}, "'--epochs' is no name of a hyperparameter"),
         ("hyperparameters", {"sagemaker_mpi_enabled": "true"}, "sagemaker_mpi_enabled is true: this image has no MPI"),
+        (
+            "hyperparameters",
+            {"sagemaker_pytorch_ddp_enabled": "true"},
+            "this image has no smdistributed library; leave it",
+        ),
+        (
+            "hyperparameters",
+            {"sagemaker_program": "mine.py", "sagemaker_distributed_dataparallel_enabled": "true"},
+            "a program of your own runs under torchrun with {'torch_distributed': {'enabled': True}}",
+        ),
         ("hyperparameters", {"sagemaker_program": None}, "sagemaker_program has value None: expected a program's"),
         ("hyperparameters", {"sagemaker_program": '""'}, "expected a program's file name"),
         ("hyperparameters", {"": "1"}, "'' is no name of a hyperparameter"),
@@ -46,6 +56,27 @@ def test_hyperparameters_of_a_user_s_own_program_are_its_own_matter(tmp_path: Pa
     base = trees.tree(tmp_path, pictures={"train": 1})
     trees.configure(base, {"sagemaker_program": "mine.py", "a b": "1", "x_y": "1", "x-y": "2"})
     assert configuration.check(Tree(base))[0]["x-y"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "expected"),
+    [
+        ({}, {}, ""),
+        ({}, {"sagemaker_program": '"mine.py"'}, "mine.py"),
+        ({"SAGEMAKER_PROGRAM": "train.py"}, {}, "train.py"),
+        ({"SAGEMAKER_PROGRAM": "train.py"}, {"sagemaker_program": "mine.py"}, "train.py"),  # as the toolkit has it
+        ({"SAGEMAKER_PROGRAM": ""}, {}, ""),
+        ({"SAGEMAKER_TRAINING_MODULE": "mine:main"}, {}, "mine:main"),
+    ],
+)
+def test_whose_program_is_run(
+    environment: dict[str, str], given: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SAGEMAKER_PROGRAM", "SAGEMAKER_TRAINING_MODULE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert configuration.own_program(given) == expected
 
 
 def test_a_host_that_comes_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

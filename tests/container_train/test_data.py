@@ -1,16 +1,18 @@
 import gc
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import ImageOps
 from torchvision.transforms import v2
 
 from container_serve.picture import decode
-from container_serve.preprocess import Preprocessing, preprocess
+from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train import data, decoding
 from container_train.errors import TrainError
 from container_train.tree import Tree
@@ -166,3 +168,31 @@ def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: Tree) -> N
     assert torch.equal(views[4][0], first)
     views.view = 1
     assert not torch.equal(views[4][0], first)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_random_crop_is_resized_once(tree: Tree, interpolation: str) -> None:
+    spec = replace(SPEC, interpolation=interpolation)
+    split = data.read(tree).splits["train"]
+    ours = data.Pictures(split, spec, "crop", seed=3, view=2)[5][0]
+    mode = v2.InterpolationMode(interpolation)
+    reference = v2.Compose(
+        [
+            v2.RandomResizedCrop(spec.crop, interpolation=mode, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(spec.mean, spec.std),
+        ]
+    )
+    torch.manual_seed(hash((3, 2, 5)))
+    assert torch.allclose(ours, reference(decode(split.paths[5].read_bytes())), atol=1e-6)
+
+
+def test_a_mirrored_image_is_the_one_that_the_server_computes(tree: Tree) -> None:
+    split = data.read(tree).splits["train"]
+    views = [data.Pictures(split, SPEC, "flip", seed=3, view=view)[5][0] for view in range(8)]
+    plain = data.Pictures(split, SPEC)[5][0]
+    mirrored = torch.from_numpy(to_tensor(ImageOps.mirror(decode(split.paths[5].read_bytes())), SPEC))
+    assert {torch.equal(view, plain) for view in views} == {True, False}
+    assert all(torch.equal(view, plain) or torch.equal(view, mirrored) for view in views)

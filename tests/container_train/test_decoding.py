@@ -3,7 +3,9 @@ import sys
 
 import pytest
 
-from container_train.decoding import processes
+from container_train import decoding
+from container_train.decoding import Decoders
+from container_train.distributed import World
 
 BATCH = 64 * 3 * 224 * 224 * 4
 
@@ -14,11 +16,18 @@ BATCH = 64 * 3 * 224 * 224 * 4
     ids=["what docker run gives", "one process", "plenty", "none"],
 )
 def test_decoding_processes_fit_into_the_shared_memory(free: int, expected: int) -> None:
-    assert processes(2, 64, 224, free) == expected
+    assert Decoders(2, free).processes(64, 224) == expected
 
 
 def test_more_processes_than_asked_for_are_never_started() -> None:
-    assert processes(0, 64, 224, 1 << 40) == 0
+    assert Decoders(0, 1 << 40).processes(64, 224) == 0
+
+
+def test_the_processes_of_a_host_share_its_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_free_shared_memory", lambda: 20 * BATCH)
+    assert Decoders.of(8).processes(64, 224) == 7
+    four = [Decoders.of(8, World(local_rank=rank, local_size=4)).processes(64, 224) for rank in range(4)]
+    assert four == [1] * 4  # three batches of each, which are four fifths of the five that it may take
 
 
 FAILING = """

@@ -7,8 +7,9 @@ import psutil
 import pytest
 import torch
 
-from container_train import data, engine, features, hyperparameters, model
+from container_train import batch_norm, data, engine, features, hyperparameters, model
 from container_train.checkpoint import changing, load
+from container_train.distributed import World
 from container_train.errors import Stopped, TrainError
 from container_train.precision import Precision
 from container_train.signals import StopFlag
@@ -165,6 +166,58 @@ def test_a_loss_that_is_not_finite_ends_the_job(pictures: data.Data, tmp_path: P
         it.network.trainable()[0].fill_(float("nan"))
     with pytest.raises(TrainError, match="the loss became nan in epoch 1, step 1: lower lr"):
         it.fit()
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_job(
+    pictures: data.Data, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In training, batch statistics of the batch are used, and the running ones in evaluation alone."""
+    it = trainer(pictures, tmp_path, freeze_until="none", image_size="32")
+    norm = next(module for module in it.network.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.get_buffer("running_mean").fill_(float("nan"))
+    with (
+        caplog.at_level("INFO"),
+        pytest.raises(TrainError, match=r"^the validation loss became nan after epoch 1: low"),
+    ):
+        it.fit()
+    assert "valid_accuracy=" not in caplog.text  # a search would take it for the trial's result
+    assert not it.state.best
+
+
+def test_epochs_of_a_checkpoint_are_looked_at_alike(pictures: data.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="1")
+    it.fit()
+    it.state.history[0]["valid_loss"] = float("nan")
+    it._save()
+    with pytest.raises(TrainError, match="the validation loss became nan after epoch 1"):
+        trainer(pictures, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_too_few_images_for_batch_statistics_are_refused(size: int) -> None:
+    def build(freeze_until: str) -> model.Network:
+        return model.build("resnet18", 3, weights="none", weights_file=None, freeze_until=freeze_until, image_size=32)
+
+    world, least = World(0, size, 0, size), 2 * size
+    trained = build("layer3")
+    named = "" if size == 1 else f" for {size} processes"
+    with pytest.raises(
+        TrainError, match=rf"^hyperparameter batch-size has value {least - 1}: .* at least {least}{named}"
+    ):
+        batch_norm.check(trained, least - 1, 100, world)
+    with pytest.raises(TrainError, match=rf"^channel train has {least - 1} images for {size} processes: "):
+        batch_norm.check(trained, 64, least - 1, world)
+    batch_norm.check(trained, least, least, world)
+    batch_norm.check(build("backbone"), 1, 1, world)  # there they are not trained
+    assert not any(module.training for module in trained.model.modules())
+
+
+def test_the_smallest_batch_of_batch_statistics_trains_every_step(pictures: data.Data, tmp_path: Path) -> None:
+    """At 32 x 32 pixels the last ones are of 1 x 1 maps: a single image has no variance there."""
+    it = trainer(pictures, tmp_path, epochs="1", batch_size="2", freeze_until="none", image_size="32")
+    it.fit()
+    assert {int(state["step"]) for state in it.optimizer.state.values()} == {15}  # of 30 images
 
 
 def test_a_stop_while_the_frozen_layers_run(pictures: data.Data) -> None:

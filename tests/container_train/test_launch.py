@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import re
 import socket
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from container_train import launch, pulse
+from container_train import hyperparameters, launch, pulse
 from container_train.errors import TrainError
-from container_train.layout import PORT, Layout, port
+from container_train.layout import PORT, Layout, port, usable
 from container_train.link import LONGEST
 from container_train.ranks import Ranks
+from container_train.tree import Tree
 from container_train.verdict import Verdict
 from tests.contract.serving import free_port, until
 
@@ -66,12 +68,43 @@ def test_all_that_wait_for_each_other_for_too_long_are_given_up(first: launch.Fi
 def test_a_port_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PORT, value)
     with pytest.raises(TrainError, match=f"BYOC_PORT has value '{value}': expected a port from 1 to 65534"):
-        FIRST.check()
+        port()
 
 
-def test_an_interface_that_is_not_there_is_named() -> None:
-    with pytest.raises(TrainError, match=r"network_interface_name 'eth77' is none of .*, which are .*lo"):
-        Layout(HOSTS, HOSTS[0], "eth77", 0).check()
+def test_an_interface_that_is_not_there_gives_way_to_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SDK v3's local mode names one, ethwe, that no container has."""
+    assert usable("lo") == "lo"
+    assert capsys.readouterr().err == ""
+    assert usable("ethwe") == ""
+    assert re.match(
+        r"warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this host \(it has .*lo",
+        capsys.readouterr().err,
+    )
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert "GLOO_SOCKET_IFNAME" not in Layout(HOSTS, HOSTS[0], "", 0).environment(0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--device cpu", "cpu"),
+        ("--epochs 3 --device=cpu", "cpu"),
+        ("--device=cuda --device CPU", "cpu"),  # the last one counts, as where all are read
+        ("--batch_size=4 --device=cpu", "cpu"),
+        ("--unknown 3 --device=cpu --lr x", "cpu"),  # told later, in a process that has a failure file
+        ("--device", "auto"),
+        ("--help", "auto"),
+        ("", "auto"),
+    ],
+)
+def test_the_device_is_read_however_it_is_written(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hyperparameters.device(words.split()) == expected
+    monkeypatch.setattr("container_train.layout.gpus", lambda: 4)
+    assert Layout.of(Tree(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)
 
 
 def test_a_host_that_fails_before_the_first_is_there_says_why_and_does_not_wait_for_it(

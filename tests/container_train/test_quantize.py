@@ -214,6 +214,33 @@ def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: di
     assert choice.artifact.document["quantization"] == {"reason": "asked for"}
 
 
+def test_answers_that_are_not_numbers_are_no_class(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their largest would be the first one: class 0, which a third of the images here are of."""
+    measured = agreeing(exported, splits)
+    real, broken = measure.probabilities, ["int8"]
+
+    def half(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
+        answers = real(artifacts, paths, what)
+        for made, rows in zip(artifacts, answers, strict=True):
+            if made.precision in broken:
+                rows[::2] = np.nan
+        return answers
+
+    monkeypatch.setattr(measure, "probabilities", half)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert choice.accuracy["int8"]["valid"] == 0.5
+    with pytest.raises(
+        TrainError, match=r"answers \(int8\) to 6 of 12 images of valid are not numbers: .*precision fp32"
+    ):
+        quantize.choose(exported, measured, precision="int8", train=splits["train"])
+    broken.append("fp32")
+    with pytest.raises(TrainError, match=r"answers \(fp32\) to 6 of 12 images of valid are not numbers: lower lr$"):
+        quantize.choose(exported, measured, precision="fp32", train=None)
+
+
 def test_nncf_neither_talks_nor_phones_home() -> None:
     program = """
 import logging, socket

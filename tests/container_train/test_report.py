@@ -72,6 +72,12 @@ def test_metrics_json_is_what_programs_read(written: Path) -> None:
     assert summary["per_class"][0] == {"label": "red", "images": 4, "precision": 1.0, "recall": 0.75, "f1": 6 / 7}
 
 
+def test_a_number_that_no_json_has_is_an_error_of_the_program(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_metrics(tmp_path, {"valid_accuracy": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_matrix_as_csv() -> None:
     text = report.matrix_csv(np.array([[1, 2], [0, 3]]), ("a", "b, c"))
     assert text == 'true \\ predicted,a,"b, c"\na,1,2\n"b, c",0,3\n'

@@ -164,11 +164,61 @@ def test_sigterm_reaches_a_user_s_own_program(tmp_path: Path) -> None:
     assert (tmp_path / "ended").read_text() == "saved"
 
 
+@both_engines_in_full
+def test_a_derived_image_s_program_wins(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the toolkit's README has it: ENV SAGEMAKER_PROGRAM train.py, with the program in /opt/ml/code."""
+    trees.tree(tmp_path, pictures={"train": 1})
+    trees.configure(tmp_path, {"a b": "any name", "alpha": "3"})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text(
+        "import os, pathlib\n"
+        "pathlib.Path(os.environ['SM_MODEL_DIR'], 'mine.txt').write_text(os.environ['SM_HP_ALPHA'])\n"
+    )
+    monkeypatch.setenv("SAGEMAKER_PROGRAM", "train.py")
+    with training(kind, tmp_path, passed=["SAGEMAKER_PROGRAM"]) as job:
+        assert job.wait() == 0, job.text()
+    assert (tmp_path / "model" / "mine.txt").read_text() == "3"
+
+
+def own(base: Path, program: str, hyperparameters: dict[str, str] | None = None) -> Path:
+    """A job that runs a user's own program by torchrun, as an Estimator with torch_distributed asks for it."""
+    trees.tree(base, pictures={"train": 1})
+    asked = {"sagemaker_program": '"mine.py"', "sagemaker_torch_distributed_enabled": "true"}
+    trees.configure(base, {**asked, **(hyperparameters or {})})
+    (base / "code").mkdir()
+    (base / "code" / "mine.py").write_text(program)
+    return base
+
+
+def test_sigterm_reaches_a_program_under_torchrun(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        f"    pathlib.Path({str(tmp_path / 'ended')!r}).write_text(os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'])\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "print('running', os.environ['WORLD_SIZE'], sys.argv[1:], flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with training("process", own(tmp_path, program, {"words": "two of them"})) as job:
+        job.wait_for("running 1 ['--words', 'two of them']\n")
+        job.stop()
+        assert job.wait(110) == 143
+    assert (tmp_path / "ended").read_text() == "100"
+
+
+def test_a_program_that_fails_under_torchrun_fails_the_job(tmp_path: Path) -> None:
+    code, job = finish("process", own(tmp_path, "raise SystemExit(3)\n"))
+    assert code == 1
+    assert job.failure().startswith("mine.py ended with code 1: see its log")
+    assert not (tmp_path / "output" / "success").exists()
+
+
 @pytest.mark.parametrize(
     ("written", "words"),
     [
         ("mine.py", r"mine\.py ended with code 3: see its log"),
-        ("other.py", r"sagemaker_program has value 'mine\.py': \S+code"),
+        ("other.py", r"the program is 'mine\.py' \(sagemaker_program\), but \S+code has no such file"),
     ],
 )
 def test_which_program_of_the_user_s_failed_is_said_first(written: str, words: str, tmp_path: Path) -> None:

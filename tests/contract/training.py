@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,13 +47,17 @@ class Job:
 
 
 @contextlib.contextmanager
-def training(kind: str, base: Path) -> Iterator[Job]:
-    """Start `train` over the tree `base`; whatever is left of it is ended at the end."""
+def training(kind: str, base: Path, passed: Sequence[str] = ()) -> Iterator[Job]:
+    """Start `train` over the tree `base`; whatever is left of it is ended at the end.
+
+    A container gets the environment variables `passed`, a process all of them.
+    """
     log = base / "log"
     name = f"byoc-test-{os.getpid()}-{time.monotonic_ns()}" if kind == "docker" else None
     if name:
         command = ["docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--name", name]
-        command += ["--env", "OMP_WAIT_POLICY"]  # tests/conftest.py says why
+        for name in ("OMP_WAIT_POLICY", *passed):  # tests/conftest.py says why the first
+            command += ["--env", name]
         # Root in the container, as in the cloud; what it leaves is handed back to the caller below.
         for folder in ("input", "code", "model", "output", "checkpoints"):
             (base / folder).mkdir(exist_ok=True)

@@ -42,9 +42,15 @@ def tree(
 
 @contextlib.contextmanager
 def job(
-    kind: str, base: Path, count: int, hyperparameters: Mapping[str, str], pictures: Mapping[str, int] | None = None
+    kind: str,
+    base: Path,
+    count: int,
+    hyperparameters: Mapping[str, str],
+    pictures: Mapping[str, int] | None = None,
+    interface: str = "",
+    program: str = "",
 ) -> Iterator[list[Job]]:
-    """Start `train` on each host; whatever is left is ended at the end."""
+    """Start `train` on each host; whatever is left is ended at the end. `program` is that of a user's own, mine.py."""
     hosts = names(kind, count)
     port = str(next(_ports))
     jobs: list[Job] = []
@@ -54,8 +60,11 @@ def job(
             engine.docker("network", "create", "--internal", network)
             stack.callback(engine.docker, "network", "rm", network, check=False)
         for host in hosts:
-            interface = "lo" if kind == "process" else "eth0"
-            folder = tree(base / host, host, hosts, interface, hyperparameters, pictures)
+            named = interface or ("lo" if kind == "process" else "eth0")
+            folder = tree(base / host, host, hosts, named, hyperparameters, pictures)
+            if program:
+                (folder / "code").mkdir()
+                (folder / "code" / "mine.py").write_text(program)
             log = stack.enter_context((folder / "log").open("wb"))
             name = f"{network}-{host}" if kind == "docker" else None
             if name:

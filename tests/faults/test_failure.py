@@ -1,6 +1,7 @@
 """Whatever ends a job, the first line of the failure file is what a person needs: what was wrong, where, what to do."""
 
 import contextlib
+import json
 import logging
 import re
 import shutil
@@ -14,7 +15,8 @@ import psutil
 import pytest
 import torch
 
-from container_train import __main__, failure
+from container_train import __main__, checkpoint, export, failure, report
+from container_train.engine import Trainer
 from tests import trees
 from tests.contract.training import Job, training
 from tests.docker import engine
@@ -91,6 +93,9 @@ def as_it_was() -> Iterator[None]:
          r"hyperparameter image-size has value 64: vit_b_16 does not take pictures of that side; leave it at 0"),
         (nothing, {"arch": "inception_v3", "image-size": "64", "freeze-until": "none"},
          r"hyperparameter image-size has value 64: inception_v3 does not take pictures of that side; .*299"),
+        (nothing, {"freeze-until": "none", "batch-size": "1"},
+         r"hyperparameter batch-size has value 1: the trained batch norm layers need at least two images for each "
+         r"process; use at least 2, or set freeze-until to backbone"),
         (nothing, {"device": "cuda"}, r"hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use"),
         (nothing, {"lr": "10", "optimizer": "sgd", "freeze-until": "none", "epochs": "50"},
          r"the loss became (nan|inf) in epoch \d+, step \d+: lower lr \(it is 10\)"),
@@ -112,13 +117,59 @@ def test_the_first_line(
     # The program alone, within this process: a third of the time. tests/contract has the toolkit around it.
     trees.tree(tmp_path, hyperparameters)
     hurt(tmp_path)
-    words = {**trees.SMALL, **hyperparameters}
-    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
-    monkeypatch.setattr(sys, "argv", ["train", *(word for key, value in words.items() for word in (f"--{key}", value))])
-    assert __main__.main() == 1
+    assert run(tmp_path, hyperparameters, monkeypatch) == 1
     first = said(tmp_path)
     assert re.match(line, first), first
     assert not list((tmp_path / "model").glob("*"))
+
+
+def run(base: Path, hyperparameters: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """The program over the tree `base`; its exit code."""
+    words = {**trees.SMALL, **hyperparameters}
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(base))
+    monkeypatch.setattr(sys, "argv", ["train", *(word for key, value in words.items() for word in (f"--{key}", value))])
+    return __main__.main()
+
+
+def stopped_after(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM comes when that function has done its work."""
+    real = getattr(owner, name)
+
+    def act(*arguments: object, **options: object) -> object:
+        result = real(*arguments, **options)
+        signal.raise_signal(signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(owner, name, act)
+
+
+def test_a_stop_at_the_end_of_the_training_says_that_nothing_of_it_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_it_was: None
+) -> None:
+    trees.tree(tmp_path)
+    for owner, name, line in (
+        (Trainer, "fit", "stopped after the last epoch; the checkpoint holds the whole training"),
+        (export, "export", "stopped in export; the checkpoint holds the whole training"),
+    ):
+        with monkeypatch.context() as patched:
+            stopped_after(owner, name, patched)
+            assert run(tmp_path, {"epochs": "2"}, patched) == 143
+        assert said(tmp_path) == line
+        state = checkpoint.load(tmp_path / "checkpoints", {})
+        assert state is not None
+        assert state["epoch"] == 2
+
+
+@pytest.mark.parametrize("measure", ["full", "none"])
+def test_a_stop_of_a_job_that_is_done_changes_nothing(
+    measure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_it_was: None
+) -> None:
+    trees.tree(tmp_path)
+    stopped_after(report, "write", monkeypatch)
+    assert run(tmp_path, {"epochs": "1", "measure": measure}, monkeypatch) == 0
+    assert json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())["epochs"]
+    assert (tmp_path / "model" / "model.json").exists() == (measure == "full")
+    assert not (tmp_path / "output" / "failure").exists()
 
 
 def said(base: Path) -> str:

@@ -3,12 +3,16 @@
 import json
 import re
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from container_serve import artifact
-from container_train.tree import replace_file
+from container_train.debugger import config
+from container_train.debugger.steps import Steps, Values
+from container_train.tree import Tree, replace_file
 from tests import trees
 from tests.faults import hosts
 
@@ -22,13 +26,26 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def gradients(base: Path) -> dict[tuple[int, str], Values]:
+    """What the debugger saved of them, by training step and tensor."""
+    steps = Steps(config.tensors(Tree(base))).new()
+    found = {(s.number, n): s.values(n) for s in steps if s.mode == "TRAIN" for n in s.names("gradients")}
+    return {key: values for key, values in found.items() if values is not None}
+
+
+class Trained(NamedTuple):
+    curves: dict[str, list[float]]
+    weights: dict[str, torch.Tensor]
+    gradients: dict[tuple[int, str], Values]
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[float]], dict[str, torch.Tensor]]:
-    """Curves and weights of one process."""
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One process."""
     base = tmp_path_factory.mktemp("alone")
-    with hosts.job("process", base, 1, hosts.SAME) as jobs:
+    with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}) as jobs:
         assert hosts.finish(jobs) == [0], jobs[0].text()
-    return hosts.curves(jobs[0].text()), weights(jobs[0].base)
+    return Trained(hosts.curves(jobs[0].text()), weights(jobs[0].base), gradients(jobs[0].base))
 
 
 @pytest.mark.parametrize(
@@ -41,19 +58,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[floa
         pytest.param("docker", 3, "off", marks=[pytest.mark.docker, long]),
     ],
 )
-def test_several_hosts_train_what_one_trains(
-    kind: str, count: int, cache: str, alone: tuple[dict[str, list[float]], dict[str, torch.Tensor]], tmp_path: Path
-) -> None:
-    with hosts.job(kind, tmp_path, count, {**hosts.SAME, "feature-cache": cache}) as jobs:
+def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, alone: Trained, tmp_path: Path) -> None:
+    with hosts.job(kind, tmp_path, count, {**hosts.SAME, "feature-cache": cache, "debug": "on"}) as jobs:
         codes = hosts.finish(jobs)
     assert codes == [0] * count, "\n".join(job.text() for job in jobs)
     first, *others = jobs
-    curves, theirs = alone
     for name, values in hosts.curves(first.text()).items():
         assert len(values) == 3
-        assert values == pytest.approx(curves[name], abs=1e-4), name
+        assert values == pytest.approx(alone.curves[name], abs=1e-4), name
     for name, tensor in weights(first.base).items():
-        assert torch.allclose(tensor.float(), theirs[name].float(), atol=1e-4), name
+        assert torch.allclose(tensor.float(), alone.weights[name].float(), atol=1e-4), name
+    recorded = gradients(first.base)
+    assert recorded.keys() == alone.gradients.keys()
+    assert len(recorded) >= 2 * 10  # of the last layer's weight and bias
+    for key, gradient in recorded.items():  # of the whole batch, not of the first process's part
+        np.testing.assert_allclose(gradient, alone.gradients[key], atol=1e-4, err_msg=str(key))
     assert artifact.read(first.base / "model", verify=True).classes == trees.LABELS
     for other in others:  # only the first process writes, and speaks
         assert not list((other.base / "model").glob("*"))
@@ -141,13 +160,36 @@ def test_hosts_with_different_hyperparameters_are_told_apart(name: str, value: s
 
 
 def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
-    with hosts.job("process", tmp_path, 2, {}) as jobs:
+    """On an interface that is not there, as SDK v3's local mode names one: they find each other on the default one."""
+    with hosts.job("process", tmp_path, 2, {}, interface="ethwe") as jobs:
         trees.picture(jobs[1].base / "input" / "data" / "train" / "01.red" / "more.jpg", (200, 40, 40), 7)
         assert all(hosts.finish(jobs, BY))
     for job in jobs:
         assert job.failure().startswith(
             "process 1 of 2 has other pictures than the first: every host needs all of them"
         )
+        assert "warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this" in job.text()
+
+
+SUM = """
+import os, pathlib, sys
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+ranks = torch.tensor([float(dist.get_rank() + 1)])
+dist.all_reduce(ranks)
+pathlib.Path(os.environ["SM_MODEL_DIR"], "sum.txt").write_text(f"{dist.get_rank()} {int(ranks)} {sys.argv[1:]}")
+"""
+
+
+def test_a_user_s_own_program_runs_under_torchrun_on_all_hosts(tmp_path: Path) -> None:
+    asked = {"sagemaker_program": '"mine.py"', "sagemaker_torch_distributed_enabled": "true", "alpha": "a b"}
+    with hosts.job("process", tmp_path, 2, asked, {"train": 1}, interface="ethwe", program=SUM) as jobs:
+        assert hosts.finish(jobs, BY) == [0, 0], "\n".join(job.text() for job in jobs)
+    said = [(job.base / "model" / "sum.txt").read_text() for job in jobs]
+    assert [words.split(maxsplit=2)[:2] for words in said] == [["0", "3"], ["1", "3"]]
+    assert all("'--alpha', 'a b'" in words for words in said)
 
 
 @long

@@ -14,6 +14,7 @@ from PIL import Image
 from local_test import check, engine, outdir, run, stage
 from local_test.engine import DockerEngine
 from local_test.errors import LocalError
+from tests import trees
 from tests.conftest import need
 from tests.local_test.runs import RUN, SECONDS, call, mentioning
 
@@ -156,6 +157,16 @@ def test_a_server_is_heard_where_that_is_asked(tmp_path: Path, monkeypatch: pyte
     for echo in (True, False):
         run.start_server(engine.ProcessEngine(), tmp_path, run.free_port(), tmp_path / "log", echo=echo)
     assert heard == [True, False]
+
+
+def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server maybe; a container would not get the variable either."""
+    monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
+    data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
+    it = engine.ProcessEngine()
+    staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, is_sample=False, host=it.host)
+    assert it.train(staged, tmp_path / "log") == 1
+    assert "unknown hyperparameter learning-rate" in (tmp_path / "log").read_text()
 
 
 def test_without_a_daemon_auto_takes_processes_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

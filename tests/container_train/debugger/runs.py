@@ -79,6 +79,7 @@ def train(
                     return hook  # as the engine does: the job ends here
                 optimizer.zero_grad(set_to_none=True)
                 (value if scaler is None else scaler.scale(value)).backward()
+                hook.gradients()
                 optimizer.step()
                 step += 1
             rest.eval()

@@ -188,12 +188,10 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     assert rest._forward_pre_hooks
     assert rest[1]._forward_pre_hooks
     assert loss._forward_hooks
-    assert rest[0].weight._backward_hooks
     hook.close()
     for module in (*rest.modules(), loss):
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
-        assert not any(parameter._backward_hooks for parameter in module.parameters())
     hook.close()
 
 
@@ -207,6 +205,7 @@ def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     for _ in range(3):
         features = [torch.rand(8, 512)]
         loss(network.rest(*features), torch.arange(8) % 4).backward()
+        hook.gradients()
     hook.close()
     names = trial(tmp_path).tensor_names(step=0, mode=modes.TRAIN)
     of_fc = ["GraphModule_fc.bias", "GraphModule_fc.weight"]
