@@ -47,7 +47,7 @@ from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import Weights
-from scripts.cloud.requests import send, show
+from scripts.cloud.requests import show
 from scripts.cloud.tuning_jobs import TuningJob, WantedSearch
 from scripts.tuning import results, space
 
@@ -157,7 +157,7 @@ def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
         job, names.unique(chosen.project, "train"), names.tag_list(chosen.all_tags())
     )
     name = request.request["TrainingJobName"]
-    send(aws, request)
+    training.create(aws, request, name, training.PROGRAM)
     progress(f"created {name}, which trains with the best values\n  {jobs.console(aws.region, name)}")
     done, metrics = watch.follow(aws, name)
     return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)

@@ -21,7 +21,10 @@ BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Dele
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A live endpoint; `pending` is the configuration that an update in progress leads to."""
+    """A live endpoint; `pending` is the configuration that an update in progress leads to.
+
+    `instances`: as many as it is scaled to, whatever its configuration began with; 0 where that is not known.
+    """
 
     name: str
     arn: str
@@ -30,6 +33,7 @@ class Endpoint:
     failure: str | None
     pending: str | None
     created: Any
+    instances: int = 0
 
     @property
     def busy(self) -> bool:
@@ -51,6 +55,7 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         failure=found.get("FailureReason"),
         pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         created=found.get("CreationTime"),
+        instances=sum(variant.get("DesiredInstanceCount", 0) for variant in found.get("ProductionVariants", ())),
     )
 
 

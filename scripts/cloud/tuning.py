@@ -66,7 +66,7 @@ def plan(
 
     create = Request("sagemaker", "CreateHyperParameterTuningJob", sdk.tuning_request(wanted))
     check(create)
-    return Plan(trial, data, weights, create, name, PROGRAM, has_unique_name=not flags.name), wanted
+    return Plan(trial, data, weights, create, name, PROGRAM), wanted
 
 
 def _listed(text: str | None) -> list[str]:

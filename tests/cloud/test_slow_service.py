@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -10,10 +11,11 @@ from typing import Any
 import boto3
 import pytest
 from botocore import xform_name
+from botocore.config import Config
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy, predict, train, tune
-from scripts.cloud import endpoints, names, registry, watch
+from scripts.cloud import aws, endpoints, names, registry, watch
 from scripts.cloud.command import run
 from scripts.cloud.deployment import Deployment
 from scripts.cloud.names import S3Uri
@@ -188,6 +190,159 @@ def test_an_update_is_attached_to(live: Any, capsys: pytest.CaptureFixture[str])
     assert live.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"] == "byoc-dogs-now"
 
 
+# deploy.py, whose requests are performed and whose answers are lost
+
+CREATING = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
+TRIES = 9  # of botocore, with the pauses taken out
+UPDATING = ("CreateModel", "CreateEndpointConfig", "UpdateEndpoint")
+DOGS_NOW = {
+    "models": ["byoc-dogs", "byoc-dogs-now"],
+    "configurations": ["byoc-dogs", "byoc-dogs-now"],
+    "endpoints": ["byoc-dogs"],
+}
+
+
+@pytest.mark.parametrize("operation", CREATING)
+def test_deploy_takes_what_the_lost_call_has_made(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    flaky.slow(2)
+    flaky.break_after(operation)
+    code, out, said = call(capsys, deploy, *DEPLOY)
+    assert (code, out) == (0, "byoc-dogs\n"), said
+    assert flaky.calls.count(operation) == 2
+    assert there(account) == DOGS
+    assert not [name for name in flaky.calls if name.startswith("Delete")]
+
+
+@pytest.mark.parametrize("operation", UPDATING)
+def test_an_update_whose_answer_is_lost_goes_on(
+    live: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    flaky.break_after(operation)
+    code, out, said = call(capsys, deploy, *DEPLOY, "--update")
+    assert (code, out) == (0, "byoc-dogs\n"), said
+    found = live.describe_endpoint(EndpointName="byoc-dogs")
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "byoc-dogs-now")
+    assert there(live) == DOGS_NOW
+
+
+@pytest.mark.parametrize("fault", ["break_after", "hang"])
+@pytest.mark.parametrize("operation", ["CreateEndpoint", "UpdateEndpoint"])
+def test_all_answers_are_lost_and_the_endpoint_is_found(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str,
+    operation: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(aws, "CONFIG", aws.CONFIG.merge(Config(read_timeout=1)))
+    more = []
+    if operation == "UpdateEndpoint":
+        make(account)
+        more = ["--update"]
+    flaky.slow(2)
+    getattr(flaky, fault)(operation, times=TRIES if fault == "break_after" else 1)
+    code, _, said = call(capsys, deploy, *DEPLOY, *more)
+    assert code == 0, said
+    assert account.describe_endpoint(EndpointName="byoc-dogs")["EndpointStatus"] == "InService"
+
+
+@pytest.mark.parametrize("operation", ["CreateEndpoint", "UpdateEndpoint"])
+def test_what_may_still_be_performed_keeps_its_configuration(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
+    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=1, retries={"total_max_attempts": 1}, user_agent_extra="x"))
+    update = operation == "UpdateEndpoint"
+    if update:
+        make(account)
+    flaky.delay(operation)
+    code, _, said = call(capsys, deploy, *DEPLOY, *(["--update"] if update else []))
+    assert (code, "may be made or changed all the same" in said[-1]) == (1, True)
+    assert "scripts/deploy.py --attach byoc-dogs" in said[-1]
+    flaky.catch_up()
+    wanted = "byoc-dogs-now" if update else "byoc-dogs"
+    deadline = time.monotonic() + 30
+    while operation == "CreateEndpoint" and not account.list_endpoints()["Endpoints"]:
+        assert time.monotonic() < deadline
+    while account.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"] != wanted:
+        assert time.monotonic() < deadline
+    assert account.describe_endpoint(EndpointName="byoc-dogs")["EndpointStatus"] == "InService"
+    assert there(account) == (DOGS_NOW if update else DOGS)
+
+
+def test_what_another_call_has_made_is_not_taken_for_ones_own(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first try is lost on the way, and a model of this name comes into being meanwhile."""
+    flaky.break_before("CreateModel")
+    flaky.before["CreateModel"] = lambda: make(account, count=1)
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert (code, "Cannot create already existing model" in said[-1]) == (1, True)
+    assert there(account) == {**NOTHING, "models": ["byoc-dogs"]}
+
+
+def test_a_network_that_is_gone_leaves_what_costs_nothing_and_says_so(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flaky.break_after("CreateEndpointConfig", times=TRIES)
+    flaky.before["CreateEndpointConfig"] = lambda: flaky.break_before("DescribeEndpointConfig", times=TRIES)
+    flaky.break_before("ListEndpoints", times=TRIES)
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert code == 1
+    assert any(line.startswith("not removed (AWS cannot be reached") for line in said), said
+    assert "configuration byoc-dogs, model byoc-dogs; scripts/cleanup.py" in said[-2]
+    assert there(account) == {**DOGS, "endpoints": []}
+
+
+def test_what_somebody_else_uses_meanwhile_is_not_taken_back(
+    account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+
+    def meanwhile() -> None:
+        serve_elsewhere(account, "byoc-dogs")
+        flaky.throttle("CreateEndpointConfig", times=100)
+
+    flaky.before["CreateEndpointConfig"] = meanwhile
+    code, _, said = call(capsys, deploy, *DEPLOY)
+    assert (code, "throttles" in said[-1]) == (1, True)
+    assert "left: model byoc-dogs, which the configuration elsewhere uses" in said
+    assert "byoc-dogs" in there(account)["models"]
+
+
+def serve_elsewhere(client: Any, model: str) -> None:
+    """Another team's configuration of this model."""
+    variant = {"VariantName": "a", "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    client.create_endpoint_config(EndpointConfigName="elsewhere", ProductionVariants=[variant])
+
+
+def test_prune_leaves_what_another_endpoint_serves(live: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    live.create_endpoint(EndpointName="theirs", EndpointConfigName="byoc-dogs")
+    code, out, said = call(capsys, deploy, *DEPLOY, "--update", "--prune", "--json")
+    assert (code, json.loads(out)["removed"]) == (0, [])
+    assert "left: configuration byoc-dogs, which the endpoint theirs uses" in said
+    assert "left: model byoc-dogs, which the configuration byoc-dogs uses" in said
+
+
+@pytest.mark.parametrize("given", [(), ("--instance-count", "2")])
+def test_an_update_keeps_what_autoscaling_has_made(
+    live: Any, capsys: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    scaled = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 5}]
+    live.update_endpoint_weights_and_capacities(EndpointName="byoc-dogs", DesiredWeightsAndCapacities=scaled)
+    wait(live)
+    code, out, said = call(capsys, deploy, *DEPLOY, "--update", "--json", *given)
+    assert code == 0, said
+    (variant,) = live.describe_endpoint(EndpointName="byoc-dogs")["ProductionVariants"]
+    count = 2 if given else 5
+    assert (variant["DesiredInstanceCount"], json.loads(out)["instance_count"]) == (count, count)
+    configuration = live.describe_endpoint_config(EndpointConfigName="byoc-dogs-now")
+    assert configuration["ProductionVariants"][0]["InitialInstanceCount"] == count
+
+
+def wait(client: Any) -> None:
+    while client.describe_endpoint(EndpointName="byoc-dogs")["EndpointStatus"] != "InService":
+        pass
+
+
 # cleanup.py
 
 
@@ -248,7 +403,7 @@ def test_train_follows_a_job_to_its_end(
     code, out, said = call(capsys, train, *job(pictures, "--name", "byoc-a", "--json"))
     assert code == 0, said
     assert json.loads(out)["status"] == "Completed"
-    assert flaky.calls.count("DescribeTrainingJob") == 4
+    assert flaky.calls.count("DescribeTrainingJob") == 1 + 4  # whether the name is free, and the wait
     flaky.slow(2, failure="AlgorithmError: lr is wrong")
     code, _, said = call(capsys, train, *job(pictures, "--name", "byoc-b"))
     assert (code, said[-1]) == (1, "train.py: byoc-b failed: AlgorithmError: lr is wrong")
