@@ -68,11 +68,11 @@ class Plan:
 
     def send(self, aws: Aws, settings: Settings) -> None:
         """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
+        registry.find(aws, Image.parse(self.wanted.image))
         if creation.description(aws, self.create):
             raise CloudError(
                 f"there is a job {self.name} already, and its name cannot be used again: give another --name, or none"
             )
-        registry.find(aws, Image.parse(self.wanted.image))
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)

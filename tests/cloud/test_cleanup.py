@@ -445,7 +445,7 @@ def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys
     deploy(aws, "byoc-dogs")
     assert call("--data", "--yes") == 0
     assert "byoc/job-1/output/model.tar.gz" in keys(aws)
-    assert f"left: s3://{BUCKET}/byoc/job-1, from which the model byoc-dogs is served" in capsys.readouterr().err
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model byoc-dogs uses" in capsys.readouterr().err
     assert call("--all", "--data", "--yes") == 0
     assert "byoc/job-1/output/model.tar.gz" not in keys(aws)
 
