@@ -20,6 +20,9 @@ CONFIG = Config(
     max_pool_connections=32,
     user_agent_extra="byoc-image-classifier",
 )
+# An inference is asked for once: whoever waited for its answer in vain does not know whether it was computed, and what
+# has hung for a minute would be computed nine times. The platform itself gives up after 60 s.
+ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, read_timeout=65)
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Aws:
     def client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = self.session.client(service, config=CONFIG)
+                config = CONFIG.merge(ONCE) if service == "sagemaker-runtime" else CONFIG
+                self._clients[service] = self.session.client(service, config=config)
             return self._clients[service]
 
     @functools.cached_property

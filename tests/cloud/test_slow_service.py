@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import boto3
@@ -15,9 +18,10 @@ from botocore.config import Config
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy, predict, train, tune
-from scripts.cloud import aws, endpoints, names, registry, watch
+from scripts.cloud import aws, endpoints, invocations, names, registry, watch
 from scripts.cloud.command import run
 from scripts.cloud.deployment import Deployment
+from scripts.cloud.distribution import DOCKER_MANIFEST
 from scripts.cloud.names import S3Uri
 from scripts.cloud.settings import load
 from tests import trees
@@ -269,6 +273,39 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     assert there(account) == (DOGS_NOW if update else DOGS)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_an_update_leaves_what_the_endpoint_moves_to(
+    account: Any, flaky: FlakyAws, number: signal.Signals
+) -> None:
+    """A process of its own, as it is ended by whoever waits no longer; the service has accepted, and says nothing."""
+    make(account)
+    ecr = boto3.client("ecr", region_name=REGION)
+    ecr.create_repository(repositoryName="byoc-serve")
+    manifest = {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": {"digest": f"sha256:{'1' * 64}"}}
+    ecr.put_image(repositoryName="byoc-serve", imageTag="0.1.0", imageManifest=json.dumps({**manifest, "layers": []}))
+    flaky.slow(1)
+    flaky.hang("UpdateEndpoint")
+    script = Path(deploy.__file__)
+    process = subprocess.Popen([sys.executable, script, *DEPLOY, "--update"], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while "UpdateEndpoint" not in flaky.calls:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1].splitlines()
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "interrupted: the endpoint byoc-dogs may be made or changed all the same" in said[-1]
+    wait(account)
+    configuration = account.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"]
+    assert configuration.startswith("byoc-dogs-2")
+    assert configuration in there(account)["configurations"]
+    assert configuration in there(account)["models"]
+
+
 def test_what_another_call_has_made_is_not_taken_for_ones_own(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -486,14 +523,63 @@ def test_predict_says_that_the_endpoint_is_not_ready(
     assert (code, "there is no endpoint byoc-cats" in said[-1]) == (1, True)
 
 
-@pytest.mark.parametrize("fault", ["throttle", "break_before"])
-def test_predict_tries_again(
-    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str
+DOG = {"predictions": [{"index": 1, "label": "Beagle", "probability": 0.75}], "model": {}}
+
+
+def test_predict_tries_again_what_was_not_computed(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dog.png").write_bytes(picture("red"))
+    monkeypatch.setattr(invocations, "PAUSES", (2.0, 2.0))
+    pauses: list[float] = []
+    monkeypatch.setattr(invocations.time, "sleep", pauses.append)
     make(account)
-    flaky.prediction = {"predictions": [{"index": 1, "label": "Beagle", "probability": 0.75}], "model": {}}
-    getattr(flaky, fault)("InvokeEndpoint", 2)
-    code, out, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    flaky.prediction = DOG
+    flaky.throttle("InvokeEndpoint", 2)
+    code, out, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png", "--json")
     assert (code, "Beagle" in out) == (0, True), said
     assert flaky.calls.count("InvokeEndpoint") == 3
+    assert pauses == [2.0, 2.0]
+    flaky.throttle("InvokeEndpoint", 3)
+    code, _, said = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png")
+    assert (code, "throttles" in said[-1]) == (1, True)
+
+
+@pytest.mark.parametrize(("fault", "complaint"), [
+    ("break_before", "the connection broke"), ("break_after", "the connection broke"), ("hang", "no answer within"),
+])  # fmt: skip
+def test_predict_asks_once_for_what_may_have_been_computed(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    fault: str, complaint: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=1)))
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    make(account)
+    flaky.prediction = DOG
+    getattr(flaky, fault)("InvokeEndpoint")
+    pictures = [tmp_path / "dog.png"] * 3
+    code, out, said = call(capsys, predict, "byoc-dogs", *pictures, "--threads", 1, "--json")
+    assert (code, said[-1]) == (1, "predict.py: 1 of 3 pictures got no answer")
+    errors = [result.get("error", "") for result in json.loads(out)["results"]]
+    assert [complaint in error for error in errors] == [True, False, False]
+    assert flaky.calls.count("InvokeEndpoint") == 3
+
+
+def test_the_latency_is_that_of_one_try(
+    account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    make(account)
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(invocations, "PAUSES", (30.0,))
+    monkeypatch.setattr(invocations, "time", SimpleNamespace(sleep=pass_by, monotonic=lambda: now))
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    flaky.prediction = DOG
+    flaky.throttle("InvokeEndpoint")
+    code, out, _ = call(capsys, predict, "byoc-dogs", tmp_path / "dog.png", "--json")
+    assert (code, json.loads(out)["latency_ms"]) == (0, {"p50": 0.0, "p90": 0.0})
+    assert now == 30.0
