@@ -286,6 +286,12 @@ def _environment(pairs: Sequence[str]) -> dict[str, str]:
         if not separator or not key:
             raise CloudError(f"--environment has value {pair!r}: expected KEY=VALUE", 2)
         found[key] = value
+    if found.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
+        raise CloudError(
+            "--environment SAGEMAKER_MULTI_MODEL=true: this makes an endpoint of one model, at which a server that"
+            " waits to be given several would answer every request with 404; leave it out",
+            2,
+        )
     return found
 
 

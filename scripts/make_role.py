@@ -86,11 +86,10 @@ def _delete(aws: Aws, name: str, chosen: Settings) -> int:
     except iam.exceptions.NoSuchEntityException:
         command.progress(f"there is no role {name}: nothing to do")
         return 0
-    policy, role = _removal(name)
-    # A call that broke off came as far as this.
-    with contextlib.suppress(iam.exceptions.NoSuchEntityException):
-        send(aws, policy)
-    send(aws, role)
+    for request in _removal(name):
+        # Removed already, by a call that broke off or by a first try whose answer was lost.
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            send(aws, request)
     command.progress(f"removed the role {name}")
     return 0
 

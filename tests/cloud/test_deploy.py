@@ -242,6 +242,8 @@ def test_every_strategy_is_one_the_service_takes(strategy: str, capsys: pytest.C
             "--instance-count",
         ),
         ((*OFFLINE, "--model-data", MODEL, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
+        ((*OFFLINE, "--model-data", MODEL, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model"),
+        (("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"), "an endpoint of one model"),
         ((*OFFLINE, "--model-data", MODEL, "--port", "8080"), "--local"),
         (("--local", "--job", "j"), "no --job"),
         (("--local",), "no model"),
