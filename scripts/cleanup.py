@@ -59,14 +59,14 @@ class Account:
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     chosen = settings.load(flags)
-    region = chosen.need_region()
+    chosen.need_region()
     for name in flags.names:
         names.checked(name, "NAME")
     if flags.names and flags.all:
         raise CloudError("NAME and --all: give one of them", 2)
     if flags.dry_run:
         return _dry_run(flags, chosen)
-    aws = Aws(region)
+    aws = chosen.aws()
     selected = flags.names or flags.all or flags.unused or flags.jobs or flags.data or flags.repositories
     account = _look(aws, chosen, flags, everything=not selected or flags.all)
     if not selected:

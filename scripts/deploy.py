@@ -52,12 +52,12 @@ def main(arguments: Sequence[str]) -> int:
         return _serve_here(flags, chosen, environment)
     region = chosen.need_region()
     if flags.attach:
-        return _attach(Aws(region), flags)
+        return _attach(chosen.aws(), flags)
     plan = _plan(flags, chosen, region, environment)
     if flags.dry_run:
-        print(show(plan.requests(_offline(flags, chosen))))
+        print(show(plan.requests(_offline(flags, chosen)), allow_unknown=chosen.allow_unknown))
         return 0
-    return _deploy(Aws(region), plan, flags)
+    return _deploy(chosen.aws(), plan, flags)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _deploy(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
     begun = time.monotonic()
     artifact = _of_job(aws, flags.job) if flags.job else model_data.s3_uri(flags.model_data)
     for request in plan.requests(artifact):
-        check(request)
+        check(request, allow_unknown=plan.settings.allow_unknown)
     before = None
     if flags.update:
         before = rollout.need_updatable(aws, plan.endpoint, plan.settings.project)
@@ -250,7 +250,7 @@ def _serve_here(flags: argparse.Namespace, chosen: Settings, environment: Mappin
         if isinstance(artifact, Path):
             model_data.unpack(artifact, model)
         else:
-            model_data.fetch(Aws(chosen.need_region()), artifact, model)
+            model_data.fetch(chosen.aws(), artifact, model)
         progress(model_data.check(model, flags.model_data, server, place.image))
         with place.serve(work, model, environment, flags.port) as url:
             progress(f"try it: scripts/predict.py --local {url} PICTURE")

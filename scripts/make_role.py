@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     flags = parser.parse_args(arguments)
     chosen = settings.load(flags)
-    region = chosen.need_region()
+    chosen.need_region()
     name = flags.name or f"{chosen.project}-sagemaker"
     if flags.account and not re.fullmatch(r"\d{12}", flags.account):
         raise CloudError(f"--account has value {flags.account!r}: expected twelve digits", 2)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         partition = chosen.role.partition if chosen.role else "aws"
         print(show(_removal(name) if flags.delete else roles.requests(name, chosen, partition, account)))
         return 0
-    aws = Aws(region)
+    aws = chosen.aws()
     if flags.delete:
         return _delete(aws, name, chosen)
     create, put = roles.requests(name, chosen, aws.identity.partition, aws.identity.account)

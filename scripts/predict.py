@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from scripts.cloud import command, settings
-from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.invocations import EndpointTarget, LocalTarget, Refused, Target
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             raise CloudError(f"no pictures: scripts/predict.py {name} PICTURE..., or --local URL PICTURE...", 2)
         if Path(name).is_file() or Path(name).is_dir():
             raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
-        target = EndpointTarget(Aws(settings.load(flags).need_region()), name)
+        target = EndpointTarget(settings.load(flags).aws(), name)
     from scripts.cloud import pictures  # takes a second, for which a wrong call need not wait
 
     found = pictures.find(names)

@@ -55,7 +55,18 @@ PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 TRIALS = 20
 # Flags that go with --attach and --stop.
-FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", "results", "train_best", *training.SETTINGS}
+FOR_EXISTING = {
+    "attach",
+    "stop",
+    "wait",
+    "json",
+    "config",
+    "region",
+    "allow_unknown",
+    "results",
+    "train_best",
+    *training.SETTINGS,
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,9 +121,9 @@ def main(arguments: Sequence[str]) -> int:
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
         plan, search = tuning.plan(flags, chosen, weights, wanted, data)
         if flags.dry_run:
-            print(show(plan.requests(chosen)))
+            print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
             return 0
-        aws = Aws(chosen.need_region())
+        aws = chosen.aws()
         plan.send(aws, chosen)
     _tell_created(search)
     return _follow(aws, search.name, flags)
@@ -173,7 +184,7 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
         raise CloudError(f"{doing} is for a search that exists, and {other} for a new one", 2)
-    aws = Aws(settings.load(flags).need_region())
+    aws = settings.load(flags).aws()
     name = names.checked(flags.attach or flags.stop, doing, names.MAX_SEARCH)
     if flags.attach:
         return _follow(aws, name, flags)

@@ -42,7 +42,11 @@ def check_region(region: str) -> None:
         return
     close = get_close_matches(region, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else "expected one such as eu-central-1"
-    raise CloudError(f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint}", 2)
+    raise CloudError(
+        f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint} (--allow-unknown asks all the"
+        " same)",
+        2,
+    )
 
 
 @functools.cache
@@ -67,10 +71,11 @@ def core_session() -> botocore.session.Session:
 class Aws:
     """Clients are made when first asked for, and may be used by several threads."""
 
-    def __init__(self, region: str) -> None:
-        """Raises CloudError where there is no such region."""
-        check_region(region)
-        self.region = region
+    def __init__(self, region: str, *, allow_unknown: bool = False) -> None:
+        """Raises CloudError where there is no such region, unless regions and words may be newer than boto3 here."""
+        if not allow_unknown:
+            check_region(region)
+        self.region, self.allow_unknown = region, allow_unknown
         self.session = boto3.Session(botocore_session=core_session(), region_name=region)
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}

@@ -8,14 +8,14 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError, is_passing
+from scripts.cloud.errors import CloudError
 from scripts.cloud.jobs import is_missing
 from scripts.cloud.names import PROJECT_TAG
+from scripts.cloud.patience import ENDPOINT_SECONDS, Patience
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 LOG_LINES = 15
 POLL_SECONDS = 10.0
-PATIENCE_SECONDS = 300.0  # with a service that cannot be reached
 BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 
 
@@ -65,19 +65,21 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
     `say` gets a line for each new status and every half minute. Throttling and a network that is down are waited for
     as well, for a while.
     """
-    begun = said = heard = time.monotonic()
+    begun = said = time.monotonic()
+    patience = Patience(ENDPOINT_SECONDS)
+    patience.answered()  # a call has just made, changed or found it
     status = ""
     while True:
         try:
             endpoint = find(aws, name)
-            heard = time.monotonic()
+            patience.answered()
         except (ClientError, BotoCoreError) as error:
-            if not is_passing(error) or time.monotonic() - heard > PATIENCE_SECONDS:
-                raise
+            patience.bear(error)
         else:
-            if endpoint and (endpoint.status != status or heard - said >= 30):
-                status, said = endpoint.status, heard
-                say(f"{name}: {status}, {clock(heard - begun)}")
+            now = time.monotonic()
+            if endpoint and (endpoint.status != status or now - said >= 30):
+                status, said = endpoint.status, now
+                say(f"{name}: {status}, {clock(now - begun)}")
             if endpoint is None or not endpoint.busy:
                 return endpoint
         time.sleep(POLL_SECONDS)

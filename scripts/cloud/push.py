@@ -21,7 +21,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from scripts.cloud import command, registry, settings
-from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.destination import Destination, Ecr, Elsewhere
 from scripts.cloud.distribution import DOCKER_MANIFEST, Broken, Denied, Manifest, Registry
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
     docker = Docker.find()
     destination: Destination
-    destination = Elsewhere(place, chosen) if place else Ecr(Aws(chosen.need_region()), targets, chosen)
+    destination = Elsewhere(place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
     images = [_checked(built(docker, target)) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):

@@ -105,7 +105,7 @@ def plan(
     from scripts.cloud import sdk  # takes seconds to import
 
     request = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
-    check(request)
+    check(request, allow_unknown=settings.allow_unknown)
     return Plan(wanted, data, weights, request, name, PROGRAM)
 
 

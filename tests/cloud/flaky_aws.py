@@ -86,7 +86,9 @@ class FlakyAws:
         }
         self._gate.set()  # what hangs still is given up
         self._gate = threading.Event()
-        self.before: dict[str, Callable[[], None]] = {}  # what happens once before an operation, by anybody else
+        # What happens once before or after an operation, by anybody else.
+        self.before: dict[str, Callable[[], None]] = {}
+        self.after: dict[str, Callable[[], None]] = {}
         self.components: dict[str, str] = {}  # inference components, which moto lacks: their models by their names
 
     # What a test tells it
@@ -141,7 +143,10 @@ class FlakyAws:
         if self._hits("after", operation):
             self._perform_silently(operation, request, environ)
             drop(environ)
-        return self._perform(operation, request, environ, start_response)
+        content = self._perform(operation, request, environ, start_response)
+        if happens := self.after.pop(operation, None):
+            happens()
+        return content
 
     def _perform_silently(self, operation: str, request: dict[str, Any], environ: WSGIEnvironment) -> None:
         run_wsgi_app(lambda *arguments: self._perform(operation, request, *arguments), environ, buffered=True)

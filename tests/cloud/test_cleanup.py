@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from container_train.labels import SPLITS
 from scripts import cleanup
+from scripts.cloud import aws as module
 from scripts.cloud import endpoints, objects, storage
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import run
@@ -333,6 +334,15 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_calls(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--region", REGION, *arguments) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_region_that_is_newer_than_boto3(
+    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_regions", lambda: ("eu-west-1", "us-east-1"))
+    assert call() == 2
+    assert "(--allow-unknown asks all the same)" in capsys.readouterr().err
+    assert call("--allow-unknown") == 0
 
 
 # Training jobs

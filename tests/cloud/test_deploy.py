@@ -10,10 +10,12 @@ import boto3
 import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
+from botocore.model import ServiceModel
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import deploy
 from scripts.cloud import deployment, endpoints, names, registry, requests
+from scripts.cloud.aws import loader
 from scripts.cloud.command import run
 from scripts.cloud.errors import CloudError
 from tests.cloud import models
@@ -300,6 +302,21 @@ def test_made_and_in_service(account: boto3.Session, capsys: pytest.CaptureFixtu
         client.describe_model(ModelName="byoc-dogs")["ModelArn"],
     ):
         assert PROJECT in client.list_tags(ResourceArn=arn)["Tags"]
+
+
+def test_an_instance_type_that_is_newer_than_boto3(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = loader().load_service_model("sagemaker", "service-2")
+    words = [word for word in document["shapes"]["ProductionVariantInstanceType"]["enum"] if word != "ml.c5.xlarge"]
+    shapes = {**document["shapes"], "ProductionVariantInstanceType": {"type": "string", "enum": words}}
+    monkeypatch.setattr(requests, "model", lambda service: ServiceModel({**document, "shapes": shapes}, service))
+    for mode in (("--dry-run",), ()):
+        assert call(*CALL, "--instance-type", "ml.c5.xlarge", *mode) == 2
+        assert "(--allow-unknown sends it all the same)" in last_line(capsys)
+        assert call(*CALL, "--instance-type", "ml.c5.xlarge", *mode, "--allow-unknown") == 0
+    configuration = account.client("sagemaker").describe_endpoint_config(EndpointConfigName="byoc-dogs")
+    assert configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
 
 
 def test_json(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
@@ -617,7 +634,7 @@ def test_a_network_that_stays_down_does_not_hide_what_goes_on(
     account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(endpoints, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(endpoints, "ENDPOINT_SECONDS", -1.0)
     gone = EndpointConnectionError(endpoint_url="https://api.sagemaker")
     give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), gone)
     assert call(*CALL) == 1

@@ -18,7 +18,7 @@ from botocore.config import Config
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy, predict, train, tune
-from scripts.cloud import aws, endpoints, invocations, names, registry, watch
+from scripts.cloud import aws, endpoints, invocations, names, registry, tuning, watch
 from scripts.cloud.command import run
 from scripts.cloud.deployment import Deployment
 from scripts.cloud.distribution import DOCKER_MANIFEST
@@ -43,6 +43,7 @@ DOGS = {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": [
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -472,6 +473,34 @@ def test_train_tries_again(
     assert code == 0, said
     assert json.loads(out)["status"] == "Completed"
     assert len(account.list_training_jobs()["TrainingJobSummaries"]) == 1
+
+
+@pytest.mark.parametrize("script", [train, tune])
+def test_attach_gives_up_at_once_where_there_was_never_an_answer(
+    account: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: ModuleType
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # as with a wrong HTTPS_PROXY
+    code, _, said = call(capsys, script, "--attach", "byoc-a")
+    assert code == 1
+    assert "AWS cannot be reached" in said[-1]
+    assert "--attach byoc-a" in said[-1]
+
+
+@pytest.mark.parametrize("script", [train, tune])
+def test_following_ends_where_no_answer_comes_any_more(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    script: ModuleType,
+) -> None:  # fmt: skip
+    flaky.slow(99)
+    noun = "TrainingJob" if script is train else "HyperParameterTuningJob"
+    assert call(capsys, script, *job(pictures, "--name", "byoc-a", "--no-wait"))[0] == 0
+    for module in (watch, tuning):
+        monkeypatch.setattr(module, "JOB_SECONDS", 0.5)
+    flaky.after[f"Describe{noun}"] = lambda: flaky.break_before(f"Describe{noun}", 10**6)
+    code, _, said = call(capsys, script, "--attach", "byoc-a")
+    assert code == 1, said
+    assert sum("trying again" in line for line in said) <= 1
+    assert "--attach byoc-a" in said[-1]
 
 
 def test_cleanup_stops_a_job_that_runs(

@@ -388,6 +388,17 @@ def test_a_prefix_without_pictures(capsys: pytest.CaptureFixture[str], calls: li
 
 
 @pytest.mark.usefixtures("image")
+def test_an_instance_type_that_is_newer_than_boto3(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newer = ("--image", IMAGE, "--data", str(pictures), "--instance-type", "ml.m99.large")
+    code, _, err = call(capsys, *newer)
+    assert (code, "(--allow-unknown sends it all the same)" in err.splitlines()[-1]) == (2, True)
+    for mode in ("--dry-run", "--no-wait"):
+        code, out, _ = call(capsys, *newer, "--allow-unknown", "--name", "byoc-new", mode)
+        assert (code, "byoc-new" in out) == (0, True)
+    assert call(capsys, "--attach", "byoc-new", "--allow-unknown")[0] == 0
+
+
+@pytest.mark.usefixtures("image")
 def test_a_name_that_is_taken(pictures: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., None]) -> None:
     fail("CreateTrainingJob", "ResourceInUse", "Job name must be unique", 400)
     code, _, err = call(capsys, "--image", IMAGE, "--data", str(pictures), "--name", "byoc-taken")
