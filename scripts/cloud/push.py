@@ -162,8 +162,13 @@ def _push_once(
             progress(f"{repository}:{tag} was another image, {there.digest}")
         progress(f"pushing {image.name} ({sizes(image.bytes)}, {image.layers} layers) to {repository}:{tag}")
         begun = time.monotonic()
-        with destination.environment(known) as environment, _interruptible():
-            docker.push(image, f"{repository}:{tag}", environment)
+        try:
+            with destination.environment(known) as environment, _interruptible():
+                docker.push(image, f"{repository}:{tag}", environment)
+        except CloudError:
+            # The last answer may be all that was lost; the client's own second try is told that tags cannot be moved.
+            if not _arrived(remote, path, tag, image):
+                raise
         progress(f"pushed {image.name} in {time.monotonic() - begun:.0f} s")
         there = remote.manifest(path, tag)
         if there is None:
@@ -171,6 +176,14 @@ def _push_once(
     assert there is not None
     _check_remote(there, f"{repository}:{tag}")
     return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
+
+
+def _arrived(remote: Registry, path: str, tag: str, image: LocalImage) -> bool:
+    try:
+        there = remote.manifest(path, tag)
+    except CloudError:
+        return False
+    return there is not None and image.id in (there.config, there.digest)
 
 
 @contextmanager
