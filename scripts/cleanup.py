@@ -5,7 +5,7 @@ scripts/cleanup.py                          list everything of the project, with
 scripts/cleanup.py byoc-dogs                an endpoint, its configurations and models
 scripts/cleanup.py --all                    all endpoints, configurations and models of the project
 scripts/cleanup.py --all --jobs --data --repositories --yes       and stop its jobs, empty its S3 prefix and ECR
-scripts/cleanup.py --unused                 configurations and models that no endpoint has any more
+scripts/cleanup.py --unused                 configurations and models that nothing uses any more
 scripts/cleanup.py byoc-dogs --dry-run      print the requests as JSON, send nothing
 
 Only what bears the tag byoc-project=PROJECT goes; in S3, where objects have none, what an upload's manifest or a tagged
@@ -301,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
     parser.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     parser.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
-    parser.add_argument("--unused", action="store_true", help="configurations and models that no endpoint has")
+    parser.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
     parser.add_argument("--jobs", action="store_true", help="stop the tuning and training jobs in progress")
     parser.add_argument("--data", "--s3", action="store_true", help="pictures, weights and jobs' results in S3")
     parser.add_argument("--repositories", action="store_true", help="ECR repositories, with their images")

@@ -461,6 +461,45 @@ def test_train_attaches_to_a_job_and_stops_it(
     assert (code, "byoc-a was stopped" in said[-1]) == (1, True)
 
 
+@pytest.mark.parametrize(("script", "noun"), [(train, "TrainingJob"), (tune, "HyperParameterTuningJob")])
+@pytest.mark.parametrize("fault", ["break_after", "hang"])
+def test_a_job_with_a_name_of_the_callers_own_whose_answer_is_lost(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    script: ModuleType, noun: str, fault: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(aws, "CONFIG", aws.CONFIG.merge(Config(read_timeout=1)))
+    flaky.slow(99)
+    getattr(flaky, fault)(f"Create{noun}")
+    call_ = (*job(pictures, "--name", "byoc-a", "--no-wait"),)
+    code, out, said = call(capsys, script, *call_)
+    assert (code, out) == (0, "byoc-a\n"), said
+    assert flaky.calls.count(f"Create{noun}") == 2
+    # The name is taken now, which is known before anything is uploaded.
+    flaky.calls.clear()
+    code, _, said = call(capsys, script, *call_)
+    assert (code, "there is a job byoc-a already" in said[-1]) == (1, True)
+    assert "PutObject" not in flaky.calls
+
+
+def test_somebody_elses_job_of_this_name_is_not_taken_for_ones_own(
+    account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def meanwhile() -> None:
+        account.create_training_job(
+            TrainingJobName="byoc-a",
+            AlgorithmSpecification={"TrainingImage": "another", "TrainingInputMode": "File"},
+            RoleArn=ROLE,
+            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/byoc"},
+            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
+        )
+
+    flaky.before["CreateTrainingJob"] = meanwhile
+    flaky.throttle("CreateTrainingJob")
+    code, _, said = call(capsys, train, *job(pictures, "--name", "byoc-a", "--no-wait"))
+    assert (code, "ResourceInUse" in said[-1]) == (1, True)
+
+
 @pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
 def test_train_tries_again(
     account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], fault: str
