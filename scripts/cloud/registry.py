@@ -20,7 +20,7 @@ from scripts.cloud.settings import Settings
 UNTAGGED_DAYS = 14
 # Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
 TAGGED_IMAGES = 100
-LIFECYCLE = {
+LIFECYCLE: dict[str, list[dict[str, Any]]] = {
     "rules": [
         {
             "rulePriority": 1,

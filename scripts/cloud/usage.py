@@ -12,9 +12,10 @@ from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from scripts.cloud.aws import Aws
-from scripts.cloud.belongings import Belonging
+from scripts.cloud.belongings import PICTURES, Belonging
 from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, THREADS, Thing
 from scripts.cloud.jobs import is_missing
+from scripts.cloud.names import S3Uri
 from scripts.cloud.parallel import each
 
 
@@ -96,6 +97,13 @@ def kept(aws: Aws, doomed: Sequence[Thing | Belonging]) -> dict[Thing | Belongin
         # A configuration that stays needs its model.
         found |= more
         going -= {(thing.kind, thing.name) for thing in more if isinstance(thing, Thing)}
+
+
+def reader(aws: Aws, uri: S3Uri) -> User | None:
+    """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
+    data = Belonging(PICTURES, uri, (), 0)
+    users = (user for kind in (JOB, SEARCH, _TRANSFORM) for user in _find(aws, _SOURCES[kind]))
+    return next((user for user in users if user.uses(data)), None)
 
 
 def can_be_used(thing: Thing | Belonging) -> bool:

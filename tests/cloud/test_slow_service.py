@@ -600,7 +600,7 @@ def test_predict_tries_again_what_was_not_computed(
     (tmp_path / "dog.png").write_bytes(picture("red"))
     monkeypatch.setattr(invocations, "PAUSES", (2.0, 2.0))
     pauses: list[float] = []
-    monkeypatch.setattr(invocations.time, "sleep", pauses.append)
+    monkeypatch.setattr("time.sleep", pauses.append)
     make(account)
     flaky.prediction = DOG
     flaky.throttle("InvokeEndpoint", 2)

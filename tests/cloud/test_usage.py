@@ -1,18 +1,21 @@
 """Nothing that anything in the account uses is removed: each kind of user, each kind of thing."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
 from scripts import cleanup
-from scripts.cloud import endpoints
+from scripts.cloud import endpoints, storage
 from scripts.cloud.aws import Aws
 from scripts.cloud.belongings import PICTURES, Belonging
 from scripts.cloud.command import run
+from scripts.cloud.errors import CloudError
 from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
 from scripts.cloud.names import S3Uri
+from scripts.cloud.settings import Settings
 from scripts.cloud.usage import kept
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
@@ -107,6 +110,37 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
     assert [
         (thing, user.name.endswith(("theirs", "theirs/1"))) for thing, user in kept(Aws(REGION), [dogs, cats]).items()
     ] == [(dogs, True)]
+
+
+@pytest.mark.parametrize("change", ["gone", "changed", "more", "nothing", "denied"])
+def test_data_that_a_job_reads_is_not_changed(
+    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    settings, prefix = Settings(region=REGION), S3Uri.parse(DATA, "-")
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def upload() -> storage.Uploaded:
+        paths = sorted(tmp_path.glob("*.jpg"))
+        items = [storage.Item(f"train/cat/{path.name}", path, path.stat().st_size) for path in paths]
+        return storage.upload(Aws(REGION), items, prefix, settings)
+
+    upload()
+    flaky.slow(99)
+    training_job(aws.client("sagemaker"), "image", DATA)
+    if change in ("gone", "denied"):
+        (tmp_path / "a.jpg").unlink()
+    elif change != "nothing":
+        (tmp_path / ("a.jpg" if change == "changed" else "c.jpg")).write_bytes(b"other")
+    if change == "denied":
+        give(monkeypatch, "ListTrainingJobs", error("AccessDeniedException", "no"))
+    if change in ("gone", "changed"):
+        before = keys(aws)
+        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose pictures would be changed"):
+            upload()
+        assert keys(aws) == before
+    else:
+        assert upload().deleted == (change == "denied")
 
 
 def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
