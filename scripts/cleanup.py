@@ -170,7 +170,7 @@ def _unneeded(
         kept = usage.kept(aws, wanted)
     except (ClientError, BotoCoreError) as error:
         left = [thing for thing in wanted if usage.can_be_used(thing)]
-        complaints.append(f"left: {_names(left)}: who uses them cannot be seen: {explain(error)}")
+        complaints.append(f"left: {_names(left)}: cannot see what uses them: {explain(error)}")
     else:
         left = list(kept)
         for thing in asked:

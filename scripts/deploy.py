@@ -138,7 +138,7 @@ def _deploy(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
         deployment.check_strategy(flags.strategy, plan.instance_count)
     wanted, requests = plan.deployment(artifact), plan.requests(artifact)
     if not before:
-        rollout.need_free(aws, wanted)
+        rollout.need_free(aws, wanted, requests)
     _need_servable(aws, wanted)
     rollout.send_all(aws, requests)
     status = "Updating" if before else "Creating"

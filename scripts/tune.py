@@ -56,17 +56,8 @@ STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 TRIALS = 20
 # Flags that go with --attach and --stop.
 FOR_EXISTING = {
-    "attach",
-    "stop",
-    "wait",
-    "json",
-    "config",
-    "region",
-    "allow_unknown",
-    "results",
-    "train_best",
-    *training.SETTINGS,
-}
+    "attach", "stop", "wait", "json", "config", "region", "allow_unknown", "results", "train_best", *training.SETTINGS,
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:

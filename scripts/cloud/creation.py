@@ -45,7 +45,7 @@ def create(aws: Aws, request: Request) -> None:
 
 
 def description(aws: Aws, request: Request) -> dict[str, Any] | None:
-    """What the service has under the name in the request; None where there is nothing."""
+    """Return what the service describes under the name in the request; None where there is nothing."""
     noun = _noun(request)
     try:
         found: dict[str, Any] = getattr(aws.client("sagemaker"), xform_name(f"Describe{noun}"))(

@@ -147,13 +147,3 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
     )
-
-
-def has_model(aws: Aws, name: str) -> bool:
-    try:
-        aws.client("sagemaker").describe_model(ModelName=name)
-    except ClientError as error:
-        if is_missing(error):
-            return False
-        raise
-    return True

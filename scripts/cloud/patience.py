@@ -1,4 +1,4 @@
-"""How long a poll goes on while the service does not answer."""
+"""Patience with a service that does not answer while it is polled."""
 
 import time
 from collections.abc import Callable

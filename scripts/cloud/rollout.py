@@ -67,20 +67,28 @@ def remove_unused(aws: Aws, things: Sequence[Thing]) -> list[Thing]:
         removal.remove(aws, going, progress)
         return going
     except (ClientError, BotoCoreError, CloudError) as error:
-        what = ", ".join(f"{thing.kind} {thing.name}" for thing in things)
-        progress(f"not removed ({explain(error)}): {what}; scripts/cleanup.py --unused does it later")
+        progress(f"not removed ({explain(error)}): {_later(things)}")
         return []
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"interrupted; still to remove: {_later(things)}") from None
 
 
-def need_free(aws: Aws, wanted: Deployment) -> None:
+def _later(things: Sequence[Thing]) -> str:
+    which = next((thing.name for thing in things if thing.kind == ENDPOINT), "--unused")
+    what = ", ".join(f"{thing.kind} {thing.name}" for thing in things)
+    return f"{what}; scripts/cleanup.py {which} does it later"
+
+
+def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None:
     """Raises CloudError where the endpoint, or a model or configuration of its name, is there already."""
-    live = endpoints.find(aws, wanted.endpoint)
+    *parts, endpoint = requests
+    live = creation.description(aws, endpoint)
     if live:
         raise CloudError(
-            f"there is an endpoint {wanted.endpoint} already ({live.status}): change it with --update, give another"
-            f" --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
+            f"there is an endpoint {wanted.endpoint} already ({live['EndpointStatus']}): change it with --update, give"
+            f" another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
         )
-    if endpoints.configuration(aws, wanted.name) or endpoints.has_model(aws, wanted.name):
+    if any(creation.description(aws, part) for part in parts):
         raise CloudError(
             f"a model or configuration {wanted.name} is left from an endpoint of this name: remove it with"
             f" scripts/cleanup.py {wanted.endpoint}, or give another --name"

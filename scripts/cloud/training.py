@@ -71,7 +71,7 @@ class Plan:
         registry.find(aws, Image.parse(self.wanted.image))
         if creation.description(aws, self.create):
             raise CloudError(
-                f"there is a job {self.name} already, and its name cannot be used again: give another --name, or none"
+                f"a job {self.name} already exists, and its name cannot be used again: give another --name, or none"
             )
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:

@@ -1,4 +1,4 @@
-"""Who in the account uses a thing, whoever made the user: nothing that is used is removed.
+"""The users of models, configurations, images and data in the whole account: nothing that is used is removed.
 
 An endpoint whose configuration or model is gone is not patched and not scaled any more; a job whose data is gone fails.
 """
@@ -87,11 +87,7 @@ def kept(aws: Aws, doomed: Sequence[Thing | Belonging]) -> dict[Thing | Belongin
     found: dict[Thing | Belonging, User] = {}
     while True:
         staying = [user for user in users if (user.kind, user.name) not in going]
-        more = {
-            thing: next(user for user in staying if user.uses(thing))
-            for thing in doomed
-            if thing not in found and any(user.kind in _users_of(thing) and user.uses(thing) for user in staying)
-        }
+        more = {thing: user for thing in doomed if thing not in found and (user := _first_user(thing, staying))}
         if not more:
             return found
         # A configuration that stays needs its model.
@@ -99,11 +95,14 @@ def kept(aws: Aws, doomed: Sequence[Thing | Belonging]) -> dict[Thing | Belongin
         going -= {(thing.kind, thing.name) for thing in more if isinstance(thing, Thing)}
 
 
+def _first_user(thing: Thing | Belonging, users: Sequence[User]) -> User | None:
+    return next((user for user in users if user.kind in _users_of(thing) and user.uses(thing)), None)
+
+
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
     data = Belonging(PICTURES, uri, (), 0)
-    users = (user for kind in (JOB, SEARCH, _TRANSFORM) for user in _find(aws, _SOURCES[kind]))
-    return next((user for user in users if user.uses(data)), None)
+    return _first_user(data, [user for kind in (JOB, SEARCH, _TRANSFORM) for user in _find(aws, _SOURCES[kind])])
 
 
 def can_be_used(thing: Thing | Belonging) -> bool:

@@ -544,6 +544,22 @@ def test_what_an_endpoint_may_need_yet_is_left(
     assert made(account) == {**DOGS, "endpoints": []}
 
 
+def test_ctrl_c_while_it_takes_back_says_what_is_left(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, "CreateEndpoint", error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0"))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scripts.cloud.removal.send", interrupted)
+    assert call(*CALL) == 130
+    line = last_line(capsys)
+    assert (
+        "still to remove: configuration byoc-dogs, model byoc-dogs; scripts/cleanup.py --unused does it later" in line
+    )
+
+
 def break_off(monkeypatch: pytest.MonkeyPatch, operation: str, answer: Any) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     if not isinstance(answer, KeyboardInterrupt):

@@ -477,7 +477,7 @@ def test_a_job_with_a_name_of_the_callers_own_whose_answer_is_lost(
     # The name is taken now, which is known before anything is uploaded.
     flaky.calls.clear()
     code, _, said = call(capsys, script, *call_)
-    assert (code, "there is a job byoc-a already" in said[-1]) == (1, True)
+    assert (code, "a job byoc-a already exists" in said[-1]) == (1, True)
     assert "PutObject" not in flaky.calls
 
 

@@ -238,7 +238,7 @@ def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
     )
     assert call("--unused") == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "left: configuration byoc-dogs, model byoc-dogs: who uses them cannot be seen" in said
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in said
     assert "a permission is missing" in said
     assert there(aws)["models"] == ["byoc-dogs", "cats"]
 
@@ -250,7 +250,7 @@ def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "ListTransformJobs", error("AccessDeniedException", "no"))
     assert call("byoc-dogs") == 1
-    assert "left: configuration byoc-dogs, model byoc-dogs: who uses them" in capsys.readouterr().err
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in capsys.readouterr().err
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": []}
 
 
