@@ -105,6 +105,8 @@ def _plan(flags: argparse.Namespace, chosen: Settings, region: str, environment:
     remark = deployment.check_instance(flags.instance_type or deployment.INSTANCE_TYPE)
     if remark:
         progress(remark)
+    if chosen.volume_kms_key and not instances.takes_volume_key(flags.instance_type or deployment.INSTANCE_TYPE):
+        progress(instances.NO_VOLUME_KEY.format(flags.instance_type))
     endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
         progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")

@@ -32,6 +32,7 @@ INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, witho
 # Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
 # the generation says so (m5d, c6id, r5dn, g4dn, p4de); the names of these families do not.
 _OWN_DISKS = ("g5", "g6", "g6e", "g6f", "gr6", "gr6f", "g7", "g7e", "p5", "p5e", "p5en", "p6-b200", "p6-b300")
+NO_VOLUME_KEY = "{} has disks of its own, encrypted in hardware: --volume-kms-key is left out"
 _NAMED_DISKS = re.compile(r"[a-z]+\d+[a-ce-z]*d")
 
 # On-demand USD an hour in PRICE_REGION. From tables of public repositories that name AWS's Price List API (service

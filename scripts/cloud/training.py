@@ -194,6 +194,6 @@ def _warn(wanted: Wanted, settings: Settings) -> None:
         if wanted.security_groups:
             progress("--security-groups: one of them has to let the instances reach each other, on all ports")
     if settings.volume_kms_key and not wanted.volume_kms_key:
-        progress(f"{wanted.instance_type} has disks of its own, encrypted in hardware: --volume-kms-key is left out")
+        progress(instances.NO_VOLUME_KEY.format(wanted.instance_type))
     if wanted.service_debugger:
         progress(DEBUGGER_NOTE)

@@ -192,6 +192,17 @@ def test_golden_requests_of_an_update_with_everything(
     ]
 
 
+@pytest.mark.parametrize(("kind", "takes_it"), [("ml.c5d.xlarge", False), ("ml.c5.xlarge", True)])
+def test_a_volume_key_is_left_out_with_a_word_where_disks_have_their_own(
+    capsys: pytest.CaptureFixture[str], kind: str, takes_it: bool
+) -> None:
+    flags = ("--model-data", MODEL, "--volume-kms-key", "1234abcd", "--instance-type", kind, "--dry-run")
+    assert call(*OFFLINE, *flags) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)[1]["request"].get("KmsKeyId") == "1234abcd") == takes_it
+    assert ("ml.c5d.xlarge has disks of its own" in captured.err) != takes_it
+
+
 def test_a_jobs_model_in_a_dry_run_is_where_train_py_lets_it_be_put(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*OFFLINE, "--job", "byoc-train-1", "--dry-run") == 0
     captured = capsys.readouterr()

@@ -15,6 +15,7 @@ from scripts.cloud.command import run
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
 from scripts.cloud.names import S3Uri
+from scripts.cloud.registry import ensure_repository
 from scripts.cloud.settings import Settings
 from scripts.cloud.usage import kept
 from tests.cloud.answers import error, give
@@ -261,7 +262,13 @@ def test_cleanup_leaves_data_and_images_that_others_use(
     job(aws, "job-2", OWN)
     put(aws, "byoc/job-1/output/model.tar.gz")
     put(aws, "byoc/job-2/output/model.tar.gz")
-    model(aws.client("sagemaker"), "image", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
-    assert call("--data") == 0
+    for target in ("train", "serve"):
+        ensure_repository(Aws(REGION), f"byoc-{target}", Settings(region=REGION))
+    model(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
+    assert call("--data", "--repositories") == 0
     assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
-    assert f"left: s3://{BUCKET}/byoc/job-1, which the model theirs uses" in capsys.readouterr().err
+    (left,) = aws.client("ecr").describe_repositories()["repositories"]
+    assert left["repositoryName"] == "byoc-serve"
+    said = capsys.readouterr().err
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model theirs uses" in said
+    assert "left: repository byoc-serve, which the model theirs uses" in said
