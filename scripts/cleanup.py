@@ -5,11 +5,12 @@ scripts/cleanup.py                          list everything of the project, with
 scripts/cleanup.py byoc-dogs                an endpoint, its configurations and models
 scripts/cleanup.py --all                    all endpoints, configurations and models of the project
 scripts/cleanup.py --all --jobs --data --repositories --yes       and stop its jobs, empty its S3 prefix and ECR
-scripts/cleanup.py --unused                 configurations and models that no endpoint has any more
+scripts/cleanup.py --unused                 configurations and models that nothing uses any more
 scripts/cleanup.py byoc-dogs --dry-run      print the requests as JSON, send nothing
 
 Only what bears the tag byoc-project=PROJECT goes; in S3, where objects have none, what an upload's manifest or a tagged
-job accounts for. It lists what goes, and asks, or wants --yes where there is no terminal. Endpoints go first.
+job accounts for. What anything else in the account uses stays, whoever made that: it says who uses it. It lists what
+goes, and asks, or wants --yes where there is no terminal. Endpoints go first.
 """
 
 import sys
@@ -30,7 +31,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.cloud import belongings, command, deployment, endpoints, inventory, names, removal, settings
+from scripts.cloud import belongings, command, deployment, endpoints, inventory, names, removal, settings, usage
 from scripts.cloud.aws import Aws
 from scripts.cloud.belongings import Belonging
 from scripts.cloud.command import progress
@@ -58,22 +59,21 @@ class Account:
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     chosen = settings.load(flags)
-    region = chosen.need_region()
+    chosen.need_region()
     for name in flags.names:
         names.checked(name, "NAME")
     if flags.names and flags.all:
         raise CloudError("NAME and --all: give one of them", 2)
     if flags.dry_run:
         return _dry_run(flags, chosen)
-    aws = Aws(region)
+    aws = chosen.aws()
     selected = flags.names or flags.all or flags.unused or flags.jobs or flags.data or flags.repositories
     account = _look(aws, chosen, flags, everything=not selected or flags.all)
     if not selected:
         return _list(account, flags, chosen)
-    doomed = _doomed(account, flags)
-    stored = _unneeded(aws, account, doomed) if flags.data else []
     strange = [name for name in flags.names if not account.things.of_endpoint(name)]
     complaints = [_why_not(aws, account, name, chosen) for name in strange]
+    doomed, stored = _unneeded(aws, account, flags, complaints)
     if doomed or stored:
         for line in complaints:
             progress(line)
@@ -144,36 +144,46 @@ def _look(aws: Aws, chosen: Settings, flags: argparse.Namespace, *, everything: 
     return account
 
 
-def _doomed(account: Account, flags: argparse.Namespace) -> list[Thing]:
-    """What was asked for, in the order in which it goes: first what costs."""
+def _asked(account: Account, flags: argparse.Namespace) -> list[Thing]:
+    """What was asked for by name or kind."""
     things = account.things
     chosen: list[Thing] = []
     if flags.all:
         chosen += things.of(ENDPOINT, CONFIGURATION, MODEL)
     for name in flags.names:
         chosen += things.of_endpoint(name)
-    if flags.unused:
-        chosen += things.unused()
     if flags.jobs:
         chosen += things.of(SEARCH, JOB)
     if flags.repositories:
         chosen += things.of(REPOSITORY)
+    return chosen
+
+
+def _unneeded(
+    aws: Aws, account: Account, flags: argparse.Namespace, complaints: list[str]
+) -> tuple[list[Thing], list[Belonging]]:
+    """What was asked for and nothing uses that stays, in the order in which it goes: first what costs."""
+    asked: list[Thing | Belonging] = [*_asked(account, flags), *(account.stored if flags.data else [])]
+    unused = account.things.of(CONFIGURATION, MODEL) if flags.unused else []
+    wanted: list[Thing | Belonging] = list(dict.fromkeys([*asked, *unused]))
+    try:
+        kept = usage.kept(aws, wanted)
+    except (ClientError, BotoCoreError) as error:
+        left = [thing for thing in wanted if usage.can_be_used(thing)]
+        complaints.append(f"left: {_names(left)}: cannot see what uses them: {explain(error)}")
+    else:
+        left = list(kept)
+        for thing in asked:
+            if thing in kept:
+                progress(f"left: {_names([thing])}, which {kept[thing]} uses")
+    going = [thing for thing in wanted if thing not in left]
     order = [SEARCH, JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY]
-    return sorted(dict.fromkeys(chosen), key=lambda thing: order.index(thing.kind))
+    things = sorted((thing for thing in going if isinstance(thing, Thing)), key=lambda thing: order.index(thing.kind))
+    return things, [thing for thing in going if isinstance(thing, Belonging)]
 
 
-def _unneeded(aws: Aws, account: Account, doomed: Sequence[Thing]) -> list[Belonging]:
-    """What lies in S3, but for models that a model in SageMaker still names."""
-    staying = [thing for thing in account.things.of(MODEL) if thing not in doomed]
-    needed = {uri: thing.name for thing in staying for uri in removal.artifacts(aws, thing.name)}
-    unneeded = []
-    for belonging in account.stored:
-        users = {name for uri, name in needed.items() if uri.startswith(f"{belonging.uri}/")}
-        if users:
-            progress(f"left: {belonging.uri}, from which the model {min(users)} is served")
-        else:
-            unneeded.append(belonging)
-    return unneeded
+def _names(things: Sequence[Thing | Belonging]) -> str:
+    return ", ".join(f"{one.kind} {one.name}" if isinstance(one, Thing) else str(one.uri) for one in things)
 
 
 def _why_not(aws: Aws, account: Account, name: str, chosen: Settings) -> str:
@@ -291,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
     parser.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     parser.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
-    parser.add_argument("--unused", action="store_true", help="configurations and models that no endpoint has")
+    parser.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
     parser.add_argument("--jobs", action="store_true", help="stop the tuning and training jobs in progress")
     parser.add_argument("--data", "--s3", action="store_true", help="pictures, weights and jobs' results in S3")
     parser.add_argument("--repositories", action="store_true", help="ECR repositories, with their images")

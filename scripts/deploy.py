@@ -27,7 +27,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.cloud import command, deployment, instances, jobs, model_data, names, registry, rollout, settings
@@ -52,12 +52,12 @@ def main(arguments: Sequence[str]) -> int:
         return _serve_here(flags, chosen, environment)
     region = chosen.need_region()
     if flags.attach:
-        return _attach(Aws(region), flags)
+        return _attach(chosen.aws(), flags)
     plan = _plan(flags, chosen, region, environment)
     if flags.dry_run:
-        print(show(plan.requests(_offline(flags, chosen))))
+        print(show(plan.requests(_offline(flags, chosen)), allow_unknown=chosen.allow_unknown))
         return 0
-    return _deploy(Aws(region), plan, flags)
+    return _deploy(chosen.aws(), plan, flags)
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Plan:
     name: str
     environment: Mapping[str, str]
     policy: Mapping[str, Any] | None
+    instance_count: int
 
     def deployment(self, artifact: S3Uri) -> Deployment:
         return Deployment(
@@ -78,7 +79,7 @@ class Plan:
             image=self.flags.image,
             model_data=artifact,
             instance_type=self.flags.instance_type or deployment.INSTANCE_TYPE,
-            instance_count=self.flags.instance_count or 1,
+            instance_count=self.instance_count,
             environment=self.environment,
             startup_timeout=self.flags.startup_timeout,
             download_timeout=self.flags.download_timeout,
@@ -87,7 +88,9 @@ class Plan:
 
     def requests(self, artifact: S3Uri) -> list[Request]:
         wanted = self.deployment(artifact)
-        return wanted.update(self.settings, self.policy) if self.flags.update else wanted.create(self.settings)
+        if not self.flags.update:
+            return wanted.create(self.settings)
+        return wanted.update(self.settings, self.policy, retain=self.flags.instance_count is None)
 
 
 def _plan(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Plan:
@@ -102,12 +105,17 @@ def _plan(flags: argparse.Namespace, chosen: Settings, region: str, environment:
     remark = deployment.check_instance(flags.instance_type or deployment.INSTANCE_TYPE)
     if remark:
         progress(remark)
+    if chosen.volume_kms_key and not instances.takes_volume_key(flags.instance_type or deployment.INSTANCE_TYPE):
+        progress(instances.NO_VOLUME_KEY.format(flags.instance_type))
     endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
         progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")
     base = deployment.resource_name(endpoint, chosen.project)
-    policy = deployment.policy(flags.strategy, flags.pause, flags.alarm, flags.instance_count or 1)
-    return Plan(flags, chosen, endpoint, names.unique(base) if flags.update else base, environment, policy)
+    count = flags.instance_count or 1
+    if flags.instance_count:
+        deployment.check_strategy(flags.strategy, count)
+    policy = deployment.policy(flags.strategy, flags.pause, flags.alarm)
+    return Plan(flags, chosen, endpoint, names.unique(base) if flags.update else base, environment, policy, count)
 
 
 def _offline(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
@@ -122,23 +130,28 @@ def _offline(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
 def _deploy(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
     begun = time.monotonic()
     artifact = _of_job(aws, flags.job) if flags.job else model_data.s3_uri(flags.model_data)
-    wanted, requests = plan.deployment(artifact), plan.requests(artifact)
-    for request in requests:
-        check(request)
+    for request in plan.requests(artifact):
+        check(request, allow_unknown=plan.settings.allow_unknown)
     before = None
     if flags.update:
         before = rollout.need_updatable(aws, plan.endpoint, plan.settings.project)
-        _need_same_instances(before, wanted, flags)
-    else:
-        rollout.need_free(aws, wanted)
+        _need_same_type(before, plan, flags)
+        plan = replace(plan, instance_count=flags.instance_count or before.instance_count)
+        deployment.check_strategy(flags.strategy, plan.instance_count)
+    wanted, requests = plan.deployment(artifact), plan.requests(artifact)
+    if not before:
+        rollout.need_free(aws, wanted, requests)
     _need_servable(aws, wanted)
     rollout.send_all(aws, requests)
-    cost = instances.describe(wanted.instance_type, wanted.instance_count, aws.region)
-    progress(f"{'changing' if before else 'making'} the endpoint {plan.endpoint}; {cost}")
-    progress(f"remove it with: scripts/cleanup.py {plan.endpoint} --region {aws.region}")
     status = "Updating" if before else "Creating"
-    if not flags.no_wait:
-        status = rollout.settle(aws, wanted, requests, update=flags.update).status
+    try:
+        cost = instances.describe(wanted.instance_type, wanted.instance_count, aws.region)
+        progress(f"{'changing' if before else 'making'} the endpoint {plan.endpoint}; {cost}")
+        progress(f"remove it with: scripts/cleanup.py {plan.endpoint} --region {aws.region}")
+        if not flags.no_wait:
+            status = rollout.settle(aws, wanted, requests, update=flags.update).status
+    except KeyboardInterrupt:
+        raise rollout.goes_on(plan.endpoint, aws.region) from None
     removed = rollout.prune(aws, before, plan.settings.project) if before and flags.prune else []
     if before and not removed:
         progress(
@@ -173,15 +186,12 @@ def _of_job(aws: Aws, name: str) -> S3Uri:
     return model_data.s3_uri(job.artifact, "--job")
 
 
-def _need_same_instances(now: Configuration, wanted: Deployment, flags: argparse.Namespace) -> None:
-    """Nobody who changes the model should lose instances without a word. Raises CloudError."""
-    if (flags.instance_type or now.instance_type, flags.instance_count or now.instance_count) != (
-        wanted.instance_type,
-        wanted.instance_count,
-    ):
+def _need_same_type(now: Configuration, plan: Plan, flags: argparse.Namespace) -> None:
+    """Nobody who changes the model should come to other instances without a word. Raises CloudError."""
+    if not flags.instance_type and now.instance_type != deployment.INSTANCE_TYPE:
         raise CloudError(
-            f"{wanted.endpoint} runs on {now.instance_count} x {now.instance_type}: say with --instance-type and"
-            " --instance-count what it shall run on",
+            f"{plan.endpoint} runs on {now.instance_count} x {now.instance_type}: say with --instance-type what it"
+            " shall run on",
             2,
         )
 
@@ -242,7 +252,7 @@ def _serve_here(flags: argparse.Namespace, chosen: Settings, environment: Mappin
         if isinstance(artifact, Path):
             model_data.unpack(artifact, model)
         else:
-            model_data.fetch(Aws(chosen.need_region()), artifact, model)
+            model_data.fetch(chosen.aws(), artifact, model)
         progress(model_data.check(model, flags.model_data, server, place.image))
         with place.serve(work, model, environment, flags.port) as url:
             progress(f"try it: scripts/predict.py --local {url} PICTURE")
@@ -278,6 +288,12 @@ def _environment(pairs: Sequence[str]) -> dict[str, str]:
         if not separator or not key:
             raise CloudError(f"--environment has value {pair!r}: expected KEY=VALUE", 2)
         found[key] = value
+    if found.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
+        raise CloudError(
+            "--environment SAGEMAKER_MULTI_MODEL=true: this makes an endpoint of one model, at which a server that"
+            " waits to be given several would answer every request with 404; leave it out",
+            2,
+        )
     return found
 
 
@@ -288,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
     parser.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
     parser.add_argument("--instance-type", metavar="T", help=f"default: {deployment.INSTANCE_TYPE}")
-    parser.add_argument("--instance-count", metavar="N", type=_positive, help="default: 1")
+    parser.add_argument(
+        "--instance-count", metavar="N", type=_positive, help="default: 1, --update: as many as there are"
+    )
     parser.add_argument("--environment", metavar="K=V", action="append", default=[], help="for the server; repeatable")
     parser.add_argument("--network-isolation", action="store_true", help="the container gets no network")
     seconds = _seconds(60, 3600)

@@ -1,5 +1,6 @@
 """The Python that the scripts run in. Standard library only: it is imported before there is any other."""
 
+import builtins
 import importlib.util
 import os
 import sys
@@ -11,16 +12,23 @@ VENV = ROOT / ".venv"
 
 
 def use(*packages: str) -> None:
-    """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it."""
-    sys.excepthook = _uncaught
+    """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it.
+
+    Within another program, such as a notebook's kernel, it must neither replace nor end the process: ImportError.
+    """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    python, how = VENV / "bin" / "python", "run local_test/setup.sh, then call this again"
+    if sys._getframe(1).f_globals["__name__"] != "__main__" or hasattr(builtins, "__IPYTHON__"):
+        if missing:
+            raise ImportError(f"the package {missing[0]} is not here: use {python} ({how})", name=missing[0])
+        return
+    sys.excepthook = _uncaught
     if not missing:
         return
-    python = VENV / "bin" / "python"
     if os.access(python, os.X_OK) and Path(sys.prefix) != VENV:
         os.execv(python, [str(python), *sys.argv])
     program = Path(sys.argv[0])
-    sys.exit(f"{program.name}: the package {missing[0]} is not here: run local_test/setup.sh, then call this again")
+    sys.exit(f"{program.name}: the package {missing[0]} is not here: {how}")
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     flags = parser.parse_args(arguments)
     chosen = settings.load(flags)
-    region = chosen.need_region()
+    chosen.need_region()
     name = flags.name or f"{chosen.project}-sagemaker"
     if flags.account and not re.fullmatch(r"\d{12}", flags.account):
         raise CloudError(f"--account has value {flags.account!r}: expected twelve digits", 2)
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         partition = chosen.role.partition if chosen.role else "aws"
         print(show(_removal(name) if flags.delete else roles.requests(name, chosen, partition, account)))
         return 0
-    aws = Aws(region)
+    aws = chosen.aws()
     if flags.delete:
         return _delete(aws, name, chosen)
     create, put = roles.requests(name, chosen, aws.identity.partition, aws.identity.account)
@@ -86,11 +86,10 @@ def _delete(aws: Aws, name: str, chosen: Settings) -> int:
     except iam.exceptions.NoSuchEntityException:
         command.progress(f"there is no role {name}: nothing to do")
         return 0
-    policy, role = _removal(name)
-    # A call that broke off came as far as this.
-    with contextlib.suppress(iam.exceptions.NoSuchEntityException):
-        send(aws, policy)
-    send(aws, role)
+    for request in _removal(name):
+        # Removed already, by a call that broke off or by a first try whose answer was lost.
+        with contextlib.suppress(iam.exceptions.NoSuchEntityException):
+            send(aws, request)
     command.progress(f"removed the role {name}")
     return 0
 

@@ -7,7 +7,8 @@ scripts/predict.py byoc-dogs pictures/ --json > answers.json
 scripts/predict.py --local http://localhost:8080 dog.jpg        a server of scripts/deploy.py --local or local_test
 
 A picture over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
-code is 1 where any picture got no answer; the others are answered all the same.
+code is 1 where any picture got no answer; the others are answered all the same. A picture that may have been computed
+is not sent again; latencies are those of single tries.
 """
 
 import sys
@@ -22,13 +23,11 @@ use("boto3", "PIL", "numpy", "tqdm")
 import argparse
 import json
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scripts.cloud import command, settings
-from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.invocations import EndpointTarget, LocalTarget, Refused, Target
@@ -72,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             raise CloudError(f"no pictures: scripts/predict.py {name} PICTURE..., or --local URL PICTURE...", 2)
         if Path(name).is_file() or Path(name).is_dir():
             raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
-        target = EndpointTarget(Aws(settings.load(flags).need_region()), name)
+        target = EndpointTarget(settings.load(flags).aws(), name)
     from scripts.cloud import pictures  # takes a second, for which a wrong call need not wait
 
     found = pictures.find(names)
@@ -107,12 +106,11 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
             return Result(str(path), None, str(error), None, None)
         # The id stands in the server's log; a file's name may hold anything.
         identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
-        begun = time.monotonic()
         try:
             answer = target.invoke(body, identifier, top_k)
         except Refused as error:
             return Result(str(path), None, str(error), body.notice, None)
-        return Result(str(path), answer, None, body.notice, round((time.monotonic() - begun) * 1000, 1))
+        return Result(str(path), answer.document, None, body.notice, answer.milliseconds)
 
     results: dict[int, Result] = {}
     with tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty() or len(found) < 20, leave=False) as bar:

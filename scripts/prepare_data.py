@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         aws = None
         if wanted.prefix is not None:
             # Found wrong now rather than after a download of 1.1 GB.
-            aws = Aws(wanted.settings.need_region())
+            aws = wanted.settings.aws()
             bucket.require(aws, wanted.prefix.bucket, create=True)
         result = on_disk(wanted) if wanted.out else {}
         if aws is not None:
@@ -125,7 +125,7 @@ def parse(arguments: Sequence[str]) -> Wanted:
 def _prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3Uri:
     if not text:
         if known.bucket is None and known.role is None and not offline:
-            aws = Aws(known.need_region())
+            aws = known.aws()
             known = replace(known, bucket=names.default_bucket(aws.region, aws.identity.account))
         return known.home() / "data" / source.name
     if not text.startswith("s3://"):

@@ -65,7 +65,7 @@ def _record(job: str, scratch: Path, flags: argparse.Namespace) -> Record:
             raise CloudError(
                 f"{job} is no folder or file here; to ask for a training job of that name, give --region", 2
             )
-        return Aws(chosen.need_region())
+        return chosen.aws()
 
     command.progress(f"reading {job}")
     folder = outputs.fetch(job, scratch, account)

@@ -41,7 +41,7 @@ from scripts.tuning import results
 PROGRAM = "train.py"
 
 # Flags that go with --attach and --stop.
-FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", *training.SETTINGS}
+FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *training.SETTINGS}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,9 +85,9 @@ def main(arguments: Sequence[str]) -> int:
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
         plan = training.plan(flags, chosen, weights, hyperparameters, data)
         if flags.dry_run:
-            print(show(plan.requests(chosen)))
+            print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
             return 0
-        aws = Aws(chosen.need_region())
+        aws = chosen.aws()
         plan.send(aws, chosen)
     _tell_created(plan.wanted)
     return _follow(aws, plan.wanted.name, flags)
@@ -103,7 +103,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
             raise CloudError(
                 f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
             )
-        search = tuning_jobs.describe(Aws(chosen.region), name).search
+        search = tuning_jobs.describe(chosen.aws(), name).search
         found = search.hyperparameters()
         if not found:
             raise CloudError(f"no trial of {name} was completed (yet): there is nothing to train with")
@@ -138,7 +138,7 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
         raise CloudError(f"{doing} is for a job that exists, and {other} for a new one", 2)
-    aws = Aws(settings.load(flags).need_region())
+    aws = settings.load(flags).aws()
     if flags.attach:
         return _follow(aws, names.checked(flags.attach, doing), flags)
     job = jobs.stop(aws, names.checked(flags.stop, doing))

@@ -47,7 +47,7 @@ from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import Weights
-from scripts.cloud.requests import send, show
+from scripts.cloud.requests import show
 from scripts.cloud.tuning_jobs import TuningJob, WantedSearch
 from scripts.tuning import results, space
 
@@ -55,7 +55,9 @@ PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 TRIALS = 20
 # Flags that go with --attach and --stop.
-FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", "results", "train_best", *training.SETTINGS}
+FOR_EXISTING = {
+    "attach", "stop", "wait", "json", "config", "region", "allow_unknown", "results", "train_best", *training.SETTINGS,
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -110,9 +112,9 @@ def main(arguments: Sequence[str]) -> int:
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
         plan, search = tuning.plan(flags, chosen, weights, wanted, data)
         if flags.dry_run:
-            print(show(plan.requests(chosen)))
+            print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
             return 0
-        aws = Aws(chosen.need_region())
+        aws = chosen.aws()
         plan.send(aws, chosen)
     _tell_created(search)
     return _follow(aws, search.name, flags)
@@ -157,7 +159,7 @@ def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
         job, names.unique(chosen.project, "train"), names.tag_list(chosen.all_tags())
     )
     name = request.request["TrainingJobName"]
-    send(aws, request)
+    training.create(aws, request, name, training.PROGRAM)
     progress(f"created {name}, which trains with the best values\n  {jobs.console(aws.region, name)}")
     done, metrics = watch.follow(aws, name)
     return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)
@@ -173,7 +175,7 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
         raise CloudError(f"{doing} is for a search that exists, and {other} for a new one", 2)
-    aws = Aws(settings.load(flags).need_region())
+    aws = settings.load(flags).aws()
     name = names.checked(flags.attach or flags.stop, doing, names.MAX_SEARCH)
     if flags.attach:
         return _follow(aws, name, flags)

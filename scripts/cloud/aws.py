@@ -20,6 +20,9 @@ CONFIG = Config(
     max_pool_connections=32,
     user_agent_extra="byoc-image-classifier",
 )
+# An inference is asked for once: whoever waited for its answer in vain does not know whether it was computed, and what
+# has hung for a minute would be computed nine times. The platform itself gives up after 60 s.
+ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, read_timeout=65)
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ def check_region(region: str) -> None:
         return
     close = get_close_matches(region, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else "expected one such as eu-central-1"
-    raise CloudError(f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint}", 2)
+    raise CloudError(
+        f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint} (--allow-unknown asks all the"
+        " same)",
+        2,
+    )
 
 
 @functools.cache
@@ -64,10 +71,11 @@ def core_session() -> botocore.session.Session:
 class Aws:
     """Clients are made when first asked for, and may be used by several threads."""
 
-    def __init__(self, region: str) -> None:
-        """Raises CloudError where there is no such region."""
-        check_region(region)
-        self.region = region
+    def __init__(self, region: str, *, allow_unknown: bool = False) -> None:
+        """Raises CloudError where there is no such region, unless regions and words may be newer than boto3 here."""
+        if not allow_unknown:
+            check_region(region)
+        self.region, self.allow_unknown = region, allow_unknown
         self.session = boto3.Session(botocore_session=core_session(), region_name=region)
         self._lock = threading.Lock()
         self._clients: dict[str, Any] = {}
@@ -75,7 +83,8 @@ class Aws:
     def client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                self._clients[service] = self.session.client(service, config=CONFIG)
+                config = CONFIG.merge(ONCE) if service == "sagemaker-runtime" else CONFIG
+                self._clients[service] = self.session.client(service, config=config)
             return self._clients[service]
 
     @functools.cached_property

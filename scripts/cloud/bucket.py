@@ -83,16 +83,17 @@ def _make(aws: Aws, bucket: str, create: bool) -> None:
             f"s3://{bucket} is not there, and only account {match[2]} can make it in {match[1]} (this is"
             f" {aws.identity.account}, {aws.region}): check --role and --region, or name another bucket"
         )
+    create_it, close_it = creation(bucket, aws.region)
     try:
-        for request in creation(bucket, aws.region):
-            requests.send(aws, request)
+        requests.send(aws, create_it)
     except ClientError as error:
         if code_of(error) == "BucketAlreadyExists":
             raise CloudError(
                 f"s3://{bucket} belongs to another account, though by its name it should be {match[2]}'s: give a"
                 " --bucket of your own"
             ) from None
+        # Made by a first try whose answer was lost, or by another call just now.
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise
-    else:
-        progress(f"made the bucket s3://{bucket}, closed to the public")
+    requests.send(aws, close_it)
+    progress(f"made the bucket s3://{bucket}, closed to the public")

@@ -41,9 +41,13 @@ class Deployment:
         }
         return [*self._parts(settings), Request("sagemaker", "CreateEndpoint", endpoint)]
 
-    def update(self, settings: Settings, policy: Mapping[str, Any] | None) -> list[Request]:
-        """`policy`: DeploymentConfig as the service takes it."""
-        endpoint: dict[str, Any] = {"EndpointName": self.endpoint, "EndpointConfigName": self.name}
+    def update(self, settings: Settings, policy: Mapping[str, Any] | None, *, retain: bool) -> list[Request]:
+        """`policy`: DeploymentConfig as the service takes it. `retain`: keep as many instances as it is scaled to."""
+        endpoint: dict[str, Any] = {
+            "EndpointName": self.endpoint,
+            "EndpointConfigName": self.name,
+            "RetainAllVariantProperties": retain,
+        }
         if policy:
             endpoint["DeploymentConfig"] = dict(policy)
         return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
@@ -86,14 +90,18 @@ def resource_name(endpoint: str, project: str) -> str:
     return name[: names.MAX_NAME].rstrip("-")
 
 
-def policy(strategy: str, pause: int, alarms: Sequence[str], instances: int) -> dict[str, Any] | None:
+def check_strategy(strategy: str, instances: int) -> None:
+    """Raises CloudError where there are too few instances for it."""
+    if strategy == "rolling" and instances < 2:
+        raise CloudError("--strategy rolling replaces half of the instances at most: it needs --instance-count 2", 2)
+
+
+def policy(strategy: str, pause: int, alarms: Sequence[str]) -> dict[str, Any] | None:
     """DeploymentConfig for all-at-once, canary, linear or rolling; `pause` in seconds between the steps.
 
     The sizes are within what the service allows: a canary of at most half, steps of 10 to 50 %.
-    None where the service's own default is asked for. Raises CloudError.
+    None where the service's own default is asked for.
     """
-    if strategy == "rolling" and instances < 2:
-        raise CloudError("--strategy rolling replaces half of the instances at most: it needs --instance-count 2", 2)
     found: dict[str, Any] = {}
     if strategy == "rolling":
         share = {"Type": "CAPACITY_PERCENT", "Value": 50}

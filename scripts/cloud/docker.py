@@ -19,6 +19,7 @@ from scripts.cloud.command import progress
 from scripts.cloud.distribution import Broken, Denied
 from scripts.cloud.errors import CloudError, one_line
 
+ANSWER_SECONDS = 120.0
 LOG_EVERY = 30.0  # seconds between two lines on a push, where standard error is no terminal
 
 # (what Docker says, what to do). `{host}` is the registry; whatever is not here may go well when it is tried again.
@@ -72,11 +73,13 @@ class Docker:
             reason = reason or one_line(done.stderr)
         raise CloudError(f"no Docker daemon answers: start Docker and call this again ({reason})")
 
-    def call(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def call(self, *arguments: str, seconds: float = 0.0) -> "subprocess.CompletedProcess[str]":
+        """For what the engine answers at once, or at the latest after `seconds`."""
+        limit = seconds + ANSWER_SECONDS
         try:
-            return subprocess.run([self.program, *arguments], capture_output=True, text=True, timeout=120)
+            return subprocess.run([self.program, *arguments], capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
-            raise CloudError(f"docker {arguments[0]} gives no answer within 120 s: restart Docker") from None
+            raise CloudError(f"docker {arguments[0]} gives no answer within {limit:g} s: restart Docker") from None
 
     def inspect(self, name: str) -> LocalImage | None:
         """None where there is no image of this name."""
@@ -122,10 +125,23 @@ class Docker:
         tagged = self.call("tag", image.name, reference)
         if tagged.returncode != 0:
             raise explain(tagged.stderr, host)
+        code, said = self._transfer("push", reference, environment, image)
+        if code != 0:
+            raise explain(said or f"docker push ended with {code}", host)
+
+    def pull(self, reference: str) -> str | None:
+        """Fetch an image, however long it takes, with its progress on a terminal; the reason why it cannot be had."""
+        code, said = self._transfer("pull", reference, os.environ)
+        return None if code == 0 else one_line(said) or f"docker pull ended with {code}"
+
+    def _transfer(
+        self, verb: str, reference: str, environment: Mapping[str, str], image: LocalImage | None = None
+    ) -> tuple[int, str]:
+        """Exit code and standard error of a push or pull; of `image`, what has arrived is said now and then."""
         terminal = sys.stderr.isatty()
         with tempfile.TemporaryFile() as errors:
             process = subprocess.Popen(
-                [self.program, "push", reference],
+                [self.program, verb, reference],
                 env={**environment, "DOCKER_CLI_HINTS": "false"},
                 stdin=subprocess.DEVNULL,
                 # On a terminal Docker draws its own bars; standard output is for results.
@@ -134,13 +150,12 @@ class Docker:
             )
             try:
                 if process.stdout is not None:
-                    _log(process, process.stdout, image)
+                    _log(process.stdout, reference, image)
                 code = process.wait()
             finally:
                 _end(process)
-            if code != 0:
-                errors.seek(0)
-                raise explain(errors.read().decode(errors="replace") or f"docker push ended with {code}", host)
+            errors.seek(0)
+            return code, errors.read().decode(errors="replace")
 
 
 def compose() -> list[str] | None:
@@ -163,14 +178,14 @@ def explain(said: str, host: str) -> CloudError:
     return Denied(text) if re.search(_DENIED, text) else Broken(text)
 
 
-def _log(process: "subprocess.Popen[bytes]", output: IO[bytes], image: LocalImage) -> None:
+def _log(output: IO[bytes], reference: str, image: LocalImage | None) -> None:
     """A line now and then, until the process has closed its output."""
     done: set[bytes] = set()
 
     def read() -> None:
         for line in output:
             layer, _, state = line.strip().partition(b": ")
-            if state.startswith((b"Pushed", b"Layer already exists", b"Mounted from")):
+            if state.startswith((b"Pushed", b"Layer already exists", b"Mounted from", b"Pull complete")):
                 done.add(layer)
 
     reader = threading.Thread(target=read, daemon=True)
@@ -178,7 +193,8 @@ def _log(process: "subprocess.Popen[bytes]", output: IO[bytes], image: LocalImag
     while reader.is_alive():
         reader.join(LOG_EVERY)
         if reader.is_alive():
-            progress(f"{image.name}: {len(done)} of {image.layers} layers are there")
+            of, name = (f" of {image.layers}", image.name) if image else ("", reference)
+            progress(f"{name}: {len(done)}{of} layers are there")
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -8,20 +8,23 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError, is_passing
+from scripts.cloud.errors import CloudError
 from scripts.cloud.jobs import is_missing
 from scripts.cloud.names import PROJECT_TAG
+from scripts.cloud.patience import ENDPOINT_SECONDS, Patience
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 LOG_LINES = 15
 POLL_SECONDS = 10.0
-PATIENCE_SECONDS = 300.0  # with a service that cannot be reached
 BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A live endpoint; `pending` is the configuration that an update in progress leads to."""
+    """A live endpoint; `pending` is the configuration that an update in progress leads to.
+
+    `instances`: as many as it is scaled to, whatever its configuration began with; 0 where that is not known.
+    """
 
     name: str
     arn: str
@@ -30,6 +33,7 @@ class Endpoint:
     failure: str | None
     pending: str | None
     created: Any
+    instances: int = 0
 
     @property
     def busy(self) -> bool:
@@ -51,6 +55,7 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         failure=found.get("FailureReason"),
         pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         created=found.get("CreationTime"),
+        instances=sum(variant.get("DesiredInstanceCount", 0) for variant in found.get("ProductionVariants", ())),
     )
 
 
@@ -60,19 +65,21 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
     `say` gets a line for each new status and every half minute. Throttling and a network that is down are waited for
     as well, for a while.
     """
-    begun = said = heard = time.monotonic()
+    begun = said = time.monotonic()
+    patience = Patience(ENDPOINT_SECONDS)
+    patience.answered()  # a call has just made, changed or found it
     status = ""
     while True:
         try:
             endpoint = find(aws, name)
-            heard = time.monotonic()
+            patience.answered()
         except (ClientError, BotoCoreError) as error:
-            if not is_passing(error) or time.monotonic() - heard > PATIENCE_SECONDS:
-                raise
+            patience.bear(error)
         else:
-            if endpoint and (endpoint.status != status or heard - said >= 30):
-                status, said = endpoint.status, heard
-                say(f"{name}: {status}, {clock(heard - begun)}")
+            now = time.monotonic()
+            if endpoint and (endpoint.status != status or now - said >= 30):
+                status, said = endpoint.status, now
+                say(f"{name}: {status}, {clock(now - begun)}")
             if endpoint is None or not endpoint.busy:
                 return endpoint
         time.sleep(POLL_SECONDS)
@@ -140,13 +147,3 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
     )
-
-
-def has_model(aws: Aws, name: str) -> bool:
-    try:
-        aws.client("sagemaker").describe_model(ModelName=name)
-    except ClientError as error:
-        if is_missing(error):
-            return False
-        raise
-    return True

@@ -94,11 +94,16 @@ def is_denied(error: exceptions.ClientError) -> bool:
     return code_of(error) in _DENIED
 
 
+def is_throttled(error: exceptions.ClientError) -> bool:
+    """Tell whether the service refused it for the number of calls alone, and did nothing."""
+    return code_of(error) in _THROTTLED
+
+
 def is_passing(error: Exception) -> bool:
     """Whether it may go away by itself: throttling, a network that is down, an error on the service's side."""
     if isinstance(error, exceptions.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return code_of(error) in _THROTTLED or status >= 500
+        return is_throttled(error) or status >= 500
     return isinstance(error, _UNREACHABLE)
 
 

@@ -1,5 +1,6 @@
 """Instance types: which of them the images run on, and what those cost whose price is known."""
 
+import re
 from dataclasses import dataclass
 
 from scripts.cloud.errors import CloudError
@@ -16,6 +17,7 @@ REFUSED = {
     "g3s": _OLD_GPU.format("5.2 (M60)"),
     "g4ad": _OTHER_CHIP.format("AMD GPUs"),
     "g5g": _ARM,
+    "dl1": _OTHER_CHIP.format("Gaudi chips"),
     "p6e-gb200": _ARM,
     "trn1": _OTHER_CHIP.format("Trainium chips"),
     "trn1n": _OTHER_CHIP.format("Trainium chips"),
@@ -27,8 +29,11 @@ _GRAVITON = frozenset({"a1", "t4g", "m6g", "m6gd", "m7g", "m7gd", "m8g", "c6g", 
                        "c8g", "r6g", "r6gd", "r7g", "r7gd", "r8g", "x2gd"})  # fmt: skip
 INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
 
-# Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused.
-_OWN_DISKS = ("g4dn", "g5", "g6", "g6e", "g7", "g7e", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200", "p6-b300", "r5d")
+# Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
+# the generation says so (m5d, c6id, r5dn, g4dn, p4de); the names of these families do not.
+_OWN_DISKS = ("g5", "g6", "g6e", "g6f", "gr6", "gr6f", "g7", "g7e", "p5", "p5e", "p5en", "p6-b200", "p6-b300")
+NO_VOLUME_KEY = "{} has disks of its own, encrypted in hardware: --volume-kms-key is left out"
+_NAMED_DISKS = re.compile(r"[a-z]+\d+[a-ce-z]*d")
 
 # On-demand USD an hour in PRICE_REGION. From tables of public repositories that name AWS's Price List API (service
 # AmazonSageMaker) as their source; each figure stands in at least two of them. Other regions differ, mostly upwards.
@@ -101,7 +106,8 @@ def check(instance_type: str) -> None:
 
 def takes_volume_key(instance_type: str) -> bool:
     """Whether a KMS key can be named for its volume."""
-    return family(instance_type) not in _OWN_DISKS
+    kind = family(instance_type)
+    return kind not in _OWN_DISKS and not _NAMED_DISKS.match(kind)
 
 
 def price(instance_type: str, region: str) -> Price:

@@ -33,7 +33,7 @@ REMOVAL = {
 
 @dataclass(frozen=True)
 class Thing:
-    """`own`: it bears the project's tag. `uses`: an endpoint's configuration, a configuration's models."""
+    """`own`: it bears the project's tag."""
 
     kind: str
     name: str
@@ -41,7 +41,6 @@ class Thing:
     created: datetime | None = None
     usd_per_hour: float | None = None  # None: nothing, or not known
     own: bool = True
-    uses: tuple[str, ...] = ()
     endpoint: str | None = None  # that it was made for
     detail: str = ""
 
@@ -73,23 +72,11 @@ class Inventory:
         self.own += [thing for thing in things if thing.own]
         self.foreign += [thing for thing in things if not thing.own]
 
-    def unused(self) -> list[Thing]:
-        """Configurations that no endpoint has, and models that no other configuration has."""
-        live = {name for thing in [*self.of(ENDPOINT), *self._foreign(ENDPOINT)] for name in thing.uses}
-        configurations = [*self.of(CONFIGURATION), *self._foreign(CONFIGURATION)]
-        needed = {name for thing in configurations if thing.name in live for name in thing.uses}
-        return [thing for thing in self.of(CONFIGURATION) if thing.name not in live] + [
-            thing for thing in self.of(MODEL) if thing.name not in needed
-        ]
-
     def of_endpoint(self, name: str) -> list[Thing]:
         """The endpoint, and what was made for it."""
         return [
             thing for thing in self.own if (thing.kind == ENDPOINT and thing.name == name) or thing.endpoint == name
         ]
-
-    def _foreign(self, kind: str) -> list[Thing]:
-        return [thing for thing in self.foreign if thing.kind == kind]
 
 
 def removal(kind: str, name: str) -> Request:
@@ -194,21 +181,13 @@ def _endpoint(aws: Aws, item: dict[str, Any], _: Mapping[str, str]) -> Thing:
         item["EndpointStatus"],
         item.get("CreationTime"),
         _usd(kind, count, aws.region),
-        uses=tuple(filter(None, (live.configuration, live.pending))) if live else (),
         detail=f"{count} x {kind}" if kind else "",
     )
 
 
-def _configuration(aws: Aws, item: dict[str, Any], tags: Mapping[str, str]) -> Thing:
-    name = item["EndpointConfigName"]
-    found = endpoints.configuration(aws, name)
-    return Thing(
-        CONFIGURATION,
-        name,
-        created=item.get("CreationTime"),
-        uses=found.models if found else (),
-        endpoint=tags.get(ENDPOINT_TAG),
-    )
+def _configuration(_: Aws, item: dict[str, Any], tags: Mapping[str, str]) -> Thing:
+    created, endpoint = item.get("CreationTime"), tags.get(ENDPOINT_TAG)
+    return Thing(CONFIGURATION, item["EndpointConfigName"], created=created, endpoint=endpoint)
 
 
 def _search(_: Aws, item: dict[str, Any], __: Mapping[str, str]) -> Thing:

@@ -3,23 +3,34 @@
 import http.client
 import json
 import re
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
 
 from scripts.cloud import endpoints
 from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError, code_of, explain, message_of, one_line
+from scripts.cloud.errors import CloudError, code_of, explain, is_throttled, message_of, one_line
 
 if TYPE_CHECKING:  # it imports numpy and Pillow, which whoever only mistyped a flag should not wait for
     from scripts.cloud.pictures import Body
 
 JSON = "application/json"
 TIMEOUT_SECONDS = 65  # the platform gives up after 60
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before another try of what was certainly not computed
+_NOT_READY = "ModelNotReadyException"  # instances or a model are being loaded, says the platform
 # What the service says of one request; anything else it would say of the next one too.
 _PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
@@ -30,8 +41,16 @@ class Refused(Exception):
     """The server's or the platform's answer to this one request, in one line."""
 
 
+@dataclass(frozen=True)
+class Answer:
+    """`milliseconds`: from sending the request to its answer, of the one try that was answered."""
+
+    document: dict[str, Any]
+    milliseconds: float
+
+
 class Target(Protocol):
-    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         """The answer. Raises Refused for this request alone, CloudError or botocore's errors for all of them."""
 
 
@@ -40,24 +59,40 @@ class EndpointTarget:
         self.aws, self.name = aws, name
         self.client = aws.client("sagemaker-runtime")
 
-    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
-        try:
-            answer = self.client.invoke_endpoint(
-                EndpointName=self.name,
-                ContentType=body.content_type,
-                Accept=JSON,
-                CustomAttributes=f"top_k={top_k}",
-                InferenceId=identifier,
-                Body=body.content,
-            )
-            content: bytes = answer["Body"].read()
-        except ReadTimeoutError:
-            raise Refused("no answer within 60 s") from None
-        except ClientError as error:
-            raise self._judged(error) from None
-        if _is_page(content):
-            raise self._page(200)
-        return _answer(content)
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
+        for pause in (*PAUSES, None):
+            begun = time.monotonic()
+            try:
+                content = self._ask(body, identifier, top_k)
+            except ClientError as error:
+                computed = not is_throttled(error) and code_of(error) != _NOT_READY
+                if computed or pause is None:
+                    raise self._judged(error) from None
+            except (EndpointConnectionError, ConnectTimeoutError):  # nothing was sent
+                if pause is None:
+                    raise
+            except ReadTimeoutError:
+                raise Refused("no answer within 60 s") from None
+            except (HTTPClientError, IncompleteReadError) as error:
+                raise Refused(f"the connection broke before the answer was there: {one_line(str(error))}") from None
+            else:
+                if _is_page(content):
+                    raise self._page(200)
+                return _answer(content, begun)
+            time.sleep(pause)
+        raise AssertionError  # the last try returns or raises
+
+    def _ask(self, body: "Body", identifier: str, top_k: int) -> bytes:
+        answer = self.client.invoke_endpoint(
+            EndpointName=self.name,
+            ContentType=body.content_type,
+            Accept=JSON,
+            CustomAttributes=f"top_k={top_k}",
+            InferenceId=identifier,
+            Body=body.content,
+        )
+        content: bytes = answer["Body"].read()
+        return content
 
     def _page(self, status: int) -> Exception:
         return _not_json(self.client.meta.endpoint_url, status, "check AWS_ENDPOINT_URL and HTTPS_PROXY")
@@ -108,7 +143,7 @@ class LocalTarget:
             raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
         self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
 
-    def invoke(self, body: "Body", identifier: str, top_k: int) -> dict[str, Any]:
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         headers = {
             "Content-Type": body.content_type,
             "Accept": JSON,
@@ -116,6 +151,7 @@ class LocalTarget:
             "X-Amzn-SageMaker-Inference-Id": identifier,
         }
         request = urllib.request.Request(self.url, body.content, headers)
+        begun = time.monotonic()
         try:
             with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
                 content = answer.read()
@@ -139,7 +175,7 @@ class LocalTarget:
             raise CloudError(f"what answers at {self.url} does not speak HTTP ({words}): is the URL right?") from None
         if _is_page(content):
             raise self._page(200)
-        return _answer(content)
+        return _answer(content, begun)
 
     def _page(self, status: int) -> Exception:
         return _not_json(self.url, status, "is the URL right?")
@@ -156,14 +192,15 @@ def _not_json(url: str, status: int, hint: str) -> Exception:
     return Refused(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
 
 
-def _answer(content: bytes) -> dict[str, Any]:
+def _answer(content: bytes, begun: float) -> Answer:
+    milliseconds = round((time.monotonic() - begun) * 1000, 1)
     try:
         answer: dict[str, Any] = json.loads(content)
         for row in answer["predictions"]:
             str(row["label"]), float(row["probability"])
     except (ValueError, KeyError, TypeError):
         raise Refused(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
-    return answer
+    return Answer(answer, milliseconds)
 
 
 def _complaint(status: object, text: str) -> str:

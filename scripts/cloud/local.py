@@ -76,10 +76,9 @@ class Engine:
         if self.docker.inspect(image):
             return
         progress(f"{image} is not on this machine: pulling it")
-        done = self.docker.call("pull", "--quiet", image)
-        if done.returncode != 0:
+        if reason := self.docker.pull(image):
             raise CloudError(
-                f"the image {image} is not on this machine, and cannot be pulled ({one_line(done.stderr)}): build it"
+                f"the image {image} is not on this machine, and cannot be pulled ({reason}): build it"
                 " with scripts/build.sh train, or sign in to its registry and call `docker pull`"
             )
 
@@ -107,7 +106,7 @@ class Engine:
 
     def stop(self, label: str) -> None:
         for container in self.containers(label):
-            self.docker.call("stop", "-t", str(STOP_SECONDS), container)
+            self.docker.call("stop", "-t", str(STOP_SECONDS), container, seconds=STOP_SECONDS)
 
     def exit_code(self, label: str) -> int | None:
         """The worst of the job's containers; None where none was made."""

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 
 from container_serve import __version__
 from scripts.cloud import command, registry, settings
-from scripts.cloud.aws import Aws
 from scripts.cloud.command import progress
 from scripts.cloud.destination import Destination, Ecr, Elsewhere
 from scripts.cloud.distribution import DOCKER_MANIFEST, Broken, Denied, Manifest, Registry
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
     docker = Docker.find()
     destination: Destination
-    destination = Elsewhere(place, chosen) if place else Ecr(Aws(chosen.need_region()), targets, chosen)
+    destination = Elsewhere(place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
     images = [_checked(built(docker, target)) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):
@@ -162,8 +161,13 @@ def _push_once(
             progress(f"{repository}:{tag} was another image, {there.digest}")
         progress(f"pushing {image.name} ({sizes(image.bytes)}, {image.layers} layers) to {repository}:{tag}")
         begun = time.monotonic()
-        with destination.environment(known) as environment, _interruptible():
-            docker.push(image, f"{repository}:{tag}", environment)
+        try:
+            with destination.environment(known) as environment, _interruptible():
+                docker.push(image, f"{repository}:{tag}", environment)
+        except CloudError:
+            # The last answer may be all that was lost; the client's own second try is told that tags cannot be moved.
+            if not _arrived(remote, path, tag, image):
+                raise
         progress(f"pushed {image.name} in {time.monotonic() - begun:.0f} s")
         there = remote.manifest(path, tag)
         if there is None:
@@ -171,6 +175,14 @@ def _push_once(
     assert there is not None
     _check_remote(there, f"{repository}:{tag}")
     return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
+
+
+def _arrived(remote: Registry, path: str, tag: str, image: LocalImage) -> bool:
+    try:
+        there = remote.manifest(path, tag)
+    except CloudError:
+        return False
+    return there is not None and image.id in (there.config, there.digest)
 
 
 @contextmanager

@@ -18,7 +18,9 @@ from scripts.cloud.requests import Request, send
 from scripts.cloud.settings import Settings
 
 UNTAGGED_DAYS = 14
-LIFECYCLE = {
+# Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
+TAGGED_IMAGES = 100
+LIFECYCLE: dict[str, list[dict[str, Any]]] = {
     "rules": [
         {
             "rulePriority": 1,
@@ -30,7 +32,18 @@ LIFECYCLE = {
                 "countNumber": UNTAGGED_DAYS,
             },
             "action": {"type": "expire"},
-        }
+        },
+        {
+            "rulePriority": 2,
+            "description": f"of the tagged images the newest {TAGGED_IMAGES} stay",
+            "selection": {
+                "tagStatus": "tagged",
+                "tagPatternList": ["*"],
+                "countType": "imageCountMoreThan",
+                "countNumber": TAGGED_IMAGES,
+            },
+            "action": {"type": "expire"},
+        },
     ]
 }
 
@@ -46,7 +59,7 @@ class Repository:
 
 
 def repository_requests(name: str, settings: Settings) -> list[Request]:
-    """What makes a repository: tags that cannot be moved, scanned, encrypted, rid of untagged images."""
+    """What makes a repository: tags that cannot be moved, scanned, encrypted, rid of untagged and of old images."""
     key = settings.output_kms_key
     create = {
         "repositoryName": name,
@@ -60,8 +73,11 @@ def repository_requests(name: str, settings: Settings) -> list[Request]:
 
 
 def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
-    """The repository, made if it is missing. One that this project made gets its lifecycle rule, should a call that
-    broke off have left it without; one that others made is used as it is."""
+    """The repository, made if it is missing.
+
+    One that this project made gets its lifecycle rules, where a call that broke off has left it without, or an older
+    version with the first one only. Rules of somebody's own stay; a repository that others made is used as it is.
+    """
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
     found = _described(ecr, name)
@@ -73,7 +89,7 @@ def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
             found = _described(ecr, name)
             if found is None:
                 raise
-    if made or (_is_own(ecr, found["repositoryArn"], settings) and not _has_lifecycle(ecr, name)):
+    if made or (_is_own(ecr, found["repositoryArn"], settings) and not _has_rules(ecr, name)):
         send(aws, lifecycle)
     return Repository(
         name=name,
@@ -163,9 +179,10 @@ def _is_own(ecr: Any, arn: str, settings: Settings) -> bool:
     return {"Key": PROJECT_TAG, "Value": settings.project} in tags
 
 
-def _has_lifecycle(ecr: Any, name: str) -> bool:
+def _has_rules(ecr: Any, name: str) -> bool:
+    """Tell whether it has lifecycle rules that are to stay as they are."""
     try:
-        ecr.get_lifecycle_policy(repositoryName=name)
+        text = ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
     except ecr.exceptions.LifecyclePolicyNotFoundException:
         return False
-    return True
+    return bool(json.loads(text) != {"rules": LIFECYCLE["rules"][:1]})

@@ -1,7 +1,6 @@
 """Removing things, the costing ones first, each until it is really gone."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -46,18 +45,6 @@ def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> Non
     except KeyboardInterrupt:
         rest = ", ".join(f"{thing.kind} {thing.name}" for thing in left)
         raise Interrupted(f"interrupted; still to remove: {rest}; call the same again") from None
-
-
-def artifacts(aws: Aws, model: str) -> list[str]:
-    """The addresses from which a model is loaded."""
-    try:
-        found: dict[str, Any] = aws.client("sagemaker").describe_model(ModelName=model)
-    except ClientError as error:
-        if is_missing(error):
-            return []
-        raise
-    containers = [found.get("PrimaryContainer", {}), *found.get("Containers", ())]
-    return [container["ModelDataUrl"] for container in containers if "ModelDataUrl" in container]
 
 
 def _delete_endpoint(aws: Aws, thing: Thing, say: Callable[[str], None]) -> bool:

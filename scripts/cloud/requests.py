@@ -33,29 +33,38 @@ def model(service: str) -> ServiceModel:
     return ServiceModel(loader().load_service_model(service, "service-2"), service)
 
 
-def check(request: Request) -> None:
-    """Raises CloudError with everything that the service's model (types, keys, lengths, patterns, words) refuses."""
+def check(request: Request, *, allow_unknown: bool = False) -> None:
+    """Raises CloudError with everything that the service's model (types, keys, lengths, patterns, words) refuses.
+
+    With `allow_unknown` any word is good: the service may know more instance types than botocore here.
+    """
     shape = model(request.service).operation_model(request.operation).input_shape
     if shape is None:
         return
     report = ParamValidator().validate(request.request, shape)
     problems = [report.generate_report()] if report.has_errors() else list(_beyond(request.request, shape, ""))
+    if allow_unknown:
+        problems = [problem for problem in problems if not isinstance(problem, _UnknownWord)]
     if problems:
         raise CloudError(f"{request} would be refused: {'; '.join(problems)}".replace("\n", "; "), 2)
 
 
-def show(requests: Sequence[Request]) -> str:
+def show(requests: Sequence[Request], *, allow_unknown: bool = False) -> str:
     """The JSON array of --dry-run, every request checked."""
     for request in requests:
-        check(request)
+        check(request, allow_unknown=allow_unknown)
     return json.dumps([asdict(request) for request in requests], indent=2, default=str)
 
 
 def send(aws: Aws, request: Request) -> dict[str, Any]:
     """Check and send it; the service's answer. Raises CloudError or botocore's errors."""
-    check(request)
+    check(request, allow_unknown=aws.allow_unknown)
     answer: dict[str, Any] = getattr(aws.client(request.service), xform_name(request.operation))(**request.request)
     return answer
+
+
+class _UnknownWord(str):
+    """A problem that may be none for a service that is newer than its model here."""
 
 
 def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
@@ -82,7 +91,7 @@ def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
         if words and value not in words:
             close = get_close_matches(value, words, n=3)
             hint = f"did you mean {', '.join(close)}" if close else f"expected {_few(words)}"
-            yield f"{path} has value {value!r}: {hint}"
+            yield _UnknownWord(f"{path} has value {value!r}: {hint} (--allow-unknown sends it all the same)")
     elif shape.type_name in ("integer", "long"):
         high = shape.metadata.get("max")
         if high is not None and value > high:

@@ -28,6 +28,7 @@ _VPC = {
     ],
     "Resource": "*",
 }
+_USE_OF_KEYS = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"]
 
 
 def policy(name: str, settings: Settings, partition: str, account: str) -> dict[str, Any]:
@@ -52,10 +53,24 @@ def role_policy(settings: Settings, partition: str, account: str) -> dict[str, A
     if settings.subnets:
         document["Statement"].append(_VPC)
     keys = sorted({key for key in (settings.output_kms_key, settings.volume_kms_key) if key})
-    if keys:
-        arns = [key if key.startswith("arn:") else f"arn:{partition}:kms:*:{account}:key/{key}" for key in keys]
-        actions = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"]
-        document["Statement"].append({"Sid": "Keys", "Effect": "Allow", "Action": actions, "Resource": arns})
+    # A policy names a key by its ARN only: an alias in that place would match the alias, and no key.
+    aliases = [key for key in keys if key.rpartition(":")[2].startswith("alias/")]
+    own = f"arn:{partition}:kms:*:{account}"
+    arns = [key if key.startswith("arn:") else f"{own}:key/{key}" for key in keys if key not in aliases]
+    if arns:
+        document["Statement"].append({"Sid": "Keys", "Effect": "Allow", "Action": _USE_OF_KEYS, "Resource": arns})
+    if aliases:
+        named = [key.rpartition(":")[2] for key in aliases]
+        anywhere = {f"{key.rpartition(':')[0] or own}:key/*" for key in aliases}
+        document["Statement"].append(
+            {
+                "Sid": "KeysByTheirAliases",
+                "Effect": "Allow",
+                "Action": _USE_OF_KEYS,
+                "Resource": sorted(anywhere),
+                "Condition": {"ForAnyValue:StringEquals": {"kms:ResourceAliases": named}},
+            }
+        )
     return document
 
 

@@ -1,65 +1,94 @@
 """Sending a deployment's requests, seeing what comes of them, and taking back what is of no use."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.cloud import endpoints, names
+from scripts.cloud import creation, endpoints, names, removal, usage
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress
+from scripts.cloud.creation import UnansweredError
 from scripts.cloud.deployment import Deployment
 from scripts.cloud.endpoints import LOG_GROUP, Configuration, Endpoint
 from scripts.cloud.errors import CloudError, explain
-from scripts.cloud.jobs import is_missing
-from scripts.cloud.requests import Request, send
+from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, MODEL, Thing
+from scripts.cloud.requests import Request
 
-# The request that takes back what each of these has made.
-_UNDO = {
-    "CreateModel": ("DeleteModel", "ModelName"),
-    "CreateEndpointConfig": ("DeleteEndpointConfig", "EndpointConfigName"),
-    "CreateEndpoint": ("DeleteEndpoint", "EndpointName"),
+# What each of these makes, and the key that names it.
+_MADE = {
+    "CreateModel": (MODEL, "ModelName"),
+    "CreateEndpointConfig": (CONFIGURATION, "EndpointConfigName"),
+    "CreateEndpoint": (ENDPOINT, "EndpointName"),
 }
 
 
 def send_all(aws: Aws, requests: Sequence[Request]) -> None:
-    """All of them, or none: what was made before one failed is removed again."""
+    """All of them, or none: what was made before one was refused is removed again.
+
+    The last one makes or changes the endpoint. Where its answer is lost, everything stays: it may be performed yet.
+    """
     made: list[Request] = []
     try:
         for request in requests:
             made.append(request)
-            send(aws, request)
-    except BaseException as error:
-        # What the service refused was not made; of what broke off nobody knows.
-        undo(aws, made[:-1] if isinstance(error, ClientError | CloudError) else made)
+            creation.create(aws, request)
+    except (KeyboardInterrupt, UnansweredError) as error:
+        if made != [*requests]:
+            undo(aws, made)
+            raise
+        name = requests[-1].request["EndpointName"]
+        raise _perhaps(name, aws.region, error) from None
+    except (ClientError, CloudError):
+        undo(aws, made[:-1])
         raise
 
 
 def undo(aws: Aws, made: Sequence[Request]) -> None:
-    """Remove what these requests have made, the last first; says what it could not."""
-    for request in reversed(made):
-        if request.operation not in _UNDO:
-            continue
-        operation, key = _UNDO[request.operation]
-        name = request.request[key]
-        try:
-            send(aws, Request("sagemaker", operation, {key: name}))
-            progress(f"removed {name} again ({operation})")
-        except (ClientError, BotoCoreError) as error:
-            if not (isinstance(error, ClientError) and is_missing(error)):
-                progress(
-                    f"{name} could not be removed again ({explain(error)}): scripts/cleanup.py {name} does it later"
-                )
+    """Remove what these requests have made, unless something uses it; says what it left, and how that is removed."""
+    things = []
+    for request in made:
+        if request.operation in _MADE:
+            kind, key = _MADE[request.operation]
+            things.append(Thing(kind, request.request[key], "in progress" if kind == ENDPOINT else ""))
+    remove_unused(aws, things)
 
 
-def need_free(aws: Aws, wanted: Deployment) -> None:
+def remove_unused(aws: Aws, things: Sequence[Thing]) -> list[Thing]:
+    """Remove an endpoint, then configurations, then models; return what has gone. Raises nothing but interrupts."""
+    order = [ENDPOINT, CONFIGURATION, MODEL]
+    things = sorted(things, key=lambda thing: order.index(thing.kind))
+    try:
+        kept = usage.kept(aws, things)
+        for thing, user in kept.items():
+            assert isinstance(thing, Thing)
+            progress(f"left: {thing.kind} {thing.name}, which {user} uses")
+        going = [thing for thing in things if thing not in kept]
+        removal.remove(aws, going, progress)
+        return going
+    except (ClientError, BotoCoreError, CloudError) as error:
+        progress(f"not removed ({explain(error)}): {_later(things)}")
+        return []
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted(f"interrupted; still to remove: {_later(things)}") from None
+
+
+def _later(things: Sequence[Thing]) -> str:
+    which = next((thing.name for thing in things if thing.kind == ENDPOINT), "--unused")
+    what = ", ".join(f"{thing.kind} {thing.name}" for thing in things)
+    return f"{what}; scripts/cleanup.py {which} does it later"
+
+
+def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None:
     """Raises CloudError where the endpoint, or a model or configuration of its name, is there already."""
-    live = endpoints.find(aws, wanted.endpoint)
+    *parts, endpoint = requests
+    live = creation.description(aws, endpoint)
     if live:
         raise CloudError(
-            f"there is an endpoint {wanted.endpoint} already ({live.status}): change it with --update, give another"
-            f" --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
+            f"there is an endpoint {wanted.endpoint} already ({live['EndpointStatus']}): change it with --update, give"
+            f" another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
         )
-    if endpoints.configuration(aws, wanted.name) or endpoints.has_model(aws, wanted.name):
+    if any(creation.description(aws, part) for part in parts):
         raise CloudError(
             f"a model or configuration {wanted.name} is left from an endpoint of this name: remove it with"
             f" scripts/cleanup.py {wanted.endpoint}, or give another --name"
@@ -67,7 +96,10 @@ def need_free(aws: Aws, wanted: Deployment) -> None:
 
 
 def need_updatable(aws: Aws, name: str, project: str) -> Configuration:
-    """The configuration that it has now. Raises CloudError where it may not, or cannot now, be changed."""
+    """The configuration that it has now, with the number of instances that it is scaled to.
+
+    Raises CloudError where it may not, or cannot now, be changed.
+    """
     live = endpoints.find(aws, name)
     if live is None:
         raise CloudError(f"there is no endpoint {name} in {aws.region} to update: leave out --update")
@@ -84,19 +116,17 @@ def need_updatable(aws: Aws, name: str, project: str) -> Configuration:
     now = endpoints.configuration(aws, live.configuration)
     if now is None:
         raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it anew")
-    return now
+    return replace(now, instance_count=live.instances or now.instance_count)
 
 
 def settle(aws: Aws, wanted: Deployment, requests: Sequence[Request], *, update: bool) -> Endpoint:
     """Wait until it serves what was asked for.
 
-    Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use;
-    Interrupted for Ctrl-C, and what goes on is said of a broken connection too.
+    Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use; what
+    goes on is said of a broken connection too.
     """
     try:
         endpoint = endpoints.wait(aws, wanted.endpoint, progress)
-    except KeyboardInterrupt:
-        raise goes_on(wanted.endpoint, aws.region) from None
     except (ClientError, BotoCoreError) as error:
         raise CloudError(f"{explain(error)}; {goes_on(wanted.endpoint, aws.region)}") from None
     if endpoint and endpoint.status == "InService" and endpoint.configuration == wanted.name:
@@ -146,13 +176,12 @@ def attach(aws: Aws, name: str) -> Endpoint:
 
 
 def prune(aws: Aws, before: Configuration, project: str) -> list[str]:
-    """Remove a configuration that is served no more, and its models; the names of what this project had made."""
+    """Remove a configuration that is served no more, and its models; the names of what was removed."""
     if endpoints.tags(aws, before.arn).get(names.PROJECT_TAG) != project:
         progress(f"the configuration {before.name} was not made by these scripts: it is left")
         return []
-    models = [Request("sagemaker", "CreateModel", {"ModelName": name}) for name in before.models]
-    undo(aws, [*models, Request("sagemaker", "CreateEndpointConfig", {"EndpointConfigName": before.name})])
-    return [before.name, *before.models]
+    things = [Thing(CONFIGURATION, before.name), *(Thing(MODEL, name) for name in before.models)]
+    return [thing.name for thing in remove_unused(aws, things)]
 
 
 def show_log(aws: Aws, name: str) -> None:
@@ -161,7 +190,19 @@ def show_log(aws: Aws, name: str) -> None:
 
 
 def goes_on(name: str, region: str) -> Interrupted:
-    return Interrupted(
-        f"the endpoint {name} goes on, and costs money; take up again: scripts/deploy.py --attach {name} --region"
-        f" {region}; remove it: scripts/cleanup.py {name} --region {region}"
+    return Interrupted(f"the endpoint {name} goes on, and costs money; {_ways(name, region)}")
+
+
+def _ways(name: str, region: str) -> str:
+    return (
+        f"take up again: scripts/deploy.py --attach {name} --region {region}; remove it: scripts/cleanup.py {name}"
+        f" --region {region}"
     )
+
+
+def _perhaps(name: str, region: str, error: BaseException) -> Exception:
+    """No answer came to the request that makes or changes the endpoint."""
+    may = f"the endpoint {name} may be made or changed all the same, and cost money; {_ways(name, region)}"
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(f"interrupted: {may}")
+    return CloudError(f"{error}; {may}")

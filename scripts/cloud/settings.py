@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cloud import names
+from scripts.cloud.aws import Aws
 from scripts.cloud.errors import CloudError
 from scripts.cloud.names import PROJECT_TAG, Role, S3Uri
 from scripts.environment import ROOT
@@ -44,11 +45,16 @@ class Settings:
     security_groups: tuple[str, ...] = ()
     output_kms_key: str | None = None
     volume_kms_key: str | None = None
+    allow_unknown: bool = False  # words that boto3 here does not know, but the service may
 
     def need_region(self) -> str:
         if self.region is None:
             raise CloudError('no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml', 2)
         return self.region
+
+    def aws(self) -> Aws:
+        """The account in this region. Raises CloudError where there is none, or no such region."""
+        return Aws(self.need_region(), allow_unknown=self.allow_unknown)
 
     def need_role(self) -> Role:
         if self.role is None:
@@ -86,6 +92,9 @@ def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
     for key in dict.fromkeys(("region", *keys)):
         variables, text = KEYS[key]
         group.add_argument(f"--{key.replace('_', '-')}", metavar="V", help=f"{text} [{', '.join(variables)}]")
+    group.add_argument(
+        "--allow-unknown", action="store_true", help="send regions and instance types that boto3 here does not know"
+    )
     group.add_argument("--config", metavar="FILE", type=Path, help=f"in place of {FILE} in the repository's root")
 
 
@@ -108,7 +117,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
         values[key] = _checked(key, values[key], source)
     if "region" not in values and (region := _region_of_profile(environment)):
         values["region"] = region
-    settings = Settings(**values)
+    settings = Settings(**values, allow_unknown=getattr(flags, "allow_unknown", False))
     if bool(settings.subnets) != bool(settings.security_groups):
         raise CloudError("a VPC needs both --subnets and --security-groups", 2)
     return settings

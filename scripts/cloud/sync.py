@@ -14,11 +14,11 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.cloud import bucket, requests
+from scripts.cloud import bucket, requests, usage
 from scripts.cloud.aws import Aws
 from scripts.cloud.bucket import owner
 from scripts.cloud.command import Interrupted, progress
-from scripts.cloud.errors import CloudError, explain
+from scripts.cloud.errors import CloudError, explain, is_denied
 from scripts.cloud.manifest import NAME, Entry, Manifest, Stored
 from scripts.cloud.names import S3Uri
 from scripts.cloud.objects import check_key, digest, is_there, put, send
@@ -85,6 +85,8 @@ class Sync:
             self.manifest.files,
             self.manifest.kms_key,
         )
+        if gone or any(item.key in there for item in todo):
+            self._refuse_read()
         if todo or gone or not as_before:
             # Also what is only known from before: it may yet arrive from an upload that is under way.
             known = before.pending.union(before.files, gone, (item.key for item in todo))
@@ -124,6 +126,21 @@ class Sync:
                 f"{self.prefix / foreign[0]} was not put there by this program"
                 f"{f', nor were {len(foreign) - 1} more' if len(foreign) > 1 else ''}: give another prefix, or empty"
                 f" this one (`aws s3 rm --recursive {self.prefix}`)"
+            )
+
+    def _refuse_read(self) -> None:
+        """A job would train on a mixture, or miss the pictures that it has listed."""
+        try:
+            reader = usage.reader(self.aws, self.prefix)
+        except ClientError as error:
+            if not is_denied(error):
+                raise
+            progress(f"whether a job reads {self.prefix} cannot be seen: {explain(error)}")
+            return
+        if reader:
+            raise CloudError(
+                f"{reader} reads {self.prefix}, whose pictures would be changed: wait for its end, or give another"
+                " prefix"
             )
 
     def _compare(self, before: Manifest, there: Mapping[str, Object]) -> list[Item]:

@@ -4,16 +4,15 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from scripts.cloud import bucket, instances, jobs, names, registry, storage, watch
+from scripts.cloud import bucket, creation, instances, jobs, names, registry, storage, watch
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress, tell_loading
-from scripts.cloud.errors import CloudError, code_of, explain
+from scripts.cloud.creation import UnansweredError
+from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import WEIGHTS, Data, Weights, environment
 from scripts.cloud.jobs import Wanted
 from scripts.cloud.names import Image, S3Uri
-from scripts.cloud.requests import Request, check, send
+from scripts.cloud.requests import Request, check
 from scripts.cloud.settings import Settings
 
 PROGRAM = "train.py"
@@ -59,7 +58,6 @@ class Plan:
     create: Request
     name: str
     program: str  # that follows and stops what is created
-    has_unique_name: bool
 
     def requests(self, settings: Settings) -> list[Request]:
         """For --dry-run."""
@@ -71,27 +69,29 @@ class Plan:
     def send(self, aws: Aws, settings: Settings) -> None:
         """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
         registry.find(aws, Image.parse(self.wanted.image))
+        if creation.description(aws, self.create):
+            raise CloudError(
+                f"a job {self.name} already exists, and its name cannot be used again: give another --name, or none"
+            )
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
         if self.weights.file and (place := self.weights.place(settings)):
             storage.upload_file(aws, self.weights.file, place, settings)
         storage.require_data(aws, self.data.prefix)
-        self._create(aws)
+        create(aws, self.create, self.name, self.program)
 
-    def _create(self, aws: Aws) -> None:
-        """Whatever comes in between, it is said that there may be a job now: it would cost money."""
-        name, perhaps = self.name, _perhaps(self.name, aws.region, self.program)
-        try:
-            send(aws, self.create)
-        except ClientError as error:
-            # The answer to a first try was lost: nobody else makes a name with a random end.
-            if not (code_of(error) == "ResourceInUse" and self.has_unique_name):
-                raise
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted while {name} was being created: {perhaps}") from None
-        except BotoCoreError as error:
-            raise CloudError(f"{explain(error)}; {name} may have been created: {perhaps}") from None
+
+def create(aws: Aws, request: Request, name: str, program: str) -> None:
+    """Create a job. Whatever comes in between, it is said that there may be one now: it would cost money."""
+    attach, stop = watch.attach(name, aws.region, program), watch.stop(name, aws.region, program)
+    perhaps = f"see with {attach}, stop it with {stop}"
+    try:
+        creation.create(aws, request)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted while {name} was being created: {perhaps}") from None
+    except UnansweredError as error:
+        raise CloudError(f"{error}; {name} may have been created: {perhaps}") from None
 
 
 def plan(
@@ -104,9 +104,9 @@ def plan(
         tell_loading()
     from scripts.cloud import sdk  # takes seconds to import
 
-    create = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
-    check(create)
-    return Plan(wanted, data, weights, create, name, PROGRAM, has_unique_name=not flags.name)
+    request = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
+    check(request, allow_unknown=settings.allow_unknown)
+    return Plan(wanted, data, weights, request, name, PROGRAM)
 
 
 def wanted_by(
@@ -166,10 +166,6 @@ def wanted_by(
     return wanted
 
 
-def _perhaps(name: str, region: str, program: str) -> str:
-    return f"see with {watch.attach(name, region, program)}, stop it with {watch.stop(name, region, program)}"
-
-
 def is_none(hyperparameters: Mapping[str, str]) -> bool:
     """Whether random weights are asked for."""
     return hyperparameters.get(WEIGHTS, "").lower() == "none"
@@ -198,6 +194,6 @@ def _warn(wanted: Wanted, settings: Settings) -> None:
         if wanted.security_groups:
             progress("--security-groups: one of them has to let the instances reach each other, on all ports")
     if settings.volume_kms_key and not wanted.volume_kms_key:
-        progress(f"{wanted.instance_type} has disks of its own, encrypted in hardware: --volume-kms-key is left out")
+        progress(instances.NO_VOLUME_KEY.format(wanted.instance_type))
     if wanted.service_debugger:
         progress(DEBUGGER_NOTE)

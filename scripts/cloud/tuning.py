@@ -10,9 +10,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from scripts.cloud import names, training, watch
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress, tell_loading
-from scripts.cloud.errors import CloudError, explain, is_passing
+from scripts.cloud.errors import CloudError, explain
 from scripts.cloud.inputs import Data, Weights
 from scripts.cloud.parallel import each
+from scripts.cloud.patience import JOB_SECONDS, Patience
 from scripts.cloud.requests import Request, check
 from scripts.cloud.settings import Settings
 from scripts.cloud.training import Plan
@@ -65,8 +66,8 @@ def plan(
     from scripts.cloud import sdk  # takes seconds to import
 
     create = Request("sagemaker", "CreateHyperParameterTuningJob", sdk.tuning_request(wanted))
-    check(create)
-    return Plan(trial, data, weights, create, name, PROGRAM, has_unique_name=not flags.name), wanted
+    check(create, allow_unknown=settings.allow_unknown)
+    return Plan(trial, data, weights, create, name, PROGRAM), wanted
 
 
 def _listed(text: str | None) -> list[str]:
@@ -78,9 +79,10 @@ def follow(
 ) -> TuningJob:
     """Until it has ended. Ctrl-C raises Interrupted, and leaves it running; so does an error that stays."""
     pause = POLL_SECONDS if seconds is None else seconds
-    troubled = False
+    patience = Patience(JOB_SECONDS, progress, "the search")
     try:
         job = describe(aws, name)
+        patience.answered()
         with table.live(job.planned) as show:
             while True:
                 show(job.search)
@@ -88,13 +90,10 @@ def follow(
                     return job
                 sleep(pause)
                 try:
-                    job, troubled = describe(aws, name), False
+                    job = describe(aws, name)
+                    patience.answered()
                 except (ClientError, BotoCoreError) as error:
-                    if not is_passing(error):
-                        raise
-                    if not troubled:
-                        progress(f"{explain(error)}; trying again (the search is not touched by this)")
-                    troubled = True
+                    patience.bear(error)
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; the search goes on, and costs. Come back: {watch.attach(name, aws.region, PROGRAM)}"

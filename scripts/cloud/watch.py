@@ -14,6 +14,7 @@ from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress
 from scripts.cloud.errors import CloudError, code_of, explain, is_passing, one_line
 from scripts.cloud.jobs import Job, Transition
+from scripts.cloud.patience import JOB_SECONDS, Patience
 
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -142,6 +143,7 @@ class Log:
 class _Follower:
     def __init__(self, aws: Aws, name: str, say: Callable[[str], None]) -> None:
         self.aws, self.name, self.say = aws, name, say
+        self.patience = Patience(JOB_SECONDS, say, "the job")
         self.metrics = Metrics()
         self.quiet = Quiet()
         self.log = Log(aws, name)
@@ -151,6 +153,7 @@ class _Follower:
 
     def look(self) -> Job:
         job = jobs.describe(self.aws, self.name, with_tags=False)
+        self.patience.answered(fully=False)
         self._tell_transitions(job.transitions)
         self.read_log()
         return job
@@ -205,23 +208,21 @@ def follow(
     sleep: Callable[[float], None] = time.sleep,
     seconds: float | None = None,
 ) -> tuple[Job, Metrics]:
-    """Until the job has ended. Ctrl-C raises Interrupted, and leaves the job running; so does an error that stays."""
+    """Until the job has ended. Ctrl-C raises Interrupted, and leaves the job running.
+
+    So does an error that stays, as CloudError, and any error of the very first look: the way there is wrong.
+    """
     pause = POLL_SECONDS if seconds is None else seconds
     follower = _Follower(aws, name, say)
-    troubled = False
     try:
         while True:
             try:
                 job = follower.look()
                 if not job.in_progress:
                     break
-                troubled = False
+                follower.patience.answered()
             except (ClientError, BotoCoreError) as error:
-                if not is_passing(error):
-                    raise
-                if not troubled:
-                    say(f"{explain(error)}; trying again (the job is not touched by this)")
-                troubled = True
+                follower.patience.bear(error)
             sleep(pause)
         for _ in range(LATE_LOOKS):
             sleep(pause)

@@ -22,6 +22,7 @@ from werkzeug.test import run_wsgi_app
 from tests.cloud.wire import answer, answer_throttled, drop, parts, recognise, signed_for
 
 ACCOUNT = "123456789012"  # moto's own
+PATIENCE_SECONDS = 60.0  # that a request hangs at most
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class FlakyAws:
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.RLock()
+        self._gate = threading.Event()
         self.reset()
 
     def reset(self) -> None:
@@ -79,7 +81,15 @@ class FlakyAws:
         self._polls = 0
         self._failure: str | None = None
         self._changes: dict[tuple[str, str], _Change] = {}
-        self._faults: dict[str, Counter[str]] = {"before": Counter(), "after": Counter(), "throttle": Counter()}
+        self._faults: dict[str, Counter[str]] = {
+            name: Counter() for name in ("before", "after", "throttle", "hang", "late")
+        }
+        self._gate.set()  # what hangs still is given up
+        self._gate = threading.Event()
+        # What happens once before or after an operation, by anybody else.
+        self.before: dict[str, Callable[[], None]] = {}
+        self.after: dict[str, Callable[[], None]] = {}
+        self.components: dict[str, str] = {}  # inference components, which moto lacks: their models by their names
 
     # What a test tells it
 
@@ -102,19 +112,50 @@ class FlakyAws:
         """Refuse the next `times` requests, as the service does under load."""
         self._faults["throttle"][operation] += times
 
+    def hang(self, operation: str, times: int = 1) -> None:
+        """Perform the next `times` requests, and give no answer."""
+        self._faults["hang"][operation] += times
+
+    def delay(self, operation: str, times: int = 1) -> None:
+        """Give no answer to the next `times` requests, and perform the first of them when `catch_up` is called."""
+        self._faults["late"][operation] += times
+
+    def catch_up(self) -> None:
+        self._gate.set()
+
     # WSGI
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         operation, request = recognise(environ)
         self.calls.append(operation)
+        if happens := self.before.pop(operation, None):
+            happens()
         if self._hits("before", operation):
             drop(environ)
         if self._hits("throttle", operation):
             return answer_throttled(environ, start_response)
-        if self._hits("after", operation):
-            run_wsgi_app(lambda *arguments: self._perform(operation, request, *arguments), environ, buffered=True)
+        if self._hits("late", operation):
+            self._wait(environ)
+        elif self._hits("hang", operation):
+            self._perform_silently(operation, request, environ)
+            self._gate.wait(PATIENCE_SECONDS)
             drop(environ)
-        return self._perform(operation, request, environ, start_response)
+        if self._hits("after", operation):
+            self._perform_silently(operation, request, environ)
+            drop(environ)
+        content = self._perform(operation, request, environ, start_response)
+        if happens := self.after.pop(operation, None):
+            happens()
+        return content
+
+    def _perform_silently(self, operation: str, request: dict[str, Any], environ: WSGIEnvironment) -> None:
+        run_wsgi_app(lambda *arguments: self._perform(operation, request, *arguments), environ, buffered=True)
+
+    def _wait(self, environ: WSGIEnvironment) -> None:
+        """Until the test says so; what hangs when the test has ended is never performed."""
+        gate = self._gate
+        if not gate.wait(PATIENCE_SECONDS) or gate is not self._gate:
+            drop(environ)
 
     def _hits(self, fault: str, operation: str) -> bool:
         with self._lock:
@@ -128,7 +169,7 @@ class FlakyAws:
         self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         region, service = signed_for(environ)
-        if service != "sagemaker" or not (request or operation == "InvokeEndpoint"):
+        if service != "sagemaker":
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
         backend = sagemaker_backends[ACCOUNT][region]
         with self._lock:
@@ -156,6 +197,10 @@ class FlakyAws:
             _need_unique(noun, name, backend)
         if operation == "ListTrainingJobsForHyperParameterTuningJob":
             return {"TrainingJobSummaries": []}
+        if operation == "ListInferenceComponents":
+            return {"InferenceComponents": [{"InferenceComponentName": name} for name in self.components]}
+        if operation == "DescribeInferenceComponent":
+            return {"InferenceComponentName": name, "Specification": {"ModelName": self.components[name]}}
         if noun not in SLOW:
             return None
         thing = getattr(backend, SLOW[noun].table).get(name)
@@ -163,7 +208,7 @@ class FlakyAws:
             self._poll(noun, name)
         elif operation == "UpdateEndpoint":
             _need_idle(thing, name)
-            self._update(thing, request["EndpointConfigName"], backend)
+            self._update(thing, request["EndpointConfigName"], backend, bool(request.get("RetainAllVariantProperties")))
             return {"EndpointArn": thing.arn}
         elif operation == "DeleteEndpoint" and thing is not None:
             _need_idle(thing, name)
@@ -192,9 +237,11 @@ class FlakyAws:
             thing.failure_reason = reason
 
         _set_status(kind, thing, kind.making)
+        if noun == "TrainingJob":
+            thing.algorithm_specification = request["AlgorithmSpecification"]  # moto has metrics of its own
         self._begin(noun, name, end)
 
-    def _update(self, endpoint: Any, configuration: str, backend: Any) -> None:
+    def _update(self, endpoint: Any, configuration: str, backend: Any, retain: bool) -> None:
         """Roll back an update that fails: the endpoint serves the old configuration, and says why."""
         if configuration not in backend.endpoint_configs:
             raise ServiceError("ValidationException", f'Could not find endpoint configuration "{configuration}".')
@@ -209,6 +256,8 @@ class FlakyAws:
                 endpoint.failure_reason = "its endpoint configuration was deleted meanwhile"
             elif not failure:
                 endpoint.endpoint_config_name = configuration
+                if not retain:
+                    _scale_as_configured(endpoint, backend.endpoint_configs[configuration])
 
         def roll_back() -> None:
             endpoint.endpoint_status = "RollingBack"
@@ -245,6 +294,11 @@ class FlakyAws:
         change.end()
         if (noun, name) in self._changes:  # a stage follows, and this is its first poll
             self._poll(noun, name)
+
+
+def _scale_as_configured(endpoint: Any, configuration: Any) -> None:
+    variants = configuration.production_variants
+    endpoint.production_variants = endpoint._process_production_variants(variants)
 
 
 def _need_unique(noun: str, name: str, backend: Any) -> None:

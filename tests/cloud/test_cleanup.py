@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from container_train.labels import SPLITS
 from scripts import cleanup
+from scripts.cloud import aws as module
 from scripts.cloud import endpoints, objects, storage
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import run
@@ -335,6 +336,15 @@ def test_wrong_calls(arguments: list[str], complaint: str, capsys: pytest.Captur
     assert complaint in capsys.readouterr().err
 
 
+def test_a_region_that_is_newer_than_boto3(
+    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_regions", lambda: ("eu-west-1", "us-east-1"))
+    assert call() == 2
+    assert "(--allow-unknown asks all the same)" in capsys.readouterr().err
+    assert call("--allow-unknown") == 0
+
+
 # Training jobs
 
 
@@ -445,7 +455,7 @@ def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys
     deploy(aws, "byoc-dogs")
     assert call("--data", "--yes") == 0
     assert "byoc/job-1/output/model.tar.gz" in keys(aws)
-    assert f"left: s3://{BUCKET}/byoc/job-1, from which the model byoc-dogs is served" in capsys.readouterr().err
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model byoc-dogs uses" in capsys.readouterr().err
     assert call("--all", "--data", "--yes") == 0
     assert "byoc/job-1/output/model.tar.gz" not in keys(aws)
 

@@ -10,10 +10,12 @@ import boto3
 import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
+from botocore.model import ServiceModel
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import deploy
 from scripts.cloud import deployment, endpoints, names, registry, requests
+from scripts.cloud.aws import loader
 from scripts.cloud.command import run
 from scripts.cloud.errors import CloudError
 from tests.cloud import models
@@ -174,6 +176,7 @@ def test_golden_requests_of_an_update_with_everything(
             "request": {
                 "EndpointName": "byoc-dogs",
                 "EndpointConfigName": "byoc-dogs-now",
+                "RetainAllVariantProperties": False,
                 "DeploymentConfig": {
                     "BlueGreenUpdatePolicy": {
                         "TrafficRoutingConfiguration": {
@@ -187,6 +190,17 @@ def test_golden_requests_of_an_update_with_everything(
             },
         },
     ]
+
+
+@pytest.mark.parametrize(("kind", "takes_it"), [("ml.c5d.xlarge", False), ("ml.c5.xlarge", True)])
+def test_a_volume_key_is_left_out_with_a_word_where_disks_have_their_own(
+    capsys: pytest.CaptureFixture[str], kind: str, takes_it: bool
+) -> None:
+    flags = ("--model-data", MODEL, "--volume-kms-key", "1234abcd", "--instance-type", kind, "--dry-run")
+    assert call(*OFFLINE, *flags) == 0
+    captured = capsys.readouterr()
+    assert (json.loads(captured.out)[1]["request"].get("KmsKeyId") == "1234abcd") == takes_it
+    assert ("ml.c5d.xlarge has disks of its own" in captured.err) != takes_it
 
 
 def test_a_jobs_model_in_a_dry_run_is_where_train_py_lets_it_be_put(capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,10 +240,23 @@ def test_every_strategy_is_one_the_service_takes(strategy: str, capsys: pytest.C
         ((*OFFLINE, "--model-data", MODEL, "--update"), "--name"),
         ((*OFFLINE, "--model-data", MODEL, "--prune"), "go with --update"),
         (
-            (*OFFLINE, "--model-data", MODEL, "--name", "byoc-a", "--update", "--strategy", "rolling"),
+            (
+                *OFFLINE,
+                "--model-data",
+                MODEL,
+                "--name",
+                "byoc-a",
+                "--update",
+                "--strategy",
+                "rolling",
+                "--instance-count",
+                "1",
+            ),
             "--instance-count",
         ),
         ((*OFFLINE, "--model-data", MODEL, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
+        ((*OFFLINE, "--model-data", MODEL, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model"),
+        (("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"), "an endpoint of one model"),
         ((*OFFLINE, "--model-data", MODEL, "--port", "8080"), "--local"),
         (("--local", "--job", "j"), "no --job"),
         (("--local",), "no model"),
@@ -286,6 +313,21 @@ def test_made_and_in_service(account: boto3.Session, capsys: pytest.CaptureFixtu
         client.describe_model(ModelName="byoc-dogs")["ModelArn"],
     ):
         assert PROJECT in client.list_tags(ResourceArn=arn)["Tags"]
+
+
+def test_an_instance_type_that_is_newer_than_boto3(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = loader().load_service_model("sagemaker", "service-2")
+    words = [word for word in document["shapes"]["ProductionVariantInstanceType"]["enum"] if word != "ml.c5.xlarge"]
+    shapes = {**document["shapes"], "ProductionVariantInstanceType": {"type": "string", "enum": words}}
+    monkeypatch.setattr(requests, "model", lambda service: ServiceModel({**document, "shapes": shapes}, service))
+    for mode in (("--dry-run",), ()):
+        assert call(*CALL, "--instance-type", "ml.c5.xlarge", *mode) == 2
+        assert "(--allow-unknown sends it all the same)" in last_line(capsys)
+        assert call(*CALL, "--instance-type", "ml.c5.xlarge", *mode, "--allow-unknown") == 0
+    configuration = account.client("sagemaker").describe_endpoint_config(EndpointConfigName="byoc-dogs")
+    assert configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
 
 
 def test_json(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
@@ -479,33 +521,69 @@ def test_a_name_that_is_taken(account: boto3.Session, capsys: pytest.CaptureFixt
         ("CreateModel", error("ThrottlingException", "Rate exceeded"), "throttles"),
         ("CreateEndpointConfig", error("AccessDeniedException", "not authorized"), "scripts/iam/scripts.json"),
         ("CreateEndpoint", error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0"), "Service Quotas"),
-        ("CreateEndpoint", EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
-        ("CreateEndpoint", KeyboardInterrupt(), "interrupted"),
+        ("CreateEndpointConfig", EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
+        ("CreateEndpointConfig", KeyboardInterrupt(), "interrupted"),
     ],
 )
 def test_half_way_nothing_is_left(
-    account: boto3.Session,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    operation: str,
-    answer: Any,
-    complaint: str,
-) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if isinstance(answer, KeyboardInterrupt):
-        original = requests.send
-
-        def broken(aws: Any, request: Any) -> Any:
-            if request.operation == operation:
-                raise KeyboardInterrupt
-            return original(aws, request)
-
-        monkeypatch.setattr("scripts.cloud.rollout.send", broken)
-    else:
-        give(monkeypatch, operation, answer)
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], operation: str,
+    answer: Any, complaint: str,
+) -> None:  # fmt: skip
+    break_off(monkeypatch, operation, answer)
     assert call(*CALL) in (1, 130)
     assert complaint in last_line(capsys)
     assert made(account) == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_an_endpoint_may_need_yet_is_left(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: Any,
+    complaint: str,
+) -> None:  # fmt: skip
+    """Of a request that broke off nobody knows whether it is performed yet; model and configuration cost nothing."""
+    break_off(monkeypatch, "CreateEndpoint", answer)
+    assert call(*CALL) in (1, 130)
+    line = last_line(capsys)
+    assert complaint in line
+    assert f"remove it: scripts/cleanup.py byoc-dogs --region {REGION}" in line
+    assert made(account) == {**DOGS, "endpoints": []}
+
+
+def test_ctrl_c_while_it_takes_back_says_what_is_left(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, "CreateEndpoint", error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0"))
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scripts.cloud.removal.send", interrupted)
+    assert call(*CALL) == 130
+    line = last_line(capsys)
+    assert (
+        "still to remove: configuration byoc-dogs, model byoc-dogs; scripts/cleanup.py --unused does it later" in line
+    )
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, operation: str, answer: Any) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    if not isinstance(answer, KeyboardInterrupt):
+        give(monkeypatch, operation, answer)
+        return
+    original = requests.send
+
+    def broken(aws: Any, request: Any) -> Any:
+        if request.operation == operation:
+            raise KeyboardInterrupt
+        return original(aws, request)
+
+    monkeypatch.setattr("scripts.cloud.creation.send", broken)
 
 
 def endpoint(status: str, configuration: str = "byoc-dogs", **more: Any) -> dict[str, Any]:
@@ -534,7 +612,9 @@ def test_an_endpoint_that_fails_is_explained_and_removed(
         logEvents=[{"timestamp": int(time.time() * 1000), "message": "server: model.bin: corrupt"}],
     )
     failed = endpoint("Failed", FailureReason="The primary container did not pass the ping health check.")
-    give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed)
+    give(
+        monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, failed, NONE
+    )
     assert call(*CALL) == 1
     lines = capsys.readouterr().err.splitlines()
     assert "byoc-dogs: Creating, 0:00 min" in lines
@@ -581,7 +661,7 @@ def test_a_network_that_stays_down_does_not_hide_what_goes_on(
     account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(endpoints, "PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(endpoints, "ENDPOINT_SECONDS", -1.0)
     gone = EndpointConnectionError(endpoint_url="https://api.sagemaker")
     give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), gone)
     assert call(*CALL) == 1
@@ -686,6 +766,8 @@ def test_instances_are_not_lost_without_a_word(
     assert call(*CALL, "--instance-type", "ml.c5.xlarge", "--instance-count", "3") == 0
     assert call(*CALL, "--update") == 2
     assert "runs on 3 x ml.c5.xlarge: say with --instance-type" in last_line(capsys)
+    assert call(*CALL, "--update", "--instance-type", "ml.c5.xlarge", "--instance-count", "1", "--strategy", "rolling")
+    assert "it needs --instance-count 2" in last_line(capsys)
     give(monkeypatch, "UpdateEndpoint", ACCEPTED)
     assert call(*CALL, "--update", "--instance-type", "ml.m5.large", "--instance-count", "1", "--no-wait") == 0
 

@@ -98,6 +98,23 @@ def test_a_push_that_fails_says_why(tmp_path: Path) -> None:
         Docker(str(program)).push(IMAGE, "r:5000/x:1", dict(os.environ))
 
 
+def test_a_pull_takes_as_long_as_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Gigabytes take minutes, and questions must not."""
+    monkeypatch.setattr(docker, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(docker, "LOG_EVERY", 0.3)
+    slow = Docker(str(client(tmp_path, "echo 'a: Pull complete'\nsleep 1\necho $1 $2 >&2\nexit $CODE")))
+    monkeypatch.setenv("CODE", "0")
+    assert slow.pull("r:5000/x:1") is None
+    assert "r:5000/x:1: 1 layers are there" in capsys.readouterr().err
+    monkeypatch.setenv("CODE", "1")
+    assert slow.pull("r:5000/x:1") == "pull r:5000/x:1"
+    with pytest.raises(CloudError, match=r"docker info gives no answer within 0.2 s: restart Docker"):
+        slow.call("info")
+    assert slow.call("stop", seconds=20.0).returncode == 1
+
+
 @pytest.mark.parametrize(("number", "text"), [(5_557_000_000, "5.6 GB"), (712_000_000, "712.0 MB"), (10, "0.1 MB")])
 def test_sizes(number: int, text: str) -> None:
     assert docker.sizes(number) == text

@@ -3,13 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 import boto3
 import botocore.session
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError, ConnectionClosedError
+from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from scripts.cloud.aws import Aws
 from scripts.cloud.jobs import is_missing
@@ -145,6 +146,32 @@ def test_a_broken_connection_before_and_after_the_request_is_performed(flaky: Fl
             client.create_training_job(**training_job("a"))
         assert len(client.list_training_jobs()["TrainingJobSummaries"]) == made
     assert flaky.calls.count("CreateTrainingJob") == 2
+
+
+@pytest.mark.parametrize("tell", ["hang", "delay"])
+def test_a_request_that_hangs_is_performed_at_once_or_later(flaky: FlakyAws, tell: str) -> None:
+    client = Aws(REGION).session.client("sagemaker", config=ONCE.merge(Config(read_timeout=0.5)))
+    getattr(flaky, tell)("CreateTrainingJob")
+    with pytest.raises(ReadTimeoutError):
+        client.create_training_job(**training_job("a"))
+    made = client.list_training_jobs()["TrainingJobSummaries"]
+    assert len(made) == (tell == "hang")
+    flaky.catch_up()
+    deadline = time.monotonic() + 20
+    while not client.list_training_jobs()["TrainingJobSummaries"]:
+        assert time.monotonic() < deadline
+
+
+def test_an_update_keeps_or_resets_the_number_of_instances(flaky: FlakyAws, client: Any) -> None:
+    make(client, "a")
+    configure(client, "b")
+    scaled = [{"VariantName": "a", "DesiredInstanceCount": 4}]
+    client.update_endpoint_weights_and_capacities(EndpointName="a", DesiredWeightsAndCapacities=scaled)
+    for retain, count in ((True, 4), (False, 1)):
+        statuses(client, 1)
+        client.update_endpoint(EndpointName="a", EndpointConfigName="b", RetainAllVariantProperties=retain)
+        (variant,) = client.describe_endpoint(EndpointName="a")["ProductionVariants"]
+        assert variant["DesiredInstanceCount"] == count
 
 
 @pytest.mark.parametrize(("service", "operation", "code"), [

@@ -72,6 +72,19 @@ def test_cost_is_by_the_second_and_instance() -> None:
     assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
 
 
-def test_volume_keys() -> None:
-    assert not instances.takes_volume_key("ml.g4dn.xlarge")
-    assert instances.takes_volume_key("ml.m5.xlarge")
+# Those with local disks among all that the service names, by AWS's page "Instance store volumes".
+WITH_DISKS = {
+    "c5d", "c6gd", "g4dn", "g5", "g6", "g6e", "g7", "g7e", "m5d", "m6gd", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en",
+    "p6-b200", "p6-b300", "r5d", "r6gd", "r7gd",
+}  # fmt: skip
+
+
+def test_a_volume_key_is_for_instances_without_disks_of_their_own() -> None:
+    shapes = [model("sagemaker").shape_for(name) for name in ("TrainingInstanceType", "ProductionVariantInstanceType")]
+    families = {instances.family(kind) for shape in shapes for kind in shape.metadata["enum"]}
+    usable = {kind for kind in families if kind not in instances.REFUSED} | WITH_DISKS
+    assert {kind for kind in usable if not instances.takes_volume_key(f"ml.{kind}.xlarge")} == WITH_DISKS
+    for newer in ("m6id", "c6id", "r6idn", "m5dn", "c7gd", "x2iedn", "m8gd"):
+        assert not instances.takes_volume_key(f"ml.{newer}.xlarge")
+    for other in ("c7i-flex", "m8i", "r5", "c6in"):
+        assert instances.takes_volume_key(f"ml.{other}.xlarge")

@@ -85,7 +85,7 @@ class Idle(Docker):
 
     def __init__(self) -> None: ...
 
-    def call(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def call(self, *arguments: str, seconds: float = 0.0) -> "subprocess.CompletedProcess[str]":
         return subprocess.CompletedProcess(arguments, 0, "", "")
 
 

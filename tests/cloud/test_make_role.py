@@ -8,6 +8,7 @@ import pytest
 from scripts import make_role
 from scripts.cloud.command import run
 from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
 
 VPC = ("--subnets", "subnet-0a1b2c3d", "--security-groups", "sg-0a1b2c3d")
 
@@ -44,6 +45,47 @@ def test_made_updated_and_removed(aws: boto3.Session, capsys: pytest.CaptureFixt
     assert iam.list_roles()["Roles"] == []
     assert call("--delete") == 0
     assert "nothing to do" in capsys.readouterr().err
+
+
+ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize("flag", ["--output-kms-key", "--volume-kms-key"])
+@pytest.mark.parametrize(("key", "resource", "aliases"), [
+    (ID, [f"arn:aws:kms:*:{ACCOUNT}:key/{ID}"], None),
+    (f"arn:aws:kms:{REGION}:999999999999:key/{ID}", [f"arn:aws:kms:{REGION}:999999999999:key/{ID}"], None),
+    ("alias/dogs", [f"arn:aws:kms:*:{ACCOUNT}:key/*"], ["alias/dogs"]),
+    (f"arn:aws:kms:{REGION}:999999999999:alias/dogs", [f"arn:aws:kms:{REGION}:999999999999:key/*"], ["alias/dogs"]),
+])  # fmt: skip
+def test_a_key_by_its_id_its_arn_or_its_alias(
+    aws: boto3.Session, flag: str, key: str, resource: object, aliases: list[str] | None
+) -> None:
+    """An alias is no resource of a policy: the keys are named by the aliases that they have."""
+    assert call(flag, key) == 0
+    (statement,) = [one for one in rights(aws) if str(one["Sid"]).startswith("Keys")]
+    assert statement["Resource"] == resource
+    condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": aliases}} if aliases else None
+    assert statement.get("Condition") == condition
+
+
+def test_a_key_and_an_alias_are_two_statements(aws: boto3.Session) -> None:
+    assert call("--output-kms-key", "alias/dogs", "--volume-kms-key", ID) == 0
+    assert {"Keys", "KeysByTheirAliases"} <= {statement["Sid"] for statement in rights(aws)}
+
+
+@pytest.mark.parametrize("operation", ["CreateRole", "PutRolePolicy"])
+def test_a_role_whose_answer_is_lost(aws: boto3.Session, flaky: FlakyAws, operation: str) -> None:
+    flaky.break_after(operation)
+    assert call() == 0
+    assert rights(aws)
+
+
+@pytest.mark.parametrize("operation", ["DeleteRolePolicy", "DeleteRole"])
+def test_a_removal_whose_answer_is_lost(aws: boto3.Session, flaky: FlakyAws, operation: str) -> None:
+    assert call() == 0
+    flaky.break_after(operation)
+    assert call("--delete") == 0
+    assert aws.client("iam").list_roles()["Roles"] == []
 
 
 def test_another_project_and_bucket_are_named_in_its_rights(aws: boto3.Session) -> None:

@@ -20,6 +20,7 @@ from typing import IO, Any
 import boto3
 import pytest
 
+from scripts.cloud import docker as docker_client
 from scripts.cloud import push
 from scripts.cloud.command import run
 from scripts.cloud.distribution import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Broken, Denied
@@ -433,6 +434,26 @@ def test_a_registry_that_dies_and_comes_back(
     assert capsys.readouterr().out.startswith(f"{gate.host}/{NAME}@sha256:")
     [tag] = ecr.registry.tags(NAME)
     assert ecr.registry.manifest(NAME, tag)["config"]["digest"] == identifier
+
+
+@pytest.mark.parametrize("pushed", [True, False])
+def test_a_push_whose_last_answer_is_lost(
+    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pushed: bool
+) -> None:
+    """The client sends the manifest again, and is told of its own tag that it is there, and cannot be moved."""
+    make()
+    original = Docker.push
+
+    def lose(docker: Docker, *arguments: Any) -> None:
+        if pushed:
+            original(docker, *arguments)
+        raise docker_client.explain("the image tag already exists: the tag is immutable", ecr.host)
+
+    monkeypatch.setattr(Docker, "push", lose)
+    assert call(TARGET) == (0 if pushed else 1)
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"{ecr.host}/{NAME}@sha256:") == pushed
+    assert ("another push was faster" in captured.err) != pushed
 
 
 def test_a_registry_that_is_gone_for_good(

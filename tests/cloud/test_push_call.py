@@ -31,6 +31,17 @@ def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) 
         },
         "action": {"type": "expire"},
     }
+    tagged = {
+        "rulePriority": 2,
+        "description": "of the tagged images the newest 100 stay",
+        "selection": {
+            "tagStatus": "tagged",
+            "tagPatternList": ["*"],
+            "countType": "imageCountMoreThan",
+            "countNumber": 100,
+        },
+        "action": {"type": "expire"},
+    }
     return [
         {
             "service": "ecr",
@@ -46,7 +57,7 @@ def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) 
         {
             "service": "ecr",
             "operation": "PutLifecyclePolicy",
-            "request": {"repositoryName": name, "lifecyclePolicyText": json.dumps({"rules": [rule]})},
+            "request": {"repositoryName": name, "lifecyclePolicyText": json.dumps({"rules": [rule, tagged]})},
         },
     ]
 

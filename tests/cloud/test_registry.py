@@ -17,6 +17,7 @@ from scripts.cloud.names import Image
 from scripts.cloud.settings import Settings
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.stand_in import ECR_HOST, Server, StandIn
 
 NAME = "byoc-serve"
@@ -65,6 +66,26 @@ def test_a_call_that_broke_off_before_the_lifecycle_rule_is_made_up_for(aws: bot
     found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
     assert (found.immutable, found.made) == (False, False)
     assert ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"] == json.dumps(registry.LIFECYCLE)
+
+
+def test_the_rules_of_an_older_version_are_completed_and_others_stay(aws: boto3.Session) -> None:
+    ecr = aws.client("ecr")
+    registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    untagged, tagged = registry.LIFECYCLE["rules"]
+    assert (untagged["selection"]["tagStatus"], tagged["selection"]["tagStatus"]) == ("untagged", "tagged")
+    other = {"rules": [{**untagged, "selection": {**untagged["selection"], "countNumber": 3}}]}
+    for before, after in (({"rules": [untagged]}, registry.LIFECYCLE), (other, other)):
+        ecr.put_lifecycle_policy(repositoryName=NAME, lifecyclePolicyText=json.dumps(before))
+        registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+        assert json.loads(ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"]) == after
+
+
+def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, flaky: FlakyAws) -> None:
+    flaky.break_after("CreateRepository")
+    flaky.break_after("PutLifecyclePolicy")
+    registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    text = aws.client("ecr").get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"]
+    assert json.loads(text) == registry.LIFECYCLE
 
 
 def test_a_repository_of_others_is_used_as_it_is(aws: boto3.Session) -> None:

@@ -45,6 +45,16 @@ def test_a_good_request_is_shown_as_json() -> None:
     assert show([]) == "[]"
 
 
+def test_words_may_be_newer_than_the_client() -> None:
+    check(config(InstanceType="ml.m99.large"), allow_unknown=True)
+    assert "ml.m99.large" in show([config(InstanceType="ml.m99.large")], allow_unknown=True)
+    with pytest.raises(CloudError, match="--allow-unknown sends it all the same"):
+        check(config(InstanceType="ml.m99.large"))
+    # Only words: whatever else is wrong stays wrong.
+    with pytest.raises(CloudError, match="VolumeSizeInGB has value 513"):
+        check(config(InstanceType="ml.m99.large", VolumeSizeInGB=513), allow_unknown=True)
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [

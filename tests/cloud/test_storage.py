@@ -14,6 +14,7 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from scripts.cloud import bucket as buckets
 from scripts.cloud import objects, storage, sync
 from scripts.cloud import requests as sending
 from scripts.cloud.aws import Aws
@@ -27,6 +28,7 @@ from scripts.cloud.storage import Uploaded
 from scripts.dataset import folders
 from scripts.dataset.folders import DataError
 from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.pictures import bodies, client_error, fill, intercept, jpeg, stored
 
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
@@ -421,6 +423,18 @@ def test_dry_run_shows_what_is_sent(
     }
     # Nobody but its account may own a default bucket; another may lie in an account of its own.
     assert {request.get("ExpectedBucketOwner") for request in sent.values()} == {ACCOUNT if bucket == BUCKET else None}
+
+
+@pytest.mark.parametrize("operation", ["CreateBucket", "PutPublicAccessBlock"])
+def test_a_bucket_whose_answer_is_lost_is_closed_as_well(aws: boto3.Session, flaky: FlakyAws, operation: str) -> None:
+    s3 = aws.client("s3")
+    s3.delete_bucket(Bucket=BUCKET)
+    flaky.calls.clear()
+    flaky.break_after(operation)
+    buckets.require(Aws(REGION), BUCKET, create=True)
+    closed = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert set(closed.values()) == {True}
+    assert flaky.calls.count(operation) == 2
 
 
 def test_the_default_bucket_is_made_closed_to_the_public(aws: boto3.Session, tmp_path: Path) -> None:

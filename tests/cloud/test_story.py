@@ -66,6 +66,7 @@ def test_from_push_to_clean_up(
         ecr = stand_in.StandIn(server, server.host)
         stand_in.install(monkeypatch, ecr)
         try:
+            flaky.break_after("CreateRepository")
             assert run("push.sh", push.main, [pushed]) == 0
             images = capsys.readouterr().out.split()
             train_image, serve_image = [built["train"], *images][-2:]
@@ -110,14 +111,28 @@ def test_from_push_to_clean_up(
             key = "byoc/byoc-story/output/model.tar.gz"
             aws.client("s3").upload_file(trained["model"], BUCKET, key)
             flaky.slow(2)
+            # Each of these is performed, and its answer lost.
+            for operation in (
+                "CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint",
+                "DeleteEndpointConfig", "DeleteModel", "DeleteRepository",
+            ):  # fmt: skip
+                flaky.break_after(operation)
+            flaky.throttle("DescribeEndpoint", times=2)
             request = ["--image", ecr.uri(images[-1]), "--model-data", f"s3://{BUCKET}/{key}", "--name", "byoc-story"]
             assert run("deploy.py", deploy.main, request) == 0
             said = capsys.readouterr().err
             assert "the image can serve it" in said
             assert "byoc-story: Creating" in said
+            assert run("deploy.py", deploy.main, [*request, "--update", "--prune"]) == 0
+            assert "byoc-story: Updating" in capsys.readouterr().err
+            served = aws.client("sagemaker").describe_endpoint(EndpointName="byoc-story")
+            assert (served["EndpointStatus"], served["EndpointConfigName"] != "byoc-story") == ("InService", True)
+            configurations = aws.client("sagemaker").list_endpoint_configs()["EndpointConfigs"]
+            assert [one["EndpointConfigName"] for one in configurations] == [served["EndpointConfigName"]]
             assert run("cleanup.py", cleanup.main, ["--all", "--repositories", "--yes"]) == 0
             assert "byoc-story: Deleting" in capsys.readouterr().err
             assert aws.client("ecr").describe_repositories()["repositories"] == []
+            assert aws.client("sagemaker").list_models()["Models"] == []
         finally:
             listing = ("images", "--filter", f"reference={server.host}/*", "--format", "{{.Repository}}:{{.Tag}}")
             for image in {*images, *engine.docker(*listing).stdout.split()}:

@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from container_train.metrics import DEFINITIONS
 from scripts import train
-from scripts.cloud import command, training, watch
+from scripts.cloud import command, creation, watch
 from tests import trees
+from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-train:0.1.0-abc"
@@ -387,14 +388,22 @@ def test_a_prefix_without_pictures(capsys: pytest.CaptureFixture[str], calls: li
 
 
 @pytest.mark.usefixtures("image")
+def test_an_instance_type_that_is_newer_than_boto3(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newer = ("--image", IMAGE, "--data", str(pictures), "--instance-type", "ml.m99.large")
+    code, _, err = call(capsys, *newer)
+    assert (code, "(--allow-unknown sends it all the same)" in err.splitlines()[-1]) == (2, True)
+    for mode in ("--dry-run", "--no-wait"):
+        code, out, _ = call(capsys, *newer, "--allow-unknown", "--name", "byoc-new", mode)
+        assert (code, "byoc-new" in out) == (0, True)
+    assert call(capsys, "--attach", "byoc-new", "--allow-unknown")[0] == 0
+
+
+@pytest.mark.usefixtures("image")
 def test_a_name_that_is_taken(pictures: Path, capsys: pytest.CaptureFixture[str], fail: Callable[..., None]) -> None:
     fail("CreateTrainingJob", "ResourceInUse", "Job name must be unique", 400)
     code, _, err = call(capsys, "--image", IMAGE, "--data", str(pictures), "--name", "byoc-taken")
     assert code == 1
     assert "give another --name" in err.splitlines()[-1]
-    # A name made here is nobody else's: the answer to the first try had been lost.
-    code, out, _ = call(capsys, "--image", IMAGE, "--data", str(pictures), "--no-wait")
-    assert (code, out[:11]) == (0, "byoc-train-")
 
 
 @pytest.mark.usefixtures("image")
@@ -411,7 +420,7 @@ def test_it_is_said_when_there_may_be_a_job(
     def send(*_: object) -> None:
         raise problem
 
-    monkeypatch.setattr(training, "send", send)
+    monkeypatch.setattr(creation, "send", send)
     ended, _, err = call(capsys, "--image", IMAGE, "--data", str(pictures), "--name", "byoc-d")
     assert ended == code
     assert f"scripts/train.py --stop byoc-d --region {REGION}" in err.splitlines()[-1]
@@ -469,8 +478,17 @@ def test_errors_are_one_line(
     assert (exit_code, out) == (1, "")
     assert words in err.splitlines()[-1]
     assert err.splitlines()[-1].startswith("train.py: ")
-    if operation == "DescribeTrainingJob":
-        assert "--attach byoc-e" in err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("image")
+def test_an_error_while_it_is_followed_does_not_hide_that_it_goes_on(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give(monkeypatch, "DescribeTrainingJob", PASS, error("ExpiredTokenException", "The security token is expired"))
+    code, _, err = call(capsys, "--image", IMAGE, "--data", str(pictures), "--name", "byoc-e")
+    assert code == 1
+    assert "have expired" in err.splitlines()[-1]
+    assert "--attach byoc-e" in err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("aws")

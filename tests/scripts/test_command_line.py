@@ -76,3 +76,14 @@ def test_pip_says_in_one_line_that_this_is_cloned() -> None:
     assert "cloned, not installed" in line
     assert "./local_test/run.sh" in line
     assert project["requires"] == []  # nothing is downloaded before it says so
+
+
+@pytest.mark.parametrize("setting", ["", "import builtins; builtins.__IPYTHON__ = True; "])
+def test_within_another_program_a_missing_package_is_an_import_error(tmp_path: Path, setting: str) -> None:
+    """A notebook's kernel that is replaced, or ended, hangs for whoever uses it."""
+    cell, name = tmp_path / "cell.py", "__main__" if setting else "cell"
+    cell.write_text("from scripts.environment import use\nuse('no_such_package')\n")
+    program = f"{setting}import runpy; runpy.run_path({str(cell)!r}, run_name={name!r})"
+    ended = call("-c", f"try:\n    {program}\nexcept ImportError as error:\n    print('still here:', error)")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("still here: the package no_such_package is not here: use ")

@@ -1,0 +1,274 @@
+"""Nothing that anything in the account uses is removed: each kind of user, each kind of thing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from scripts import cleanup
+from scripts.cloud import endpoints, storage
+from scripts.cloud.aws import Aws
+from scripts.cloud.belongings import PICTURES, Belonging
+from scripts.cloud.command import run
+from scripts.cloud.errors import CloudError
+from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
+from scripts.cloud.names import S3Uri
+from scripts.cloud.registry import ensure_repository
+from scripts.cloud.settings import Settings
+from scripts.cloud.usage import kept
+from tests.cloud.answers import error, give
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.test_cleanup import OWN, by_hand, deploy, job, keys, put, there
+
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+DATA = f"s3://{BUCKET}/byoc/data/dogs"
+TRAINING = {
+    "RoleArn": ROLE,
+    "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/byoc"},
+    "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+}
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+
+
+def call(*arguments: str) -> int:
+    return run("cleanup.py", cleanup.main, [*arguments, "--yes"])
+
+
+def channel(uri: str) -> list[dict[str, Any]]:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": uri}}
+    return [{"ChannelName": "train", "DataSource": source}]
+
+
+def model(client: Any, image: str, data: str) -> None:
+    container = {"Image": image, "ModelDataUrl": data}
+    client.create_model(ModelName="theirs", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+
+
+def pipeline(client: Any, image: str, data: str) -> None:
+    """A model of two containers, the second of which reads a folder."""
+    source = {"S3DataSource": {"S3Uri": f"{data}/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+    containers = [{"Image": "other"}, {"Image": image, "ModelDataSource": source}]
+    client.create_model(ModelName="theirs", Containers=containers, ExecutionRoleArn=ROLE)
+
+
+def training_job(client: Any, image: str, data: str) -> None:
+    client.create_training_job(
+        TrainingJobName="theirs", **TRAINING, InputDataConfig=channel(data),
+        AlgorithmSpecification={"TrainingImage": image, "TrainingInputMode": "FastFile"},
+    )  # fmt: skip
+
+
+def tuning_job(client: Any, image: str, data: str) -> None:
+    limits = {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1}
+    client.create_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName="theirs",
+        HyperParameterTuningJobConfig={"Strategy": "Random", "ResourceLimits": limits},
+        TrainingJobDefinition={
+            **TRAINING, "InputDataConfig": channel(data),
+            "AlgorithmSpecification": {"TrainingImage": image, "TrainingInputMode": "File"},
+        },
+    )  # fmt: skip
+
+
+def transform_job(client: Any, image: str, data: str) -> None:
+    client.create_transform_job(
+        TransformJobName="theirs",
+        ModelName="byoc-dogs",
+        TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": data}}},
+        TransformOutput={"S3OutputPath": f"s3://{BUCKET}/byoc"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+
+
+def package(client: Any, image: str, data: str) -> None:
+    client.create_model_package_group(ModelPackageGroupName="theirs")
+    containers = [{"Image": image, "ModelDataUrl": data}]
+    specification = {"Containers": containers, "SupportedContentTypes": ["image/jpeg"]}
+    client.create_model_package(
+        ModelPackageGroupName="theirs", InferenceSpecification={**specification, "SupportedResponseMIMETypes": ["a/b"]}
+    )
+
+
+STORES = [model, pipeline, training_job, tuning_job, transform_job, package]
+
+
+@pytest.mark.parametrize("make", STORES)
+def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[..., None]) -> None:
+    flaky.slow(99)
+    data = f"{DATA}/model.tar.gz" if make in (model, package) else DATA
+    make(aws.client("sagemaker"), "image", data)
+    dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
+    cats = Belonging(PICTURES, S3Uri.parse(f"s3://{BUCKET}/byoc/data/cats", "-"), (), 0)
+    assert [
+        (thing, user.name.endswith(("theirs", "theirs/1"))) for thing, user in kept(Aws(REGION), [dogs, cats]).items()
+    ] == [(dogs, True)]
+
+
+@pytest.mark.parametrize("change", ["gone", "changed", "more", "nothing", "denied"])
+def test_data_that_a_job_reads_is_not_changed(
+    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    settings, prefix = Settings(region=REGION), S3Uri.parse(DATA, "-")
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def upload() -> storage.Uploaded:
+        paths = sorted(tmp_path.glob("*.jpg"))
+        items = [storage.Item(f"train/cat/{path.name}", path, path.stat().st_size) for path in paths]
+        return storage.upload(Aws(REGION), items, prefix, settings)
+
+    upload()
+    flaky.slow(99)
+    training_job(aws.client("sagemaker"), "image", DATA)
+    if change in ("gone", "denied"):
+        (tmp_path / "a.jpg").unlink()
+    elif change != "nothing":
+        (tmp_path / ("a.jpg" if change == "changed" else "c.jpg")).write_bytes(b"other")
+    if change == "denied":
+        give(monkeypatch, "ListTrainingJobs", error("AccessDeniedException", "no"))
+    if change in ("gone", "changed"):
+        before = keys(aws)
+        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose pictures would be changed"):
+            upload()
+        assert keys(aws) == before
+    else:
+        assert upload().deleted == (change == "denied")
+
+
+def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
+    for make in (training_job, tuning_job, transform_job):
+        make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
+    dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
+    assert kept(Aws(REGION), [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]) == {}
+
+
+@pytest.mark.parametrize("address", [
+    f"s3://{BUCKET}/byoc/data/dogs/model.tar.gz",
+    f"https://s3.{REGION}.amazonaws.com/{BUCKET}/byoc/data/dogs/model.tar.gz",
+    f"https://{BUCKET}.s3.{REGION}.amazonaws.com/byoc/data/dogs/model.tar.gz",
+    f"https://{BUCKET}.s3.amazonaws.com/byoc/data/dogs/model.tar.gz",
+    f"s3://{BUCKET}/byoc/data/",
+    f"s3://{BUCKET}/byoc/data/do",  # a prefix is no folder
+])  # fmt: skip
+def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
+    model(aws.client("sagemaker"), "image", address)
+    assert kept(Aws(REGION), [Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)])
+    others = [f"{DATA}-2", f"s3://{BUCKET}/byoc/weights", f"s3://{BUCKET}-2/byoc/data/dogs"]
+    if address.endswith("model.tar.gz"):
+        assert not kept(Aws(REGION), [Belonging(PICTURES, S3Uri.parse(uri, "-"), (), 0) for uri in others])
+
+
+def repository(name: str) -> Thing:
+    return Thing(REPOSITORY, name, detail=f"{HOST}/{name}")
+
+
+@pytest.mark.parametrize("make", [one for one in STORES if one is not transform_job])
+@pytest.mark.parametrize("image", [f"{HOST}/byoc-serve:1", f"{HOST}/byoc-serve@sha256:{'0' * 64}"])
+def test_images_that_are_run(aws: boto3.Session, flaky: FlakyAws, make: Callable[..., None], image: str) -> None:
+    flaky.slow(99)
+    make(aws.client("sagemaker"), image, DATA)
+    found = kept(Aws(REGION), [repository("byoc-serve"), repository("byoc-serve-torch"), repository("byoc")])
+    assert [thing.name for thing in found if isinstance(thing, Thing)] == ["byoc-serve"]
+
+
+def serve(client: Any, name: str, model: str) -> None:
+    variant = {"VariantName": "a", "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    client.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+
+def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: FlakyAws) -> None:
+    client = aws.client("sagemaker")
+    for name in ("byoc-dogs", "byoc-cats", "byoc-birds", "byoc-fish"):
+        client.create_model(ModelName=name, PrimaryContainer={"Image": "image"}, ExecutionRoleArn=ROLE)
+    serve(client, "theirs", "byoc-dogs")
+    flaky.components["parts"] = "byoc-cats"
+    flaky.slow(99)
+    client.create_transform_job(
+        TransformJobName="batch",
+        ModelName="byoc-birds",
+        TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": DATA}}},
+        TransformOutput={"S3OutputPath": DATA},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    )
+    serve(client, "moving", "byoc-fish")
+    doomed = [Thing(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
+    doomed += [Thing(CONFIGURATION, "theirs"), Thing(CONFIGURATION, "moving"), Thing(ENDPOINT, "moving")]
+    assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items() if isinstance(thing, Thing)} == {
+        "byoc-dogs": "the configuration theirs",  # which stays itself, because of its endpoint
+        "byoc-cats": "the inference component parts",
+        "byoc-birds": "the transform job batch",
+        "theirs": "the endpoint theirs",
+    }
+    assert Thing(MODEL, "byoc-fish") not in kept(Aws(REGION), doomed)  # all that uses it goes with it
+
+
+@pytest.mark.parametrize("flags", [("byoc-dogs",), ("--all",), ("--unused",)])
+def test_cleanup_leaves_what_another_team_serves(
+    aws: boto3.Session, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    deploy(aws, "byoc-dogs")
+    client = aws.client("sagemaker")
+    if flags == ("--unused",):
+        client.delete_endpoint(EndpointName="byoc-dogs")
+    serve(client, "theirs", "byoc-dogs")
+    assert call(*flags) == 0
+    assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["theirs"], "endpoints": ["theirs"]}
+    said = "left: model byoc-dogs, which the configuration theirs uses" in capsys.readouterr().err
+    assert said == (flags != ("--unused",))
+
+
+@pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])
+def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
+    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    deploy(aws, "byoc-dogs")
+    aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
+    by_hand(aws, "cats")
+    give(
+        monkeypatch, operation, *([None] if operation == "ListEndpoints" else []), error("AccessDeniedException", "no")
+    )
+    assert call("--unused") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in said
+    assert "a permission is missing" in said
+    assert there(aws)["models"] == ["byoc-dogs", "cats"]
+
+
+def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
+    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It costs money; the rest does not."""
+    deploy(aws, "byoc-dogs")
+    give(monkeypatch, "ListTransformJobs", error("AccessDeniedException", "no"))
+    assert call("byoc-dogs") == 1
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in capsys.readouterr().err
+    assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": []}
+
+
+def test_cleanup_leaves_data_and_images_that_others_use(
+    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(aws, "job-1", OWN)
+    job(aws, "job-2", OWN)
+    put(aws, "byoc/job-1/output/model.tar.gz")
+    put(aws, "byoc/job-2/output/model.tar.gz")
+    for target in ("train", "serve"):
+        ensure_repository(Aws(REGION), f"byoc-{target}", Settings(region=REGION))
+    model(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
+    assert call("--data", "--repositories") == 0
+    assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
+    (left,) = aws.client("ecr").describe_repositories()["repositories"]
+    assert left["repositoryName"] == "byoc-serve"
+    said = capsys.readouterr().err
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model theirs uses" in said
+    assert "left: repository byoc-serve, which the model theirs uses" in said
