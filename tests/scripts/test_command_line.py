@@ -61,7 +61,11 @@ def test_every_python_script_says_the_version(capsys: pytest.CaptureFixture[str]
 
 def test_the_version_stands_in_one_place() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    of_this = [name for name in listed.splitlines() if name.endswith((".toml", ".sh", ".py", ".Dockerfile"))]
+    of_this = [
+        name
+        for name in listed.splitlines()
+        if name.endswith((".toml", ".sh", ".py", ".Dockerfile")) and not name.startswith("tests/")
+    ]
     assert [name for name in of_this if f'"{__version__}"' in (ROOT / name).read_text()] == [
         "container_serve/__init__.py"
     ]
