@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from container_train.hyperparameters import Hyperparameters
     from container_train.monitor import Monitor
 
+# Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
+# cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
+SPINS = "1000"
 TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
@@ -283,6 +286,8 @@ def main() -> int:
     # Whatever ends what has started this program ends it, too. By hand it may well outlive the shell.
     if SCRATCH in os.environ or os.environ.get("SAGEMAKER_PROGRAM") == __file__:
         die_with_parent(os.getppid())
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded, later than this
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
     level = min(int(asked), logging.INFO) if asked.isdecimal() else logging.INFO

@@ -244,6 +244,20 @@ def test_a_wrong_hyperparameter_is_answered_before_torch_is_imported(
         assert not {"torch", "smdebug"} & modules
 
 
+@pytest.mark.parametrize(("given", "shown"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7")])
+def test_threads_that_wait_sleep_soon(
+    given: dict[str, str], shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings on the same cores used more than twice the processor time where they span."""
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name, value in {"OMP_DISPLAY_ENV": "VERBOSE", **given}.items():
+        monkeypatch.setenv(name, value)
+    trees.tree(tmp_path, pictures={"train": 1})
+    code, job = finish("process", tmp_path)
+    assert code == 1, "there are no images to validate on"
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", job.text()) == [shown]  # what libgomp says when it is loaded
+
+
 def test_what_is_wrong_with_the_data_stands_first_in_the_failure_file(tmp_path: Path) -> None:
     """Through the toolkit; tests/faults/test_failure.py has all the rest of what may be wrong."""
     trees.tree(tmp_path)
