@@ -11,6 +11,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
 from botocore.model import ServiceModel
+from botocore.parsers import ResponseParserError
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import deploy
@@ -539,6 +540,11 @@ def test_half_way_nothing_is_left(
     ("answer", "complaint"),
     [
         (EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
+        (
+            error("InternalFailure", "try later", ResponseMetadata={"HTTPStatusCode": 500}),
+            "try later (InternalFailure)",
+        ),
+        (ResponseParserError("not JSON"), "what answered is not AWS"),
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
