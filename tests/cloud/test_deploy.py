@@ -618,9 +618,7 @@ def test_an_endpoint_that_fails_is_explained_and_removed(
         logEvents=[{"timestamp": int(time.time() * 1000), "message": "server: model.bin: corrupt"}],
     )
     failed = endpoint("Failed", FailureReason="The primary container did not pass the ping health check.")
-    give(
-        monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, failed, NONE
-    )
+    give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, NONE)
     assert call(*CALL) == 1
     lines = capsys.readouterr().err.splitlines()
     assert "byoc-dogs: Creating, 0:00 min" in lines

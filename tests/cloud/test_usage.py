@@ -1,5 +1,6 @@
 """Nothing that anything in the account uses is removed: each kind of user, each kind of thing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,27 @@ def test_cleanup_leaves_what_another_team_serves(
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["theirs"], "endpoints": ["theirs"]}
     said = "left: model byoc-dogs, which the configuration theirs uses" in capsys.readouterr().err
     assert said == (flags != ("--unused",))
+
+
+def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
+    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(aws, "job-1", OWN)
+    put(aws, "byoc/job-1/output/model.tar.gz")
+    deploy(aws, "byoc-dogs")
+    client = aws.client("sagemaker")
+
+    def meanwhile() -> None:
+        serve(client, "theirs", "byoc-dogs")
+        model(client, "image", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
+
+    flaky.after["DeleteEndpoint"] = meanwhile
+    assert call("--all", "--data", "--json") == 0
+    captured = capsys.readouterr()
+    assert "left: model byoc-dogs, which the configuration theirs uses" in captured.err
+    assert [one["name"] for one in json.loads(captured.out)["removed"]] == ["byoc-dogs", "byoc-dogs"]
+    assert there(aws)["models"] == ["byoc-dogs", "theirs"]
+    assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
 
 
 @pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])
