@@ -149,7 +149,8 @@ def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
     for make in (training_job, tuning_job, transform_job):
         make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
     dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
-    assert kept(Aws(REGION), [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]) == {}
+    doomed: list[Thing | Belonging] = [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]
+    assert kept(Aws(REGION), doomed) == {}
 
 
 @pytest.mark.parametrize("address", [
