@@ -179,7 +179,7 @@ def test_images_that_are_run(aws: boto3.Session, flaky: FlakyAws, make: Callable
     flaky.slow(99)
     make(aws.client("sagemaker"), image, DATA)
     found = kept(Aws(REGION), [repository("byoc-serve"), repository("byoc-serve-torch"), repository("byoc")])
-    assert [thing.name for thing in found if isinstance(thing, Thing)] == ["byoc-serve"]
+    assert [thing.name for thing in found] == ["byoc-serve"]
 
 
 def serve(client: Any, name: str, model: str) -> None:
@@ -205,7 +205,7 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
     serve(client, "moving", "byoc-fish")
     doomed = [Thing(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
     doomed += [Thing(CONFIGURATION, "theirs"), Thing(CONFIGURATION, "moving"), Thing(ENDPOINT, "moving")]
-    assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items() if isinstance(thing, Thing)} == {
+    assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
         "byoc-dogs": "the configuration theirs",  # which stays itself, because of its endpoint
         "byoc-cats": "the inference component parts",
         "byoc-birds": "the transform job batch",
