@@ -255,7 +255,7 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=1, retries={"total_max_attempts": 1}, user_agent_extra="x"))
+    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x"))
     update = operation == "UpdateEndpoint"
     if update:
         make(account)
@@ -620,7 +620,7 @@ def test_predict_asks_once_for_what_may_have_been_computed(
     account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     fault: str, complaint: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=4)))
     (tmp_path / "dog.png").write_bytes(picture("red"))
     make(account)
     flaky.prediction = DOG
