@@ -81,7 +81,9 @@ def main(arguments: Sequence[str]) -> int:
         if not _confirmed(flags, len(doomed) + len(stored)):
             progress("nothing was removed")
             return 1
-        removal.remove(aws, doomed, progress)
+        doomed = removal.remove(aws, doomed, progress)
+        used = usage.kept(aws, stored)
+        stored = [belonging for belonging in stored if belonging not in used]
         for belonging in stored:
             belongings.delete(aws, belonging, lambda _: None)
             progress(f"deleted {len(belonging.keys)} objects of {belonging.uri}")
@@ -170,20 +172,16 @@ def _unneeded(
         kept = usage.kept(aws, wanted)
     except (ClientError, BotoCoreError) as error:
         left = [thing for thing in wanted if usage.can_be_used(thing)]
-        complaints.append(f"left: {_names(left)}: cannot see what uses them: {explain(error)}")
+        complaints.append(f"left: {', '.join(map(str, left))}: cannot see what uses them: {explain(error)}")
     else:
         left = list(kept)
         for thing in asked:
             if thing in kept:
-                progress(f"left: {_names([thing])}, which {kept[thing]} uses")
+                progress(f"left: {thing}, which {kept[thing]} uses")
     going = [thing for thing in wanted if thing not in left]
     order = [SEARCH, JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY]
     things = sorted((thing for thing in going if isinstance(thing, Thing)), key=lambda thing: order.index(thing.kind))
     return things, [thing for thing in going if isinstance(thing, Belonging)]
-
-
-def _names(things: Sequence[Thing | Belonging]) -> str:
-    return ", ".join(f"{one.kind} {one.name}" if isinstance(one, Thing) else str(one.uri) for one in things)
 
 
 def _why_not(aws: Aws, account: Account, name: str, chosen: Settings) -> str:

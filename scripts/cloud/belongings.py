@@ -35,6 +35,9 @@ class Belonging:
     keys: tuple[str, ...]
     bytes: int
 
+    def __str__(self) -> str:
+        return str(self.uri)
+
     def to_dict(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": str(self.uri), "objects": len(self.keys), "bytes": self.bytes}
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError, explain
+from scripts.cloud.errors import CloudError, explain, is_passing, is_throttled
 from scripts.cloud.jobs import is_missing
 from scripts.cloud.requests import Request, send
 
@@ -29,13 +30,14 @@ def create(aws: Aws, request: Request) -> None:
     """
     try:
         send(aws, request)
-    except (ClientError, BotoCoreError) as error:
-        refused = isinstance(error, ClientError)
+    except (ClientError, BotoCoreError, ResponseParserError) as error:
+        # A server error, or a proxy's page, does not say that nothing was done.
+        refused = isinstance(error, ClientError) and (is_throttled(error) or not is_passing(error))
         if refused and not error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0):
             raise
         try:
             done = _is_done(aws, request)
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, ResponseParserError):
             raise UnansweredError(str(explain(error))) from error
         if done:
             return

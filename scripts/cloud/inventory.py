@@ -44,6 +44,9 @@ class Thing:
     endpoint: str | None = None  # that it was made for
     detail: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
     def removal(self) -> Request:
         return removal(self.kind, self.name)
 

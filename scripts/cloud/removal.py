@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from botocore.exceptions import ClientError
 
-from scripts.cloud import endpoints
+from scripts.cloud import endpoints, usage
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted
 from scripts.cloud.errors import CloudError, code_of, message_of
@@ -13,10 +13,11 @@ from scripts.cloud.jobs import is_missing, is_stopped
 from scripts.cloud.requests import send
 
 
-def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> None:
+def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> list[Thing]:
     """In the given order; endpoints are deleted together, and waited for before anything else goes.
 
-    Raises Interrupted for Ctrl-C, CloudError where one of them stays.
+    Whatever anything uses by then stays: minutes have passed. Returns what was removed. Raises Interrupted for Ctrl-C,
+    CloudError where an endpoint stays, botocore's errors where it cannot be seen what uses the rest.
     """
     live = [thing for thing in things if thing.kind == ENDPOINT]
     left = list(things)
@@ -37,13 +38,18 @@ def remove(aws: Aws, things: Sequence[Thing], say: Callable[[str], None]) -> Non
             if stays is not None:
                 why = stays.failure or "call this again"
                 raise CloudError(f"{thing.name} is {stays.status} and was not deleted: {why}")
-            say(f"deleted {thing.kind} {thing.name}")
+            say(f"deleted {thing}")
             left.remove(thing)
+        kept = usage.kept(aws, left)
+        for thing, user in kept.items():
+            say(f"left: {thing}, which {user} uses")
         for thing in list(left):
-            _send(aws, thing, say, "deleted")
-            left.remove(thing)
+            if thing not in kept:
+                _send(aws, thing, say, "deleted")
+                left.remove(thing)
+        return [thing for thing in things if thing not in kept]
     except KeyboardInterrupt:
-        rest = ", ".join(f"{thing.kind} {thing.name}" for thing in left)
+        rest = ", ".join(map(str, left))
         raise Interrupted(f"interrupted; still to remove: {rest}; call the same again") from None
 
 
@@ -71,4 +77,4 @@ def _send(aws: Aws, thing: Thing, say: Callable[[str], None], done: str) -> None
         gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
         if not gone and not (thing.kind in (SEARCH, JOB) and is_stopped(error)):
             raise
-    say(f"{done} {thing.kind} {thing.name}")
+    say(f"{done} {thing}")

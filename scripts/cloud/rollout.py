@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.cloud import creation, endpoints, names, removal, usage
+from scripts.cloud import creation, endpoints, names, removal
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted, progress
 from scripts.cloud.creation import UnansweredError
@@ -59,13 +59,7 @@ def remove_unused(aws: Aws, things: Sequence[Thing]) -> list[Thing]:
     order = [ENDPOINT, CONFIGURATION, MODEL]
     things = sorted(things, key=lambda thing: order.index(thing.kind))
     try:
-        kept = usage.kept(aws, things)
-        for thing, user in kept.items():
-            assert isinstance(thing, Thing)
-            progress(f"left: {thing.kind} {thing.name}, which {user} uses")
-        going = [thing for thing in things if thing not in kept]
-        removal.remove(aws, going, progress)
-        return going
+        return removal.remove(aws, things, progress)
     except (ClientError, BotoCoreError, CloudError) as error:
         progress(f"not removed ({explain(error)}): {_later(things)}")
         return []
@@ -75,8 +69,7 @@ def remove_unused(aws: Aws, things: Sequence[Thing]) -> list[Thing]:
 
 def _later(things: Sequence[Thing]) -> str:
     which = next((thing.name for thing in things if thing.kind == ENDPOINT), "--unused")
-    what = ", ".join(f"{thing.kind} {thing.name}" for thing in things)
-    return f"{what}; scripts/cleanup.py {which} does it later"
+    return f"{', '.join(map(str, things))}; scripts/cleanup.py {which} does it later"
 
 
 def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None:

@@ -6,7 +6,7 @@ An endpoint whose configuration or model is gone is not patched and not scaled a
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from botocore import xform_name
 from botocore.exceptions import ClientError
@@ -17,6 +17,8 @@ from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSIT
 from scripts.cloud.jobs import is_missing
 from scripts.cloud.names import S3Uri
 from scripts.cloud.parallel import each
+
+T = TypeVar("T", bound=Thing | Belonging)
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ class User:
         return thing.kind in _USERS and (_SOURCES[thing.kind].key, thing.name) in self.values
 
 
-def kept(aws: Aws, doomed: Sequence[Thing | Belonging]) -> dict[Thing | Belonging, User]:
+def kept(aws: Aws, doomed: Sequence[T]) -> dict[T, User]:
     """Those of `doomed` that something uses which stays, and what. Raises botocore's errors where it cannot be seen."""
     needed = {kind for thing in doomed for kind in _users_of(thing)}
     users = [user for kind in _SOURCES if kind in needed for user in _find(aws, _SOURCES[kind])]
     going = {(thing.kind, thing.name) for thing in doomed if isinstance(thing, Thing)}
-    found: dict[Thing | Belonging, User] = {}
+    found: dict[T, User] = {}
     while True:
         staying = [user for user in users if (user.kind, user.name) not in going]
         more = {thing: user for thing in doomed if thing not in found and (user := _first_user(thing, staying))}

@@ -82,7 +82,7 @@ class FlakyAws:
         self._failure: str | None = None
         self._changes: dict[tuple[str, str], _Change] = {}
         self._faults: dict[str, Counter[str]] = {
-            name: Counter() for name in ("before", "after", "throttle", "hang", "late")
+            name: Counter() for name in ("before", "after", "throttle", "hang", "late", "error")
         }
         self._gate.set()  # what hangs still is given up
         self._gate = threading.Event()
@@ -112,6 +112,10 @@ class FlakyAws:
         """Refuse the next `times` requests, as the service does under load."""
         self._faults["throttle"][operation] += times
 
+    def fail_after(self, operation: str, times: int = 1) -> None:
+        """Perform the next `times` requests, and answer that the service has failed."""
+        self._faults["error"][operation] += times
+
     def hang(self, operation: str, times: int = 1) -> None:
         """Perform the next `times` requests, and give no answer."""
         self._faults["hang"][operation] += times
@@ -140,6 +144,9 @@ class FlakyAws:
             self._perform_silently(operation, request, environ)
             self._gate.wait(PATIENCE_SECONDS)
             drop(environ)
+        if self._hits("error", operation):
+            self._perform_silently(operation, request, environ)
+            return answer(start_response, 500, {"__type": "InternalFailure", "message": "Internal error"})
         if self._hits("after", operation):
             self._perform_silently(operation, request, environ)
             drop(environ)

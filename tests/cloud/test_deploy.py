@@ -11,6 +11,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
 from botocore.model import ServiceModel
+from botocore.parsers import ResponseParserError
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import deploy
@@ -539,6 +540,11 @@ def test_half_way_nothing_is_left(
     ("answer", "complaint"),
     [
         (EndpointConnectionError(endpoint_url="https://api.sagemaker"), "cannot be reached"),
+        (
+            error("InternalFailure", "try later", ResponseMetadata={"HTTPStatusCode": 500}),
+            "try later (InternalFailure)",
+        ),
+        (ResponseParserError("not JSON"), "what answered is not AWS"),
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
@@ -612,9 +618,7 @@ def test_an_endpoint_that_fails_is_explained_and_removed(
         logEvents=[{"timestamp": int(time.time() * 1000), "message": "server: model.bin: corrupt"}],
     )
     failed = endpoint("Failed", FailureReason="The primary container did not pass the ping health check.")
-    give(
-        monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, failed, NONE
-    )
+    give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, NONE)
     assert call(*CALL) == 1
     lines = capsys.readouterr().err.splitlines()
     assert "byoc-dogs: Creating, 0:00 min" in lines

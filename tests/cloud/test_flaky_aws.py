@@ -148,6 +148,12 @@ def test_a_broken_connection_before_and_after_the_request_is_performed(flaky: Fl
     assert flaky.calls.count("CreateTrainingJob") == 2
 
 
+def test_a_failure_that_is_none(flaky: FlakyAws, client: Any) -> None:
+    flaky.fail_after("CreateTrainingJob")
+    assert "(InternalFailure)" in refused(client.create_training_job, **training_job("a"))
+    assert len(client.list_training_jobs()["TrainingJobSummaries"]) == 1
+
+
 @pytest.mark.parametrize("tell", ["hang", "delay"])
 def test_a_request_that_hangs_is_performed_at_once_or_later(flaky: FlakyAws, tell: str) -> None:
     client = Aws(REGION).session.client("sagemaker", config=ONCE.merge(Config(read_timeout=0.5)))

@@ -232,7 +232,7 @@ def test_an_update_whose_answer_is_lost_goes_on(
     assert there(live) == DOGS_NOW
 
 
-@pytest.mark.parametrize("fault", ["break_after", "hang"])
+@pytest.mark.parametrize("fault", ["break_after", "fail_after", "hang"])
 @pytest.mark.parametrize("operation", ["CreateEndpoint", "UpdateEndpoint"])
 def test_all_answers_are_lost_and_the_endpoint_is_found(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str,
@@ -244,7 +244,7 @@ def test_all_answers_are_lost_and_the_endpoint_is_found(
         make(account)
         more = ["--update"]
     flaky.slow(2)
-    getattr(flaky, fault)(operation, times=TRIES if fault == "break_after" else 1)
+    getattr(flaky, fault)(operation, times=1 if fault == "hang" else TRIES)
     code, _, said = call(capsys, deploy, *DEPLOY, *more)
     assert code == 0, said
     assert account.describe_endpoint(EndpointName="byoc-dogs")["EndpointStatus"] == "InService"
@@ -255,7 +255,7 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=1, retries={"total_max_attempts": 1}, user_agent_extra="x"))
+    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x"))
     update = operation == "UpdateEndpoint"
     if update:
         make(account)
@@ -620,7 +620,7 @@ def test_predict_asks_once_for_what_may_have_been_computed(
     account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     fault: str, complaint: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=4)))
     (tmp_path / "dog.png").write_bytes(picture("red"))
     make(account)
     flaky.prediction = DOG

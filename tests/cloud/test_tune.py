@@ -16,7 +16,7 @@ from scripts.cloud import command, tuning, tuning_jobs, watch
 from scripts.cloud.aws import Aws
 from scripts.tuning.table import Lines
 from tests import trees
-from tests.cloud.answers import error, give
+from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_train import BUCKET, IMAGE, channel
@@ -289,7 +289,7 @@ def test_a_search_from_its_creation_to_its_end(
 ) -> None:
     pictures = trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
     running, ended = described_search("InProgress"), described_search("Completed")
-    give(monkeypatch, "DescribeHyperParameterTuningJob", running, running, ended)
+    give(monkeypatch, "DescribeHyperParameterTuningJob", PASS, running, running, ended)
     give(
         monkeypatch,
         "ListTrainingJobsForHyperParameterTuningJob",

@@ -1,5 +1,6 @@
 """Nothing that anything in the account uses is removed: each kind of user, each kind of thing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
     for make in (training_job, tuning_job, transform_job):
         make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
     dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
-    assert kept(Aws(REGION), [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]) == {}
+    doomed: list[Thing | Belonging] = [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]
+    assert kept(Aws(REGION), doomed) == {}
 
 
 @pytest.mark.parametrize("address", [
@@ -177,7 +179,7 @@ def test_images_that_are_run(aws: boto3.Session, flaky: FlakyAws, make: Callable
     flaky.slow(99)
     make(aws.client("sagemaker"), image, DATA)
     found = kept(Aws(REGION), [repository("byoc-serve"), repository("byoc-serve-torch"), repository("byoc")])
-    assert [thing.name for thing in found if isinstance(thing, Thing)] == ["byoc-serve"]
+    assert [thing.name for thing in found] == ["byoc-serve"]
 
 
 def serve(client: Any, name: str, model: str) -> None:
@@ -203,7 +205,7 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
     serve(client, "moving", "byoc-fish")
     doomed = [Thing(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
     doomed += [Thing(CONFIGURATION, "theirs"), Thing(CONFIGURATION, "moving"), Thing(ENDPOINT, "moving")]
-    assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items() if isinstance(thing, Thing)} == {
+    assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
         "byoc-dogs": "the configuration theirs",  # which stays itself, because of its endpoint
         "byoc-cats": "the inference component parts",
         "byoc-birds": "the transform job batch",
@@ -225,6 +227,27 @@ def test_cleanup_leaves_what_another_team_serves(
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["theirs"], "endpoints": ["theirs"]}
     said = "left: model byoc-dogs, which the configuration theirs uses" in capsys.readouterr().err
     assert said == (flags != ("--unused",))
+
+
+def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
+    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job(aws, "job-1", OWN)
+    put(aws, "byoc/job-1/output/model.tar.gz")
+    deploy(aws, "byoc-dogs")
+    client = aws.client("sagemaker")
+
+    def meanwhile() -> None:
+        serve(client, "theirs", "byoc-dogs")
+        model(client, "image", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
+
+    flaky.after["DeleteEndpoint"] = meanwhile
+    assert call("--all", "--data", "--json") == 0
+    captured = capsys.readouterr()
+    assert "left: model byoc-dogs, which the configuration theirs uses" in captured.err
+    assert [one["name"] for one in json.loads(captured.out)["removed"]] == ["byoc-dogs", "byoc-dogs"]
+    assert there(aws)["models"] == ["byoc-dogs", "theirs"]
+    assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
 
 
 @pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])

@@ -13,7 +13,7 @@ from botocore.stub import Stubber
 
 from container_train.metrics import NAMES, line
 from scripts import train
-from scripts.cloud import command, jobs, watch
+from scripts.cloud import command, jobs, settings, watch
 from scripts.cloud.aws import Aws
 from scripts.cloud.command import Interrupted
 from scripts.cloud.errors import CloudError
@@ -315,7 +315,7 @@ def attach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
            *flags: str) -> tuple[int, str, str]:  # fmt: skip
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
     account = Aws(REGION)
-    monkeypatch.setattr(train, "Aws", lambda region: account)
+    monkeypatch.setattr(settings, "Aws", lambda *_, **__: account)
     with Stubber(account.client("sagemaker")) as stub:
         stub.add_response("describe_training_job", answer, DESCRIBE)
         code = command.run("train.py", train.main, ["--attach", NAME, *flags])
@@ -396,7 +396,7 @@ def test_stopping(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str], status: str, said: str
 ) -> None:
     account = Aws(REGION)
-    monkeypatch.setattr(train, "Aws", lambda region: account)
+    monkeypatch.setattr(settings, "Aws", lambda *_, **__: account)
     with Stubber(account.client("sagemaker")) as stub:
         stub.add_response("describe_training_job", described(status, TRAINING), DESCRIBE)
         if status == "InProgress":

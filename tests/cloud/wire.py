@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-ERRORS = {400: "400 Bad Request", 503: "503 Slow Down"}
+ERRORS = {400: "400 Bad Request", 500: "500 Internal Server Error", 503: "503 Slow Down"}
 # Parameters that tell S3's operations of one method apart; the first that is there decides.
 _S3 = {
     "PUT": [("partNumber", "UploadPart"), ("publicAccessBlock", "PutPublicAccessBlock")],
