@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
-from container_train import launch, pulse
+from container_train import channels, launch, pulse
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
 from container_train.layout import SCRATCH, Layout
+from container_train.listing import is_hidden
 from container_train.ranks import failure_file
 from container_train.tree import Tree
 from container_train.verdict import PEER_LOST, STOPPED
@@ -36,7 +37,7 @@ def weights_file(tree: Tree) -> Path | None:
     folder = tree.channels / "weights"
     if not folder.is_dir():
         return None
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not is_hidden(p.name))
     if len(files) != 1:
         names = ", ".join(p.name for p in files[:5]) or "none"
         raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
@@ -62,6 +63,7 @@ def run(arguments: list[str], tree: Tree) -> None:
     from container_train import hyperparameters
 
     hp = hyperparameters.parse(arguments)
+    channels.splits(tree)
     writable(tree)
     from container_train import monitor
     from container_train.distributed import World
@@ -128,6 +130,8 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             world.meet()
         _same_pictures(world.gather(pictures.fingerprint))
         images = {name: len(split) for name, split in pictures.splits.items()}
+        if world.rank == 0:
+            pictures.tell()
         log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
         monitor.note(
@@ -188,6 +192,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "classes": list(pictures.classes),
         "images": images,
         "skipped": len(pictures.bad),
+        "near_duplicates": [leak.to_dict() for leak in pictures.leaks],
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
         "best_epoch": trainer.state.best["epoch"],

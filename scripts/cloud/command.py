@@ -14,8 +14,8 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from container_train.errors import DataError
 from scripts.cloud.errors import CloudError, explain, one_line
-from scripts.dataset.folders import DataError
 
 
 class Interrupted(Exception):

@@ -28,6 +28,8 @@ def plan(
 def divide(
     found: folders.Found, fractions: Sequence[float], seed: int, say: Callable[[str], None]
 ) -> dict[str, ClassFiles]:
+    for remark in found.remarks:
+        say(remark)
     shares = dict(zip(SPLITS, fractions, strict=True))
     if not found.is_split:
         parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())

@@ -1,8 +1,11 @@
 """`train` keeps the platform's contract: hyperparameters, channels, failure file, signals, a user's own program."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -85,6 +88,44 @@ def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     assert code == 0, job.text()
     assert (tmp_path / "model" / "mine.txt").read_text() == "--alpha 3"
     assert not (tmp_path / "model" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}, "no network, left-pad-nope==1.0"),
+        ({"PIP_NO_INDEX": "1"}, "no left-pad-nope==1.0 was found for this Python"),
+    ],
+)
+def test_a_job_whose_requirements_cannot_be_installed_says_why(
+    environment: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trees.fill(tmp_path / "input" / "data")
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"'})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text("print('ran')\n")
+    (tmp_path / "code" / "requirements.txt").write_text("left-pad-nope==1.0\n")
+    code, job = finish("process", tmp_path)
+    assert code != 0
+    assert job.failure().splitlines()[0] == (
+        f"requirements.txt could not be installed: {reason}; put the packages into the image"
+    )
+
+
+def test_a_job_by_hand_makes_no_tree_where_there_is_none(tmp_path: Path) -> None:
+    base = tmp_path / "ml"
+    for words in (["--epoch", "1"], ["--epochs", "1"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "container_train", *words],
+            env={**os.environ, "SAGEMAKER_BASE_DIR": str(base)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "did you mean epochs?" in done.stderr or "channel train: " in done.stderr
+        assert not base.exists()
 
 
 @both_engines_in_full
