@@ -19,7 +19,6 @@ from container_train import channels, launch, pulse
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
 from container_train.layout import SCRATCH, Layout
-from container_train.listing import is_hidden
 from container_train.ranks import failure_file
 from container_train.tree import Tree
 from container_train.verdict import PEER_LOST, STOPPED
@@ -30,18 +29,6 @@ if TYPE_CHECKING:
     from container_train.monitor import Monitor
 
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
-
-
-def weights_file(tree: Tree) -> Path | None:
-    """The one file of the channel `weights`, where the job has that channel."""
-    folder = tree.channels / "weights"
-    if not folder.is_dir():
-        return None
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not is_hidden(p.name))
-    if len(files) != 1:
-        names = ", ".join(p.name for p in files[:5]) or "none"
-        raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
-    return files[0]
 
 
 def writable(tree: Tree) -> None:
@@ -142,7 +129,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         )
     with phase("model"):
         network = model.build(
-            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
+            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
         network.to(where)

@@ -65,6 +65,18 @@ def _check_modes(tree: Tree) -> None:
                 )
 
 
+def weights(tree: Tree) -> Path | None:
+    """The one file of the channel `weights`, where the job has that channel. Raises TrainError."""
+    folder = tree.channels / WEIGHTS
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path.name))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files[:5]) or "none"
+        raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
+    return files[0]
+
+
 def unused(tree: Tree) -> list[str]:
     """The channels that hold nothing for this program, in order."""
     roots = {folder.parent if folder.parent != tree.channels else folder for folder in splits(tree).values()}

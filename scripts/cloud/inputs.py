@@ -122,7 +122,8 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
     try:
         unknown = options.hyperparameters(rest)
         for name in unknown:
-            if close := difflib.get_close_matches(name, _flags(known), n=1, cutoff=0.8):
+            # tune.py sets some of train.py's flags, and has not got them.
+            if close := difflib.get_close_matches(name, [flag for flag in _flags(known) if flag != name], 1, 0.8):
                 raise CloudError(f"unknown flag --{name}: did you mean --{close[0]}?", 2)
         if unknown:
             # Raises what training would: which there are, and what was probably meant.

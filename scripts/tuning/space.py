@@ -135,7 +135,7 @@ class Space:
 def load(path: Path = FILE) -> Space:
     """Read and check the file. Raises CloudError: one line that names the file, the key, and what is expected."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CloudError(f"--space {path} is not there", 2) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -72,3 +72,17 @@ def test_an_input_mode_that_the_program_has_not_is_named(
     (tree.config / "inputdataconfig.json").write_text(json.dumps({channel: good | config}))
     with pytest.raises(TrainError, match=f"^channel {channel} {words}"):
         channels.splits(tree)
+
+
+def test_the_file_of_weights_is_the_only_one_that_is_no_litter(tmp_path: Path) -> None:
+    tree = make(tmp_path, "train")
+    assert channels.weights(tree) is None
+    folder = make(tmp_path, "weights/deep").channels / "weights"
+    with pytest.raises(TrainError, match=r"weights holds 0 files \(none\); expected one state_dict file"):
+        channels.weights(tree)
+    for name in ("deep/w.pth", "deep/._w.pth", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (folder / name).write_bytes(b"")
+    assert channels.weights(tree) == folder / "deep" / "w.pth"
+    (folder / "other.pth").write_bytes(b"")
+    with pytest.raises(TrainError, match=r"weights holds 2 files \(w.pth, other.pth\)"):
+        channels.weights(tree)

@@ -15,6 +15,7 @@ from container_serve.preprocess import Preprocessing, preprocess
 from container_train import data, decoding
 from container_train.errors import TrainError
 from container_train.tree import Tree
+from local_test import sample
 from tests import trees
 
 SPEC = Preprocessing(resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")
@@ -147,15 +148,15 @@ def test_digits_that_are_no_running_number_stay(tmp_path: Path, caplog: pytest.L
 
 
 def test_near_duplicates_in_other_splits_are_named(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
-    source = tree.channels / "train" / "01.red" / "003.jpg"
-    with Image.open(source) as image:
-        image.resize((60, 54)).save(tree.channels / "test" / "02.green" / "again.jpg", quality=60)
+    with Image.open(sample.folder_of_photographs() / "chelsea.png") as cat:
+        cat.convert("RGB").save(tree.channels / "train" / "01.red" / "cat.jpg")
+        cat.convert("RGB").resize((200, 140)).save(tree.channels / "test" / "02.green" / "again.jpg", quality=60)
     found = data.read(tree)
     with caplog.at_level(logging.WARNING):
         found.tell()
     words = (
         "1 of 13 images of test are near-duplicates of images of train, so accuracies on test are too high:"
-        " test/02.green/again.jpg and train/01.red/003.jpg"
+        " test/02.green/again.jpg and train/01.red/cat.jpg"
     )
     assert [record.message for record in caplog.records] == [f"data: {words}"]
     described = found.describe()["near_duplicates"]

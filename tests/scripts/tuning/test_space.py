@@ -29,6 +29,11 @@ def test_the_space_of_this_repository() -> None:
     assert found.default() == {"lr": OPTIONS["lr"][1], "batch-size": OPTIONS["batch-size"][1]}
 
 
+def test_a_file_as_windows_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(("\ufeff" + HEAD + LR).replace("\n", "\r\n").encode())
+    assert set(space.load(tmp_path / "s.toml").searched) == {"lr"}
+
+
 def test_every_metric_is_an_objective_or_has_a_reason() -> None:
     assert set(space.OBJECTIVES) | set(space._NO_OBJECTIVE) == set(NAMES)
 
