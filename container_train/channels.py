@@ -11,6 +11,7 @@ from container_train.tree import Tree
 
 TRAINING = "training"  # the one channel that may hold all three
 WEIGHTS = "weights"
+OTHERS = {WEIGHTS, "features", "code"}  # features: see store.py; code, and those that begin with sm_, are the SDKs'
 
 
 def splits(tree: Tree) -> dict[str, Path]:
@@ -78,7 +79,9 @@ def weights(tree: Tree) -> Path | None:
 
 
 def unused(tree: Tree) -> list[str]:
-    """The channels that hold nothing for this program, in order."""
-    roots = {folder.parent if folder.parent != tree.channels else folder for folder in splits(tree).values()}
-    ours = {root.name for root in roots} | {WEIGHTS, "code"}
-    return [name for name in _folders(tree.channels) if name not in ours and not name.startswith("sm_")]
+    """The channels, or folders of the one channel, that hold nothing for this program, in order."""
+    used = list(splits(tree).values())
+    root = used[0].parent
+    beside = [f"{TRAINING}/{name}" for name in _folders(root) if root != tree.channels and root / name not in used]
+    ours = {path.relative_to(tree.channels).parts[0] for path in used} | OTHERS
+    return [*(name for name in _folders(tree.channels) if name not in ours and not name.startswith("sm_")), *beside]

@@ -63,7 +63,7 @@ def tell(
     for file, reason in bad[:SHOWN]:
         say(f"not readable: {file}: {reason}")
     if bad:
-        say(f"{len(bad)} files cannot be read; {then}")
+        say(f"{len(bad)} image{'s' * (len(bad) != 1)} cannot be read; {then}")
 
 
 def refuse(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> None:

@@ -44,10 +44,12 @@ def test_a_missing_or_a_second_channel_is_named(tmp_path: Path) -> None:
 
 
 def test_channels_that_hold_nothing_for_the_training(tmp_path: Path) -> None:
-    tree = make(tmp_path, "train", "validation", "test", "weights", "code", "sm_drivers", "extra", "__MACOSX")
+    tree = make(tmp_path, "train", "validation", "test", "weights", "features", "code", "sm_drivers", "extra")
     assert channels.unused(tree) == ["extra"]
-    other = make(tmp_path / "other", "training/train", "training/valid", "training/test")
+    other = make(tmp_path / "other", "training/train", "training/valid", "training/test", "training/__MACOSX")
     assert channels.unused(other) == []
+    make(tmp_path / "other", "training/more", "code")
+    assert channels.unused(other) == ["training/more"]
 
 
 @pytest.mark.parametrize(
