@@ -155,8 +155,8 @@ def test_near_duplicates_in_other_splits_are_named(tree: Tree, caplog: pytest.Lo
     with caplog.at_level(logging.WARNING):
         found.tell()
     words = (
-        "1 of 13 images of test are near-duplicates of images of train, so accuracies on test are too high:"
-        " test/02.green/again.jpg and train/01.red/cat.jpg"
+        "1 of 13 images of test are near-duplicates of images of train: if they are copies, the accuracy on test is too"
+        " high (test/02.green/again.jpg and train/01.red/cat.jpg)"
     )
     assert [record.message for record in caplog.records] == [f"data: {words}"]
     described = found.describe()["near_duplicates"]
