@@ -25,14 +25,15 @@ ALIKE_SHARE = 0.5
 PLAIN_BITS = 16  # an image with fewer bits set, or not set, is nearly of one colour and says nothing
 EXAMPLES = 5
 COMPARED = 1 << 20  # pairs at a time
+MOST_PAIRS = 5_000_000_000  # a minute; of larger sets every so many images are compared
 
 Hashes = npt.NDArray[np.uint64]
-Classes = npt.NDArray[np.str_]
+Classes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """`count` of the `total` images of `split` have a near-duplicate in the split `of`; the first, and theirs."""
+    """`count` of `total` images of `split` have a near-duplicate in the split `of`; the first, and theirs."""
 
     split: str
     of: str
@@ -65,13 +66,18 @@ def between(splits: Mapping[str, Mapping[str, str]]) -> list[Leak]:
     ones.
     """
     arrays = {split: _array(list(hashes.values())) for split, hashes in splits.items()}
-    classes = {split: np.array([path.split("/")[1] for path in hashes]) for split, hashes in splits.items()}
+    numbers: dict[str, int] = {}
+    classes = {
+        split: np.array([numbers.setdefault(path.split("/")[1], len(numbers)) for path in hashes])
+        for split, hashes in splits.items()
+    }
     found = []
     for of, split in combinations([name for name in SPLITS if splits.get(name)], 2):
         others = np.concatenate([arrays[of], _mirrored(arrays[of])])
-        pairs = _near(arrays[split], classes[split], others, np.tile(classes[of], 2))
+        some = slice(None, None, 1 + len(others) * len(arrays[split]) // MOST_PAIRS)
+        pairs = _near(arrays[split][some], classes[split][some], others, np.tile(classes[of], 2))
         if pairs:
-            paths, theirs = list(splits[split]), list(splits[of])
+            paths, theirs = list(splits[split])[some], list(splits[of])
             examples = tuple((paths[i], theirs[j % len(theirs)]) for i, j in pairs[:EXAMPLES])
             found.append(Leak(split, of, len(pairs), len(paths), examples))
     return found

@@ -99,3 +99,14 @@ def test_eight_thousand_images_are_compared_in_a_moment() -> None:
         ("test", "valid", (("test/c/801", "valid/b/100"),)),
     ]
     assert time.process_time() - started < 20  # 0.5 s of a processor
+
+
+def test_of_a_large_set_every_so_many_images_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [bytes([number] * 8 + [170] * 24).hex() for number in range(40)]
+    splits = {
+        "train": {f"train/a/{number}": text for number, text in enumerate(made[:20])},
+        "test": {f"test/b/{number}": text for number, text in enumerate(made[:20])},
+    }
+    monkeypatch.setattr(duplicates, "MOST_PAIRS", 2 * 20 * 20)
+    (leak,) = duplicates.between(splits)
+    assert (leak.total, leak.examples[1][0]) == (10, "test/b/2")
