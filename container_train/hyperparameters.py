@@ -256,10 +256,8 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
 
 def check_together(values: Mapping[str, Any]) -> None:
     """Values by name, each of them right, the others as by default. Raises TrainError where they do not go together."""
-    arch, weights, freeze_until, *sizes = (
-        values.get(name, OPTIONS[name][1]) for name in ("arch", "weights", "freeze-until", "resize-size", "image-size")
-    )
-    architectures.check(arch, weights, freeze_until, *map(int, sizes))
+    names = ("arch", "weights", "freeze-until", "resize-size", "image-size")
+    architectures.check(*(OPTIONS[name][0](str(values.get(name, OPTIONS[name][1])).strip()) for name in names))
 
 
 def _dashes(word: str) -> str:

@@ -242,7 +242,7 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
             "hyperparameter freeze-until has value 'layer9': expected backbone, none or a module of resnet50"),
         ((*BASE, *DATA, "--freeze-until", "fc"), "before its last layer, such as conv1, bn1, layer1"),
         ((*BASE, *DATA, "--freeze-until", "layer4.9"), "has no such module before its last layer, but layer4."),
-        ((*BASE, *DATA, "--resize-size", "100", "--image-size", "224"), "resize-size has value 100: expected at least"),
+        ((*BASE, *DATA, "--resize-size", "100", "--image-size", "224.0"), "resize-size has value 100: expected at"),
         ((*BASE, *DATA, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
         ((*BASE, *DATA, "--rule", "overfit:patient=3"), "overfit has no parameter 'patient'"),
         (("--local", "--data", "sample", "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
