@@ -153,7 +153,7 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
     if loose:
         found.append(f"not used: {some(loose)}, beside the class folders; move images into the folder of their class")
     if others:
-        found.append(f"not used: {some(others)}, no images")
+        found.append(of_others(others))
     for listing in listings:
         twice = [name for name, folders in listing.folders.items() if len(folders) > 1]
         found += [
@@ -168,6 +168,11 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
         if first.casefold() == second.casefold()
     ]
     return found
+
+
+def of_others(names: Sequence[str]) -> str:
+    """The remark on files that are no images."""
+    return f"not used: {some(names)}, no images of a kind that is read"
 
 
 def some(names: Sequence[str]) -> str:

@@ -46,7 +46,7 @@ def find(arguments: Sequence[str]) -> list[Path]:
         if path.is_dir():
             pictures, others = listing.divide(listing.files(path))
             if others:
-                progress(f"not used: {listing.some([str(other) for other in others])}, no images")
+                progress(listing.of_others([str(other) for other in others]))
             if not pictures:
                 raise CloudError(f"{path}: no pictures in this folder ({', '.join(FORMATS)})", 2)
             found += sorted(pictures, key=lambda picture: natural(str(picture)))

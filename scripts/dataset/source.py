@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.listing import some
+from container_train.listing import of_others
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
 from scripts.dataset.progress import say
@@ -91,7 +91,7 @@ class Source:
         below = work / "zip"
         others = unzip(archive, below)
         if others:
-            say(f"not used: {some(others)}, no images")
+            say(of_others(others))
         return Opened(_only_folder(below), archive, below, self.is_url)
 
 

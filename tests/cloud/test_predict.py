@@ -115,7 +115,7 @@ def test_json_of_a_folder_with_latency(
     (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     assert call("byoc-dogs", tmp_path / "pictures", "--json") == 0
     said = capsys.readouterr()
-    assert said.err.splitlines()[0] == f"not used: 1 file ({folder / 'notes.txt'}), no images"
+    assert said.err.splitlines()[0] == f"not used: 1 file ({folder / 'notes.txt'}), no images of a kind that is read"
     found = json.loads(said.out)
     assert [Path(result["picture"]).name for result in found["results"]] == ["0.png", "1.png", "2.png"]
     assert all(result["predictions"] == ANSWER["predictions"] for result in found["results"])

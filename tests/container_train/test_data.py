@@ -77,7 +77,7 @@ def test_every_file_that_is_not_used_is_named_once(tree: Tree, caplog: pytest.Lo
     assert [record.message for record in caplog.records] == [
         f"data: not used: 7 files ({loose} and 2 more), beside the class folders; move images into the folder of their"
         " class",
-        f"data: not used: 7 files ({notes} and 2 more), no images",
+        f"data: not used: 7 files ({notes} and 2 more), no images of a kind that is read",
         "data: not used: the channel extra",
     ]
     assert found.describe()["notes"] == [record.message.removeprefix("data: ") for record in caplog.records]

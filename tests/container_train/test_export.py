@@ -172,7 +172,9 @@ def test_calibration_takes_the_images_that_training_takes(tmp_path: Path, caplog
     (root / "10.blue").rename(root / "blue")
     splits = export.labelled(root, trees.LABELS)
     assert {name: len(split) for name, split in splits.items()} == {"train": 15, "valid": 15}
-    assert [record.message for record in caplog.records] == [f"{root}: not used: 1 file (01.red/notes.txt), no images"]
+    assert [record.message for record in caplog.records] == [
+        f"{root}: not used: 1 file (01.red/notes.txt), no images of a kind that is read"
+    ]
 
 
 @pytest.mark.parametrize(("error", "stays"), [(TrainError("a picture went"), False), (Stopped("in evaluate"), True)])

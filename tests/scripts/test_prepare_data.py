@@ -184,7 +184,7 @@ def test_a_zip_from_a_server_becomes_class_folders(
     assert run(files.url(), "--out", out) == 0
     said = capsys.readouterr().err
     assert f"pictures.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
-    assert "not used: 1 file (pets/readme.txt), no images" in said
+    assert "not used: 1 file (pets/readme.txt), no images of a kind that is read" in said
     assert {split: len(list((out / split).glob("*/*"))) for split in SPLITS} == {"train": 17, "valid": 2, "test": 2}
     assert sorted(path.name for path in (out / "train").iterdir()) == ["001.cat", "002.dog"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.zip", "pets"]
@@ -304,7 +304,7 @@ def test_what_a_file_is_does_not_hang_on_its_suffix(tmp_path: Path, capsys: pyte
     assert (
         "not used: 1 file (loose1.jpg), beside the class folders; move images into the folder of their class" in lines
     )
-    assert "not used: 1 file (cat/notes.md), no images" in lines
+    assert "not used: 1 file (cat/notes.md), no images of a kind that is read" in lines
     assert any("phone.HEIC: a HEIC or AVIF image, which is not read: convert it" in line for line in lines)
     assert "Thumbs.db" not in said.err
 
