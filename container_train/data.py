@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class Split:
 class Data:
     """All three splits; `bad` names the skipped files by channel path, with the reason; `notes` are sentences to log.
 
-    `hashes` are the perceptual hashes of each split's images by channel path, see duplicates.py.
+    `hashes` are the perceptual hashes of each split's images, see duplicates.py, `roots` the folders of the splits.
     """
 
     classes: tuple[str, ...]
@@ -59,7 +60,8 @@ class Data:
     bad: dict[str, str]
     fingerprint: str
     notes: tuple[str, ...]
-    hashes: dict[str, dict[str, str]]
+    hashes: dict[str, bytes]
+    roots: dict[str, Path]
 
     def describe(self) -> dict[str, object]:
         return {
@@ -74,7 +76,16 @@ class Data:
     @functools.cached_property
     def leaks(self) -> list[Leak]:
         """The near-duplicates in different splits."""
-        return duplicates.between(self.hashes)
+
+        def named(split: Split) -> Callable[[int], str]:
+            return lambda index: str(Path(split.name, split.paths[index].relative_to(self.roots[split.name])))
+
+        return duplicates.between(
+            {
+                name: duplicates.Hashed(self.hashes[name], split.targets, named(split))
+                for name, split in self.splits.items()
+            }
+        )
 
     def tell(self) -> None:
         """Log what is not used and what cannot be relied on; for one process of a job."""
@@ -102,7 +113,7 @@ def read(tree: Tree, max_workers: int | None = None, known: Known | None = None)
     digest = hashlib.sha256()
     bad: dict[str, str] = {}
     splits: dict[str, Split] = {}
-    hashes: dict[str, dict[str, str]] = {}
+    hashes: dict[str, bytes] = {}
     for split, listing in listings.items():
         splits[split], hashes[split] = _check(listing, order, bad, digest, max_workers, known)
     notes = remarks(list(listings.values()))
@@ -111,7 +122,8 @@ def read(tree: Tree, max_workers: int | None = None, known: Known | None = None)
     classes = labels(order)
     if classes != tuple(order):
         log.info("labels: running numbers are left out: %s is the class %s", order[0], classes[0])
-    return Data(classes, splits, bad, digest.hexdigest(), tuple(notes), hashes)
+    roots = {split: listing.root for split, listing in listings.items()}
+    return Data(classes, splits, bad, digest.hexdigest(), tuple(notes), hashes, roots)
 
 
 def _listed(split: str, folder: Path) -> Listing:
@@ -155,10 +167,10 @@ def _check(
     digest: "hashlib._Hash",
     max_workers: int | None,
     known: Known,
-) -> tuple[Split, dict[str, str]]:
+) -> tuple[Split, bytes]:
     """Decode every image once, as training will: a truncated one shows only there. Gives perceptual hashes, too."""
 
-    def look(item: tuple[Path, int]) -> tuple[str, str, str | None]:
+    def look(item: tuple[Path, int]) -> tuple[str, bytes, str | None]:
         path, _ = item
         name = listing.shown(path)
         try:
@@ -166,31 +178,32 @@ def _check(
                 return *found, None
             body = path.read_bytes()
             if is_heif(body[:HEAD_BYTES]):
-                return "", "", HEIF
+                return "", b"", HEIF
             similar = duplicates.perceptual_hash(decode(body))
         except (RequestError, OSError) as error:
-            return "", "", str(error)
+            return "", b"", str(error)
         content = hashlib.sha256(body).hexdigest()
         known.add(name, path, content, similar)
         return content, similar, None
 
     split = listing.name
-    listed = [(path, order.index(name)) for name, paths in listing.classes.items() for path in paths]
+    index = {name: number for number, name in enumerate(order)}
+    listed = [(path, index[name]) for name, paths in listing.classes.items() for path in paths]
     for path, _ in listed:
         _check_name(split, path)
     good: list[tuple[Path, int]] = []
-    hashes: dict[str, str] = {}
+    hashes = bytearray()
     with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool, dropped(pool):
         looked = track(pool.map(look, listed), f"checking {split}", len(listed))
         for item, (content, similar, reason) in zip(listed, looked, strict=True):
             name = listing.shown(item[0])
             if reason is None:
                 good.append(item)
-                hashes[name] = similar
+                hashes += similar
                 digest.update(f"{name} {content}\n".encode())
             else:
                 bad[name] = reason
-    return Split(split, tuple(path for path, _ in good), tuple(target for _, target in good)), hashes
+    return Split(split, tuple(path for path, _ in good), tuple(target for _, target in good)), bytes(hashes)
 
 
 def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -> list[str]:

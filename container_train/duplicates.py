@@ -6,7 +6,7 @@ side change at most 40 of the bits of 99 in 100 photographs. Of 6,000 photograph
 below 60 bits were all of one photograph; the first of two was at 68. (64 bits do not tell these apart.)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 from container_train.labels import SPLITS
 
 SIDE = 16
+HASH_BYTES = SIDE * SIDE // 8
 MOST_BITS = 40  # that differ between two of the same; fewer where most of an image's bits are the same, as in clear sky
 # Where all images are much alike (X-rays, parts on a conveyor, digits), copies are told apart by being nearer still: by
 # this share of the distance that an image has to the nearest one of another class, in the median.
@@ -55,37 +56,41 @@ class Leak:
         }  # fmt: skip
 
 
-def perceptual_hash(image: Image.Image) -> str:
-    """64 hexadecimal digits."""
+@dataclass(frozen=True)
+class Hashed:
+    """A split: HASH_BYTES for each image, one after another, the index of its class, and its name in messages."""
+
+    hashes: bytes
+    classes: Sequence[int]
+    name: Callable[[int], str]
+
+    def array(self) -> Hashes:
+        """(N, 4)"""
+        return np.frombuffer(self.hashes, dtype=np.uint64).reshape(-1, HASH_BYTES // 8)
+
+
+def perceptual_hash(image: Image.Image) -> bytes:
+    """HASH_BYTES."""
     grey = np.asarray(image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX))
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
 
 
-def between(splits: Mapping[str, Mapping[str, str]]) -> list[Leak]:
-    """Compare the hashes of each split, by channel path (split/class/...), with those of the others and their mirrored
-    ones.
-    """
-    arrays = {split: _array(list(hashes.values())) for split, hashes in splits.items()}
-    numbers: dict[str, int] = {}
-    classes = {
-        split: np.array([numbers.setdefault(path.split("/")[1], len(numbers)) for path in hashes])
-        for split, hashes in splits.items()
-    }
+def between(splits: Mapping[str, Hashed]) -> list[Leak]:
+    """Compare the images of each split with those of the others and their mirrored ones."""
     found = []
-    for of, split in combinations([name for name in SPLITS if splits.get(name)], 2):
-        others = np.concatenate([arrays[of], _mirrored(arrays[of])])
-        some = slice(None, None, 1 + len(others) * len(arrays[split]) // MOST_PAIRS)
-        pairs = _near(arrays[split][some], classes[split][some], others, np.tile(classes[of], 2))
+    for of, split in combinations([name for name in SPLITS if name in splits and splits[name].hashes], 2):
+        ours, theirs = splits[split].array(), splits[of].array()
+        step = 1 + 2 * len(theirs) * len(ours) // MOST_PAIRS
+        classes, their_classes = (np.asarray(splits[name].classes, dtype=np.int64) for name in (split, of))
+        pairs = _near(
+            ours[::step], classes[::step], np.concatenate([theirs, _mirrored(theirs)]), np.tile(their_classes, 2)
+        )
         if pairs:
-            paths, theirs = list(splits[split])[some], list(splits[of])
-            examples = tuple((paths[i], theirs[j % len(theirs)]) for i, j in pairs[:EXAMPLES])
-            found.append(Leak(split, of, len(pairs), len(paths), examples))
+            examples = tuple(
+                (splits[split].name(i * step), splits[of].name(j % len(theirs))) for i, j in pairs[:EXAMPLES]
+            )
+            found.append(Leak(split, of, len(pairs), len(ours[::step]), examples))
     return found
-
-
-def _array(hashes: list[str]) -> Hashes:
-    """(N, 4)"""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, SIDE * SIDE // 64)
 
 
 def _mirrored(hashes: Hashes) -> Hashes:

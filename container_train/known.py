@@ -31,12 +31,12 @@ class Known:
         named = os.environ.get(VARIABLE, "").strip()
         return cls(Path(named)) if named else cls(scratch)
 
-    def find(self, name: str, path: Path) -> tuple[str, str] | None:
+    def find(self, name: str, path: Path) -> tuple[str, bytes] | None:
         entry = self.files.get(name)
-        return (str(entry[4]), str(entry[5])) if entry and entry[:4] == _state(path) else None
+        return (str(entry[4]), bytes.fromhex(str(entry[5]))) if entry and entry[:4] == _state(path) else None
 
-    def add(self, name: str, path: Path, content: str, similar: str) -> None:
-        self.files[name] = [*_state(path), content, similar]
+    def add(self, name: str, path: Path, content: str, similar: bytes) -> None:
+        self.files[name] = [*_state(path), content, similar.hex()]
         self.learned = True
 
     def save(self) -> None:

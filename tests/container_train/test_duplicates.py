@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,21 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from container_train import duplicates
-from container_train.duplicates import perceptual_hash
+from container_train.duplicates import Hashed, perceptual_hash
 from local_test import sample
+
+
+def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Hashed]:
+    """By name: split/class/file."""
+    classes = sorted({name.split("/")[1] for images in splits.values() for name in images})
+    return {
+        split: Hashed(
+            b"".join(images.values()),
+            [classes.index(name.split("/")[1]) for name in images],
+            list(images).__getitem__,
+        )
+        for split, images in splits.items()
+    }
 
 
 def photograph(name: str) -> Image.Image:
@@ -48,7 +61,7 @@ def test_a_changed_copy_of_a_photograph_is_found(change: str) -> None:
     train = {f"train/{name}/1.jpg": perceptual_hash(image) for name, image in images.items()}
     test = {f"test/{name}/2.jpg": perceptual_hash(CHANGES[change](images[name])) for name in names[:2]}
     test["test/other/3.jpg"] = perceptual_hash(photograph("coins"))
-    (leak,) = duplicates.between({"train": train, "valid": {}, "test": test})
+    (leak,) = duplicates.between(hashed({"train": train, "valid": {}, "test": test}))
     assert (leak.split, leak.of, leak.count, leak.total) == ("test", "train", 2, 3)
     assert leak.examples == (("test/astronaut/2.jpg", "train/astronaut/1.jpg"), ("test/cat/2.jpg", "train/cat/1.jpg"))
 
@@ -56,19 +69,19 @@ def test_a_changed_copy_of_a_photograph_is_found(change: str) -> None:
 def test_the_sample_has_none(tmp_path: Path) -> None:
     """Its images are cut out of the same few photographs, from different places."""
     sample.write(tmp_path)
-    splits: dict[str, dict[str, str]] = {}
+    splits: dict[str, dict[str, bytes]] = {}
     for path in sorted(tmp_path.glob("*/*/*")):
         with Image.open(path) as image:
             splits.setdefault(path.parts[-3], {})[str(path.relative_to(tmp_path))] = perceptual_hash(image)
     assert len(splits["train"]) == 240
-    assert duplicates.between(splits) == []
+    assert duplicates.between(hashed(splits)) == []
 
 
 def test_images_that_are_all_alike_are_different() -> None:
     """Photographs of parts in one place: most of their bits are the same, and a copy has nearly all of them."""
     dice = np.random.default_rng(0)
     place = photograph("cat").resize((160, 120))
-    splits: dict[str, dict[str, str]] = {"train": {}, "test": {}}
+    splits: dict[str, dict[str, bytes]] = {"train": {}, "test": {}}
     for number in range(120):
         part = Image.fromarray(dice.integers(0, 256, (8, 8), dtype=np.uint8)).resize((70, 60), Image.Resampling.NEAREST)
         image = place.copy()
@@ -78,22 +91,22 @@ def test_images_that_are_all_alike_are_different() -> None:
         if number == 7:
             splits["test"]["test/1/copy"] = perceptual_hash(compressed(image))
     splits["train"]["train/0/plain"] = splits["test"]["test/1/plain"] = perceptual_hash(Image.new("RGB", (50, 50)))
-    (leak,) = duplicates.between(splits)
+    (leak,) = duplicates.between(hashed(splits))
     assert leak.examples == (("test/1/copy", "train/1/7"),)
-    bits = duplicates._array(list(splits["train"].values())[:2])
+    bits = hashed(splits)["train"].array()
     assert np.bitwise_count(bits[0] ^ bits[1]).sum() < duplicates.MOST_BITS
 
 
 def test_eight_thousand_images_are_compared_in_a_moment() -> None:
     dice = np.random.default_rng(0)
-    made = [row.tobytes().hex() for row in dice.integers(0, 256, (8000, 32), dtype=np.uint8)]
+    made = [row.tobytes() for row in dice.integers(0, 256, (8000, 32), dtype=np.uint8)]
     splits = {
         "train": {f"train/a/{number}": text for number, text in enumerate(made[:6400])},
         "valid": {f"valid/b/{number}": text for number, text in enumerate(made[6400:7200])},
         "test": {f"test/c/{number}": text for number, text in enumerate([*made[7200:], made[5], made[6500]])},
     }
     started = time.process_time()
-    leaks = duplicates.between(splits)
+    leaks = duplicates.between(hashed(splits))
     assert [(leak.split, leak.of, leak.examples) for leak in leaks] == [
         ("test", "train", (("test/c/800", "train/a/5"),)),
         ("test", "valid", (("test/c/801", "valid/b/100"),)),
@@ -102,11 +115,11 @@ def test_eight_thousand_images_are_compared_in_a_moment() -> None:
 
 
 def test_of_a_large_set_every_so_many_images_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [bytes([number] * 8 + [170] * 24).hex() for number in range(40)]
+    made = [bytes([number] * 8 + [170] * 24) for number in range(40)]
     splits = {
         "train": {f"train/a/{number}": text for number, text in enumerate(made[:20])},
         "test": {f"test/b/{number}": text for number, text in enumerate(made[:20])},
     }
     monkeypatch.setattr(duplicates, "MOST_PAIRS", 2 * 20 * 20)
-    (leak,) = duplicates.between(splits)
+    (leak,) = duplicates.between(hashed(splits))
     assert (leak.total, leak.examples[1][0]) == (10, "test/b/2")
