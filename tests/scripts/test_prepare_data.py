@@ -22,6 +22,7 @@ from scripts.dataset import download as downloading
 from scripts.dataset import prepared
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
+from scripts.dataset.plan import plan
 from scripts.dataset.unzip import unzip
 from tests import trees
 
@@ -307,6 +308,26 @@ def test_what_a_file_is_does_not_hang_on_its_suffix(tmp_path: Path, capsys: pyte
     assert "not used: 1 file (cat/notes.md), no images of a kind that is read" in lines
     assert any("phone.HEIC: a HEIC or AVIF image, which is not read: convert it" in line for line in lines)
     assert "Thumbs.db" not in said.err
+
+
+def test_what_cannot_be_read_is_not_sent_and_named(tmp_path: Path) -> None:
+    """As scripts/train.py and tune.py upload a folder."""
+    source = make_folder(tmp_path / "in", {"cat": 12, "dog": 12})
+    (source / "cat" / "a.jfif").write_bytes(jpeg(7))
+    (source / "cat" / "phone.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(400))
+    (source / "loose.png").write_bytes(jpeg())
+    said: list[str] = []
+    splits = plan(source, say=said.append)
+    sent = [path.name for classes in splits.values() for path in classes["cat"]]
+    assert "a.jfif" in sent
+    assert "phone.avif" not in sent
+    assert len(sent) == 13
+    assert said[0].startswith("not used: 1 file (loose.png), beside the class folders")
+    assert said[2:] == [
+        f"not readable: {source / 'cat' / 'phone.avif'}: a HEIC or AVIF image, which is not read: convert it to JPEG or"
+        " PNG",
+        "1 image cannot be read; they are not sent",
+    ]
 
 
 def test_an_image_that_only_another_program_reads_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
