@@ -10,9 +10,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from container_serve import artifact
 from container_train.metrics import DEFINITIONS
+from local_test import sample
 from tests import trees
 from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
@@ -88,6 +90,25 @@ def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     assert code == 0, job.text()
     assert (tmp_path / "model" / "mine.txt").read_text() == "--alpha 3"
     assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_job_says_what_it_does_not_use_and_what_it_cannot_rely_on(tmp_path: Path) -> None:
+    trees.tree(tmp_path, {"epochs": "1", "measure": "none"})
+    channels = tmp_path / "input" / "data"
+    (channels / "valid").rename(channels / "validation")
+    with Image.open(sample.folder_of_photographs() / "chelsea.png") as cat:
+        cat.convert("RGB").save(channels / "train" / "01.red" / "cat.jpg")
+        cat.convert("RGB").resize((200, 140)).save(channels / "validation" / "01.red" / "cat.png")
+    (channels / "train" / "loose.jpg").write_bytes((channels / "train" / "01.red" / "000.jpg").read_bytes())
+    code, job = finish("process", tmp_path)
+    assert code == 0, job.text()
+    assert job.text().count("data: not used: 1 file (train/loose.jpg), beside the class folders") == 1
+    words = "1 of 13 images of valid are near-duplicates of images of train"
+    assert f"data: {words}" in job.text()
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["images"] == {"train": 31, "valid": 13, "test": 12}
+    assert metrics["near_duplicates"][0]["examples"] == [["valid/01.red/cat.png", "train/01.red/cat.jpg"]]
+    assert words in (tmp_path / "output" / "data" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
