@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from container_serve.errors import ArtifactError
+from container_serve.litter import is_litter
 from container_serve.preprocess import Preprocessing
 
 FORMAT_VERSION = 1
@@ -220,8 +221,10 @@ def _inside(directory: Path, name: str) -> Path:
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """Every file below `directory` but model.json, sorted."""
+    """Every file below `directory` but model.json and an operating system's litter, sorted."""
     for path in sorted(directory.rglob("*")):
+        if any(map(is_litter, path.relative_to(directory).parts)):
+            continue
         if (path.is_symlink() or not path.is_dir()) and path != directory / MODEL_JSON:
             yield path
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
-from container_train import launch, pulse
+from container_train import channels, launch, pulse
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
 from container_train.layout import SCRATCH, Layout
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
 SPINS = "1000"
 TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
-
-
-def weights_file(tree: Tree) -> Path | None:
-    """The one file of the channel `weights`, where the job has that channel."""
-    folder = tree.channels / "weights"
-    if not folder.is_dir():
-        return None
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    if len(files) != 1:
-        names = ", ".join(p.name for p in files[:5]) or "none"
-        raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
-    return files[0]
 
 
 def writable(tree: Tree) -> None:
@@ -66,6 +54,7 @@ def run(arguments: list[str], tree: Tree) -> None:
     from container_train import hyperparameters
 
     hp = hyperparameters.parse(arguments)
+    channels.splits(tree)
     writable(tree)
     from container_train import monitor
     from container_train.distributed import World
@@ -147,6 +136,8 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
             world.meet()
         _same_pictures(world.gather(pictures.fingerprint))
         images = {name: len(split) for name, split in pictures.splits.items()}
+        if world.rank == 0:
+            pictures.tell()
         log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
         monitor.note(
@@ -157,7 +148,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         )
     with phase("model"):
         network = model.build(
-            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=weights_file(tree),
+            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], world)
@@ -210,6 +201,7 @@ def train(hp: "Hyperparameters", tree: Tree, monitor: "Monitor", world: "World")
         "classes": list(pictures.classes),
         "images": images,
         "skipped": len(pictures.bad),
+        "near_duplicates": [leak.to_dict() for leak in pictures.leaks],
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
         "best_epoch": trainer.state.best["epoch"],

@@ -1,10 +1,12 @@
 """The channels: folders of pictures, their classes, and what is wrong with them."""
 
+import functools
 import hashlib
+import itertools
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +19,21 @@ from torch.utils.data import Dataset
 from container_serve.errors import RequestError
 from container_serve.picture import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
+from container_train import channels, duplicates
 from container_train.augmentation import Augmentation
+from container_train.duplicates import Leak
 from container_train.errors import TrainError
 from container_train.known import Known
-from container_train.labels import SPLITS, label, natural
+from container_train.labels import SPLITS, labels
+from container_train.listing import HEAD_BYTES, HEIF, SHOWN, Listing, is_heif, remarks, some
+from container_train.listing import read as listing_of
 from container_train.progress import dropped, track
 from container_train.tree import Tree
 
 log = logging.getLogger(__name__)
 
-TRAINING = "training"  # the one channel that may hold all three
 MAX_BAD_SHARE = 0.05
+MANIFESTS = {".manifest", ".jsonl", ".lst", ".rec", ".tfrecord"}
 
 
 @dataclass(frozen=True)
@@ -44,12 +50,18 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """All three splits; `bad` names the skipped files by channel path, with the reason."""
+    """All three splits; `bad` names the skipped files by channel path, with the reason; `notes` are sentences to log.
+
+    `hashes` are the perceptual hashes of each split's images, see duplicates.py, `roots` the folders of the splits.
+    """
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
     bad: dict[str, str]
     fingerprint: str
+    notes: tuple[str, ...]
+    hashes: dict[str, bytes]
+    roots: dict[str, Path]
 
     def describe(self) -> dict[str, object]:
         return {
@@ -57,90 +69,91 @@ class Data:
             "images": {name: len(split) for name, split in self.splits.items()},
             "skipped": len(self.bad),
             "skipped_files": [{"file": file, "reason": reason} for file, reason in sorted(self.bad.items())],
+            "notes": list(self.notes),
+            "near_duplicates": [leak.to_dict() for leak in self.leaks],
         }
 
+    @functools.cached_property
+    def leaks(self) -> list[Leak]:
+        """The near-duplicates in different splits."""
 
-def find_splits(tree: Tree) -> dict[str, Path]:
-    """The folder of each split: channels train, valid and test, or one channel `training` that holds the three."""
-    there = sorted(p.name for p in tree.channels.iterdir() if p.is_dir()) if tree.channels.is_dir() else []
-    root = tree.channels / TRAINING if TRAINING in there and "train" not in there else tree.channels
-    for split in SPLITS:
-        if not (root / split).is_dir():
-            raise TrainError(
-                f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'});"
-                f" expected channels {', '.join(SPLITS)}, or one channel {TRAINING} with three such folders"
-            )
-    return {split: root / split for split in SPLITS}
+        def named(split: Split) -> Callable[[int], str]:
+            return lambda index: str(Path(split.name, split.paths[index].relative_to(self.roots[split.name])))
+
+        return duplicates.between(
+            {
+                name: duplicates.Hashed(self.hashes[name], split.targets, named(split))
+                for name, split in self.splits.items()
+            }
+        )
+
+    def tell(self) -> None:
+        """Log what is not used and what cannot be relied on; for one process of a job."""
+        for file, reason in list(self.bad.items())[:SHOWN]:
+            log.warning("skipped %s: %s", file, reason)
+        if self.bad:
+            total = sum(map(len, self.splits.values())) + len(self.bad)
+            log.warning("skipped %d of %d images that cannot be read", len(self.bad), total)
+        for words in [*self.notes, *(leak.sentence() for leak in self.leaks)]:
+            log.warning("data: %s", words)
 
 
 def read(tree: Tree, max_workers: int | None = None, known: Known | None = None) -> Data:
-    """List, check and fingerprint all pictures. Raises TrainError where training on them would make no sense.
+    """List, check and fingerprint all images. Raises TrainError where training on them would make no sense.
 
     `known` has those that were checked before, and learns the others.
     """
     known = Known() if known is None else known
-    folders = find_splits(tree)
-    names = {split: _class_folders(split, folder) for split, folder in folders.items()}
+    listings = {split: _listed(split, folder) for split, folder in channels.splits(tree).items()}
+    order = list(listings["train"].classes)
     for split in SPLITS[1:]:
-        missing = [name for name in names[split] if name not in set(names["train"])]
-        if missing:
-            raise TrainError(
-                f"channel {split}: class {missing[0]!r} is not in channel train"
-                f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}: every class needs"
-                " training pictures"
-            )
-    order = names["train"]
-    classes = tuple(label(name) for name in order)
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    if twice:
-        same = [name for name in order if label(name) == twice[0]]
-        raise TrainError(f"channel train: the folders {' and '.join(same)} are both class {twice[0]!r}: rename one")
-    if len(classes) < 2:
-        raise TrainError(f"channel train: {len(classes)} class ({', '.join(classes)}); a classifier needs at least 2")
+        _check_classes(split, list(listings[split].classes), order)
+    if len(order) < 2:
+        raise TrainError(f"channel train: {len(order)} class ({', '.join(order)}); a classifier needs at least 2")
     digest = hashlib.sha256()
     bad: dict[str, str] = {}
-    splits = {}
-    for split, folder in folders.items():
-        listed = [(path, order.index(name)) for name in names[split] for path in files(folder / name)]
-        for path, _ in listed:
-            _check_name(split, path)
-        splits[split] = _check(split, listed, folders, bad, digest, max_workers, known)
-    _complete(splits, order, bad)
-    return Data(classes, splits, bad, digest.hexdigest())
+    splits: dict[str, Split] = {}
+    hashes: dict[str, bytes] = {}
+    for split, listing in listings.items():
+        splits[split], hashes[split] = _check(listing, order, bad, digest, max_workers, known)
+    notes = remarks(list(listings.values()))
+    notes += [f"not used: the channel {name}" for name in channels.unused(tree)]
+    notes += _complete(splits, order, bad)
+    classes = labels(order)
+    if classes != tuple(order):
+        log.info("labels: running numbers are left out: %s is the class %s", order[0], classes[0])
+    roots = {split: listing.root for split, listing in listings.items()}
+    return Data(classes, splits, bad, digest.hexdigest(), tuple(notes), hashes, roots)
 
 
-def _class_folders(split: str, folder: Path) -> list[str]:
-    names = sorted((p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")), key=natural)
-    for name in names:
-        _check_name(split, folder / name)
-    if not names:
-        raise TrainError(f"channel {split}: no class folders in {folder}; expected one folder of pictures a class")
-    return names
-
-
-def files(folder: Path) -> Iterable[Path]:
-    """Every file that is not hidden: one that is no picture, or a link to nothing, is to be named, not passed over."""
-
-    def refuse(error: OSError) -> None:
+def _listed(split: str, folder: Path) -> Listing:
+    """Raises TrainError where there are no class folders, or names that neither the log nor model.json could say."""
+    listing = listing_of(folder, split)
+    for path in [*listing.loose, *listing.others, *itertools.chain.from_iterable(listing.folders.values())]:
+        _check_name(split, path)
+    if not listing.classes:
+        manifest = next((path.name for path in listing.loose if path.suffix in MANIFESTS), None)
+        holds = f"{manifest}, and manifests are not read" if manifest else some([p.name for p in listing.loose])
         raise TrainError(
-            f"the folder {error.filename} cannot be read ({error.strerror}): give the job's user the right to"
+            f"channel {split}: no class folders in {folder}, which holds {holds}; expected one folder of images per"
+            " class"
         )
-
-    found = (
-        path
-        for parent, _, names in os.walk(folder, onerror=refuse)
-        for name in names
-        if not name.startswith(".") and ((path := Path(parent, name)).is_file() or _leads_nowhere(path))
-    )
-    return sorted(found, key=lambda p: str(p))
+    return listing
 
 
-def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+def _check_classes(split: str, names: list[str], order: list[str]) -> None:
+    """Raises TrainError for a class that is not trained."""
+    missing = [name for name in names if name not in set(order)]
+    if missing:
+        same = [name for name in order if name.casefold() == missing[0].casefold()]
+        raise TrainError(
+            f"channel {split}: class {missing[0]!r} is not in channel train"
+            f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}"
+            f"{f', which has {same[0]!r}' if same else ''}: every class needs training pictures"
+        )
 
 
 def _check_name(split: str, path: Path) -> None:
-    """Raises TrainError for a name that neither the log nor model.json could say."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
@@ -148,47 +161,53 @@ def _check_name(split: str, path: Path) -> None:
 
 
 def _check(
-    split: str,
-    listed: list[tuple[Path, int]],
-    folders: dict[str, Path],
+    listing: Listing,
+    order: list[str],
     bad: dict[str, str],
     digest: "hashlib._Hash",
     max_workers: int | None,
     known: Known,
-) -> Split:
-    """Decode every picture once, as training will: a truncated one shows only there."""
+) -> tuple[Split, bytes]:
+    """Decode every image once, as training will: a truncated one shows only there. Gives perceptual hashes, too."""
 
-    def look(item: tuple[Path, int]) -> tuple[str, str | None]:
+    def look(item: tuple[Path, int]) -> tuple[str, bytes, str | None]:
         path, _ = item
-        name = f"{split}/{path.relative_to(folders[split])}"
+        name = listing.shown(path)
         try:
-            if content := known.find(name, path):
-                return content, None
+            if found := known.find(name, path):
+                return *found, None
             body = path.read_bytes()
-            decode(body)
+            if is_heif(body[:HEAD_BYTES]):
+                return "", b"", HEIF
+            similar = duplicates.perceptual_hash(decode(body))
         except (RequestError, OSError) as error:
-            return "", str(error)
+            return "", b"", str(error)
         content = hashlib.sha256(body).hexdigest()
-        known.add(name, path, content)
-        return content, None
+        known.add(name, path, content, similar)
+        return content, similar, None
 
+    split = listing.name
+    index = {name: number for number, name in enumerate(order)}
+    listed = [(path, index[name]) for name, paths in listing.classes.items() for path in paths]
+    for path, _ in listed:
+        _check_name(split, path)
     good: list[tuple[Path, int]] = []
+    hashes = bytearray()
     with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool, dropped(pool):
-        for item, (content, reason) in zip(
-            listed, track(pool.map(look, listed), f"checking {split}", len(listed)), strict=True
-        ):
-            name = f"{split}/{item[0].relative_to(folders[split])}"
+        looked = track(pool.map(look, listed), f"checking {split}", len(listed))
+        for item, (content, similar, reason) in zip(listed, looked, strict=True):
+            name = listing.shown(item[0])
             if reason is None:
                 good.append(item)
+                hashes += similar
                 digest.update(f"{name} {content}\n".encode())
             else:
                 bad[name] = reason
-                log.warning("skipped %s: %s", name, reason)
-    return Split(split, tuple(path for path, _ in good), tuple(target for _, target in good))
+    return Split(split, tuple(path for path, _ in good), tuple(target for _, target in good)), bytes(hashes)
 
 
-def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -> None:
-    """Raise TrainError when too much was bad, or a class or a whole split is empty."""
+def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -> list[str]:
+    """Raise TrainError when too much was bad, or a class or a whole split is empty. Gives sentences to log."""
     total = sum(map(len, splits.values())) + len(bad)
     if len(bad) > MAX_BAD_SHARE * total:
         first = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:3])
@@ -196,8 +215,7 @@ def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -
             f"{len(bad)} of {total} files are not readable pictures, more than {MAX_BAD_SHARE:.0%}: {first};"
             " remove or repair them"
         )
-    if bad:
-        log.warning("skipped %d of %d files that are not readable pictures", len(bad), total)
+    notes = []
     for split in splits.values():
         if not split.paths:
             raise TrainError(f"channel {split.name}: no pictures in its class folders")
@@ -206,7 +224,8 @@ def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -
         if empty and split.name == "train":
             raise TrainError(f"channel train: class folder {empty[0]!r} has no readable picture: add some or remove it")
         if empty:
-            log.warning("channel %s has no pictures of %d classes: %s", split.name, len(empty), ", ".join(empty[:5]))
+            notes.append(f"channel {split.name} has no images of {len(empty)} classes: {', '.join(empty[:SHOWN])}")
+    return notes
 
 
 class PictureLost(TrainError):

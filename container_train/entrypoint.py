@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +22,7 @@ from container_serve.processes import die_with_parent
 from container_train import configuration
 from container_train.companion import SAMPLER, WATCHER
 from container_train.errors import Stopped, TrainError
+from container_train.failure import of_requirements
 from container_train.tree import Tree, replace_file
 
 POLL_SECONDS = 0.1
@@ -52,6 +54,8 @@ def main() -> None:
     # The toolkit changes the working directory: where this is no installed image, the packages would not be found.
     program = str(Path(__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
+    # Of a user's requirements.txt: the toolkit keeps none of pip's words.
+    pip_log = Path(environment.setdefault("PIP_LOG", f"{tempfile.gettempdir()}/byoc-pip-{os.getpid()}.log"))
     if own_program and configuration.wants_torchrun(hyperparameters):
         environment[configuration.MODULE] = environment.get(configuration.MODULE) or "container_train.torchrun:main"
     if not own_program:
@@ -102,7 +106,7 @@ def main() -> None:
         time.sleep(POLL_SECONDS)
     _let_finish(toolkit.pid)
     if own_program:
-        say_which(tree, own_program)
+        say_which(tree, own_program, pip_log)
     else:
         explain(tree.failure)
     lead(tree.failure)
@@ -145,10 +149,13 @@ def explain(failure: Path) -> None:
             replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
 
 
-def say_which(tree: Tree, program: str) -> None:
+def say_which(tree: Tree, program: str, pip_log: Path) -> None:
     """Put first in the failure file which program of the user's ended how: the toolkit keeps none of its words."""
     with contextlib.suppress(OSError):
         words = tree.failure.read_text(errors="replace")
+        if words.startswith("InstallRequirementsError:"):
+            log = pip_log.read_text(errors="replace") if pip_log.is_file() else ""
+            replace_file(tree.failure, f"{of_requirements(log)}\n\n{words}".encode())
         if found := re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words):
             line = f"{program} ended with code {found[1]}: see its log"
             if ":" not in program and not (tree.base / "code" / program).exists():  # otherwise a module, or there

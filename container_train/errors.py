@@ -5,6 +5,10 @@ class TrainError(Exception):
     """What is wrong, where, and what to do, in one line: it becomes the job's FailureReason."""
 
 
+class DataError(TrainError):
+    """What is wrong with a folder of images, where, and what to do, in one line."""
+
+
 class PeerLost(Exception):
     """Another process of the job is gone; what it went of, it says itself, or who started it."""
 

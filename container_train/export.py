@@ -12,8 +12,9 @@ import io
 import logging
 import os
 import sys
+import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,11 +29,13 @@ from container_serve.picture import decode
 from container_serve.predictor import Predictor, load_openvino
 from container_serve.preprocess import Preprocessing
 from container_train import graph as graphs
-from container_train import quantize
-from container_train.data import Split, files
+from container_train import listing, quantize
+from container_train.data import Split
 from container_train.errors import TrainError
-from container_train.labels import SPLITS, label, natural
+from container_train.labels import SPLITS, class_of, labels
 from container_train.tree import replace_file
+
+log = logging.getLogger(__name__)
 
 MAX_DIFFERENCE = 0.01  # of a probability, between torch and the exported graph
 
@@ -198,15 +201,18 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:
     """
     split_already = all((folder / name).is_dir() for name in ("train", "valid"))
     roots = [name for name in SPLITS if (folder / name).is_dir()] if split_already else [""]
+    listings = [listing.read(folder / root, root) for root in roots]
+    for words in listing.remarks(listings):
+        log.warning("%s: %s", folder, words)
     found: dict[str, list[tuple[Path, int]]] = {}
-    for root in roots:
-        names = sorted((path.name for path in (folder / root).glob("[!.]*") if path.is_dir()), key=natural)
-        strange = [name for name in names if label(name) not in classes]
-        if strange or not names:
+    for root, listed in zip(roots, listings, strict=True):
+        of = {name: class_of(name, classes) for name in listed.classes}
+        strange = [name for name, known in of.items() if known is None]
+        if strange or not listed.classes:
             what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
             raise TrainError(f"{folder / root}: holds {what}; expected a folder of pictures for each class")
-        for name in names:
-            pictures = [(path, classes.index(label(name))) for path in _readable(folder / root / name)]
+        for name, paths in listed.classes.items():
+            pictures = [(path, classes.index(of[name] or name)) for path in _readable(paths)]
             if split_already:
                 found.setdefault(root, []).extend(pictures)
             else:
@@ -220,29 +226,31 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> dict[str, Split]:
     }
 
 
-def _readable(folder: Path) -> list[Path]:
-    """Those of its files that are pictures; the others are named, as in training."""
+def _readable(paths: Iterable[Path]) -> list[Path]:
+    """Those that can be read; the others are named, as in training."""
     found = []
-    for path in files(folder):
+    for path in paths:
         try:
             decode(path.read_bytes())
             found.append(path)
         except (RequestError, OSError) as error:
-            logging.getLogger(__name__).warning("skipped %s: %s", path, error)
+            log.warning("skipped %s: %s", path, error)
     return found
 
 
 def _labels(file: Path) -> tuple[str, ...]:
     """The file's lines as training would name them, so that a listing of the class folders will do."""
     try:
-        labels = tuple(label(line.strip()) for line in file.read_text().splitlines() if line.strip())
+        # Windows puts a mark at the beginning.
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise TrainError(f"classes {file} cannot be read: {error}; expected a text file, a label a line") from None
-    if len(labels) < 2 or len(set(labels)) != len(labels):
+        raise TrainError(f"classes {file} cannot be read: {error}; expected UTF-8 text, a label per line") from None
+    found = labels([unicodedata.normalize("NFC", line) for line in lines])
+    if len(found) < 2 or len(set(found)) != len(found):
         raise TrainError(
-            f"{file} holds {len(labels)} labels, {len(set(labels))} different: expected 2 or more, all different"
+            f"{file} holds {len(found)} labels, {len(set(found))} different: expected 2 or more, all different"
         )
-    return labels
+    return found
 
 
 if __name__ == "__main__":

@@ -28,5 +28,15 @@ def reason(error: BaseException) -> str:
     return f"{kind}: {words or 'no message'}"
 
 
+def of_requirements(log: str) -> str:
+    """The reason why pip could not install a requirements.txt, from its log; one line."""
+    errors = re.findall(r"ERROR: (.+)", log) or ["see the log"]
+    what = errors[-1].strip()
+    if missing := re.search(r"No matching distribution found for (\S+)", what):
+        offline = re.search(r"connection broken by|: connection error: ", log)
+        what = f"no network, {missing[1]}" if offline else f"no {missing[1]} was found for this Python"
+    return f"requirements.txt could not be installed: {what}; put the packages into the image"
+
+
 def _file(error: OSError) -> str:
     return f" ({error.filename})" if error.filename else ""

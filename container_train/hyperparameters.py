@@ -4,11 +4,12 @@ import argparse
 import contextlib
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
 from container_serve import __version__
+from container_train import architectures
 from container_train.errors import TrainError
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
@@ -139,20 +140,12 @@ def steps(text: str) -> str:
 
 
 def architecture(text: str) -> str:
-    from torchvision.models import list_models
-
-    known = list_models(module=_classification())
+    known = architectures.known()
     if text not in known:
         close = difflib.get_close_matches(text, known, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise argparse.ArgumentTypeError(f"a torchvision classification architecture such as resnet50{hint}")
     return text
-
-
-def _classification() -> Any:
-    import torchvision
-
-    return torchvision.models
 
 
 # name: (parser, default, help). The defaults are the classic recipe: ResNet50 with ImageNet weights, its layers frozen,
@@ -267,7 +260,15 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
             values[field.name] = OPTIONS[name][0](text)
         except argparse.ArgumentTypeError as error:
             raise TrainError(f"hyperparameter {name} has value {text!r}: expected {error}") from None
-    return Hyperparameters(**values)
+    hp = Hyperparameters(**values)
+    check_together(hp.to_dict())
+    return hp
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """Values by name, each of them right, the others as by default. Raises TrainError where they do not go together."""
+    names = ("arch", "weights", "freeze-until", "resize-size", "image-size")
+    architectures.check(*(OPTIONS[name][0](str(values.get(name, OPTIONS[name][1])).strip()) for name in names))
 
 
 def device(arguments: Sequence[str]) -> str:

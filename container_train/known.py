@@ -12,7 +12,9 @@ FILE = "pictures.json"
 
 
 class Known:
-    """name -> what the file system says of the file, and the SHA-256 of its content; only of readable pictures."""
+    """name -> what the file system says of the file, the SHA-256 of its content, and its perceptual hash; only of
+    readable pictures.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
@@ -21,7 +23,7 @@ class Known:
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):
                 found = json.loads((folder / FILE).read_text())
-                self.files = {name: entry for name, entry in found.items() if len(entry) == 5}
+                self.files = {name: entry for name, entry in found.items() if len(entry) == 6}
 
     @classmethod
     def of_search(cls, scratch: Path | None = None) -> "Known":
@@ -29,12 +31,12 @@ class Known:
         named = os.environ.get(VARIABLE, "").strip()
         return cls(Path(named)) if named else cls(scratch)
 
-    def find(self, name: str, path: Path) -> str | None:
+    def find(self, name: str, path: Path) -> tuple[str, bytes] | None:
         entry = self.files.get(name)
-        return str(entry[4]) if entry and entry[:4] == _state(path) else None
+        return (str(entry[4]), bytes.fromhex(str(entry[5]))) if entry and entry[:4] == _state(path) else None
 
-    def add(self, name: str, path: Path, content: str) -> None:
-        self.files[name] = [*_state(path), content]
+    def add(self, name: str, path: Path, content: str, similar: bytes) -> None:
+        self.files[name] = [*_state(path), content, similar.hex()]
         self.learned = True
 
     def save(self) -> None:

@@ -102,12 +102,27 @@ def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
 
 def _head(arch: str, classes: int) -> set[str]:
     """Names of the tensors whose shape hangs on the number of classes: the new last layer, in any architecture."""
-    try:
-        with torch.device("meta"):  # shapes only, no memory
-            ours, other = (bare(arch, n, pretrained=True).state_dict() for n in (classes, classes + 1))
-    except NotImplementedError:  # regnet computes its widths with tensors
-        ours, other = (bare(arch, n, pretrained=True).state_dict() for n in (classes, classes + 1))
+    ours, other = (_shapes(arch, number).state_dict() for number in (classes, classes + 1))
     return {name for name in ours if ours[name].shape != other[name].shape}
+
+
+def _shapes(arch: str, classes: int) -> nn.Module:
+    """The network without its numbers, which takes no memory."""
+    try:
+        with torch.device("meta"):
+            return bare(arch, classes, pretrained=True)
+    except NotImplementedError:  # regnet computes its widths with tensors
+        return bare(arch, classes, pretrained=True)
+
+
+def freezable(arch: str) -> list[str]:
+    """The modules up to which the network can be frozen, in order: those with parameters that end before the head."""
+    model, head = _shapes(arch, 2), _head(arch, 2)
+    names = [name for name, _ in model.named_parameters()]
+    first = min(index for index, name in enumerate(names) if name in head)
+    allowed = {tuple(name.split(".")[:depth]) for name in names[:first] for depth in range(1, name.count(".") + 1)}
+    allowed -= {tuple(name.split(".")[:depth]) for name in names[first:] for depth in range(1, name.count(".") + 1)}
+    return sorted(map(".".join, allowed), key=[name for name, _ in model.named_modules()].index)
 
 
 def _weights(arch: str, weights: str, file: Path | None) -> tuple[str, dict[str, torch.Tensor] | None]:

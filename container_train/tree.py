@@ -52,7 +52,12 @@ class Tree:
         return self.base / "checkpoints" / self.own
 
     def write_failure(self, message: str, detail: str = "") -> None:
-        """Write the failure file; the message comes first because only FAILURE_CHARACTERS of it are shown."""
+        """Write the failure file; the message comes first because only FAILURE_CHARACTERS of it are shown.
+
+        Where there is no tree at all, a program was called by hand: none is made.
+        """
+        if not self.base.is_dir():
+            return
         text = message if not detail else f"{message}\n\n{detail}"
         self.failure.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.failure, text.encode())

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from local_test import check, engine, outdir, pack, stage, table, weights
+from local_test import engine, outdir, pack, stage, table, weights
 from local_test.engine import DockerEngine, Engine, Program
 from local_test.errors import LocalError, Stopped
 from local_test.options import Options, parse
@@ -95,7 +95,7 @@ def run(options: Options, *, serve: bool) -> None:
     if options.hyperparameters.get("measure") == "none":
         raise LocalError("--measure none leaves no model to pack and to serve: it is for the trials of a search", 2)
     if not options.is_sample:
-        stage.check(Path(options.data))  # takes a moment; hyperparameters need an import of torch
+        stage.check(Path(options.data))
     with outdir.claimed(options.out) as out:
         chosen, why = engine.choose(options.engine, options.out)
         chosen.features = options.features
@@ -191,7 +191,7 @@ def _weights(job: Job, given: dict[str, str]) -> weights.Weights:
     if "sagemaker_program" in given:
         return weights.Weights(*((asked, None) if isinstance(asked, Path) else (None, asked)))
     words = given | ({"weights": asked} if isinstance(asked, str) else {})
-    url = check.ask(Path(sys.executable), words, engine.environment_of_processes())
+    url = weights.url_of(words)
     return weights.choose(asked, url, is_sample=options.is_sample, in_container=isinstance(job.engine, DockerEngine))
 
 
@@ -201,7 +201,7 @@ def serve_and_query(job: Job, staged: Staged) -> tuple[list[table.Row], float]:
     with job.step("unpack", "unpacking model.tar.gz into a fresh model folder"):
         pack.unpack(job.archive, model)
         test = staged.outside.get("test", staged.tree / "input" / "data" / "test")
-        pictures = table.choose(test)
+        pictures = table.choose(test, _read(model / "model.json")["classes"])
     port = job.options.port or free_port()
     url = f"http://127.0.0.1:{port}/invocations"
     rows: list[table.Row] = []

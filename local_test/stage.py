@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from container_train import listing
 from container_train.labels import SPLITS
 from local_test import sample
 from local_test.errors import LocalError
@@ -63,7 +64,7 @@ def is_whole(root: Path) -> bool:
 class _Plan:
     """Of a user's folder: the splits to lay out, and those that stay where they are."""
 
-    note: str
+    notes: list[str]
     made: dict[str, folders.ClassFiles]
     outside: dict[str, Path]
 
@@ -79,22 +80,22 @@ def _plan(root: Path) -> _Plan:
         found = folders.find(root)
         if not found.is_split:
             note = f"{root} is not split: taking 80/10/10 % of every class (seed {SEED})"
-            return _Plan(note, folders.split(found.splits[""], shares, SEED), {})
+            return _Plan([*found.remarks, note], folders.split(found.splits[""], shares, SEED), {})
         missing = [name for name in SPLITS if name not in found.splits]
         if not missing:
-            return _Plan("", {}, found.folders)
+            return _Plan(found.beside, {}, found.folders)  # the training makes the other remarks
         note = f"{root} has no {' and no '.join(missing)}: taken from train (10 % each, seed {SEED})"
         complete = folders.complete(found, shares, SEED)
     except folders.DataError as error:
         raise LocalError(str(error), 2) from None
     made = {name: complete[name] for name in ("train", *missing)}
-    return _Plan(note, made, {name: folder for name, folder in found.folders.items() if name not in made})
+    outside = {name: folder for name, folder in found.folders.items() if name not in made}
+    return _Plan([*found.remarks, note], made, outside)
 
 
 def _stage_folder(staged: Staged, root: Path) -> None:
     plan = _plan(root)
-    if plan.note:
-        staged.notes.append(plan.note)
+    staged.notes.extend(plan.notes)
     folders.lay_out(plan.made, staged.tree / "input" / "data")
     staged.outside.update({name: folder.resolve() for name, folder in plan.outside.items()})
 
@@ -111,7 +112,7 @@ def make_mount_points(staged: Staged) -> None:
     Raises LocalError for a link that leads out of its channel: the container would find nothing there.
     """
     for name, root in staged.outside.items():
-        for path in folders.pictures_below(root):
+        for path in listing.files(root):
             if path.exists() and not path.resolve().is_relative_to(root):
                 raise LocalError(
                     f"{path} leads to {path.resolve()}, which a container does not see: put copies or hard links there,"

@@ -2,19 +2,20 @@
 
 import json
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from container_train.labels import label, natural
+from container_train.labels import class_of, natural
 from local_test.errors import LocalError
 from scripts.dataset import folders
 
 ROWS = 10
 CURL_SECONDS = 60
 MAX_BYTES = 6_291_456  # what the platform takes in one request
-TYPES = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png", ".webp": "webp", ".bmp": "bmp", ".gif": "gif"}
+TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Row:
         return asdict(self)
 
 
-def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
-    """Pictures and their classes, spread over the classes: all of them where there are no more than `rows`."""
-    classes = folders.class_files(test)
+def choose(test: Path, labels: Sequence[str], rows: int = ROWS) -> list[tuple[Path, str]]:
+    """Pictures and their labels, spread over the classes: all of them where there are no more than `rows`."""
+    classes = folders.class_files(test).classes
     names = list(classes)
     if len(names) > rows:
         names = [names[index * (len(names) - 1) // (rows - 1)] for index in range(rows)]
@@ -43,7 +44,7 @@ def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
             if picture is None:
                 del usable[name]
             elif len(chosen) < rows:
-                chosen.append((picture, label(name)))
+                chosen.append((picture, class_of(name, labels) or name))
     if not chosen:
         raise LocalError(f"{test} has no readable picture of at most {MAX_BYTES} bytes to post")
     return sorted(chosen, key=lambda item: natural(str(item[0])))
@@ -51,9 +52,9 @@ def choose(test: Path, rows: int = ROWS) -> list[tuple[Path, str]]:
 
 def post(picture: Path, url: str) -> tuple[str, float]:
     """The most probable class and its probability. Raises LocalError for any answer but a good one."""
-    kind = TYPES.get(picture.suffix.lower(), "tiff")
+    kind = TYPES.get(picture.suffix.lower(), "application/x-image")
     command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(CURL_SECONDS)]
-    command += ["--header", f"Content-Type: image/{kind}", "--header", "Accept: application/json"]
+    command += ["--header", f"Content-Type: {kind}", "--header", "Accept: application/json"]
     command += ["--data-binary", f"@{picture}", "--write-out", "\n%{http_code}", url]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

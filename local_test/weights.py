@@ -3,10 +3,14 @@
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from container_train.architectures import weights_url
+from container_train.errors import TrainError
+from container_train.hyperparameters import parse
 from local_test.errors import LocalError
 
 PROBE_SECONDS = 5
@@ -19,6 +23,18 @@ class Weights:
     file: Path | None
     hyperparameter: str | None
     note: str = ""
+
+
+def url_of(hyperparameters: Mapping[str, str]) -> str | None:
+    """Where torchvision has the weights that training would fetch, None where it would fetch none.
+
+    Raises LocalError for hyperparameters that training would refuse.
+    """
+    try:
+        settings = parse([word for key, value in hyperparameters.items() for word in (f"--{key}", value)])
+    except TrainError as error:
+        raise LocalError(str(error), 2) from None
+    return weights_url(settings.arch, settings.weights)
 
 
 def hub_file(url: str) -> Path:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "requests", "tqdm")
+use("boto3", "PIL", "numpy", "requests", "tqdm")
 
 import json
 import tempfile
@@ -206,6 +206,8 @@ def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]
 
 
 def split(wanted: Wanted, opened: Opened) -> dict[str, ClassFiles]:
+    if wanted.source.text == DOG_IMAGES and opened.archive and not wanted.any_counts:
+        check.dog_size(opened.archive)
     found = folders.find(opened.root)
     if (opened.root.name == "dogImages" or wanted.source.text == DOG_IMAGES) and not wanted.any_counts:
         check.dog_counts(found, opened.archive or opened.root)

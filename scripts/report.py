@@ -46,12 +46,13 @@ def main(arguments: Sequence[str]) -> int:
     target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else report.NAME)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
+    if not target.absolute().parent.is_dir():
+        raise CloudError(f"--out {target}: there is no folder {target.parent}; make it, or give another", 2)
     if target.exists() and not target.is_file():
         raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
     with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
         first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
         text = compare.render(first, others[0], _names(flags.jobs)) if others else report.render(first)
-    target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, text.encode())
     print(target)
     return 0

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "psutil", "tqdm")
+use("boto3", "PIL", "numpy", "psutil", "tqdm")
 
 import argparse
 import json
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         progress(f"the sample is trained with {words} where you give nothing else")
         hyperparameters = SAMPLE_HYPERPARAMETERS | hyperparameters
+    inputs.check_together(hyperparameters)
     chosen = settings.load(flags)
     if flags.local:
         from scripts.cloud import local_training

@@ -102,6 +102,8 @@ def main(arguments: Sequence[str]) -> int:
     weights = Weights.parse(flags.weights)
     given = inputs.given(flags, rest, weights.word)
     wanted = space.load(flags.space).with_fixed(given)
+    for values in wanted.combinations():
+        inputs.check_together(values)
     if flags.strategy == "hyperband" and wanted.most_epochs() <= 2:
         raise CloudError("--strategy hyperband ends poor trials on their way, and 2 epochs are none: say --epochs 9", 2)
     if flags.local:

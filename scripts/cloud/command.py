@@ -15,8 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from container_serve import __version__
+from container_train.errors import DataError
 from scripts.cloud.errors import CloudError, explain, one_line
-from scripts.dataset.folders import DataError
 
 
 class Interrupted(Exception):

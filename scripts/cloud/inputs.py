@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
     try:
         unknown = options.hyperparameters(rest)
         for name in unknown:
-            if close := difflib.get_close_matches(name, _flags(known), n=1, cutoff=0.8):
+            # tune.py sets some of train.py's flags, and has not got them.
+            if close := difflib.get_close_matches(name, [flag for flag in _flags(known) if flag != name], 1, 0.8):
                 raise CloudError(f"unknown flag --{name}: did you mean --{close[0]}?", 2)
         if unknown:
             # Raises what training would: which there are, and what was probably meant.
@@ -133,12 +135,35 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
         if text is None:
             continue
         try:
-            # Only `arch` needs torchvision, and seconds to import it, to be checked.
             parse(text.strip())
         except argparse.ArgumentTypeError as error:
             raise CloudError(f"hyperparameter {name} has value {text!r}: expected {error}", 2) from None
+        except TrainError as error:
+            raise CloudError(str(error), 2) from None
         values[name] = text.strip()
     return values
+
+
+def check_together(values: Mapping[str, object]) -> None:
+    """Hyperparameters that are right one by one. Raises CloudError where they do not go together."""
+    try:
+        hyperparameters.check_together(values)
+    except TrainError as error:
+        raise CloudError(str(error), 2) from None
+    until = str(values.get("freeze-until", ""))
+    # A module within another: only torch knows those. Where the scripts run without it, the training tells.
+    if "." in until and importlib.util.find_spec("torchvision"):
+        from container_train.model import freezable
+
+        arch = str(values.get("arch", hyperparameters.OPTIONS["arch"][1]))
+        names = freezable(arch)
+        if until not in names:
+            close = difflib.get_close_matches(until, names, n=3) or names[:5]
+            raise CloudError(
+                f"hyperparameter freeze-until has value {until!r}: {arch} has no such module before its last layer, but"
+                f" {', '.join(close)}",
+                2,
+            )
 
 
 def _flags(known: argparse.Namespace) -> list[str]:

@@ -1,12 +1,10 @@
 """A job on this machine: what the flags ask for, made ready for local mode."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from local_test import check as local_check
 from local_test import engine as local_engine
 from local_test import weights
 from local_test.errors import LocalError
@@ -16,7 +14,7 @@ from scripts.cloud.errors import CloudError
 from scripts.cloud.inputs import SAMPLE, WEIGHTS, Weights
 from scripts.cloud.jobs import NO_ROLE, Wanted
 from scripts.cloud.settings import Settings
-from scripts.cloud.training import is_none
+from scripts.cloud.training import check_numbers, is_none
 from scripts.dataset import folders
 
 # Flags that are taken with --local, so that one command serves for both, and do nothing there.
@@ -100,6 +98,7 @@ def check(flags: argparse.Namespace) -> None:
     for flag, remedy in _NOT_S3.items():
         if str(given.get(flag) or "").startswith("s3://"):
             raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
+    check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
@@ -118,9 +117,7 @@ def backbone(
     """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
     if asked.file or is_none(hyperparameters):
         return asked.file
-    # Asks torchvision, in a process of its own, for the place of these weights.
-    environment = local_engine.environment_of_processes()
-    url = locally(lambda: local_check.ask(Path(sys.executable), hyperparameters, environment))
+    url = locally(lambda: weights.url_of(hyperparameters))
     found = locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container))
     if found.note:
         progress(found.note)

@@ -11,8 +11,10 @@ from PIL import Image, UnidentifiedImageError
 from container_serve.errors import RequestError
 from container_serve.picture import FORMATS, MAX_PIXELS, decode
 from container_serve.settings import MAX_REQUEST_BYTES
+from container_train import listing
+from container_train.labels import natural
+from scripts.cloud.command import progress
 from scripts.cloud.errors import CloudError, one_line
-from scripts.dataset import folders
 
 # A scaled picture begins with this many pixels: several times what a classifier looks at, and some 4 MB as JPEG.
 SCALED_PIXELS = 12_000_000
@@ -21,7 +23,6 @@ QUALITY = 95
 MAX_LOCAL_PIXELS = 1_000_000_000
 MAX_FILE_BYTES = 2_000_000_000
 _TYPES = {"MPO": "image/jpeg"}  # several JPEGs in one file, as some phones write them
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
 class PictureError(Exception):
@@ -43,10 +44,12 @@ def find(arguments: Sequence[str]) -> list[Path]:
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            pictures = folders.pictures_below(path)
+            pictures, others = listing.divide(listing.files(path))
+            if others:
+                progress(listing.of_others([str(other) for other in others]))
             if not pictures:
-                raise CloudError(f"{path}: no pictures in this folder ({', '.join(sorted(folders.PICTURES))})", 2)
-            found += pictures
+                raise CloudError(f"{path}: no pictures in this folder ({', '.join(FORMATS)})", 2)
+            found += sorted(pictures, key=lambda picture: natural(str(picture)))
         else:
             found.append(path)
     return found
@@ -105,6 +108,6 @@ def _scaled(content: bytes, max_bytes: int, max_pixels: int) -> tuple[bytes, tup
 
 def _unknown(content: bytes) -> str:
     taken = ", ".join(FORMATS)
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+    if listing.is_heif(content):
         return f"is a HEIC or AVIF picture, which the server does not take: convert it to one of {taken}"
     return f"is no picture that the server takes ({taken})"

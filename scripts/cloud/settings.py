@@ -126,7 +126,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
 def _file(path: Path | None) -> dict[str, Any]:
     given, path = path is not None, path or ROOT / FILE
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         if given:
             raise CloudError(f"--config {path} is not there", 2) from None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from container_train.labels import SPLITS
+from container_train.labels import SPLIT_NAMES, SPLITS
 from scripts.cloud import bucket as buckets
 from scripts.cloud.aws import Aws
 from scripts.cloud.bucket import owner
@@ -84,18 +84,19 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
     off."""
     buckets.require(aws, prefix.bucket)
     s3 = aws.client("s3")
-    missing = [
-        split
-        for split in SPLITS
-        # Consoles show folders by empty objects.
-        if not any(
-            found["Size"]
-            for found in s3.list_objects_v2(
-                Bucket=prefix.bucket, Prefix=f"{(prefix / split).key}/", **owner(prefix.bucket)
-            ).get("Contents", ())
-        )
-    ]
-    if missing:
+
+    def holds(name: str) -> bool:
+        """Consoles show folders by empty objects."""
+        found = s3.list_objects_v2(Bucket=prefix.bucket, Prefix=f"{(prefix / name).key}/", **owner(prefix.bucket))
+        return any(item["Size"] for item in found.get("Contents", ()))
+
+    if missing := [split for split in SPLITS if not holds(split)]:
+        others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]
+        if others:
+            renaming = " and ".join(f"{name}/ to {split}/" for name, split in others)
+            raise CloudError(
+                f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), which are the names of the channels"
+            )
         raise CloudError(
             f"{prefix} has no pictures below {' and '.join(f'{name}/' for name in missing)}: upload them with"
             f" scripts/prepare_data.py DIR --s3 {prefix}"

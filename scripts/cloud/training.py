@@ -125,7 +125,8 @@ def wanted_by(
     image = Image.parse(flags.image, region)
     kind = flags.instance_type or INSTANCE
     instances.check(kind)
-    check_numbers(flags, longest)
+    check_numbers(flags)
+    _check_wait(flags, longest)
     if flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters):
         raise CloudError(
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
@@ -171,11 +172,14 @@ def is_none(hyperparameters: Mapping[str, str]) -> bool:
     return hyperparameters.get(WEIGHTS, "").lower() == "none"
 
 
-def check_numbers(flags: argparse.Namespace, longest: int) -> None:
+def check_numbers(flags: argparse.Namespace) -> None:
     for name in ("instance_count", "volume_size", "max_run", "max_wait"):
         value = getattr(flags, name)
         if value is not None and value < 1:
             raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)
+
+
+def _check_wait(flags: argparse.Namespace, longest: int) -> None:
     if flags.max_wait is None:
         return
     max_run = flags.max_run or longest

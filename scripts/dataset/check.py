@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from container_serve.picture import FORMATS
+from container_train.listing import HEAD_BYTES, HEIF, is_heif
 from scripts.dataset import folders
 from scripts.dataset.folders import ClassFiles, DataError
 
 MAX_BAD_SHARE = 0.05  # container_train.data's: a job with more of them ends with an error
 DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
 DOG_CLASSES = 133
+DOG_BYTES = 1_132_023_110  # of dogImages.zip
 
 
 def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
@@ -23,14 +26,29 @@ def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Image.open(file) as picture:
+                with file.open("rb") as opened:
+                    if is_heif(opened.read(HEAD_BYTES)):
+                        return file, HEIF
+                with Image.open(file, formats=FORMATS) as picture:
                     picture.verify()
+        except UnidentifiedImageError:
+            return file, f"no image of a kind that is read ({', '.join(FORMATS)})"
         except Exception as error:  # Pillow's decoders raise almost anything (SyntaxError, struct.error ...)
             return file, str(error) or type(error).__name__
         return None
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [found for found in pool.map(look, files) if found]
+
+
+def dog_size(archive: Path) -> None:
+    """Raises DataError unless `archive`, which was downloaded, is as long as dogImages.zip."""
+    size = archive.stat().st_size
+    if size != DOG_BYTES:
+        raise DataError(
+            f"{archive} has {size:,} bytes and dogImages.zip {DOG_BYTES:,}: remove the file to download it again, or"
+            " take it as it is with --any-counts"
+        )
 
 
 def dog_counts(found: folders.Found, source: Path) -> None:

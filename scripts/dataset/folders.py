@@ -1,83 +1,42 @@
 """Class folders: finding them, in train/valid/test or not, splitting them, and laying a split out on disk."""
 
-import contextlib
 import os
 import random
 import shutil
-import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.labels import SPLITS, natural
+from container_serve.picture import FORMATS
+from container_train import listing
+from container_train.errors import DataError as DataError
+from container_train.labels import SPLIT_NAMES, SPLITS, natural, split_folders
+from container_train.listing import Listing
 
-# What people call the three; the first name that is there counts.
-SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "valid": ("valid", "val", "validation"),
-    "test": ("test", "testing"),
-}
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MIN_PER_CLASS = 3  # one for each split
 FRACTIONS = (0.8, 0.1, 0.1)
 
 ClassFiles = dict[str, list[Path]]
-"""Pictures by the name of their class folder, both in natural order."""
-
-
-class DataError(Exception):
-    """What is wrong with a folder of pictures, where, and what to do, in one line."""
+"""Images by the name of their class, both in natural order."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds: `splits` has the key "" where it is not split, else those of SPLITS there are."""
+    """What a folder holds: `splits` has the key "" where it is not split, else those of SPLITS there are.
+
+    `remarks` are sentences on files that are not used, and on classes whose names look the same. `beside`, on what lies
+    beside the folders of the splits, is among them.
+    """
 
     root: Path
     splits: dict[str, ClassFiles]
     folders: dict[str, Path]
+    remarks: list[str]
+    beside: list[str]
 
     @property
     def is_split(self) -> bool:
         return "" not in self.splits
-
-
-def is_hidden(name: str) -> bool:
-    """Dot files, and the resource forks that macOS packs beside every file."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def pictures_below(folder: Path) -> list[Path]:
-    """Files with a picture's suffix, at any depth, hidden ones left out. DataError where links lead in a circle."""
-    found: list[Path] = []
-    seen = {folder.resolve()}
-
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"the folder {error.filename} cannot be read ({error.strerror}): make it readable, or remove it"
-        )
-
-    for parent, names, files in os.walk(folder, followlinks=True, onerror=refuse):
-        names[:] = [name for name in names if not is_hidden(name)]
-        for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
-            real = link.resolve()
-            if real in seen or folder.resolve().is_relative_to(real):
-                raise DataError(f"{link} leads to {real}, whose pictures are taken already: remove that link")
-            seen.add(real)
-        found += [
-            _ordinary(Path(parent, name))
-            for name in files
-            if not is_hidden(name) and os.path.splitext(name)[1].lower() in PICTURES  # noqa: PTH122 (100 times faster)
-        ]
-    return sorted(found, key=lambda path: natural(str(path.relative_to(folder))))
-
-
-def _ordinary(path: Path) -> Path:
-    """Whoever reads a pipe waits for ever, and a device has no end."""
-    with contextlib.suppress(OSError):  # a link to nothing, which is named as a picture that cannot be read
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path} is no ordinary file, but a pipe, a device or the like: remove it")
-    return path
 
 
 def find(root: Path) -> Found:
@@ -87,58 +46,86 @@ def find(root: Path) -> Found:
     if not root.is_dir():
         hint = "; unpack it with scripts/prepare_data.py" if root.suffix == ".zip" else ""
         raise DataError(f"{root} is a file, not a folder of class folders{hint}")
-    below = _folders(root)
-    folders = {
-        split: below[name]
-        for split, names in SPLIT_NAMES.items()
-        for name in [next((n for n in names if n in below), "")]
-        if name
-    }
-    # `train` may also be the class of pictures of trains: a split holds folders, and no pictures of its own.
-    if "train" in folders and _folders(folders["train"]) and not _own_pictures(folders["train"]):
-        splits = {split: class_files(folder) for split, folder in folders.items()}
-        unknown = {split: sorted(set(classes) - set(splits["train"]), key=natural) for split, classes in splits.items()}
-        for split, names in unknown.items():
-            if names:
-                raise DataError(
-                    f"{folders[split] / names[0]}: this class is not in {folders['train'].name}/"
-                    f"{f' (nor are {len(names) - 1} more)' if len(names) > 1 else ''}:"
-                    " every class needs training pictures"
-                )
-        return Found(root, splits, folders)
-    classes = class_files(root)
-    few = [name for name, files in classes.items() if len(files) < MIN_PER_CLASS]
+    if _is_split(root):
+        return _split_already(root)
+    listed = class_files(root)
+    few = [name for name, files in listed.classes.items() if len(files) < MIN_PER_CLASS]
     if few:
         raise DataError(
-            f"{root / few[0]} has {len(classes[few[0]])} picture(s): a class needs at least {MIN_PER_CLASS},"
+            f"{root / few[0]} has {len(listed.classes[few[0]])} picture(s): a class needs at least {MIN_PER_CLASS},"
             " one each to train, validate and test with; add some or remove the folder"
         )
-    return Found(root, {"": classes}, {"": root})
+    return Found(root, {"": listed.classes}, {"": root}, listing.remarks([listed]), [])
 
 
-def class_files(folder: Path) -> ClassFiles:
-    """Pictures by class folder. Raises DataError unless there are two classes or more, each with pictures."""
-    below = _folders(folder)
+def _is_split(root: Path) -> bool:
+    """`train` may also be the class of pictures of trains: a split holds folders, and pictures of its own only where
+    another split is there.
+    """
+    splits = {name for names in SPLIT_NAMES.values() for name in names if (root / name).is_dir()}
+    nested = {name for name in splits if listing.class_folders(root / name)}
+    train = nested & set(SPLIT_NAMES["train"])
+    return any(nested - train or not listing.own_images(root / name) for name in train)
+
+
+def _split_already(root: Path) -> Found:
+    below = [name for name, paths in listing.class_folders(root).items() if len(paths) == 1]
+    try:
+        named = split_folders(below)
+    except ValueError as error:
+        raise DataError(f"{root}: {error}") from None
+    listed = {split: class_files(root / name, name) for split, name in named.items()}
+    train = listed["train"]
+    for split, name in named.items():
+        strange = sorted(set(listed[split].classes) - set(train.classes), key=natural)
+        if strange:
+            raise DataError(
+                f"{root / name / strange[0]}: this class is not in {train.name}/"
+                f"{f' (nor are {len(strange) - 1} more)' if len(strange) > 1 else ''}:"
+                " every class needs training pictures"
+            )
+    names = [name for name in below if name not in named.values()]
+    names += sorted(path.name for path in root.iterdir() if path.is_file() and not listing.is_hidden(path.name))
+    shown = ", ".join(names[: listing.SHOWN]) + (" ..." if len(names) > listing.SHOWN else "")
+    beside = [f"not used: {shown}, beside the folders of the splits"] if names else []
+    return Found(
+        root,
+        {split: found.classes for split, found in listed.items()},
+        {split: root / name for split, name in named.items()},
+        beside + listing.remarks(list(listed.values())),
+        beside,
+    )
+
+
+def class_files(folder: Path, name: str = "") -> Listing:
+    """List `folder`, called `name` in remarks; images in natural order.
+
+    Raises DataError unless there are two classes or more, each with images.
+    """
+    listed = listing.read(folder, name)
     expected = f"expected {folder}/CLASS/picture.jpg, or {folder}/train/CLASS/picture.jpg"
+    below = {label: paths[0] for label, paths in listed.folders.items()}
     if not below:
-        loose = len(_own_pictures(folder))
+        loose = len(listing.own_images(folder))
         what = f"{loose} pictures but no class folders" if loose else "no class folders"
         raise DataError(f"{folder} has {what}: {expected}")
     if len(below) == 1:
-        ((name, only),) = below.items()
-        if _folders(only) and not _own_pictures(only):
-            raise DataError(f"{folder} holds only the folder {name}, which holds folders: give {only} instead")
-        raise DataError(f"{folder} has one class ({name}): a classifier needs at least two")
-    classes = {name: pictures_below(path) for name, path in sorted(below.items(), key=lambda item: natural(item[0]))}
-    empty = [name for name, files in classes.items() if not files]
-    if len(empty) == len(classes):
-        raise DataError(f"{folder} has {len(classes)} folders but no pictures in them: {expected}")
+        ((label, only),) = below.items()
+        if listing.class_folders(only) and not listing.own_images(only):
+            raise DataError(f"{folder} holds only the folder {label}, which holds folders: give {only} instead")
+        raise DataError(f"{folder} has one class ({label}): a classifier needs at least two")
+    empty = [label for label, files in listed.classes.items() if not files]
+    if len(empty) == len(below):
+        raise DataError(f"{folder} has {len(below)} folders but no pictures in them: {expected}")
     if empty:
-        raise DataError(f"{folder / empty[0]} has no pictures ({', '.join(sorted(PICTURES))}): add some or remove it")
-    nested = [name for name, path in below.items() if not _own_pictures(path) and len(_folders(path)) > 1]
-    if nested and len(nested) == len(below):
-        raise DataError(f"{folder / nested[0]} holds folders, not pictures: {expected}")
-    return classes
+        kinds = ", ".join(FORMATS)
+        raise DataError(f"{below[empty[0]]} has no pictures ({kinds}): add some or remove it")
+    nested = [path for path in below.values() if len(listing.class_folders(path)) > 1 and not listing.own_images(path)]
+    if len(nested) == len(below):
+        raise DataError(f"{nested[0]} holds folders, not pictures: {expected}")
+    for files in listed.classes.values():
+        files.sort(key=lambda path: natural(str(path.relative_to(folder))))
+    return listed
 
 
 def split(classes: ClassFiles, fractions: Mapping[str, float], seed: int) -> dict[str, ClassFiles]:
@@ -216,15 +203,3 @@ def _free_name(name: str, taken: set[str]) -> str:
         name = f"{stem}-{number}{suffix}"
     taken.add(name.lower())
     return name
-
-
-def _folders(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)}
-
-
-def _own_pictures(folder: Path) -> Sequence[Path]:
-    return [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURES and not is_hidden(path.name) and path.is_file()
-    ]

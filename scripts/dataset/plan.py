@@ -28,6 +28,8 @@ def plan(
 def divide(
     found: folders.Found, fractions: Sequence[float], seed: int, say: Callable[[str], None]
 ) -> dict[str, ClassFiles]:
+    for remark in found.remarks:
+        say(remark)
     shares = dict(zip(SPLITS, fractions, strict=True))
     if not found.is_split:
         parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
@@ -61,7 +63,7 @@ def tell(
     for file, reason in bad[:SHOWN]:
         say(f"not readable: {file}: {reason}")
     if bad:
-        say(f"{len(bad)} files cannot be read; {then}")
+        say(f"{len(bad)} image{'s' * (len(bad) != 1)} cannot be read; {then}")
 
 
 def refuse(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> None:

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from container_train.listing import of_others
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
 from scripts.dataset.progress import say
@@ -83,11 +84,14 @@ class Source:
         if self.is_url and not archive.exists():
             say(f"downloading {self.text} to {archive}")
             download(self.text, archive)
+            with archive.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            say(f"{archive.name}: {archive.stat().st_size:,} bytes, SHA-256 {sha256}")
         say(f"unpacking {archive}")
         below = work / "zip"
         others = unzip(archive, below)
         if others:
-            say(f"left out {others} files that are no pictures")
+            say(of_others(others))
         return Opened(_only_folder(below), archive, below, self.is_url)
 
 

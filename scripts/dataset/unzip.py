@@ -7,15 +7,17 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from scripts.dataset.folders import PICTURES, DataError, is_hidden
+from container_serve.picture import FORMATS
+from container_train.errors import DataError
+from container_train.listing import HEAD_BYTES, is_hidden, is_image
 
 MAX_BYTES = 50 * 10**9  # unpacked
 MAX_RATIO = 100  # of all pictures together; a JPEG does not shrink, a plain BMP by some tens
 MAX_FILES = 2_000_000
 
 
-def unzip(archive: Path, target: Path) -> int:
-    """Unpack the pictures of `archive` into the new folder `target`; gives the number of others left out.
+def unzip(archive: Path, target: Path) -> list[str]:
+    """Unpack the images of `archive` into the new folder `target`; gives the names of others, which are left out.
 
     Raises DataError, before anything is written, for a path that leads outside, a link, an encrypted file, a
     name that comes twice, or contents out of all proportion to the file's size; later, for a damaged file.
@@ -23,7 +25,7 @@ def unzip(archive: Path, target: Path) -> int:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [info for info in opened.infolist() if not info.is_dir()]
-            wanted, others = _check(archive, members)
+            wanted, others = _check(archive, opened, members)
             _check_size(archive, wanted, target.parent)
             target.mkdir()
             for info, path in wanted:
@@ -49,10 +51,12 @@ def unzip(archive: Path, target: Path) -> int:
         raise
 
 
-def _check(archive: Path, members: list[zipfile.ZipInfo]) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], int]:
+def _check(
+    archive: Path, opened: zipfile.ZipFile, members: list[zipfile.ZipInfo]
+) -> tuple[list[tuple[zipfile.ZipInfo, PurePosixPath]], list[str]]:
     wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]] = []
     names: set[str] = set()
-    others = 0
+    others: list[str] = []
     if len(members) > MAX_FILES:
         raise DataError(f"{archive} has {len(members)} files, more than {MAX_FILES}: refused")
     for info in members:
@@ -72,16 +76,21 @@ def _check(archive: Path, members: list[zipfile.ZipInfo]) -> tuple[list[tuple[zi
             raise DataError(f"{archive} is encrypted ({info.filename!r}): unpack it yourself and give the folder")
         if any(is_hidden(part) for part in path.parts):
             continue
-        if path.suffix.lower() not in PICTURES:
-            others += 1
+        if not is_image(path.name, b"") and not is_image(path.name, _head(opened, info)):
+            others.append(str(path))
             continue
         if str(path).lower() in names:
             raise DataError(f"{archive} holds {info.filename!r} twice: refused")
         names.add(str(path).lower())
         wanted.append((info, path))
     if not wanted:
-        raise DataError(f"{archive} holds no pictures ({', '.join(sorted(PICTURES))})")
+        raise DataError(f"{archive} holds no pictures ({', '.join(FORMATS)})")
     return wanted, others
+
+
+def _head(opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with opened.open(info) as member:
+        return member.read(HEAD_BYTES)
 
 
 def _check_size(archive: Path, wanted: list[tuple[zipfile.ZipInfo, PurePosixPath]], where: Path) -> None:

@@ -101,6 +101,12 @@ class Space:
         columns = [part.grid() for part in self.searched.values()]
         return [dict(zip(self.searched, row, strict=True)) for row in itertools.product(*columns)]
 
+    def combinations(self) -> list[dict[str, Value]]:
+        """Of the words that trials may get, with what is fixed: numbers of a range go with any of them."""
+        parts = {name: part.values for name, part in self.searched.items() if isinstance(part, Choice)}
+        words = {name: values for name, values in parts.items() if any(isinstance(value, str) for value in values)}
+        return [{**self.fixed, **dict(zip(words, row, strict=True))} for row in itertools.product(*words.values())]
+
     def discrete(self) -> "Space":
         """The same with every range as the values of its grid."""
         return replace(self, searched={name: Choice(part.grid()) for name, part in self.searched.items()})
@@ -129,7 +135,7 @@ class Space:
 def load(path: Path = FILE) -> Space:
     """Read and check the file. Raises CloudError: one line that names the file, the key, and what is expected."""
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CloudError(f"--space {path} is not there", 2) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -237,7 +243,7 @@ class _Reader:
         return Range(low, high, scaling == "logarithmic", whole, points)
 
     def value(self, name: str, key: str, value: object) -> Value:
-        """One that the training program takes. (Only `arch` needs torchvision, and seconds, to be checked.)"""
+        """One that the training program takes."""
         text = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
         if not isinstance(text, int | float | str):
             self.fail(f"{name}: {key} is {value!r}: expected a number or a word")

@@ -413,7 +413,7 @@ def fill_bucket(session: boto3.Session, folder: Path) -> list[str]:
     settings = load(argparse.Namespace(region=REGION, role=ROLE), {})
     aws, home = Aws(REGION), settings.home()
     root = fill(folder / "pictures", 1)
-    splits = {split: folders.class_files(root / split) for split in SPLITS}
+    splits = {split: folders.class_files(root / split).classes for split in SPLITS}
     storage.upload(aws, storage.items(splits), home / "data" / "pictures", settings)
     (folder / "resnet50.pth").write_bytes(b"weights")
     digest = objects.digest(folder / "resnet50.pth")

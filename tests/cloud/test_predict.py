@@ -112,12 +112,31 @@ def test_json_of_a_folder_with_latency(
     for number in range(3):
         (folder / f"{number}.png").write_bytes(picture(f"#{number}00000", "PNG"))
     (folder / "notes.txt").write_text("not a picture")
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
     assert call("byoc-dogs", tmp_path / "pictures", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0] == f"not used: 1 file ({folder / 'notes.txt'}), no images of a kind that is read"
+    found = json.loads(said.out)
     assert [Path(result["picture"]).name for result in found["results"]] == ["0.png", "1.png", "2.png"]
     assert all(result["predictions"] == ANSWER["predictions"] for result in found["results"])
     assert 0 < found["latency_ms"]["p50"] <= found["latency_ms"]["p90"]
     assert {request["ContentType"] for request in sent} == {"image/png"}
+
+
+def test_every_image_of_a_folder_is_asked_about(
+    sent: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its suffix; one that the server does not take is a picture that gets no answer."""
+    (tmp_path / "pictures").mkdir()
+    for name in ("a.jfif", "noext", "b.txt"):
+        (tmp_path / "pictures" / name).write_bytes(picture("red"))
+    (tmp_path / "pictures" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400))
+    assert call("byoc-dogs", tmp_path / "pictures", "--json") == 1
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [Path(result["picture"]).name for result in results] == ["a.jfif", "b.txt", "noext", "phone.HEIC"]
+    assert [result.get("error", "") for result in results[:3]] == ["", "", ""]
+    assert "is a HEIC or AVIF picture, which the server does not take" in results[3]["error"]
+    assert len(sent) == 3
 
 
 def test_one_refused_picture_does_not_stop_the_others(

@@ -281,12 +281,12 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
     (root / "train" / CLASSES[0] / "0000.jpg").symlink_to(secret)
     assert run(root, "--s3") == 0
     printed = capsys.readouterr()
-    assert "1 files cannot be read; they are not sent" in printed.err
+    assert "1 image cannot be read; they are not sent" in printed.err
     assert "; 23 files sent" in printed.out
     (root / "train" / CLASSES[0] / "0000.jpg").unlink()
     (root / "train" / CLASSES[0] / "0000.jpg").symlink_to("nowhere.jpg")
     assert run(root, "--s3") == 0
-    assert "1 files cannot be read; they are not sent" in capsys.readouterr().err
+    assert "1 image cannot be read; they are not sent" in capsys.readouterr().err
     (root / "test" / CLASSES[0] / "0000.jpg").write_bytes(b"")
     calls.clear()
     assert run(root, "--s3") == 1

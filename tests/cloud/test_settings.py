@@ -31,6 +31,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_file_as_windows_writes_it(file: Path) -> None:
+    file.write_bytes(("\ufeff" + file.read_text()).replace("\n", "\r\n").encode())
+    assert load(file=file).region == "eu-west-1"
+
+
 def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> None:
     only_file = load(file=file)
     assert only_file.region == "eu-west-1"

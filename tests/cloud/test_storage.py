@@ -544,6 +544,9 @@ def test_what_is_missing_to_train_on_is_named(
     put(aws, f"{PREFIX.key}/test/a/1.jpg")
     with pytest.raises(CloudError, match="no pictures below valid/:"):
         storage.require_data(account(), PREFIX)
+    put(aws, f"{PREFIX.key}/validation/a/1.jpg")
+    with pytest.raises(CloudError, match=r"rename validation/ to valid/ \(`aws s3 mv --recursive`\)"):
+        storage.require_data(account(), PREFIX)
     put(aws, f"{PREFIX.key}/valid/a/1.jpg")
     put(aws, f"{PREFIX.key}/manifest.json", b"somebody else's")
     storage.require_data(account(), PREFIX)

@@ -192,6 +192,10 @@ def test_a_folder_is_uploaded_first(tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         ((*BASE, *DATA, "--lr", "0.1"), "--lr is searched for"),
         ((*BASE, *DATA, "--epohcs", "3"), "did you mean --epochs?"),
+        ((*BASE, *DATA, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
+        ((*BASE, *DATA, "--freeze-until", "layer9"), "hyperparameter freeze-until has value 'layer9'"),
+        (("--local", "--data", "sample", "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
+        (("--local", "--data", "sample", "--instance-count", "2"), "unknown hyperparameter instance-count"),
         ((*BASE, *DATA, "--trials", "0"), "--trials has value 0: expected at least 1"),
         ((*BASE, *DATA, "--parallel", "0"), "--parallel has value 0: expected at least 1"),
         ((*BASE, *DATA, "--strategy", "grid", "--trials", "3"), "--trials is for the other strategies"),

@@ -64,6 +64,18 @@ def test_the_document_lists_every_other_file_with_hash_and_size(model: Path) -> 
     assert sorted(path.name for path in model.iterdir()) == sorted([*FILES, MODEL_JSON])
 
 
+def test_the_litter_of_an_operating_system_belongs_to_no_artifact(model: Path) -> None:
+    """macOS' tar packs ._ files, and Windows' Explorer leaves its own."""
+    (model / "__MACOSX").mkdir()
+    for name in (".DS_Store", "._model.json", "Thumbs.db", "desktop.ini", "__MACOSX/._model.pth"):
+        (model / name).write_bytes(b"\0\5\26\7")
+    assert read(model).classes
+    make(model)
+    assert set(read(model).document["files"]) == set(FILES)
+    (model / ".hidden").write_bytes(b"")
+    assert refusal(model).startswith(".hidden: is not listed in model.json")
+
+
 def test_writing_again_replaces_the_description(model: Path) -> None:
     (model / WEIGHTS).write_bytes(b"other weights")
     (model / f".{MODEL_JSON}.partial").write_text("left by a job that was killed")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from container_serve.picture import decode
@@ -16,6 +16,7 @@ from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train import data, decoding
 from container_train.errors import TrainError
 from container_train.tree import Tree
+from local_test import sample
 from tests import trees
 
 SPEC = Preprocessing(resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")
@@ -49,14 +50,119 @@ def test_the_fingerprint_follows_the_content(tree: Tree) -> None:
 def test_bad_files_are_skipped_named_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
     cut = tree.channels / "train" / "01.red" / "000.jpg"
     cut.write_bytes(cut.read_bytes()[:700])
-    (tree.channels / "test" / "02.green" / "notes.txt").write_text("no picture")
     with caplog.at_level(logging.WARNING):
         found = data.read(tree)
-    assert set(found.bad) == {"train/01.red/000.jpg", "test/02.green/notes.txt"}
+        found.tell()
+    assert set(found.bad) == {"train/01.red/000.jpg"}
     assert (len(found.splits["train"]), len(found.splits["test"])) == (29, 12)
-    assert "train/01.red/000.jpg" in caplog.text
+    assert "skipped train/01.red/000.jpg: the JPEG image is broken" in caplog.text
+    assert "skipped 1 of 54 images that cannot be read" in caplog.text
     described = found.describe()
-    assert described["skipped"] == 2
+    assert described["skipped"] == 1
+
+
+def test_every_file_that_is_not_used_is_named_once(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    red = tree.channels / "train" / "01.red"
+    for number in range(7):
+        (tree.channels / "train" / f"loose{number}.jpg").write_bytes((red / "000.jpg").read_bytes())
+        (red / f"notes{number}.txt").write_text("no picture")
+    (tree.channels / "extra").mkdir()
+    (tree.channels / "weights").mkdir()
+    with caplog.at_level(logging.WARNING):
+        found = data.read(tree)
+        found.tell()
+    assert len(found.splits["train"]) == 30
+    assert not found.bad
+    loose = ", ".join(f"train/loose{number}.jpg" for number in range(5))
+    notes = ", ".join(f"train/01.red/notes{number}.txt" for number in range(5))
+    assert [record.message for record in caplog.records] == [
+        f"data: not used: 7 files ({loose} and 2 more), beside the class folders; move images into the folder of their"
+        " class",
+        f"data: not used: 7 files ({notes} and 2 more), no images of a kind that is read",
+        "data: not used: the channel extra",
+    ]
+    assert found.describe()["notes"] == [record.message.removeprefix("data: ") for record in caplog.records]
+
+
+def test_what_can_be_read_is_used_whatever_its_name(tree: Tree, tmp_path: Path) -> None:
+    red = tree.channels / "train" / "01.red"
+    for name in ("a.jfif", "noext", "b.txt"):
+        trees.picture(red / "new.jpg", (200, 40, 40), seed=len(name))
+        (red / "new.jpg").rename(red / name)
+    (red / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400))
+    elsewhere = tmp_path / "elsewhere"
+    for number in range(4):
+        trees.picture(elsewhere / f"{number}.jpg", (200, 40, 40), seed=90 + number)
+    (red / "more").symlink_to(elsewhere)
+    found = data.read(tree)
+    assert len(found.splits["train"]) == 30 + 3 + 4
+    assert {"a.jfif", "noext", "b.txt"} < {path.name for path in found.splits["train"].paths}
+    assert found.bad == {
+        "train/01.red/phone.HEIC": "a HEIC or AVIF image, which is not read: convert it to JPEG or PNG"
+    }
+
+
+def test_the_litter_of_an_operating_system_is_passed_over(tree: Tree) -> None:
+    for folder in tree.channels.glob("*/*/"):
+        for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.jpg"):
+            (folder / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    for split in tree.channels.iterdir():
+        (split / "__MACOSX" / "01.red").mkdir(parents=True)
+        (split / "__MACOSX" / "01.red" / "._000.jpg").write_bytes(b"\0\5\26\7")
+        (split / "desktop.ini").write_text("[.ShellClassInfo]")
+    found = data.read(tree)
+    assert (found.classes, found.bad, found.notes) == (trees.LABELS, {}, ())
+
+
+def test_a_name_is_one_class_in_whatever_unicode_form(tree: Tree) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    for number, place in enumerate([f"train/{composed}", f"train/{decomposed}", f"valid/{decomposed}"]):
+        trees.picture(tree.channels / place / "a.jpg", (9, 9, 200), seed=70 + number)
+    found = data.read(tree)
+    assert found.classes == ("01.red", "02.green", "10.blue", composed)
+    assert found.splits["train"].targets.count(3) == 2
+    assert found.splits["valid"].targets.count(3) == 1
+    assert "2 folders have this name in different Unicode forms; they are one class" in found.notes[0]
+
+
+def test_classes_that_differ_in_case_only_are_told_of(tree: Tree) -> None:
+    trees.picture(tree.channels / "train" / "01.Red" / "a.jpg", (9, 9, 200), seed=70)
+    found = data.read(tree)
+    assert found.classes == ("01.Red", "01.red", "02.green", "10.blue")
+    assert "the classes 01.Red and 01.red differ only in upper and lower case: they are two classes" in found.notes
+    trees.picture(tree.channels / "valid" / "10.Blue" / "a.jpg", (9, 9, 200), seed=71)
+    with pytest.raises(TrainError, match=r"class '10\.Blue' is not in channel train, which has '10\.blue':"):
+        data.read(tree)
+
+
+def test_digits_that_are_no_running_number_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ages = ("0-2", "3-9", "10-19", "20-29")
+    for number, split in enumerate(("train", "valid", "test")):
+        for index, name in enumerate(ages):
+            trees.picture(tmp_path / "input/data" / split / name / "a.jpg", (9, 9, 9), seed=10 * number + index)
+    with caplog.at_level(logging.INFO):
+        assert data.read(Tree(tmp_path)).classes == ages
+        assert "running numbers" not in caplog.text
+        trees.fill(tmp_path / "numbered" / "input" / "data")
+        data.read(Tree(tmp_path / "numbered"))
+    assert "labels: running numbers are left out: 01.red is the class red" in caplog.text
+
+
+def test_near_duplicates_in_other_splits_are_named(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+    with Image.open(sample.folder_of_photographs() / "chelsea.png") as cat:
+        cat.convert("RGB").save(tree.channels / "train" / "01.red" / "cat.jpg")
+        cat.convert("RGB").resize((200, 140)).save(tree.channels / "test" / "02.green" / "again.jpg", quality=60)
+    found = data.read(tree)
+    with caplog.at_level(logging.WARNING):
+        found.tell()
+    words = (
+        "1 of 13 images of test are near-duplicates of images of train: if they are copies, the accuracy on test is too"
+        " high (test/02.green/again.jpg and train/01.red/cat.jpg)"
+    )
+    assert [record.message for record in caplog.records] == [f"data: {words}"]
+    described = found.describe()["near_duplicates"]
+    assert isinstance(described, list)
+    assert (described[0]["split"], described[0]["of"], described[0]["images"]) == ("test", "train", 1)
 
 
 def test_a_link_to_nothing_is_named(tree: Tree) -> None:
@@ -136,9 +242,25 @@ def test_a_class_only_in_valid_is_named(tree: Tree) -> None:
         data.read(tree)
 
 
-def test_two_folders_of_one_label_are_refused(tree: Tree) -> None:
+def test_two_folders_of_one_label_stay_apart(tree: Tree) -> None:
     trees.picture(tree.channels / "train" / "11.red" / "a.jpg", (9, 9, 9), seed=1)
-    with pytest.raises(TrainError, match=r"folders 01.red and 11.red are both class 'red'"):
+    assert data.read(tree).classes == ("01.red", "02.green", "10.blue", "11.red")
+
+
+@pytest.mark.parametrize(("name", "words"), [("x.manifest", "x.manifest, and manifests are not read"), ("a", "1 file")])
+def test_a_channel_without_class_folders_says_what_it_holds(tree: Tree, name: str, words: str) -> None:
+    (tree.channels / "test").rename(tree.base / "elsewhere")
+    (tree.channels / "test").mkdir()
+    (tree.channels / "test" / name).write_text('{"source-ref": "s3://bucket/a.jpg"}')
+    with pytest.raises(
+        TrainError, match=rf"channel test: no class folders in {tree.channels}/test, which holds {words}"
+    ):
+        data.read(tree)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tree: Tree) -> None:
+    os.mkfifo(tree.channels / "train" / "01.red" / "pipe.jpg")
+    with pytest.raises(TrainError, match=r"pipe\.jpg is no ordinary file"):
         data.read(tree)
 
 

@@ -154,6 +154,29 @@ def test_anybody_s_checkpoint_becomes_an_artifact(
     assert not (tmp_path / "n").exists()
 
 
+def test_labels_are_read_as_windows_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "classes.txt"
+    file.write_bytes("\ufeffcafe\u0301\r\nb\r\nc\r\n".encode())
+    assert export._labels(file) == ("caf\u00e9", "b", "c")
+    file.write_bytes("a\nb\n".encode("utf-16"))
+    with pytest.raises(TrainError, match="expected UTF-8 text, a label per line"):
+        export._labels(file)
+
+
+def test_calibration_takes_the_images_that_training_takes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = trees.fill(tmp_path / "data") / "train"
+    (root / "01.red" / "000.jpg").rename(root / "01.red" / "noext")
+    (root / "01.red" / "Thumbs.db").write_bytes(b"")
+    (root / "01.red" / "notes.txt").write_text("")
+    (root / "__MACOSX").mkdir()
+    (root / "10.blue").rename(root / "blue")
+    splits = export.labelled(root, trees.LABELS)
+    assert {name: len(split) for name, split in splits.items()} == {"train": 15, "valid": 15}
+    assert [record.message for record in caplog.records] == [
+        f"{root}: not used: 1 file (01.red/notes.txt), no images of a kind that is read"
+    ]
+
+
 @pytest.mark.parametrize(("error", "stays"), [(TrainError("a picture went"), False), (Stopped("in evaluate"), True)])
 def test_a_model_that_could_not_be_measured_is_no_model(error: BaseException, stays: bool, tmp_path: Path) -> None:
     (tmp_path / artifact.MODEL_JSON).write_text("{}")

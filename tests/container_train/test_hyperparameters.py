@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from container_serve import __version__
@@ -60,6 +63,39 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
 def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
     with pytest.raises(TrainError, match=f"^hyperparameter rule: {words}"):
         parse(["--rule", value])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--weights IMAGENET1K_V9", "weights has value 'IMAGENET1K_V9': .* IMAGENET1K_V2, IMAGENET1K_V1 for resnet50"),
+        ("--arch vgg11 --weights IMAGENET1K_V2", "weights has value 'IMAGENET1K_V2': .* IMAGENET1K_V1 for vgg11"),
+        ("--freeze-until layer9", "freeze-until has value 'layer9': .* conv1, bn1, layer1, layer2, layer3, layer4"),
+        ("--arch vgg11 --freeze-until layer3", "freeze-until has value 'layer3': .* of vgg11"),
+        ("--resize-size 100 --image-size 224", "resize-size has value 100: expected at least the image-size, 224"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(words: str, expected: str) -> None:
+    with pytest.raises(TrainError, match=f"^hyperparameter {expected}"):
+        parse(words.split())
+
+
+def test_values_that_go_together() -> None:
+    for words in (
+        "--weights None", "--weights DEFAULT --arch vit_b_16", "--freeze-until layer4.2", "--freeze-until none",
+        "--resize-size 300", "--image-size 500", "--weights IMAGENET1K_V1 --freeze-until layer4",
+    ):  # fmt: skip
+        assert parse(words.split())
+
+
+def test_hyperparameters_are_checked_without_torch() -> None:
+    code = (
+        "import sys; from container_train.hyperparameters import parse;"
+        " parse(['--arch', 'resnet18', '--weights', 'IMAGENET1K_V1', '--rule', 'overfit:patience=3']);"
+        " sys.exit(sorted({'torch', 'torchvision', 'pandas'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_debugger_and_profiler() -> None:

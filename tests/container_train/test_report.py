@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from container_train import charts, data, metrics, report
+from container_train.duplicates import Leak
 from container_train.tree import Tree
 from tests import trees
 from tests.conftest import need
@@ -34,6 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "quantization": {"reason": "int8 is -0.40 points from fp32 on validation"},
         "classes": ["red", "green", "<b>blue"],
         "images": {"train": 30, "valid": 12, "test": 12}, "skipped": 2, "weights": "none",
+        "near_duplicates": [Leak("test", "train", 3, 12, (("test/red/<a>.jpg", "train/red/b.jpg"),)).to_dict()],
         "hyperparameters": HYPERPARAMETERS, "best_epoch": 2, "per_class": metrics.per_class(matrix, trees.LABELS),
         "seconds": {"train": 3.0},
         "epochs": [
@@ -52,6 +54,8 @@ def test_the_page_says_what_happened(written: Path) -> None:
         "91.7 %",
         "int8: valid 49.60 % test 91.67 %; int8 is served: int8 is -0.40 points",
         "2 skipped",
+        "3 of 12 images of test are near-duplicates of images of train",
+        "test/red/&lt;a&gt;.jpg and train/red/b.jpg",
         "random weights",
         "What it gets wrong",
         "01.red/000.jpg",

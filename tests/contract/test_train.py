@@ -1,15 +1,20 @@
 """`train` keeps the platform's contract: hyperparameters, channels, failure file, signals, a user's own program."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 from container_serve import artifact
 from container_train.metrics import DEFINITIONS
+from local_test import sample
 from tests import trees
 from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
@@ -85,6 +90,63 @@ def test_a_job_s_own_program_wins(kind: str, tmp_path: Path) -> None:
     assert code == 0, job.text()
     assert (tmp_path / "model" / "mine.txt").read_text() == "--alpha 3"
     assert not (tmp_path / "model" / "model.json").exists()
+
+
+def test_a_job_says_what_it_does_not_use_and_what_it_cannot_rely_on(tmp_path: Path) -> None:
+    trees.tree(tmp_path, {"epochs": "1", "measure": "none"})
+    channels = tmp_path / "input" / "data"
+    (channels / "valid").rename(channels / "validation")
+    with Image.open(sample.folder_of_photographs() / "chelsea.png") as cat:
+        cat.convert("RGB").save(channels / "train" / "01.red" / "cat.jpg")
+        cat.convert("RGB").resize((200, 140)).save(channels / "validation" / "01.red" / "cat.png")
+    (channels / "train" / "loose.jpg").write_bytes((channels / "train" / "01.red" / "000.jpg").read_bytes())
+    code, job = finish("process", tmp_path)
+    assert code == 0, job.text()
+    assert job.text().count("data: not used: 1 file (train/loose.jpg), beside the class folders") == 1
+    words = "1 of 13 images of valid are near-duplicates of images of train"
+    assert f"data: {words}" in job.text()
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    assert metrics["images"] == {"train": 31, "valid": 13, "test": 12}
+    assert metrics["near_duplicates"][0]["examples"] == [["valid/01.red/cat.png", "train/01.red/cat.jpg"]]
+    assert words in (tmp_path / "output" / "data" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}, "no network, left-pad-nope==1.0"),
+        ({"PIP_NO_INDEX": "1"}, "no left-pad-nope==1.0 was found for this Python"),
+    ],
+)
+def test_a_job_whose_requirements_cannot_be_installed_says_why(
+    environment: dict[str, str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trees.fill(tmp_path / "input" / "data")
+    trees.configure(tmp_path, {"sagemaker_program": '"mine.py"'})
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text("print('ran')\n")
+    (tmp_path / "code" / "requirements.txt").write_text("left-pad-nope==1.0\n")
+    code, job = finish("process", tmp_path)
+    assert code != 0
+    assert job.failure().splitlines()[0] == (
+        f"requirements.txt could not be installed: {reason}; put the packages into the image"
+    )
+
+
+def test_a_job_by_hand_makes_no_tree_where_there_is_none(tmp_path: Path) -> None:
+    base = tmp_path / "ml"
+    for words in (["--epoch", "1"], ["--epochs", "1"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "container_train", *words],
+            env={**os.environ, "SAGEMAKER_BASE_DIR": str(base)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "did you mean epochs?" in done.stderr or "channel train: " in done.stderr
+        assert not base.exists()
 
 
 @both_engines_in_full

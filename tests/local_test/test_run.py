@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from local_test import check, engine, outdir, run, stage
+from local_test import engine, outdir, run, stage, weights
 from local_test.engine import DockerEngine
 from local_test.errors import LocalError
 from tests import trees
@@ -35,8 +35,8 @@ def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> No
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What run.sh says about a mistake, which it finds before it imports torch."""
-    monkeypatch.setattr(check, "ask", lambda *_: pytest.fail("this takes seconds"))
+    """What run.sh says about a mistake, which it finds before it looks at hyperparameters and weights."""
+    monkeypatch.setattr(weights, "url_of", lambda *_: pytest.fail("this asks the network"))
     assert run.main([*map(str, arguments), "--engine", "process"]) != 0
     return capsys.readouterr().err.strip()
 
@@ -101,15 +101,10 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
     said = capsys.readouterr().err
     archive = tmp_path / "out.failed" / "model" / "model.tar.gz"
     assert f"./local_test/serve_local.sh --model {archive}" in said
-
-    def ask(*_: object) -> str:
-        raise LocalError("epochs has value '0'", 2)
-
-    monkeypatch.setattr(check, "ask", ask)
     assert run.main(["--engine", "process", "--out", str(tmp_path / "out"), "--epochs", "0"]) == 2
     said, error = capsys.readouterr()
     assert "the sample is trained with --epochs 60 --lr 0.003" in said
-    assert error.strip() == "run.sh: epochs has value '0'"
+    assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected a whole number from 1 to 10000"
     assert archive.exists()
     assert not (tmp_path / "out.new").exists()
 

@@ -1,5 +1,6 @@
 """prepare_data.py against a real HTTP server that cuts connections, and against zips made to do harm."""
 
+import hashlib
 import io
 import json
 import os
@@ -21,6 +22,7 @@ from scripts.dataset import download as downloading
 from scripts.dataset import prepared
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
+from scripts.dataset.plan import plan
 from scripts.dataset.unzip import unzip
 from tests import trees
 
@@ -171,17 +173,20 @@ def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> No
     assert len(waited) == downloading.ATTEMPTS - 1
 
 
-def test_a_zip_from_a_server_becomes_class_folders(files: Files, tmp_path: Path) -> None:
+def test_a_zip_from_a_server_becomes_class_folders(
+    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     members = {f"pets/{name}/{n}.jpg": jpeg(n) for name in ("001.cat", "002.dog") for n in range(10)}
     members |= {"__MACOSX/pets/001.cat/._0.jpg": b"fork", "pets/.DS_Store": b"x", "pets/readme.txt": b"hello"}
     files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
+    members["pets/001.cat/noext"] = jpeg(77)
+    files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
     out = tmp_path / "pets"
     assert run(files.url(), "--out", out) == 0
-    assert {split: len(list((out / split).rglob("*.jpg"))) for split in SPLITS} == {
-        "train": 16,
-        "valid": 2,
-        "test": 2,
-    }
+    said = capsys.readouterr().err
+    assert f"pictures.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
+    assert "not used: 1 file (pets/readme.txt), no images of a kind that is read" in said
+    assert {split: len(list((out / split).glob("*/*"))) for split in SPLITS} == {"train": 17, "valid": 2, "test": 2}
     assert sorted(path.name for path in (out / "train").iterdir()) == ["001.cat", "002.dog"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.zip", "pets"]
     asked = len(files.asked)
@@ -262,7 +267,7 @@ def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path, capsys: pytest.
     for link, target in ((source / "01.red" / "all", source), (source / "01.red" / "twice", source / "01.red")):
         link.symlink_to(target)
         assert run(source, "--out", tmp_path / "out") == 1
-        assert f"{link} leads to {target}, whose pictures are taken already" in capsys.readouterr().err
+        assert f"{link} leads to {target}, whose images are used already" in capsys.readouterr().err
         link.unlink()
     outside = trees.fill(tmp_path / "more", {"x": 4}) / "x" / "01.red"
     (source / "01.red" / "more").symlink_to(outside)
@@ -280,11 +285,104 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, capsys: p
     assert "zero.jpg is no ordinary file" in capsys.readouterr().err
 
 
+def test_what_a_file_is_does_not_hang_on_its_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make_folder(tmp_path / "in", {"cat": 8, "dog": 8})
+    for name in ("a.jfif", "noext", "wrong.txt"):
+        (source / "cat" / name).write_bytes(jpeg(7))
+    (source / "cat" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400))
+    (source / "cat" / "notes.md").write_text("# no picture")
+    (source / "loose1.jpg").write_bytes(jpeg())
+    for litter in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.jfif"):
+        (source / "cat" / litter).write_bytes(b"\xd0\xcf\x11\xe0")
+    (source / "__MACOSX" / "cat").mkdir(parents=True)
+    assert run(source, "--out", tmp_path / "out", "--json") == 0
+    made = [path.name for path in (tmp_path / "out").glob("*/cat/*")]
+    assert {"a.jfif", "noext", "wrong.txt", "phone.HEIC"} < set(made)
+    assert len(made) == 12
+    said = capsys.readouterr()
+    assert json.loads(said.out)["classes"] == 2
+    lines = said.err.splitlines()
+    assert (
+        "not used: 1 file (loose1.jpg), beside the class folders; move images into the folder of their class" in lines
+    )
+    assert "not used: 1 file (cat/notes.md), no images of a kind that is read" in lines
+    assert any("phone.HEIC: a HEIC or AVIF image, which is not read: convert it" in line for line in lines)
+    assert "Thumbs.db" not in said.err
+
+
+def test_what_cannot_be_read_is_not_sent_and_named(tmp_path: Path) -> None:
+    """As scripts/train.py and tune.py upload a folder."""
+    source = make_folder(tmp_path / "in", {"cat": 12, "dog": 12})
+    (source / "cat" / "a.jfif").write_bytes(jpeg(7))
+    (source / "cat" / "phone.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(400))
+    (source / "loose.png").write_bytes(jpeg())
+    said: list[str] = []
+    splits = plan(source, say=said.append)
+    sent = [path.name for classes in splits.values() for path in classes["cat"]]
+    assert "a.jfif" in sent
+    assert "phone.avif" not in sent
+    assert len(sent) == 13
+    assert said[0].startswith("not used: 1 file (loose.png), beside the class folders")
+    assert said[2:] == [
+        f"not readable: {source / 'cat' / 'phone.avif'}: a HEIC or AVIF image, which is not read: convert it to JPEG or"
+        " PNG",
+        "1 image cannot be read; they are not sent",
+    ]
+
+
+def test_an_image_that_only_another_program_reads_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pillow reads far more than the training and the server do."""
+    source = make_folder(tmp_path / "in", {"a": 12, "b": 12})
+    Image.new("RGB", (8, 8)).save(source / "a" / "icon.png", "ICO")
+    assert run(source, "--out", tmp_path / "out") == 0
+    assert "icon.png: no image of a kind that is read (JPEG, PNG," in capsys.readouterr().err
+
+
+def test_classes_whose_names_look_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    source = make_folder(tmp_path / "in" / "train", {composed: 5, decomposed: 6, "tea": 6, "Tea": 6})
+    make_folder(tmp_path / "in" / "val", {decomposed: 2, "tea": 2, "Tea": 2})
+    assert run(source.parent, "--out", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "train").iterdir()) == ["Tea", composed, "tea"]
+    assert len(list((tmp_path / "out").glob(f"*/{composed}/*.jpg"))) == 13
+    said = capsys.readouterr().err
+    assert f"train/{decomposed}: 2 folders have this name in different Unicode forms; they are one class" in said
+    assert said.count("the classes Tea and tea differ only in upper and lower case: they are two classes") == 1
+
+
+def test_what_lies_beside_the_splits_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "valid", "test"):
+        make_folder(tmp_path / "in" / split, {"a": 3, "b": 3})
+    make_folder(tmp_path / "in" / "extra", {"a": 3})
+    (tmp_path / "in" / "readme.txt").write_text("hello")
+    (tmp_path / "in" / "train" / "loose.jpg").write_bytes(jpeg())
+    assert run(tmp_path / "in", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "not used: extra, readme.txt, beside the folders of the splits" in said
+    assert "not used: 1 file (train/loose.jpg), beside the class folders" in said
+    make_folder(tmp_path / "in" / "validation", {"a": 3, "b": 3})
+    assert run(tmp_path / "in", "--out", tmp_path / "other") == 1
+    assert "valid and validation are both taken for valid: rename or remove one" in capsys.readouterr().err
+
+
 def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
     (source / "a" / "broken.jpg").write_bytes(b"no picture")
     assert run(source, "--out", tmp_path / "out") == 0
     assert "broken.jpg" in capsys.readouterr().err
+
+
+def test_dog_images_is_as_long_as_it_was(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    members = {f"dogImages/{split}/{breed}/{n}.jpg": jpeg(n) for split in SPLITS for breed in "ab" for n in range(3)}
+    files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
+    monkeypatch.setattr(prepare_data, "DOG_IMAGES", files.url("dogImages.zip"))
+    assert run(files.url("dogImages.zip"), "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"dogImages.zip has {len(files.body):,} bytes and dogImages.zip 1,132,023,110: remove the file" in said
+    assert not (tmp_path / "out").exists()
+    assert run(files.url("dogImages.zip"), "--out", tmp_path / "out", "--any-counts") == 0
 
 
 def test_dog_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,7 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
         "archive": lambda: packed(job, tmp_path / "output.tar.gz"),
         "kept archive": lambda: packed(job, tmp_path / "output.tar.gz", "data").parent,
     }
+    (tmp_path / "new").mkdir()
     assert call(places[where](), "--out", tmp_path / "new" / "page.html") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'new' / 'page.html'}\n"
     page = (tmp_path / "new" / "page.html").read_text()
@@ -183,6 +184,7 @@ def make_nonsense(path: Path) -> list[object]:
         (lambda path: ["s3://B/x"], 2, "expected s3://BUCKET/PREFIX"),
         (lambda path: ["a", "b", "c"], 2, "3 jobs were given"),
         (lambda path: [path.parent, "--out", path.parent], 2, "is a folder: expected a file"),
+        (lambda path: [path.parent, "--out", path / "page.html"], 2, "page.html: there is no folder "),
         (lambda path: [path.parent, "--out", make_pipe(path)], 2, "is no ordinary file, and would be replaced"),
     ],
 )

@@ -144,10 +144,10 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     assert list((tmp_path / "cut" / "trials").glob("*/ml")) == []
 
 
-# Stands for the training program: what it says of the module that its network has not, without importing torch for it.
+# Stands for the training program: what it says of the side that its network does not take, without importing torch.
 FAILS = """#!/bin/sh
 mkdir -p "$SAGEMAKER_BASE_DIR/output"
-echo "hyperparameter freeze-until has value 'layer9'" > "$SAGEMAKER_BASE_DIR/output/failure"
+echo "hyperparameter image-size has value 20" > "$SAGEMAKER_BASE_DIR/output/failure"
 exit 1
 """
 
@@ -163,15 +163,28 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
         (tmp_path / "program").write_text(FAILS)
         (tmp_path / "program").chmod(0o755)
         monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
-    # Wrong in a way that only the training program can see: a module that this network has not.
-    more = ("--engine", "process", "--trials", 8, "--freeze-until", "layer9", "--name", "bad", "--parallel", 3)
+    # Wrong in a way that only the training program can see: a side of pictures that this network does not take.
+    more = (
+        "--engine",
+        "process",
+        "--trials",
+        8,
+        "--arch",
+        "vgg11",
+        "--image-size",
+        20,
+        "--name",
+        "bad",
+        "--parallel",
+        3,
+    )
     assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
-    assert "layer9" in last
+    assert "image-size" in last
     trials = json.loads((tmp_path / "bad" / "trials.json").read_text())["trials"]
     assert [trial["status"] for trial in trials] == ["failed"] * 3
-    assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("layer9")
+    assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("image-size")
 
 
 def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from container_train.hyperparameters import OPTIONS
 from container_train.metrics import NAMES
+from scripts.cloud import inputs
 from scripts.cloud.errors import CloudError
 from scripts.tuning import space
 from scripts.tuning.space import Choice, Range
@@ -26,6 +27,11 @@ def test_the_space_of_this_repository() -> None:
     assert found.fixed == {"epochs": 2}
     assert (found.objective, found.direction) == ("valid_accuracy", "maximise")
     assert found.default() == {"lr": OPTIONS["lr"][1], "batch-size": OPTIONS["batch-size"][1]}
+
+
+def test_a_file_as_windows_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(("\ufeff" + HEAD + LR).replace("\n", "\r\n").encode())
+    assert set(space.load(tmp_path / "s.toml").searched) == {"lr"}
 
 
 def test_every_metric_is_an_objective_or_has_a_reason() -> None:
@@ -112,3 +118,25 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, words: str) -> Non
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CloudError, match="is not there"):
         space.load(tmp_path / "none.toml")
+
+
+def test_words_are_combined_with_what_is_fixed(tmp_path: Path) -> None:
+    """An architecture that is searched has to have the module that all trials freeze."""
+    words = (
+        HEAD
+        + LR
+        + (
+            'arch = { kind = "categorical", values = ["resnet18", "vgg11"] }\n'
+            'augment = { kind = "categorical", values = ["none", "flip"] }\n'
+            'batch-size = { kind = "categorical", values = [32, 64] }\n'
+        )
+    )
+    found = load(tmp_path, words).with_fixed({"freeze-until": "layer3"}).combinations()
+    assert found == [
+        {"freeze-until": "layer3", "arch": arch, "augment": augment}
+        for arch in ("resnet18", "vgg11")
+        for augment in ("none", "flip")
+    ]
+    inputs.check_together(found[0])
+    with pytest.raises(CloudError, match=r"freeze-until has value 'layer3': .* a module of vgg11 before its last"):
+        inputs.check_together(found[-1])
