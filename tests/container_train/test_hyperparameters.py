@@ -18,7 +18,8 @@ def test_defaults_are_the_classic_recipe() -> None:
 def test_values_as_the_toolkit_writes_them() -> None:
     hp = parse(["--batch_size", "32.0", "--lr", "1e-2", "--feature-cache", "True", "--amp", "False"])
     assert (hp.batch_size, hp.lr, hp.feature_cache, hp.amp) == (32, 0.01, "on", "off")
-    assert parse(["--batch_size=32", "--weights=a_b"]) == parse(["--batch-size", "32", "--weights", "a_b"])
+    dashes = ["--batch-size", "32", "--arch", "mobilenet_v3_small"]
+    assert parse(["--batch_size=32", "--arch=mobilenet_v3_small"]) == parse(dashes)
 
 
 @pytest.mark.parametrize(
