@@ -156,7 +156,7 @@ def test_a_failure_that_is_none(flaky: FlakyAws, client: Any) -> None:
 
 @pytest.mark.parametrize("tell", ["hang", "delay"])
 def test_a_request_that_hangs_is_performed_at_once_or_later(flaky: FlakyAws, tell: str) -> None:
-    client = Aws(REGION).session.client("sagemaker", config=ONCE.merge(Config(read_timeout=0.5)))
+    client = Aws(REGION).session.client("sagemaker", config=ONCE.merge(Config(read_timeout=2)))
     getattr(flaky, tell)("CreateTrainingJob")
     with pytest.raises(ReadTimeoutError):
         client.create_training_job(**training_job("a"))
