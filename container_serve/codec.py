@@ -10,39 +10,59 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from container_serve.errors import RequestError
+from container_serve.errors import RequestError, error_document
 from container_serve.predictor import Prediction
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
-MAX_INSTANCES = 64
+MAX_INSTANCES = 64  # of a JSON body, and lines that are computed at a time
+MAX_LINES = 10_000
 
 JSON, CSV, JSON_LINES = "application/json", "text/csv", "application/jsonlines"
 ANSWER_TYPES = (JSON, CSV, JSON_LINES)  # in the order of preference
-IMAGE_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "image/bmp",
-    "image/gif",
-    "image/tiff",
-    "application/x-image",
-    "application/octet-stream",
+IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "avif", "bmp", "gif", "tiff"))
+IMAGE_TYPES += ("application/x-image", "application/octet-stream")
+# Not registered, but what many programs send: Windows, old browsers, the AWS command line.
+_ALIASES = tuple(f"image/{name}" for name in ("jpg", "pjpeg", "x-png", "x-bmp", "x-ms-bmp", "x-windows-bmp"))
+_ALIASES += ("binary/octet-stream",)
+_LINE_TYPES = (JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson", "application/ndjson")
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|....ftyp(?:avi|hei|mif)",
+    re.DOTALL,
 )
-_ALIASES = ("image/jpg",)  # not registered, but what many programs send
-_FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
-_MAGIC = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+", re.DOTALL)
 # Base64 holds no brackets and no commas: a body with more of them is refused before it is built up in memory.
 _MAX_STRUCTURE = 1000
+_MAX_LINE_STRUCTURE = 10
+
+Image = bytes | RequestError  # a picture, or why it cannot be read
+Row = Sequence[Prediction] | RequestError  # the most probable classes of a picture, or why there are none
 
 
 @dataclass(frozen=True)
 class Request:
-    """Encoded pictures, how many classes to answer for each; `batched`: several came as "instances"."""
+    """Encoded pictures, how many classes to answer for each.
 
-    images: tuple[bytes, ...]
+    `batched`: they came as a list (instances, or lines), and are answered with one; one that cannot be read has its
+    error there. `answer`: the type of the answer to a caller who accepts any.
+    """
+
+    images: tuple[Image, ...]
     top_k: int
     batched: bool
+    answer: str = JSON
+
+
+def media_type(content_type: str | None) -> str:
+    """The type of a body, in lower case and without parameters, "" where there is none. Raises RequestError 415."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    if kind and kind not in (JSON, *_LINE_TYPES, *IMAGE_TYPES, *_ALIASES):
+        raise _unsupported(f"the content type {_shown(kind)} is not taken")
+    return kind
+
+
+def _unsupported(what: str) -> RequestError:
+    taken = ", ".join((*IMAGE_TYPES, JSON, JSON_LINES))
+    return RequestError(415, "UnsupportedMediaType", f"{what}: send one of {taken}")
 
 
 def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
@@ -53,31 +73,57 @@ def parse(body: bytes, content_type: str | None, custom_attributes: str | None =
 
     Raises RequestError 400 for a body or an attribute that is wrong, 415 for a type that is not taken.
     """
-    kind = (content_type or "").split(";")[0].strip().lower()
-    if kind in _FORM_TYPES:
-        raise RequestError(
-            415,
-            "UnsupportedMediaType",
-            f"a form ({kind}) is not taken: send the picture as the body with its type,"
-            " as in curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg",
-        )
-    taken = kind == JSON or kind in IMAGE_TYPES or kind in _ALIASES
-    if not taken and (kind or (body and not _MAGIC.match(body))):
-        what = f"the content type {_shown(kind)} is not taken" if kind else "there is no content type"
-        raise RequestError(415, "UnsupportedMediaType", f"{what}: send one of {', '.join((*IMAGE_TYPES, JSON))}")
+    kind = media_type(content_type)
+    if not kind and body and not _MAGIC.match(body):
+        raise _unsupported("there is no content type")
     if not body:
         raise RequestError(400, "EmptyBody", "the body is empty: send a picture, or JSON with instances")
     if kind == JSON:
         images, top_k = _parse_json(body)
-        return Request(images, top_k or _attribute_top_k(custom_attributes), len(images) > 1)
-    return Request((body,), _attribute_top_k(custom_attributes), False)
+        return Request(images, top_k or _attribute_top_k(custom_attributes), True)
+    top_k = _attribute_top_k(custom_attributes)
+    if kind in _LINE_TYPES:
+        return Request(tuple(map(_line, _lines(body))), top_k, True, JSON_LINES)
+    return Request((body,), top_k, False)
 
 
-def _parse_json(body: bytes) -> tuple[tuple[bytes, ...], int | None]:
-    if sum(map(body.count, (b"{", b"[", b","))) > _MAX_STRUCTURE:
+def groups(body: bytes, content_type: str | None) -> list[bytes]:
+    """The body in parts of MAX_INSTANCES lines, one after the other to be answered; of other types as it is.
+
+    Raises RequestError 400 for more than MAX_LINES, 415 as `media_type` does.
+    """
+    if media_type(content_type) not in _LINE_TYPES:
+        return [body]
+    if (count := body.count(b"\n")) > MAX_LINES:
+        raise RequestError(400, "TooManyLines", f"the body has {count} lines: send at most {MAX_LINES} at a time")
+    lines = _lines(body)
+    return [b"\n".join(lines[at : at + MAX_INSTANCES]) for at in range(0, len(lines), MAX_INSTANCES)]
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """Each is a record with an answer of its own, an empty one too; the last may end with a line feed."""
+    return body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+
+
+def _line(line: bytes) -> Image:
+    """The picture of `{"b64": "..."}`, or of a whole body with one instance, as the service sends single records."""
+    try:
+        document = _document(line, _MAX_LINE_STRUCTURE)
+        if isinstance(document, dict) and "instances" in document:
+            instances = document["instances"]
+            if not isinstance(instances, list) or len(instances) != 1 or len(document) != 1:
+                _bad('line: expected {"b64": "..."}, or {"instances": [...]} with one instance and no other key')
+            document = instances[0]
+        return _instance(document, "line")
+    except RequestError as error:
+        return error
+
+
+def _document(body: bytes, structure: int) -> Any:
+    if sum(map(body.count, (b"{", b"[", b","))) > structure:
         _bad(f"is too deep or has too many values, at most {MAX_INSTANCES} instances are taken")
     try:
-        document = json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
     except UnicodeDecodeError:
         _bad("is not UTF-8")
     except json.JSONDecodeError as error:
@@ -86,6 +132,10 @@ def _parse_json(body: bytes) -> tuple[tuple[bytes, ...], int | None]:
         _bad("is too deep")
     except ValueError:  # a whole number of thousands of digits
         _bad("holds a number that cannot be read")
+
+
+def _parse_json(body: bytes) -> tuple[tuple[Image, ...], int | None]:
+    document = _document(body, _MAX_STRUCTURE)
     if not isinstance(document, dict):
         _bad(f'has to be an object {{"instances": [{{"b64": "..."}}]}}, got {_shown(document)}')
     if unknown := [key for key in document if key not in ("instances", "top_k")]:
@@ -100,12 +150,19 @@ def _parse_json(body: bytes) -> tuple[tuple[bytes, ...], int | None]:
     return images, _top_k(document["top_k"]) if "top_k" in document else None
 
 
-def _instance(instance: object, where: str) -> bytes:
+def _instance(instance: object, where: str) -> Image:
+    """Raises RequestError for what is no instance at all; a picture that cannot be read concerns itself alone."""
     if not isinstance(instance, dict):
         _bad(f'{where}: expected {{"b64": "..."}}, got {_shown(instance)}')
     if unknown := [key for key in instance if key != "b64"]:
         _bad(f'{where} has the unknown key {_shown(unknown[0])}, expected "b64"')
-    text = instance.get("b64")
+    try:
+        return _decoded(instance.get("b64"), where)
+    except RequestError as error:
+        return error
+
+
+def _decoded(text: object, where: str) -> bytes:
     if not isinstance(text, str) or not text:
         _bad(f"{where}.b64: expected a picture in base64, got {_shown(text)}")
     if text[:5].lower() == "data:":
@@ -202,33 +259,37 @@ def _media_range(part: str) -> tuple[str, float]:
 
 
 def render(
-    predictions: Sequence[Sequence[Prediction]],
-    accept: str | None,
-    *,
-    model: Mapping[str, object],
-    batched: bool,
+    rows: Sequence[Row], accept: str | None, *, model: Mapping[str, object], batched: bool, first: int = 0
 ) -> tuple[bytes, str]:
-    """(body, content type) of the answer: one sequence of predictions per instance.
+    """(body, content type) of the answer: one row per picture, or the error that it met.
 
-    Unbatched JSON is `{"predictions": [...], "model": {...}}`, batched JSON has a list of such lists. CSV has
-    the rows instance,index,label,probability without a header; JSON lines have a line per instance.
-    Probabilities have 6 significant digits. Raises RequestError 406 as `negotiate` does.
+    Unbatched JSON is `{"predictions": [...], "model": {...}}`, batched JSON has a list of such lists, with
+    `{"error": {code, type, message}}` in place of one. CSV has the rows instance,index,label,probability without a
+    header, counted from `first`; an error stands in the label's place. JSON lines have a line per picture. CSV and JSON
+    lines end without a line feed, which who assembles answers by lines puts between them. Probabilities have 6
+    significant digits. Raises RequestError 406 as `negotiate` does.
     """
     kind = negotiate(accept)
     if kind == CSV:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        for instance, row in enumerate(predictions):
-            writer.writerows((instance, p.index, p.label, _rounded(p.probability)) for p in row)
-        return table.getvalue().encode(), CSV
-    lists = [
-        [{"index": p.index, "label": p.label, "probability": _rounded(p.probability)} for p in row]
-        for row in predictions
-    ]
+        for instance, row in enumerate(rows, first):
+            if isinstance(row, RequestError):
+                writer.writerow((instance, "", f"{row.kind}: {row}", ""))
+            else:
+                writer.writerows((instance, p.index, p.label, _rounded(p.probability)) for p in row)
+        return table.getvalue().removesuffix("\n").encode(), CSV
+    answers = [_answer(row) for row in rows]
     if kind == JSON_LINES:
-        lines = (_dump({"predictions": row, "model": model}) + "\n" for row in lists)
-        return "".join(lines).encode(), JSON_LINES
-    return _dump({"predictions": lists if batched else lists[0], "model": model}).encode(), JSON
+        lines = (a if isinstance(a, dict) else {"predictions": a} for a in answers)
+        return "\n".join(_dump({**line, "model": model}) for line in lines).encode(), JSON_LINES
+    return _dump({"predictions": answers if batched else answers[0], "model": model}).encode(), JSON
+
+
+def _answer(row: Row) -> list[dict[str, object]] | dict[str, object]:
+    if isinstance(row, RequestError):
+        return {"error": error_document(row.status, row.kind, row.message)}
+    return [{"index": p.index, "label": p.label, "probability": _rounded(p.probability)} for p in row]
 
 
 def _rounded(probability: float) -> float:

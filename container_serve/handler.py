@@ -110,6 +110,8 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _validate_user_module_and_set_functions(self) -> None:
         super()._validate_user_module_and_set_functions()
+        self.reads = self._input_fn == self.defaults.default_input_fn
+        self.defaults.writes = self._output_fn == self.defaults.default_output_fn
         if self.user_code is None:
             return
         module = importlib.import_module(self.user_code.module)
@@ -133,14 +135,30 @@ class Service(Transformer):  # type: ignore[misc]
         finally:
             for name, known in (("decode", self._input_fn), ("model", self._predict_fn)):
                 if func == known:
-                    self.seconds[name] = time.perf_counter() - begun
+                    self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
+
+    def _default_transform_fn(
+        self, model: Any, body: Any, content_type: str | None, accept: str, context: Any = None
+    ) -> Any:
+        """The functions one after the other; of a body of many lines for some of them at a time."""
+        function = super()._default_transform_fn
+        if not (self.reads and self.defaults.writes):
+            return function(model, body, content_type, accept)
+        parts = codec.groups(body.encode() if isinstance(body, str) else bytes(body), content_type)
+        self.defaults.parts = len(parts)
+        answers = []
+        for number, part in enumerate(parts):
+            self.defaults.first = number * codec.MAX_INSTANCES
+            answers.append(function(model, part, content_type, accept))
+        return b"\n".join(answer for answer, _ in answers), answers[0][1]
 
     def answer(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         self.seconds.clear()
         # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
         signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
+        self.defaults.last = time.perf_counter() + self.settings.timeout / 2
         try:
-            check_text(data[0].get("body"), context)
+            check_text(data[0].get("body"), context, ours=self.reads)
             answers: list[bytes] = self.transform(data, context)
         except RequestError:
             answers = self.handle_error(context, None, "")
@@ -172,9 +190,14 @@ class Service(Transformer):  # type: ignore[misc]
         return [error_body(status, kind, message)]
 
 
-def check_text(body: bytes | None, context: Any) -> None:
-    """The Transformer hands these types on as text; raises RequestError 400 where they are none."""
+def check_text(body: bytes | None, context: Any, *, ours: bool) -> None:
+    """The Transformer hands these types on as text; raises RequestError 400 where they are none.
+
+    `ours`: our own input_fn reads the body; raises 415 where it does not take this type at all.
+    """
     content_type = retrieve_content_type_header(context.get_all_request_header(0))
+    if ours:
+        codec.media_type(content_type)
     if content_type in UTF8_TYPES:
         try:
             (body or b"").decode("utf-8")
@@ -192,10 +215,18 @@ class DefaultHandler:
         """With `optional` there need be no artifact, for the user may have written all the functions."""
         self.settings = settings
         self.request: codec.Request | None = None
+        self.writes = True  # the answer is that of default_output_fn
+        self.parts = 1  # in which the request is computed
+        self.first = 0  # the number of this part's first picture
+        self.last = 0.0  # when to leave off decoding: a few megabytes hold dozens of pictures that take seconds each
+        self.answer_type = codec.JSON
+        self.errors: dict[int, RequestError] = {}  # of pictures, by their place in the request
         self.artifact: artifact.Artifact | None = None
         if not optional or (model_dir / artifact.MODEL_JSON).exists():
             # The supervisor has verified the hashes of the one model; further models come without it.
             self.artifact = artifact.read(model_dir, verify=settings.multi_model)
+            for notice in self.artifact.notices if settings.multi_model else ():
+                LOG.warning("%s: %s", model_dir, notice)
 
     def default_model_fn(self, model_dir: str) -> Predictor:
         assert self.artifact is not None
@@ -209,36 +240,62 @@ class DefaultHandler:
         raw = body.encode() if isinstance(body, str) else bytes(body)
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
-        # A few megabytes hold dozens of pictures that take seconds each: leave off before the clock ends the worker.
-        last = time.perf_counter() + self.settings.timeout / 2
-        return np.stack([self._tensor(index, image, last) for index, image in enumerate(self.request.images)])
+        if self.writes:  # before anything is computed
+            self.answer_type = codec.negotiate(self._accept(context, self.request))
+            if self.parts > 1 and self.answer_type == codec.JSON:
+                limit, others = codec.MAX_INSTANCES, f"{codec.JSON_LINES} or {codec.CSV}"
+                raise RequestError(406, "NotAcceptable", f"more than {limit} lines are answered as {others} only")
+        tensors: list[npt.NDArray[np.float32]] = []
+        self.errors = {}
+        for index, image in enumerate(self.request.images):
+            try:
+                tensors.append(self._tensor(image))
+            except RequestError as error:
+                if not self.request.batched:
+                    raise
+                if not self.writes:  # whoever writes this answer does not know of errors
+                    raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
+                self.errors[index] = error
+        side = self.artifact.preprocessing.crop
+        return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
 
-    def _tensor(self, index: int, image: bytes, last: float) -> npt.NDArray[np.float32]:
+    def _accept(self, context: Any, request: codec.Request) -> str:
+        """What the caller accepts; where that is anything, the default, which for lines is lines."""
+        accept = context.get_request_header(0, "Accept")
+        if accept and accept.strip() != "*/*":
+            return str(accept)
+        default = self.settings.default_accept
+        return request.answer if default == codec.JSON else default
+
+    def _tensor(self, image: codec.Image) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
-        assert self.request is not None
-        try:
-            if time.perf_counter() > last:
-                raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
-            spec, limits = self.artifact.preprocessing, self.settings
-            return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
-        except RequestError as error:
-            if not self.request.batched:
-                raise
-            raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
+        if isinstance(image, RequestError):
+            raise image
+        if time.perf_counter() > self.last:
+            raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
+        spec, limits = self.artifact.preprocessing, self.settings
+        return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
 
     def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
+        assert self.artifact is not None
+        if not len(batch):  # of all its pictures none can be read
+            return np.empty((0, len(self.artifact.classes)), np.float32)
         return model.probabilities(batch)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
         assert self.artifact is not None
-        classes, request = self.artifact.classes, self.request
+        classes, request, errors = self.artifact.classes, self.request, self.errors
         table = np.asarray(probabilities)
-        if table.ndim != 2 or table.shape[1] != len(classes):
-            raise ValueError(f"predict_fn gave shape {table.shape}, expected (pictures, {len(classes)})")
+        count = len(request.images) - len(errors) if request else len(table)
+        if table.ndim != 2 or table.shape[1] != len(classes) or len(table) != count:
+            shape = f"({count if request else 'pictures'}, {len(classes)})"
+            raise ValueError(f"predict_fn gave shape {table.shape}, expected {shape}")
         top_k = request.top_k if request else codec.DEFAULT_TOP_K
         batched = request.batched if request else len(table) > 1
-        rows = [top(row, classes, top_k) for row in table]
-        return codec.render(rows, accept, model=self._model(), batched=batched)
+        good = (top(row, classes, top_k) for row in table)
+        rows: list[codec.Row] = [errors[i] if i in errors else next(good) for i in range(count + len(errors))]
+        kind = self.answer_type if request else accept
+        return codec.render(rows, kind, model=self._model(), batched=batched, first=self.first)
 
     def _model(self) -> dict[str, object]:
         """What an answer says about the model that gave it."""

@@ -43,8 +43,7 @@ END_OF_JPEG = b"\xff\xd9"
 # Put before an end marker that was missing: for a decoder that still waits for data, or for a restart marker, these are
 # pixels, and different ones.
 FILLINGS = tuple(
-    data * 64 + b"".join(bytes([0xFF, 0xD0 + i]) + data * 64 for i in range(8))
-    for data in (b"\0", b"\x55", b"\xaa")
+    data * 64 + b"".join(bytes([0xFF, 0xD0 + i]) + data * 64 for i in range(8)) for data in (b"\0", b"\x55", b"\xaa")
 )
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 AVIF_BRANDS = {b"avif", b"avis"}

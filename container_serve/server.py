@@ -102,7 +102,8 @@ def check_model(settings: Settings) -> int:
     if code is not None and (code.directory / "requirements.txt").exists():
         LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
     if code is None or (folder / artifact.MODEL_JSON).exists():
-        artifact.read(folder, verify=False)
+        for notice in artifact.read(folder, verify=False).notices:
+            LOG.warning("%s", notice)
     weights = folder / artifact.GRAPH_WEIGHTS
     return weights.stat().st_size if weights.exists() else 0
 
