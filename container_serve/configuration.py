@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from container_serve import resources
 from container_serve.errors import ServeError
 from container_serve.log import log4j_pattern
 from container_serve.resources import Share
@@ -103,7 +104,15 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "byoc_max_waiting_bytes": heap_bytes(settings) // 4,
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
-    if not settings.multi_model:
+    if settings.multi_model:
+        each = resources.WORKER_BYTES + (settings.picture_bytes or 0)
+        values |= {
+            "byoc_model_bytes": resources.WORKER_BYTES + share.workers * each,  # the first is who forks the workers
+            "byoc_weight_copies": share.workers * resources.COPIES,
+            "byoc_picture_bytes": settings.picture_bytes or 0,
+            "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
+        }
+    else:
         values["load_models"] = f"{MODEL_NAME}={EMPTY}"
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
 

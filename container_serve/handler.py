@@ -62,7 +62,7 @@ def _load(context: Any) -> "Service":
     context.system_properties["model_dir"] = str(model_dir)  # the model server knows an empty folder only
     loading = run / f"{LOADING}{os.getpid()}"
     try:
-        loading.touch()
+        loading.write_text(context.model_name)
         service = Service(settings, model_dir, context)
     except Exception as error:
         one_line = " ".join(str(error).split()) or type(error).__name__
@@ -71,19 +71,19 @@ def _load(context: Any) -> "Service":
         with suppress(OSError):  # a full disk: the log has the reason at least
             partial = loading.with_suffix(".failed")
             partial.write_text(reason)
-            partial.replace(run / LOAD_FAILURE)
+            partial.replace(run / f"{LOAD_FAILURE}{context.model_name}")
             loading.unlink(missing_ok=True)
         sys.stdout.flush()
         os._exit(1)
     loading.unlink(missing_ok=True)
-    _forget_failures(run)
+    _forget_failures(run, context.model_name)
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service
 
 
-def _forget_failures(run: Path) -> None:
+def _forget_failures(run: Path, model: str) -> None:
     """What kept earlier workers from loading the model is over; left, it would explain the next trouble wrongly."""
-    (run / LOAD_FAILURE).unlink(missing_ok=True)
+    (run / f"{LOAD_FAILURE}{model}").unlink(missing_ok=True)
     for path in run.glob(f"{LOADING}*"):
         pid = path.name.removeprefix(LOADING)
         if pid.isdecimal() and not alive(int(pid)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.picture import FORMATS, MAX_PIXELS, decode
+from container_serve.picture import FORMATS, MAX_PIXELS, decode, is_heic
 from container_serve.settings import MAX_REQUEST_BYTES
 from scripts.cloud.errors import CloudError, one_line
 from scripts.dataset import folders
@@ -21,7 +21,6 @@ QUALITY = 95
 MAX_LOCAL_PIXELS = 1_000_000_000
 MAX_FILE_BYTES = 2_000_000_000
 _TYPES = {"MPO": "image/jpeg"}  # several JPEGs in one file, as some phones write them
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 
 
 class PictureError(Exception):
@@ -105,6 +104,6 @@ def _scaled(content: bytes, max_bytes: int, max_pixels: int) -> tuple[bytes, tup
 
 def _unknown(content: bytes) -> str:
     taken = ", ".join(FORMATS)
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
-        return f"is a HEIC or AVIF picture, which the server does not take: convert it to one of {taken}"
+    if is_heic(content):
+        return f"is a HEIC picture, which the server does not take: convert it to one of {taken}"
     return f"is no picture that the server takes ({taken})"

@@ -348,7 +348,8 @@ def png_of(width: int, height: int) -> bytes:
     [
         (b"", "is empty"),
         (b"%PDF-1.7 and so on", "is no picture that the server takes"),
-        (b"\0\0\0\x20ftypavif" + bytes(50), "convert it"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0heicmif1" + bytes(50), "convert it"),
+        (b"\0\0\0\x20ftypavif" + bytes(50), "no picture that the server takes"),
         (picture("red")[:10], "^is a broken picture: truncated file read$"),
         (png_of(50_000, 50_000), "^has more than 1,000,000,000 pixels$"),
     ],

@@ -13,6 +13,7 @@ from container_serve.codec import (
     IMAGE_TYPES,
     MAX_INSTANCES,
     Request,
+    Row,
     groups,
     negotiate,
     parse,
@@ -55,7 +56,7 @@ def test_pictures_are_passed_on(content_type: str) -> None:
     assert parse(b"any bytes", f" {content_type.upper()} ; charset=binary") == expected
 
 
-BODIES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*")
+BODIES: tuple[bytes, ...] = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*")
 BODIES += (b"\0\0\0\x1cftypavif", b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypmif1")
 
 
@@ -389,12 +390,12 @@ ERROR = RequestError(400, "InvalidImage", 'broken, "truncated"')
 
 def test_an_error_stands_in_the_place_of_its_picture() -> None:
     document = {"error": {"code": 400, "type": "InvalidImage", "message": 'broken, "truncated"'}}
-    rows = [ROWS[1], ERROR]
+    rows: list[Row] = [ROWS[1], ERROR]
     answer = json.loads(render(rows, "application/json", model=MODEL, batched=True)[0])
     assert [answer["predictions"][0][0]["label"], answer["predictions"][1]] == ["a\nb", document]
     lines = render(rows, "application/jsonlines", model=MODEL, batched=True)[0].split(b"\n")
     assert json.loads(lines[1]) == {**document, "model": MODEL}
-    table = render([ERROR, ROWS[1]], "text/csv", model=MODEL, batched=True, first=64)[0].decode()
+    table = render(rows[::-1], "text/csv", model=MODEL, batched=True, first=64)[0].decode()
     assert list(csv.reader(io.StringIO(table, newline=""))) == [
         ["64", "", 'InvalidImage: broken, "truncated"', ""],
         ["65", "0", "a\nb", "1.0"],
@@ -403,7 +404,8 @@ def test_an_error_stands_in_the_place_of_its_picture() -> None:
 
 @pytest.mark.parametrize("kind", ["text/csv", "application/jsonlines"])
 def test_answers_that_are_assembled_by_lines_have_no_empty_ones(kind: str) -> None:
-    one, other = (render(rows, kind, model=MODEL, batched=True)[0] for rows in (ROWS[:1], [ERROR]))
+    good: list[Row] = [*ROWS[:1]]
+    one, other = (render(rows, kind, model=MODEL, batched=True)[0] for rows in (good, [ERROR]))
     assert b"\n\n" not in one + b"\n" + other + b"\n"
     assert not one.endswith((b"\n", b"\r"))
 

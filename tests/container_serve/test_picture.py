@@ -195,7 +195,8 @@ def test_cmyk_without_adobe_s_marker_is_inverted_too() -> None:
 
 
 def test_cmyk_looks_as_in_a_browser(tmp_path: Path) -> None:
-    script = """new Promise((done, failed) => { const image = new Image(); image.onerror = failed; image.onload = () => {
+    script = """new Promise((done, failed) => { const image = new Image(); image.onerror = failed;
+        image.onload = () => {
         const context = document.createElement('canvas').getContext('2d'); context.drawImage(image, 0, 0);
         done([...context.getImageData(8, 8, 1, 1).data].slice(0, 3)) }; image.src = 'data:image/jpeg;base64,%s' })"""
     (tmp_path / "page.html").write_text("<title>page</title>")
