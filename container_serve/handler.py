@@ -110,8 +110,9 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _validate_user_module_and_set_functions(self) -> None:
         super()._validate_user_module_and_set_functions()
-        self.reads = self._input_fn == self.defaults.default_input_fn
-        self.defaults.writes = self._output_fn == self.defaults.default_output_fn
+        ours = self._transform_fn == self._default_transform_fn
+        self.reads = ours and self._input_fn == self.defaults.default_input_fn
+        self.defaults.writes = ours and self._output_fn == self.defaults.default_output_fn
         if self.user_code is None:
             return
         module = importlib.import_module(self.user_code.module)
