@@ -105,11 +105,11 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
     if settings.multi_model:
-        each = resources.WORKER_BYTES + (settings.picture_bytes or 0)
+        picture_bytes = settings.picture_bytes or resources.MODEL_PICTURE_BYTES
         values |= {
-            "byoc_model_bytes": resources.WORKER_BYTES + share.workers * each,  # the first is who forks the workers
+            "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + picture_bytes),
             "byoc_weight_copies": share.workers * resources.COPIES,
-            "byoc_picture_bytes": settings.picture_bytes or 0,
+            "byoc_picture_bytes": picture_bytes,
             "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
         }
     else:

@@ -25,8 +25,8 @@ JPEG = picture("red")
 LINES = "application/jsonlines"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["process", pytest.param("docker", marks=pytest.mark.docker)])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The folder is that of the SDKs' local modes: packed files lie beside the unpacked ones."""
     folder = tmp_path_factory.mktemp("serve")
     model = write_model(folder / "model")
@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name in ("model.tar.gz", "output.tar.gz", ".DS_Store", "._model.json", "Thumbs.db", "README.md", "__MACOSX/a"):
         (model / name).write_bytes(b"not a model's")
     env = {"SAGEMAKER_MODEL_SERVER_WORKERS": "2", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2"}
-    with serving(model, folder / "run", env) as running:
+    with serving(model, folder / "run", env, kind=request.param) as running:
         yield running
 
 

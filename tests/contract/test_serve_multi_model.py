@@ -150,6 +150,30 @@ def test_a_model_that_does_not_fit_is_507_until_another_one_has_gone(tmp_path: P
         assert invoke(server, name).status == 200
 
 
+@pytest.mark.docker
+def test_a_container_s_memory_holds_as_many_models_as_it_holds(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models / "tiny")
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_PICTURE_BYTES": "10000000"}
+    memory = ("--memory", "700m", "--memory-swap", "700m")
+    with serving(models, tmp_path / "run", env, kind="docker", prefix=memory) as server:
+        loaded: list[str] = []
+        answer = load(server, "model0", "/opt/ml/model/tiny")
+        while answer.status == 200:
+            loaded.append(f"model{len(loaded)}")
+            assert invoke(server, loaded[-1]).status == 200
+            answer = load(server, f"model{len(loaded)}", "/opt/ml/model/tiny")
+        assert (answer.status, answer.json()["type"]) == (507, "InsufficientMemory")
+        assert 2 <= len(loaded) <= 20
+        assert names(server) == sorted(loaded)
+        assert [invoke(server, name).status for name in loaded] == [200] * len(loaded)
+        for name in loaded[:2]:  # what a model has is less than what it takes while it is loaded
+            assert server.request("DELETE", f"/models/{name}").status == 200
+        assert load(server, "another", "/opt/ml/model/tiny").status == 200
+        assert [invoke(server, name).status for name in (*loaded[2:], "another")] == [200] * (len(loaded) - 1)
+        assert "killed" not in server.log()
+
+
 def test_models_are_listed_in_pages(server: Server, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     for name in ("c", "a", "b"):
