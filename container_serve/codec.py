@@ -100,6 +100,15 @@ def groups(body: bytes, content_type: str | None) -> list[bytes]:
     return [b"\n".join(lines[at : at + MAX_INSTANCES]) for at in range(0, len(lines), MAX_INSTANCES)]
 
 
+def check_parts(parts: int, top_k: int, answer: str) -> None:
+    """Whether answers to so many parts can be joined to one. Raises RequestError 406 or 400."""
+    if parts > 1 and answer == JSON:
+        message = f"more than {MAX_INSTANCES} lines are answered as {JSON_LINES} or {CSV} only"
+        raise RequestError(406, "NotAcceptable", message)
+    if parts * top_k > MAX_TOP_K:
+        raise RequestError(400, "InvalidTopK", f"top_k: expected at most {MAX_TOP_K // parts} for so many lines")
+
+
 def _lines(body: bytes) -> list[bytes]:
     """Each is a record with an answer of its own, an empty one too; the last may end with a line feed."""
     return body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
@@ -127,7 +136,8 @@ def _document(body: bytes, structure: int) -> Any:
     except UnicodeDecodeError:
         _bad("is not UTF-8")
     except json.JSONDecodeError as error:
-        _bad(f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}")
+        lines = f" (records by lines are {JSON_LINES})" if error.msg == "Extra data" else ""
+        _bad(f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}{lines}")
     except RecursionError:
         _bad("is too deep")
     except ValueError:  # a whole number of thousands of digits

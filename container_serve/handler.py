@@ -243,9 +243,7 @@ class DefaultHandler:
         self.request = codec.parse(raw, content_type, attributes)
         if self.writes:  # before anything is computed
             self.answer_type = codec.negotiate(self._accept(context, self.request))
-            if self.parts > 1 and self.answer_type == codec.JSON:
-                limit, others = codec.MAX_INSTANCES, f"{codec.JSON_LINES} or {codec.CSV}"
-                raise RequestError(406, "NotAcceptable", f"more than {limit} lines are answered as {others} only")
+            codec.check_parts(self.parts, self.request.top_k, self.answer_type)
         tensors: list[npt.NDArray[np.float32]] = []
         self.errors = {}
         for index, image in enumerate(self.request.images):

@@ -14,6 +14,7 @@ from container_serve.codec import (
     MAX_INSTANCES,
     Request,
     Row,
+    check_parts,
     groups,
     negotiate,
     parse,
@@ -220,6 +221,7 @@ def test_a_wrong_top_k_is_refused_with_value_and_expectation(value: object) -> N
         (b"\xff\xfe{\0", "is not UTF-8"),
         (b'{"instances": "\xe4"}', "is not UTF-8"),
         (document() + b"x", "is not JSON: Extra data at line 1 column"),
+        (document() + b"\n" + document(), "at line 2 column 1 (records by lines are application/jsonlines)"),
         (b"[]", 'has to be an object {"instances": [{"b64": "..."}]}, got a list'),
         (b"null", "got null"),
         (b'"text"', "got 'text'"),
@@ -257,6 +259,15 @@ def test_mutated_json_is_parsed_or_refused() -> None:
             parsed += 1
     assert parsed > 0
     assert refused == {400}
+
+
+def test_what_cannot_be_one_answer_is_refused() -> None:
+    check_parts(1, 1000, "application/json")
+    check_parts(-(-10_000 // MAX_INSTANCES), DEFAULT_TOP_K, LINES)
+    with pytest.raises(RequestError, match="more than 64 lines are answered as application/jsonlines or text/csv only"):
+        check_parts(2, 1, "application/json")
+    with pytest.raises(RequestError, match="top_k: expected at most 333 for so many lines"):
+        check_parts(3, 334, "text/csv")
 
 
 # --- top_k as an attribute ---

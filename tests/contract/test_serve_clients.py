@@ -155,6 +155,37 @@ def test_lines_are_answered_with_lines(server: Server) -> None:
     assert [row[0]["label"] for row in few["predictions"]] == ["red", "green", "blue"]
 
 
+@pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
+@pytest.mark.parametrize("accept", [None, LINES, "text/csv"])
+def test_a_file_of_records_becomes_a_file_of_as_many_answers(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, accept: str | None
+) -> None:
+    """Split, padded and assembled as the SDK's local mode does it."""
+    monkeypatch.setenv("SAGEMAKER_SUPPRESS_V2_WARNING", "1")
+    from sagemaker.local.data import get_batch_strategy_instance, get_splitter_instance
+
+    colors = ["red", "blue", "lime", "blue"]
+    records = [json.dumps(b64(picture(color))) for color in colors]
+    records[2] = json.dumps(b64(b"no picture"))
+    (tmp_path / "records.jsonl").write_text("".join(f"{record}\n" for record in records))
+    payloads = get_batch_strategy_instance(strategy, get_splitter_instance("Line")).pad(
+        str(tmp_path / "records.jsonl"), 1
+    )
+    headers = {"Accept": accept} if accept else {}
+    answers = [server.invoke(payload.encode(), LINES, **headers) for payload in payloads]
+    assert [answer.status for answer in answers] == [200] * (1 if strategy == "MultiRecord" else 4)
+    assembled = b"".join(answer.body + b"\n" for answer in answers).decode().removesuffix("\n").split("\n")
+    if accept == "text/csv":
+        rows = list(csv.reader(assembled))
+        first = [row[2].partition(":")[0] for row in rows if row[3] == "" or float(row[3]) > 0.5]
+        assert first == ["red", "blue", "InvalidImage", "blue"]
+        assert len(rows) == 3 + 3 + 1 + 3  # three classes each, and an error
+    else:
+        found = [json.loads(line) for line in assembled]
+        labels = [line["predictions"][0]["label"] if "predictions" in line else line["error"]["type"] for line in found]
+        assert labels == ["red", "blue", "InvalidImage", "blue"]
+
+
 def test_answers_assembled_by_lines_have_no_empty_ones(server: Server) -> None:
     for accept in ("text/csv", LINES):
         assembled = b"".join(server.invoke(JPEG, Accept=accept).body + b"\n" for _ in range(3))
