@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sagemaker_inference.content_types import UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
-from sagemaker_inference.utils import retrieve_content_type_header
 
 from container_serve import artifact, codec, log, precompile, user_code
 from container_serve.errors import RequestError, ServeError, error_body
@@ -26,7 +24,7 @@ from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import alive, die_with_parent
 from container_serve.settings import LOAD_FAILURE, LOADING, MODELS, Settings
-from container_serve.toolkit import Transformer
+from container_serve.toolkit import Transformer, check_text
 
 LOG = logging.getLogger("worker")
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -189,21 +187,6 @@ class Service(Transformer):  # type: ignore[misc]
         context.set_response_status(status, phrase)
         context.set_response_content_type(0, codec.JSON)
         return [error_body(status, kind, message)]
-
-
-def check_text(body: bytes | None, context: Any, *, ours: bool) -> None:
-    """The Transformer hands these types on as text; raises RequestError 400 where they are none.
-
-    `ours`: our own input_fn reads the body; raises 415 where it does not take this type at all.
-    """
-    content_type = retrieve_content_type_header(context.get_all_request_header(0))
-    if ours:
-        codec.media_type(content_type)
-    if content_type in UTF8_TYPES:
-        try:
-            (body or b"").decode("utf-8")
-        except UnicodeDecodeError:
-            raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
 
 
 class DefaultHandler:
