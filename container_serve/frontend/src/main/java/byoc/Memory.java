@@ -7,6 +7,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * The memory that this machine, or this container's share of it, has left for further models. It is measured, for what
@@ -15,7 +16,7 @@ import java.util.concurrent.TimeUnit;
 final class Memory {
     private static final Path MACHINE = Paths.get("/proc/meminfo");
     private static final long RETURN_NANOS = TimeUnit.SECONDS.toNanos(5); // until all of a model's memory is back
-    private static final long PAUSE_MILLIS = 50;
+    private static final long PAUSE_NANOS = TimeUnit.MILLISECONDS.toNanos(50);
     private static final long MEGABYTE = 1_000_000;
 
     private static long promised; // to models that are being loaded
@@ -37,12 +38,7 @@ final class Memory {
                         + " memory " + Math.max(0, free) / MEGABYTE + " MB are left for it: unload another model first.";
                 throw new Refusal(507, "InsufficientMemory", message);
             }
-            try {
-                Thread.sleep(PAUSE_MILLIS);
-            } catch (InterruptedException stopped) {
-                Thread.currentThread().interrupt();
-                return;
-            }
+            LockSupport.parkNanos(PAUSE_NANOS);
         }
     }
 

@@ -38,6 +38,7 @@ final class ModelFolders {
     static Refusal failure(String model) {
         Path told = RUN.resolve(FAILURE + model);
         try (DirectoryStream<Path> loading = Files.newDirectoryStream(RUN, LOADING)) {
+            remove(model);
             if (Files.exists(told)) {
                 String reason = Files.readString(told);
                 Files.delete(told);
