@@ -225,7 +225,9 @@ class DefaultHandler:
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
         if self.writes:  # before anything is computed
-            self.answer_type = codec.negotiate(self._accept(context, self.request))
+            default = codec.negotiate(self.settings.default_accept)
+            preferred = self.request.answer if default == codec.JSON else default
+            self.answer_type = codec.negotiate(context.get_request_header(0, "Accept"), preferred)
             codec.check_parts(self.parts, self.request.top_k, self.answer_type)
         tensors: list[npt.NDArray[np.float32]] = []
         self.errors = {}
@@ -240,14 +242,6 @@ class DefaultHandler:
                 self.errors[index] = error
         side = self.artifact.preprocessing.crop
         return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
-
-    def _accept(self, context: Any, request: codec.Request) -> str:
-        """What the caller accepts; where that is anything, the default, which for lines is lines."""
-        accept = context.get_request_header(0, "Accept")
-        if accept and accept.strip() != "*/*":
-            return str(accept)
-        default = self.settings.default_accept
-        return request.answer if default == codec.JSON else default
 
     def _tensor(self, image: codec.Image) -> npt.NDArray[np.float32]:
         assert self.artifact is not None

@@ -28,18 +28,18 @@ def unsupported(what: str) -> RequestError:
     return RequestError(415, "UnsupportedMediaType", f"{what}: send one of {taken}")
 
 
-def negotiate(accept: str | None) -> str:
+def negotiate(accept: str | None, preferred: str = JSON) -> str:
     """The answer's type for an Accept header: the highest q, then the more specific range, then the earlier
-    one.
+    one; `preferred` where any is as good.
 
     Raises RequestError 406 naming the types there are.
     """
     ranges = [_media_range(part) for part in (accept or "").split(",") if part.strip()]
     if not ranges:
-        return JSON
+        return preferred
     best: tuple[float, int, int] | None = None
     chosen = ""
-    for answer in ANSWER_TYPES:
+    for answer in (preferred, *ANSWER_TYPES):
         patterns = ("*/*", answer.split("/")[0] + "/*", answer)
         # The most specific range that matches decides about this type, whatever its q.
         matches = [(patterns.index(kind), -i, q) for i, (kind, q) in enumerate(ranges) if kind in patterns]

@@ -40,7 +40,7 @@ class Request:
 
 
 def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
-    """What a request asks for.
+    """What a request, or one of its `groups`, asks for.
 
     `content_type` may be absent or empty: a body that begins like a picture is then taken as one.
     `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
@@ -57,7 +57,9 @@ def parse(body: bytes, content_type: str | None, custom_attributes: str | None =
         return Request(images, top_k or _attribute_top_k(custom_attributes), True)
     top_k = _attribute_top_k(custom_attributes)
     if kind in LINE_TYPES:
-        return Request(tuple(map(_line, _lines(body))), top_k, True, JSON_LINES)
+        if len(lines := _lines(body)) > MAX_INSTANCES:
+            raise RequestError(400, "TooManyLines", f"the body has {len(lines)} lines: send at most {MAX_INSTANCES}")
+        return Request(tuple(map(_line, lines)), top_k, True, JSON_LINES)
     return Request((body,), top_k, False)
 
 

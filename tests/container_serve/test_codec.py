@@ -207,6 +207,7 @@ def test_many_lines_are_computed_in_groups() -> None:
     assert groups(b"a\nb", "image/png") == [b"a\nb"]
     with pytest.raises(RequestError, match="has 10001 lines: send at most 10000 at a time"):
         groups(b"\n" * 10_001, LINES)
+    assert "has 65 lines: send at most 64" in refusal(b"\n" * 65, LINES)  # not in groups, for a program of the user's
 
 
 @pytest.mark.parametrize("value", [0, -1, 1001, 3.0, "3", True, None, [3], {"k": 3}, 10**400])
@@ -333,6 +334,18 @@ def test_top_k_in_the_body_wins() -> None:
 )
 def test_the_answers_type(accept: str | None, answer: str) -> None:
     assert negotiate(accept) == answer
+
+
+@pytest.mark.parametrize(
+    ("accept", "answer"),
+    [
+        (None, LINES), ("*/*", LINES), ("*/*;q=0.8", LINES), ("application/*", LINES), ("text/html, */*;q=0.1", LINES),
+        ("application/json", "application/json"), ("text/csv, */*", "text/csv"), ("text/*", "text/csv"),
+        ("application/json, application/jsonlines", "application/json"),
+    ],
+)  # fmt: skip
+def test_the_preferred_type_is_given_where_any_is_as_good(accept: str | None, answer: str) -> None:
+    assert negotiate(accept, LINES) == answer
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def test_lines_are_answered_with_lines(server: Server) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["MultiRecord", "SingleRecord"])
-@pytest.mark.parametrize("accept", [None, LINES, "text/csv"])
+@pytest.mark.parametrize("accept", [None, "*/*;q=0.8", LINES, "text/csv"])
 def test_a_file_of_records_becomes_a_file_of_as_many_answers(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, accept: str | None
 ) -> None:
