@@ -109,7 +109,8 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         values |= {
             "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + picture_bytes),
             "byoc_weight_copies": share.workers * resources.COPIES,
-            "byoc_picture_bytes": picture_bytes,
+            "byoc_model_picture_bytes": picture_bytes,
+            "byoc_model_spare_bytes": heap_bytes(settings) // 4,  # requests
             "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
         }
     else:

@@ -101,7 +101,7 @@ public final class FrontEnd extends ModelServer {
                                 channel.pipeline().addAfter("aggregator", "unfinished", new Unfinished());
                                 channel.pipeline().addAfter("unfinished", "form", new Form());
                                 if (settings.multiModel) {
-                                    channel.pipeline().addAfter("form", "models", new ModelChanges(settings));
+                                    channel.pipeline().addAfter("form", "models", new ModelChanges());
                                 }
                             }
                         })

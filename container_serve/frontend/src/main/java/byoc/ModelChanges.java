@@ -38,13 +38,8 @@ final class ModelChanges extends ChannelDuplexHandler {
         return thread;
     });
 
-    private final Settings settings;
     private CompletableFuture<Void> answered = new CompletableFuture<>();
     private volatile String loading; // the model, until its load is answered
-
-    ModelChanges(Settings settings) {
-        this.settings = settings;
-    }
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
@@ -116,16 +111,16 @@ final class ModelChanges extends ChannelDuplexHandler {
                     throw new Refusal(409, "ConflictStatusException", "Model " + model + " is already registered.");
                 }
                 load.check();
-                long bytes = Memory.needed(load.weights, settings);
-                Memory.promise(model, bytes, settings);
-                answer.thenRun(() -> Memory.giveBack(bytes));
+                long bytes = ModelMemory.needed(load.weights);
+                ModelMemory.promise(model, bytes);
+                answer.thenRun(() -> ModelMemory.giveBack(bytes));
                 ModelFolders.put(model, load.folder);
                 forwarded = replaced(request, load.body());
             }
             ((ChannelInboundHandler) next.handler()).channelRead(next, forwarded);
             if (load == null && before != null && models.get(model) != before) {
                 ModelFolders.remove(model);
-                Memory.unloaded();
+                ModelMemory.unloaded();
                 refuseWaiting(before);
             }
         } catch (Refusal refusal) {

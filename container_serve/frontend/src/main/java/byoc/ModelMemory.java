@@ -1,5 +1,6 @@
 package byoc;
 
+import com.amazonaws.ml.mms.util.ConfigManager;
 import java.io.File;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -13,7 +14,7 @@ import java.util.concurrent.locks.LockSupport;
  * The memory that this machine, or this container's share of it, has left for further models. It is measured, for what
  * a model takes once it is loaded nobody knows before; what one takes while it is loaded is an estimate.
  */
-final class Memory {
+final class ModelMemory {
     private static final Path MACHINE = Paths.get("/proc/meminfo");
     private static final long RETURN_NANOS = TimeUnit.SECONDS.toNanos(5); // until all of a model's memory is back
     private static final long PAUSE_NANOS = TimeUnit.MILLISECONDS.toNanos(50);
@@ -22,17 +23,17 @@ final class Memory {
     private static long promised; // to models that are being loaded
     private static volatile long unloaded = System.nanoTime() - RETURN_NANOS; // the last time
 
-    private Memory() {}
+    private ModelMemory() {}
 
     /** Bytes that loading the model takes, by the size of its weights. */
-    static long needed(long weights, Settings settings) {
-        return settings.modelBytes + (long) (settings.weightCopies * weights);
+    static long needed(long weights) {
+        return (long) (setting("byoc_model_bytes") + setting("byoc_weight_copies") * weights);
     }
 
     /** Sets the bytes aside, until they are given back. Refused with 507 where there are not as many. */
-    static void promise(String model, long bytes, Settings settings) throws Refusal {
+    static void promise(String model, long bytes) throws Refusal {
         long free;
-        while ((free = take(bytes, settings)) < bytes) {
+        while ((free = take(bytes)) < bytes) {
             if (System.nanoTime() - unloaded >= RETURN_NANOS) {
                 String message = "Model " + model + " takes some " + bytes / MEGABYTE + " MB to load, and of this server's"
                         + " memory " + Math.max(0, free) / MEGABYTE + " MB are left for it: unload another model first.";
@@ -43,10 +44,11 @@ final class Memory {
     }
 
     /** What is free; if that suffices, the bytes are promised. */
-    private static synchronized long take(long bytes, Settings settings) {
-        // Each worker that is loaded may decode a large picture at any time, and requests wait in our own memory.
-        long free = available(settings.memoryFolders) - promised
-                - Health.workers() * settings.pictureBytes - settings.maxWaitingBytes;
+    private static synchronized long take(long bytes) {
+        // Each worker that is loaded may decode a large picture at any time, and there may be many requests.
+        double reserved = Health.workers() * setting("byoc_model_picture_bytes") + setting("byoc_model_spare_bytes");
+        String folders = ConfigManager.getInstance().getProperty("byoc_memory_folders", "");
+        long free = available(folders) - promised - (long) reserved;
         if (bytes <= free) {
             promised += bytes;
         }
@@ -55,6 +57,10 @@ final class Memory {
 
     static synchronized void giveBack(long bytes) {
         promised -= bytes;
+    }
+
+    private static double setting(String key) {
+        return Double.parseDouble(ConfigManager.getInstance().getProperty(key, "0"));
     }
 
     static void unloaded() {

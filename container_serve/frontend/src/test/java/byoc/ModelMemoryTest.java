@@ -9,7 +9,7 @@ import java.nio.file.Path;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-final class MemoryTest {
+final class ModelMemoryTest {
     @TempDir
     Path folder;
 
@@ -22,7 +22,7 @@ final class MemoryTest {
         write("memory.max", "1000000\n");
         write("memory.current", "700000\n");
         write("memory.stat", "anon 100\nfile_mapped 5000\ninactive_file 60000\nactive_file 40000\nactive_file_x 1\n");
-        assertEquals(1_000_000 - 700_000 + 60_000 + 40_000 - 5_000, Memory.available(folder.toString()));
+        assertEquals(1_000_000 - 700_000 + 60_000 + 40_000 - 5_000, ModelMemory.available(folder.toString()));
     }
 
     @Test
@@ -30,17 +30,17 @@ final class MemoryTest {
         write("memory.limit_in_bytes", "1000000\n");
         write("memory.usage_in_bytes", "700000\n");
         write("memory.stat", "inactive_file 1\ntotal_inactive_file 60000\ntotal_active_file 0\ntotal_mapped_file 5000\n");
-        assertEquals(1_000_000 - 700_000 + 60_000 - 5_000, Memory.available(folder.toString()));
+        assertEquals(1_000_000 - 700_000 + 60_000 - 5_000, ModelMemory.available(folder.toString()));
     }
 
     @Test
     void theLeastOfAllCounts() throws IOException {
         write("memory.max", "max\n");
-        long machine = Memory.available(folder.toString()); // has no limit
-        assertTrue(machine > 1_000_000 && Memory.available("") > 1_000_000);
+        long machine = ModelMemory.available(folder.toString()); // has no limit
+        assertTrue(machine > 1_000_000 && ModelMemory.available("") > 1_000_000);
         Path inner = Files.createDirectory(folder.resolve("inner"));
         Files.writeString(inner.resolve("memory.max"), "1000\n");
         Files.writeString(inner.resolve("memory.current"), "2000\n");
-        assertEquals(-1000, Memory.available(folder + ":" + inner));
+        assertEquals(-1000, ModelMemory.available(folder + ":" + inner));
     }
 }
