@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -28,11 +28,12 @@ CODE = "code"  # a user's own inference.py and requirements.txt lie here, listed
 _PARTIAL = f".{MODEL_JSON}.partial"
 _KEYS = ("format_version", "classes", "files", "architecture", "preprocessing", "precision")
 _CHUNK = 1 << 20
+_NAMED = 5  # of the files that are not listed
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model's folder that was checked; `document` is the whole model.json."""
+    """A model's folder that was checked; `document` is the whole model.json, `notices` what is odd but does no harm."""
 
     directory: Path
     classes: tuple[str, ...]
@@ -40,6 +41,7 @@ class Artifact:
     preprocessing: Preprocessing
     precision: str
     document: Mapping[str, Any]
+    notices: tuple[str, ...] = ()
 
     @property
     def details(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Artifact:
 def read(directory: Path, *, verify: bool = True) -> Artifact:
     """The artifact in `directory`; with `verify` each listed file's size and sha256 are checked too.
 
+    The weights for further training may be missing: they are not served. Files that are not listed are not used.
     Raises ArtifactError, one line with the file and the reason.
     """
     document = _document(directory)
@@ -60,7 +63,11 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
             f"{MODEL_JSON}: corrupt, its {CHECKSUM} is another one; copy the artifact again (or, if you changed the"
             f" file yourself, remove its line {CHECKSUM!r})"
         )
+    notices = []
     for name, (sha256, size) in files.items():
+        if name == WEIGHTS and not (directory / name).exists():
+            notices.append(f"{name}: missing; the model can be served, but not trained further")
+            continue
         path = _inside(directory, name)
         try:
             found = path.stat().st_size
@@ -75,11 +82,12 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
                 )
         except OSError as error:
             raise ArtifactError(f"{name}: cannot be read ({error.strerror})") from None
-    for path in _walk(directory):
-        name = path.relative_to(directory).as_posix()
-        if name not in files and not name.startswith(f"{CODE}/"):
-            raise ArtifactError(f"{name}: is not listed in {MODEL_JSON}; remove it (own code belongs in {CODE}/)")
-    return artifact
+    names = (path.relative_to(directory).as_posix() for path in _walk(directory))
+    if unlisted := [name for name in names if name not in files and not name.startswith(f"{CODE}/")]:
+        shown = ", ".join(ascii(name)[1:-1] for name in unlisted[:_NAMED])
+        more = f" and {len(unlisted) - _NAMED} more" if len(unlisted) > _NAMED else ""
+        notices.append(f"not listed in {MODEL_JSON}, and not used: {shown}{more} (own code belongs in {CODE}/)")
+    return replace(artifact, notices=tuple(notices))
 
 
 def write(
@@ -142,9 +150,11 @@ def _document(directory: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ArtifactError(
-            f"{MODEL_JSON}: missing in {directory}; a model is exported with python -m container_train.export"
-        ) from None
+        advice = "a model is exported with python -m container_train.export"
+        for nested in directory.glob(f"*/{MODEL_JSON}"):
+            folder = nested.parent.name
+            advice = f"it lies in the folder {folder} in there: pack it with tar -C {folder} -czf model.tar.gz ."
+        raise ArtifactError(f"{MODEL_JSON}: missing in {directory}; {advice}") from None
     except OSError as error:
         raise ArtifactError(f"{MODEL_JSON}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from container_serve import resources
 from container_serve.errors import ServeError
 from container_serve.log import log4j_pattern
 from container_serve.resources import Share
@@ -103,7 +104,16 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
         "byoc_max_waiting_bytes": heap_bytes(settings) // 4,
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
-    if not settings.multi_model:
+    if settings.multi_model:
+        picture_bytes = settings.picture_bytes or resources.MODEL_PICTURE_BYTES
+        values |= {
+            "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + picture_bytes),
+            "byoc_weight_copies": share.workers * resources.COPIES,
+            "byoc_model_picture_bytes": picture_bytes,
+            "byoc_model_spare_bytes": heap_bytes(settings) // 4,  # requests
+            "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
+        }
+    else:
         values["load_models"] = f"{MODEL_NAME}={EMPTY}"
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
 

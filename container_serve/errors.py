@@ -29,7 +29,11 @@ class RequestError(ServeError):
         return self.message
 
 
+def error_document(status: int, kind: str, message: str) -> dict[str, object]:
+    return {"code": status, "type": kind, "message": message}
+
+
 def error_body(status: int, kind: str, message: str) -> bytes:
     """The JSON body `{"code", "type", "message"}` of an answer that is not a prediction, in ASCII bytes."""
     # ASCII escapes: a message may quote a caller's lone surrogate, which UTF-8 cannot encode.
-    return json.dumps({"code": status, "type": kind, "message": message}).encode("ascii")
+    return json.dumps(error_document(status, kind, message)).encode("ascii")

@@ -16,9 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sagemaker_inference.content_types import UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
-from sagemaker_inference.utils import retrieve_content_type_header
 
 from container_serve import artifact, codec, log, precompile, user_code
 from container_serve.errors import RequestError, ServeError, error_body
@@ -26,7 +24,7 @@ from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import alive, die_with_parent
 from container_serve.settings import LOAD_FAILURE, LOADING, MODELS, Settings
-from container_serve.toolkit import Transformer
+from container_serve.toolkit import Transformer, check_text
 
 LOG = logging.getLogger("worker")
 CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -62,7 +60,7 @@ def _load(context: Any) -> "Service":
     context.system_properties["model_dir"] = str(model_dir)  # the model server knows an empty folder only
     loading = run / f"{LOADING}{os.getpid()}"
     try:
-        loading.touch()
+        loading.write_text(context.model_name)
         service = Service(settings, model_dir, context)
     except Exception as error:
         one_line = " ".join(str(error).split()) or type(error).__name__
@@ -71,19 +69,19 @@ def _load(context: Any) -> "Service":
         with suppress(OSError):  # a full disk: the log has the reason at least
             partial = loading.with_suffix(".failed")
             partial.write_text(reason)
-            partial.replace(run / LOAD_FAILURE)
+            partial.replace(run / f"{LOAD_FAILURE}{context.model_name}")
             loading.unlink(missing_ok=True)
         sys.stdout.flush()
         os._exit(1)
     loading.unlink(missing_ok=True)
-    _forget_failures(run)
+    _forget_failures(run, context.model_name)
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service
 
 
-def _forget_failures(run: Path) -> None:
+def _forget_failures(run: Path, model: str) -> None:
     """What kept earlier workers from loading the model is over; left, it would explain the next trouble wrongly."""
-    (run / LOAD_FAILURE).unlink(missing_ok=True)
+    (run / f"{LOAD_FAILURE}{model}").unlink(missing_ok=True)
     for path in run.glob(f"{LOADING}*"):
         pid = path.name.removeprefix(LOADING)
         if pid.isdecimal() and not alive(int(pid)):
@@ -110,6 +108,9 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _validate_user_module_and_set_functions(self) -> None:
         super()._validate_user_module_and_set_functions()
+        ours = self._transform_fn == self._default_transform_fn
+        self.reads = ours and self._input_fn == self.defaults.default_input_fn
+        self.defaults.writes = ours and self._output_fn == self.defaults.default_output_fn
         if self.user_code is None:
             return
         module = importlib.import_module(self.user_code.module)
@@ -133,14 +134,30 @@ class Service(Transformer):  # type: ignore[misc]
         finally:
             for name, known in (("decode", self._input_fn), ("model", self._predict_fn)):
                 if func == known:
-                    self.seconds[name] = time.perf_counter() - begun
+                    self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
+
+    def _default_transform_fn(
+        self, model: Any, body: Any, content_type: str | None, accept: str, context: Any = None
+    ) -> Any:
+        """The functions one after the other; of a body of many lines for some of them at a time."""
+        function = super()._default_transform_fn
+        if not (self.reads and self.defaults.writes):
+            return function(model, body, content_type, accept)
+        parts = codec.groups(body.encode() if isinstance(body, str) else bytes(body), content_type)
+        self.defaults.parts = len(parts)
+        answers = []
+        for number, part in enumerate(parts):
+            self.defaults.first = number * codec.MAX_INSTANCES
+            answers.append(function(model, part, content_type, accept))
+        return b"\n".join(answer for answer, _ in answers), answers[0][1]
 
     def answer(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         self.seconds.clear()
         # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
         signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
+        self.defaults.last = time.perf_counter() + self.settings.timeout / 2
         try:
-            check_text(data[0].get("body"), context)
+            check_text(data[0].get("body"), context, ours=self.reads)
             answers: list[bytes] = self.transform(data, context)
         except RequestError:
             answers = self.handle_error(context, None, "")
@@ -172,16 +189,6 @@ class Service(Transformer):  # type: ignore[misc]
         return [error_body(status, kind, message)]
 
 
-def check_text(body: bytes | None, context: Any) -> None:
-    """The Transformer hands these types on as text; raises RequestError 400 where they are none."""
-    content_type = retrieve_content_type_header(context.get_all_request_header(0))
-    if content_type in UTF8_TYPES:
-        try:
-            (body or b"").decode("utf-8")
-        except UnicodeDecodeError:
-            raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
-
-
 class DefaultHandler:
     """The functions for which the user has none of their own.
 
@@ -192,10 +199,18 @@ class DefaultHandler:
         """With `optional` there need be no artifact, for the user may have written all the functions."""
         self.settings = settings
         self.request: codec.Request | None = None
+        self.writes = True  # the answer is that of default_output_fn
+        self.parts = 1  # in which the request is computed
+        self.first = 0  # the number of this part's first picture
+        self.last = 0.0  # when to leave off decoding: a few megabytes hold dozens of pictures that take seconds each
+        self.answer_type = codec.JSON
+        self.errors: dict[int, RequestError] = {}  # of pictures, by their place in the request
         self.artifact: artifact.Artifact | None = None
         if not optional or (model_dir / artifact.MODEL_JSON).exists():
             # The supervisor has verified the hashes of the one model; further models come without it.
             self.artifact = artifact.read(model_dir, verify=settings.multi_model)
+            for notice in self.artifact.notices if settings.multi_model else ():
+                LOG.warning("%s: %s", model_dir, notice)
 
     def default_model_fn(self, model_dir: str) -> Predictor:
         assert self.artifact is not None
@@ -209,36 +224,54 @@ class DefaultHandler:
         raw = body.encode() if isinstance(body, str) else bytes(body)
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
-        # A few megabytes hold dozens of pictures that take seconds each: leave off before the clock ends the worker.
-        last = time.perf_counter() + self.settings.timeout / 2
-        return np.stack([self._tensor(index, image, last) for index, image in enumerate(self.request.images)])
+        if self.writes:  # before anything is computed
+            default = codec.negotiate(self.settings.default_accept)
+            preferred = self.request.answer if default == codec.JSON else default
+            self.answer_type = codec.negotiate(context.get_request_header(0, "Accept"), preferred)
+            codec.check_parts(self.parts, self.request.top_k, self.answer_type)
+        tensors: list[npt.NDArray[np.float32]] = []
+        self.errors = {}
+        for index, image in enumerate(self.request.images):
+            try:
+                tensors.append(self._tensor(image))
+            except RequestError as error:
+                if not self.request.batched:
+                    raise
+                if not self.writes:  # whoever writes this answer does not know of errors
+                    raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
+                self.errors[index] = error
+        side = self.artifact.preprocessing.crop
+        return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
 
-    def _tensor(self, index: int, image: bytes, last: float) -> npt.NDArray[np.float32]:
+    def _tensor(self, image: codec.Image) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
-        assert self.request is not None
-        try:
-            if time.perf_counter() > last:
-                raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
-            spec, limits = self.artifact.preprocessing, self.settings
-            return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
-        except RequestError as error:
-            if not self.request.batched:
-                raise
-            raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
+        if isinstance(image, RequestError):
+            raise image
+        if time.perf_counter() > self.last:
+            raise RequestError(400, "TooMuchWork", "the pictures before it took too long: send fewer at a time")
+        spec, limits = self.artifact.preprocessing, self.settings
+        return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
 
     def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
+        assert self.artifact is not None
+        if not len(batch):  # of all its pictures none can be read
+            return np.empty((0, len(self.artifact.classes)), np.float32)
         return model.probabilities(batch)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
         assert self.artifact is not None
-        classes, request = self.artifact.classes, self.request
+        classes, request, errors = self.artifact.classes, self.request, self.errors
         table = np.asarray(probabilities)
-        if table.ndim != 2 or table.shape[1] != len(classes):
-            raise ValueError(f"predict_fn gave shape {table.shape}, expected (pictures, {len(classes)})")
+        count = len(request.images) - len(errors) if request else len(table)
+        if table.ndim != 2 or table.shape[1] != len(classes) or len(table) != count:
+            shape = f"({count if request else 'pictures'}, {len(classes)})"
+            raise ValueError(f"predict_fn gave shape {table.shape}, expected {shape}")
         top_k = request.top_k if request else codec.DEFAULT_TOP_K
         batched = request.batched if request else len(table) > 1
-        rows = [top(row, classes, top_k) for row in table]
-        return codec.render(rows, accept, model=self._model(), batched=batched)
+        good = (top(row, classes, top_k) for row in table)
+        rows: list[codec.Row] = [errors[i] if i in errors else next(good) for i in range(count + len(errors))]
+        kind = self.answer_type if request else accept
+        return codec.render(rows, kind, model=self._model(), batched=batched, first=self.first)
 
     def _model(self) -> dict[str, object]:
         """What an answer says about the model that gave it."""

@@ -4,15 +4,15 @@ import ctypes
 import io
 import logging
 import re
+import resource
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-# Registering the six decoders here keeps Image.open from importing every plugin that Pillow has.
+# Registering the decoders here keeps Image.open from importing every plugin that Pillow has.
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -25,22 +25,32 @@ from PIL import (
 )
 
 from container_serve.errors import RequestError
+from container_serve.greyscale import greyscale
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 50_000_000
 # Each scan is a pass over the whole picture (0.1 s at 50 megapixels), and a few bytes suffice for one; encoders write
 # about ten.
 MAX_JPEG_SCANS = 100
-# Bytes that decoding takes for a pixel, by mode and with its turned copy; measured at 49 megapixels, the dearest are
-# WebP (16) and floats (13). A JPEG takes those of what it is scaled to, and if progressive all its coefficients.
+# Bytes that decoding takes for a pixel, by mode and with its turned copy; measured at 16 to 49 megapixels, the dearest
+# are AVIF (17), WebP (16) and floats (13). A JPEG takes those of what it is scaled to, and if progressive all its
+# coefficients.
 PIXEL_BYTES = {"1": 6, "L": 6, "RGB": 8}
-DEAREST_PIXEL = 16
-BLOCK = 1_000_000  # pixels of greyscale scaled at a time
+DEAREST_PIXEL = 17
 ORIENTATION = 0x0112
-TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 258, 262, 322, 323
-MIN_IS_WHITE = 0
+TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
+END_OF_JPEG = b"\xff\xd9"
+# Put before an end marker that was missing: for a decoder that still waits for data, or for a restart marker, these are
+# pixels, and different ones.
+FILLINGS = tuple(
+    data * 64 + b"".join(bytes([0xFF, 0xD0 + i]) + data * 64 for i in range(8)) for data in (b"\0", b"\x55", b"\xaa")
+)
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIC = f"HEIC images are not taken: convert it to one of {', '.join(FORMATS)}"
 
 _PLUGINS = (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     JpegImagePlugin,
@@ -58,6 +68,8 @@ _TRANSPOSE = {  # EXIF orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each worker has its share of the cores
 
 # Whoever sends a hostile file could otherwise fill the log. Set once and for the process: catch_warnings
 # around each picture would not be safe with threads.
@@ -84,20 +96,22 @@ _silence_libtiff()
 def decode(
     body: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None, least: int | None = None
 ) -> Image.Image:
-    """An upright RGB picture from the bytes of a JPEG, PNG, WebP, BMP, GIF or TIFF file, whatever it was
+    """An upright RGB picture from the bytes of a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF file, whatever it was
     declared as.
 
     EXIF orientation is applied, transparency is put on white, of an animation the first frame is taken;
     colour profiles are not applied (nor does torchvision). Greyscale of more than 8 bits is scaled down, see
-    `_grey`. With `least` a JPEG may come out smaller than it is, by 2, 4 or 8, as long as its shorter side keeps
+    `greyscale`. With `least` a JPEG may come out smaller than it is, by 2, 4 or 8, as long as its shorter side keeps
     that many pixels: the decoder then computes only these.
 
     Raises RequestError 400: "InvalidImage" for anything that cannot be decoded, "PixelLimit" for a picture of
     more than `max_pixels` pixels, or one that takes more than `max_bytes` of memory to decode, both found in the
-    header, before anything is decoded.
+    header, before anything is decoded; 415 for HEIC.
     """
     if not body:
         raise RequestError(400, "InvalidImage", "the image is empty (0 bytes)")
+    if is_heic(body):
+        raise RequestError(415, "UnsupportedMediaType", HEIC)
     # Pillow refuses from twice its own limit on, which is there for the whole process: only ever raise it.
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
@@ -114,10 +128,7 @@ def decode(
                 f"this {image.format} image of {image.width} x {image.height} pixels takes some {needed // 10**6} MB to"
                 f" decode, and this server has {max_bytes // 10**6} MB for it: send a smaller one, or a baseline JPEG",
             )
-        if factor > 1:
-            # It takes the largest power of 2, up to 8, that leaves at least this size.
-            image.draft(image.mode, (image.width // factor, image.height // factor))
-        image.load()
+        image = _loaded(image, body, factor, max_bytes)
         # A frame of a GIF may be larger than its header says.
         _check_size(image.size, max_pixels)
         return _rgb(_upright(image))
@@ -138,6 +149,57 @@ def decode(
         raise RequestError(400, "InvalidImage", f"the {name} is broken or truncated{_reason(error)}") from None
 
 
+def is_heic(body: bytes) -> bool:
+    """Whether the file's own list of brands says HEIC, and not AVIF, which has the same container."""
+    if body[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(body[:4], "big"), 256)
+    brands = {body[8:12], *(body[at : at + 4] for at in range(16, end, 4))}
+    return bool(brands & HEIC_BRANDS) and not brands & AVIF_BRANDS
+
+
+def _loaded(image: Image.Image, body: bytes, factor: int, max_bytes: int | None) -> Image.Image:
+    """`image` with its pixels. A JPEG may lack its end marker, as those of some webcams, but no pixel."""
+    if image.format == "AVIF":
+        with _memory(max_bytes):
+            image.load()
+        return image
+    try:
+        return _drafted(image, factor)
+    except OSError as error:
+        if not isinstance(image, JpegImagePlugin.JpegImageFile) or "truncated" not in str(error):
+            raise
+        data = body.rstrip(b"\xff")
+        ended = [Image.open(io.BytesIO(data + filling + END_OF_JPEG), formats=("JPEG",)) for filling in FILLINGS]
+        first, *others = (_drafted(each, factor) for each in ended)
+        pixels = first.tobytes()
+        if any(other.tobytes() != pixels for other in others):  # what follows the data became pixels
+            raise
+        return first
+
+
+def _drafted(image: Image.Image, factor: int) -> Image.Image:
+    if factor > 1:
+        # It takes the largest power of 2, up to 8, that leaves at least this size.
+        image.draft(image.mode, (image.width // factor, image.height // factor))
+    image.load()
+    return image
+
+
+@contextmanager
+def _memory(more: int | None) -> Iterator[None]:
+    """Let this process take no more than so many further bytes. What an AVIF file says of its size may be a lie."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    if more is not None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more
+        resource.setrlimit(resource.RLIMIT_AS, (min([limit, *(each for each in limits if each >= 0)]), limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
 def _factor(image: Image.Image, least: int) -> int:
     """By how much the sides of a JPEG that is not decoded yet may shrink."""
     return min(image.size) // least if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
@@ -150,7 +212,8 @@ def _decoding_bytes(image: Image.Image, factor: int) -> int:
         scale = 1 << min(3, factor.bit_length() - 1)
         coefficients = 2 * len(image.getbands()) * pixels if "progressive" in image.info else 0
         return coefficients + 8 * pixels // scale**2
-    each = DEAREST_PIXEL if image.format == "WEBP" else PIXEL_BYTES.get(image.mode, DEAREST_PIXEL)
+    dear = image.format in ("AVIF", "WEBP")
+    each = DEAREST_PIXEL if dear else PIXEL_BYTES.get(image.mode, DEAREST_PIXEL)
     return each * pixels
 
 
@@ -211,7 +274,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "LAB":
         raise RequestError(400, "InvalidImage", "an image in Lab colours is not taken: convert it to RGB")
     if image.mode.startswith("I") or image.mode == "F":
-        return _grey(image).convert("RGB")
+        return greyscale(image).convert("RGB")
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     if image.mode == "La":
@@ -221,38 +284,3 @@ def _rgb(image: Image.Image) -> Image.Image:
     page = Image.new("RGB", image.size, "white")
     page.paste(image, (0, 0), image)
     return page
-
-
-def _grey(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits, in mode L.
-
-    Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
-    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values lie in
-    it, then 0..65535, else the range found. Not-a-number counts as black.
-    """
-    values = np.array(image)
-    low, high = 0.0, 65535.0
-    if image.mode.startswith("I;16"):
-        tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
-        bits = tags.get(TIFF_BITS_PER_SAMPLE)
-        if isinstance(bits, tuple) and bits[0] in range(9, 16):
-            high = float(2 ** bits[0] - 1)
-        if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
-            low, high = high, low
-        key = image.info.get("transparency")
-        if isinstance(key, int):
-            values[values == key] = 65535
-    else:
-        if image.mode == "F":
-            np.nan_to_num(values, copy=False, nan=0.0)
-        least, most = float(values.min()), float(values.max())
-        if least < 0 or most > 65535:
-            low, high = least, most
-        elif most <= 255:
-            high = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    scaled = np.empty(values.size, dtype=np.uint8)
-    flat = values.ravel()
-    for at in range(0, values.size, BLOCK):  # the whole in float64 would be eight times the picture
-        fractions = (flat[at : at + BLOCK].astype(np.float64) - low) / ((high - low) or 1.0)
-        scaled[at : at + BLOCK] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
-    return Image.fromarray(scaled.reshape(values.shape))

@@ -11,6 +11,7 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 SERVER_BYTES = 300 * 2**20
 WORKER_BYTES = 160 * 2**20
 COPIES = 2.5  # of the graph's weights, while a worker compiles them
+MODEL_PICTURE_BYTES = 100 * 2**20  # beside other models: 12 megapixels of RGB, and of a baseline JPEG as many as wanted
 LEAST_PICTURE_BYTES = 64 * 2**20  # however little there is: 8 megapixels of RGB
 THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
@@ -58,13 +59,19 @@ def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
 
 def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     """Bytes this process and its children may use: the machine's memory, and the cgroup's limit."""
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, *limited_groups(cgroups, own).values(), UNLIMITED)
+
+
+def limited_groups(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> dict[Path, int]:
+    """The cgroups of this process that limit its memory, with their bytes."""
+    found: dict[Path, int] = {}
     for folder in folders(cgroups, own, "memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             value = _number(folder / name)
             if value is not None and value < UNLIMITED:
-                limit = min(limit, int(value))
-    return limit
+                found[folder] = value
+    return found
 
 
 def folders(cgroups: Path, own: Path, controller: str) -> Iterator[Path]:

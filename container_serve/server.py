@@ -44,6 +44,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     stop = _stop_on_signals()
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     model_bytes = check_model(settings)
+    if settings.multi_model and settings.picture_bytes is None:  # how many models there will be nobody knows
+        settings = replace(settings, picture_bytes=resources.MODEL_PICTURE_BYTES)
     share = resources.plan(workers, settings.threads, model_bytes)
     room = settings.picture_bytes or resources.picture_bytes(share.workers, model_bytes)
     check_port(settings.port)
@@ -102,7 +104,8 @@ def check_model(settings: Settings) -> int:
     if code is not None and (code.directory / "requirements.txt").exists():
         LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
     if code is None or (folder / artifact.MODEL_JSON).exists():
-        artifact.read(folder, verify=False)
+        for notice in artifact.read(folder, verify=False).notices:
+            LOG.warning("%s", notice)
     weights = folder / artifact.GRAPH_WEIGHTS
     return weights.stat().st_size if weights.exists() else 0
 
@@ -119,12 +122,12 @@ def verify_model(settings: Settings) -> None:
 
 
 def check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError as error:
-            raise ServerError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from None
+    both = socket.has_dualstack_ipv6()
+    family, address = (socket.AF_INET6, "::") if both else (socket.AF_INET, "0.0.0.0")
+    try:
+        socket.create_server((address, port), family=family, dualstack_ipv6=both).close()
+    except OSError as error:
+        raise ServerError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from None
 
 
 class Server:
@@ -250,7 +253,7 @@ class Server:
     def _load_failure(self) -> str | None:
         """Why no worker can load the model: the reason that one gave, or that they keep dying without one."""
         try:
-            return (self.run / LOAD_FAILURE).read_text()
+            return (self.run / f"{LOAD_FAILURE}{configuration.MODEL_NAME}").read_text()
         except FileNotFoundError:
             pass
         loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]

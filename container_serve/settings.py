@@ -15,14 +15,15 @@ MODEL_DIR = "/opt/ml/model"  # where the platform unpacks model.tar.gz
 PORT = 8080  # where the platform expects the server
 MAX_PORT = 32766  # multi-model-server's own limit
 MAX_REQUEST_BYTES = 6_291_456  # the platform's limit for real-time requests
+MAX_PAYLOAD_MB = 100  # its limit for those of batch transform
 TIMEOUT_SECONDS = 55  # the platform gives up after 60: answer before
 STARTUP_TIMEOUT_SECONDS = 600  # the toolkit's default
 QUEUE_SIZE = 100  # multi-model-server's default
 PROGRAM = "inference.py"
 SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"  # where it lies
 # Files in the run directory of a server, by which its workers tell how loading the model goes.
-LOAD_FAILURE = "load-failure"  # why it could not be loaded
-LOADING = "loading-"  # and a process id, while it is being loaded
+LOAD_FAILURE = "load-failure-"  # and the model's name: why it could not be loaded
+LOADING = "loading-"  # and a process id, while it is being loaded; holds the model's name
 MODELS = "models"  # a folder in it: a link for each model, by name, to the folder where that lies
 LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 
@@ -67,7 +68,7 @@ class Settings:
             threads=_whole(env, "BYOC_THREADS", None, 1, 512),
             timeout=_whole(env, "SAGEMAKER_MODEL_SERVER_TIMEOUT", TIMEOUT_SECONDS, 1, 3600),
             startup_timeout=_whole(env, "SAGEMAKER_STARTUP_TIMEOUT", STARTUP_TIMEOUT_SECONDS, 1, 86400),
-            max_request_bytes=_whole(env, "SAGEMAKER_MAX_REQUEST_SIZE", MAX_REQUEST_BYTES, 1, 2_000_000_000),
+            max_request_bytes=_whole(env, "SAGEMAKER_MAX_REQUEST_SIZE", _payload(env), 1, 2_000_000_000),
             default_accept=_accept(env, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
             log_level=_level(env, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
             multi_model=_flag(env, "SAGEMAKER_MULTI_MODEL"),
@@ -89,6 +90,14 @@ def _whole(env: Mapping[str, str], key: str, default: T, low: int, high: int) ->
     if not re.fullmatch(r"[0-9]{1,12}", value) or not low <= int(value) <= high:
         raise SettingsError(f"{key}: got {value!r}, expected a whole number from {low} to {high}")
     return int(value)
+
+
+def _payload(env: Mapping[str, str]) -> int:
+    """Bytes of a request, as batch transform tells its containers; 0 MB, "no limit", is as much as it can send."""
+    megabytes = _whole(env, "SAGEMAKER_MAX_PAYLOAD_IN_MB", None, 0, 1900)
+    if megabytes is None:
+        return MAX_REQUEST_BYTES
+    return (megabytes or MAX_PAYLOAD_MB) * 2**20
 
 
 def _flag(env: Mapping[str, str], key: str) -> bool:

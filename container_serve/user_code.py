@@ -28,7 +28,7 @@ def find(settings: Settings, model_dir: Path) -> UserCode | None:
     if path.suffix != ".py":
         path = path.with_name(path.name + ".py")
     if not path.is_file():
-        if settings.program and settings.program != PROGRAM:
+        if settings.program:
             raise UserCodeError(f"SAGEMAKER_PROGRAM: got {settings.program!r}, expected a file in {directory}")
         return None
     # A module is found by name: an own folder on the path, not a dotted name through packages that may not be any.

@@ -25,7 +25,7 @@ from container_train.duplicates import Leak
 from container_train.errors import TrainError
 from container_train.known import Known
 from container_train.labels import SPLITS, labels
-from container_train.listing import HEAD_BYTES, HEIF, SHOWN, Listing, is_heif, remarks, some
+from container_train.listing import SHOWN, Listing, remarks, some
 from container_train.listing import read as listing_of
 from container_train.progress import dropped, track
 from container_train.tree import Tree
@@ -177,8 +177,6 @@ def _check(
             if found := known.find(name, path):
                 return *found, None
             body = path.read_bytes()
-            if is_heif(body[:HEAD_BYTES]):
-                return "", b"", HEIF
             similar = duplicates.perceptual_hash(decode(body))
         except (RequestError, OSError) as error:
             return "", b"", str(error)

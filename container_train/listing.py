@@ -18,16 +18,16 @@ from container_train.labels import natural
 
 SHOWN = 5  # files that a message names
 HEAD_BYTES = 32
-HEIF = "a HEIC or AVIF image, which is not read: convert it to JPEG or PNG"
 # Of files that are images, or are meant to be: one that cannot be read is named as such. Others are known by their
 # first bytes.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif"}
 )
-_HEIF = re.compile(rb".{4}ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1|avif|avis)", re.DOTALL)
 _IMAGE = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II[*+]\0|MM\0[*+]", re.DOTALL
-)  # fmt: skip
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|BM.{4}\0{4}|II[*+]\0|MM\0[*+]"
+    rb"|.{4}ftyp(heic|heix|hevc|hevx|heim|heis|mif1|msf1|avif|avis)",
+    re.DOTALL,
+)
 
 
 def is_hidden(name: str) -> bool:
@@ -37,12 +37,7 @@ def is_hidden(name: str) -> bool:
 
 def is_image(name: str, head: bytes) -> bool:
     """Tell by its name and its first HEAD_BYTES whether a file is meant to be an image; it may be broken."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES or bool(_IMAGE.match(head)) or is_heif(head)  # noqa: PTH122
-
-
-def is_heif(head: bytes) -> bool:
-    """Tell by its first HEAD_BYTES whether a file is in HEIC or AVIF format, which is not read."""
-    return bool(_HEIF.match(head))
+    return os.path.splitext(name)[1].lower() in SUFFIXES or bool(_IMAGE.match(head))  # noqa: PTH122
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.picture import FORMATS, MAX_PIXELS, decode
+from container_serve.picture import FORMATS, MAX_PIXELS, decode, is_heic
 from container_serve.settings import MAX_REQUEST_BYTES
 from container_train import listing
 from container_train.labels import natural
@@ -108,6 +108,6 @@ def _scaled(content: bytes, max_bytes: int, max_pixels: int) -> tuple[bytes, tup
 
 def _unknown(content: bytes) -> str:
     taken = ", ".join(FORMATS)
-    if listing.is_heif(content):
-        return f"is a HEIC or AVIF picture, which the server does not take: convert it to one of {taken}"
+    if is_heic(content):
+        return f"is a HEIC picture, which the server does not take: convert it to one of {taken}"
     return f"is no picture that the server takes ({taken})"

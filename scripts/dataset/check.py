@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from container_serve.picture import FORMATS
-from container_train.listing import HEAD_BYTES, HEIF, is_heif
+from container_serve.picture import FORMATS, HEIC, is_heic
+from container_train.listing import HEAD_BYTES
 from scripts.dataset import folders
 from scripts.dataset.folders import ClassFiles, DataError
 
@@ -27,8 +27,8 @@ def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 with file.open("rb") as opened:
-                    if is_heif(opened.read(HEAD_BYTES)):
-                        return file, HEIF
+                    if is_heic(opened.read(HEAD_BYTES)):
+                        return file, HEIC
                 with Image.open(file, formats=FORMATS) as picture:
                     picture.verify()
         except UnidentifiedImageError:

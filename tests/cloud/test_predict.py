@@ -135,7 +135,7 @@ def test_every_image_of_a_folder_is_asked_about(
     results = json.loads(capsys.readouterr().out)["results"]
     assert [Path(result["picture"]).name for result in results] == ["a.jfif", "b.txt", "noext", "phone.HEIC"]
     assert [result.get("error", "") for result in results[:3]] == ["", "", ""]
-    assert "is a HEIC or AVIF picture, which the server does not take" in results[3]["error"]
+    assert "is a HEIC picture, which the server does not take" in results[3]["error"]
     assert len(sent) == 3
 
 
@@ -367,7 +367,8 @@ def png_of(width: int, height: int) -> bytes:
     [
         (b"", "is empty"),
         (b"%PDF-1.7 and so on", "is no picture that the server takes"),
-        (b"\0\0\0\x20ftypavif" + bytes(50), "convert it"),
+        (b"\0\0\0\x20ftypmif1\0\0\0\0heicmif1" + bytes(50), "convert it"),
+        (b"\0\0\0\x20ftypavif" + bytes(50), "no picture that the server takes"),
         (picture("red")[:10], "^is a broken picture: truncated file read$"),
         (png_of(50_000, 50_000), "^has more than 1,000,000,000 pixels$"),
     ],

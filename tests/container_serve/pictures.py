@@ -78,6 +78,8 @@ def seeds() -> list[bytes]:
         encode(grey16([0, 1, 65535]), "PNG"),
         encode(Image.fromarray(np.asarray(grey, dtype=np.float32)), "TIFF"),
         encode(grey.convert("1"), "TIFF", compression="group4"),
+        encode(image, "AVIF", speed=10),
+        encode(image.convert("RGBA"), "AVIF", speed=10, exif=exif),
     ]
     bodies += [encode(picture, kind) for kind in ("PNG", "BMP", "TIFF") for picture in (image, grey.convert("1"))]
     bodies += [encode(image, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")]

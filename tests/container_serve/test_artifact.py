@@ -268,13 +268,33 @@ def test_without_verification_hashes_are_not_computed(model: Path, monkeypatch: 
         read(model, verify=False)
 
 
-def test_files_that_are_not_listed_belong_in_code(model: Path) -> None:
+def test_files_that_are_not_listed_are_named_and_do_no_harm(model: Path) -> None:
     (model / "code").mkdir()
     (model / "code" / "inference.py").write_text("def model_fn(model_dir): ...\n")
-    assert read(model).classes == CLASSES
-    (model / "extra").mkdir()
-    (model / "extra" / "notes.txt").write_text("")
-    assert refusal(model).startswith("extra/notes.txt: is not listed in model.json; remove it")
+    assert read(model).notices == ()
+    (model / "__MACOSX").mkdir()
+    names = [".DS_Store", "._model.json", "README.md", "Thumbs.db", "__MACOSX/._x", "desktop.ini", "model.tar.gz"]
+    for name in (*names, "output\n.tar.gz"):
+        (model / name).write_bytes(b"")
+    artifact = read(model)
+    assert artifact.classes == CLASSES
+    assert artifact.notices == (
+        "not listed in model.json, and not used: .DS_Store, ._model.json, README.md, Thumbs.db, __MACOSX/._x and"
+        " 3 more (own code belongs in code/)",
+    )
+
+
+def test_the_weights_for_training_may_be_missing(model: Path) -> None:
+    (model / WEIGHTS).unlink()
+    assert read(model).notices == ("model.pth: missing; the model can be served, but not trained further",)
+    (model / WEIGHTS).write_bytes(b"others")
+    assert refusal(model).startswith("model.pth: ")
+
+
+def test_a_folder_around_the_model_is_named(model: Path) -> None:
+    assert refusal(model.parent).endswith(
+        "it lies in the folder model in there: pack it with tar -C model -czf model.tar.gz ."
+    )
 
 
 def test_listed_code_is_verified_and_pythons_cache_of_it_is_not_listed(model: Path) -> None:

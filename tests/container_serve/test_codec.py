@@ -13,6 +13,9 @@ from container_serve.codec import (
     IMAGE_TYPES,
     MAX_INSTANCES,
     Request,
+    Row,
+    check_parts,
+    groups,
     negotiate,
     parse,
     render,
@@ -45,14 +48,17 @@ def refusal(
 # --- pictures ---
 
 
-@pytest.mark.parametrize("content_type", [*IMAGE_TYPES, "image/jpg"])
+@pytest.mark.parametrize(
+    "content_type", [*IMAGE_TYPES, "image/jpg", "image/pjpeg", "image/x-ms-bmp", "binary/octet-stream"]
+)
 def test_pictures_are_passed_on(content_type: str) -> None:
     expected = Request((b"any bytes",), DEFAULT_TOP_K, False)
     assert parse(b"any bytes", content_type) == expected
     assert parse(b"any bytes", f" {content_type.upper()} ; charset=binary") == expected
 
 
-BODIES = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*")
+BODIES: tuple[bytes, ...] = (JPEG, b"\x89PNG\r\n\x1a\n", b"RIFF\n\0\0\0WEBPVP8 ", b"BM", b"GIF89a", b"II*\0", b"MM\0*")
+BODIES += (b"\0\0\0\x1cftypavif", b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypmif1")
 
 
 @pytest.mark.parametrize(
@@ -62,26 +68,20 @@ def test_without_a_type_the_first_bytes_decide(body: bytes, content_type: str | 
     assert parse(body, content_type).images == (body,)
 
 
-@pytest.mark.parametrize("body", [b"hello", b'{"instances": []}', b"RIFF\0\0\0\0WAVE", b"II*"])
+@pytest.mark.parametrize("body", [b"hello", b'{"instances": []}', b"RIFF\0\0\0\0WAVE", b"II*", b"\0\0\0\x18ftypmp42"])
 def test_without_a_type_other_bytes_are_refused(body: bytes) -> None:
     message = refusal(body, "", status=415)
     assert message.startswith("there is no content type: send one of image/jpeg, ")
 
 
 @pytest.mark.parametrize(
-    "content_type", ["text/plain", "image/heic", "image/svg+xml", "application/x-npy", "application/pickle", "x"]
+    "content_type",
+    ["text/plain", "text/csv", "image/heic", "image/svg+xml", "application/x-npy", "application/pickle", "x"],
 )
 def test_other_types_are_refused_with_the_list(content_type: str) -> None:
     message = refusal(JPEG, content_type, status=415)
     assert message.startswith(f"the content type '{content_type}' is not taken")
     assert all(taken in message for taken in (*IMAGE_TYPES, "application/json"))
-
-
-@pytest.mark.parametrize(
-    "content_type", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Multipart/Form-Data"]
-)
-def test_a_form_is_told_which_header_to_send(content_type: str) -> None:
-    assert "-H 'Content-Type: image/jpeg'" in refusal(JPEG, content_type, status=415)
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "", None])
@@ -93,7 +93,7 @@ def test_an_empty_body_is_refused(content_type: str | None) -> None:
 
 
 def test_one_instance() -> None:
-    assert parse(document(), "application/json; charset=utf-8") == Request((JPEG,), DEFAULT_TOP_K, False)
+    assert parse(document(), "application/json; charset=utf-8") == Request((JPEG,), DEFAULT_TOP_K, True)
 
 
 def test_several_instances() -> None:
@@ -124,20 +124,7 @@ def test_a_byte_order_mark_is_skipped() -> None:
         ({"instances": {"b64": B64}}, "instances: expected a list of 1 to 64 instances, got an object"),
         ({"instances": None}, "instances: expected a list of 1 to 64 instances, got null"),
         ({"instances": [B64]}, 'instances[0]: expected {"b64": "..."}, got \'/9j'),
-        ({"instances": [{"b64": B64}, {}]}, "instances[1].b64: expected a picture in base64, got null"),
-        ({"instances": [{"b64": 5}]}, "instances[0].b64: expected a picture in base64, got 5"),
-        ({"instances": [{"b64": ""}]}, "instances[0].b64: expected a picture in base64, got ''"),
         ({"instances": [{"b64": B64, "url": "x"}]}, "instances[0] has the unknown key 'url'"),
-        ({"instances": [{"b64": B64 + "="}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": B64[:-1]}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "/9j\n/4AA"}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "_9j-4AA="}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "AA==AA=="}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "bäh="}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "\ud800"}]}, "instances[0].b64: is not base64"),
-        ({"instances": [{"b64": "data:image/png;base64,"}]}, "instances[0].b64: the picture is empty"),
-        ({"instances": [{"b64": "data:image/png," + B64}]}, "expected a data: URL in base64, got 'data:image/png'"),
-        ({"instances": [{"b64": "data:image/png;base64"}]}, "expected a data: URL in base64"),
         ({"top_K": 5}, "has the unknown key 'top_K', expected instances and top_k"),
         ({"\ud800": 5}, "has the unknown key '\\ud800'"),
         ({"k" * 10_000: 5}, "has the unknown key 'kkkk"),
@@ -145,6 +132,82 @@ def test_a_byte_order_mark_is_skipped() -> None:
 )
 def test_wrong_json_is_refused_by_name(keys: dict[str, Any], message: str) -> None:
     assert message in refusal(document(**keys))
+
+
+@pytest.mark.parametrize(
+    ("instance", "message"),
+    [
+        ({}, "b64: expected a picture in base64, got null"),
+        ({"b64": 5}, "b64: expected a picture in base64, got 5"),
+        ({"b64": ""}, "b64: expected a picture in base64, got ''"),
+        ({"b64": B64 + "="}, "b64: is not base64"),
+        ({"b64": B64[:-1]}, "b64: is not base64"),
+        ({"b64": "/9j\n/4AA"}, "b64: is not base64"),
+        ({"b64": "_9j-4AA="}, "b64: is not base64"),
+        ({"b64": "AA==AA=="}, "b64: is not base64"),
+        ({"b64": "bäh="}, "b64: is not base64"),
+        ({"b64": "\ud800"}, "b64: is not base64"),
+        ({"b64": "data:image/png;base64,"}, "b64: the picture is empty"),
+        ({"b64": "data:image/png," + B64}, "b64: expected a data: URL in base64, got 'data:image/png'"),
+        ({"b64": "data:image/png;base64"}, "b64: expected a data: URL in base64"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_has_its_error_in_its_place(instance: dict[str, Any], message: str) -> None:
+    request = parse(document(instances=[{"b64": B64}, instance, {"b64": B64}]), "application/json")
+    first, error, last = request.images
+    assert (first, last) == (JPEG, JPEG)
+    assert isinstance(error, RequestError)
+    assert (error.status, error.kind) == (400, "InvalidJSON")
+    assert f"instances[1].{message}" in str(error)
+    [_, error] = parse(b"\n".join(json.dumps(each).encode() for each in ({"b64": B64}, instance)), LINES).images
+    assert f"line.{message}" in str(error)
+
+
+# --- lines ---
+
+LINES = "application/jsonlines"
+
+
+@pytest.mark.parametrize("content_type", [LINES, "application/x-ndjson", "Application/JSONL; charset=utf-8"])
+def test_each_line_is_a_picture(content_type: str) -> None:
+    line = json.dumps({"b64": B64}).encode()
+    single = document()
+    for body in (line + b"\n" + single, line + b"\r\n" + single + b"\n", b"\xef\xbb\xbf" + line + b"\n" + single):
+        assert parse(body, content_type, "top_k=2") == Request((JPEG, JPEG), 2, True, LINES)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"", "is not JSON: Expecting value"),
+        (b"{", "is not JSON"),
+        (b"\xff", "is not UTF-8"),
+        (b"[1]", 'line: expected {"b64": "..."}, got a list'),
+        (b'{"b64": "AAE=", "id": 3}', "line has the unknown key 'id'"),
+        (b'{"instances": []}', "with one instance and no other key"),
+        (b'{"instances": [{"b64": "AAE="}, {"b64": "AAE="}]}', "with one instance and no other key"),
+        (b'{"instances": [{"b64": "AAE="}], "top_k": 1}', "with one instance and no other key"),
+        (b"[" * 100, "is too deep or has too many values"),
+        (b'{"b64": NaN}', "holds NaN"),
+    ],
+)
+def test_a_wrong_line_takes_its_place_too(line: bytes, message: str) -> None:
+    good = json.dumps({"b64": B64}).encode()
+    first, error, last = parse(b"\n".join((good, line, good)), LINES).images
+    assert (first, last) == (JPEG, JPEG)
+    assert isinstance(error, RequestError)
+    assert message in str(error)
+
+
+def test_many_lines_are_computed_in_groups() -> None:
+    lines = [b"%d" % i for i in range(2 * MAX_INSTANCES + 1)]
+    parts = groups(b"\n".join(lines) + b"\n", LINES)
+    assert [len(part.split(b"\n")) for part in parts] == [MAX_INSTANCES, MAX_INSTANCES, 1]
+    assert b"\n".join(parts).split(b"\n") == lines
+    assert groups(b"a\nb", "image/png") == [b"a\nb"]
+    with pytest.raises(RequestError, match="has 10001 lines: send at most 10000 at a time"):
+        groups(b"\n" * 10_001, LINES)
+    assert "has 65 lines: send at most 64" in refusal(b"\n" * 65, LINES)  # not in groups, for a program of the user's
 
 
 @pytest.mark.parametrize("value", [0, -1, 1001, 3.0, "3", True, None, [3], {"k": 3}, 10**400])
@@ -159,6 +222,7 @@ def test_a_wrong_top_k_is_refused_with_value_and_expectation(value: object) -> N
         (b"\xff\xfe{\0", "is not UTF-8"),
         (b'{"instances": "\xe4"}', "is not UTF-8"),
         (document() + b"x", "is not JSON: Extra data at line 1 column"),
+        (document() + b"\n" + document(), "at line 2 column 1 (records by lines are application/jsonlines)"),
         (b"[]", 'has to be an object {"instances": [{"b64": "..."}]}, got a list'),
         (b"null", "got null"),
         (b'"text"', "got 'text'"),
@@ -196,6 +260,15 @@ def test_mutated_json_is_parsed_or_refused() -> None:
             parsed += 1
     assert parsed > 0
     assert refused == {400}
+
+
+def test_what_cannot_be_one_answer_is_refused() -> None:
+    check_parts(1, 1000, "application/json")
+    check_parts(-(-10_000 // MAX_INSTANCES), DEFAULT_TOP_K, LINES)
+    with pytest.raises(RequestError, match="more than 64 lines are answered as application/jsonlines or text/csv only"):
+        check_parts(2, 1, "application/json")
+    with pytest.raises(RequestError, match="top_k: expected at most 333 for so many lines"):
+        check_parts(3, 334, "text/csv")
 
 
 # --- top_k as an attribute ---
@@ -264,6 +337,18 @@ def test_the_answers_type(accept: str | None, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("accept", "answer"),
+    [
+        (None, LINES), ("*/*", LINES), ("*/*;q=0.8", LINES), ("application/*", LINES), ("text/html, */*;q=0.1", LINES),
+        ("application/json", "application/json"), ("text/csv, */*", "text/csv"), ("text/*", "text/csv"),
+        ("application/json, application/jsonlines", "application/json"),
+    ],
+)  # fmt: skip
+def test_the_preferred_type_is_given_where_any_is_as_good(accept: str | None, answer: str) -> None:
+    assert negotiate(accept, LINES) == answer
+
+
+@pytest.mark.parametrize(
     "accept", ["text/html", "image/*", "application/json;q=0", "*/*;q=0", "application", "x" * 10_000]
 )
 def test_no_type_that_fits_is_406_with_the_list(accept: str) -> None:
@@ -316,14 +401,37 @@ def test_csv_has_a_row_per_prediction(batched: bool) -> None:
 def test_json_lines_has_a_line_per_picture() -> None:
     body, kind = render(ROWS, "application/jsonlines", model=MODEL, batched=True)
     assert kind == "application/jsonlines"
-    lines = body.decode().split("\n")
-    assert lines.pop() == ""
-    answers = [json.loads(line) for line in lines]
+    answers = [json.loads(line) for line in body.decode().split("\n")]
     assert [[p["label"] for p in answer["predictions"]] for answer in answers] == [
         ["Löwchen", 'Dandie "D" Dinmont, senior'],
         ["a\nb"],
     ]
     assert all(answer["model"] == MODEL for answer in answers)
+
+
+ERROR = RequestError(400, "InvalidImage", 'broken, "truncated"')
+
+
+def test_an_error_stands_in_the_place_of_its_picture() -> None:
+    document = {"error": {"code": 400, "type": "InvalidImage", "message": 'broken, "truncated"'}}
+    rows: list[Row] = [ROWS[1], ERROR]
+    answer = json.loads(render(rows, "application/json", model=MODEL, batched=True)[0])
+    assert [answer["predictions"][0][0]["label"], answer["predictions"][1]] == ["a\nb", document]
+    lines = render(rows, "application/jsonlines", model=MODEL, batched=True)[0].split(b"\n")
+    assert json.loads(lines[1]) == {**document, "model": MODEL}
+    table = render(rows[::-1], "text/csv", model=MODEL, batched=True, first=64)[0].decode()
+    assert list(csv.reader(io.StringIO(table, newline=""))) == [
+        ["64", "", 'InvalidImage: broken, "truncated"', ""],
+        ["65", "0", "a\nb", "1.0"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["text/csv", "application/jsonlines"])
+def test_answers_that_are_assembled_by_lines_have_no_empty_ones(kind: str) -> None:
+    good: list[Row] = [*ROWS[:1]]
+    one, other = (render(rows, kind, model=MODEL, batched=True)[0] for rows in (good, [ERROR]))
+    assert b"\n\n" not in one + b"\n" + other + b"\n"
+    assert not one.endswith((b"\n", b"\r"))
 
 
 def test_an_answer_nobody_accepts_is_refused() -> None:

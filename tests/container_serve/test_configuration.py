@@ -28,6 +28,15 @@ def test_the_management_api_is_on_the_port_only_with_many_models() -> None:
     assert "load_models" not in many
 
 
+def test_what_a_model_takes_counts_all_its_workers() -> None:
+    mib = 2**20
+    for environ, picture_bytes in (({}, 100 * mib), ({"BYOC_PICTURE_BYTES": "5"}, 5)):
+        settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", **environ})
+        values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1)))
+        assert int(values["byoc_model_bytes"]) == 3 * (160 * mib + picture_bytes)
+        assert (values["byoc_weight_copies"], values["byoc_model_picture_bytes"]) == ("7.5", str(picture_bytes))
+
+
 def test_limits() -> None:
     settings = Settings.read(
         {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "SAGEMAKER_MAX_REQUEST_SIZE": "1000", "BYOC_QUEUE_SIZE": "7"}

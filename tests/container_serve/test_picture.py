@@ -1,5 +1,6 @@
 """Pictures are compared with what a browser shows."""
 
+import base64
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image, ImageCms
 
 from container_serve.errors import RequestError
 from container_serve.picture import FORMATS, MAX_JPEG_SCANS, decode
+from tests.browser import Browser
 from tests.container_serve.pictures import (
     bmp_header,
     encode,
@@ -176,6 +178,34 @@ def test_adobe_cmyk_jpeg_is_not_inverted() -> None:
     assert (r > 245, g < 10, b < 10) == (True, True, True)
 
 
+def cmyk_files() -> dict[str, bytes]:
+    """CMYK as Adobe stores it, the same without the segment that says so, and YCCK."""
+    adobe = encode(Image.new("CMYK", (16, 16), (0, 255, 200, 30)), "JPEG", quality=100)
+    at = adobe.index(b"\xff\xee")
+    bare = adobe[:at] + adobe[at + 2 + int.from_bytes(adobe[at + 2 : at + 4], "big") :]
+    assert b"Adobe" not in bare
+    transform = adobe.index(b"Adobe") + 11
+    return {"adobe": adobe, "bare": bare, "ycck": adobe[:transform] + b"\x02" + adobe[transform + 1 :]}
+
+
+def test_cmyk_without_adobe_s_marker_is_inverted_too() -> None:
+    files = cmyk_files()
+    assert pixel(files["bare"]) == pixel(files["adobe"]) == (225, 0, 49)
+
+
+def test_cmyk_looks_as_in_a_browser(tmp_path: Path) -> None:
+    script = """new Promise((done, failed) => { const image = new Image(); image.onerror = failed;
+        image.onload = () => {
+        const context = document.createElement('canvas').getContext('2d'); context.drawImage(image, 0, 0);
+        done([...context.getImageData(8, 8, 1, 1).data].slice(0, 3)) }; image.src = 'data:image/jpeg;base64,%s' })"""
+    (tmp_path / "page.html").write_text("<title>page</title>")
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(tmp_path / "page.html", 400)
+        for name, body in cmyk_files().items():
+            shown = browser.ask(script % base64.b64encode(body).decode())
+            assert np.abs(np.subtract(shown, pixel(body))).max() <= 2, name
+
+
 def test_ycck_jpeg() -> None:
     # Red, as Adobe stores it: inverted CMYK (255, 0, 0, 255), of which YCCK is, by BT.601, (179, 171, 1, 255). Pillow
     # inverts what it saves. The last byte of the Adobe segment then says how to read it: 2 is YCCK.
@@ -276,7 +306,7 @@ def test_what_is_no_image_is_refused(body: bytes) -> None:
     assert refusal(body).kind == "InvalidImage"
 
 
-@pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX", "EPS", "PDF", "JPEG2000", "SGI", "DDS", "AVIF"])
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX", "EPS", "PDF", "JPEG2000", "SGI", "DDS"])
 def test_other_formats_of_pillow_are_refused(kind: str) -> None:
     assert "taken are JPEG, PNG" in str(refusal(encode(noise(20, 20), kind)))
 
@@ -286,6 +316,71 @@ def test_a_truncated_file_is_refused(kind: str) -> None:
     body = encode(noise(200, 100), kind)
     for share in (0.5, 0.9):
         assert refusal(body[: int(len(body) * share)]).kind == "InvalidImage"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+@pytest.mark.parametrize("least", [None, 64])
+def test_a_jpeg_without_its_end_marker_is_whole(options: dict[str, Any], least: int | None) -> None:
+    body = encode(noise(203, 171), "JPEG", **options)
+    whole = decode(body, least=least).tobytes()
+    for cut in (body[:-1], body[:-2], body[:-2] + bytes(100), body[:-2] + b"\xff" * 3):
+        assert decode(cut, least=least).tobytes() == whole
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+@pytest.mark.parametrize("colours", ["noise", "one"])
+def test_a_jpeg_without_its_last_pixels_is_refused(options: dict[str, Any], colours: str) -> None:
+    image = noise(203, 171) if colours == "noise" else Image.new("RGB", (203, 171), (90, 120, 30))
+    body = encode(image, "JPEG", **options)
+    start = body.rindex(b"\xff\xda") + 14  # of the data
+    last = len(body) - 2 - 12  # of noise some cuts within the last block cannot be seen
+    cuts = {*range(last - 40, last), *range(start, last, max(1, (last - start) // 60))}
+    if "restart_marker_rows" in options:  # at the end of each interval, before and after its marker
+        places = [at for at in range(start, len(body)) if body[at] == 0xFF and body[at + 1] in range(0xD0, 0xD8)]
+        cuts |= {*places, *(at + 2 for at in places)}
+    for cut in sorted(cuts):
+        assert refusal(body[:cut]).kind == "InvalidImage", cut
+
+
+def test_heic_is_named() -> None:
+    for brands in (b"heic\0\0\0\0mif1heic", b"mif1\0\0\0\0mif1heic", b"msf1\0\0\0\0hevcmsf1", b"heix\0\0\0\0"):
+        body = struct.pack(">I", 8 + len(brands)) + b"ftyp" + brands + bytes(100)
+        with pytest.raises(RequestError, match="HEIC images are not taken: convert it to one of JPEG, PNG") as caught:
+            decode(body)
+        assert (caught.value.status, caught.value.kind) == (415, "UnsupportedMediaType")
+    assert refusal(b"\0\0\0\x14ftypmp42\0\0\0\0mp42" + bytes(100)).kind == "InvalidImage"
+
+
+def test_avif_with_the_brand_of_its_container_first() -> None:
+    body = encode(Image.new("RGB", (8, 8), RED), "AVIF")
+    assert body[8:12] == b"avif"
+    r, g, b = pixel(body[:8] + b"mif1" + body[12:])
+    assert (r > 250, g < 5, b < 5) == (True, True, True)
+
+
+def test_an_avif_that_lies_about_its_size_gets_no_more_memory(tmp_path: Path) -> None:
+    body = encode(Image.new("RGB", (5000, 5000), RED), "AVIF", speed=10)
+    at = body.index(b"ispe") + 8
+    (tmp_path / "small.avif").write_bytes(body[:at] + struct.pack(">II", 8, 8) + body[at + 8 :])
+    program = f"""if True:
+        import resource
+        from pathlib import Path
+        from container_serve.errors import RequestError
+        from container_serve.picture import decode
+        body = Path({str(tmp_path / "small.avif")!r}).read_bytes()
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        for most in (20_000_000, None):  # its data takes 100 MB
+            try:
+                print(decode(body, max_bytes=most).size)
+            except RequestError as error:
+                print(error.kind)
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
+    """
+    # A process of its own: what was freed before could be taken again.
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert (run.stdout, run.stderr) == ("InvalidImage\n(8, 8)\n", "")
+    assert decode(body, max_bytes=500_000_000).size == (5000, 5000)
+    assert refusal(body, max_bytes=400_000_000).kind == "PixelLimit"
 
 
 def test_the_message_says_what_is_wrong() -> None:
@@ -310,9 +405,10 @@ def test_the_pixel_limit_counts_before_decoding() -> None:
     [
         ("RGB", "PNG", {}, 8),
         ("L", "PNG", {}, 6),
-        ("RGBA", "PNG", {}, 16),
-        ("RGB", "WEBP", {"lossless": True}, 16),
-        ("P", "GIF", {}, 16),
+        ("RGBA", "PNG", {}, 17),
+        ("RGB", "WEBP", {"lossless": True}, 17),
+        ("RGB", "AVIF", {"speed": 10}, 17),
+        ("P", "GIF", {}, 17),
         ("RGB", "JPEG", {}, 2),  # of half the width and height
         ("RGB", "JPEG", {"progressive": True}, 8),  # six bytes of coefficients a pixel
     ],

@@ -69,6 +69,12 @@ def test_memory_limit(tmp_path: Path, own: str, files: dict[str, str], limit: in
     assert memory_limit(*tree(tmp_path, own, files)) == limit
 
 
+def test_the_groups_that_limit_memory(tmp_path: Path) -> None:
+    files = {"a/b/memory.max": f"{2 * MIB}\n", "a/memory.max": "max\n", "memory.max": f"{3 * MIB}\n"}
+    cgroups, own = tree(tmp_path, "0::/a/b\n", files)
+    assert resources.limited_groups(cgroups, own) == {cgroups / "a" / "b": 2 * MIB, cgroups: 3 * MIB}
+
+
 def test_this_machine() -> None:
     assert 1 <= cpu_count() <= len(os.sched_getaffinity(0))
     assert 64 * MIB < memory_limit() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -20,6 +20,13 @@ def test_defaults() -> None:
     assert not settings.multi_model
 
 
+@pytest.mark.parametrize(("megabytes", "limit"), [("1", 2**20), ("100", 100 * 2**20), ("0", 100 * 2**20)])
+def test_batch_transform_says_how_large_its_requests_are(megabytes: str, limit: int) -> None:
+    env = {"SAGEMAKER_MAX_PAYLOAD_IN_MB": megabytes}
+    assert Settings.read(env).max_request_bytes == limit
+    assert Settings.read({**env, "SAGEMAKER_MAX_REQUEST_SIZE": "1000"}).max_request_bytes == 1000
+
+
 def test_every_variable() -> None:
     settings = Settings.read(
         {
@@ -81,6 +88,7 @@ def test_log_levels(level: str, expected: int) -> None:
         ("SAGEMAKER_MODEL_SERVER_WORKERS", "1.5", "a whole number"),
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "-1", "a whole number"),
         ("SAGEMAKER_MAX_REQUEST_SIZE", "6MB", "a whole number"),
+        ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6MB", "a whole number"),
         ("SAGEMAKER_CONTAINER_LOG_LEVEL", "verbose", "a number or one of DEBUG"),
         ("SAGEMAKER_MULTI_MODEL", "1", "true or false"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/html", "application/json"),

@@ -18,7 +18,9 @@ def test_defaults_are_the_classic_recipe() -> None:
 def test_values_as_the_toolkit_writes_them() -> None:
     hp = parse(["--batch_size", "32.0", "--lr", "1e-2", "--feature-cache", "True", "--amp", "False"])
     assert (hp.batch_size, hp.lr, hp.feature_cache, hp.amp) == (32, 0.01, "on", "off")
-    assert parse(["--batch_size=32", "--weights=IMAGENET1K_V1"]) == parse(["--batch-size", "32", "--weights", "IMAGENET1K_V1"])
+    assert parse(["--batch_size=32", "--weights=IMAGENET1K_V1"]) == parse(
+        ["--batch-size", "32", "--weights", "IMAGENET1K_V1"]
+    )
 
 
 @pytest.mark.parametrize(

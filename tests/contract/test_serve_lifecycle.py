@@ -144,7 +144,7 @@ def test_why_earlier_workers_failed_is_forgotten_when_one_loads_the_model(tmp_pa
         (run,) = server.tmp.glob("byoc-serve-*")
         ended = subprocess.Popen(["true"])
         ended.wait()
-        old = [run / LOAD_FAILURE, run / f"{LOADING}{ended.pid}"]
+        old = [run / f"{LOAD_FAILURE}model", run / f"{LOADING}{ended.pid}"]
         running = run / f"{LOADING}{os.getpid()}"
         for path in (*old, running):
             path.touch()

@@ -78,14 +78,101 @@ def test_a_broken_model_is_refused_and_the_others_stay(server: Server, tmp_path:
     content[0] ^= 1
     (broken / GRAPH_WEIGHTS).write_bytes(content)
     answer = load(server, "broken", broken)
-    assert (answer.status, answer.json()["code"]) == (500, 500)
-    assert "model.bin: corrupt" in server.log()
+    assert (answer.status, answer.json()["type"]) == (500, "ModelLoadFailed")
+    assert answer.json()["message"].startswith("model.bin: corrupt, its SHA-256 is not the one in model.json;")
+    assert answer.json()["message"] in server.log()
     assert load(server, "nowhere", tmp_path / "nowhere").status == 404
     assert names(server) == ["good"]
     assert invoke(server, "broken").status == 404
     until(lambda: len(server.python()) == 2, "nothing respawned", 10)
     assert invoke(server, "good").status == 200
     assert server.ping() == 200
+
+
+def test_why_a_model_cannot_be_loaded_is_in_the_answer(server: Server, tmp_path: Path) -> None:
+    def why(folder: Path) -> str:
+        answer = load(server, "broken", folder)
+        assert (answer.status, answer.json()["type"]) == (500, "ModelLoadFailed")
+        message: str = answer.json()["message"]
+        assert message in server.log()
+        return message
+
+    model = write_model(tmp_path / "archive" / "packed")
+    assert f"it lies in the folder packed in there: pack it with tar -C {model.name}" in why(model.parent)
+    (model / "model.json").write_text("x")
+    assert why(model).startswith("model.json: is not JSON (")
+    assert why(Path("/")).startswith("model.json: missing in /;")  # of which root may not read every file
+    (tmp_path / "empty").mkdir()
+    assert why(tmp_path / "empty").startswith(f"model.json: missing in {tmp_path}/empty;")
+    assert list(server.tmp.glob("*/models/*")) == []
+    # The reason of one model is not that of the next, and goes with the trouble.
+    assert load(server, "broken", write_model(model)).status == 200
+    assert invoke(server, "broken").status == 200
+    assert load(server, "nowhere", tmp_path / "nowhere").status == 404
+    assert list(server.tmp.glob("*/load-failure-*")) == []
+    assert [path.name for path in server.tmp.glob("*/models/*")] == ["broken"]
+
+
+def test_a_worker_that_is_killed_while_it_loads_says_that_memory_is_short(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    (model / "code").mkdir()
+    (model / "code" / "inference.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with serving(tmp_path, tmp_path / "run", {"SAGEMAKER_MULTI_MODEL": "true"}) as server:
+        for _ in range(2):
+            answer = load(server, "large", model)
+            assert (answer.status, answer.json()["type"]) == (507, "InsufficientMemory")
+            assert "killed while it loaded the model" in answer.json()["message"]
+        assert names(server) == []
+        assert load(server, "good", write_model(tmp_path / "good")).status == 200
+        assert invoke(server, "good").status == 200
+
+
+def test_a_model_that_does_not_fit_is_507_until_another_one_has_gone(tmp_path: Path) -> None:
+    """Each worker may take 60 % of what is free now to decode a picture: one model fits, two do not."""
+    picture_bytes = str(psutil.virtual_memory().available * 6 // 10)
+    model = write_model(tmp_path / "model")
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_PICTURE_BYTES": picture_bytes}
+    with serving(tmp_path, tmp_path / "run", env) as server:
+        assert load(server, "one", model).status == 200
+        workers = server.python()
+        for _ in range(2):
+            answer = load(server, "two", model)
+            assert (answer.status, answer.json()["type"]) == (507, "InsufficientMemory")
+            assert "unload another model first" in answer.json()["message"]
+        assert server.python() == workers  # nothing was started to find that out
+        assert names(server) == ["one"]
+        assert invoke(server, "one").status == 200
+        assert load(server, "one", model).status == 409
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:  # nor can two share what is there for one
+            assert server.request("DELETE", "/models/one").status == 200
+            statuses = sorted(pool.map(lambda i: load(server, f"other{i}", model).status, range(4)))
+        assert statuses == [200, 507, 507, 507]
+        [name] = names(server)
+        assert invoke(server, name).status == 200
+
+
+@pytest.mark.docker
+def test_a_container_s_memory_holds_as_many_models_as_it_holds(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_model(models / "tiny")
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_PICTURE_BYTES": "10000000"}
+    memory = ("--memory", "700m", "--memory-swap", "700m")
+    with serving(models, tmp_path / "run", env, kind="docker", prefix=memory) as server:
+        loaded: list[str] = []
+        answer = load(server, "model0", "/opt/ml/model/tiny")
+        while answer.status == 200:
+            loaded.append(f"model{len(loaded)}")
+            assert invoke(server, loaded[-1]).status == 200
+            answer = load(server, f"model{len(loaded)}", "/opt/ml/model/tiny")
+        assert (answer.status, answer.json()["type"]) == (507, "InsufficientMemory")
+        assert 2 <= len(loaded) <= 20
+        assert names(server) == sorted(loaded)
+        assert [invoke(server, name).status for name in loaded] == [200] * len(loaded)
+        for name in loaded[:2]:  # what a model has is less than what it takes while it is loaded
+            assert server.request("DELETE", f"/models/{name}").status == 200
+        assert load(server, "another", "/opt/ml/model/tiny").status == 200
+        assert [invoke(server, name).status for name in (*loaded[2:], "another")] == [200] * (len(loaded) - 1)
+        assert "killed" not in server.log()
 
 
 def test_models_are_listed_in_pages(server: Server, tmp_path: Path) -> None:
@@ -148,7 +235,7 @@ def test_models_that_come_and_go_at_once_hold_nobody_up(server: Server, tmp_path
         answers = [answer for change in changes for answer in change.result()]
         called = {answer.status for answer in calls.result()}
     for answer in answers:  # 500: unloaded before its worker had started
-        assert answer.status in (200, 404, 409) or "Failed to start workers" in answer.json()["message"]
+        assert answer.status in (200, 404, 409) or answer.json()["type"] == "ModelLoadFailed"
     assert {200, 404, 409} <= {answer.status for answer in answers}
     assert called <= {200, 404, 500, 503}  # but none that waited for its deadline
     assert load(server, "other", model).status in (200, 409)

@@ -132,6 +132,7 @@ def test_workers_that_cannot_be_replaced_end_the_program(tmp_path: Path) -> None
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "image/png", "text/csv"),
         ("SAGEMAKER_MULTI_MODEL", "yes", "true or false"),
         ("SAGEMAKER_PROGRAM", "mine.py", "a file in"),
+        ("SAGEMAKER_PROGRAM", "inference.py", "a file in"),
     ],
 )
 def test_a_setting_that_is_wrong(tmp_path: Path, key: str, value: str, expected: str) -> None:

@@ -1,5 +1,7 @@
 """A user's own code/inference.py, with any of the toolkit's functions."""
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,10 @@ def with_code(model: Path, text: str, name: str = "inference.py") -> Path:
     return model
 
 
+def instances(*bodies: bytes) -> bytes:
+    return json.dumps({"instances": [{"b64": base64.b64encode(body).decode()} for body in bodies]}).encode()
+
+
 def test_all_functions_without_an_artifact(tmp_path: Path) -> None:
     model = with_code(tmp_path / "model", ALL_FOUR)
     (model / "weights.bin").write_bytes(b"mine")
@@ -75,6 +81,9 @@ def predict_fn(batch, model):
         answer = server.invoke(picture("red"))
         assert answer.json()["predictions"][0]["label"] == "blue"
         assert server.invoke(picture("red"), Accept="text/csv").body.startswith(b"0,2,blue,")
+        predictions = server.invoke(instances(b"no picture", picture("red")), "application/json").json()["predictions"]
+        assert predictions[0]["error"]["type"] == "InvalidImage"  # the program sees the other one alone
+        assert predictions[1][0]["label"] == "blue"
         line = next(line for line in access_lines(server) if line["id"] == answer.headers["x-request-id"])
         assert float(line["model_ms"]) > 0
 
@@ -104,6 +113,9 @@ def output_fn(prediction, accept):
         answer = server.invoke(picture("red"), Accept="text/teapot")
         assert (answer.status, answer.json()["message"]) == (418, "short and stout")
         assert server.invoke(b"no picture").status == 400  # our input_fn still decides about bodies
+        # An output_fn that knows of no errors gets all pictures of a request, or none.
+        answer = server.invoke(instances(picture("red"), b"no picture"), "application/json")
+        assert (answer.status, answer.json()["message"].partition(": ")[0]) == (400, "instances[1]")
 
 
 def test_pickled_bodies_are_not_opened(tmp_path: Path) -> None:

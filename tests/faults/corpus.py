@@ -108,6 +108,16 @@ def documents() -> dict[str, bytes]:
     }  # fmt: skip
 
 
+def lines() -> dict[str, bytes]:
+    good = json.dumps({"b64": base64.b64encode(picture("red")).decode()}).encode()
+    return {
+        "one": good, "none": b"\n", "10,000 empty": b"\n" * 10_000, "too many": b"\n" * 6_000_000,
+        "wrong ones": b"\n".join([good, b"{", b"[" * 100_000, b"\xff", b"null", good]),
+        "long line": b'{"b64": "' + b"A" * 6_000_000 + b'"}',
+        "bombs": b"\n".join([json.dumps({"b64": base64.b64encode(png_header(2**30, 2**30)).decode()}).encode()] * 200),
+    }  # fmt: skip
+
+
 def heads() -> dict[str, bytes]:
     """Requests whose heads are unusual or wrong; the picture in them is fine."""
     body = picture("red")
@@ -165,6 +175,8 @@ def heads() -> dict[str, bytes]:
         "expect": request(body, jpeg, b"Expect: 100-continue"), "expect more": request(body, jpeg, b"Expect: 200-ok"),
         "upgrade": request(body, jpeg, b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__"),
         "websocket": request(b"", b"Upgrade: websocket", line=b"GET /invocations HTTP/1.1"),
+        "two hosts": request(body, jpeg, b"Host: other"),
+        "host twice": request(body, jpeg, b"Host: localhost"),
         "no host": b"POST /invocations HTTP/1.1\r\n%s\r\nContent-Length: 1\r\n\r\nx" % jpeg,
         "path not decodable": line(b"POST /invocations%zz HTTP/1.1"), "path cut": line(b"POST /invocations% HTTP/1.1"),
         "path not UTF-8": line(b"POST /\xff\xfe HTTP/1.1"), "path with NUL": line(b"POST /ping%00 HTTP/1.1"),
@@ -198,6 +210,19 @@ def forms() -> dict[str, bytes]:
         "multipart, no boundary": (part, b"multipart/form-data"),
         "multipart, long boundary": (part, b"multipart/form-data; boundary=" + b"b" * 2000),
         "multipart, cut": (part[:-20], b"multipart/form-data; boundary=b"),
+        "multipart, a form in it": (
+            part.replace(b"\r\n\r\n", b"\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n", 1),
+            b"multipart/form-data; boundary=b",
+        ),
+        "multipart, many parts": (part[:-5] * 3000, b"multipart/form-data; boundary=b"),
+        "multipart, another coding": (
+            part.replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: base64\r\n\r\n", 1),
+            b"multipart/form-data; boundary=b",
+        ),
+        "multipart, charset unknown": (
+            part.replace(b"\r\n\r\n", b"\r\nContent-Type: image/jpeg; charset=x\xff\r\n\r\n", 1),
+            b"multipart/form-data; boundary=b",
+        ),
         "multipart, mixed": (part, b"multipart/mixed; boundary=b"),
     }
     return {name: request(body, b"Content-Type: " + kind) for name, (body, kind) in types.items()}
@@ -215,6 +240,8 @@ def fixed() -> tuple[Case, ...]:
     for name, body in documents().items():
         found.append(Case(f"json: {name}", typed(body, "application/json")))
         found.append(Case(f"json as a picture: {name}", typed(body[:1000], "application/x-image")))
+    for name, body in lines().items():
+        found.append(Case(f"lines: {name}", typed(body, "application/jsonlines")))
     for name, body in pickles().items():
         for kind in ("application/x-npy", "application/x-npz", "application/pickle", "application/octet-stream"):
             found.append(Case(f"pickles: {name} as {kind}", typed(body, kind)))

@@ -80,6 +80,14 @@ def endless_tiff() -> bytes:
     return bytes(body)
 
 
+def sized_avif(side: int, width: int, height: int) -> bytes:
+    """An AVIF of one colour whose container speaks of other sides than its data."""
+    body = bytearray(encode(Image.new("RGB", (side, side), "red"), "AVIF", speed=10))
+    at = body.index(b"ispe") + 8
+    body[at : at + 8] = struct.pack(">II", width, height)
+    return bytes(body)
+
+
 BOMBS: dict[str, Callable[[], bytes]] = {
     "png 40 MP, flat": lambda: flat_png(8000, 5000),
     "png over the limit": lambda: flat_png(9000, 6000),
@@ -96,10 +104,14 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "gif frame 65535": lambda: gif(1, 1, 65535, 65535),
     "jpeg 65535 sides": lambda: sized_jpeg(65535, 65535),
     "jpeg 7000 sides": lambda: sized_jpeg(7000, 7000),
+    "jpeg 7000 sides, no end": lambda: sized_jpeg(7000, 7000)[:-2],
     "jpeg 1000 scans": lambda: scans(1000),
     "jpeg 90 scans": lambda: scans(90, 512),
     "webp 2^24 sides": lambda: sized_webp(2**24, 2**24),
     "webp 16383 sides": lambda: sized_webp(16383, 16383),
+    "avif 2^31 sides": lambda: sized_avif(40, 2**31 - 1, 2**31 - 1),
+    "avif of 8 x 8 with 16 MP": lambda: sized_avif(4000, 8, 8),
+    "avif 49 MP with 1600": lambda: sized_avif(40, 7000, 7000),
     "tiff 2^31 wide": lambda: tiff([(258, 8), (262, 1)], bytes(16), width=2**31 - 1),
     "tiff tile of 60000": lambda: tiff(
         [(258, 8), (262, 1), (322, 60000), (323, 60000), (324, 8), (325, 16)], bytes(16), width=16

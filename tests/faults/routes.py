@@ -28,7 +28,7 @@ HEADERS = (
     b"X-HTTP-Method-Override: POST", b"X-HTTP-Method: DELETE", b"X-Method-Override: PUT", b"X-Original-URL: /models",
     b"X-Rewrite-URL: /models?url=%s", b"X-Forwarded-Uri: /models", b"X-Forwarded-Prefix: /models",
     b"X-Amzn-SageMaker-Target-Model: %s", b"X-Amzn-SageMaker-Target-Variant: %s", b"Url: %s", b"Handler: os:abort",
-    b"Destination: %s", b"Referer: %s", b"Forwarded: host=%s", b"Host: %s", b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk",
+    b"Destination: %s", b"Referer: %s", b"Forwarded: host=%s", b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk",
     b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", b"Upgrade: TLS/1.0",
     b"Expect: 100-continue", b"Content-Encoding: gzip", b"Content-Location: /models",
     b"Connection: Upgrade, HTTP2-Settings",
@@ -45,11 +45,11 @@ class Spelling:
 
 
 def named(method: str, target: str, table: dict[str, tuple[str, ...]]) -> bool:
-    """Tell whether the table has it: a path as written there, with or without http://HOST before and a query after."""
+    """Tell whether the table has it: a path as written there, with or without http://HOST, a slash, a query."""
     host = r"(?:[hH][tT][tT][pP][sS]?://(?:[A-Za-z0-9._-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?=/))?"
     found = re.fullmatch(host + r"([^?#]*)(?:\?[^#\s]*)?", target)
     return found is not None and any(
-        method in methods and re.fullmatch(path, found[1]) for path, methods in table.items()
+        method in methods and re.fullmatch(f"{path}/?", found[1]) for path, methods in table.items()
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from container_serve.picture import HEIC
 from container_train.labels import SPLITS
 from scripts import prepare_data
 from scripts.cloud import command
@@ -306,7 +307,7 @@ def test_what_a_file_is_does_not_hang_on_its_suffix(tmp_path: Path, capsys: pyte
         "not used: 1 file (loose1.jpg), beside the class folders; move images into the folder of their class" in lines
     )
     assert "not used: 1 file (cat/notes.md), no images of a kind that is read" in lines
-    assert any("phone.HEIC: a HEIC or AVIF image, which is not read: convert it" in line for line in lines)
+    assert any("phone.HEIC: HEIC images are not taken: convert it" in line for line in lines)
     assert "Thumbs.db" not in said.err
 
 
@@ -314,18 +315,17 @@ def test_what_cannot_be_read_is_not_sent_and_named(tmp_path: Path) -> None:
     """As scripts/train.py and tune.py upload a folder."""
     source = make_folder(tmp_path / "in", {"cat": 12, "dog": 12})
     (source / "cat" / "a.jfif").write_bytes(jpeg(7))
-    (source / "cat" / "phone.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(400))
+    (source / "cat" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400))
     (source / "loose.png").write_bytes(jpeg())
     said: list[str] = []
     splits = plan(source, say=said.append)
     sent = [path.name for classes in splits.values() for path in classes["cat"]]
     assert "a.jfif" in sent
-    assert "phone.avif" not in sent
+    assert "phone.heic" not in sent
     assert len(sent) == 13
     assert said[0].startswith("not used: 1 file (loose.png), beside the class folders")
     assert said[2:] == [
-        f"not readable: {source / 'cat' / 'phone.avif'}: a HEIC or AVIF image, which is not read: convert it to JPEG or"
-        " PNG",
+        f"not readable: {source / 'cat' / 'phone.heic'}: {HEIC}",
         "1 image cannot be read; they are not sent",
     ]
 

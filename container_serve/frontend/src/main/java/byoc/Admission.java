@@ -5,13 +5,14 @@ import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
-import java.util.Locale;
+import java.util.List;
 
 /** Decides by a request's head whether it goes on to the model server. */
 final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
     private static final int PIECE_BYTES = 256;
+    private static final CharSequence[] LISTS = {HttpHeaderNames.ACCEPT, "X-Amzn-SageMaker-Custom-Attributes"};
 
     private final Settings settings;
 
@@ -40,7 +41,7 @@ final class Admission {
             case PING_HEAD:
                 return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
             case EXECUTION_PARAMETERS:
-                return Answers.executionParameters(settings);
+                return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
             case LIST_MODELS:
                 return Answers.models(target);
             case DESCRIBE_MODEL:
@@ -52,9 +53,20 @@ final class Admission {
     }
 
     private FullHttpResponse refusal(HttpRequest request) {
-        String type = mimeType(request);
-        if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/")) {
+        String type = Form.mimeType(request);
+        if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
             return Answers.form(type);
+        }
+        String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
+        if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
+            return Answers.error(415, "UnsupportedMediaType", "Content-Encoding " + Exchange.printable(coding, 50)
+                    + " is not taken: send the body as it is, without that header.");
+        }
+        for (CharSequence list : LISTS) { // of what may stand in several lines the model server would see the first
+            List<String> lines = request.headers().getAll(list);
+            if (lines.size() > 1) {
+                request.headers().set(list, String.join(", ", lines));
+            }
         }
         if (HttpUtil.getContentLength(request, 0L) > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);
@@ -91,10 +103,5 @@ final class Admission {
 
     private boolean isMemoryFull() {
         return Health.HELD_BYTES.get() > settings.maxWaitingBytes;
-    }
-
-    private static String mimeType(HttpRequest request) {
-        CharSequence type = HttpUtil.getMimeType(request);
-        return type == null ? "" : type.toString().trim().toLowerCase(Locale.ROOT);
     }
 }

@@ -20,6 +20,7 @@ import java.util.TreeSet;
 /** The gate's own answers, all of them JSON. */
 final class Answers {
     private static final int MODELS = 100; // on a page, at most
+    private static final int TRANSFORM_MEGABYTES = 100; // batch transform's limit, of one request and of all at a time
 
     private Answers() {}
 
@@ -73,12 +74,14 @@ final class Answers {
         return error(503, "QueueFull", waiting + " requests are waiting already; send the request again later.");
     }
 
-    static FullHttpResponse executionParameters(Settings settings) {
+    /** What batch transform may send; it takes no values beyond its own limits, and 0 for "no limit". */
+    static JsonObject executionParameters(int workers, int maxRequestBytes) {
+        int megabytes = Math.max(1, Math.min(TRANSFORM_MEGABYTES, maxRequestBytes / (1024 * 1024)));
         JsonObject parameters = new JsonObject();
-        parameters.addProperty("MaxConcurrentTransforms", settings.workers);
+        parameters.addProperty("MaxConcurrentTransforms", Math.min(workers, TRANSFORM_MEGABYTES / megabytes));
         parameters.addProperty("BatchStrategy", "SINGLE_RECORD");
-        parameters.addProperty("MaxPayloadInMB", settings.maxRequestBytes / (1024 * 1024));
-        return json(200, parameters);
+        parameters.addProperty("MaxPayloadInMB", megabytes);
+        return parameters;
     }
 
     /**
@@ -118,7 +121,7 @@ final class Answers {
 
     static FullHttpResponse form(String type) {
         String message =
-                "Content-Type " + Exchange.printable(type, 100) + " is a form (curl sends it when no header is given);"
+                "Content-Type " + Exchange.printable(type, 100) + " is not taken (curl sends it when no header is given);"
                         + " send the picture itself with its type, for example"
                         + " curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.";
         return error(415, "UnsupportedMediaType", message);

@@ -25,6 +25,7 @@ final class Framing extends ByteToMessageDecoder {
     private static final int CRLF = 2;
     private static final Pattern REQUEST_LINE = Pattern.compile("[A-Z]{1,20} [\\x21-\\x7e]+ HTTP/1\\.[01]");
     private static final Pattern HEADER = Pattern.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\\t\\x20-\\x7e\\x80-\\xff]*");
+    private static final Pattern HOST = Pattern.compile("([A-Za-z0-9._~%-]*|\\[[0-9A-Fa-f:.%]+\\])(:[0-9]{0,5})?");
     private static final Pattern LENGTH = Pattern.compile("0|[1-9][0-9]{0,17}");
 
     private enum Part { HEAD, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, LAST_CHUNK, NOTHING }
@@ -33,6 +34,7 @@ final class Framing extends ByteToMessageDecoder {
     private int checked; // bytes of the head that were looked at: whole lines
     private String[] words = {}; // method, target and version of the request, where they were understood
     private boolean isHttp10;
+    private String host;
     private String length; // header values; null: there is none
     private String coding;
     private long left; // bytes of the body or chunk that have not come yet
@@ -177,6 +179,7 @@ final class Framing extends ByteToMessageDecoder {
         }
         words = line.split(" ");
         isHttp10 = line.endsWith("0");
+        host = null;
         length = null;
         coding = null;
     }
@@ -198,6 +201,11 @@ final class Framing extends ByteToMessageDecoder {
                 throw invalid("the only Transfer-Encoding that is taken is chunked");
             }
             coding = value;
+        } else if (name.equalsIgnoreCase("Host")) {
+            if (host != null || !HOST.matcher(value).matches()) {
+                throw invalid("Host has to be one name or address, with or without a port");
+            }
+            host = value;
         } else if (name.regionMatches(true, 0, "Sec-WebSocket-Key", 0, 17) && name.length() > 17) {
             throw invalid("this server speaks no WebSocket"); // the decoder would take 8 bytes for a body
         }
@@ -207,6 +215,9 @@ final class Framing extends ByteToMessageDecoder {
     private void endHead() throws Refusal {
         if (coding != null && length != null) {
             throw invalid("it has both Content-Length and Transfer-Encoding");
+        }
+        if (host == null && !isHttp10) {
+            throw invalid("it has no Host header");
         }
         if (coding != null && isHttp10) {
             throw invalid("HTTP/1.0 has no Transfer-Encoding");

@@ -18,6 +18,7 @@ import io.netty.channel.EventLoopGroup;
 import io.netty.handler.codec.PrematureChannelClosureException;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
+import java.net.InetSocketAddress;
 import org.apache.commons.cli.CommandLine;
 import org.apache.commons.cli.DefaultParser;
 import org.apache.logging.log4j.util.StackLocator;
@@ -98,12 +99,13 @@ public final class FrontEnd extends ModelServer {
                                 channel.pipeline().addBefore("http", "framing", new Framing());
                                 channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
                                 channel.pipeline().addAfter("aggregator", "unfinished", new Unfinished());
+                                channel.pipeline().addAfter("unfinished", "form", new Form());
                                 if (settings.multiModel) {
-                                    channel.pipeline().addAfter("unfinished", "models", new ModelChanges());
+                                    channel.pipeline().addAfter("form", "models", new ModelChanges());
                                 }
                             }
                         })
-                .bind(connector.getSocketAddress())
+                .bind(new InetSocketAddress(((InetSocketAddress) connector.getSocketAddress()).getPort())) // IPv6, too
                 .sync();
     }
 }

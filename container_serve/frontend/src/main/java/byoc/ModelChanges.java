@@ -12,6 +12,7 @@ import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.util.ReferenceCountUtil;
 import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
@@ -38,6 +39,7 @@ final class ModelChanges extends ChannelDuplexHandler {
     });
 
     private CompletableFuture<Void> answered = new CompletableFuture<>();
+    private volatile String loading; // the model, until its load is answered
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
@@ -62,19 +64,28 @@ final class ModelChanges extends ChannelDuplexHandler {
         String model = loads ? load.model : request.uri().substring(Route.UNLOAD_MODEL.path("").length());
         CompletableFuture<Void> answer = new CompletableFuture<>();
         answered = answer;
+        loading = loads ? model : null;
         CompletableFuture<Void> change = LAST.compute(model, (name, last) ->
                 (last == null ? CompletableFuture.<Void>completedFuture(null) : last)
-                        .thenRunAsync(() -> change(ctx, next, request, model, load), THREADS)
+                        .thenRunAsync(() -> change(ctx, next, request, model, load, answer), THREADS)
                         .runAfterBoth(answer, () -> {}));
         change.thenRun(() -> LAST.remove(model, change));
     }
 
     @Override
     public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
+        Object answer = message;
         if (message instanceof HttpResponse) {
+            String model = loading;
+            loading = null;
+            // The model server knows that no worker started; why, the worker has left in a file.
+            if (model != null && ((HttpResponse) message).status().equals(HttpResponseStatus.INTERNAL_SERVER_ERROR)) {
+                ReferenceCountUtil.release(message);
+                answer = ModelFolders.failure(model).answer();
+            }
             answered.complete(null);
         }
-        ctx.write(message, promise);
+        ctx.write(answer, promise);
     }
 
     @Override
@@ -84,12 +95,13 @@ final class ModelChanges extends ChannelDuplexHandler {
     }
 
     /** `load` is null where the model is to be unloaded. */
-    private static void change(
+    private void change(
             ChannelHandlerContext ctx,
             ChannelHandlerContext next,
             FullHttpRequest request,
             String model,
-            Registration load) {
+            Registration load,
+            CompletableFuture<Void> answer) {
         Map<String, Model> models = ModelManager.getInstance().getModels();
         Model before = models.get(model);
         try {
@@ -99,16 +111,21 @@ final class ModelChanges extends ChannelDuplexHandler {
                     throw new Refusal(409, "ConflictStatusException", "Model " + model + " is already registered.");
                 }
                 load.check();
+                long bytes = ModelMemory.needed(load.weights);
+                ModelMemory.promise(model, bytes);
+                answer.thenRun(() -> ModelMemory.giveBack(bytes));
                 ModelFolders.put(model, load.folder);
                 forwarded = replaced(request, load.body());
             }
             ((ChannelInboundHandler) next.handler()).channelRead(next, forwarded);
             if (load == null && before != null && models.get(model) != before) {
                 ModelFolders.remove(model);
+                ModelMemory.unloaded();
                 refuseWaiting(before);
             }
         } catch (Refusal refusal) {
             request.release();
+            loading = null;
             ctx.writeAndFlush(refusal.answer());
         } catch (Throwable error) { // answered with an error already, as far as the model server can
             LOG.warn("{} {}: {}", request.method(), request.uri(), error.toString());

@@ -26,6 +26,7 @@ final class Registration {
 
     final String model;
     final Path folder;
+    long weights; // their bytes, once it is checked
 
     Registration(String body) throws Refusal {
         JsonElement asked;
@@ -56,15 +57,22 @@ final class Registration {
     void check() throws Refusal {
         int[] seen = {0};
         try {
+            boolean isModel = Files.exists(folder.resolve("model.json")) || Files.exists(folder.resolve("code"));
+            if (Files.isDirectory(folder) && Files.isReadable(folder) && Files.isExecutable(folder) && !isModel) {
+                return; // any folder may have files that nobody may read: its worker says what is missing
+            }
             Files.walkFileTree(folder.toRealPath(), EnumSet.noneOf(FileVisitOption.class), LEVELS, new SimpleFileVisitor<Path>() {
                 @Override
                 public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
                     if (Files.exists(file) && !Files.isReadable(file)) {
                         throw new AccessDeniedException(file.toString());
                     }
+                    weights += attributes.size();
                     return ++seen[0] < FILES ? FileVisitResult.CONTINUE : FileVisitResult.TERMINATE;
                 }
             });
+            Path graph = folder.resolve("model.bin");
+            weights = Files.exists(graph) ? Files.size(graph) : weights; // an own program may load any file
         } catch (AccessDeniedException denied) {
             String user = System.getProperty("user.name");
             throw new Refusal(403, "PermissionDenied", "url: " + shown(folder) + " cannot be read by the user " + user

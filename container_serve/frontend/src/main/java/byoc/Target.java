@@ -23,12 +23,14 @@ final class Target {
     }
 
     private void find(String method, boolean multiModel) {
+        // Many clients join a URL and a path so that it ends with a slash.
+        String named = path.length() > 1 && path.endsWith("/") ? path.substring(0, path.length() - 1) : path;
         for (Route each : Route.values()) {
-            String named = each.model(path, multiModel);
-            if (named != null && each.method.equals(method)) {
+            String found = each.model(named, multiModel);
+            if (found != null && each.method.equals(method)) {
                 route = each;
-                model = named;
-            } else if (named != null) {
+                model = found;
+            } else if (found != null) {
                 allowed += (allowed.isEmpty() ? "" : ", ") + each.method;
             }
         }

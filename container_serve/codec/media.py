@@ -1,0 +1,82 @@
+"""Media types: those that bodies have, and those that answers are given in."""
+
+import json
+import re
+
+from container_serve.errors import RequestError
+
+JSON, CSV, JSON_LINES = "application/json", "text/csv", "application/jsonlines"
+ANSWER_TYPES = (JSON, CSV, JSON_LINES)  # in the order of preference
+IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "avif", "bmp", "gif", "tiff"))
+IMAGE_TYPES += ("application/x-image", "application/octet-stream")
+# Not registered, but what many programs send: Windows, old browsers, the AWS command line.
+_ALIASES = tuple(f"image/{name}" for name in ("jpg", "pjpeg", "x-png", "x-bmp", "x-ms-bmp", "x-windows-bmp"))
+_ALIASES += ("binary/octet-stream",)
+LINE_TYPES = (JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson", "application/ndjson")
+
+
+def media_type(content_type: str | None) -> str:
+    """The type of a body, in lower case and without parameters, "" where there is none. Raises RequestError 415."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    if kind and kind not in (JSON, *LINE_TYPES, *IMAGE_TYPES, *_ALIASES):
+        raise unsupported(f"the content type {shown(kind)} is not taken")
+    return kind
+
+
+def unsupported(what: str) -> RequestError:
+    taken = ", ".join((*IMAGE_TYPES, JSON, JSON_LINES))
+    return RequestError(415, "UnsupportedMediaType", f"{what}: send one of {taken}")
+
+
+def negotiate(accept: str | None, preferred: str = JSON) -> str:
+    """The answer's type for an Accept header: the highest q, then the more specific range, then the earlier
+    one; `preferred` where any is as good.
+
+    Raises RequestError 406 naming the types there are.
+    """
+    ranges = [_media_range(part) for part in (accept or "").split(",") if part.strip()]
+    if not ranges:
+        return preferred
+    best: tuple[float, int, int] | None = None
+    chosen = ""
+    for answer in (preferred, *ANSWER_TYPES):
+        patterns = ("*/*", answer.split("/")[0] + "/*", answer)
+        # The most specific range that matches decides about this type, whatever its q.
+        matches = [(patterns.index(kind), -i, q) for i, (kind, q) in enumerate(ranges) if kind in patterns]
+        if not matches:
+            continue
+        specific, position, q = max(matches)
+        if q > 0 and (best is None or (q, specific, position) > best):
+            best, chosen = (q, specific, position), answer
+    if not chosen:
+        raise RequestError(
+            406,
+            "NotAcceptable",
+            f"there is no answer of type {shown(accept)}: accept one of {', '.join(ANSWER_TYPES)}",
+        )
+    return chosen
+
+
+def _media_range(part: str) -> tuple[str, float]:
+    kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    q = 1.0
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "q" and re.fullmatch(r"[01](\.\d*)?|\.\d+", value.strip()):
+            q = min(float(value), 1.0)
+    return ("*/*" if kind == "*" else kind), q
+
+
+def shown(value: object) -> str:
+    """A caller's value, for a message: short, on one line, in ASCII."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    # Slice first: a hostile value may be megabytes long, and very long integers cannot be printed at all.
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number beyond 10^18"
+    text = ascii(value[:60] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,190 @@
+"""The bodies of requests."""
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from container_serve.codec.media import CSV, JSON, JSON_LINES, LINE_TYPES, media_type, shown, unsupported
+from container_serve.errors import RequestError
+
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 1000
+MAX_INSTANCES = 64  # of a JSON body, and lines that are computed at a time
+MAX_LINES = 10_000
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|....ftyp(?:avi|hei|mif)",
+    re.DOTALL,
+)
+# Base64 holds no brackets and no commas: a body with more of them is refused before it is built up in memory.
+_MAX_STRUCTURE = 1000
+_MAX_LINE_STRUCTURE = 10
+
+Image = bytes | RequestError  # a picture, or why it cannot be read
+
+
+@dataclass(frozen=True)
+class Request:
+    """Encoded pictures, how many classes to answer for each.
+
+    `batched`: they came as a list (instances, or lines), and are answered with one; one that cannot be read has its
+    error there. `answer`: the type of the answer to a caller who accepts any.
+    """
+
+    images: tuple[Image, ...]
+    top_k: int
+    batched: bool
+    answer: str = JSON
+
+
+def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
+    """What a request, or one of its `groups`, asks for.
+
+    `content_type` may be absent or empty: a body that begins like a picture is then taken as one.
+    `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
+
+    Raises RequestError 400 for a body or an attribute that is wrong, 415 for a type that is not taken.
+    """
+    kind = media_type(content_type)
+    if not kind and body and not _MAGIC.match(body):
+        raise unsupported("there is no content type")
+    if not body:
+        raise RequestError(400, "EmptyBody", "the body is empty: send a picture, or JSON with instances")
+    if kind == JSON:
+        images, top_k = _parse_json(body)
+        return Request(images, top_k or _attribute_top_k(custom_attributes), True)
+    top_k = _attribute_top_k(custom_attributes)
+    if kind in LINE_TYPES:
+        if len(lines := _lines(body)) > MAX_INSTANCES:
+            raise RequestError(400, "TooManyLines", f"the body has {len(lines)} lines: send at most {MAX_INSTANCES}")
+        return Request(tuple(map(_line, lines)), top_k, True, JSON_LINES)
+    return Request((body,), top_k, False)
+
+
+def groups(body: bytes, content_type: str | None) -> list[bytes]:
+    """The body in parts of MAX_INSTANCES lines, one after the other to be answered; of other types as it is.
+
+    Raises RequestError 400 for more than MAX_LINES, 415 as `media_type` does.
+    """
+    if media_type(content_type) not in LINE_TYPES:
+        return [body]
+    if (count := body.count(b"\n")) > MAX_LINES:
+        raise RequestError(400, "TooManyLines", f"the body has {count} lines: send at most {MAX_LINES} at a time")
+    lines = _lines(body)
+    return [b"\n".join(lines[at : at + MAX_INSTANCES]) for at in range(0, len(lines), MAX_INSTANCES)]
+
+
+def check_parts(parts: int, top_k: int, answer: str) -> None:
+    """Whether answers to so many parts can be joined to one. Raises RequestError 406 or 400."""
+    if parts > 1 and answer == JSON:
+        message = f"more than {MAX_INSTANCES} lines are answered as {JSON_LINES} or {CSV} only"
+        raise RequestError(406, "NotAcceptable", message)
+    if parts * top_k > MAX_TOP_K:
+        raise RequestError(400, "InvalidTopK", f"top_k: expected at most {MAX_TOP_K // parts} for so many lines")
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """Each is a record with an answer of its own, an empty one too; the last may end with a line feed."""
+    return body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+
+
+def _line(line: bytes) -> Image:
+    """The picture of `{"b64": "..."}`, or of a whole body with one instance, as the service sends single records."""
+    try:
+        document = _document(line, _MAX_LINE_STRUCTURE)
+        if isinstance(document, dict) and "instances" in document:
+            instances = document["instances"]
+            if not isinstance(instances, list) or len(instances) != 1 or len(document) != 1:
+                _bad('line: expected {"b64": "..."}, or {"instances": [...]} with one instance and no other key')
+            document = instances[0]
+        return _instance(document, "line")
+    except RequestError as error:
+        return error
+
+
+def _document(body: bytes, structure: int) -> Any:
+    if sum(map(body.count, (b"{", b"[", b","))) > structure:
+        _bad(f"is too deep or has too many values, at most {MAX_INSTANCES} instances are taken")
+    try:
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        _bad("is not UTF-8")
+    except json.JSONDecodeError as error:
+        lines = f" (records by lines are {JSON_LINES})" if error.msg == "Extra data" else ""
+        _bad(f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}{lines}")
+    except RecursionError:
+        _bad("is too deep")
+    except ValueError:  # a whole number of thousands of digits
+        _bad("holds a number that cannot be read")
+
+
+def _parse_json(body: bytes) -> tuple[tuple[Image, ...], int | None]:
+    document = _document(body, _MAX_STRUCTURE)
+    if not isinstance(document, dict):
+        _bad(f'has to be an object {{"instances": [{{"b64": "..."}}]}}, got {shown(document)}')
+    if unknown := [key for key in document if key not in ("instances", "top_k")]:
+        _bad(f"has the unknown key {shown(unknown[0])}, expected instances and top_k")
+    if "instances" not in document:
+        _bad('lacks the key "instances"')
+    instances = document["instances"]
+    if not isinstance(instances, list) or not 1 <= len(instances) <= MAX_INSTANCES:
+        got = f"{len(instances)} of them" if isinstance(instances, list) else shown(instances)
+        _bad(f"instances: expected a list of 1 to {MAX_INSTANCES} instances, got {got}")
+    images = tuple(_instance(instance, f"instances[{i}]") for i, instance in enumerate(instances))
+    return images, _top_k(document["top_k"]) if "top_k" in document else None
+
+
+def _instance(instance: object, where: str) -> Image:
+    """Raises RequestError for what is no instance at all; a picture that cannot be read concerns itself alone."""
+    if not isinstance(instance, dict):
+        _bad(f'{where}: expected {{"b64": "..."}}, got {shown(instance)}')
+    if unknown := [key for key in instance if key != "b64"]:
+        _bad(f'{where} has the unknown key {shown(unknown[0])}, expected "b64"')
+    try:
+        return _decoded(instance.get("b64"), where)
+    except RequestError as error:
+        return error
+
+
+def _decoded(text: object, where: str) -> bytes:
+    if not isinstance(text, str) or not text:
+        _bad(f"{where}.b64: expected a picture in base64, got {shown(text)}")
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            _bad(f"{where}.b64: expected a data: URL in base64, got {shown(head)}")
+    try:
+        # Many encoders break lines, as mail wants it.
+        image = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):  # ValueError: characters that are not ASCII
+        _bad(f"{where}.b64: is not base64 (standard alphabet, padded)")
+    if not image:
+        _bad(f"{where}.b64: the picture is empty")
+    return image
+
+
+def _attribute_top_k(attributes: str | None) -> int:
+    for pair in re.split("[,;]", attributes or ""):
+        key, _, value = pair.partition("=")
+        if key.strip().lower() == "top_k":
+            text = value.strip()
+            return _top_k(int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text)
+    return DEFAULT_TOP_K
+
+
+def _top_k(value: object) -> int:
+    if type(value) is not int or not 1 <= value <= MAX_TOP_K:
+        raise RequestError(
+            400, "InvalidTopK", f"top_k: expected a whole number from 1 to {MAX_TOP_K}, got {shown(value)}"
+        )
+    return value
+
+
+def _bad(message: str) -> NoReturn:
+    raise RequestError(400, "InvalidJSON", f"the JSON body {message}") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    _bad(f"holds {name}, which is not JSON")

@@ -1,0 +1,102 @@
+package byoc;
+
+import com.amazonaws.ml.mms.util.ConfigManager;
+import java.io.File;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.Paths;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.LockSupport;
+
+/**
+ * The memory that this machine, or this container's share of it, has left for further models. It is measured, for what
+ * a model takes once it is loaded nobody knows before; what one takes while it is loaded is an estimate.
+ */
+final class ModelMemory {
+    private static final Path MACHINE = Paths.get("/proc/meminfo");
+    private static final long RETURN_NANOS = TimeUnit.SECONDS.toNanos(5); // until all of a model's memory is back
+    private static final long PAUSE_NANOS = TimeUnit.MILLISECONDS.toNanos(50);
+    private static final long MEGABYTE = 1_000_000;
+
+    private static long promised; // to models that are being loaded
+    private static volatile long unloaded = System.nanoTime() - RETURN_NANOS; // the last time
+
+    private ModelMemory() {}
+
+    /** Bytes that loading the model takes, by the size of its weights. */
+    static long needed(long weights) {
+        return (long) (setting("byoc_model_bytes") + setting("byoc_weight_copies") * weights);
+    }
+
+    /** Sets the bytes aside, until they are given back. Refused with 507 where there are not as many. */
+    static void promise(String model, long bytes) throws Refusal {
+        long free;
+        while ((free = take(bytes)) < bytes) {
+            if (System.nanoTime() - unloaded >= RETURN_NANOS) {
+                String message = "Model " + model + " takes some " + bytes / MEGABYTE + " MB to load, and of this server's"
+                        + " memory " + Math.max(0, free) / MEGABYTE + " MB are left for it: unload another model first.";
+                throw new Refusal(507, "InsufficientMemory", message);
+            }
+            LockSupport.parkNanos(PAUSE_NANOS);
+        }
+    }
+
+    /** What is free; if that suffices, the bytes are promised. */
+    private static synchronized long take(long bytes) {
+        // Each worker that is loaded may decode a large picture at any time, and there may be many requests.
+        double reserved = Health.workers() * setting("byoc_model_picture_bytes") + setting("byoc_model_spare_bytes");
+        String folders = ConfigManager.getInstance().getProperty("byoc_memory_folders", "");
+        long free = available(folders) - promised - (long) reserved;
+        if (bytes <= free) {
+            promised += bytes;
+        }
+        return free;
+    }
+
+    static synchronized void giveBack(long bytes) {
+        promised -= bytes;
+    }
+
+    private static double setting(String key) {
+        return Double.parseDouble(ConfigManager.getInstance().getProperty(key, "0"));
+    }
+
+    static void unloaded() {
+        unloaded = System.nanoTime();
+    }
+
+    /** `folders`: the cgroups that have a limit, as a class path. */
+    static long available(String folders) {
+        long least = number(MACHINE, "MemAvailable:") * 1024;
+        for (String name : folders.split(File.pathSeparator)) {
+            Path folder = Paths.get(name);
+            boolean first = Files.exists(folder.resolve("memory.limit_in_bytes"));
+            String total = first ? "total_" : "";
+            long limit = number(folder.resolve(first ? "memory.limit_in_bytes" : "memory.max"), "");
+            long used = number(folder.resolve(first ? "memory.usage_in_bytes" : "memory.current"), "");
+            Path stat = folder.resolve("memory.stat");
+            long files = number(stat, total + "inactive_file") + number(stat, total + "active_file");
+            long mapped = number(stat, first ? "total_mapped_file" : "file_mapped"); // programs: they would come back
+            if (limit > 0) {
+                least = Math.min(least, limit - used + Math.max(0, files - mapped));
+            }
+        }
+        return least;
+    }
+
+    /** The first number behind the key, at the beginning of a line; 0 where there is none. */
+    private static long number(Path file, String key) {
+        try {
+            for (String line : Files.readAllLines(file, StandardCharsets.US_ASCII)) {
+                if (line.startsWith(key) && line.matches("\\Q" + key + "\\E\\s*[0-9]{1,18}.*")) {
+                    return Long.parseLong(line.substring(key.length()).trim().split("\\s")[0]);
+                }
+            }
+        } catch (IOException none) {
+            // not in this version of cgroups, or no limit
+        }
+        return 0;
+    }
+}
