@@ -11,12 +11,12 @@ FEWEST = 2  # images for each process in a step: the variance of a single value,
 
 
 def is_trained(rest: nn.Module) -> bool:
-    """Whether a module in training mode is among them."""
+    """Return True where one of its modules in training mode is such a layer."""
     return any(isinstance(module, _BatchNorm) and module.training for module in rest.modules())
 
 
 def check(network: Network, batch_size: int, images: int, world: World = ALONE) -> None:
-    """Raise TrainError where a step, of `images` in an epoch, has too few of them. Leaves evaluation mode behind."""
+    """Raise TrainError where a step has too few of an epoch's `images`. Leaves the network in evaluation mode."""
     network.train_mode()
     trained = is_trained(network.rest)
     network.eval_mode()

@@ -79,14 +79,17 @@ def check(tree: Tree) -> tuple[dict[str, Any], list[str]]:
 
 
 def own_program(hyperparameters: Mapping[str, Any]) -> str:
-    """Return the name of the user's own program, as the toolkit finds it: ENV SAGEMAKER_PROGRAM of a derived image (or
-    SAGEMAKER_TRAINING_MODULE), else the job's hyperparameter. Empty: the built-in program is to run."""
+    """Return the name of the user's own program; empty where the built-in one is to run.
+
+    In the toolkit's order: ENV SAGEMAKER_TRAINING_MODULE or SAGEMAKER_PROGRAM of a derived image, then the job's
+    hyperparameter.
+    """
     names = (os.environ.get(MODULE), os.environ.get(PROGRAM.upper()), str(hyperparameters.get(PROGRAM, "")))
     return next((name.strip('"') for name in names if name), "")
 
 
 def wants_torchrun(hyperparameters: Mapping[str, Any]) -> bool:
-    """Whether distribution={"torch_distributed": {"enabled": True}} asks for it."""
+    """Return True where distribution={"torch_distributed": {"enabled": True}} asks for it."""
     return _is_true(hyperparameters, "sagemaker_torch_distributed_enabled")
 
 

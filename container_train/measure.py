@@ -69,7 +69,7 @@ def scaled_decoding(made: Artifact, split: Split, answers: npt.NDArray[np.float3
 
 
 def correct(answers: npt.NDArray[np.float32], targets: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Bool (N,): whether the most probable class of each answer (N, C) is the target. NaN is no class's probability."""
+    """Mark the answers (N, C) whose most probable class is the target: bool (N,). NaN is no class's probability."""
     right: npt.NDArray[np.bool_] = answers.argmax(1) == np.asarray(targets)
     return right & np.isfinite(answers).all(1)
 

@@ -17,8 +17,10 @@ STOP_SECONDS = "100"  # of the 120 between SIGTERM and SIGKILL, for a checkpoint
 
 
 class Runner(TorchDistributedRunner):  # type: ignore[misc]
-    """The toolkit's runner, whose `run` takes its two flags in another order than it is given them, so that the failure
-    of a program would be taken for success, and has a shell take its arguments apart."""
+    """The toolkit's runner with a `run` that notices failures, and without a shell that splits arguments.
+
+    The toolkit's own `run` has its two parameters in another order than its caller: a program's failure is success.
+    """
 
     def run(self, wait: bool = True, capture_error: bool = False) -> Any:
         command = self._create_command()
