@@ -29,6 +29,7 @@ LEFT_OUT = {
     "--network-isolation": "the container has a network",
     "--service-debugger": "the service's rules run in the cloud only",
     "--upload-to": "nothing is uploaded",
+    "--allow-unknown": "nothing is asked of AWS",
     "--role": "the container has no role and no credentials",
     "--bucket": "nothing is in S3",
     "--tags": "nothing is in an account",

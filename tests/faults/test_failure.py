@@ -98,7 +98,7 @@ def as_it_was() -> Iterator[None]:
          r"process; use at least 2, or set freeze-until to backbone"),
         (nothing, {"device": "cuda"}, r"hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use"),
         (nothing, {"lr": "10", "optimizer": "sgd", "freeze-until": "none", "epochs": "50"},
-         r"the loss became (nan|inf) in epoch \d+, step \d+: lower lr \(it is 10\)"),
+         r"the (validation )?loss became (nan|inf) (in|after) epoch \d+(, step \d+)?: lower lr \(it is 10\)"),
         (channel("valid"), {}, r"channel valid: .* is not there \(found: test, train\); expected channels"),
         (empty("test"), {}, r"channel test: no pictures in its class folders"),
         (empty("train/10.blue"), {}, r"channel train: class folder '10.blue' has no readable picture: add some or"),
