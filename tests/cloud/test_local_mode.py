@@ -383,7 +383,8 @@ def test_flags_that_do_nothing_are_named_with_the_reason(
 def test_every_flag_is_honoured_left_out_or_refused() -> None:
     flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
     honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
-                "--help", "--version", "--region", "--project", "--config", "--from-tuning", "--instance-count"}  # fmt: skip
+                "--help", "--version", "--region", "--project", "--config", "--from-tuning",
+                "--instance-count"}  # fmt: skip
     refused = {"--dry-run", "--attach", "--stop"}
     hyperparameters = {f"--{name}" for name in OPTIONS}
     assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
