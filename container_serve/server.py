@@ -45,20 +45,30 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     model_bytes = check_model(settings)
     share = resources.plan(workers, settings.threads, model_bytes)
-    room = settings.picture_bytes or resources.picture_bytes(share.workers, model_bytes)
+    waiting = settings.queue_size + share.workers
+    memory = resources.memory(share.workers, model_bytes, settings.max_request_bytes, waiting)
+    room = settings.picture_bytes or memory.picture
     check_port(settings.port)
     user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)
         with run_directory() as run:
-            configuration.write(run, settings, share)
+            configuration.write(run, settings, share, memory)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
             if room < DEAREST_PIXEL * settings.max_pixels:
                 LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
-            server = Server(settings, run, configuration.environment(environ, run, share, room))
+            if memory.largest < settings.max_request_bytes:
+                LOG.warning(
+                    "SAGEMAKER_MAX_REQUEST_SIZE=%d: the memory of %d MB holds bodies of up to %d bytes;"
+                    " larger ones are refused: give the container more memory, or set a lower limit",
+                    settings.max_request_bytes,
+                    resources.memory_limit() // 10**6,
+                    memory.largest,
+                )
+            server = Server(settings, run, memory, configuration.environment(environ, run, share, room))
             threading.Thread(target=_end_anyway, args=(server, stop), daemon=True).start()
             try:
                 if precompiles(settings):
@@ -130,7 +140,7 @@ def check_port(port: int) -> None:
 class Server:
     """The Java process and its workers, in a process group of their own."""
 
-    def __init__(self, settings: Settings, run: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, run: Path, memory: resources.Memory, environment: Mapping[str, str]) -> None:
         self.settings = settings
         self.run = run
         self.begun = time.monotonic()
@@ -141,7 +151,7 @@ class Server:
         os.set_blocking(self.reports, False)
         self.unread = b""
         self.java = subprocess.Popen(
-            configuration.command(run, settings, f"/proc/self/fd/{theirs}"),
+            configuration.command(run, memory, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=run,

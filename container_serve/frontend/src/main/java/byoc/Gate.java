@@ -6,6 +6,7 @@ import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.socket.DuplexChannel;
 import io.netty.handler.codec.DecoderException;
+import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -19,13 +20,14 @@ import java.util.ArrayDeque;
 import java.util.Queue;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Stands between a connection and the model server, one instance per connection. Answers /ping and
- * /execution-parameters itself, refuses what the model server would answer badly, gives every
- * request an id, a time limit and a line in the log, and counts what is in flight.
+ * Stands between a connection and the models, one instance per connection. Answers /ping and /execution-parameters
+ * itself, refuses what cannot be answered, gives every request an id, a time limit and a line in the log, puts whole
+ * requests for predictions into the queue of their model, and counts what is in flight.
  */
 final class Gate extends ChannelDuplexHandler {
     private static final Logger LOG = LoggerFactory.getLogger("gate");
@@ -34,6 +36,7 @@ final class Gate extends ChannelDuplexHandler {
         "Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"
     };
     private static final int DISCARD_SECONDS = 10;
+    private static final AtomicLong QUEUED_EVER = new AtomicLong();
 
     private final Settings settings;
     private final Admission admission;
@@ -64,7 +67,7 @@ final class Gate extends ChannelDuplexHandler {
 
     void headTooSlow() {
         if (isIdle()) {
-            current = Exchange.unread();
+            current = Exchange.unread(settings.memory);
             refuse(context, 408, "RequestTimeout", "The request's head did not arrive" + inTime());
         }
     }
@@ -114,8 +117,11 @@ final class Gate extends ChannelDuplexHandler {
     private void head(ChannelHandlerContext ctx, HttpRequest request) {
         Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
         heads++;
-        current = new Exchange(request, target.path);
-        FullHttpResponse answer = admission.decide(request, target);
+        current = new Exchange(request, target.path, settings.memory);
+        if (target.route == Route.INVOCATIONS || target.route == Route.INVOKE_MODEL) {
+            current.model = settings.multiModel ? target.model : FrontEnd.MODEL;
+        }
+        FullHttpResponse answer = admission.decide(current, request, target);
         if (answer == null) {
             forward(ctx, request);
         } else {
@@ -139,6 +145,40 @@ final class Gate extends ChannelDuplexHandler {
         ctx.fireChannelRead(request);
     }
 
+    /** A request that is there as a whole: true where it asks for a prediction, and belongs to us from now on. */
+    boolean predict(FullHttpRequest request) {
+        Exchange exchange = current;
+        if (exchange == null || exchange.model == null || exchange.answered) {
+            return false;
+        }
+        RequestQueue queue = Health.workers.queue(exchange.model);
+        if (queue == null) {
+            request.release();
+            refuse(context, 404, "ModelNotFoundException", "Model not found: " + exchange.model);
+            return true;
+        }
+        String id = Long.toString(QUEUED_EVER.incrementAndGet());
+        long deadline = exchange.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
+        PendingRequest pending = new PendingRequest(
+                id, request, deadline, response -> context.executor().execute(() -> answer(exchange, response)));
+        // Only a request that is there as a whole takes a place from others.
+        if (!exchange.enqueue(queue, pending)) {
+            pending.release();
+            send(context, Answers.queueFull(), context.newPromise());
+        }
+        return true;
+    }
+
+    /** A worker has come to an answer. */
+    private void answer(Exchange exchange, FullHttpResponse response) {
+        if (current != exchange || exchange.answered) {
+            response.release(); // it comes too late
+            return;
+        }
+        count(response.status().code());
+        send(context, response, context.newPromise());
+    }
+
     private void refuse(ChannelHandlerContext ctx, int status, String type, String message) {
         send(ctx, Answers.error(status, type, message), ctx.newPromise());
     }
@@ -148,7 +188,9 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         if (exchange.complete) {
-            count(504);
+            if (exchange.wasTaken()) {
+                count(504); // else it says nothing but that there is too much to do
+            }
             refuse(ctx, 504, "Timeout", "No answer" + inTime());
         } else {
             refuse(ctx, 408, "RequestTimeout", "The request's body did not arrive" + inTime());
@@ -159,14 +201,14 @@ final class Gate extends ChannelDuplexHandler {
         return " within " + settings.timeoutSeconds + " s.";
     }
 
-    /** What the model server or the clock says to a prediction; our own refusals tell nothing about it. */
+    /** What a worker or the clock says to a prediction; our own refusals tell nothing about it. */
     private void count(int status) {
         if (!settings.multiModel && status != 503) { // 503: there is too much to do, or no worker, which is seen anyway
             Outcomes.count(status);
         }
     }
 
-    /** The model server's answer on its way out. */
+    /** The model server's answer to who loads or unloads a model, on its way out. */
     @Override
     public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
         if (!(message instanceof FullHttpResponse) || current == null) {
@@ -180,7 +222,6 @@ final class Gate extends ChannelDuplexHandler {
             ReferenceCountUtil.release(message); // it comes too late
             promise.setFailure(new IllegalStateException("answered already"));
         } else {
-            count(response.status().code());
             send(ctx, response, promise);
         }
     }

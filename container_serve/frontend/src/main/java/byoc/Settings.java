@@ -8,7 +8,7 @@ final class Settings {
     final int workers;
     final int queueSize;
     final int maxRequestBytes;
-    final long maxWaitingBytes;
+    final Memory memory;
     final boolean multiModel;
 
     Settings(ConfigManager config) {
@@ -16,7 +16,16 @@ final class Settings {
         workers = config.getDefaultWorkers();
         queueSize = Integer.parseInt(config.getProperty("byoc_queue_size", "100"));
         maxRequestBytes = config.getMaxRequestSize();
-        maxWaitingBytes = Long.parseLong(config.getProperty("byoc_max_waiting_bytes", "100000000"));
+        memory = new Memory(bytes(config, "byoc_body_bytes"), bytes(config, "byoc_worker_bytes"));
         multiModel = Boolean.parseBoolean(config.getProperty("byoc_multi_model", "false"));
+    }
+
+    private static long bytes(ConfigManager config, String key) {
+        return Long.parseLong(config.getProperty(key, "100000000"));
+    }
+
+    /** How many requests for one model may wait or be worked on. */
+    int queueCapacity() {
+        return workers + queueSize;
     }
 }

@@ -11,12 +11,14 @@ import io.netty.handler.codec.http.HttpVersion;
 import org.junit.jupiter.api.Test;
 
 final class ExchangeTest {
+    private static final Memory MEMORY = new Memory(100, 100);
+
     private static Exchange exchange(String... headers) {
         DefaultHttpRequest request = new DefaultHttpRequest(HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations");
         for (int i = 0; i < headers.length; i += 2) {
             request.headers().add(headers[i], headers[i + 1]);
         }
-        return new Exchange(request, "/invocations");
+        return new Exchange(request, "/invocations", MEMORY);
     }
 
     @Test
@@ -33,28 +35,16 @@ final class ExchangeTest {
     }
 
     @Test
-    void placesInTheQueueAreCountedAndGivenBackOnce() {
-        Exchange first = exchange();
-        Exchange second = exchange();
-        assertTrue(first.enqueue(1));
-        assertFalse(second.enqueue(1));
-        assertEquals(1, Health.QUEUED.get());
-        first.release();
-        first.release();
-        second.release();
-        assertEquals(0, Health.QUEUED.get());
-        assertTrue(second.enqueue(1));
-        second.release();
-    }
-
-    @Test
     void heldBytesAreTheLastThatWereSaid() {
         Exchange exchange = exchange();
-        long before = Health.HELD_BYTES.get();
         exchange.hold(100);
+        assertTrue(MEMORY.fits(0));
+        assertFalse(MEMORY.fits(1));
         exchange.hold(30);
-        assertEquals(before + 30, Health.HELD_BYTES.get());
+        assertTrue(MEMORY.fits(70));
         exchange.release();
-        assertEquals(before, Health.HELD_BYTES.get());
+        exchange.release();
+        assertTrue(MEMORY.fits(100));
+        assertFalse(MEMORY.fits(101));
     }
 }

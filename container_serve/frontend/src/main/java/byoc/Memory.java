@@ -1,0 +1,48 @@
+package byoc;
+
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.atomic.AtomicLong;
+
+/**
+ * The one place that counts what requests take of memory: bodies and answers here, and what a worker makes of a body.
+ * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
+ */
+final class Memory {
+    static final int COPIES = 2; // of a body in a worker: as it is read from the socket, and as the program gets it
+    static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, and what their base64 decodes to
+    private static final int UNIT = 1024; // bytes
+
+    private final long bodyBytes;
+    private final int workerUnits;
+    private final AtomicLong held = new AtomicLong();
+    private final Semaphore free;
+
+    /** `bodyBytes` for bodies and answers in this process, `workerBytes` for copies of bodies in the workers. */
+    Memory(long bodyBytes, long workerBytes) {
+        this.bodyBytes = bodyBytes;
+        workerUnits = (int) Math.min(Integer.MAX_VALUE, workerBytes / UNIT + 1);
+        free = new Semaphore(workerUnits, true);
+    }
+
+    /** Counts that many bytes more, or fewer if negative. */
+    void add(long bytes) {
+        held.addAndGet(bytes);
+    }
+
+    /** Whether that many bytes fit beside those that are counted. */
+    boolean fits(long more) {
+        return held.get() + more <= bodyBytes;
+    }
+
+    /** Waits until the copies of a body fit into the workers' share. Returns what has to be given back. */
+    int lend(long bytes, boolean json) throws InterruptedException {
+        long units = bytes * (json ? JSON_COPIES : COPIES) / UNIT;
+        int lent = (int) Math.min(workerUnits, units); // one that is larger than all goes alone
+        free.acquire(lent);
+        return lent;
+    }
+
+    void giveBack(int lent) {
+        free.release(lent);
+    }
+}

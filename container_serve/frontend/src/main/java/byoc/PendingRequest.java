@@ -1,0 +1,135 @@
+package byoc;
+
+import com.amazonaws.ml.mms.util.messages.Predictions;
+import com.google.gson.JsonObject;
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.ByteBufAllocator;
+import io.netty.buffer.CompositeByteBuf;
+import io.netty.buffer.Unpooled;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.HttpVersion;
+import java.nio.charset.StandardCharsets;
+import java.util.Map;
+import java.util.function.Consumer;
+
+/** A whole request that waits for a worker, or has one. */
+final class PendingRequest {
+    private static final int END = -1; // of a list, in the model server's protocol
+    private static final String JSON = "application/json";
+
+    final String id; // unique, unlike the caller's
+    final long deadline; // of System.nanoTime()
+    int lent; // of the workers' memory
+    private final Consumer<FullHttpResponse> answer;
+    private final long bytes;
+    private final String type;
+    private FullHttpRequest request; // null: its body has been sent, or is not needed any more
+    private boolean taken;
+    private boolean abandoned;
+
+    /** Owns the request from now on. `answer` is called on any thread, and may come too late. */
+    PendingRequest(String id, FullHttpRequest request, long deadline, Consumer<FullHttpResponse> answer) {
+        this.id = id;
+        this.request = request;
+        this.deadline = deadline;
+        this.answer = answer;
+        bytes = request.content().readableBytes();
+        CharSequence mime = HttpUtil.getMimeType(request);
+        type = mime == null ? "" : mime.toString();
+    }
+
+    long bytes() {
+        return bytes;
+    }
+
+    boolean isJson() {
+        return type.trim().equalsIgnoreCase(JSON);
+    }
+
+    /** A worker takes it; false where nobody waits for the answer any more. */
+    synchronized boolean begin() {
+        taken = !abandoned;
+        return taken;
+    }
+
+    synchronized boolean isTaken() {
+        return taken;
+    }
+
+    synchronized boolean isAbandoned() {
+        return abandoned;
+    }
+
+    /** Its caller has an answer, or went away. */
+    synchronized void abandon() {
+        abandoned = true;
+    }
+
+    void answer(Predictions prediction) {
+        FullHttpResponse response;
+        try {
+            response = new DefaultFullHttpResponse(
+                    HttpVersion.HTTP_1_1,
+                    HttpResponseStatus.valueOf(prediction.getStatusCode(), prediction.getReasonPhrase()),
+                    Unpooled.wrappedBuffer(prediction.getResp()));
+            prediction.getHeaders().forEach(response.headers()::set);
+            response.headers().set(HttpHeaderNames.CONTENT_TYPE, prediction.getContentType());
+            HttpUtil.setContentLength(response, prediction.getResp().length);
+        } catch (IllegalArgumentException invalid) {
+            fail(500, "The program gave a status or a header that cannot be sent.");
+            return;
+        }
+        answer.accept(response);
+    }
+
+    void fail(int status, String message) {
+        JsonObject body = new JsonObject();
+        body.addProperty("code", status);
+        body.addProperty("type", status == 503 ? "ServiceUnavailable" : "InternalError");
+        body.addProperty("message", message);
+        answer.accept(Answers.json(status, body));
+    }
+
+    synchronized void release() {
+        if (request != null) {
+            request.release();
+            request = null;
+        }
+    }
+
+    /** The request as the workers' protocol has it; the body is not copied. */
+    synchronized ByteBuf encode(ByteBufAllocator allocator) {
+        if (request == null) {
+            throw new IllegalStateException("the request has gone");
+        }
+        ByteBuf head = allocator.buffer();
+        head.writeByte('I');
+        field(head, id);
+        for (Map.Entry<String, String> header : request.headers().entries()) {
+            field(head, header.getKey());
+            field(head, header.getValue());
+        }
+        head.writeInt(END);
+        field(head, "body");
+        field(head, type);
+        head.writeInt(request.content().readableBytes());
+        CompositeByteBuf message = allocator.compositeBuffer(Integer.MAX_VALUE);
+        message.addFlattenedComponents(true, head);
+        message.addFlattenedComponents(true, request.content().retain());
+        // The end of its parts, and of the requests.
+        message.addFlattenedComponents(true, allocator.buffer(2 * Integer.BYTES).writeInt(END).writeInt(END));
+        release();
+        return message;
+    }
+
+    private static void field(ByteBuf out, String text) {
+        byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
+        out.writeInt(bytes.length);
+        out.writeBytes(bytes);
+    }
+}
