@@ -51,6 +51,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     check_port(settings.port)
     user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
+        privileges.check_programs(user)
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)
         with run_directory() as run:
@@ -77,8 +78,12 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
                 server.start(stop)
                 server.watch(stop)
                 server.drain()
+            except ServeError as error:
+                LOG.error("%s", error)  # before anything is ended: what follows in the log follows from it
+                raise
             finally:
                 server.end()
+                LOG.info("stopped")
 
 
 def _end_anyway(server: "Server", stop: threading.Event) -> None:
@@ -205,6 +210,7 @@ class Server:
         """Let the requests that were accepted be answered, while /ping and new ones get 503."""
         LOG.info("stopping: answering the requests in flight, for at most %d s", DRAIN_SECONDS)
         deadline = time.monotonic() + DRAIN_SECONDS
+        report = None
         try:
             while (report := self._look("draining")) is not None and time.monotonic() < deadline:
                 if report["state"] == "draining" and report["in_flight"] == 0:
@@ -220,7 +226,6 @@ class Server:
         processes.kill_group(self.java.pid)
         self.java.wait()
         os.close(self.reports)
-        LOG.info("stopped")
 
     def _end_stuck(self, report: dict[str, Any] | None) -> None:
         """Kill the workers that have had one request for longer than any may take; others come in their place."""

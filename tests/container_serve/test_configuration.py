@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 
 from container_serve import configuration
-from container_serve.configuration import ConfigurationError
-from container_serve.configuration import MIB
+from container_serve.configuration import MIB, ConfigurationError
 from container_serve.resources import Memory, Share
 from container_serve.settings import Settings
-
 
 MEMORY = Memory(largest=1000, bodies=8 * MIB, copies=5000, heap=180 * MIB, picture=7)
 

@@ -189,8 +189,25 @@ def test_the_program_ends_when_its_java_server_is_killed(tmp_path: Path) -> None
         server.java().kill()
         assert server.process.wait(40) == 1
         assert "killed by SIGKILL" in one_line(server.err.read_text())
+        assert server.log().index("killed by SIGKILL") < server.log().index("server: stopped")
         assert gone(family)
         assert list(server.tmp.iterdir()) == []
+
+
+def test_a_signal_in_the_moment_in_which_java_dies_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        family = server.descendants()
+        server.process.send_signal(signal.SIGSTOP)  # so that it finds both at once
+        java = server.java()
+        java.kill()
+        until(lambda: gone([java]), "it is dead", 5)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        code, said = server.process.wait(20), server.err.read_text()
+        assert "Traceback" not in said + server.log()
+        assert "the Java server ended unexpectedly (killed by SIGKILL)" in server.log()
+        assert (code, said) == (0, "") or (code == 1 and one_line(said))  # as it was in a look at it, or not
+        assert gone(family)
 
 
 def test_nothing_stays_when_the_program_itself_is_killed(tmp_path: Path) -> None:
