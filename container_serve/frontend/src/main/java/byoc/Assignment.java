@@ -6,6 +6,7 @@ import com.amazonaws.ml.mms.util.messages.ModelWorkerResponse;
 import com.amazonaws.ml.mms.wlm.BatchAggregator;
 import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.WorkerState;
+import io.netty.buffer.ByteBuf;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
@@ -15,6 +16,7 @@ import io.netty.channel.EventLoopGroup;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
+import java.util.List;
 
 /** The request that one worker has: taken from the queue when it is free, answered with what it says. */
 final class Assignment extends BatchAggregator {
@@ -44,8 +46,14 @@ final class Assignment extends BatchAggregator {
     private static final class Encoder extends ChannelOutboundHandlerAdapter {
         @Override
         public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
-            boolean ours = message instanceof Order;
-            ctx.write(ours ? ((Order) message).request.encode(ctx.alloc()) : message, promise);
+            if (!(message instanceof Order)) {
+                ctx.write(message, promise);
+                return;
+            }
+            List<ByteBuf> pieces = ((Order) message).request.encode(ctx.alloc());
+            ByteBuf last = pieces.remove(pieces.size() - 1);
+            pieces.forEach(ctx::write);
+            ctx.write(last, promise);
         }
     }
 

@@ -14,6 +14,8 @@ import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Map;
 import java.util.function.Consumer;
 
@@ -102,12 +104,14 @@ final class PendingRequest {
         }
     }
 
-    /** The request as the workers' protocol has it; the body is not copied. */
-    synchronized ByteBuf encode(ByteBufAllocator allocator) {
+    /** The request as the workers' protocol has it, in pieces; the body is not copied, and is given up. */
+    synchronized List<ByteBuf> encode(ByteBufAllocator allocator) {
         if (request == null) {
             throw new IllegalStateException("the request has gone");
         }
+        List<ByteBuf> pieces = new ArrayList<>();
         ByteBuf head = allocator.buffer();
+        pieces.add(head);
         head.writeByte('I');
         field(head, id);
         for (Map.Entry<String, String> header : request.headers().entries()) {
@@ -118,13 +122,18 @@ final class PendingRequest {
         field(head, "body");
         field(head, type);
         head.writeInt(request.content().readableBytes());
-        CompositeByteBuf message = allocator.compositeBuffer(Integer.MAX_VALUE);
-        message.addFlattenedComponents(true, head);
-        message.addFlattenedComponents(true, request.content().retain());
+        ByteBuf body = request.content();
+        if (body instanceof CompositeByteBuf) { // as a whole, it may have more parts than can be sent at once
+            for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), body.readableBytes())) {
+                pieces.add(part.retain());
+            }
+        } else {
+            pieces.add(body.retainedSlice());
+        }
         // The end of its parts, and of the requests.
-        message.addFlattenedComponents(true, allocator.buffer(2 * Integer.BYTES).writeInt(END).writeInt(END));
+        pieces.add(allocator.buffer(2 * Integer.BYTES).writeInt(END).writeInt(END));
         release();
-        return message;
+        return pieces;
     }
 
     private static void field(ByteBuf out, String text) {

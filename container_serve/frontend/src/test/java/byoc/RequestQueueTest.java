@@ -127,10 +127,13 @@ final class RequestQueueTest {
     @Test
     void aRequestIsWrittenAsTheWorkersReadItAndItsBodyIsGivenUp() {
         FullHttpRequest http = new DefaultFullHttpRequest(
-                HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations", Unpooled.copiedBuffer(new byte[] {1, 2}));
+                HttpVersion.HTTP_1_1,
+                HttpMethod.POST,
+                "/invocations",
+                Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2)));
         http.headers().set("Content-Type", "image/png");
         PendingRequest request = new PendingRequest("id", http, 0, answers::add);
-        ByteBuf out = request.encode(Unpooled.buffer().alloc());
+        ByteBuf out = Unpooled.wrappedBuffer(request.encode(Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
         assertEquals('I', out.readByte());
         for (String text : new String[] {"id", "Content-Type", "image/png"}) {
             assertEquals(text, text(out));
