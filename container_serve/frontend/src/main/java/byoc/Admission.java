@@ -83,7 +83,7 @@ final class Admission {
             return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         // A slow client takes memory from others only for what it has sent.
-        return settings.memory.fits(0) ? null : memoryFull();
+        return exchange.grow() ? null : memoryFull();
     }
 
     private static FullHttpResponse memoryFull() {

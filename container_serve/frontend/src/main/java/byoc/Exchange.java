@@ -89,6 +89,13 @@ final class Exchange {
         return pending != null && pending.isTaken();
     }
 
+    /** Counts what has come of its body; false where there is no memory for it, and none of it is to be kept. */
+    boolean grow() {
+        boolean fits = memory.grow(held, received - held);
+        held = fits ? received : 0;
+        return fits;
+    }
+
     /** Counts `bytes` as what is held in memory of this exchange. */
     void hold(long bytes) {
         memory.add(bytes - held);

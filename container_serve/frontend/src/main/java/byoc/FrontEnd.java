@@ -97,7 +97,7 @@ public final class FrontEnd {
         pipeline.addLast("framing", new Framing());
         pipeline.addLast("http", new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES));
         pipeline.addLast("gate", gate);
-        pipeline.addLast("aggregator", aggregator);
+        pipeline.addLast(Intake.AGGREGATOR, aggregator);
         pipeline.addLast("intake", new Intake(gate));
         if (settings.multiModel) {
             pipeline.addLast("models", new ModelChanges());

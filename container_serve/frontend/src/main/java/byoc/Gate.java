@@ -103,7 +103,6 @@ final class Gate extends ChannelDuplexHandler {
             settle(ctx, current);
             return;
         }
-        current.hold(current.received);
         FullHttpResponse refusal = admission.more(current, content);
         if (refusal != null) {
             content.release();
@@ -241,6 +240,9 @@ final class Gate extends ChannelDuplexHandler {
             response.headers().set(HttpHeaderNames.CONNECTION, exchange.close ? "close" : "keep-alive");
         }
         exchange.dequeue();
+        if (!exchange.complete && exchange.close && ctx.pipeline().get(Intake.AGGREGATOR) != null) {
+            ctx.pipeline().remove(Intake.AGGREGATOR); // with what it has of the body
+        }
         exchange.hold(response.content().readableBytes());
         ChannelFuture sent = ctx.writeAndFlush(response, promise.unvoid());
         sent.addListener(

@@ -7,6 +7,8 @@ import io.netty.handler.codec.http.FullHttpRequest;
 
 /** Hands whole requests back to the gate, which keeps those for predictions. */
 final class Intake extends ChannelInboundHandlerAdapter {
+    static final String AGGREGATOR = "aggregator"; // that stands before it
+
     private final Gate gate;
 
     Intake(Gate gate) {

@@ -1,7 +1,6 @@
 package byoc;
 
 import java.util.concurrent.Semaphore;
-import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * The one place that counts what requests take of memory: bodies and answers here, and what a worker makes of a body.
@@ -14,8 +13,8 @@ final class Memory {
 
     private final long bodyBytes;
     private final int workerUnits;
-    private final AtomicLong held = new AtomicLong();
     private final Semaphore free;
+    private long held;
 
     /** `bodyBytes` for bodies and answers in this process, `workerBytes` for copies of bodies in the workers. */
     Memory(long bodyBytes, long workerBytes) {
@@ -25,13 +24,23 @@ final class Memory {
     }
 
     /** Counts that many bytes more, or fewer if negative. */
-    void add(long bytes) {
-        held.addAndGet(bytes);
+    synchronized void add(long bytes) {
+        held += bytes;
     }
 
     /** Whether that many bytes fit beside those that are counted. */
-    boolean fits(long more) {
-        return held.get() + more <= bodyBytes;
+    synchronized boolean fits(long more) {
+        return held + more <= bodyBytes;
+    }
+
+    /**
+     * Counts more of a body of which `counted` bytes are counted. False where that does not fit: none of it counts any
+     * more, so that the others, of which none may fit either at this moment, can go on.
+     */
+    synchronized boolean grow(long counted, long more) {
+        boolean fits = held + more <= bodyBytes;
+        held += fits ? more : -counted;
+        return fits;
     }
 
     /** Waits until the copies of a body fit into the workers' share. Returns what has to be given back. */

@@ -47,4 +47,22 @@ final class ExchangeTest {
         assertTrue(MEMORY.fits(100));
         assertFalse(MEMORY.fits(101));
     }
+
+    @Test
+    void aBodyForWhichThereIsNoMemoryIsGivenUpForTheOthers() {
+        Exchange first = exchange();
+        Exchange second = exchange();
+        first.received = 60;
+        second.received = 40;
+        assertTrue(first.grow());
+        assertTrue(second.grow());
+        first.received = 70;
+        second.received = 90;
+        assertFalse(first.grow());
+        assertTrue(second.grow());
+        assertFalse(MEMORY.fits(11));
+        first.release();
+        second.release();
+        assertTrue(MEMORY.fits(100));
+    }
 }
