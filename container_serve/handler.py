@@ -5,6 +5,7 @@ The user's functions (code/inference.py) and our defaults are put together by sa
 
 import http
 import importlib
+import inspect
 import logging
 import os
 import signal
@@ -97,6 +98,7 @@ class Service(Transformer):  # type: ignore[misc]
         self.settings = settings
         self.model_dir = model_dir
         self.seconds: dict[str, float] = {}
+        self.parameters: dict[Any, int] = {}  # how many each of the functions takes
         self.user_code = user_code.find(settings, model_dir)
         self.defaults = DefaultHandler(settings, model_dir, optional=self.user_code is not None)
         super().__init__(self.defaults)
@@ -127,9 +129,14 @@ class Service(Transformer):  # type: ignore[misc]
             )
 
     def _run_handler_function(self, func: Any, *argv: Any) -> Any:
+        """Call one of the functions, with the context where it takes that; the Transformer would look that up each time."""
+        if func not in self.parameters:
+            self.parameters[func] = len(inspect.signature(func).parameters)
         begun = time.perf_counter()
         try:
-            return super()._run_handler_function(func, *argv)
+            if self.parameters[func] == len(argv) + 1:
+                return func(*argv, self._context)
+            return func(*argv)
         finally:
             for name, known in (("decode", self._input_fn), ("model", self._predict_fn)):
                 if func == known:
@@ -206,12 +213,13 @@ class DefaultHandler:
 
     def default_input_fn(self, body: bytes | str, content_type: str, context: Any) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
-        raw = body.encode() if isinstance(body, str) else bytes(body)
+        raw = body.encode() if isinstance(body, str) else bytes(body)  # bytes already are not copied
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
         # A few megabytes hold dozens of pictures that take seconds each: leave off before the clock ends the worker.
         last = time.perf_counter() + self.settings.timeout / 2
-        return np.stack([self._tensor(index, image, last) for index, image in enumerate(self.request.images)])
+        tensors = [self._tensor(index, image, last) for index, image in enumerate(self.request.images)]
+        return np.stack(tensors) if len(tensors) > 1 else tensors[0][None]
 
     def _tensor(self, index: int, image: bytes, last: float) -> npt.NDArray[np.float32]:
         assert self.artifact is not None

@@ -8,9 +8,13 @@ import os
 import runpy
 import socket
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, BinaryIO
+
+from mms.protocol import otf_message_handler
 
 from container_serve.processes import die_with_parent
+
+BUFFER_BYTES = 2**16
 
 
 class Socket(socket.socket):
@@ -26,12 +30,34 @@ class Socket(socket.socket):
         super().bind(address)
 
 
+class Connection:
+    """What a worker reads from its front end: the model server's own code asks the kernel for each field of a request."""
+
+    stream: BinaryIO | None = None  # of the one connection that a worker has in its life
+
+    @classmethod
+    def read(cls, connection: socket.socket, length: int) -> bytes:
+        """The next `length` bytes. Raises ValueError where the connection ends before."""
+        if cls.stream is None:
+            cls.stream = connection.makefile("rb", buffering=BUFFER_BYTES)
+        content = cls.stream.read(length)
+        if len(content) < length:
+            raise ValueError("Frontend disconnected")
+        return content
+
+
+def prepare() -> None:
+    """Take the place of some of the model server's own functions."""
+    otf_message_handler._retrieve_buffer = Connection.read
+    socket.socket = Socket  # type: ignore[misc]
+
+
 def main() -> None:
     die_with_parent(os.getppid())
     import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
 
     logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log
-    socket.socket = Socket  # type: ignore[misc]
+    prepare()
     spec = find_spec("mms.model_service_worker")
     assert spec is not None
     assert spec.origin is not None
