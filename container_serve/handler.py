@@ -129,7 +129,7 @@ class Service(Transformer):  # type: ignore[misc]
             )
 
     def _run_handler_function(self, func: Any, *argv: Any) -> Any:
-        """Call one of the functions, with the context where it takes that; the Transformer would look that up each time."""
+        """Call one of the functions, with the context where it takes that: the Transformer looks that up each time."""
         if func not in self.parameters:
             self.parameters[func] = len(inspect.signature(func).parameters)
         begun = time.perf_counter()

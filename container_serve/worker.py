@@ -8,7 +8,7 @@ import os
 import runpy
 import socket
 from importlib.util import find_spec
-from typing import Any, BinaryIO
+from typing import Any
 
 from mms.protocol import otf_message_handler
 
@@ -31,16 +31,16 @@ class Socket(socket.socket):
 
 
 class Connection:
-    """What a worker reads from its front end: the model server's own code asks the kernel for each field of a request."""
+    """A worker's reads from its front end; the model server's own code asks the kernel for each field of a request."""
 
-    stream: BinaryIO | None = None  # of the one connection that a worker has in its life
+    stream: Any = None  # of the one connection that a worker has in its life
 
     @classmethod
     def read(cls, connection: socket.socket, length: int) -> bytes:
         """The next `length` bytes. Raises ValueError where the connection ends before."""
         if cls.stream is None:
             cls.stream = connection.makefile("rb", buffering=BUFFER_BYTES)
-        content = cls.stream.read(length)
+        content: bytes = cls.stream.read(length)
         if len(content) < length:
             raise ValueError("Frontend disconnected")
         return content
