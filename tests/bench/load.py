@@ -48,13 +48,21 @@ def quantile(seconds: Sequence[float], share: float) -> float:
     return 1e3 * sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
-def run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str = "/invocations") -> Load:
+def run(
+    port: int,
+    bodies: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    path: str = "/invocations",
+    content_type: str = "image/jpeg",
+) -> Load:
     """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted."""
-    return asyncio.run(_run(port, bodies, connections, seconds, path))
+    requests = [request(body, path, content_type) for body in bodies]
+    return asyncio.run(_run(port, requests, connections, seconds))
 
 
-async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str) -> Load:
-    load, requests = Load(), [request(body, path) for body in bodies]
+async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+    load = Load()
     begun = time.perf_counter()
 
     async def one(first: int) -> None:
@@ -88,9 +96,9 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
     return load
 
 
-def request(body: bytes, path: str) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def request(body: bytes, path: str, content_type: str = "image/jpeg") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
 
 
 async def answer(reader: asyncio.StreamReader) -> Answer:
