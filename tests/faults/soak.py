@@ -3,10 +3,10 @@
 First the server's capacity is measured, then it gets 80 % of that, evenly in time, whatever it answers: one request in
 a hundred is hostile, and a worker is killed once a minute (--kill-every). At the end comes half a minute of overload. A
 virtual machine's host may take processor time away: the load is of what it leaves. What is lost is counted, and written
-down as JSON and as a table; exit code 1 where more was lost than the requests that the killed workers had in their hands,
-where a hostile request got anything but 2xx or 4xx, where memory grew by over 3 % after the first fifth of the time, which
-a run of less than some two minutes does not keep, or where under overload, or after it, less than 0.9 of the capacity was
-answered.
+down as JSON and as a table. Exit code 1 where more was lost than the requests that the killed workers had in their
+hands; where a hostile request got anything but 2xx or 4xx; where memory grew by over 3 % after the first fifth of the
+time, which a run of less than some two minutes does not keep; or where less than 0.9 of the capacity was answered under
+overload, or after it.
 """
 
 import argparse
