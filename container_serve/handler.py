@@ -3,6 +3,7 @@
 The user's functions (code/inference.py) and our defaults are put together by sagemaker-inference's Transformer.
 """
 
+import copy
 import http
 import importlib
 import inspect
@@ -12,6 +13,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import retrieve_content_type_header
 
 from container_serve import artifact, codec, log, precompile, user_code
-from container_serve.errors import RequestError, ServeError, error_body
+from container_serve.errors import ArtifactError, RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import alive, die_with_parent
@@ -39,7 +41,7 @@ _parent = os.getpid()  # of the process that imports this, from which the worker
 _service: "Service | None" = None
 
 
-def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
+def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     """multi-model-server's entry point."""
     global _service
     if data is None:
@@ -142,21 +144,32 @@ class Service(Transformer):  # type: ignore[misc]
                 if func == known:
                     self.seconds[name] = time.perf_counter() - begun
 
-    def answer(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
-        self.seconds.clear()
+    def answer(self, data: list[dict[str, Any]], context: Any) -> list[Any]:
+        """The answers to some requests, which the graph computes in one batch where they are several."""
         # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
         signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
         try:
-            check_text(data[0].get("body"), context)
-            answers: list[bytes] = self.transform(data, context)
-        except RequestError:
-            answers = self.handle_error(context, None, "")
+            contexts = [_alone(context, index) for index in range(len(data))]
+            if len(data) > 1:
+                self.defaults.predict_ahead(data, contexts, self._model)
+            return [self._answer(one, alone) for one, alone in zip(data, contexts, strict=True)]
         finally:
+            self.defaults.ahead.clear()
             signal.setitimer(signal.ITIMER_REAL, 0)
-        timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.seconds.items())
+
+    def _answer(self, data: dict[str, Any], context: Any) -> Any:
+        self.seconds.clear()
+        self._context = context
+        try:
+            check_text(data.get("body"), context)
+            (answer,) = self.transform([data], context)
+        except RequestError:
+            (answer,) = self.handle_error(context, None, "")
+        timing = self.seconds | self.defaults.seconds_ahead(context)
         if timing:
-            context.set_response_header(0, "Server-Timing", timing)
-        return answers
+            value = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.items())
+            context.set_response_header(0, "Server-Timing", value)
+        return answer
 
     @staticmethod
     def handle_error(context: Any, inference_exception: Exception | None, trace: str) -> list[bytes]:
@@ -179,6 +192,13 @@ class Service(Transformer):  # type: ignore[misc]
         return [error_body(status, kind, message)]
 
 
+def _alone(context: Any, index: int) -> Any:
+    """The context of one request of several, in which it is the first."""
+    alone = copy.copy(context)
+    alone.request_processor = context.request_processor[index : index + 1]
+    return alone
+
+
 def check_text(body: bytes | None, context: Any) -> None:
     """The Transformer hands these types on as text; raises RequestError 400 where they are none."""
     content_type = retrieve_content_type_header(context.get_all_request_header(0))
@@ -187,6 +207,16 @@ def check_text(body: bytes | None, context: Any) -> None:
             (body or b"").decode("utf-8")
         except UnicodeDecodeError:
             raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What was computed of a request before its own turn, in one batch with others."""
+
+    request: codec.Request
+    tensors: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    seconds: dict[str, float]
 
 
 class DefaultHandler:
@@ -199,6 +229,7 @@ class DefaultHandler:
         """With `optional` there need be no artifact, for the user may have written all the functions."""
         self.settings = settings
         self.request: codec.Request | None = None
+        self.ahead: dict[int, Ahead] = {}  # by the identity of the request's context
         self.artifact: artifact.Artifact | None = None
         if not optional or (model_dir / artifact.MODEL_JSON).exists():
             # The supervisor has verified the hashes of the one model; further models come without it.
@@ -211,8 +242,34 @@ class DefaultHandler:
         predictor.warm_up()
         return predictor
 
+    def predict_ahead(self, data: list[dict[str, Any]], contexts: list[Any], model: Predictor) -> None:
+        """Compute several requests in one batch. Whatever is wrong with one is left to its own turn."""
+        ready: list[tuple[Any, codec.Request, npt.NDArray[np.float32], float]] = []
+        for one, context in zip(data, contexts, strict=True):
+            begun = time.perf_counter()
+            content_type = retrieve_content_type_header(context.get_all_request_header(0))
+            with suppress(RequestError):
+                tensors = self.default_input_fn(one.get("body") or b"", content_type, context)
+                assert self.request is not None
+                ready.append((context, self.request, tensors, time.perf_counter() - begun))
+        begun = time.perf_counter()
+        if len(ready) > 1:
+            with suppress(ArtifactError):
+                table = model.probabilities(np.concatenate([tensors for _, _, tensors, _ in ready]))
+                seconds = time.perf_counter() - begun
+                for context, request, tensors, decoding in ready:
+                    rows, table = table[: len(tensors)], table[len(tensors) :]
+                    self.ahead[id(context)] = Ahead(request, tensors, rows, {"decode": decoding, "model": seconds})
+
+    def seconds_ahead(self, context: Any) -> dict[str, float]:
+        ahead = self.ahead.get(id(context))
+        return ahead.seconds if ahead else {}
+
     def default_input_fn(self, body: bytes | str, content_type: str, context: Any) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
+        if ahead := self.ahead.get(id(context)):
+            self.request = ahead.request
+            return ahead.tensors
         raw = body.encode() if isinstance(body, str) else bytes(body)  # bytes already are not copied
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
@@ -234,8 +291,11 @@ class DefaultHandler:
                 raise
             raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
 
-    def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
-        return model.probabilities(batch)
+    def default_predict_fn(
+        self, batch: npt.NDArray[np.float32], model: Predictor, context: Any
+    ) -> npt.NDArray[np.float32]:
+        ahead = self.ahead.get(id(context))
+        return ahead.probabilities if ahead else model.probabilities(batch)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
         assert self.artifact is not None

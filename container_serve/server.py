@@ -72,7 +72,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             server = Server(settings, run, memory, configuration.environment(environ, run, share, room))
             threading.Thread(target=_end_anyway, args=(server, stop), daemon=True).start()
             try:
-                if precompiles(settings):
+                if user_code.is_absent(settings):
                     precompile.start(settings.model_dir, run, share.threads)
                 verify_model(settings)  # meanwhile Java starts
                 server.start(stop)
@@ -120,11 +120,6 @@ def check_model(settings: Settings) -> int:
         artifact.read(folder, verify=False)
     weights = folder / artifact.GRAPH_WEIGHTS
     return weights.stat().st_size if weights.exists() else 0
-
-
-def precompiles(settings: Settings) -> bool:
-    """Whether the workers will serve the artifact's own graph; a user's program may load another."""
-    return not settings.multi_model and user_code.find(settings, settings.model_dir) is None
 
 
 def verify_model(settings: Settings) -> None:

@@ -7,9 +7,11 @@ import logging
 import os
 import runpy
 import socket
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from mms import service
 from mms.protocol import otf_message_handler
 
 from container_serve.processes import die_with_parent
@@ -46,9 +48,22 @@ class Connection:
         return content
 
 
+def framed(write: Callable[..., bytes]) -> Callable[..., bytes]:
+    """Put the length before a message, for a reader that gets it in pieces."""
+
+    def write_framed(*arguments: Any, **named: Any) -> bytes:
+        message = write(*arguments, **named)
+        return len(message).to_bytes(4, "big") + message
+
+    return write_framed
+
+
 def prepare() -> None:
     """Take the place of some of the model server's own functions."""
     otf_message_handler._retrieve_buffer = Connection.read
+    # By these names the model server's modules call them.
+    service.create_predict_response = framed(service.create_predict_response)
+    otf_message_handler.create_load_model_response = framed(otf_message_handler.create_load_model_response)
     socket.socket = Socket  # type: ignore[misc]
 
 

@@ -13,17 +13,20 @@ import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelOutboundHandlerAdapter;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.EventLoopGroup;
+import io.netty.handler.codec.LengthFieldBasedFrameDecoder;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.util.List;
 
-/** The request that one worker has: taken from the queue when it is free, answered with what it says. */
+/** The requests that one worker has: taken from the queue when it is free, answered with what it says. */
 final class Assignment extends BatchAggregator {
+    private static final int LENGTH = Integer.BYTES; // which worker.py writes before each of its messages
+
     private final Model model;
     private final RequestQueue queue;
     private String channel; // names the worker's connection, and the pipes of its output
-    private PendingRequest request;
+    private List<PendingRequest> requests = List.of();
     private long since;
 
     Assignment(Model model, RequestQueue queue) {
@@ -32,13 +35,13 @@ final class Assignment extends BatchAggregator {
         this.queue = queue;
     }
 
-    /** A request on its way to the worker. */
+    /** Requests on their way to the worker. */
     private static final class Order extends ModelInferenceRequest {
-        final PendingRequest request;
+        final List<PendingRequest> requests;
 
-        Order(String model, PendingRequest request) {
+        Order(String model, List<PendingRequest> requests) {
             super(model);
-            this.request = request;
+            this.requests = requests;
         }
     }
 
@@ -50,22 +53,27 @@ final class Assignment extends BatchAggregator {
                 ctx.write(message, promise);
                 return;
             }
-            List<ByteBuf> pieces = ((Order) message).request.encode(ctx.alloc());
+            List<ByteBuf> pieces = PendingRequest.encode(((Order) message).requests, ctx.alloc());
             ByteBuf last = pieces.remove(pieces.size() - 1);
             pieces.forEach(ctx::write);
             ctx.write(last, promise);
         }
     }
 
-    /** The event loops, which give every connection that they get our encoder. */
-    static EventLoopGroup encoding(EventLoopGroup group) {
+    /**
+     * The event loops, which give every connection that they get our encoder, and a decoder that waits for whole
+     * answers: the model server's own fails where part of one comes later.
+     */
+    static EventLoopGroup encoding(EventLoopGroup group, int answerBytes) {
         Class<?>[] type = {EventLoopGroup.class};
         return (EventLoopGroup) Proxy.newProxyInstance(type[0].getClassLoader(), type, (proxy, method, arguments) -> {
             try {
                 Object result = method.invoke(group, arguments);
                 if (method.getName().equals("register")) {
                     Channel connection = ((ChannelFuture) result).channel();
-                    ((ChannelFuture) result).addListener(done -> connection.pipeline().addLast(new Encoder()));
+                    ((ChannelFuture) result).addListener(done -> connection.pipeline()
+                            .addFirst(new LengthFieldBasedFrameDecoder(answerBytes, 0, LENGTH, 0, LENGTH))
+                            .addLast(new Encoder()));
                 }
                 return result;
             } catch (InvocationTargetException error) {
@@ -83,44 +91,50 @@ final class Assignment extends BatchAggregator {
         if (state != WorkerState.WORKER_MODEL_LOADED) {
             throw new InterruptedException("the worker could not load the model");
         }
-        PendingRequest next = queue.take();
+        List<PendingRequest> next = queue.take();
         begin(next);
         return new Order(model.getModelName(), next);
     }
 
-    private synchronized void begin(PendingRequest next) {
-        request = next;
+    private synchronized void begin(List<PendingRequest> next) {
+        requests = next;
         since = System.nanoTime();
     }
 
-    /** The request that is answered now, by whoever comes first; null: none. */
-    private synchronized PendingRequest end(boolean answered) {
-        PendingRequest ended = request;
-        request = null;
-        if (ended != null) {
-            queue.done(ended, answered ? System.nanoTime() - since : 0);
-        }
+    /** The requests that are answered now, by whoever comes first. */
+    private synchronized List<PendingRequest> end() {
+        List<PendingRequest> ended = requests;
+        requests = List.of();
         return ended;
     }
 
     @Override
     public void sendResponse(ModelWorkerResponse message) {
-        PendingRequest ended = end(message.getCode() == 200);
-        if (ended == null) {
+        List<PendingRequest> ended = end();
+        if (ended.isEmpty()) {
             super.sendResponse(message); // to the order to load the model
-        } else if (message.getCode() == 200) {
-            ended.answer(message.getPredictions().get(0));
-        } else {
-            ended.fail(message.getCode(), message.getMessage());
+        }
+        boolean good = message.getCode() == 200;
+        for (int i = 0; i < ended.size(); i++) {
+            queue.done(ended.get(i), good ? System.nanoTime() - since : 0);
+            if (good) {
+                ended.get(i).answer(message.getPredictions().get(i));
+            } else {
+                ended.get(i).fail(message.getCode(), message.getMessage());
+            }
         }
     }
 
     /** `message` is null where the worker is ended on purpose. */
     @Override
     public void sendError(BaseModelRequest message, String error, HttpResponseStatus status) {
-        PendingRequest ended = end(false);
-        if (ended != null) {
-            ended.fail(message == null ? 503 : status.code(), error);
+        List<PendingRequest> ended = end();
+        if (message != null && queue.failed(ended)) {
+            return;
+        }
+        for (PendingRequest request : ended) {
+            queue.done(request, 0);
+            request.fail(message == null ? 503 : status.code(), error);
         }
     }
 
@@ -131,6 +145,6 @@ final class Assignment extends BatchAggregator {
 
     /** Whether it has had one request for longer than that. */
     synchronized boolean isStuck(long nanos) {
-        return request != null && System.nanoTime() - since > nanos;
+        return !requests.isEmpty() && System.nanoTime() - since > nanos;
     }
 }

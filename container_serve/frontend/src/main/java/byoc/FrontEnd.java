@@ -14,6 +14,7 @@ import io.netty.channel.ChannelOption;
 import io.netty.channel.ChannelPipeline;
 import io.netty.handler.codec.http.HttpObjectAggregator;
 import io.netty.handler.codec.http.HttpServerCodec;
+import io.netty.handler.flow.FlowControlHandler;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.util.Map;
@@ -96,6 +97,7 @@ public final class FrontEnd {
         pipeline.addLast("patience", new Patience(gate, settings.timeoutSeconds));
         pipeline.addLast("framing", new Framing());
         pipeline.addLast("http", new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES));
+        pipeline.addLast("flow", new FlowControlHandler());
         pipeline.addLast("gate", gate);
         pipeline.addLast(Intake.AGGREGATOR, aggregator);
         pipeline.addLast("intake", new Intake(gate));

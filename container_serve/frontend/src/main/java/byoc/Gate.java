@@ -16,8 +16,6 @@ import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.LastHttpContent;
 import io.netty.util.ReferenceCountUtil;
 import java.io.IOException;
-import java.util.ArrayDeque;
-import java.util.Queue;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
@@ -40,7 +38,6 @@ final class Gate extends ChannelDuplexHandler {
 
     private final Settings settings;
     private final Admission admission;
-    private final Queue<Object> pipelined = new ArrayDeque<>();
     private ChannelHandlerContext context;
     private Exchange current;
     private long heads;
@@ -74,11 +71,10 @@ final class Gate extends ChannelDuplexHandler {
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (current != null && current.complete) {
-            pipelined.add(message); // the model server would mix up two requests of one connection
-        } else {
-            read(ctx, message);
-        }
+        read(ctx, message);
+        // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
+        boolean last = current != null && current.written && current.close;
+        ctx.channel().config().setAutoRead(current == null || !current.complete || last);
     }
 
     private void read(ChannelHandlerContext ctx, Object message) {
@@ -108,7 +104,6 @@ final class Gate extends ChannelDuplexHandler {
             content.release();
             send(ctx, refusal, ctx.newPromise());
         } else {
-            ctx.channel().config().setAutoRead(!last);
             ctx.fireChannelRead(content);
         }
     }
@@ -175,6 +170,9 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         count(response.status().code());
+        if (response.status().code() >= 400) { // somebody may have seen the end of such a request elsewhere
+            response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+        }
         send(context, response, context.newPromise());
     }
 
@@ -276,9 +274,6 @@ final class Gate extends ChannelDuplexHandler {
         }
         current = null;
         ctx.channel().config().setAutoRead(true);
-        while (!pipelined.isEmpty() && (current == null || !current.complete)) {
-            read(ctx, pipelined.poll());
-        }
     }
 
     /** A connection that is closed while its client still sends loses the answer: read on, for a while. */
@@ -309,10 +304,6 @@ final class Gate extends ChannelDuplexHandler {
             }
             current.release();
         }
-        for (Object message : pipelined) {
-            ReferenceCountUtil.release(message);
-        }
-        pipelined.clear();
         ctx.fireChannelInactive();
     }
 

@@ -7,7 +7,7 @@ import java.util.concurrent.Semaphore;
  * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
  */
 final class Memory {
-    static final int COPIES = 2; // of a body in a worker: as it is read from the socket, and as the program gets it
+    static final int COPIES = 2; // of a body in a worker: as it is read, and as somebody's program may copy it
     static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, and what their base64 decodes to
     private static final int UNIT = 1024; // bytes
 
@@ -45,10 +45,20 @@ final class Memory {
 
     /** Waits until the copies of a body fit into the workers' share. Returns what has to be given back. */
     int lend(long bytes, boolean json) throws InterruptedException {
-        long units = bytes * (json ? JSON_COPIES : COPIES) / UNIT;
-        int lent = (int) Math.min(workerUnits, units); // one that is larger than all goes alone
+        int lent = units(bytes, json);
         free.acquire(lent);
         return lent;
+    }
+
+    /** The same without waiting; -1: they do not fit. */
+    int tryLend(long bytes, boolean json) {
+        int lent = units(bytes, json);
+        return free.tryAcquire(lent) ? lent : -1;
+    }
+
+    private int units(long bytes, boolean json) {
+        long units = bytes * (json ? JSON_COPIES : COPIES) / UNIT;
+        return (int) Math.min(workerUnits, units); // one that is larger than all goes alone
     }
 
     void giveBack(int lent) {

@@ -23,10 +23,12 @@ import java.util.function.Consumer;
 final class PendingRequest {
     private static final int END = -1; // of a list, in the model server's protocol
     private static final String JSON = "application/json";
+    private static final int SMALL_BYTES = 1 << 20;
 
     final String id; // unique, unlike the caller's
     final long deadline; // of System.nanoTime()
     int lent; // of the workers' memory
+    boolean alone; // it was with others at a worker that died, or is too large: it goes without others
     private final Consumer<FullHttpResponse> answer;
     private final long bytes;
     private final String type;
@@ -43,6 +45,7 @@ final class PendingRequest {
         bytes = request.content().readableBytes();
         CharSequence mime = HttpUtil.getMimeType(request);
         type = mime == null ? "" : mime.toString();
+        alone = isJson() || bytes > SMALL_BYTES; // JSON has several images, maybe
     }
 
     long bytes() {
@@ -65,6 +68,12 @@ final class PendingRequest {
 
     synchronized boolean isAbandoned() {
         return abandoned;
+    }
+
+    /** It goes back into the queue. */
+    synchronized void putBack() {
+        taken = false;
+        alone = true;
     }
 
     /** Its caller has an answer, or went away. */
@@ -104,15 +113,26 @@ final class PendingRequest {
         }
     }
 
-    /** The request as the workers' protocol has it, in pieces; the body is not copied, and is given up. */
-    synchronized List<ByteBuf> encode(ByteBufAllocator allocator) {
+    /** Requests as the workers' protocol has them, in pieces; bodies are not copied. */
+    static List<ByteBuf> encode(List<PendingRequest> requests, ByteBufAllocator allocator) {
+        List<ByteBuf> pieces = new ArrayList<>();
+        pieces.add(allocator.buffer(1).writeByte('I'));
+        for (PendingRequest request : requests) {
+            request.encode(allocator, pieces);
+            if (requests.size() == 1) {
+                request.release(); // nobody needs its body again: see RequestQueue.failed
+            }
+        }
+        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
+        return pieces;
+    }
+
+    private synchronized void encode(ByteBufAllocator allocator, List<ByteBuf> pieces) {
         if (request == null) {
             throw new IllegalStateException("the request has gone");
         }
-        List<ByteBuf> pieces = new ArrayList<>();
         ByteBuf head = allocator.buffer();
         pieces.add(head);
-        head.writeByte('I');
         field(head, id);
         for (Map.Entry<String, String> header : request.headers().entries()) {
             field(head, header.getKey());
@@ -130,10 +150,7 @@ final class PendingRequest {
         } else {
             pieces.add(body.retainedSlice());
         }
-        // The end of its parts, and of the requests.
-        pieces.add(allocator.buffer(2 * Integer.BYTES).writeInt(END).writeInt(END));
-        release();
-        return pieces;
+        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
     }
 
     private static void field(ByteBuf out, String text) {

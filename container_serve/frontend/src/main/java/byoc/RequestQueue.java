@@ -6,23 +6,26 @@ import java.util.Deque;
 import java.util.List;
 
 /**
- * The requests for one model, which its workers take out one by one. A request leaves when its caller has an answer or
- * went away, so that nobody computes for a caller who is gone.
+ * The requests for one model, which its workers take out. A request leaves when its caller has an answer or went away,
+ * so that nobody computes for a caller who is gone.
  */
 final class RequestQueue {
     private static final double WEIGHT = 0.2; // of the newest value in a running mean
     private static final double MARGIN = 2; // of the time that a request usually takes
 
     private final int capacity;
+    private final int batch;
     private final Memory memory;
     private final Deque<PendingRequest> waiting = new ArrayDeque<>();
+    private int idle; // workers, which wait for a request
     private int taken; // by workers, which have not answered yet
     private double nanos; // that a worker takes to answer, the running mean; 0: not known
     private boolean closed;
 
-    /** `capacity`: of requests, those that a worker has included. */
-    RequestQueue(int capacity, Memory memory) {
+    /** `capacity`: of requests, those that a worker has included. `batch`: so many a worker takes at a time, at most. */
+    RequestQueue(int capacity, int batch, Memory memory) {
         this.capacity = capacity;
+        this.batch = batch;
         this.memory = memory;
     }
 
@@ -41,8 +44,11 @@ final class RequestQueue {
         return true;
     }
 
-    /** Waits for a request, and for the memory that a worker needs for it. The worker has to say when it is `done`. */
-    PendingRequest take() throws InterruptedException {
+    /**
+     * Waits for a request, and for the memory that a worker needs for it; takes more with it where they
+     * wait. The worker has to say when each is `done`, or `failed`.
+     */
+    List<PendingRequest> take() throws InterruptedException {
         while (true) {
             PendingRequest request = next();
             try {
@@ -52,15 +58,24 @@ final class RequestQueue {
                 throw end;
             }
             if (request.begin()) {
-                return request;
+                List<PendingRequest> taken = new ArrayList<>(List.of(request));
+                if (!request.alone) {
+                    addMore(taken);
+                }
+                return taken;
             }
             done(request, 0); // answered while it waited for memory
         }
     }
 
     private synchronized PendingRequest next() throws InterruptedException {
-        while (waiting.isEmpty()) {
-            wait();
+        idle++;
+        try {
+            while (waiting.isEmpty()) {
+                wait();
+            }
+        } finally {
+            idle--;
         }
         PendingRequest next = choose();
         waiting.remove(next);
@@ -80,6 +95,35 @@ final class RequestQueue {
             }
         }
         return waiting.getLast();
+    }
+
+    /** Takes what waits, up to a batch, but leaves their share to other workers that are free. */
+    private synchronized void addMore(List<PendingRequest> batched) {
+        int most = Math.min(batch, 1 + waiting.size() / (1 + idle));
+        while (batched.size() < most) {
+            PendingRequest next = choose();
+            next.lent = next.alone ? -1 : memory.tryLend(next.bytes(), false);
+            if (next.lent < 0 || !next.begin()) {
+                memory.giveBack(Math.max(0, next.lent));
+                return;
+            }
+            waiting.remove(next);
+            taken++;
+            batched.add(next);
+        }
+    }
+
+    /** Their worker has died. One of several may be to blame for it: each is tried again, alone. False: it was alone. */
+    boolean failed(List<PendingRequest> requests) {
+        if (requests.size() <= 1) {
+            return false;
+        }
+        for (int i = requests.size() - 1; i >= 0; i--) {
+            memory.giveBack(requests.get(i).lent);
+            requests.get(i).putBack();
+            putBack(requests.get(i));
+        }
+        return true;
     }
 
     private synchronized void putBack(PendingRequest request) {

@@ -7,6 +7,7 @@ final class Settings {
     final int timeoutSeconds;
     final int workers;
     final int queueSize;
+    final int batch; // requests that a worker gets at a time, at most
     final int maxRequestBytes;
     final Memory memory;
     final boolean multiModel;
@@ -14,6 +15,7 @@ final class Settings {
     Settings(ConfigManager config) {
         timeoutSeconds = Integer.parseInt(config.getProperty("byoc_timeout_seconds", "55"));
         workers = config.getDefaultWorkers();
+        batch = Integer.parseInt(config.getProperty("byoc_batch", "1"));
         queueSize = Integer.parseInt(config.getProperty("byoc_queue_size", "100"));
         maxRequestBytes = config.getMaxRequestSize();
         memory = new Memory(bytes(config, "byoc_body_bytes"), bytes(config, "byoc_worker_bytes"));

@@ -38,7 +38,7 @@ final class Workers extends WorkLoadManager {
     Workers(ConfigManager config, EventLoopGroup group, Settings settings) {
         super(config, group);
         this.settings = settings;
-        this.group = Assignment.encoding(group);
+        this.group = Assignment.encoding(group, config.getMaxResponseSize());
     }
 
     /** One model's. */
@@ -51,7 +51,8 @@ final class Workers extends WorkLoadManager {
 
         Pool(Model model, CompletableFuture<HttpResponseStatus> loaded) {
             this.model = model;
-            queue = new RequestQueue(settings.queueCapacity(), settings.memory);
+            queue = new RequestQueue(
+                    settings.queueCapacity(), settings.batch, settings.memory);
             listener = new WorkerStateListener(loaded, model.getMinWorkers());
         }
 

@@ -24,7 +24,7 @@ final class RequestQueueTest {
 
     private final List<FullHttpResponse> answers = new ArrayList<>();
     private final Memory memory = new Memory(100 * MEGABYTE, MEGABYTE);
-    private final RequestQueue queue = new RequestQueue(3, memory);
+    private final RequestQueue queue = new RequestQueue(3, 1, memory);
 
     private PendingRequest request(double seconds, int bytes) {
         FullHttpRequest request = new DefaultFullHttpRequest(
@@ -44,7 +44,7 @@ final class RequestQueueTest {
         int before = Health.QUEUED.get();
         PendingRequest first = offered(10);
         PendingRequest second = offered(10);
-        assertSame(first, queue.take());
+        assertSame(first, queue.take().get(0));
         offered(10);
         assertFalse(queue.offer(request(10, 1)), "one is with a worker, two wait");
         queue.remove(second);
@@ -62,7 +62,7 @@ final class RequestQueueTest {
         PendingRequest gone = offered(10);
         PendingRequest next = offered(10);
         gone.abandon(); // before it is taken out: whoever takes it sees that
-        assertSame(next, queue.take());
+        assertSame(next, queue.take().get(0));
         assertFalse(gone.isTaken());
         assertTrue(next.isTaken());
     }
@@ -70,15 +70,15 @@ final class RequestQueueTest {
     @Test
     void theOldestThatCanBeAnsweredInTimeComesFirstElseTheYoungest() throws InterruptedException {
         PendingRequest measured = offered(10);
-        queue.done(queue.take(), SECOND); // so long does one take
+        queue.done(queue.take().get(0), SECOND); // so long does one take
         assertTrue(measured.isTaken());
         PendingRequest late = offered(0.5);
         PendingRequest inTime = offered(5);
-        assertSame(inTime, queue.take());
+        assertSame(inTime, queue.take().get(0));
         PendingRequest youngest = offered(1);
-        assertSame(youngest, queue.take());
+        assertSame(youngest, queue.take().get(0));
         queue.done(youngest, 0);
-        assertSame(late, queue.take());
+        assertSame(late, queue.take().get(0));
     }
 
     @Test
@@ -87,10 +87,10 @@ final class RequestQueueTest {
         PendingRequest other = request(60, 10_000);
         queue.offer(large);
         queue.offer(other);
-        assertSame(large, queue.take());
+        assertSame(large, queue.take().get(0));
         CompletableFuture<PendingRequest> next = CompletableFuture.supplyAsync(() -> {
             try {
-                return queue.take();
+                return queue.take().get(0);
             } catch (InterruptedException error) {
                 throw new IllegalStateException(error);
             }
@@ -121,7 +121,7 @@ final class RequestQueueTest {
         worker.interrupt();
         assertTrue(interrupted.get(30, TimeUnit.SECONDS));
         queue.done(large, 0);
-        assertSame(other, queue.take());
+        assertSame(other, queue.take().get(0));
     }
 
     @Test
@@ -133,7 +133,7 @@ final class RequestQueueTest {
                 Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2)));
         http.headers().set("Content-Type", "image/png");
         PendingRequest request = new PendingRequest("id", http, 0, answers::add);
-        ByteBuf out = Unpooled.wrappedBuffer(request.encode(Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
+        ByteBuf out = Unpooled.wrappedBuffer(PendingRequest.encode(List.of(request), Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
         assertEquals('I', out.readByte());
         for (String text : new String[] {"id", "Content-Type", "image/png"}) {
             assertEquals(text, text(out));
@@ -148,6 +148,39 @@ final class RequestQueueTest {
         assertFalse(out.isReadable());
         out.release();
         assertEquals(0, http.refCnt());
+    }
+
+    @Test
+    void whatWaitsIsTakenTogether() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 4, memory);
+        for (int i = 0; i < 7; i++) {
+            shared.offer(request(60, 1));
+        }
+        assertEquals(4, shared.take().size(), "at most so many");
+        assertEquals(3, shared.take().size());
+        PendingRequest large = request(60, (int) MEGABYTE + 1);
+        shared.offer(request(60, 1));
+        shared.offer(large);
+        shared.offer(request(60, 1));
+        assertEquals(1, shared.take().size(), "the next one goes alone");
+    }
+
+    @Test
+    void ofABatchWhoseWorkerDiesEachIsTriedAgainAlone() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 4, memory);
+        List<PendingRequest> offered = new ArrayList<>();
+        for (int i = 0; i < 3; i++) {
+            offered.add(request(60, 1));
+            shared.offer(offered.get(i));
+        }
+        List<PendingRequest> batch = shared.take();
+        assertEquals(offered, batch);
+        offered.get(1).abandon();
+        assertTrue(shared.failed(batch));
+        assertEquals(List.of(offered.get(0)), shared.take());
+        assertEquals(List.of(offered.get(2)), shared.take());
+        assertFalse(shared.failed(List.of(offered.get(2))));
+        PendingRequest.encode(List.of(offered.get(2)), Unpooled.buffer().alloc()); // its body is still there
     }
 
     private static String text(ByteBuf in) {
