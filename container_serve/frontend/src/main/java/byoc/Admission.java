@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;

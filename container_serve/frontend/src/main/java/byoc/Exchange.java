@@ -1,5 +1,8 @@
 package byoc;
 
+import byoc.workers.Memory;
+import byoc.workers.PendingRequest;
+import byoc.workers.RequestQueue;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
@@ -163,7 +166,12 @@ final class Exchange {
                 status,
                 received,
                 sent,
-                timing,
+                timings(timing),
                 String.format(Locale.ROOT, "%.1f", (System.nanoTime() - begun) / 1e6));
+    }
+
+    /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
+    private static String timings(String header) {
+        return header.isEmpty() ? "" : " " + header.replace(";dur=", "_ms=").replace(",", "");
     }
 }

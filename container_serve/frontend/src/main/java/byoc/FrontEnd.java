@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.Workers;
 import com.amazonaws.ml.mms.http.HttpRequestHandler;
 import com.amazonaws.ml.mms.http.ManagementRequestHandler;
 import com.amazonaws.ml.mms.servingsdk.impl.PluginsManager;
@@ -46,7 +47,8 @@ public final class FrontEnd {
             config.validateConfigurations();
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
-            Health.workers = new Workers(config, groups.getBackendGroup(), settings);
+            Health.workers = new Workers(config, groups.getBackendGroup(), settings.workers + settings.queueSize,
+                    settings.batch, settings.timeoutSeconds, settings.memory);
             ModelManager.init(config, Health.workers);
             if (!settings.multiModel) {
                 ModelManager models = ModelManager.getInstance();
@@ -100,7 +102,7 @@ public final class FrontEnd {
         pipeline.addLast("flow", new FlowControlHandler());
         pipeline.addLast("gate", gate);
         pipeline.addLast(Intake.AGGREGATOR, aggregator);
-        pipeline.addLast("intake", new Intake(gate));
+        pipeline.addLast("intake", new Intake(gate, settings.timeoutSeconds));
         if (settings.multiModel) {
             pipeline.addLast("models", new ModelChanges());
             pipeline.addLast("handler", new HttpRequestHandler(new ManagementRequestHandler(Map.of())));

@@ -6,7 +6,6 @@ import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.socket.DuplexChannel;
 import io.netty.handler.codec.DecoderException;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -18,7 +17,6 @@ import io.netty.util.ReferenceCountUtil;
 import java.io.IOException;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicLong;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -34,7 +32,6 @@ final class Gate extends ChannelDuplexHandler {
         "Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"
     };
     private static final int DISCARD_SECONDS = 10;
-    private static final AtomicLong QUEUED_EVER = new AtomicLong();
 
     private final Settings settings;
     private final Admission admission;
@@ -139,32 +136,17 @@ final class Gate extends ChannelDuplexHandler {
         ctx.fireChannelRead(request);
     }
 
-    /** A request that is there as a whole: true where it asks for a prediction, and belongs to us from now on. */
-    boolean predict(FullHttpRequest request) {
-        Exchange exchange = current;
-        if (exchange == null || exchange.model == null || exchange.answered) {
-            return false;
-        }
-        RequestQueue queue = Health.workers.queue(exchange.model);
-        if (queue == null) {
-            request.release();
-            refuse(context, 404, "ModelNotFoundException", "Model not found: " + exchange.model);
-            return true;
-        }
-        String id = Long.toString(QUEUED_EVER.incrementAndGet());
-        long deadline = exchange.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
-        PendingRequest pending = new PendingRequest(
-                id, request, deadline, response -> context.executor().execute(() -> answer(exchange, response)));
-        // Only a request that is there as a whole takes a place from others.
-        if (!exchange.enqueue(queue, pending)) {
-            pending.release();
-            send(context, Answers.queueFull(), context.newPromise());
-        }
-        return true;
+    /** What is being read or answered; null: nothing. */
+    Exchange current() {
+        return current;
     }
 
-    /** A worker has come to an answer. */
-    private void answer(Exchange exchange, FullHttpResponse response) {
+    /** The answer to a prediction, on any thread. */
+    void answer(Exchange exchange, FullHttpResponse response) {
+        context.executor().execute(() -> answerNow(exchange, response));
+    }
+
+    private void answerNow(Exchange exchange, FullHttpResponse response) {
         if (current != exchange || exchange.answered) {
             response.release(); // it comes too late
             return;
@@ -226,11 +208,10 @@ final class Gate extends ChannelDuplexHandler {
     private void send(ChannelHandlerContext ctx, FullHttpResponse response, ChannelPromise promise) {
         Exchange exchange = current;
         exchange.answered = true;
-        int status = response.status().code();
-        String timing = response.headers().get("Server-Timing", "");
         response.headers().set("X-Request-Id", exchange.id);
         if (!exchange.path.equals("/ping")) {
-            exchange.log(status, response.content().readableBytes(), timings(timing));
+            String timing = response.headers().get("Server-Timing", "");
+            exchange.log(response.status().code(), response.content().readableBytes(), timing);
         }
         boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
         exchange.close = refused || !exchange.keepAlive || "draining".equals(Supervisor.state());
@@ -323,10 +304,5 @@ final class Gate extends ChannelDuplexHandler {
                 ctx.close();
             }
         }
-    }
-
-    /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    private static String timings(String header) {
-        return header.isEmpty() ? "" : " " + header.replace(";dur=", "_ms=").replace(",", "");
     }
 }

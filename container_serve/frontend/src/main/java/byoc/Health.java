@@ -1,12 +1,12 @@
 package byoc;
 
+import byoc.workers.Workers;
 import com.google.gson.JsonObject;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /** What /ping says, and the counters behind it. */
 final class Health {
     static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted, and the answer has not left yet
-    static final AtomicInteger QUEUED = new AtomicInteger(); // that a worker has, or is to get
     static volatile Workers workers; // null: they have not been started
 
     private Health() {}

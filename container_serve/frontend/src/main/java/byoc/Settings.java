@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.Memory;
 import com.amazonaws.ml.mms.util.ConfigManager;
 
 /** What the supervisor wrote for the gate into the model server's own properties file. */
@@ -24,10 +25,5 @@ final class Settings {
 
     private static long bytes(ConfigManager config, String key) {
         return Long.parseLong(config.getProperty(key, "100000000"));
-    }
-
-    /** How many requests for one model may wait or be worked on. */
-    int queueCapacity() {
-        return workers + queueSize;
     }
 }

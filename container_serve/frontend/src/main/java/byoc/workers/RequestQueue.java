@@ -1,15 +1,17 @@
-package byoc;
+package byoc.workers;
 
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The requests for one model, which its workers take out. A request leaves when its caller has an answer or went away,
  * so that nobody computes for a caller who is gone.
  */
-final class RequestQueue {
+public final class RequestQueue {
+    private static final AtomicInteger QUEUED = new AtomicInteger();
     private static final double WEIGHT = 0.2; // of the newest value in a running mean
     private static final double MARGIN = 2; // of the time that a request usually takes
 
@@ -29,17 +31,22 @@ final class RequestQueue {
         this.memory = memory;
     }
 
-    synchronized boolean isFull() {
+    /** Requests in all queues, those that a worker has included. */
+    public static int queued() {
+        return QUEUED.get();
+    }
+
+    public synchronized boolean isFull() {
         return waiting.size() + taken >= capacity;
     }
 
     /** False where it is full, or its model has gone. */
-    synchronized boolean offer(PendingRequest request) {
+    public synchronized boolean offer(PendingRequest request) {
         if (closed || isFull()) {
             return false;
         }
         waiting.add(request);
-        Health.QUEUED.incrementAndGet();
+        QUEUED.incrementAndGet();
         notifyAll();
         return true;
     }
@@ -129,7 +136,7 @@ final class RequestQueue {
     private synchronized void putBack(PendingRequest request) {
         taken--;
         if (closed || request.isAbandoned()) {
-            Health.QUEUED.decrementAndGet();
+            QUEUED.decrementAndGet();
             request.release();
         } else {
             waiting.addFirst(request);
@@ -141,7 +148,7 @@ final class RequestQueue {
     void done(PendingRequest request, long nanos) {
         memory.giveBack(request.lent);
         request.release();
-        Health.QUEUED.decrementAndGet();
+        QUEUED.decrementAndGet();
         synchronized (this) {
             taken--;
             if (nanos > 0) {
@@ -151,9 +158,9 @@ final class RequestQueue {
     }
 
     /** Takes it out if no worker has it yet: its caller has an answer, or went away. */
-    synchronized void remove(PendingRequest request) {
+    public synchronized void remove(PendingRequest request) {
         if (waiting.remove(request)) {
-            Health.QUEUED.decrementAndGet();
+            QUEUED.decrementAndGet();
             request.release();
         }
     }

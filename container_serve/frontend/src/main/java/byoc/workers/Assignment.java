@@ -1,4 +1,4 @@
-package byoc;
+package byoc.workers;
 
 import com.amazonaws.ml.mms.util.messages.BaseModelRequest;
 import com.amazonaws.ml.mms.util.messages.ModelInferenceRequest;

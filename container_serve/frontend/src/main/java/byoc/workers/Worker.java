@@ -1,4 +1,4 @@
-package byoc;
+package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.wlm.Model;

@@ -1,7 +1,6 @@
-package byoc;
+package byoc.workers;
 
 import com.amazonaws.ml.mms.util.messages.Predictions;
-import com.google.gson.JsonObject;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.ByteBufAllocator;
 import io.netty.buffer.CompositeByteBuf;
@@ -17,31 +16,39 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Consumer;
+import java.util.concurrent.atomic.AtomicLong;
 
 /** A whole request that waits for a worker, or has one. */
-final class PendingRequest {
+public final class PendingRequest {
     private static final int END = -1; // of a list, in the model server's protocol
     private static final String JSON = "application/json";
     private static final int SMALL_BYTES = 1 << 20;
+    private static final AtomicLong CREATED = new AtomicLong();
 
-    final String id; // unique, unlike the caller's
-    final long deadline; // of System.nanoTime()
+    final long deadline;
     int lent; // of the workers' memory
     boolean alone; // it was with others at a worker that died, or is too large: it goes without others
-    private final Consumer<FullHttpResponse> answer;
+    private final Caller caller;
+    private final String id; // unique, unlike the caller's
     private final long bytes;
     private final String type;
     private FullHttpRequest request; // null: its body has been sent, or is not needed any more
     private boolean taken;
     private boolean abandoned;
 
-    /** Owns the request from now on. `answer` is called on any thread, and may come too late. */
-    PendingRequest(String id, FullHttpRequest request, long deadline, Consumer<FullHttpResponse> answer) {
-        this.id = id;
+    /** Who gets the answer: on any thread, and maybe too late. */
+    public interface Caller {
+        void answer(FullHttpResponse response);
+
+        void fail(int status, String message);
+    }
+
+    /** Owns the request from now on. `deadline` is of System.nanoTime(). */
+    public PendingRequest(FullHttpRequest request, long deadline, Caller caller) {
+        id = Long.toString(CREATED.incrementAndGet());
         this.request = request;
         this.deadline = deadline;
-        this.answer = answer;
+        this.caller = caller;
         bytes = request.content().readableBytes();
         CharSequence mime = HttpUtil.getMimeType(request);
         type = mime == null ? "" : mime.toString();
@@ -62,7 +69,7 @@ final class PendingRequest {
         return taken;
     }
 
-    synchronized boolean isTaken() {
+    public synchronized boolean isTaken() {
         return taken;
     }
 
@@ -77,7 +84,7 @@ final class PendingRequest {
     }
 
     /** Its caller has an answer, or went away. */
-    synchronized void abandon() {
+    public synchronized void abandon() {
         abandoned = true;
     }
 
@@ -95,18 +102,14 @@ final class PendingRequest {
             fail(500, "The program gave a status or a header that cannot be sent.");
             return;
         }
-        answer.accept(response);
+        caller.answer(response);
     }
 
     void fail(int status, String message) {
-        JsonObject body = new JsonObject();
-        body.addProperty("code", status);
-        body.addProperty("type", status == 503 ? "ServiceUnavailable" : "InternalError");
-        body.addProperty("message", message);
-        answer.accept(Answers.json(status, body));
+        caller.fail(status, message);
     }
 
-    synchronized void release() {
+    public synchronized void release() {
         if (request != null) {
             request.release();
             request = null;

@@ -1,4 +1,4 @@
-package byoc;
+package byoc.workers;
 
 import java.util.concurrent.Semaphore;
 
@@ -6,7 +6,7 @@ import java.util.concurrent.Semaphore;
  * The one place that counts what requests take of memory: bodies and answers here, and what a worker makes of a body.
  * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
  */
-final class Memory {
+public final class Memory {
     static final int COPIES = 2; // of a body in a worker: as it is read, and as somebody's program may copy it
     static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, and what their base64 decodes to
     private static final int UNIT = 1024; // bytes
@@ -17,19 +17,19 @@ final class Memory {
     private long held;
 
     /** `bodyBytes` for bodies and answers in this process, `workerBytes` for copies of bodies in the workers. */
-    Memory(long bodyBytes, long workerBytes) {
+    public Memory(long bodyBytes, long workerBytes) {
         this.bodyBytes = bodyBytes;
         workerUnits = (int) Math.min(Integer.MAX_VALUE, workerBytes / UNIT + 1);
         free = new Semaphore(workerUnits, true);
     }
 
     /** Counts that many bytes more, or fewer if negative. */
-    synchronized void add(long bytes) {
+    public synchronized void add(long bytes) {
         held += bytes;
     }
 
     /** Whether that many bytes fit beside those that are counted. */
-    synchronized boolean fits(long more) {
+    public synchronized boolean fits(long more) {
         return held + more <= bodyBytes;
     }
 
@@ -37,7 +37,7 @@ final class Memory {
      * Counts more of a body of which `counted` bytes are counted. False where that does not fit: none of it counts any
      * more, so that the others, of which none may fit either at this moment, can go on.
      */
-    synchronized boolean grow(long counted, long more) {
+    public synchronized boolean grow(long counted, long more) {
         boolean fits = held + more <= bodyBytes;
         held += fits ? more : -counted;
         return fits;

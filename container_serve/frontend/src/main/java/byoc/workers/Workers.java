@@ -1,4 +1,4 @@
-package byoc;
+package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.wlm.Model;
@@ -22,22 +22,29 @@ import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /** The workers of all models, each with the queue of its model; in the place of the model server's own bookkeeping. */
-final class Workers extends WorkLoadManager {
+public final class Workers extends WorkLoadManager {
     private static final int FIRST_PORT = 9000; // part of the name of a socket's file
     private static final long START_MINUTES = 1;
     private static final long GRACE_NANOS = 5_000_000_000L; // for a worker's own alarm, and for a busy machine
     private static final long PAUSE_MILLIS = 100;
     private static final long LONG_PAUSE_MILLIS = 1000; // where it did not come so far as to load the model
 
-    private final Settings settings;
+    private final int capacity;
+    private final int batch;
+    private final long stuckNanos;
+    private final Memory memory;
     private final EventLoopGroup group;
     private final AtomicInteger threads = new AtomicInteger();
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, Pool> pools = new ConcurrentHashMap<>();
 
-    Workers(ConfigManager config, EventLoopGroup group, Settings settings) {
+    /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
+    public Workers(ConfigManager config, EventLoopGroup group, int capacity, int batch, int seconds, Memory memory) {
         super(config, group);
-        this.settings = settings;
+        this.capacity = capacity;
+        this.batch = batch;
+        this.memory = memory;
+        stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
         this.group = Assignment.encoding(group, config.getMaxResponseSize());
     }
 
@@ -51,8 +58,7 @@ final class Workers extends WorkLoadManager {
 
         Pool(Model model, CompletableFuture<HttpResponseStatus> loaded) {
             this.model = model;
-            queue = new RequestQueue(
-                    settings.queueCapacity(), settings.batch, settings.memory);
+            queue = new RequestQueue(capacity, batch, memory);
             listener = new WorkerStateListener(loaded, model.getMinWorkers());
         }
 
@@ -82,17 +88,16 @@ final class Workers extends WorkLoadManager {
     }
 
     /** Null where `model` is, or no such model is there. */
-    RequestQueue queue(String model) {
+    public RequestQueue queue(String model) {
         Pool pool = model == null ? null : pools.get(model);
         return pool == null ? null : pool.queue;
     }
 
     /** Process ids of workers that have had one request for longer than any may take. Each ends itself, if it can. */
-    JsonArray stuck() {
+    public JsonArray stuck() {
         JsonArray stuck = new JsonArray();
-        long limit = TimeUnit.SECONDS.toNanos(settings.timeoutSeconds) + GRACE_NANOS;
         for (Pool pool : pools.values()) {
-            pool.workers.stream().filter(worker -> worker.isStuck(limit)).forEach(worker -> stuck.add(worker.getPid()));
+            pool.workers.stream().filter(worker -> worker.isStuck(stuckNanos)).forEach(worker -> stuck.add(worker.getPid()));
         }
         return stuck;
     }
@@ -114,7 +119,7 @@ final class Workers extends WorkLoadManager {
     }
 
     /** Of all models, those that hold a loaded one; a killed one is noticed by its closed socket. */
-    int loaded() {
+    public int loaded() {
         return (int) pools.values().stream()
                 .flatMap(pool -> pool.workers.stream())
                 .filter(worker -> worker.getState() == WorkerState.WORKER_MODEL_LOADED)
