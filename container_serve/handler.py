@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from sagemaker_inference.content_types import UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
 from sagemaker_inference.utils import retrieve_content_type_header
 
-from container_serve import artifact, codec, log, precompile, user_code
-from container_serve.errors import ArtifactError, RequestError, ServeError, error_body
+from container_serve import artifact, batch, codec, log, precompile, user_code
+from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
 from container_serve.processes import alive, die_with_parent
@@ -165,7 +164,8 @@ class Service(Transformer):  # type: ignore[misc]
             (answer,) = self.transform([data], context)
         except RequestError:
             (answer,) = self.handle_error(context, None, "")
-        timing = self.seconds | self.defaults.seconds_ahead(context)
+        ahead = self.defaults.ahead.get(id(context))
+        timing = self.seconds | (ahead.seconds if ahead else {})
         if timing:
             value = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.items())
             context.set_response_header(0, "Server-Timing", value)
@@ -209,16 +209,6 @@ def check_text(body: bytes | None, context: Any) -> None:
             raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """What was computed of a request before its own turn, in one batch with others."""
-
-    request: codec.Request
-    tensors: npt.NDArray[np.float32]
-    probabilities: npt.NDArray[np.float32]
-    seconds: dict[str, float]
-
-
 class DefaultHandler:
     """The functions for which the user has none of their own.
 
@@ -229,7 +219,7 @@ class DefaultHandler:
         """With `optional` there need be no artifact, for the user may have written all the functions."""
         self.settings = settings
         self.request: codec.Request | None = None
-        self.ahead: dict[int, Ahead] = {}  # by the identity of the request's context
+        self.ahead: dict[int, batch.Computed] = {}  # by the identity of the request's context
         self.artifact: artifact.Artifact | None = None
         if not optional or (model_dir / artifact.MODEL_JSON).exists():
             # The supervisor has verified the hashes of the one model; further models come without it.
@@ -244,26 +234,15 @@ class DefaultHandler:
 
     def predict_ahead(self, data: list[dict[str, Any]], contexts: list[Any], model: Predictor) -> None:
         """Compute several requests in one batch. Whatever is wrong with one is left to its own turn."""
-        ready: list[tuple[Any, codec.Request, npt.NDArray[np.float32], float]] = []
+        decoded = []
         for one, context in zip(data, contexts, strict=True):
             begun = time.perf_counter()
             content_type = retrieve_content_type_header(context.get_all_request_header(0))
             with suppress(RequestError):
                 tensors = self.default_input_fn(one.get("body") or b"", content_type, context)
                 assert self.request is not None
-                ready.append((context, self.request, tensors, time.perf_counter() - begun))
-        begun = time.perf_counter()
-        if len(ready) > 1:
-            with suppress(ArtifactError):
-                table = model.probabilities(np.concatenate([tensors for _, _, tensors, _ in ready]))
-                seconds = time.perf_counter() - begun
-                for context, request, tensors, decoding in ready:
-                    rows, table = table[: len(tensors)], table[len(tensors) :]
-                    self.ahead[id(context)] = Ahead(request, tensors, rows, {"decode": decoding, "model": seconds})
-
-    def seconds_ahead(self, context: Any) -> dict[str, float]:
-        ahead = self.ahead.get(id(context))
-        return ahead.seconds if ahead else {}
+                decoded.append(batch.Decoded(context, self.request, tensors, time.perf_counter() - begun))
+        self.ahead = batch.compute(decoded, model)
 
     def default_input_fn(self, body: bytes | str, content_type: str, context: Any) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
@@ -292,10 +271,10 @@ class DefaultHandler:
             raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
 
     def default_predict_fn(
-        self, batch: npt.NDArray[np.float32], model: Predictor, context: Any
+        self, tensors: npt.NDArray[np.float32], model: Predictor, context: Any
     ) -> npt.NDArray[np.float32]:
         ahead = self.ahead.get(id(context))
-        return ahead.probabilities if ahead else model.probabilities(batch)
+        return ahead.probabilities if ahead else model.probabilities(tensors)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
         assert self.artifact is not None
