@@ -8,8 +8,8 @@
     openvino  the same int8 graph as ours, with as many threads, behind FastAPI and two workers of uvicorn
     litserve  the same behind LitServe with two workers; its callers send JSON with base64
 
-The last two need packages that nothing else here does: with --peers PYTHON they run in an environment of their own,
-`uv venv DIR && VIRTUAL_ENV=DIR uv pip install litserve openvino pillow`; PYTHON is DIR/bin/python.
+The last two run where there is an environment of their own, for they need packages that nothing else here does:
+`uv venv tests/bench/peers/.venv && VIRTUAL_ENV=tests/bench/peers/.venv uv pip install litserve openvino pillow`.
 
 All of them are up at the same time, and take turns at the same pictures and under the same load generator, so that
 other work on the machine hits all of them alike. "Around" is the median of the time beside decoding and the graph (the
@@ -55,6 +55,7 @@ from tests.bench.servers import (
 CORES = len(os.sched_getaffinity(0))
 THREADS = min(resources.THREADS, CORES)
 CONNECTIONS = (1, 2, 8, 32)
+BY_HAND = Path(__file__).parent / "peers" / ".venv" / "bin" / "python"
 OVERLOAD = 160  # connections, more than the queue of 100 holds
 
 
@@ -193,7 +194,6 @@ def results(values: Values, command: str) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=existing, help="artifact with int8 graph (default: a random ResNet50)")
-    parser.add_argument("--peers", type=existing, metavar="PYTHON", help="for openvino and litserve, see above")
     parser.add_argument("--turns", type=whole, default=3, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=positive, default=4, help="of each measurement (%(default)s)")
     parser.add_argument("--starts", type=whole, default=3, help="of each server (%(default)s)")
@@ -205,7 +205,7 @@ def main() -> None:
         made = prepare(folder, options.model)
         body = pictures()[SMALL][0]
         ports = free_ports(["ours", "mms", "fastapi", "openvino", "litserve"])
-        each = commands(made, folder, ports, options.peers)
+        each = commands(made, folder, ports, BY_HAND if BY_HAND.exists() else None)
         values: Values = defaultdict(list)
         for _ in range(options.starts):
             for name, (program, env) in each.items():
