@@ -12,6 +12,7 @@ import java.util.concurrent.atomic.AtomicInteger;
  */
 public final class RequestQueue {
     private static final AtomicInteger QUEUED = new AtomicInteger();
+    private static final String GONE = "The model was unloaded.";
     private static final double WEIGHT = 0.2; // of the newest value in a running mean
     private static final double MARGIN = 2; // of the time that a request usually takes
 
@@ -138,6 +139,7 @@ public final class RequestQueue {
         if (closed || request.isAbandoned()) {
             QUEUED.decrementAndGet();
             request.release();
+            request.fail(503, GONE); // for whoever still waits
         } else {
             waiting.addFirst(request);
             notifyAll();
@@ -165,11 +167,12 @@ public final class RequestQueue {
         }
     }
 
-    /** No more requests: the model goes. Returns those that wait. */
-    synchronized List<PendingRequest> close() {
+    /** No more requests: the model goes. Those that wait are told so. */
+    synchronized void close() {
         closed = true;
-        List<PendingRequest> rest = new ArrayList<>(waiting);
-        rest.forEach(this::remove);
-        return rest;
+        for (PendingRequest request : new ArrayList<>(waiting)) {
+            remove(request);
+            request.fail(503, GONE);
+        }
     }
 }

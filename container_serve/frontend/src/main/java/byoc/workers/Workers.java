@@ -81,9 +81,7 @@ public final class Workers extends WorkLoadManager {
         synchronized void close() {
             closed = true;
             workers.forEach(WorkerThread::shutdown);
-            for (PendingRequest request : queue.close()) {
-                request.fail(503, "Model unloaded: " + model.getModelName());
-            }
+            queue.close();
         }
     }
 

@@ -22,12 +22,15 @@ final class RequestQueueTest {
     private static final long SECOND = 1_000_000_000L;
     private static final long MEGABYTE = 1 << 20;
 
-    private static final PendingRequest.Caller NOBODY = new PendingRequest.Caller() {
+    private final List<Integer> failures = new ArrayList<>();
+    private final PendingRequest.Caller caller = new PendingRequest.Caller() {
         @Override
         public void answer(FullHttpResponse response) {}
 
         @Override
-        public void fail(int status, String message) {}
+        public void fail(int status, String message) {
+            failures.add(status);
+        }
     };
 
     private final Memory memory = new Memory(100 * MEGABYTE, MEGABYTE);
@@ -37,7 +40,7 @@ final class RequestQueueTest {
         FullHttpRequest request = new DefaultFullHttpRequest(
                 HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations", Unpooled.buffer(bytes).writeZero(bytes));
         request.headers().set("Content-Type", "image/jpeg");
-        return new PendingRequest(request, System.nanoTime() + (long) (seconds * SECOND), NOBODY);
+        return new PendingRequest(request, System.nanoTime() + (long) (seconds * SECOND), caller);
     }
 
     private PendingRequest offered(double seconds) {
@@ -132,6 +135,19 @@ final class RequestQueueTest {
     }
 
     @Test
+    void whoeverWaitsForAModelThatGoesIsTold() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 2, memory);
+        for (int i = 0; i < 3; i++) {
+            shared.offer(request(60, 1));
+        }
+        List<PendingRequest> batch = shared.take();
+        shared.close();
+        assertEquals(List.of(503), failures);
+        assertTrue(shared.failed(batch)); // its worker ends at the same time
+        assertEquals(List.of(503, 503, 503), failures);
+    }
+
+    @Test
     void aRequestIsWrittenAsTheWorkersReadItAndItsBodyIsGivenUp() {
         FullHttpRequest http = new DefaultFullHttpRequest(
                 HttpVersion.HTTP_1_1,
@@ -139,7 +155,7 @@ final class RequestQueueTest {
                 "/invocations",
                 Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2)));
         http.headers().set("Content-Type", "image/png");
-        PendingRequest request = new PendingRequest(http, 0, NOBODY);
+        PendingRequest request = new PendingRequest(http, 0, caller);
         ByteBuf out = Unpooled.wrappedBuffer(PendingRequest.encode(List.of(request), Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
         assertEquals('I', out.readByte());
         text(out); // its number
