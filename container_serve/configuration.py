@@ -91,8 +91,9 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "unregister_model_timeout": settings.timeout,
         "max_request_size": memory.largest,
         "max_response_size": memory.heap // 6,
-        "number_of_netty_threads": 2,
-        "netty_client_threads": 2,
+        # For callers and workers alike: no request waits until one thread has woken up another.
+        "number_of_netty_threads": 1 + share.workers // 8,
+        "netty_client_threads": 1,
         "number_of_gpu": 0,
         "decode_input_request": "false",
         "enable_envvars_config": "false",

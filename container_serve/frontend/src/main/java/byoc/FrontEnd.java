@@ -47,7 +47,7 @@ public final class FrontEnd {
             config.validateConfigurations();
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
-            Health.workers = new Workers(config, groups.getBackendGroup(), settings.workers + settings.queueSize,
+            Health.workers = new Workers(config, groups.getChildGroup(), settings.workers + settings.queueSize,
                     settings.batch, settings.timeoutSeconds, settings.memory);
             ModelManager.init(config, Health.workers);
             if (!settings.multiModel) {

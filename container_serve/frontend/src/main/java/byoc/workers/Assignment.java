@@ -10,6 +10,7 @@ import io.netty.buffer.ByteBuf;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelFuture;
 import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.channel.ChannelOutboundHandlerAdapter;
 import io.netty.channel.ChannelPromise;
 import io.netty.channel.EventLoopGroup;
@@ -28,6 +29,7 @@ final class Assignment extends BatchAggregator {
     private String channel; // names the worker's connection, and the pipes of its output
     private List<PendingRequest> requests = List.of();
     private long since;
+    private boolean hasLoaded;
 
     Assignment(Model model, RequestQueue queue) {
         super(model);
@@ -42,6 +44,15 @@ final class Assignment extends BatchAggregator {
         Order(String model, List<PendingRequest> requests) {
             super(model);
             this.requests = requests;
+        }
+    }
+
+    /** Answers the callers at once, before the worker's thread has woken up to see that it is free. */
+    private final class Answering extends ChannelInboundHandlerAdapter {
+        @Override
+        public void channelRead(ChannelHandlerContext ctx, Object message) {
+            answer((ModelWorkerResponse) message);
+            ctx.fireChannelRead(message);
         }
     }
 
@@ -64,7 +75,7 @@ final class Assignment extends BatchAggregator {
      * The event loops, which give every connection that they get our encoder, and a decoder that waits for whole
      * answers: the model server's own fails where part of one comes later.
      */
-    static EventLoopGroup encoding(EventLoopGroup group, int answerBytes) {
+    EventLoopGroup encoding(EventLoopGroup group, int answerBytes) {
         Class<?>[] type = {EventLoopGroup.class};
         return (EventLoopGroup) Proxy.newProxyInstance(type[0].getClassLoader(), type, (proxy, method, arguments) -> {
             try {
@@ -73,6 +84,7 @@ final class Assignment extends BatchAggregator {
                     Channel connection = ((ChannelFuture) result).channel();
                     ((ChannelFuture) result).addListener(done -> connection.pipeline()
                             .addFirst(new LengthFieldBasedFrameDecoder(answerBytes, 0, LENGTH, 0, LENGTH))
+                            .addBefore(connection.pipeline().lastContext().name(), "answers", new Answering())
                             .addLast(new Encoder()));
                 }
                 return result;
@@ -110,10 +122,14 @@ final class Assignment extends BatchAggregator {
 
     @Override
     public void sendResponse(ModelWorkerResponse message) {
-        List<PendingRequest> ended = end();
-        if (ended.isEmpty()) {
+        if (!hasLoaded) {
+            hasLoaded = true;
             super.sendResponse(message); // to the order to load the model
         }
+    }
+
+    private void answer(ModelWorkerResponse message) {
+        List<PendingRequest> ended = end();
         boolean good = message.getCode() == 200;
         for (int i = 0; i < ended.size(); i++) {
             queue.done(ended.get(i), good ? System.nanoTime() - since : 0);

@@ -34,6 +34,7 @@ public final class Workers extends WorkLoadManager {
     private final long stuckNanos;
     private final Memory memory;
     private final EventLoopGroup group;
+    private final int answerBytes;
     private final AtomicInteger threads = new AtomicInteger();
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, Pool> pools = new ConcurrentHashMap<>();
@@ -45,7 +46,8 @@ public final class Workers extends WorkLoadManager {
         this.batch = batch;
         this.memory = memory;
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
-        this.group = Assignment.encoding(group, config.getMaxResponseSize());
+        this.group = group;
+        answerBytes = config.getMaxResponseSize();
     }
 
     /** One model's. */
@@ -67,7 +69,7 @@ public final class Workers extends WorkLoadManager {
                 return;
             }
             Assignment assignment = new Assignment(model, queue);
-            Worker worker = new Worker(group, model, assignment, listener, threads.getAndIncrement(), this::replace);
+            Worker worker = new Worker(assignment.encoding(group, answerBytes), model, assignment, listener, threads.getAndIncrement(), this::replace);
             workers.add(worker);
             scheduleAsync(worker);
         }
