@@ -55,13 +55,17 @@ def run(
     seconds: float,
     path: str = "/invocations",
     content_type: str = "image/jpeg",
+    pause: float = 0.01,
 ) -> Load:
-    """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted."""
+    """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted.
+
+    A caller whose connection has ended, as it does with a refusal, asks again `pause` seconds later.
+    """
     requests = [request(body, path, content_type) for body in bodies]
-    return asyncio.run(_run(port, requests, connections, seconds))
+    return asyncio.run(_run(port, requests, connections, seconds, pause))
 
 
-async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float) -> Load:
+async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float, pause: float) -> Load:
     load = Load()
     begun = time.perf_counter()
 
@@ -86,7 +90,7 @@ async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: 
                 if writer is not None:
                     writer.close()
                 reader = writer = None
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause)
             index += 1
         if writer is not None:
             writer.close()

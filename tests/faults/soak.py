@@ -48,7 +48,8 @@ DEADLINE = 55.0  # the server's own; its answer may be a little on its way
 MAX_GROWTH = 0.03
 OVERLOAD_SECONDS = 30.0
 REST_SECONDS = 30.0  # after the overload
-OVERLOAD_CALLERS = 160  # more than the queue holds: those that are refused ask again at once
+OVERLOAD_CALLERS = 160  # more than the queue holds
+OVERLOAD = 4  # times the capacity, in requests a second, if all were refused and asked again
 LEAST_SHARE = 0.9  # of the capacity, under overload and after it
 PREDICTION_SECONDS = 0.025  # of the model that is made here: as long as an int8 ResNet50 takes
 
@@ -277,16 +278,19 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     pool.close()
 
 
-def capacity(port: int, bodies: list[bytes], callers: int, seconds: float) -> tuple[float, Counter[int]]:
+def capacity(
+    port: int, bodies: list[bytes], callers: int, seconds: float, pause: float = 0.01
+) -> tuple[float, Counter[int]]:
     """Good answers a second that so many callers get, had the host taken nothing; all statuses."""
     before = stolen()
-    found = load.run(port, bodies, callers, seconds)
+    found = load.run(port, bodies, callers, seconds, pause=pause)
     return found.rate / (1 - min(0.9, (stolen() - before) / seconds)), found.statuses
 
 
 def overloaded(server: Server, bodies: list[bytes]) -> Overload:
     before, _ = capacity(server.port, bodies, 8, CAPACITY_SECONDS)
-    under, statuses = capacity(server.port, bodies, OVERLOAD_CALLERS, OVERLOAD_SECONDS)
+    pause = OVERLOAD_CALLERS / (OVERLOAD * before)
+    under, statuses = capacity(server.port, bodies, OVERLOAD_CALLERS, OVERLOAD_SECONDS, pause)
     time.sleep(REST_SECONDS)
     after, _ = capacity(server.port, bodies, 8, CAPACITY_SECONDS)
     return Overload(before, under, after, statuses)
