@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from container_serve import resources
+from container_serve import resources, user_code
 from container_serve.errors import ServeError
 from container_serve.log import log4j_pattern
-from container_serve.resources import Share
+from container_serve.resources import Memory, Share
 from container_serve.settings import MODELS, Settings
 
 FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
@@ -24,6 +24,7 @@ MODEL_NAME = "model"
 # Python whatever modules lie in it.
 STORE, EMPTY = "store", "empty"
 MIB = 2**20
+BATCH = 4  # requests that a worker computes together at most: 12 % less time for each image than one by one
 ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
 LONGEST_RUN_DIRECTORY = 90
@@ -55,18 +56,18 @@ class ConfigurationError(ServeError):
     """The server cannot be set up on this machine; `str()` is one line."""
 
 
-def write(run: Path, settings: Settings, share: Share) -> None:
+def write(run: Path, settings: Settings, share: Share, memory: Memory) -> None:
     """Lay out the private directory `run` of one server, which also holds its sockets. Raises ConfigurationError."""
     if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
         raise ConfigurationError(f"TMPDIR: {run.parent} is too long for the sockets in it, choose a shorter one")
     try:
-        _lay_out(run, settings, share)
+        _lay_out(run, settings, share, memory)
     except OSError as error:
         raise ConfigurationError(f"{run}: cannot be written ({error.strerror}); {ROOM}") from None
 
 
-def _lay_out(run: Path, settings: Settings, share: Share) -> None:
-    (run / "mms.properties").write_text(properties(run, settings, share))
+def _lay_out(run: Path, settings: Settings, share: Share, memory: Memory) -> None:
+    (run / "mms.properties").write_text(properties(run, settings, share, memory))
     (run / "log4j2.xml").write_text(log4j(settings.log_level))
     # The Java server starts its workers with this path below its home; ours prepares the process first.
     worker = run / "mms" / "model_service_worker.py"
@@ -78,30 +79,30 @@ def _lay_out(run: Path, settings: Settings, share: Share) -> None:
         (run / MODELS / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
 
 
-def properties(run: Path, settings: Settings, share: Share) -> str:
-    address = f"http://0.0.0.0:{settings.port}"
+def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> str:
     values: dict[str, object] = {
-        "inference_address": address,
-        # Our front end opens no listener for this one; an equal address would put both APIs on the port.
-        "management_address": address if settings.multi_model else f"unix:{run}/management.sock",
+        "inference_address": f"http://0.0.0.0:{settings.port}",
+        "management_address": f"unix:{run}/management.sock",  # our front end opens no listener for this one
         "model_store": run / STORE,
         "default_service_handler": "container_serve.handler:handle",
         "default_workers_per_model": share.workers,
         # This limit also holds for loading the model. Requests have a shorter one of their own, below.
         "default_response_timeout_seconds": max(settings.startup_timeout, settings.timeout + 60),
         "unregister_model_timeout": settings.timeout,
-        "max_request_size": settings.max_request_bytes,
-        "max_response_size": max(settings.max_request_bytes, 6_553_500),
-        "job_queue_size": settings.queue_size + share.workers,
-        "number_of_netty_threads": 2,
-        "netty_client_threads": 2,
+        "max_request_size": memory.largest,
+        "max_response_size": memory.heap // 6,
+        # For callers and workers alike: no request waits until one thread has woken up another.
+        "number_of_netty_threads": 1 + share.workers // 8,
+        "netty_client_threads": 1,
         "number_of_gpu": 0,
         "decode_input_request": "false",
         "enable_envvars_config": "false",
         "blacklist_env_vars": "PYTHONPATH",  # the model's folder would be added to it
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
-        "byoc_max_waiting_bytes": heap_bytes(settings) // 4,
+        "byoc_batch": BATCH if user_code.is_absent(settings) else 1,  # people's programs take one request at a time
+        "byoc_body_bytes": memory.bodies,
+        "byoc_worker_bytes": memory.copies,
         "byoc_multi_model": str(settings.multi_model).lower(),
     }
     if settings.multi_model:
@@ -110,20 +111,10 @@ def properties(run: Path, settings: Settings, share: Share) -> str:
             "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + picture_bytes),
             "byoc_weight_copies": share.workers * resources.COPIES,
             "byoc_model_picture_bytes": picture_bytes,
-            "byoc_model_spare_bytes": heap_bytes(settings) // 4,  # requests
+            "byoc_model_spare_bytes": memory.bodies + memory.copies,  # requests
             "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
         }
-    else:
-        values["load_models"] = f"{MODEL_NAME}={EMPTY}"
     return "".join(f"{key}={_escaped(str(value))}\n" for key, value in values.items())
-
-
-def heap_bytes(settings: Settings) -> int:
-    """Room for the bodies that wait, a quarter of it: Java holds a body twice while it hands it to a worker.
-
-    Outside the heap it takes up to three times as much, for what it reads, and for a body on its way to a worker.
-    """
-    return max(256 * MIB, 4 * settings.max_request_bytes)
 
 
 def log4j(level: int) -> str:
@@ -157,12 +148,13 @@ def log4j(level: int) -> str:
 """
 
 
-def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[str]:
+def command(run: Path, memory: Memory, reports: str = os.devnull) -> list[str]:
     """The Java process: small, quick to start, and it ends rather than goes on without memory.
 
     `reports`: the file, a pipe, in which it answers its supervisor.
     """
-    heap = heap_bytes(settings) // MIB
+    # Bodies lie outside the heap, and are never copied. netty takes memory for them in pieces of some megabytes.
+    direct = 64 + memory.bodies * 5 // (4 * MIB)
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
     program = java()
     return [
@@ -170,8 +162,8 @@ def command(run: Path, settings: Settings, reports: str = os.devnull) -> list[st
         *archive,
         *_permissions(program),
         "-Xlog:disable",  # Java's own warnings, as of an archive that does not fit, are in no format of ours
-        f"-Xmx{heap}m",
-        f"-XX:MaxDirectMemorySize={heap + heap // 2}m",
+        f"-Xmx{memory.heap // MIB}m",
+        f"-XX:MaxDirectMemorySize={direct}m",
         "-Xms16m",
         "-Xss512k",
         "-XX:+UseSerialGC",

@@ -3,8 +3,10 @@
 The user's functions (code/inference.py) and our defaults are put together by sagemaker-inference's Transformer.
 """
 
+import copy
 import http
 import importlib
+import inspect
 import logging
 import os
 import signal
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sagemaker_inference.errors import BaseInferenceToolkitError
+from sagemaker_inference.utils import retrieve_content_type_header
 
-from container_serve import artifact, codec, log, precompile, user_code
+from container_serve import artifact, batch, codec, log, precompile, user_code
 from container_serve.errors import RequestError, ServeError, error_body
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
@@ -36,7 +39,7 @@ _parent = os.getpid()  # of the process that imports this, from which the worker
 _service: "Service | None" = None
 
 
-def handle(data: list[dict[str, Any]] | None, context: Any) -> list[bytes] | None:
+def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     """multi-model-server's entry point."""
     global _service
     if data is None:
@@ -95,6 +98,7 @@ class Service(Transformer):  # type: ignore[misc]
         self.settings = settings
         self.model_dir = model_dir
         self.seconds: dict[str, float] = {}
+        self.parameters: dict[Any, int] = {}  # how many each of the functions takes
         self.user_code = user_code.find(settings, model_dir)
         self.defaults = DefaultHandler(settings, model_dir, optional=self.user_code is not None)
         super().__init__(self.defaults)
@@ -128,9 +132,14 @@ class Service(Transformer):  # type: ignore[misc]
             )
 
     def _run_handler_function(self, func: Any, *argv: Any) -> Any:
+        """Call one of the functions, with the context where it takes that: the Transformer looks that up each time."""
+        if func not in self.parameters:
+            self.parameters[func] = len(inspect.signature(func).parameters)
         begun = time.perf_counter()
         try:
-            return super()._run_handler_function(func, *argv)
+            if self.parameters[func] == len(argv) + 1:
+                return func(*argv, self._context)
+            return func(*argv)
         finally:
             for name, known in (("decode", self._input_fn), ("model", self._predict_fn)):
                 if func == known:
@@ -151,22 +160,34 @@ class Service(Transformer):  # type: ignore[misc]
             answers.append(function(model, part, content_type, accept))
         return b"\n".join(answer for answer, _ in answers), answers[0][1]
 
-    def answer(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
-        self.seconds.clear()
+    def answer(self, data: list[dict[str, Any]], context: Any) -> list[Any]:
+        """The answers to some requests, which the graph computes in one batch where they are several."""
         # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
         signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
         self.defaults.last = time.perf_counter() + self.settings.timeout / 2
         try:
-            check_text(data[0].get("body"), context, ours=self.reads)
-            answers: list[bytes] = self.transform(data, context)
-        except RequestError:
-            answers = self.handle_error(context, None, "")
+            contexts = [_alone(context, index) for index in range(len(data))]
+            if len(data) > 1:
+                self.defaults.predict_ahead(data, contexts, self._model)
+            return [self._answer(one, alone) for one, alone in zip(data, contexts, strict=True)]
         finally:
+            self.defaults.ahead.clear()
             signal.setitimer(signal.ITIMER_REAL, 0)
-        timing = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in self.seconds.items())
+
+    def _answer(self, data: dict[str, Any], context: Any) -> Any:
+        self.seconds.clear()
+        self._context = context
+        try:
+            check_text(data.get("body"), context, ours=self.reads)
+            (answer,) = self.transform([data], context)
+        except RequestError:
+            (answer,) = self.handle_error(context, None, "")
+        ahead = self.defaults.ahead.get(id(context))
+        timing = self.seconds | (ahead.seconds if ahead else {})
         if timing:
-            context.set_response_header(0, "Server-Timing", timing)
-        return answers
+            value = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in timing.items())
+            context.set_response_header(0, "Server-Timing", value)
+        return answer
 
     @staticmethod
     def handle_error(context: Any, inference_exception: Exception | None, trace: str) -> list[bytes]:
@@ -189,6 +210,13 @@ class Service(Transformer):  # type: ignore[misc]
         return [error_body(status, kind, message)]
 
 
+def _alone(context: Any, index: int) -> Any:
+    """The context of one request of several, in which it is the first."""
+    alone = copy.copy(context)
+    alone.request_processor = context.request_processor[index : index + 1]
+    return alone
+
+
 class DefaultHandler:
     """The functions for which the user has none of their own.
 
@@ -199,6 +227,7 @@ class DefaultHandler:
         """With `optional` there need be no artifact, for the user may have written all the functions."""
         self.settings = settings
         self.request: codec.Request | None = None
+        self.ahead: dict[int, batch.Computed] = {}  # by the identity of the request's context
         self.writes = True  # the answer is that of default_output_fn
         self.parts = 1  # in which the request is computed
         self.first = 0  # the number of this part's first picture
@@ -219,9 +248,26 @@ class DefaultHandler:
         predictor.warm_up()
         return predictor
 
+    def predict_ahead(self, data: list[dict[str, Any]], contexts: list[Any], model: Predictor) -> None:
+        """Compute several requests in one batch. Whatever is wrong with one is left to its own turn."""
+        decoded = []
+        for one, context in zip(data, contexts, strict=True):
+            begun = time.perf_counter()
+            content_type = retrieve_content_type_header(context.get_all_request_header(0))
+            with suppress(RequestError):
+                tensors = self.default_input_fn(one.get("body") or b"", content_type, context)
+                assert self.request is not None
+                if not self.request.batched:
+                    seconds = time.perf_counter() - begun
+                    decoded.append(batch.Decoded(context, self.request, self.answer_type, tensors, seconds))
+        self.ahead = batch.compute(decoded, model)
+
     def default_input_fn(self, body: bytes | str, content_type: str, context: Any) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
-        raw = body.encode() if isinstance(body, str) else bytes(body)
+        if ahead := self.ahead.get(id(context)):
+            self.request, self.answer_type, self.errors = ahead.request, ahead.answer_type, {}
+            return ahead.tensors
+        raw = body.encode() if isinstance(body, str) else bytes(body)  # bytes already are not copied
         attributes = context.get_request_header(0, CUSTOM_ATTRIBUTES)
         self.request = codec.parse(raw, content_type, attributes)
         if self.writes:  # before anything is computed
@@ -241,7 +287,9 @@ class DefaultHandler:
                     raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
                 self.errors[index] = error
         side = self.artifact.preprocessing.crop
-        return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
+        if not tensors:
+            return np.empty((0, 3, side, side), np.float32)
+        return np.stack(tensors) if len(tensors) > 1 else tensors[0][None]
 
     def _tensor(self, image: codec.Image) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
@@ -252,11 +300,15 @@ class DefaultHandler:
         spec, limits = self.artifact.preprocessing, self.settings
         return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.picture_bytes)
 
-    def default_predict_fn(self, batch: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
+    def default_predict_fn(
+        self, tensors: npt.NDArray[np.float32], model: Predictor, context: Any
+    ) -> npt.NDArray[np.float32]:
         assert self.artifact is not None
-        if not len(batch):  # of all its pictures none can be read
+        if ahead := self.ahead.get(id(context)):
+            return ahead.probabilities
+        if not len(tensors):  # of all its pictures none can be read
             return np.empty((0, len(self.artifact.classes)), np.float32)
-        return model.probabilities(batch)
+        return model.probabilities(tensors)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
         assert self.artifact is not None

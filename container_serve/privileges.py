@@ -5,12 +5,14 @@ import logging
 import os
 import pwd
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from container_serve import configuration
 from container_serve.errors import ServeError
 from container_serve.scratch import private_directory
 
@@ -77,6 +79,18 @@ def _become(user: User) -> None:
     os.setgroups([])
     os.setgid(user.gid)
     os.setuid(user.uid)
+
+
+def check_programs(user: User | None) -> None:
+    """Raise UserError where this process, which is `user` by now, cannot start the programs of the server."""
+    if user is None:
+        return
+    for path in (sys.executable, configuration.java(), __file__):
+        if not os.access(path, os.R_OK if path == __file__ else os.X_OK):
+            raise UserError(
+                f"BYOC_USER: the user {user.uid} cannot run {os.path.realpath(path)} (Permission denied);"
+                f" install it where that user may, or set BYOC_USER={ROOT}"
+            )
 
 
 def _may_change() -> bool:

@@ -1,4 +1,4 @@
-"""How many workers and threads, and how large pictures, this machine or this container's share of it has room for."""
+"""How many workers and threads, and how large bodies and images, this container's share of the machine has room for."""
 
 import os
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ COPIES = 2.5  # of the graph's weights, while a worker compiles them
 MODEL_PICTURE_BYTES = 100 * 2**20  # beside other models: 12 megapixels of RGB, and of a baseline JPEG as many as wanted
 LEAST_PICTURE_BYTES = 64 * 2**20  # however little there is: 8 megapixels of RGB
 THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
+LEAST_HEAP_BYTES, MOST_HEAP_BYTES = 128 * 2**20, 1024 * 2**20
+BODY_COPIES = 2  # of a request's body in a worker; the front end's class Memory counts the same
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 
@@ -43,10 +45,30 @@ def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
     return Share(workers, threads or max(share, min(THREADS, cores)), threads or share)
 
 
-def picture_bytes(workers: int, model_bytes: int) -> int:
-    """What each of `workers` may use to decode a picture, in bytes, with all of them at it."""
+@dataclass(frozen=True)
+class Memory:
+    """How the memory that models and programs leave is divided, in bytes."""
+
+    largest: int  # body that is accepted
+    bodies: int  # of requests and answers, in the front end
+    copies: int  # of bodies, in all workers
+    heap: int  # of Java; holds answers, each up to three times, but no bodies
+    picture: int  # what each worker may use to decode an image, with all of them at it
+
+
+def memory(workers: int, model_bytes: int, largest: int, waiting: int) -> Memory:
+    """The shares for requests of up to `largest` bytes, `waiting` of them in the queue.
+
+    A third for bodies that wait, a third for those that workers have, if there can be so many; the rest for images.
+    Where even one of the largest bodies does not fit, smaller ones are the largest that are accepted.
+    """
     room = memory_limit() - SERVER_BYTES - workers * (WORKER_BYTES + model_bytes)
-    return max(LEAST_PICTURE_BYTES, room // workers)
+    room = max(room, 2 * workers * LEAST_PICTURE_BYTES)
+    largest = min(largest, (room - workers * LEAST_PICTURE_BYTES) // (1 + BODY_COPIES))
+    bodies = max(largest, min(room // 3, largest * (waiting + 2 * workers)))
+    copies = max(BODY_COPIES * largest, min(room // 3, BODY_COPIES * largest * workers))
+    heap = min(max(LEAST_HEAP_BYTES, memory_limit() // 16), MOST_HEAP_BYTES)
+    return Memory(largest, bodies, copies, heap, max(LEAST_PICTURE_BYTES, (room - bodies - copies) // workers))
 
 
 def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:

@@ -47,30 +47,45 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     if settings.multi_model and settings.picture_bytes is None:  # how many models there will be nobody knows
         settings = replace(settings, picture_bytes=resources.MODEL_PICTURE_BYTES)
     share = resources.plan(workers, settings.threads, model_bytes)
-    room = settings.picture_bytes or resources.picture_bytes(share.workers, model_bytes)
+    waiting = settings.queue_size + share.workers
+    memory = resources.memory(share.workers, model_bytes, settings.max_request_bytes, waiting)
+    room = settings.picture_bytes or memory.picture
     check_port(settings.port)
     user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
     with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
+        privileges.check_programs(user)
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)
         with run_directory() as run:
-            configuration.write(run, settings, share)
+            configuration.write(run, settings, share, memory)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
             if room < DEAREST_PIXEL * settings.max_pixels:
                 LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
-            server = Server(settings, run, configuration.environment(environ, run, share, room))
+            if memory.largest < settings.max_request_bytes:
+                LOG.warning(
+                    "SAGEMAKER_MAX_REQUEST_SIZE=%d: the memory of %d MB holds bodies of up to %d bytes;"
+                    " larger ones are refused: give the container more memory, or set a lower limit",
+                    settings.max_request_bytes,
+                    resources.memory_limit() // 10**6,
+                    memory.largest,
+                )
+            server = Server(settings, run, memory, configuration.environment(environ, run, share, room))
             threading.Thread(target=_end_anyway, args=(server, stop), daemon=True).start()
             try:
-                if precompiles(settings):
+                if user_code.is_absent(settings):
                     precompile.start(settings.model_dir, run, share.threads)
                 verify_model(settings)  # meanwhile Java starts
                 server.start(stop)
                 server.watch(stop)
                 server.drain()
+            except ServeError as error:
+                LOG.error("%s", error)  # before anything is ended: what follows in the log follows from it
+                raise
             finally:
                 server.end()
+                LOG.info("stopped")
 
 
 def _end_anyway(server: "Server", stop: threading.Event) -> None:
@@ -110,11 +125,6 @@ def check_model(settings: Settings) -> int:
     return weights.stat().st_size if weights.exists() else 0
 
 
-def precompiles(settings: Settings) -> bool:
-    """Whether the workers will serve the artifact's own graph; a user's program may load another."""
-    return not settings.multi_model and user_code.find(settings, settings.model_dir) is None
-
-
 def verify_model(settings: Settings) -> None:
     """Every byte of the artifact; /ping stays red until it is through."""
     if not settings.multi_model and (settings.model_dir / artifact.MODEL_JSON).exists():
@@ -133,7 +143,7 @@ def check_port(port: int) -> None:
 class Server:
     """The Java process and its workers, in a process group of their own."""
 
-    def __init__(self, settings: Settings, run: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, run: Path, memory: resources.Memory, environment: Mapping[str, str]) -> None:
         self.settings = settings
         self.run = run
         self.begun = time.monotonic()
@@ -144,7 +154,7 @@ class Server:
         os.set_blocking(self.reports, False)
         self.unread = b""
         self.java = subprocess.Popen(
-            configuration.command(run, settings, f"/proc/self/fd/{theirs}"),
+            configuration.command(run, memory, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=run,
@@ -198,6 +208,7 @@ class Server:
         """Let the requests that were accepted be answered, while /ping and new ones get 503."""
         LOG.info("stopping: answering the requests in flight, for at most %d s", DRAIN_SECONDS)
         deadline = time.monotonic() + DRAIN_SECONDS
+        report = None
         try:
             while (report := self._look("draining")) is not None and time.monotonic() < deadline:
                 if report["state"] == "draining" and report["in_flight"] == 0:
@@ -213,7 +224,6 @@ class Server:
         processes.kill_group(self.java.pid)
         self.java.wait()
         os.close(self.reports)
-        LOG.info("stopped")
 
     def _end_stuck(self, report: dict[str, Any] | None) -> None:
         """Kill the workers that have had one request for longer than any may take; others come in their place."""

@@ -21,6 +21,11 @@ class UserCode:
     module: str
 
 
+def is_absent(settings: Settings) -> bool:
+    """Whether the workers will serve the one artifact's own graph; a user's program may load another."""
+    return not settings.multi_model and find(settings, settings.model_dir) is None
+
+
 def find(settings: Settings, model_dir: Path) -> UserCode | None:
     """The program for the model in `model_dir`, None if it brings none. Raises UserCodeError."""
     directory = settings.submit_directory or model_dir / CODE

@@ -38,10 +38,15 @@ RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
 FROM builder AS builder-lean
 RUN rm /opt/venv/lib/python3.*/site-packages/mms/frontend/model-server.jar
 
-# What no request touches: scipy (sagemaker-inference's decoder, which we keep out of reach of callers, imports it), and
-# OpenVINO's readers of other formats and virtual devices. serve-torch keeps them, for programs of the user's own.
+# What no request touches: scipy (sagemaker-inference's decoder, which we keep out of reach of callers, imports it), what
+# sagemaker-inference's and multi-model-server's own start-up imports (we start the Java server ourselves), and OpenVINO's
+# readers of other formats and virtual devices. serve-torch keeps them, for programs of the user's own.
 FROM builder-lean AS builder-serve
-RUN cd /opt/venv/lib/python3.*/site-packages && rm -r scipy scipy.libs && cd openvino/libs \
+RUN cd /opt/venv/lib/python3.*/site-packages \
+    && rm -r scipy scipy.libs boto3 botocore s3transfer jmespath dateutil urllib3 retrying.py \
+          setuptools pkg_resources _distutils_hack distutils-precedence.pth \
+          future past libfuturize libpasteurize model_archiver \
+    && cd openvino/libs \
     && rm libopenvino_onnx_frontend.so.* libopenvino_tensorflow_frontend.so.* libopenvino_pytorch_frontend.so.* \
           libopenvino_paddle_frontend.so.* libopenvino_gguf_frontend.so.* libopenvino_tensorflow_lite_frontend.so.* \
           libopenvino_jax_frontend.so.* libopenvino_auto_plugin.so libopenvino_hetero_plugin.so \

@@ -5,6 +5,11 @@
               a worker has, for more a process of one thread for each core
     mms       multi-model-server and sagemaker-inference as their documentation shows it: torch eager fp32, torchvision
     fastapi   ONNX Runtime fp32 behind FastAPI and uvicorn
+    openvino  the same int8 graph as ours, with as many threads, behind FastAPI and two workers of uvicorn
+    litserve  the same behind LitServe with two workers; its callers send JSON with base64
+
+The last two run where there is an environment of their own, for they need packages that nothing else here does:
+`uv venv tests/bench/peers/.venv && VIRTUAL_ENV=tests/bench/peers/.venv uv pip install litserve openvino pillow`.
 
 All of them are up at the same time, and take turns at the same pictures and under the same load generator, so that
 other work on the machine hits all of them alike. "Around" is the median of the time beside decoding and the graph (the
@@ -50,6 +55,7 @@ from tests.bench.servers import (
 CORES = len(os.sched_getaffinity(0))
 THREADS = min(resources.THREADS, CORES)
 CONNECTIONS = (1, 2, 8, 32)
+BY_HAND = Path(__file__).parent / "peers" / ".venv" / "bin" / "python"
 OVERLOAD = 160  # connections, more than the queue of 100 holds
 
 
@@ -106,7 +112,7 @@ def measure(servers: list[Server], limit: Limit, turns: int, seconds: float) -> 
         for kind, counts in ((SMALL, CONNECTIONS), (LARGE, (1, 8))):
             for count in counts:
                 for server in servers if turn % 2 else servers[::-1]:
-                    found = load.run(server.port, bodies[kind], count, seconds)
+                    found = server.load(bodies[kind], count, seconds)
                     note(values, kind, count, server.name, found)
                     values["errors", server.name].append(
                         sum(n for status, n in found.statuses.items() if status != 200)
@@ -134,7 +140,7 @@ def note(values: Values, kind: str, count: int, name: str, found: load.Load) -> 
 
 def table(values: Values) -> None:
     """Medians, a column for each server."""
-    names = ("ours", "limit", "mms", "fastapi", "docker run")
+    names = ("ours", "limit", "openvino", "litserve", "mms", "fastapi", "docker run")
     print(f"\n{'median':24}" + "".join(f"{name:>12}" for name in names))
     for what in dict.fromkeys(what for what, _ in values):
         row = [values.get((what, name)) for name in names]
@@ -149,6 +155,9 @@ def results(values: Values, command: str) -> list[dict[str, Any]]:
         pairs = zip(ours, values[other or what, over], strict=True)
         return [one / two if two else float("nan") for one, two in pairs]
 
+    def difference(what: str, less: str) -> list[float]:
+        return [one - two for one, two in zip(values[what, "ours"], values[what, less], strict=True)]
+
     def row(name: str, goal: str, each: list[float], unit: str) -> dict[str, Any]:
         return {
             "name": f"serving: {name}", "goal": goal, "measured": round(statistics.median(each), 3), "unit": unit,
@@ -157,11 +166,21 @@ def results(values: Values, command: str) -> list[dict[str, Any]]:
 
     p50, rate = f"{SMALL}, 1 p50", f"{SMALL}, 8 rate"
     rows = [
-        row("p50 at 1 connection / limit", "<= 1.3", ratio(p50, "limit"), "x"),
+        row("p50 at 1 connection / limit", "<= 1.15", ratio(p50, "limit"), "x"),
         row("p50 at 1 connection, mms / ours", ">= 7", [1 / each for each in ratio(p50, "mms")], "x"),
-        row("rate at 8 connections / limit", ">= 0.85", ratio(rate, "limit"), "x"),
+        row("rate at 8 connections / limit", ">= 0.94", ratio(rate, "limit"), "x"),
         row("rate at 8 connections / mms", ">= 5", ratio(rate, "mms"), "x"),
         row("rate at 8 connections / fastapi", "> 1", ratio(rate, "fastapi"), "x"),
+        *(
+            one
+            for peer in ("openvino", "litserve")
+            if (p50, peer) in values
+            for one in (
+                row(f"p50 at 1 connection / {peer}", "< 1", ratio(p50, peer), "x"),
+                row(f"rate at 8 connections / {peer}", "> 1", ratio(rate, peer), "x"),
+                row(f"memory more than {peer}", "<= 100", difference("memory", peer), "MB"),
+            )
+        ),
         row("memory", "<= 1000", values["memory", "ours"], "MB"),
         row(f"{OVERLOAD} connections: neither 200 nor 503", "0", values["flood lost", "ours"], "answers"),
         row("start to first answer", "<= 3", values.get(("start", "docker run")) or values["start", "ours"], "s"),
@@ -185,8 +204,8 @@ def main() -> None:
     try:
         made = prepare(folder, options.model)
         body = pictures()[SMALL][0]
-        ports = free_ports(["ours", "mms", "fastapi"])
-        each = commands(made, folder, ports)
+        ports = free_ports(["ours", "mms", "fastapi", "openvino", "litserve"])
+        each = commands(made, folder, ports, BY_HAND if BY_HAND.exists() else None)
         values: Values = defaultdict(list)
         for _ in range(options.starts):
             for name, (program, env) in each.items():

@@ -48,13 +48,25 @@ def quantile(seconds: Sequence[float], share: float) -> float:
     return 1e3 * sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
 
-def run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str = "/invocations") -> Load:
-    """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted."""
-    return asyncio.run(_run(port, bodies, connections, seconds, path))
+def run(
+    port: int,
+    bodies: Sequence[bytes],
+    connections: int,
+    seconds: float,
+    path: str = "/invocations",
+    content_type: str = "image/jpeg",
+    pause: float = 0.01,
+) -> Load:
+    """Send `bodies` in turn over `connections` for `seconds`; what is on its way by then is waited for and counted.
+
+    A caller whose connection has ended, as it does with a refusal, asks again `pause` seconds later.
+    """
+    requests = [request(body, path, content_type) for body in bodies]
+    return asyncio.run(_run(port, requests, connections, seconds, pause))
 
 
-async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: float, path: str) -> Load:
-    load, requests = Load(), [request(body, path) for body in bodies]
+async def _run(port: int, requests: Sequence[bytes], connections: int, seconds: float, pause: float) -> Load:
+    load = Load()
     begun = time.perf_counter()
 
     async def one(first: int) -> None:
@@ -78,7 +90,7 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
                 if writer is not None:
                     writer.close()
                 reader = writer = None
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pause)
             index += 1
         if writer is not None:
             writer.close()
@@ -88,9 +100,9 @@ async def _run(port: int, bodies: Sequence[bytes], connections: int, seconds: fl
     return load
 
 
-def request(body: bytes, path: str) -> bytes:
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+def request(body: bytes, path: str, content_type: str = "image/jpeg") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
 
 
 async def answer(reader: asyncio.StreamReader) -> Answer:

@@ -1,7 +1,9 @@
 """The servers that bench_serving compares: their artifact, how each is started, and their pictures."""
 
+import base64
 import contextlib
 import io
+import json
 import os
 import shutil
 import socket
@@ -10,7 +12,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import psutil
 import skimage
 from PIL import Image
 
-from container_serve import artifact
+from container_serve import artifact, resources
 from tests.bench import load
 from tests.docker import engine
 
@@ -37,6 +39,13 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     start_seconds: float
+
+    def load(self, images: Sequence[bytes], connections: int, seconds: float) -> load.Load:
+        """Send the images as this server takes them."""
+        if self.name != "litserve":
+            return load.run(self.port, images, connections, seconds)
+        bodies = [json.dumps({"image": base64.b64encode(image).decode()}).encode() for image in images]
+        return load.run(self.port, bodies, connections, seconds, content_type="application/json")
 
     def memory(self) -> float:
         """MB of the process and all below it; what they share is counted once."""
@@ -118,9 +127,27 @@ def prepare(folder: Path, given: Path | None) -> Path:
     return made
 
 
-def commands(made: Path, folder: Path, ports: dict[str, int]) -> dict[str, tuple[list[str], dict[str, str]]]:
+def commands(
+    made: Path, folder: Path, ports: dict[str, int], by_hand: Path | None = None
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """What starts each server. `by_hand`: the Python of an environment that has what the int8 peers import."""
     from container_serve.configuration import java
 
+    int8 = {
+        "PYTHONPATH": str(ROOT),
+        "GRAPH": str(made / artifact.GRAPH),
+        "THREADS": str(min(resources.THREADS, resources.cpu_count())),
+    }
+    peers = {} if by_hand is None else {
+        "openvino": (
+            [str(by_hand), "-m", "uvicorn", "tests.bench.peers.openvino_app:app", "--workers", "2",
+             "--port", str(ports["openvino"]), "--log-level", "error"],
+            int8,
+        ),
+        "litserve": (
+            [str(by_hand), "-m", "tests.bench.peers.litserve_app"], {"PORT": str(ports["litserve"]), **int8}
+        ),
+    }  # fmt: skip
     tools = os.pathsep.join([str(Path(java()).parent), str(Path(sys.executable).parent), os.environ["PATH"]])
     return {
         "ours": (
@@ -139,6 +166,7 @@ def commands(made: Path, folder: Path, ports: dict[str, int]) -> dict[str, tuple
              "--port", str(ports["fastapi"]), "--log-level", "error"],
             {"ONNX_MODEL": str(folder / "model.onnx")},
         ),
+        **peers,
     }  # fmt: skip
 
 
@@ -169,10 +197,12 @@ def serving(
             command, env={**clean, "TMPDIR": str(own), **env}, cwd=own, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        while 200 not in load.run(port, [body], 1, 0.01).statuses:
+        server = Server(name, port, process, 0.0)
+        while 200 not in server.load([body], 1, 0.01).statuses:
             if process.poll() is not None or time.monotonic() - begun > START_SECONDS:
                 sys.exit(f"bench_serving: {name} did not start: {(folder / f'{name}.log').read_text()[-2000:]}")
-        yield Server(name, port, process, time.monotonic() - begun)
+        server.start_seconds = time.monotonic() - begun
+        yield server
     finally:
         for member in family(process.pid):
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -7,50 +7,53 @@ from pathlib import Path
 import pytest
 
 from container_serve import configuration
-from container_serve.configuration import ConfigurationError
-from container_serve.resources import Share
+from container_serve.configuration import MIB, ConfigurationError
+from container_serve.resources import Memory, Share
 from container_serve.settings import Settings
+
+MEMORY = Memory(largest=1000, bodies=8 * MIB, copies=5000, heap=180 * MIB, picture=7)
 
 
 def parsed(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def test_the_management_api_is_on_the_port_only_with_many_models() -> None:
-    one = parsed(configuration.properties(Path("/r"), Settings.read({}), Share(2, 1, 1)))
-    assert one["inference_address"] == "http://0.0.0.0:8080"
-    assert one["management_address"] == "unix:/r/management.sock"
-    assert one["load_models"] == "model=empty"
-    many = parsed(
-        configuration.properties(Path("/r"), Settings.read({"SAGEMAKER_MULTI_MODEL": "true"}), Share(1, 1, 1))
-    )
-    assert many["management_address"] == many["inference_address"]
-    assert "load_models" not in many
+@pytest.mark.parametrize("several", ["true", "false"])
+def test_the_management_api_is_never_on_the_port(several: str) -> None:
+    settings = Settings.read({"SAGEMAKER_MULTI_MODEL": several})
+    values = parsed(configuration.properties(Path("/r"), settings, Share(2, 1, 1), MEMORY))
+    assert values["inference_address"] == "http://0.0.0.0:8080"
+    assert values["management_address"] == "unix:/r/management.sock"
+    assert values["byoc_multi_model"] == several
+    assert "load_models" not in values
 
 
 def test_what_a_model_takes_counts_all_its_workers() -> None:
     mib = 2**20
     for environ, picture_bytes in (({}, 100 * mib), ({"BYOC_PICTURE_BYTES": "5"}, 5)):
         settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", **environ})
-        values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1)))
+        values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1), MEMORY))
         assert int(values["byoc_model_bytes"]) == 3 * (160 * mib + picture_bytes)
         assert (values["byoc_weight_copies"], values["byoc_model_picture_bytes"]) == ("7.5", str(picture_bytes))
 
 
 def test_limits() -> None:
-    settings = Settings.read(
-        {"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "SAGEMAKER_MAX_REQUEST_SIZE": "1000", "BYOC_QUEUE_SIZE": "7"}
-    )
-    values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1)))
+    settings = Settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "BYOC_QUEUE_SIZE": "7"})
+    values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1), MEMORY))
     assert values["byoc_timeout_seconds"] == "700"
     assert int(values["default_response_timeout_seconds"]) > 700  # else the model server would answer first
     assert values["max_request_size"] == "1000"
     assert values["default_workers_per_model"] == "3"
-    assert (values["byoc_queue_size"], values["job_queue_size"]) == ("7", "10")
+    assert values["byoc_queue_size"] == "7"
+    assert (values["byoc_body_bytes"], values["byoc_worker_bytes"]) == (str(8 * MIB), "5000")
+    assert values["max_response_size"] == str(30 * MIB)  # Java holds an answer several times for a while
+    command = configuration.command(Path("/r"), MEMORY)
+    assert "-Xmx180m" in command
+    assert "-XX:MaxDirectMemorySize=74m" in command
 
 
 def test_paths_are_written_as_java_reads_them() -> None:
-    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1, 1))
+    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1, 1), MEMORY)
     assert "model_store=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36/store" in text.splitlines()
 
 
@@ -85,7 +88,7 @@ def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
     run = tmp_path / ("long" * 25)
     run.mkdir()
     with pytest.raises(ConfigurationError, match="TMPDIR"):
-        configuration.write(run, Settings.read({}), Share(1, 1, 1))
+        configuration.write(run, Settings.read({}), Share(1, 1, 1), MEMORY)
     assert list(run.iterdir()) == []
 
 
@@ -112,7 +115,7 @@ def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_program_is_started_with_this_python() -> None:
-    command = configuration.command(Path("/r"), Settings.read({}))
+    command = configuration.command(Path("/r"), MEMORY)
     assert command[command.index("--python") + 1] == sys.executable
     assert "-Djava.io.tmpdir=/r" in command
 
@@ -130,5 +133,5 @@ def test_newer_java_is_told_that_netty_may_load_native_code(
     (tmp_path / "release").write_text(f'IMPLEMENTOR="x"\nJAVA_VERSION="{version}"\n')
     monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
     monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
-    command = configuration.command(Path("/r"), Settings.read({}))
+    command = configuration.command(Path("/r"), MEMORY)
     assert ("--enable-native-access=ALL-UNNAMED" in command) == permitted

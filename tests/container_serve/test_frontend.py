@@ -69,7 +69,8 @@ def test_a_jar_of_other_sources_is_noticed(tmp_path: Path) -> None:
 def test_the_tests_in_java_have_run_and_passed(built: Path) -> None:
     suites = [ElementTree.parse(file).getroot() for file in (built / "target" / "surefire-reports").glob("*.xml")]
     assert {suite.get("name") for suite in suites} == {
-        f"byoc.{source.stem}" for source in build.HERE.glob("src/test/java/byoc/*Test.java")
+        source.relative_to(build.HERE / "src/test/java").with_suffix("").as_posix().replace("/", ".")
+        for source in build.HERE.glob("src/test/java/**/*Test.java")
     }
     assert all(int(suite.get("tests", "0")) > 0 for suite in suites)
     assert {suite.get(kind) for suite in suites for kind in ("failures", "errors", "skipped")} == {"0"}

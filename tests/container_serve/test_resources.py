@@ -108,13 +108,27 @@ def test_plan(
 
 
 @pytest.mark.parametrize(
-    ("memory", "workers", "expected"),
+    ("total", "workers", "largest", "expected"),
     [
-        (8192, 2, (8192 - 300 - 2 * 260) // 2),  # 50 megapixels of the dearest kind are 763 MiB
-        (1024, 2, 102),
-        (512, 2, 64),  # never less
+        # Room for 6 MB bodies of a full queue and of two workers; the rest is for images.
+        (8192, 2, 6, (6, 102 * 6 + 4 * 6, 24, (8192 - 300 - 2 * 260 - 102 * 6 - 4 * 6 - 24) // 2)),
+        (8192, 2, 1000, (1000, 7372 // 3, 7372 // 3, 7372 // 6)),
+        (4096, 2, 1024, (1024, 1092, 2048, 68)),  # one of the largest, at least
+        (2048, 2, 1024, ((1228 - 128) // 3, 1228 // 3, 2 * (1228 - 128) // 3, 64)),  # they do not fit: smaller ones do
+        (1400, 2, 6, (6, 580 // 3, 24, (580 - 193 - 24) // 2)),
+        (300, 2, 6, (6, 85, 24, 73)),  # never less, however little there is
     ],
 )
-def test_picture_bytes(monkeypatch: pytest.MonkeyPatch, memory: int, workers: int, expected: int) -> None:
-    monkeypatch.setattr(resources, "memory_limit", lambda: memory * MIB)
-    assert resources.picture_bytes(workers, 100 * MIB) == expected * MIB
+def test_memory(
+    monkeypatch: pytest.MonkeyPatch, total: int, workers: int, largest: int, expected: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(resources, "memory_limit", lambda: total * MIB)
+    found = resources.memory(workers, 100 * MIB, largest * MIB, 102)
+    shares = (found.largest, found.bodies, found.copies, found.picture)
+    assert [share // MIB for share in shares] == pytest.approx(expected, abs=1)
+
+
+@pytest.mark.parametrize(("total", "heap"), [(500, 128), (4096, 256), (65536, 1024)])
+def test_the_heap_follows_the_containers_memory(monkeypatch: pytest.MonkeyPatch, total: int, heap: int) -> None:
+    monkeypatch.setattr(resources, "memory_limit", lambda: total * MIB)
+    assert resources.memory(2, 100 * MIB, 6 * MIB, 102).heap == heap * MIB

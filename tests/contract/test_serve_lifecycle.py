@@ -15,7 +15,7 @@ from container_serve import artifact
 from container_serve.settings import LOAD_FAILURE, LOADING
 from tests.conftest import both_engines_in_full, need
 from tests.contract.models import picture, write_model
-from tests.contract.serving import Server, access_lines, gone, one_line, serving, until
+from tests.contract.serving import Answer, Server, access_lines, gone, one_line, serving, until
 
 NOBODY = 65534
 SLOW_CODE = """
@@ -175,6 +175,39 @@ def test_a_request_whose_worker_is_killed_gets_500_and_the_next_one_an_answer(
         assert second.result().status == 200
 
 
+def test_what_waits_is_computed_together_and_what_dies_together_is_tried_again_alone(
+    tmp_path: Path, one_worker: dict[str, str]
+) -> None:
+    colors = {"red": "red", "lime": "green", "blue": "blue"}
+    model = write_model(tmp_path / "model", seconds=0.4)
+    with (
+        serving(model, tmp_path / "run", one_worker) as server,
+        concurrent.futures.ThreadPoolExecutor(8) as pool,
+    ):
+
+        def asked() -> list[concurrent.futures.Future[Answer]]:
+            """One that keeps the worker busy, and five that wait meanwhile."""
+            first = pool.submit(server.invoke, picture("red"))
+            until(lambda: in_flight(server) == 1, "first in flight", 5)
+            rest = [pool.submit(server.invoke, body) for body in (*map(picture, colors), b"junk")]
+            until(lambda: first.done() or in_flight(server) == 5, "all in flight", 5)
+            assert first.result().status == 200
+            return rest
+
+        *good, bad = (each.result() for each in asked())
+        assert [answer.json()["predictions"][0]["label"] for answer in good] == list(colors.values())
+        assert len({answer.headers["server-timing"].split("model;")[1] for answer in good}) == 1
+        assert (bad.status, bad.json()["type"]) == (400, "InvalidImage")
+
+        again = asked()
+        (worker,) = server.children()
+        worker.kill()
+        *good, bad = (each.result() for each in again)
+        assert [answer.json()["predictions"][0]["label"] for answer in good] == list(colors.values())
+        assert len({answer.headers["server-timing"].split("model;")[1] for answer in good}) == len(colors)
+        assert bad.status == 400
+
+
 def in_flight(server: Server) -> int:
     return int(server.request("GET", "/ping").json()["in_flight"])
 
@@ -189,8 +222,25 @@ def test_the_program_ends_when_its_java_server_is_killed(tmp_path: Path) -> None
         server.java().kill()
         assert server.process.wait(40) == 1
         assert "killed by SIGKILL" in one_line(server.err.read_text())
+        assert server.log().index("killed by SIGKILL") < server.log().index("server: stopped")
         assert gone(family)
         assert list(server.tmp.iterdir()) == []
+
+
+def test_a_signal_in_the_moment_in_which_java_dies_ends_it_without_a_traceback(tmp_path: Path) -> None:
+    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        family = server.descendants()
+        server.process.send_signal(signal.SIGSTOP)  # so that it finds both at once
+        java = server.java()
+        java.kill()
+        until(lambda: gone([java]), "it is dead", 5)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGCONT)
+        code, said = server.process.wait(20), server.err.read_text()
+        assert "Traceback" not in said + server.log()
+        assert "the Java server ended unexpectedly (killed by SIGKILL)" in server.log()
+        assert (code, said) == (0, "") or (code == 1 and one_line(said))  # as it was in a look at it, or not
+        assert gone(family)
 
 
 def test_nothing_stays_when_the_program_itself_is_killed(tmp_path: Path) -> None:
@@ -298,6 +348,8 @@ def test_a_caller_that_goes_away_is_forgotten(tmp_path: Path, one_worker: dict[s
 def test_answers_under_load_are_each_caller_s_own(tmp_path: Path) -> None:
     colors = {"red": "red", "lime": "green", "blue": "blue"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
+        until(lambda: loaded(server) == 2, "both workers", 20)
+        workers = server.children()
         wrong: list[str] = []
         stop = threading.Event()
 
@@ -310,12 +362,13 @@ def test_answers_under_load_are_each_caller_s_own(tmp_path: Path) -> None:
                 count += 1
             return count
 
-        with concurrent.futures.ThreadPoolExecutor(6) as pool:
-            counts = [pool.submit(ask, color) for color in (*colors, *colors)]
-            time.sleep(3)
+        with concurrent.futures.ThreadPoolExecutor(18) as pool:
+            counts = [pool.submit(ask, color) for color in 6 * list(colors)]
+            time.sleep(4)
             stop.set()
         assert wrong == []
         assert all(count.result() > 3 for count in counts)
+        assert server.children() == workers  # none has died, whose requests were then tried again
 
 
 def test_another_user_than_root_with_a_read_only_model(tmp_path: Path) -> None:

@@ -88,6 +88,20 @@ def predict_fn(batch, model):
         assert float(line["model_ms"]) > 0
 
 
+def test_an_answer_that_comes_in_pieces(tmp_path: Path) -> None:
+    """More headers than fit into what is read at a time: the model server's own decoder gave up on that."""
+    text = """
+def output_fn(prediction, accept, context):
+    for i in range(80):
+        context.set_response_header(0, f"X-Long-{i}", "v" * (40 + i % 7))
+    return "x" * 300_000, "text/plain"
+"""
+    with serving(with_code(write_model(tmp_path / "model"), text), tmp_path / "run") as server:
+        answer = server.invoke(picture("red"))
+        assert (answer.status, len(answer.body)) == (200, 300_000)
+        assert answer.headers["x-long-79"] == "v" * 42
+
+
 def test_what_fails_inside_stays_inside(tmp_path: Path) -> None:
     text = """
 from sagemaker_inference.errors import BaseInferenceToolkitError

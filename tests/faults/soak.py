@@ -1,11 +1,12 @@
 """Serving for long: `python tests/faults/soak.py [--minutes 30] [--engine docker] [--model DIR]` (make soak).
 
 First the server's capacity is measured, then it gets 80 % of that, evenly in time, whatever it answers: one request in
-a hundred is hostile, and a worker is killed once a minute (--kill-every). A virtual machine's host may take processor
-time away: the load is of what it leaves. What is lost is counted, and written down as JSON and as a table; exit code 1
-where more was lost than the requests that the killed workers had in their hands, where a hostile request got anything
-but 2xx or 4xx, or where memory grew by over 3 % after the first fifth of the time, which a run of less than some two
-minutes does not keep.
+a hundred is hostile, and a worker is killed once a minute (--kill-every). At the end comes half a minute of overload. A
+virtual machine's host may take processor time away: the load is of what it leaves. What is lost is counted, and written
+down as JSON and as a table. Exit code 1 where more was lost than the requests that the killed workers had in their
+hands; where a hostile request got anything but 2xx or 4xx; where memory grew by over 3 % after the first fifth of the
+time, which a run of less than some two minutes does not keep; or where less than 0.9 of the capacity was answered under
+overload, or after it.
 """
 
 import argparse
@@ -45,6 +46,11 @@ SAMPLE_SECONDS = 5.0
 SETTLING = 0.2  # of the time, in which memory is not looked at yet
 DEADLINE = 55.0  # the server's own; its answer may be a little on its way
 MAX_GROWTH = 0.03
+OVERLOAD_SECONDS = 30.0
+REST_SECONDS = 30.0  # after the overload
+OVERLOAD_CALLERS = 160  # more than the queue holds
+OVERLOAD = 4  # times the capacity, in requests a second, if all were refused and asked again
+LEAST_SHARE = 0.9  # of the capacity, under overload and after it
 PREDICTION_SECONDS = 0.025  # of the model that is made here: as long as an int8 ResNet50 takes
 
 
@@ -60,6 +66,16 @@ class Call:
 
 
 @dataclass
+class Overload:
+    """Good answers a second before, under and after an overload, had the host taken nothing; what else was answered."""
+
+    before: float
+    under: float
+    after: float
+    statuses: Counter[int]
+
+
+@dataclass
 class Soak:
     """What happened; times are seconds from the beginning."""
 
@@ -71,6 +87,7 @@ class Soak:
     memory: list[tuple[float, int, int]] = field(default_factory=list)  # bytes of Java, of the Python processes
     wall: float = 0.0
     stolen: float = 0.0  # of the time, by the host
+    overload: "Overload | None" = None
 
     def figures(self) -> dict[str, Any]:
         good = [call for call in self.calls if not call.hostile]
@@ -104,6 +121,17 @@ class Soak:
             "memory_mb": [round(sum(each) / 1e6) for each in (before, after)],
             "java_mb": [round(java / 1e6) for java, _ in (before, after)],
             "memory_growth": round(sum(after) / sum(before) - 1, 4),
+            **self._overload(),
+        }
+
+    def _overload(self) -> dict[str, Any]:
+        if self.overload is None:
+            return {}
+        found = self.overload
+        return {
+            "overload_share": round(found.under / found.before, 3),
+            "share_after_overload": round(found.after / found.before, 3),
+            "overload_statuses": {str(status): n for status, n in sorted(found.statuses.items())},
         }
 
     def _in_a_killed_worker(self, call: Call) -> bool:
@@ -142,6 +170,13 @@ def faults(figures: dict[str, Any], max_growth: float = MAX_GROWTH) -> list[str]
         found.append("lost_in_a_killed_worker: more than workers were killed")
     if figures["memory_growth"] >= max_growth:
         found.append(f"memory_growth: {figures['memory_growth']:.1%}")
+    found += [
+        f"{name}: {figures[name]}"
+        for name in ("overload_share", "share_after_overload")
+        if figures.get(name, 1.0) < LEAST_SHARE
+    ]
+    if others := set(figures.get("overload_statuses", {})) - {"200", "503", "504"}:
+        found.append(f"overload_statuses: {', '.join(sorted(others))}")
     return found
 
 
@@ -243,6 +278,24 @@ async def run(server: Server, soak: Soak, seconds: float, kill_seconds: float, b
     pool.close()
 
 
+def capacity(
+    port: int, bodies: list[bytes], callers: int, seconds: float, pause: float = 0.01
+) -> tuple[float, Counter[int]]:
+    """Good answers a second that so many callers get, had the host taken nothing; all statuses."""
+    before = stolen()
+    found = load.run(port, bodies, callers, seconds, pause=pause)
+    return found.rate / (1 - min(0.9, (stolen() - before) / seconds)), found.statuses
+
+
+def overloaded(server: Server, bodies: list[bytes]) -> Overload:
+    before, _ = capacity(server.port, bodies, 8, CAPACITY_SECONDS)
+    pause = OVERLOAD_CALLERS / (OVERLOAD * before)
+    under, statuses = capacity(server.port, bodies, OVERLOAD_CALLERS, OVERLOAD_SECONDS, pause)
+    time.sleep(REST_SECONDS)
+    after, _ = capacity(server.port, bodies, 8, CAPACITY_SECONDS)
+    return Overload(before, under, after, statuses)
+
+
 def memory(server: Server) -> tuple[int, int]:
     """Bytes of Java, and of the server's Python processes; what they share is counted once."""
     java, python = server.java().pid, 0
@@ -282,11 +335,10 @@ def soak(
     with serving(model, folder, kind=kind) as server:
         port = server.port
         load.run(port, bodies, 8, CAPACITY_SECONDS / 4)  # warm
-        before = stolen()
-        answered = load.run(port, bodies, 8, CAPACITY_SECONDS).rate
-        capacity = answered / (1 - min(0.9, (stolen() - before) / CAPACITY_SECONDS))
-        found = Soak(capacity, rate or SHARE * capacity)
+        whole, _ = capacity(port, bodies, 8, CAPACITY_SECONDS)
+        found = Soak(whole, rate or SHARE * whole)
         asyncio.run(run(server, found, seconds, kill_seconds, bodies))
+        found.overload = overloaded(server, bodies)
         return found
 
 

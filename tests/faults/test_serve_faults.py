@@ -452,7 +452,7 @@ def test_large_bodies_of_many_callers_cost_no_worker(healthy: Callable[[str], Se
 
     with concurrent.futures.ThreadPoolExecutor(60) as pool:
         statuses = set[int]().union(*pool.map(ask, range(60)))
-    assert statuses == {400, 503}
+    assert statuses in ({400}, {400, 503})  # as much memory as this machine has
     assert server.children() == workers
     assert "OutOfMemory" not in server.log()
     assert "ERROR" not in server.log()

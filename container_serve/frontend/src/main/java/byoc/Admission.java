@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -21,7 +22,7 @@ final class Admission {
     }
 
     /** The gate's own answer; null: the request is for the model server, under the path that the table says. */
-    FullHttpResponse decide(HttpRequest request, Target target) {
+    FullHttpResponse decide(Exchange exchange, HttpRequest request, Target target) {
         if (!request.decoderResult().isSuccess()) {
             return Answers.invalid(request.decoderResult().cause());
         }
@@ -48,11 +49,11 @@ final class Admission {
                 return Answers.model(target.model);
             default:
                 request.setUri(target.route.path(target.model));
-                return refusal(request);
+                return refusal(exchange, request);
         }
     }
 
-    private FullHttpResponse refusal(HttpRequest request) {
+    private FullHttpResponse refusal(Exchange exchange, HttpRequest request) {
         String type = Form.mimeType(request);
         if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
             return Answers.form(type);
@@ -68,17 +69,19 @@ final class Admission {
                 request.headers().set(list, String.join(", ", lines));
             }
         }
-        if (HttpUtil.getContentLength(request, 0L) > settings.maxRequestBytes) {
+        long length = HttpUtil.getContentLength(request, 0L);
+        if (length > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);
         }
         if (!"ready".equals(Supervisor.state())) {
             return Answers.error(
                     503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        if (!settings.multiModel && Health.QUEUED.get() >= room() || isMemoryFull()) {
+        RequestQueue queue = Health.workers.queue(exchange.model);
+        if (queue != null && queue.isFull()) {
             return Answers.queueFull(); // before its body is sent
         }
-        return null;
+        return settings.memory.fits(length) ? null : memoryFull();
     }
 
     /** What more of a request's body means for it: null, or a refusal. */
@@ -92,16 +95,12 @@ final class Admission {
         if (exchange.pieces > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
             return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
-        // Only a request that is there as a whole takes a place from others: a slow client takes nothing but memory.
-        boolean full = exchange.complete && !settings.multiModel && !exchange.enqueue(room());
-        return full || isMemoryFull() ? Answers.queueFull() : null;
+        // A slow client takes memory from others only for what it has sent.
+        return exchange.grow() ? null : memoryFull();
     }
 
-    private int room() {
-        return settings.workers + settings.queueSize;
-    }
-
-    private boolean isMemoryFull() {
-        return Health.HELD_BYTES.get() > settings.maxWaitingBytes;
+    private static FullHttpResponse memoryFull() {
+        return Answers.error(
+                503, "MemoryFull", "Other requests take the memory that this one needs; send the request again later.");
     }
 }

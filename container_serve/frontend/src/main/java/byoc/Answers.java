@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
@@ -70,7 +71,7 @@ final class Answers {
     }
 
     static FullHttpResponse queueFull() {
-        int waiting = Health.QUEUED.get();
+        int waiting = RequestQueue.queued();
         return error(503, "QueueFull", waiting + " requests are waiting already; send the request again later.");
     }
 
@@ -109,7 +110,11 @@ final class Answers {
     static FullHttpResponse model(String name) {
         return ModelManager.getInstance().getModels().containsKey(name)
                 ? json(200, described(name))
-                : error(404, "ModelNotFoundException", "Model not found: " + name);
+                : noModel(name);
+    }
+
+    static FullHttpResponse noModel(String name) {
+        return error(404, "ModelNotFoundException", "Model not found: " + name);
     }
 
     private static JsonObject described(String model) {

@@ -1,5 +1,8 @@
 package byoc;
 
+import byoc.workers.Memory;
+import byoc.workers.PendingRequest;
+import byoc.workers.RequestQueue;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
@@ -28,38 +31,43 @@ final class Exchange {
     final boolean keepAlive;
     boolean isHttp10; // and has to be told that the connection stays
     boolean unreadable; // its end is not known: what follows is dropped
-    private final long begun = System.nanoTime();
+    final long begun = System.nanoTime();
+    String model; // that is asked for a prediction; null: something else is asked
     long received; // bytes of the body
     long pieces; // in which they came
     boolean complete; // the whole body was read
     boolean accepted; // counted as in flight
-    boolean queued; // and among those that a worker has, or is to get
-    long held; // bytes of its body, later of its answer, that count as held in memory
+    private RequestQueue queue; // that holds it, once it is there as a whole
+    private PendingRequest pending; // and as what
+    private final Memory memory;
+    private long held; // bytes of its body, later of its answer, that are counted there
     boolean answered; // an answer is on its way
     boolean written; // it has left
     boolean close; // and the connection ends with it
     ScheduledFuture<?> timer;
 
-    Exchange(HttpRequest request, String path) {
+    Exchange(HttpRequest request, String path, Memory memory) {
         // Where chunks end is read in more ways than one: what follows them is not taken for another request.
         this(
                 id(request),
                 request.method().name(),
                 path,
-                HttpUtil.isKeepAlive(request) && !HttpUtil.isTransferEncodingChunked(request));
+                HttpUtil.isKeepAlive(request) && !HttpUtil.isTransferEncodingChunked(request),
+                memory);
         isHttp10 = HttpVersion.HTTP_1_0.equals(request.protocolVersion());
     }
 
-    private Exchange(String id, String method, String path, boolean keepAlive) {
+    private Exchange(String id, String method, String path, boolean keepAlive, Memory memory) {
         this.id = id;
         this.method = method;
         this.path = path;
         this.keepAlive = keepAlive;
+        this.memory = memory;
     }
 
     /** One whose request never came to the end of its head. */
-    static Exchange unread() {
-        Exchange exchange = new Exchange(UUID.randomUUID().toString(), "-", "-", false);
+    static Exchange unread(Memory memory) {
+        Exchange exchange = new Exchange(UUID.randomUUID().toString(), "-", "-", false, memory);
         exchange.complete = true;
         return exchange;
     }
@@ -70,17 +78,30 @@ final class Exchange {
     }
 
     /** False when there is no room for it among those that wait for a worker. */
-    boolean enqueue(int room) {
-        queued = Health.QUEUED.incrementAndGet() <= room;
-        if (!queued) {
-            Health.QUEUED.decrementAndGet();
+    boolean enqueue(RequestQueue queue, PendingRequest request) {
+        if (!queue.offer(request)) {
+            return false;
         }
-        return queued;
+        this.queue = queue;
+        pending = request;
+        return true;
+    }
+
+    /** A worker has it, or had. */
+    boolean wasTaken() {
+        return pending != null && pending.isTaken();
+    }
+
+    /** Counts what has come of its body; false where there is no memory for it, and none of it is to be kept. */
+    boolean grow() {
+        boolean fits = memory.grow(held, received - held);
+        held = fits ? received : 0;
+        return fits;
     }
 
     /** Counts `bytes` as what is held in memory of this exchange. */
     void hold(long bytes) {
-        Health.HELD_BYTES.addAndGet(bytes - held);
+        memory.add(bytes - held);
         held = bytes;
     }
 
@@ -89,9 +110,9 @@ final class Exchange {
         if (timer != null) {
             timer.cancel(false);
         }
-        if (queued) {
-            queued = false;
-            Health.QUEUED.decrementAndGet();
+        if (pending != null) {
+            pending.abandon();
+            queue.remove(pending);
         }
     }
 
@@ -145,7 +166,12 @@ final class Exchange {
                 status,
                 received,
                 sent,
-                timing,
+                timings(timing),
                 String.format(Locale.ROOT, "%.1f", (System.nanoTime() - begun) / 1e6));
+    }
+
+    /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
+    private static String timings(String header) {
+        return header.isEmpty() ? "" : " " + header.replace(";dur=", "_ms=").replace(",", "");
     }
 }

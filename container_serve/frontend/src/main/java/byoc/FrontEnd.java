@@ -1,39 +1,41 @@
 package byoc;
 
-import com.amazonaws.ml.mms.ModelServer;
-import com.amazonaws.ml.mms.ServerInitializer;
+import byoc.workers.Workers;
+import com.amazonaws.ml.mms.http.HttpRequestHandler;
+import com.amazonaws.ml.mms.http.ManagementRequestHandler;
 import com.amazonaws.ml.mms.servingsdk.impl.PluginsManager;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.util.Connector;
-import com.amazonaws.ml.mms.util.ConnectorType;
+import com.amazonaws.ml.mms.util.ServerGroups;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.channel.Channel;
-import io.netty.channel.ChannelFuture;
-import io.netty.channel.ChannelHandlerContext;
-import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.channel.ChannelInitializer;
 import io.netty.channel.ChannelOption;
-import io.netty.channel.EventLoopGroup;
-import io.netty.handler.codec.PrematureChannelClosureException;
+import io.netty.channel.ChannelPipeline;
+import io.netty.handler.codec.http.HttpObjectAggregator;
+import io.netty.handler.codec.http.HttpServerCodec;
+import io.netty.handler.flow.FlowControlHandler;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.net.InetSocketAddress;
+import java.util.Map;
 import org.apache.commons.cli.CommandLine;
 import org.apache.commons.cli.DefaultParser;
 import org.apache.logging.log4j.util.StackLocator;
 
 /**
- * multi-model-server with a {@link Gate} in front of it. Its own main class is not used, because it
- * answers /ping with 200 whatever happens, offers its management API, and has no way to be drained.
+ * multi-model-server's management of models and workers, with a {@link Gate} and queues of our own in front of it. Its
+ * own main class is not used, because it answers /ping with 200 whatever happens, offers its management API, computes
+ * requests whose callers have gone, and has no way to be drained.
  */
-public final class FrontEnd extends ModelServer {
-    private final Settings settings;
+public final class FrontEnd {
+    static final String MODEL = "model"; // the name of the only one
+    private static final int LINE_BYTES = 4096;
+    private static final int HEADER_BYTES = 8192;
+    private static final int CHUNK_BYTES = 65536; // of a body that is handed on at a time
 
-    private FrontEnd(ConfigManager config, Settings settings) {
-        super(config);
-        this.settings = settings;
-    }
+    private FrontEnd() {}
 
     public static void main(String[] args) {
         Supervisor.listen(System.in, System.getProperty("byoc.reports"));
@@ -43,28 +45,25 @@ public final class FrontEnd extends ModelServer {
             ConfigManager.init(new ConfigManager.Arguments(line));
             PluginsManager.getInstance().initialize();
             ConfigManager config = ConfigManager.getInstance();
+            config.validateConfigurations();
             Settings settings = new Settings(config);
-            new FrontEnd(config, settings).start();
-            if (!settings.multiModel && ModelManager.getInstance().getModels().isEmpty()) {
-                throw new IllegalStateException("no worker process could be started");
+            ServerGroups groups = new ServerGroups(config);
+            Health.workers = new Workers(config, groups.getChildGroup(), settings.workers + settings.queueSize,
+                    settings.batch, settings.timeoutSeconds, settings.memory);
+            ModelManager.init(config, Health.workers);
+            if (!settings.multiModel) {
+                ModelManager models = ModelManager.getInstance();
+                models.registerModel(ModelFolders.EMPTY, MODEL, null, null, 1, 0,
+                        config.getDefaultResponseTimeoutSeconds(), MODEL, config.getPreloadModel());
+                models.updateModel(MODEL, settings.workers, settings.workers);
             }
-            Watchdog.start();
+            listen(config.getListener(false), groups, settings);
             Supervisor.report(settings);
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);
         }
         // The server's threads are no daemons: the program runs on until its supervisor ends it.
-    }
-
-    /** A request that was refused before its end is no error to be logged, as it is to the model server. */
-    private static final class Unfinished extends ChannelInboundHandlerAdapter {
-        @Override
-        public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
-            if (!(cause instanceof PrematureChannelClosureException)) {
-                ctx.fireExceptionCaught(cause);
-            }
-        }
     }
 
     /** log4j prints a warning that it is slow on this version of Java, not in the log's format; it is not. */
@@ -75,16 +74,10 @@ public final class FrontEnd extends ModelServer {
         System.setOut(out);
     }
 
-    /** The model server calls this once for each of its two APIs, or once for both if their addresses agree. */
-    @Override
-    public ChannelFuture initializeServer(
-            Connector connector, EventLoopGroup acceptors, EventLoopGroup workers, ConnectorType api)
+    private static void listen(Connector connector, ServerGroups groups, Settings settings)
             throws InterruptedException {
-        if (api == ConnectorType.MANAGEMENT_CONNECTOR) {
-            return null; // never opened: whoever reaches it can register a model from a URL and run code
-        }
-        return new ServerBootstrap()
-                .group(acceptors, workers)
+        new ServerBootstrap()
+                .group(groups.getServerGroup(), groups.getChildGroup())
                 .channel(connector.getServerChannel())
                 .option(ChannelOption.SO_BACKLOG, 1024)
                 .option(ChannelOption.SO_REUSEADDR, true)
@@ -93,19 +86,28 @@ public final class FrontEnd extends ModelServer {
                         new ChannelInitializer<Channel>() {
                             @Override
                             protected void initChannel(Channel channel) {
-                                channel.pipeline().addLast(new ServerInitializer(null, api));
-                                Gate gate = new Gate(settings);
-                                channel.pipeline().addAfter("http", "gate", gate);
-                                channel.pipeline().addBefore("http", "framing", new Framing());
-                                channel.pipeline().addFirst("patience", new Patience(gate, settings.timeoutSeconds));
-                                channel.pipeline().addAfter("aggregator", "unfinished", new Unfinished());
-                                channel.pipeline().addAfter("unfinished", "form", new Form());
-                                if (settings.multiModel) {
-                                    channel.pipeline().addAfter("form", "models", new ModelChanges());
-                                }
+                                fill(channel.pipeline(), settings);
                             }
                         })
                 .bind(new InetSocketAddress(((InetSocketAddress) connector.getSocketAddress()).getPort())) // IPv6, too
                 .sync();
+    }
+
+    private static void fill(ChannelPipeline pipeline, Settings settings) {
+        Gate gate = new Gate(settings);
+        HttpObjectAggregator aggregator = new HttpObjectAggregator(settings.maxRequestBytes);
+        aggregator.setMaxCumulationBufferComponents(Integer.MAX_VALUE); // more would be copied into one
+        pipeline.addLast("patience", new Patience(gate, settings.timeoutSeconds));
+        pipeline.addLast("framing", new Framing());
+        pipeline.addLast("http", new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES));
+        pipeline.addLast("flow", new FlowControlHandler());
+        pipeline.addLast("gate", gate);
+        pipeline.addLast(Intake.AGGREGATOR, aggregator);
+        pipeline.addLast("form", new Form());
+        pipeline.addLast("intake", new Intake(gate, settings.timeoutSeconds));
+        if (settings.multiModel) {
+            pipeline.addLast("models", new ModelChanges());
+            pipeline.addLast("handler", new HttpRequestHandler(new ManagementRequestHandler(Map.of())));
+        }
     }
 }

@@ -15,17 +15,15 @@ import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.LastHttpContent;
 import io.netty.util.ReferenceCountUtil;
 import java.io.IOException;
-import java.util.ArrayDeque;
-import java.util.Queue;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Stands between a connection and the model server, one instance per connection. Answers /ping and
- * /execution-parameters itself, refuses what the model server would answer badly, gives every
- * request an id, a time limit and a line in the log, and counts what is in flight.
+ * Stands between a connection and the models, one instance per connection. Answers /ping and /execution-parameters
+ * itself, refuses what cannot be answered, gives every request an id, a time limit and a line in the log, puts whole
+ * requests for predictions into the queue of their model, and counts what is in flight.
  */
 final class Gate extends ChannelDuplexHandler {
     private static final Logger LOG = LoggerFactory.getLogger("gate");
@@ -37,7 +35,6 @@ final class Gate extends ChannelDuplexHandler {
 
     private final Settings settings;
     private final Admission admission;
-    private final Queue<Object> pipelined = new ArrayDeque<>();
     private ChannelHandlerContext context;
     private Exchange current;
     private long heads;
@@ -64,18 +61,17 @@ final class Gate extends ChannelDuplexHandler {
 
     void headTooSlow() {
         if (isIdle()) {
-            current = Exchange.unread();
+            current = Exchange.unread(settings.memory);
             refuse(context, 408, "RequestTimeout", "The request's head did not arrive" + inTime());
         }
     }
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (current != null && current.complete) {
-            pipelined.add(message); // the model server would mix up two requests of one connection
-        } else {
-            read(ctx, message);
-        }
+        read(ctx, message);
+        // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
+        boolean last = current != null && current.written && current.close;
+        ctx.channel().config().setAutoRead(current == null || !current.complete || last);
     }
 
     private void read(ChannelHandlerContext ctx, Object message) {
@@ -100,13 +96,11 @@ final class Gate extends ChannelDuplexHandler {
             settle(ctx, current);
             return;
         }
-        current.hold(current.received);
         FullHttpResponse refusal = admission.more(current, content);
         if (refusal != null) {
             content.release();
             send(ctx, refusal, ctx.newPromise());
         } else {
-            ctx.channel().config().setAutoRead(!last);
             ctx.fireChannelRead(content);
         }
     }
@@ -114,8 +108,11 @@ final class Gate extends ChannelDuplexHandler {
     private void head(ChannelHandlerContext ctx, HttpRequest request) {
         Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
         heads++;
-        current = new Exchange(request, target.path);
-        FullHttpResponse answer = admission.decide(request, target);
+        current = new Exchange(request, target.path, settings.memory);
+        if (target.route == Route.INVOCATIONS || target.route == Route.INVOKE_MODEL) {
+            current.model = settings.multiModel ? target.model : FrontEnd.MODEL;
+        }
+        FullHttpResponse answer = admission.decide(current, request, target);
         if (answer == null) {
             forward(ctx, request);
         } else {
@@ -139,6 +136,28 @@ final class Gate extends ChannelDuplexHandler {
         ctx.fireChannelRead(request);
     }
 
+    /** What is being read or answered; null: nothing. */
+    Exchange current() {
+        return current;
+    }
+
+    /** The answer to a prediction, on any thread. */
+    void answer(Exchange exchange, FullHttpResponse response) {
+        context.executor().execute(() -> answerNow(exchange, response));
+    }
+
+    private void answerNow(Exchange exchange, FullHttpResponse response) {
+        if (current != exchange || exchange.answered) {
+            response.release(); // it comes too late
+            return;
+        }
+        count(response.status().code());
+        if (response.status().code() >= 400) { // somebody may have seen the end of such a request elsewhere
+            response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+        }
+        send(context, response, context.newPromise());
+    }
+
     private void refuse(ChannelHandlerContext ctx, int status, String type, String message) {
         send(ctx, Answers.error(status, type, message), ctx.newPromise());
     }
@@ -148,7 +167,9 @@ final class Gate extends ChannelDuplexHandler {
             return;
         }
         if (exchange.complete) {
-            count(504);
+            if (exchange.wasTaken()) {
+                count(504); // else it says nothing but that there is too much to do
+            }
             refuse(ctx, 504, "Timeout", "No answer" + inTime());
         } else {
             refuse(ctx, 408, "RequestTimeout", "The request's body did not arrive" + inTime());
@@ -159,14 +180,14 @@ final class Gate extends ChannelDuplexHandler {
         return " within " + settings.timeoutSeconds + " s.";
     }
 
-    /** What the model server or the clock says to a prediction; our own refusals tell nothing about it. */
+    /** What a worker or the clock says to a prediction; our own refusals tell nothing about it. */
     private void count(int status) {
         if (!settings.multiModel && status != 503) { // 503: there is too much to do, or no worker, which is seen anyway
             Outcomes.count(status);
         }
     }
 
-    /** The model server's answer on its way out. */
+    /** The model server's answer to who loads or unloads a model, on its way out. */
     @Override
     public void write(ChannelHandlerContext ctx, Object message, ChannelPromise promise) {
         if (!(message instanceof FullHttpResponse) || current == null) {
@@ -180,7 +201,6 @@ final class Gate extends ChannelDuplexHandler {
             ReferenceCountUtil.release(message); // it comes too late
             promise.setFailure(new IllegalStateException("answered already"));
         } else {
-            count(response.status().code());
             send(ctx, response, promise);
         }
     }
@@ -188,11 +208,10 @@ final class Gate extends ChannelDuplexHandler {
     private void send(ChannelHandlerContext ctx, FullHttpResponse response, ChannelPromise promise) {
         Exchange exchange = current;
         exchange.answered = true;
-        int status = response.status().code();
-        String timing = response.headers().get("Server-Timing", "");
         response.headers().set("X-Request-Id", exchange.id);
         if (!exchange.path.equals("/ping")) {
-            exchange.log(status, response.content().readableBytes(), timings(timing));
+            String timing = response.headers().get("Server-Timing", "");
+            exchange.log(response.status().code(), response.content().readableBytes(), timing);
         }
         boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
         exchange.close = refused || !exchange.keepAlive || "draining".equals(Supervisor.state());
@@ -200,6 +219,9 @@ final class Gate extends ChannelDuplexHandler {
             response.headers().set(HttpHeaderNames.CONNECTION, exchange.close ? "close" : "keep-alive");
         }
         exchange.dequeue();
+        if (!exchange.complete && exchange.close && ctx.pipeline().get(Intake.AGGREGATOR) != null) {
+            ctx.pipeline().remove(Intake.AGGREGATOR); // with what it has of the body
+        }
         exchange.hold(response.content().readableBytes());
         ChannelFuture sent = ctx.writeAndFlush(response, promise.unvoid());
         sent.addListener(
@@ -233,9 +255,6 @@ final class Gate extends ChannelDuplexHandler {
         }
         current = null;
         ctx.channel().config().setAutoRead(true);
-        while (!pipelined.isEmpty() && (current == null || !current.complete)) {
-            read(ctx, pipelined.poll());
-        }
     }
 
     /** A connection that is closed while its client still sends loses the answer: read on, for a while. */
@@ -266,10 +285,6 @@ final class Gate extends ChannelDuplexHandler {
             }
             current.release();
         }
-        for (Object message : pipelined) {
-            ReferenceCountUtil.release(message);
-        }
-        pipelined.clear();
         ctx.fireChannelInactive();
     }
 
@@ -289,10 +304,5 @@ final class Gate extends ChannelDuplexHandler {
                 ctx.close();
             }
         }
-    }
-
-    /** "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    private static String timings(String header) {
-        return header.isEmpty() ? "" : " " + header.replace(";dur=", "_ms=").replace(",", "");
     }
 }

@@ -1,6 +1,5 @@
 package byoc;
 
-import com.amazonaws.ml.mms.wlm.Job;
 import com.amazonaws.ml.mms.wlm.Model;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.channel.ChannelDuplexHandler;
@@ -13,10 +12,8 @@ import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.util.ReferenceCountUtil;
-import java.lang.reflect.Field;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
-import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
@@ -121,7 +118,6 @@ final class ModelChanges extends ChannelDuplexHandler {
             if (load == null && before != null && models.get(model) != before) {
                 ModelFolders.remove(model);
                 ModelMemory.unloaded();
-                refuseWaiting(before);
             }
         } catch (Refusal refusal) {
             request.release();
@@ -139,15 +135,5 @@ final class ModelChanges extends ChannelDuplexHandler {
         replaced.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
         request.release();
         return replaced;
-    }
-
-    /** What waits for a model that went would wait until its deadline. */
-    private static void refuseWaiting(Model model) throws ReflectiveOperationException {
-        Field queues = Model.class.getDeclaredField("jobsDb");
-        queues.setAccessible(true);
-        Queue<?> waiting = (Queue<?>) ((Map<?, ?>) queues.get(model)).get(Model.DEFAULT_DATA_QUEUE);
-        for (Job job = (Job) waiting.poll(); job != null; job = (Job) waiting.poll()) {
-            job.sendError(HttpResponseStatus.SERVICE_UNAVAILABLE, "Model unloaded: " + model.getModelName());
-        }
     }
 }

@@ -1,5 +1,7 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
+
 /**
  * Whether predictions fail, whoever asks: a model whose every answer is an error of the server (500, 504) must not
  * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
@@ -38,6 +40,6 @@ final class Outcomes {
         if (!failed || last - first < SPAN) {
             return false;
         }
-        return System.nanoTime() - last < HOLD || Health.QUEUED.get() > 0; // what is asked now will tell
+        return System.nanoTime() - last < HOLD || RequestQueue.queued() > 0; // what is asked now will tell
     }
 }

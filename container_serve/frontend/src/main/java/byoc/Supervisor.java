@@ -44,7 +44,7 @@ final class Supervisor {
                 heard = System.nanoTime();
                 if (settings != null) {
                     JsonObject report = Health.report();
-                    report.add("stuck", Stuck.workers(settings.timeoutSeconds));
+                    report.add("stuck", Health.workers.stuck());
                     reports.write((report + "\n").getBytes(StandardCharsets.UTF_8));
                 }
             }

@@ -5,18 +5,21 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import byoc.workers.Memory;
 import io.netty.handler.codec.http.DefaultHttpRequest;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpVersion;
 import org.junit.jupiter.api.Test;
 
 final class ExchangeTest {
+    private static final Memory MEMORY = new Memory(100, 100);
+
     private static Exchange exchange(String... headers) {
         DefaultHttpRequest request = new DefaultHttpRequest(HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations");
         for (int i = 0; i < headers.length; i += 2) {
             request.headers().add(headers[i], headers[i + 1]);
         }
-        return new Exchange(request, "/invocations");
+        return new Exchange(request, "/invocations", MEMORY);
     }
 
     @Test
@@ -33,28 +36,34 @@ final class ExchangeTest {
     }
 
     @Test
-    void placesInTheQueueAreCountedAndGivenBackOnce() {
-        Exchange first = exchange();
-        Exchange second = exchange();
-        assertTrue(first.enqueue(1));
-        assertFalse(second.enqueue(1));
-        assertEquals(1, Health.QUEUED.get());
-        first.release();
-        first.release();
-        second.release();
-        assertEquals(0, Health.QUEUED.get());
-        assertTrue(second.enqueue(1));
-        second.release();
+    void heldBytesAreTheLastThatWereSaid() {
+        Exchange exchange = exchange();
+        exchange.hold(100);
+        assertTrue(MEMORY.fits(0));
+        assertFalse(MEMORY.fits(1));
+        exchange.hold(30);
+        assertTrue(MEMORY.fits(70));
+        exchange.release();
+        exchange.release();
+        assertTrue(MEMORY.fits(100));
+        assertFalse(MEMORY.fits(101));
     }
 
     @Test
-    void heldBytesAreTheLastThatWereSaid() {
-        Exchange exchange = exchange();
-        long before = Health.HELD_BYTES.get();
-        exchange.hold(100);
-        exchange.hold(30);
-        assertEquals(before + 30, Health.HELD_BYTES.get());
-        exchange.release();
-        assertEquals(before, Health.HELD_BYTES.get());
+    void aBodyForWhichThereIsNoMemoryIsGivenUpForTheOthers() {
+        Exchange first = exchange();
+        Exchange second = exchange();
+        first.received = 60;
+        second.received = 40;
+        assertTrue(first.grow());
+        assertTrue(second.grow());
+        first.received = 70;
+        second.received = 90;
+        assertFalse(first.grow());
+        assertTrue(second.grow());
+        assertFalse(MEMORY.fits(11));
+        first.release();
+        second.release();
+        assertTrue(MEMORY.fits(100));
     }
 }

@@ -1,0 +1,165 @@
+package byoc.workers;
+
+import com.amazonaws.ml.mms.util.messages.Predictions;
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.ByteBufAllocator;
+import io.netty.buffer.CompositeByteBuf;
+import io.netty.buffer.Unpooled;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.HttpVersion;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicLong;
+
+/** A whole request that waits for a worker, or has one. */
+public final class PendingRequest {
+    private static final int END = -1; // of a list, in the model server's protocol
+    private static final String JSON = "json";
+    private static final int SMALL_BYTES = 1 << 20;
+    private static final AtomicLong CREATED = new AtomicLong();
+
+    final long deadline;
+    int lent; // of the workers' memory
+    boolean alone; // it was with others at a worker that died, or is too large: it goes without others
+    private final Caller caller;
+    private final String id; // unique, unlike the caller's
+    private final long bytes;
+    private final String type;
+    private FullHttpRequest request; // null: its body has been sent, or is not needed any more
+    private boolean taken;
+    private boolean abandoned;
+
+    /** Who gets the answer: on any thread, and maybe too late. */
+    public interface Caller {
+        void answer(FullHttpResponse response);
+
+        void fail(int status, String message);
+    }
+
+    /** Owns the request from now on. `deadline` is of System.nanoTime(). */
+    public PendingRequest(FullHttpRequest request, long deadline, Caller caller) {
+        id = Long.toString(CREATED.incrementAndGet());
+        this.request = request;
+        this.deadline = deadline;
+        this.caller = caller;
+        bytes = request.content().readableBytes();
+        CharSequence mime = HttpUtil.getMimeType(request);
+        type = mime == null ? "" : mime.toString();
+        alone = isJson() || bytes > SMALL_BYTES; // JSON, and JSON lines, have several images, maybe
+    }
+
+    long bytes() {
+        return bytes;
+    }
+
+    boolean isJson() {
+        return type.toLowerCase(Locale.ROOT).contains(JSON);
+    }
+
+    /** A worker takes it; false where nobody waits for the answer any more. */
+    synchronized boolean begin() {
+        taken = !abandoned;
+        return taken;
+    }
+
+    public synchronized boolean isTaken() {
+        return taken;
+    }
+
+    synchronized boolean isAbandoned() {
+        return abandoned;
+    }
+
+    /** It goes back into the queue. */
+    synchronized void putBack() {
+        taken = false;
+        alone = true;
+    }
+
+    /** Its caller has an answer, or went away. */
+    public synchronized void abandon() {
+        abandoned = true;
+    }
+
+    void answer(Predictions prediction) {
+        FullHttpResponse response;
+        try {
+            response = new DefaultFullHttpResponse(
+                    HttpVersion.HTTP_1_1,
+                    HttpResponseStatus.valueOf(prediction.getStatusCode(), prediction.getReasonPhrase()),
+                    Unpooled.wrappedBuffer(prediction.getResp()));
+            prediction.getHeaders().forEach(response.headers()::set);
+            response.headers().set(HttpHeaderNames.CONTENT_TYPE, prediction.getContentType());
+            HttpUtil.setContentLength(response, prediction.getResp().length);
+        } catch (IllegalArgumentException invalid) {
+            fail(500, "The program gave a status or a header that cannot be sent.");
+            return;
+        }
+        caller.answer(response);
+    }
+
+    void fail(int status, String message) {
+        caller.fail(status, message);
+    }
+
+    public synchronized void release() {
+        if (request != null) {
+            request.release();
+            request = null;
+        }
+    }
+
+    /** Requests as the workers' protocol has them, in pieces; bodies are not copied. */
+    static List<ByteBuf> encode(List<PendingRequest> requests, ByteBufAllocator allocator) {
+        List<ByteBuf> pieces = new ArrayList<>();
+        pieces.add(allocator.buffer(1).writeByte('I'));
+        for (PendingRequest request : requests) {
+            request.encode(allocator, pieces);
+            if (requests.size() == 1) {
+                request.release(); // nobody needs its body again: see RequestQueue.failed
+            }
+        }
+        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
+        return pieces;
+    }
+
+    private synchronized void encode(ByteBufAllocator allocator, List<ByteBuf> pieces) {
+        if (request == null) {
+            throw new IllegalStateException("the request has gone");
+        }
+        ByteBuf head = allocator.buffer();
+        pieces.add(head);
+        field(head, id);
+        for (Map.Entry<String, String> header : request.headers().entries()) {
+            field(head, header.getKey());
+            field(head, header.getValue());
+        }
+        head.writeInt(END);
+        field(head, "body");
+        field(head, type);
+        head.writeInt(request.content().readableBytes());
+        ByteBuf body = request.content();
+        if (body instanceof CompositeByteBuf) { // as a whole, it may have more parts than can be sent at once
+            for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), body.readableBytes())) {
+                pieces.add(part.retain());
+            }
+        } else {
+            pieces.add(body.retainedSlice());
+        }
+        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
+    }
+
+    private static void field(ByteBuf out, String text) {
+        byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
+        out.writeInt(bytes.length);
+        out.writeBytes(bytes);
+    }
+}

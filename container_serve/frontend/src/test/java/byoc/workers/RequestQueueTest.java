@@ -1,0 +1,212 @@
+package byoc.workers;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertSame;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import io.netty.buffer.ByteBuf;
+import io.netty.buffer.Unpooled;
+import io.netty.handler.codec.http.DefaultFullHttpRequest;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpMethod;
+import io.netty.handler.codec.http.HttpVersion;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Test;
+
+final class RequestQueueTest {
+    private static final long SECOND = 1_000_000_000L;
+    private static final long MEGABYTE = 1 << 20;
+
+    private final List<Integer> failures = new ArrayList<>();
+    private final PendingRequest.Caller caller = new PendingRequest.Caller() {
+        @Override
+        public void answer(FullHttpResponse response) {}
+
+        @Override
+        public void fail(int status, String message) {
+            failures.add(status);
+        }
+    };
+
+    private final Memory memory = new Memory(100 * MEGABYTE, MEGABYTE);
+    private final RequestQueue queue = new RequestQueue(3, 1, memory);
+
+    private PendingRequest request(double seconds, int bytes) {
+        FullHttpRequest request = new DefaultFullHttpRequest(
+                HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations", Unpooled.buffer(bytes).writeZero(bytes));
+        request.headers().set("Content-Type", "image/jpeg");
+        return new PendingRequest(request, System.nanoTime() + (long) (seconds * SECOND), caller);
+    }
+
+    private PendingRequest offered(double seconds) {
+        PendingRequest request = request(seconds, 1);
+        assertTrue(queue.offer(request));
+        return request;
+    }
+
+    @Test
+    void placesAreTakenAndGivenBackOnce() throws InterruptedException {
+        int before = RequestQueue.queued();
+        PendingRequest first = offered(10);
+        PendingRequest second = offered(10);
+        assertSame(first, queue.take().get(0));
+        offered(10);
+        assertFalse(queue.offer(request(10, 1)), "one is with a worker, two wait");
+        queue.remove(second);
+        queue.remove(second);
+        queue.done(first, SECOND);
+        offered(10);
+        assertEquals(2 + before, RequestQueue.queued());
+        queue.close();
+        assertEquals(before, RequestQueue.queued());
+        assertFalse(queue.offer(request(10, 1)), "its model has gone");
+    }
+
+    @Test
+    void aRequestWhoseCallerIsGoneIsNotComputed() throws InterruptedException {
+        PendingRequest gone = offered(10);
+        PendingRequest next = offered(10);
+        gone.abandon(); // before it is taken out: whoever takes it sees that
+        assertSame(next, queue.take().get(0));
+        assertFalse(gone.isTaken());
+        assertTrue(next.isTaken());
+    }
+
+    @Test
+    void theOldestThatCanBeAnsweredInTimeComesFirstElseTheYoungest() throws InterruptedException {
+        PendingRequest measured = offered(10);
+        queue.done(queue.take().get(0), SECOND); // so long does one take
+        assertTrue(measured.isTaken());
+        PendingRequest late = offered(0.5);
+        PendingRequest inTime = offered(5);
+        assertSame(inTime, queue.take().get(0));
+        PendingRequest youngest = offered(1);
+        assertSame(youngest, queue.take().get(0));
+        queue.done(youngest, 0);
+        assertSame(late, queue.take().get(0));
+    }
+
+    @Test
+    void aBodyWaitsUntilThereIsMemoryForItsCopies() throws Exception {
+        PendingRequest large = request(60, (int) MEGABYTE); // larger than the share: it goes alone
+        PendingRequest other = request(60, 10_000);
+        queue.offer(large);
+        queue.offer(other);
+        assertSame(large, queue.take().get(0));
+        CompletableFuture<PendingRequest> next = CompletableFuture.supplyAsync(() -> {
+            try {
+                return queue.take().get(0);
+            } catch (InterruptedException error) {
+                throw new IllegalStateException(error);
+            }
+        });
+        assertFalse(next.isDone());
+        assertFalse(other.isTaken());
+        queue.done(large, SECOND);
+        assertSame(other, next.get(30, TimeUnit.SECONDS));
+    }
+
+    @Test
+    void aWorkerThatEndsWhileItWaitsForMemoryPutsTheRequestBack() throws Exception {
+        PendingRequest large = request(60, (int) MEGABYTE);
+        PendingRequest other = request(60, 10_000);
+        queue.offer(large);
+        queue.offer(other);
+        queue.take();
+        CompletableFuture<Boolean> interrupted = new CompletableFuture<>();
+        Thread worker = new Thread(() -> {
+            try {
+                queue.take();
+                interrupted.complete(false);
+            } catch (InterruptedException end) {
+                interrupted.complete(true);
+            }
+        });
+        worker.start();
+        worker.interrupt();
+        assertTrue(interrupted.get(30, TimeUnit.SECONDS));
+        queue.done(large, 0);
+        assertSame(other, queue.take().get(0));
+    }
+
+    @Test
+    void whoeverWaitsForAModelThatGoesIsTold() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 2, memory);
+        for (int i = 0; i < 3; i++) {
+            shared.offer(request(60, 1));
+        }
+        List<PendingRequest> batch = shared.take();
+        shared.close();
+        assertEquals(List.of(503), failures);
+        assertTrue(shared.failed(batch)); // its worker ends at the same time
+        assertEquals(List.of(503, 503, 503), failures);
+    }
+
+    @Test
+    void aRequestIsWrittenAsTheWorkersReadItAndItsBodyIsGivenUp() {
+        FullHttpRequest http = new DefaultFullHttpRequest(
+                HttpVersion.HTTP_1_1,
+                HttpMethod.POST,
+                "/invocations",
+                Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2)));
+        http.headers().set("Content-Type", "image/png");
+        PendingRequest request = new PendingRequest(http, 0, caller);
+        ByteBuf out = Unpooled.wrappedBuffer(PendingRequest.encode(List.of(request), Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
+        assertEquals('I', out.readByte());
+        text(out); // its number
+        assertEquals("Content-Type", text(out));
+        assertEquals("image/png", text(out));
+        assertEquals(-1, out.readInt());
+        assertEquals("body", text(out));
+        assertEquals("image/png", text(out));
+        assertEquals(2, out.readInt());
+        assertEquals(0x0102, out.readShort());
+        assertEquals(-1, out.readInt());
+        assertEquals(-1, out.readInt());
+        assertFalse(out.isReadable());
+        out.release();
+        assertEquals(0, http.refCnt());
+    }
+
+    @Test
+    void whatWaitsIsTakenTogether() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 4, memory);
+        for (int i = 0; i < 7; i++) {
+            shared.offer(request(60, 1));
+        }
+        assertEquals(4, shared.take().size(), "at most so many");
+        assertEquals(3, shared.take().size());
+        PendingRequest large = request(60, (int) MEGABYTE + 1);
+        shared.offer(request(60, 1));
+        shared.offer(large);
+        shared.offer(request(60, 1));
+        assertEquals(1, shared.take().size(), "the next one goes alone");
+    }
+
+    @Test
+    void ofABatchWhoseWorkerDiesEachIsTriedAgainAlone() throws InterruptedException {
+        RequestQueue shared = new RequestQueue(20, 4, memory);
+        List<PendingRequest> offered = new ArrayList<>();
+        for (int i = 0; i < 3; i++) {
+            offered.add(request(60, 1));
+            shared.offer(offered.get(i));
+        }
+        List<PendingRequest> batch = shared.take();
+        assertEquals(offered, batch);
+        offered.get(1).abandon();
+        assertTrue(shared.failed(batch));
+        assertEquals(List.of(offered.get(0)), shared.take());
+        assertEquals(List.of(offered.get(2)), shared.take());
+        assertFalse(shared.failed(List.of(offered.get(2))));
+        PendingRequest.encode(List.of(offered.get(2)), Unpooled.buffer().alloc()); // its body is still there
+    }
+
+    private static String text(ByteBuf in) {
+        return in.readCharSequence(in.readInt(), java.nio.charset.StandardCharsets.UTF_8).toString();
+    }
+}
