@@ -63,7 +63,8 @@ def _load(context: Any) -> "Service":
     context.system_properties["model_dir"] = str(model_dir)  # the model server knows an empty folder only
     loading = run / f"{LOADING}{os.getpid()}"
     try:
-        loading.write_text(context.model_name)
+        with suppress(OSError):  # a full disk: it names who was killed while loading, no more
+            loading.write_text(context.model_name)
         service = Service(settings, model_dir, context)
     except Exception as error:
         one_line = " ".join(str(error).split()) or type(error).__name__

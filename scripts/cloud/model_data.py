@@ -58,11 +58,9 @@ class Server:
             return None
         target = TARGETS[title]
         try:
-            asked = ServerSettings.read(environment)
+            ServerSettings.read(environment)
         except SettingsError as error:
             raise CloudError(f"--environment {error}", 2) from None
-        if asked.multi_model:  # InService, and 404 to every request
-            raise CloudError("--environment SAGEMAKER_MULTI_MODEL=true: this endpoint gets one model; leave it out", 2)
         return cls(int(version) if version.isdecimal() else None, target, environment)
 
 

@@ -431,8 +431,6 @@ def test_the_image_that_trains_is_refused(
 def test_a_variable_that_the_server_would_refuse(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*CALL, "--environment", "BYOC_THREADS=many") == 2
     assert "--environment BYOC_THREADS: got 'many'" in last_line(capsys)
-    assert call(*CALL, "--environment", "SAGEMAKER_MULTI_MODEL=true") == 2
-    assert "--environment SAGEMAKER_MULTI_MODEL=true: this endpoint gets one model" in last_line(capsys)
     assert made(account) == NOTHING
 
 

@@ -370,7 +370,7 @@ def test_flags_that_do_nothing_are_named_with_the_reason(
         "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
         "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
         "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge",
-        "--no-wait",
+        "--no-wait", "--allow-unknown",
     ]  # fmt: skip
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
     assert code == 1  # there is no Docker on this PATH

@@ -77,7 +77,7 @@ def noise_jpeg() -> bytes:
 def test_files_beside_the_model_are_named_and_a_model_without_training_weights_is_served(server: Server) -> None:
     assert label(server.invoke(JPEG)) == "red"
     log = server.log()
-    assert log.count("not listed in model.json, and not used: .DS_Store, ._model.json, README.md, Thumbs.db, ") == 1
+    assert log.count("not listed in model.json, and not used: README.md, model.tar.gz, output.tar.gz (") == 1
     assert log.count("model.pth: missing; the model can be served, but not trained further") == 1
 
 
