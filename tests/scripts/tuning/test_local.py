@@ -1,7 +1,6 @@
 """tune.py --local: whole searches of the real training program, and the ways in which they end early."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 from scripts import tune
@@ -21,6 +19,7 @@ from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
 from tests.conftest import FULL, need
 from tests.docker import engine as docker_engine
+from tests.local_test.runs import mentioning
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "tune.py"
@@ -53,19 +52,6 @@ def until(condition: Callable[[], object], seconds: float = 120) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
-
-
-def mentioning(text: str) -> list[psutil.Process]:
-    """Processes with `text` in their command line or environment."""
-    there = []
-    for process in psutil.process_iter():
-        try:
-            said = [*process.cmdline(), *process.environ().values()]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(text in word for word in said):
-            there.append(process)
-    return there
 
 
 @pytest.mark.timeout(SECONDS)
