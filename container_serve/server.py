@@ -80,12 +80,9 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
                 server.start(stop)
                 server.watch(stop)
                 server.drain()
-            except ServeError as error:
-                LOG.error("%s", error)  # before anything is ended: what follows in the log follows from it
-                raise
             finally:
                 server.end()
-                LOG.info("stopped")
+            LOG.info("stopped")
 
 
 def _end_anyway(server: "Server", stop: threading.Event) -> None:
