@@ -124,7 +124,7 @@ def choose(
                 for name in splits.keys() - {"valid"}:
                     answers["int8"][name] = measure.probabilities([candidate], splits[name].paths, name)[0]
         words = (
-            f"int8 is {-100 * compared['drop']:+.2f} points from fp32 on validation"
+            f"int8 is {0 - 100 * compared['drop']:+.2f} points from fp32 on validation"
             f" (standard error {100 * compared['standard_error']:.2f}), at most {-100 * MAX_DROP:+.1f} allowed"
         )
         if compared["drop"] > MAX_DROP and precision == "auto":

@@ -142,7 +142,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
     options = job.options
     if options.is_sample:
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
-        print(f"the sample is trained with {words} where you give nothing else; other data use README.md's defaults")
+        print(f"the sample is trained with {words} where you give nothing else; other data use the defaults")
     given = (SAMPLE_HYPERPARAMETERS if options.is_sample else {}) | options.hyperparameters
     chosen = _weights(job, given)
     if chosen.hyperparameter is not None:

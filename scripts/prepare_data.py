@@ -147,7 +147,9 @@ def on_disk(wanted: Wanted) -> dict[str, Any]:
             raise DataError(f"--out {out} lies inside the pictures' own folder {opened.root}: give another")
         splits = split(wanted, opened)
         bad = check.unreadable(check.all_files(splits))
-        tell(bad, progress)
+        refuse(splits, bad)
+        tell(bad, progress, "they are left out")
+        splits = readable(splits, bad)
         record = wanted.origin() | summary(splits) | {"unreadable": len(bad)}
         prepared.make(out, splits, record, work)
     opened.forget()

@@ -24,7 +24,7 @@ def media_type(content_type: str | None) -> str:
 
 
 def unsupported(what: str) -> RequestError:
-    taken = ", ".join((*IMAGE_TYPES, JSON, JSON_LINES))
+    taken = ", ".join((*IMAGE_TYPES, JSON, JSON_LINES, "multipart/form-data with one file"))
     return RequestError(415, "UnsupportedMediaType", f"{what}: send one of {taken}")
 
 

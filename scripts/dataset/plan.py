@@ -54,11 +54,7 @@ def readable(splits: dict[str, ClassFiles], bad: Sequence[tuple[Path, str]]) -> 
     return found
 
 
-def tell(
-    bad: Sequence[tuple[Path, str]],
-    say: Callable[[str], None],
-    then: str = f"training skips up to {check.MAX_BAD_SHARE:.0%} of such files",
-) -> None:
+def tell(bad: Sequence[tuple[Path, str]], say: Callable[[str], None], then: str) -> None:
     """Name the pictures that cannot be read, and say what becomes of them."""
     for file, reason in bad[:SHOWN]:
         say(f"not readable: {file}: {reason}")

@@ -56,8 +56,8 @@ def training(kind: str, base: Path, passed: Sequence[str] = ()) -> Iterator[Job]
     name = f"byoc-test-{os.getpid()}-{time.monotonic_ns()}" if kind == "docker" else None
     if name:
         command = ["docker", "run", "--rm", "--network", "none", "--hostname", "localhost", "--name", name]
-        for name in ("OMP_WAIT_POLICY", *passed):  # tests/conftest.py says why the first
-            command += ["--env", name]
+        for variable in ("OMP_WAIT_POLICY", *passed):  # tests/conftest.py says why the first
+            command += ["--env", variable]
         # Root in the container, as in the cloud; what it leaves is handed back to the caller below.
         for folder in ("input", "code", "model", "output", "checkpoints"):
             (base / folder).mkdir(exist_ok=True)
