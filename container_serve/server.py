@@ -61,7 +61,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
-            if room < DEAREST_PIXEL * settings.max_pixels:
+            if room < DEAREST_PIXEL * settings.max_pixels and not settings.multi_model:
                 LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
             if memory.largest < settings.max_request_bytes:
                 LOG.warning(

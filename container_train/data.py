@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import itertools
 import logging
 import os
 from collections import Counter
@@ -127,10 +126,8 @@ def read(tree: Tree, max_workers: int | None = None, known: Known | None = None)
 
 
 def _listed(split: str, folder: Path) -> Listing:
-    """Raises TrainError where there are no class folders, or names that neither the log nor model.json could say."""
+    """Raises TrainError where there are no class folders, and as `listing.read`."""
     listing = listing_of(folder, split)
-    for path in [*listing.loose, *listing.others, *itertools.chain.from_iterable(listing.folders.values())]:
-        _check_name(split, path)
     if not listing.classes:
         manifest = next((path.name for path in listing.loose if path.suffix in MANIFESTS), None)
         holds = f"{manifest}, and manifests are not read" if manifest else some([p.name for p in listing.loose])
@@ -151,13 +148,6 @@ def _check_classes(split: str, names: list[str], order: list[str]) -> None:
             f"{f' (nor are {len(missing) - 1} more)' if len(missing) > 1 else ''}"
             f"{f', which has {same[0]!r}' if same else ''}: every class needs training pictures"
         )
-
-
-def _check_name(split: str, path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise TrainError(f"channel {split}: the name {os.fsencode(path.name)!r} is not UTF-8: rename it") from None
 
 
 def _check(
@@ -187,8 +177,6 @@ def _check(
     split = listing.name
     index = {name: number for number, name in enumerate(order)}
     listed = [(path, index[name]) for name, paths in listing.classes.items() for path in paths]
-    for path, _ in listed:
-        _check_name(split, path)
     good: list[tuple[Path, int]] = []
     hashes = bytearray()
     with ThreadPoolExecutor(max_workers or os.cpu_count()) as pool, dropped(pool):

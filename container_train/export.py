@@ -128,7 +128,7 @@ def _cores() -> int:
 
 
 def main() -> None:
-    from container_train.hyperparameters import architecture
+    from container_train.hyperparameters import OPTIONS, architecture
     from container_train.model import bare, preprocessing_of, read_state_dict
 
     parser = argparse.ArgumentParser(
@@ -141,8 +141,15 @@ def main() -> None:
     parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
     parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
-    parser.add_argument("--resize-size", type=int, default=0, help="shorter side before the crop (0: as the weights')")
-    parser.add_argument("--image-size", type=int, default=0, help="side of the crop (0: as the weights')")
+    parser.add_argument(
+        "--resize-size",
+        type=OPTIONS["resize-size"][0],
+        default=0,
+        help="shorter side before the crop (0: as the weights')",
+    )
+    parser.add_argument(
+        "--image-size", type=OPTIONS["image-size"][0], default=0, help="side of the crop (0: as the weights')"
+    )
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
         help="pictures in class folders, or train/ and valid/ with class folders: to quantise with, and to measure",
@@ -155,6 +162,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     begun = whole = False
     try:
+        for flag, folder in (("--out", arguments.out), ("--calibration", arguments.calibration)):
+            if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--calibration"):
+                raise TrainError(f"{flag} {folder}: {'is no folder' if folder.exists() else 'is not there'}")
         classes = _labels(arguments.classes)
         if arguments.precision == "int8" and arguments.calibration is None:
             raise TrainError("--precision int8 needs --calibration DIR, pictures to quantise with")

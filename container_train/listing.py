@@ -62,29 +62,33 @@ class Listing:
 
 
 def read(root: Path, name: str = "") -> Listing:
-    """List `root`. Raises DataError as `files` does."""
+    """List `root`. Raises DataError as `files` and `class_folders` do."""
     folders = class_folders(root)
     classes: dict[str, list[Path]] = {}
     others: list[Path] = []
     for label, parts in folders.items():
         classes[label], rest = divide(path for part in parts for path in files(part))
         others += rest
-    loose = [path for path in root.iterdir() if not is_hidden(path.name) and not path.is_dir()]
+    loose = [_said(path) for path in root.iterdir() if not is_hidden(path.name) and not path.is_dir()]
     return Listing(root, name, folders, classes, sorted(loose), others)
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of each class, by the class's name in Unicode's form NFC (macOS writes another one than Linux)."""
+    """The folders of each class, by the class's name in Unicode's form NFC (macOS writes another one than Linux).
+
+    Raises DataError for a name that is not UTF-8.
+    """
     found: dict[str, list[Path]] = {}
     for path in sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)):
-        found.setdefault(unicodedata.normalize("NFC", path.name), []).append(path)
+        found.setdefault(unicodedata.normalize("NFC", _said(path).name), []).append(path)
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
 def files(folder: Path) -> list[Path]:
     """Every file at any depth, links to folders followed; hidden ones and litter are left out.
 
-    Raises DataError for a folder that cannot be read, links that lead in a circle, and what is no ordinary file.
+    Raises DataError for a folder that cannot be read, links that lead in a circle, names that are not UTF-8, and what
+    is no ordinary file.
     """
     found: list[Path] = []
     home = folder.resolve()
@@ -96,14 +100,24 @@ def files(folder: Path) -> list[Path]:
         )
 
     for parent, names, members in os.walk(folder, followlinks=True, onerror=refuse):
-        names[:] = [name for name in names if not is_hidden(name)]
+        names[:] = [_said(Path(parent, name)).name for name in names if not is_hidden(name)]
         for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
             real = link.resolve()
             if real in seen or home.is_relative_to(real):
                 raise DataError(f"{link} leads to {real}, whose images are used already: remove that link")
             seen.add(real)
-        found += [_ordinary(Path(parent, name)) for name in members if not is_hidden(name)]
+        found += [_ordinary(_said(Path(parent, name))) for name in members if not is_hidden(name)]
     return sorted(found, key=str)
+
+
+def _said(path: Path) -> Path:
+    """Neither a log nor model.json could name a file whose name is not UTF-8, as old zip files have them."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        where = ascii(str(path.parent))[1:-1]
+        raise DataError(f"the name {os.fsencode(path.name)!r} in {where} is not UTF-8: rename it") from None
+    return path
 
 
 def _ordinary(path: Path) -> Path:

@@ -12,7 +12,7 @@ import torchvision
 from torch import fx, nn
 from torchvision.transforms import InterpolationMode
 
-from container_serve.preprocess import Preprocessing
+from container_serve.preprocess import MAX_SIDE, Preprocessing
 from container_train.errors import TrainError
 
 log = logging.getLogger(__name__)
@@ -263,6 +263,11 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
     for name, side in (("image-size", crop), ("resize-size", resize)):
         if side < 1:
             raise TrainError(f"hyperparameter {name} has value {side}: expected a number of pixels above 0")
+    if resize > MAX_SIDE:
+        raise TrainError(
+            f"hyperparameter image-size has value {crop}: images would be resized to {resize} pixels, more than"
+            f" {MAX_SIDE}; use less, or give resize-size too"
+        )
     if resize < crop:
         raise TrainError(f"hyperparameter resize-size has value {resize}: expected at least the image-size, {crop}")
     return Preprocessing(

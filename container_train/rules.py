@@ -1,5 +1,6 @@
 """What a rule says: the common form of the debugger's and the profiler's findings, and the parameters users give."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,9 +59,11 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
             kind = type(known[name][key])
             try:
                 values[key] = kind(value) if separator else kind()
+                if not 0 <= values[key] < math.inf:
+                    raise ValueError
             except ValueError:
                 raise TrainError(
-                    f"hyperparameter rule: {name}:{key} has value {value!r}: expected a number such as"
+                    f"hyperparameter rule: {name}:{key} has value {value!r}: expected a number of at least 0, such as"
                     f" {known[name][key]}"
                 ) from None
     return result

@@ -31,10 +31,11 @@ find_python() {
   fail "no Python 3.11 or 3.12 found (looked for: ${PYTHON:-python3.11 python3.12 python3 python}): install one, or name it: PYTHON=/path/to/python3.11 $0"
 }
 
-if [ "${1:-}" = --find ]; then
+if [ "$*" = --find ]; then
   find_python
   exit
 fi
+[ $# -eq 0 ] || { say "unknown argument $1: it takes --find, or nothing"; exit 2; }
 
 # macOS has no sha256sum.
 want=$({ cat "$lock" "$uv_lock" 2>/dev/null || true; } | { sha256sum 2>/dev/null || shasum -a 256; })

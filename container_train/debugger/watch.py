@@ -66,9 +66,18 @@ class Watcher:
         self.due = -math.inf
         self.profiled: list[Finding] = []
         self.said: dict[Path, str] = {}
+        self.run = self._job().get("started")
+
+    def is_replaced(self) -> bool:
+        """Whether the training was killed, and another one has begun in its folder, with a watcher of its own."""
+        started = self._job().get("started")
+        self.run = self.run or started
+        return started != self.run
 
     def look(self, final: bool = False) -> None:
         """One round: new steps, all rules, and what is written of them. Never raises."""
+        if self.is_replaced():
+            return
         findings = self._safely("the rules of the debugger", lambda: self._debugger(final)) or []
         started = time.monotonic()
         due = final or started >= self.due
@@ -115,7 +124,7 @@ class Watcher:
     def killed(self) -> None:
         """Say in job.json that the training process did not come to its own end: it cannot any more."""
         job = self._job()
-        if job.get("status") == "running":
+        if job.get("status") == "running" and not self.is_replaced():
             job |= {"status": "failed", "reason": KILLED, "ended": round(time.time(), 3)}
             self._safely("job.json", lambda: self._write(self.out / "profiler" / "job.json", job))
 
@@ -206,7 +215,7 @@ def main() -> int:
         sys.modules[package] = None  # type: ignore[assignment]
     ending = Ending()
     watcher = Watcher(options.out, options.tensors, options.rule, options.on_rule)
-    while not ending.asked.wait(options.seconds):
+    while not ending.asked.wait(options.seconds) and not watcher.is_replaced():
         watcher.look()
     if not ending.told:
         watcher.killed()

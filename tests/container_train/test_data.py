@@ -189,7 +189,7 @@ def test_a_folder_that_may_not_be_read_is_named(tree: Tree, monkeypatch: pytest.
 def test_a_name_that_is_not_utf_8_is_refused(tree: Tree, name: bytes) -> None:
     path = Path(os.fsdecode(os.fsencode(tree.channels / "train") + b"/" + name))
     trees.picture(path, (1, 2, 3), seed=1)
-    with pytest.raises(TrainError, match=r"channel train: the name b'.*caf\\xe9.*' is not UTF-8: rename it"):
+    with pytest.raises(TrainError, match=r"the name b'.*caf\\xe9.*' in .* is not UTF-8: rename it"):
         data.read(tree)
 
 

@@ -58,3 +58,13 @@ def test_the_files_of_a_folder(tmp_path: Path) -> None:
 def test_a_message_names_the_first_files() -> None:
     assert listing.some(["a"]) == "1 file (a)"
     assert listing.some(list("abcdefg")) == "7 files (a, b, c, d, e and 2 more)"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9/1.jpg", b"a/caf\xe9.jpg", b"a/deep/caf\xe9/1.jpg", b"caf\xe9.txt"])
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, name: bytes) -> None:
+    """As in zip files of old programs."""
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"the name b'caf\\xe9(.jpg|.txt)?' in .* is not UTF-8: rename it"):
+        listing.read(tmp_path)

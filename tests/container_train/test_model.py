@@ -188,3 +188,9 @@ def test_weights_that_cannot_be_fetched_name_the_ways_out(monkeypatch: pytest.Mo
 def test_resize_below_crop_is_refused() -> None:
     with pytest.raises(TrainError, match="resize-size has value 32: expected at least the image-size, 64"):
         build("resnet18", resize_size=32)
+
+
+def test_a_size_whose_resize_is_too_large_is_refused() -> None:
+    with pytest.raises(TrainError, match="image-size has value 4096: images would be resized to 4681 pixels, more"):
+        model.preprocessing_of("resnet18", 0, 4096)
+    assert model.preprocessing_of("resnet18", 4096, 4096).resize == 4096

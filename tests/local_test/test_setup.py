@@ -39,6 +39,13 @@ def test_no_python_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_an_argument_that_it_does_not_know_is_refused() -> None:
+    for words in (["--foo"], ["--find", "more"], [""]):
+        done = subprocess.run(["bash", str(SETUP), *words], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "it takes --find, or nothing" in done.stderr
+
+
 def test_a_python_without_venv_is_said(tmp_path: Path) -> None:
     fake(tmp_path, "bare", 'case "$2" in *ensurepip*) exit 1 ;; *) exit 0 ;; esac')
     done = find(PYTHON=str(tmp_path / "bare"))

@@ -119,6 +119,22 @@ def test_it_ends_with_the_training_process_and_not_by_its_signals(tmp_path: Path
     assert rules(out)["final"]
 
 
+def test_the_watcher_of_a_killed_training_leaves_the_next_ones_files_alone(tmp_path: Path, start: Start) -> None:
+    out = told(tmp_path)
+    job = out / "profiler" / "job.json"
+    content = json.loads(job.read_text())
+    job.write_text(json.dumps({**content, "started": 1.0}))
+    watcher, process = Watcher(out, tmp_path / "tensors"), start(out)
+    wait(lambda: (out / "rules.json").exists())
+    job.write_text(written := json.dumps({**content, "started": 2.0}))  # as a restarted job does
+    (out / "rules.json").unlink()
+    assert end(process, "")[0] == ""  # killed, it seems
+    watcher.killed()
+    watcher.look(final=True)
+    assert job.read_text() == written
+    assert not (out / "rules.json").exists()
+
+
 def test_a_rule_that_fires_stops_the_training_over_the_pipe_once(tmp_path: Path, start: Start) -> None:
     out = trained(tmp_path, lr=1e6)
     process = start(out, "--on-rule", "stop", "--rule", "exploding_tensor;dead_relu:threshold_layer=100")
