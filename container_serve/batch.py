@@ -27,7 +27,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Computed:
-    """What is known of a request before its turn; probabilities are float32 (N, classes)."""
+    """The results of a request before its turn; probabilities are float32 (N, classes)."""
 
     request: Request
     answer_type: str

@@ -130,7 +130,7 @@ class DefaultHandler:
         return codec.render(rows, kind, model=self._model(), batched=batched, first=self.first)
 
     def _model(self) -> dict[str, object]:
-        """What an answer says about the model that gave it."""
+        """Return the part of an answer that describes the model."""
         assert self.artifact is not None
         weights = self.artifact.document["files"].get(artifact.GRAPH_WEIGHTS, {})
         return {

@@ -150,7 +150,7 @@ def decode(
 
 
 def is_heic(body: bytes) -> bool:
-    """Whether the file's own list of brands says HEIC, and not AVIF, which has the same container."""
+    """Tell whether the file's own list of brands says HEIC, and not AVIF, which has the same container."""
     if body[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(body[:4], "big"), 256)

@@ -1,4 +1,4 @@
-"""How many workers and threads, and how large bodies and images, this container's share of the machine has room for."""
+"""The container's share of the machine: its workers and threads, and the memory of bodies and images."""
 
 import os
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def plan(workers: int | None, threads: int | None, model_bytes: int) -> Share:
 
 @dataclass(frozen=True)
 class Memory:
-    """How the memory that models and programs leave is divided, in bytes."""
+    """Divide the memory that models and programs leave, in bytes."""
 
     largest: int  # body that is accepted
     bodies: int  # of requests and answers, in the front end

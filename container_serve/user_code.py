@@ -22,7 +22,7 @@ class UserCode:
 
 
 def is_absent(settings: Settings) -> bool:
-    """Whether the workers will serve the one artifact's own graph; a user's program may load another."""
+    """Tell whether the workers will serve the one artifact's own graph; a user's program may load another."""
     return not settings.multi_model and find(settings, settings.model_dir) is None
 
 

@@ -32,7 +32,7 @@ def known() -> dict[str, Architecture]:
 
 
 def weights_url(arch: str, weights: str) -> str | None:
-    """Where torchvision has these weights; None for `none`."""
+    """Return the address where torchvision has these weights; None for `none`."""
     files = known()[arch].weights
     if weights.lower() == "none":
         return None

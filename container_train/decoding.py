@@ -62,7 +62,7 @@ class Decoders:
         return cls(wanted, free)
 
     def processes(self, batch: int, side: int) -> int:
-        """How many of them there is room for, with batches of `batch` images float32 (3, side, side).
+        """Return the number that there is room for, with batches of `batch` images float32 (3, side, side).
 
         Each keeps two batches ready, and one is in use. With none, the training process decodes by itself.
         """

@@ -6,7 +6,7 @@ class TrainError(Exception):
 
 
 class DataError(TrainError):
-    """What is wrong with a folder of images, where, and what to do, in one line."""
+    """A folder of images that cannot be used: the reason, the place and the remedy in one line."""
 
 
 class PeerLost(Exception):

@@ -26,7 +26,7 @@ class Weights:
 
 
 def url_of(hyperparameters: Mapping[str, str]) -> str | None:
-    """Where torchvision has the weights that training would fetch, None where it would fetch none.
+    """Return the address of the weights that training would fetch, None where it would fetch none.
 
     Raises LocalError for hyperparameters that training would refuse.
     """

@@ -147,7 +147,7 @@ def _look(aws: Aws, chosen: Settings, flags: argparse.Namespace, *, everything: 
 
 
 def _asked(account: Account, flags: argparse.Namespace) -> list[Thing]:
-    """What was asked for by name or kind."""
+    """The resources that were asked for by name or kind."""
     things = account.things
     chosen: list[Thing] = []
     if flags.all:
@@ -164,7 +164,7 @@ def _asked(account: Account, flags: argparse.Namespace) -> list[Thing]:
 def _unneeded(
     aws: Aws, account: Account, flags: argparse.Namespace, complaints: list[str]
 ) -> tuple[list[Thing], list[Belonging]]:
-    """What was asked for and nothing uses that stays, in the order in which it goes: first what costs."""
+    """The resources asked for that nothing which stays uses, in the order of removal: first those that cost."""
     asked: list[Thing | Belonging] = [*_asked(account, flags), *(account.stored if flags.data else [])]
     unused = account.things.of(CONFIGURATION, MODEL) if flags.unused else []
     wanted: list[Thing | Belonging] = list(dict.fromkeys([*asked, *unused]))

@@ -1,4 +1,4 @@
-"""What the documentation says: its files, blocks of commands, tables, links and headings."""
+"""The content of the documentation: its files, blocks of commands, tables, links and headings."""
 
 import re
 import shlex
@@ -52,7 +52,7 @@ def blocks(*files: Path) -> list[Block]:
 
 
 def commands(test: str) -> list[str]:
-    """What the documentation says that `test` runs, each command once."""
+    """The commands that, as the documentation says, `test` runs, each command once."""
     return list(dict.fromkeys(line for block in blocks() if test in block.tests for line in block.commands))
 
 

@@ -40,7 +40,7 @@ class Request:
 
 
 def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
-    """What a request, or one of its `groups`, asks for.
+    """Read a request, or one of its `groups`.
 
     `content_type` may be absent or empty: a body that begins like a picture is then taken as one.
     `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
@@ -77,7 +77,7 @@ def groups(body: bytes, content_type: str | None) -> list[bytes]:
 
 
 def check_parts(parts: int, top_k: int, answer: str) -> None:
-    """Whether answers to so many parts can be joined to one. Raises RequestError 406 or 400."""
+    """Raise RequestError 406 or 400 where answers to so many parts cannot be joined to one."""
     if parts > 1 and answer == JSON:
         message = f"more than {MAX_INSTANCES} lines are answered as {JSON_LINES} or {CSV} only"
         raise RequestError(406, "NotAcceptable", message)

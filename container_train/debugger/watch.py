@@ -69,7 +69,7 @@ class Watcher:
         self.run = self._job().get("started")
 
     def is_replaced(self) -> bool:
-        """Whether the training was killed, and another one has begun in its folder, with a watcher of its own."""
+        """Tell whether the training was killed, and another one has begun in its folder, with a watcher of its own."""
         started = self._job().get("started")
         self.run = self.run or started
         return started != self.run

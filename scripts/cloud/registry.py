@@ -59,7 +59,7 @@ class Repository:
 
 
 def repository_requests(name: str, settings: Settings) -> list[Request]:
-    """What makes a repository: tags that cannot be moved, scanned, encrypted, rid of untagged and of old images."""
+    """The requests that make a repository: fixed tags, scans, encryption, and an end of untagged and old images."""
     key = settings.output_kms_key
     create = {
         "repositoryName": name,

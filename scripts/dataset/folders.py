@@ -22,7 +22,7 @@ ClassFiles = dict[str, list[Path]]
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds: `splits` has the key "" where it is not split, else those of SPLITS there are.
+    """The content of a folder: `splits` has the key "" where it is not split, else those of SPLITS there are.
 
     `remarks` are sentences on files that are not used, and on classes whose names look the same. `beside`, on what lies
     beside the folders of the splits, is among them.

@@ -130,7 +130,7 @@ def prepare(folder: Path, given: Path | None) -> Path:
 def commands(
     made: Path, folder: Path, ports: dict[str, int], by_hand: Path | None = None
 ) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """What starts each server. `by_hand`: the Python of an environment that has what the int8 peers import."""
+    """The command that starts each server. `by_hand`: the Python of an environment with the int8 peers' packages."""
     from container_serve.configuration import java
 
     int8 = {

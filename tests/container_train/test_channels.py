@@ -1,4 +1,4 @@
-"""Where the job's pictures are, by the channels' names, and what no channel may be."""
+"""The folders of a job's images by the names of its channels, and channels that are refused."""
 
 import json
 from pathlib import Path

@@ -27,7 +27,7 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
 
 
 def gradients(base: Path) -> dict[tuple[int, str], Values]:
-    """What the debugger saved of them, by training step and tensor."""
+    """The tensors that the debugger saved of them, by training step and tensor."""
     steps = Steps(config.tensors(Tree(base))).new()
     found = {(s.number, n): s.values(n) for s in steps if s.mode == "TRAIN" for n in s.names("gradients")}
     return {key: values for key, values in found.items() if values is not None}

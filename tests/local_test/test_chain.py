@@ -71,7 +71,7 @@ def _link_environment(folder: Path) -> None:
 
 
 def shell(command: str, folder: Path, **environment: str) -> str:
-    """What the command prints. Where it has to build images, it builds them as the tests of the images do."""
+    """Return what the command prints. Where it has to build images, it builds them as the tests of the images do."""
     options = engine.build_options() if engine.available() else []
     flags = dict(zip(options[::2], options[1::2], strict=True))
     names = {"--base-train": "BYOC_BASE_TRAIN", "--base-serve": "BYOC_BASE_SERVE", "--network": "BYOC_NETWORK"}

@@ -35,7 +35,7 @@ def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> No
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """What run.sh says about a mistake, which it finds before it looks at hyperparameters and weights."""
+    """Return the message of run.sh about a mistake, which it finds before it looks at hyperparameters and weights."""
     monkeypatch.setattr(weights, "url_of", lambda *_: pytest.fail("this asks the network"))
     assert run.main([*map(str, arguments), "--engine", "process"]) != 0
     return capsys.readouterr().err.strip()

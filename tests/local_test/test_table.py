@@ -51,7 +51,7 @@ def test_columns_stand_under_one_another() -> None:
 
 
 def test_a_class_is_called_as_the_model_calls_it(tmp_path: Path) -> None:
-    """Whether digits in front are a running number is decided by the folders of train, which are not looked at."""
+    """The folders of train, which are not looked at, decide whether digits in front are a running number."""
     for name in ("0-2", "01.cat", "3-9"):
         fill(tmp_path, 1, 1)
         (tmp_path / "001.class1").rename(tmp_path / name)

@@ -1,4 +1,4 @@
-"""What the hand-written peers share: an image through the same int8 graph as ours, with OpenVINO and Pillow."""
+"""The part that the hand-written peers share: an image through the same int8 graph as ours, with OpenVINO."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What an expert writes by hand: OpenVINO int8 behind FastAPI, `uvicorn openvino_app:app --workers 2`."""
+"""A server as an expert writes it by hand: OpenVINO int8 behind FastAPI, `uvicorn openvino_app:app --workers 2`."""
 
 from fastapi import FastAPI, Request
 
