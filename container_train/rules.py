@@ -59,11 +59,11 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
             kind = type(known[name][key])
             try:
                 values[key] = kind(value) if separator else kind()
-                if not 0 <= values[key] < math.inf:
+                if not math.isfinite(values[key]) or (kind is int and values[key] < 0):
                     raise ValueError
             except ValueError:
                 raise TrainError(
-                    f"hyperparameter rule: {name}:{key} has value {value!r}: expected a number of at least 0, such as"
-                    f" {known[name][key]}"
+                    f"hyperparameter rule: {name}:{key} has value {value!r}: expected"
+                    f" {'a whole number of at least 0' if kind is int else 'a number'}, such as {known[name][key]}"
                 ) from None
     return result

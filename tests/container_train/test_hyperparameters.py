@@ -59,9 +59,9 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
     [
         ("overfitting", "unknown rule 'overfitting': known are vanishing_gradient"),
         ("overfit:patient=3", "overfit has no parameter 'patient': it has ratio_threshold, patience"),
-        ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number of at least 0"),
-        ("overfit:patience=-3", "overfit:patience has value '-3': expected a number of at least 0"),
-        ("step_outlier:stddev=nan", "step_outlier:stddev has value 'nan': expected a number of at least 0"),
+        ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number, such as 3.0"),
+        ("overfit:patience=-3", "overfit:patience has value '-3': expected a whole number of at least 0, such as"),
+        ("step_outlier:stddev=nan", "step_outlier:stddev has value 'nan': expected a number, such as 3.0"),
     ],
 )
 def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
