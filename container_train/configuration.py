@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from container_train.errors import Stopped, TrainError
-from container_train.tree import Tree
+from container_train.paths import Tree
 
 NAME_SECONDS = 300.0  # that a host's name may take to be known: its container may start later than this one
 SAY_SECONDS = 10.0  # after which it is said that one is waited for

@@ -20,10 +20,10 @@ import psutil
 
 from container_serve.processes import die_with_parent
 from container_train import configuration
-from container_train.companion import SAMPLER, WATCHER
 from container_train.errors import Stopped, TrainError
 from container_train.failure import of_requirements
-from container_train.tree import Tree, replace_file
+from container_train.monitoring.sidecar import SAMPLER, WATCHER
+from container_train.paths import Tree, replace_file
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
@@ -57,7 +57,9 @@ def main() -> None:
     # Of a user's requirements.txt: the toolkit keeps none of pip's words.
     pip_log = Path(environment.setdefault("PIP_LOG", f"{tempfile.gettempdir()}/byoc-pip-{os.getpid()}.log"))
     if own_program and configuration.wants_torchrun(hyperparameters):
-        environment[configuration.MODULE] = environment.get(configuration.MODULE) or "container_train.torchrun:main"
+        environment[configuration.MODULE] = (
+            environment.get(configuration.MODULE) or "container_train.distributed.user_program:main"
+        )
     if not own_program:
         environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
         # Started by its path: without this Python would put the package's own folder in front of all others.

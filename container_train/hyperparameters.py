@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NoReturn
 
 from container_serve import __version__
-from container_train import architectures
 from container_train.errors import TrainError
+from container_train.model import architectures
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 
@@ -122,8 +122,8 @@ def among(*choices: int) -> Callable[[str], int]:
 def rules(text: str) -> str:
     """Rules of debugger and profiler with parameters, checked but left as they are: the watcher reads them again."""
     from container_train.debugger import KNOWN
+    from container_train.monitoring.findings import parse_parameters
     from container_train.profiler.rules import DEFAULTS
-    from container_train.rules import parse_parameters
 
     parse_parameters(text, {**KNOWN, **DEFAULTS})
     return text

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from container_train.hyperparameters import Hyperparameters
+from container_train.paths import Tree
 from container_train.profiler import cgroup
-from container_train.tree import Tree
 
 
 def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:

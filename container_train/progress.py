@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from container_train import pulse
+from container_train.distributed import pulse
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from container_train import listing
-from container_train.labels import SPLITS
+from container_train.data import listing
+from container_train.data.labels import SPLITS
 from local_test import sample
 from local_test.errors import LocalError
 from scripts.dataset import folders

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from container_train.labels import class_of, natural
+from container_train.data.labels import class_of, natural
 from local_test.errors import LocalError
 from scripts.dataset import folders
 

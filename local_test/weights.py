@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from container_train.architectures import weights_url
 from container_train.errors import TrainError
 from container_train.hyperparameters import parse
+from container_train.model.architectures import weights_url
 from local_test.errors import LocalError
 
 PROBE_SECONDS = 5

@@ -31,16 +31,19 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.cloud import belongings, command, deployment, endpoints, inventory, names, removal, settings, usage
-from scripts.cloud.aws import Aws
-from scripts.cloud.belongings import Belonging
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError, explain
-from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Inventory, Thing
-from scripts.cloud.names import S3Uri
-from scripts.cloud.requests import show
-from scripts.cloud.settings import Settings
-from scripts.cloud.text import table
+from scripts.aws import names, settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, explain
+from scripts.aws.names import S3Uri
+from scripts.aws.requests import show
+from scripts.aws.settings import Settings
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.console.text import table
+from scripts.endpoints import deployment, lookup
+from scripts.resources import belongings, inventory, removal, usage
+from scripts.resources.belongings import Belonging
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Inventory, Thing
 
 PROGRAM = "cleanup.py"
 
@@ -185,7 +188,7 @@ def _unneeded(
 
 
 def _why_not(aws: Aws, account: Account, name: str, chosen: Settings) -> str:
-    if any(thing.name == name for thing in account.things.foreign) or endpoints.find(aws, name):
+    if any(thing.name == name for thing in account.things.foreign) or lookup.find(aws, name):
         return f"left: {name}, which has no tag {names.PROJECT_TAG}={chosen.project}: these scripts did not make it"
     things = account.things.own
     there = {thing.name for thing in things if thing.kind == ENDPOINT} | {thing.endpoint or "" for thing in things}
@@ -260,7 +263,7 @@ def _report(
             progress(f"left: {belonging.uri}, {belonging.bytes / 1e6:,.1f} MB (--data removes it)")
     for thing in removed:
         if thing.kind == ENDPOINT:
-            progress(f"left: the log group {endpoints.LOG_GROUP.format(thing.name)}")
+            progress(f"left: the log group {lookup.LOG_GROUP.format(thing.name)}")
     if removed or deleted:
         progress(
             "left as well: other log groups below /aws/sagemaker, the bucket itself, the history of training jobs,"

@@ -30,15 +30,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.cloud import command, deployment, instances, jobs, model_data, names, registry, rollout, settings
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import progress
-from scripts.cloud.deployment import STRATEGIES, Deployment
-from scripts.cloud.endpoints import Configuration
-from scripts.cloud.errors import CloudError
-from scripts.cloud.names import Image, S3Uri
-from scripts.cloud.requests import Request, check, show
-from scripts.cloud.settings import Settings
+from scripts.aws import instances, names, settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import Image, S3Uri
+from scripts.aws.requests import Request, check, show
+from scripts.aws.settings import Settings
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.endpoints import deployment, model_data, rollout
+from scripts.endpoints.deployment import STRATEGIES, Deployment
+from scripts.endpoints.lookup import Configuration
+from scripts.images import registry
+from scripts.jobs import training_jobs
 
 PROGRAM = "deploy.py"
 
@@ -180,7 +184,7 @@ def _deploy(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
 
 def _of_job(aws: Aws, name: str) -> S3Uri:
     """Where a training job has left its model. Raises CloudError unless it has completed."""
-    job = jobs.describe(aws, name, with_tags=False)
+    job = training_jobs.describe(aws, name, with_tags=False)
     if job.status != "Completed" or not job.artifact:
         raise CloudError(f"the training job {name} is {job.status}: only a completed one has a model to deploy")
     return model_data.s3_uri(job.artifact, "--job")
@@ -236,7 +240,8 @@ def _report(result: Mapping[str, Any], flags: argparse.Namespace) -> None:
 
 def _serve_here(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
     """Serve through the SDK's local mode until Ctrl-C."""
-    from scripts.cloud import leftovers, local_endpoint
+    from scripts.endpoints import local_endpoint
+    from scripts.resources import leftovers
 
     if not flags.model_data:
         raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)

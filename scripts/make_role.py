@@ -22,12 +22,13 @@ import contextlib
 import re
 from collections.abc import Sequence
 
-from scripts.cloud import command, roles, settings
-from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError
-from scripts.cloud.names import PROJECT_TAG
-from scripts.cloud.requests import Request, send, show
-from scripts.cloud.settings import Settings
+from scripts.aws import roles, settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import PROJECT_TAG
+from scripts.aws.requests import Request, send, show
+from scripts.aws.settings import Settings
+from scripts.console import command
 
 PROGRAM = "make_role.py"
 

@@ -27,12 +27,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.cloud import command, settings
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
-from scripts.cloud.invocations import EndpointTarget, LocalTarget, Refused, Target
-from scripts.cloud.parallel import each
-from scripts.cloud.text import table
+from scripts.aws import settings
+from scripts.aws.errors import CloudError
+from scripts.aws.parallel import each
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.console.text import table
+from scripts.endpoints.invocations import EndpointTarget, LocalTarget, Refused, Target
 
 PROGRAM = "predict.py"
 THREADS = 4
@@ -72,9 +73,9 @@ def main(arguments: Sequence[str]) -> int:
         if Path(name).is_file() or Path(name).is_dir():
             raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
         target = EndpointTarget(settings.load(flags).aws(), name)
-    from scripts.cloud import pictures  # takes a second, for which a wrong call need not wait
+    from scripts.endpoints import images  # takes a second, for which a wrong call need not wait
 
-    found = pictures.find(names)
+    found = images.find(names)
     results = _ask(target, found, flags.top_k, flags.threads)
     for result in results:
         if result.notice:
@@ -96,13 +97,13 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
     """In the order of `found`."""
     from tqdm import tqdm
 
-    from scripts.cloud import pictures
+    from scripts.endpoints import images
 
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
-            body = pictures.prepare(path)
-        except pictures.PictureError as error:
+            body = images.prepare(path)
+        except images.PictureError as error:
             return Result(str(path), None, str(error), None, None)
         # The id stands in the server's log; a file's name may hold anything.
         identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]

@@ -26,17 +26,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.cloud import bucket, command, names, settings, storage
-from scripts.cloud import requests as sending
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import Interrupted, progress
-from scripts.cloud.errors import CloudError
-from scripts.cloud.names import S3Uri
-from scripts.cloud.settings import Settings
+from scripts.aws import names, settings
+from scripts.aws import requests as sending
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import S3Uri
+from scripts.aws.settings import Settings
+from scripts.console import command
+from scripts.console.command import Interrupted, progress
 from scripts.dataset import check, folders, prepared
 from scripts.dataset.folders import ClassFiles, DataError
 from scripts.dataset.plan import divide, plan, readable, refuse, tell
 from scripts.dataset.source import DOG_IMAGES, Opened, Source
+from scripts.s3 import bucket, storage
 
 
 @dataclass(frozen=True)

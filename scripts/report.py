@@ -25,12 +25,14 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 
-from container_train.profiler import compare, report
-from container_train.profiler.record import Record, read
-from container_train.tree import replace_file
-from scripts.cloud import command, outputs, settings
-from scripts.cloud.aws import Aws
-from scripts.cloud.errors import CloudError
+from container_train.paths import replace_file
+from container_train.reporting import compare, profiler_report
+from container_train.reporting.record import Record, read
+from scripts.aws import settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.console import command
+from scripts.jobs import outputs
 
 PROGRAM = "report.py"
 
@@ -43,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = parser.parse_args(arguments)
     if len(flags.jobs) > 2:
         raise CloudError(f"{len(flags.jobs)} jobs were given: expected one, or two to compare", 2)
-    target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else report.NAME)
+    target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else profiler_report.NAME)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
     if not target.absolute().parent.is_dir():
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
     with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
         first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
-        text = compare.render(first, others[0], _names(flags.jobs)) if others else report.render(first)
+        text = compare.render(first, others[0], _names(flags.jobs)) if others else profiler_report.render(first)
     replace_file(target, text.encode())
     print(target)
     return 0

@@ -29,14 +29,16 @@ import json
 from collections.abc import Sequence
 
 from local_test.run import SAMPLE_HYPERPARAMETERS
-from scripts.cloud import command, inputs, instances, jobs, names, outcome, settings, training, tuning_jobs, watch
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
-from scripts.cloud.inputs import SAMPLE, Weights
-from scripts.cloud.jobs import STOP_SECONDS, Wanted
-from scripts.cloud.requests import show
-from scripts.tuning import results
+from scripts.aws import instances, names, settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.requests import show
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.jobs import inputs, outcome, training, training_jobs, watch
+from scripts.jobs.inputs import SAMPLE, Weights
+from scripts.jobs.training_jobs import STOP_SECONDS, Wanted
+from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
 
@@ -80,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     inputs.check_together(hyperparameters)
     chosen = settings.load(flags)
     if flags.local:
-        from scripts.cloud import local_training
+        from scripts.jobs import local_training
 
         return local_training.run(flags, chosen, weights, hyperparameters)
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
@@ -113,7 +115,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
 
 
 def _tell_created(wanted: Wanted) -> None:
-    progress(f"created {wanted.name}\n  {jobs.console(wanted.region, wanted.name)}")
+    progress(f"created {wanted.name}\n  {training_jobs.console(wanted.region, wanted.name)}")
     spot = wanted.max_wait is not None
     progress("  " + instances.describe(wanted.instance_type, wanted.instance_count, wanted.region, spot=spot))
     most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run, wanted.instance_count)
@@ -142,7 +144,7 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     aws = settings.load(flags).aws()
     if flags.attach:
         return _follow(aws, names.checked(flags.attach, doing), flags)
-    job = jobs.stop(aws, names.checked(flags.stop, doing))
+    job = training_jobs.stop(aws, names.checked(flags.stop, doing))
     if job.in_progress:
         progress(f"{job.name} is being stopped; it has {STOP_SECONDS} s to save what it has")
         progress(f"  follow it: {watch.attach(job.name, aws.region)}")

@@ -30,26 +30,16 @@ import json
 from collections.abc import Sequence
 
 from local_test.options import ENGINES
-from scripts.cloud import (
-    command,
-    inputs,
-    instances,
-    jobs,
-    names,
-    outcome,
-    settings,
-    training,
-    tuning,
-    tuning_jobs,
-    watch,
-)
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
-from scripts.cloud.inputs import Weights
-from scripts.cloud.requests import show
-from scripts.cloud.tuning_jobs import TuningJob, WantedSearch
-from scripts.tuning import results, space
+from scripts.aws import instances, names, settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.requests import show
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.jobs import inputs, outcome, training, training_jobs, watch
+from scripts.jobs.inputs import Weights
+from scripts.tuning import cloud, results, space, tuning_jobs
+from scripts.tuning.tuning_jobs import TuningJob, WantedSearch
 
 PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
@@ -112,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
         return local.run(flags, wanted, weights, given)
     chosen = settings.load(flags)
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
-        plan, search = tuning.plan(flags, chosen, weights, wanted, data)
+        plan, search = cloud.plan(flags, chosen, weights, wanted, data)
         if flags.dry_run:
             print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
             return 0
@@ -138,8 +128,8 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
         progress(f"  follow it: {attach}\n  stop it:   {stop}")
         print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
         return 0
-    job = tuning.follow(aws, name)
-    search = tuning.with_curves(aws, job.search)
+    job = cloud.follow(aws, name)
+    search = cloud.with_curves(aws, job.search)
     folder = Path(flags.results or results.FOLDER).absolute() / name
     results.write(search, folder)
     results.tell(search, folder, as_json=flags.json)
@@ -162,7 +152,7 @@ def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
     )
     name = request.request["TrainingJobName"]
     training.create(aws, request, name, training.PROGRAM)
-    progress(f"created {name}, which trains with the best values\n  {jobs.console(aws.region, name)}")
+    progress(f"created {name}, which trains with the best values\n  {training_jobs.console(aws.region, name)}")
     done, metrics = watch.follow(aws, name)
     return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)
 

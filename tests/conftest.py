@@ -33,9 +33,9 @@ LONGEST_FIRST = (
     "contract/test_serve_lifecycle",
     "faults/test_spot",
     "contract/test_train",
-    "container_train/test_engine",
+    "container_train/training/test_engine",
     "faults/test_soak",
-    "container_train/test_quantize",
+    "container_train/export/test_quantize",
     "cloud/",
     "local_test/test_notebook",
 )

@@ -17,13 +17,14 @@ import pytest
 
 from container_serve import __main__ as serving
 from container_serve.settings import Settings
-from container_train import export, hyperparameters
+from container_train import hyperparameters
 from container_train.debugger import KNOWN
+from container_train.export import __main__ as exporting
 from container_train.hyperparameters import OPTIONS
-from container_train.metrics import NAMES
 from container_train.profiler.rules import DEFAULTS
+from container_train.training.metrics import NAMES
 from local_test import options, serve_local
-from scripts.cloud import instances
+from scripts.aws import instances
 from tests import documents, trees
 from tests.documents import FILES, FOR_USERS, ROOT
 
@@ -117,7 +118,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def module(script: str) -> Any:
     """The module of scripts/NAME.py or scripts/NAME.sh."""
     stem = Path(script).stem
-    return importlib.import_module("scripts.cloud.push" if stem == "push" else f"scripts.{stem}")
+    return importlib.import_module("scripts.images.push" if stem == "push" else f"scripts.{stem}")
 
 
 def filled(command: str) -> list[str]:
@@ -161,7 +162,7 @@ def flags_of(
             if arguments[1] == "container_serve":
                 return help_of(lambda: serving.main(["--help"]), capsys), False
             monkeypatch.setattr(sys, "argv", ["export", "--help"])
-            return help_of(export.main, capsys), False
+            return help_of(exporting.main, capsys), False
         program = arguments[0]
     elif program in ("curl", "make"):
         return None

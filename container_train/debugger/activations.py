@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from container_train.debugger.rule import Rule
-from container_train.debugger.steps import Step, Values
-from container_train.rules import Evidence
+from container_train.debugger.saved_steps import Step, Values
+from container_train.monitoring.findings import Evidence
 
 WINDOW = 5
 """Saved training steps over which the activity of a unit is averaged: a batch is too few pictures for one feature."""

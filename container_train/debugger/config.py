@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from container_train.tree import Tree
+from container_train.paths import Tree
 
 FILE = "debughookconfig.json"
 FIRST_STEPS = 10

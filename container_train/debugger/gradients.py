@@ -3,8 +3,8 @@
 import math
 
 from container_train.debugger.rule import Rule, number
-from container_train.debugger.steps import Step
-from container_train.rules import Evidence
+from container_train.debugger.saved_steps import Step
+from container_train.monitoring.findings import Evidence
 
 
 class VanishingGradient(Rule):

@@ -12,7 +12,7 @@ from torch import nn
 
 from container_train.debugger import config
 from container_train.debugger.config import Plan
-from container_train.tree import Tree
+from container_train.paths import Tree
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from container_train.debugger.activations import DeadRelu
+from container_train.debugger.class_imbalance import ClassImbalance
 from container_train.debugger.gradients import ExplodingTensor, VanishingGradient
-from container_train.debugger.labels import ClassImbalance
 from container_train.debugger.losses import LossNotDecreasing, Overfit, Overtraining
 from container_train.debugger.rule import Rule
-from container_train.debugger.steps import Step
+from container_train.debugger.saved_steps import Step
 from container_train.debugger.weights import PoorWeightInitialization
-from container_train.rules import Finding
+from container_train.monitoring.findings import Finding
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from container_train.debugger.rule import Rule, number
-from container_train.debugger.steps import Step
-from container_train.rules import Evidence
+from container_train.debugger.saved_steps import Step
+from container_train.monitoring.findings import Evidence
 
 
 @dataclass

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from container_train.debugger import KNOWN
-from container_train.debugger.steps import Step
-from container_train.rules import Evidence, Finding
+from container_train.debugger.saved_steps import Step
+from container_train.monitoring.findings import Evidence, Finding
 
 
 class Rule:

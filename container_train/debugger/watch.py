@@ -30,8 +30,8 @@ from typing import Any
 
 from container_train.debugger import KNOWN
 from container_train.errors import TrainError
-from container_train.rules import Finding, parse_parameters
-from container_train.tree import replace_file
+from container_train.monitoring.findings import Finding, parse_parameters
+from container_train.paths import replace_file
 
 log = logging.getLogger("watch")
 
@@ -50,7 +50,7 @@ class Watcher:
     def __init__(self, out: Path, tensors: Path, rule: str = "none", on_rule: str = "warn") -> None:
         self.out, self.on_rule = out, on_rule
         self.profiler = _optional("container_train.profiler.rules")
-        self.report = _optional("container_train.profiler.report")
+        self.report = _optional("container_train.reporting.profiler_report")
         known = {**KNOWN, **getattr(self.profiler, "DEFAULTS", {})}
         try:
             self.parameters = parse_parameters(rule, known)
@@ -101,7 +101,7 @@ class Watcher:
     def _debugger(self, final: bool) -> list[Finding]:
         # Imported late: smdebug takes a second, in which the training process may already have something to say.
         from container_train.debugger.judge import Judge
-        from container_train.debugger.steps import Steps
+        from container_train.debugger.saved_steps import Steps
 
         job = self._job()
         if self.judge is None:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from container_train.debugger.rule import Rule, number
-from container_train.debugger.steps import Step
-from container_train.rules import Evidence
+from container_train.debugger.saved_steps import Step
+from container_train.monitoring.findings import Evidence
 
 
 class PoorWeightInitialization(Rule):

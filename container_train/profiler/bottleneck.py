@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from container_train.monitoring.findings import Finding
 from container_train.profiler import store
 from container_train.profiler.evidence import Context, at, evidence, fired, ok, waiting
-from container_train.rules import Finding
 
 
 def cpu(context: Context, parameters: Mapping[str, Any]) -> Finding:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from container_train.monitoring.findings import Evidence, Finding
 from container_train.profiler import store
 from container_train.profiler.store import Series
-from container_train.rules import Evidence, Finding
 
 
 @dataclass(frozen=True)

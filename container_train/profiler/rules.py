@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from container_train.profiler import bottleneck, steps, store, utilization
+from container_train.monitoring.findings import Finding
+from container_train.profiler import bottleneck, step_times, store, utilization
 from container_train.profiler.evidence import Context
-from container_train.rules import Finding
 
 Parameters = Mapping[str, Any]
 
@@ -52,11 +52,11 @@ RULES: dict[str, Rule] = {
     "load_balancing": Rule(utilization.load_balancing, {"threshold": 0.5, "patience": 1000}),
     "overall_system_usage": Rule(utilization.overall, {}),
     "dataloader": Rule(
-        steps.dataloader,
+        step_times.dataloader,
         {"min_threshold": 70.0, "max_threshold": 200.0, "wait_threshold": 10.0, "wait_limit": 50.0},
     ),
-    "max_initialization_time": Rule(steps.initialization, {"threshold": 20.0}),
-    "step_outlier": Rule(steps.outlier, {"stddev": 3.0, "n_outliers": 10}),
+    "max_initialization_time": Rule(step_times.initialization, {"threshold": 20.0}),
+    "step_outlier": Rule(step_times.outlier, {"stddev": 3.0, "n_outliers": 10}),
 }
 DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.items()}
 

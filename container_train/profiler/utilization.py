@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from container_train.monitoring.findings import Evidence, Finding
 from container_train.profiler import store
 from container_train.profiler.evidence import Context, at, fired, not_applicable, ok, waiting, windows
-from container_train.rules import Evidence, Finding
 
 BINS = 10  # of the histograms of utilisation, 10 % each
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container_serve.picture import FORMATS
-from container_train import listing
+from container_train.data import listing
+from container_train.data.labels import SPLIT_NAMES, SPLITS, natural, split_folders
+from container_train.data.listing import Listing
 from container_train.errors import DataError as DataError
-from container_train.labels import SPLIT_NAMES, SPLITS, natural, split_folders
-from container_train.listing import Listing
 
 MIN_PER_CLASS = 3  # one for each split
 FRACTIONS = (0.8, 0.1, 0.1)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from container_train.labels import SPLITS
+from container_train.data.labels import SPLITS
 from scripts.dataset import check, folders
 from scripts.dataset.folders import FRACTIONS, ClassFiles, DataError
 from scripts.dataset.progress import say

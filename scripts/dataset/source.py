@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.listing import of_others
+from container_train.data.listing import of_others
 from scripts.dataset.download import download
 from scripts.dataset.folders import DataError
 from scripts.dataset.progress import say

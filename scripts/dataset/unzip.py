@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from container_serve.picture import FORMATS
+from container_train.data.listing import HEAD_BYTES, is_hidden, is_image
 from container_train.errors import DataError
-from container_train.listing import HEAD_BYTES, is_hidden, is_image
 
 MAX_BYTES = 50 * 10**9  # unpacked
 MAX_RATIO = 100  # of all pictures together; a JPEG does not shrink, a plain BMP by some tens

@@ -9,11 +9,12 @@ from local_test import engine as local_engine
 from local_test import run as local_run
 from local_test.engine import DockerEngine, Engine
 from local_test.options import Options
-from scripts.cloud import local_training, names
-from scripts.cloud.command import Interrupted, progress
-from scripts.cloud.errors import CloudError, one_line
-from scripts.cloud.inputs import SAMPLE, Weights
-from scripts.cloud.local_training import locally
+from scripts.aws import names
+from scripts.aws.errors import CloudError, one_line
+from scripts.console.command import Interrupted, progress
+from scripts.jobs import local_training
+from scripts.jobs.inputs import SAMPLE, Weights
+from scripts.jobs.local_training import locally
 from scripts.tuning import results, table
 from scripts.tuning.local_search import LocalSearch, claimed, file_digest, pictures_digest, staged_data
 from scripts.tuning.space import Space

@@ -17,10 +17,10 @@ from pathlib import Path
 from local_test import stage
 from local_test.engine import Engine, Program
 from local_test.errors import LocalError
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
-from scripts.cloud.watch import Metrics
+from scripts.aws.errors import CloudError
+from scripts.console.command import progress
 from scripts.dataset import folders
+from scripts.jobs.watch import Metrics
 from scripts.tuning.space import Value
 from scripts.tuning.study import Study
 from scripts.tuning.trials import Search, Trial, is_number

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from container_train import page
-from container_train.profiler.drawing import Chart
-from container_train.tree import replace_file
+from container_train.paths import replace_file
+from container_train.reporting import page
+from container_train.reporting.drawing import Chart
 from scripts.tuning import drawing, importance
 from scripts.tuning.space import Range
 from scripts.tuning.trials import Search, heads, is_number, row, words

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from container_train.tree import replace_file
-from scripts.cloud.command import progress
-from scripts.cloud.errors import CloudError
+from container_train.paths import replace_file
+from scripts.aws.errors import CloudError
+from scripts.console.command import progress
 from scripts.environment import ROOT
 from scripts.tuning import trials
 from scripts.tuning.trials import Search, words

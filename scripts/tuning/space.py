@@ -14,8 +14,8 @@ from typing import Any, Literal, NoReturn, TypeAlias
 
 from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS
-from container_train.metrics import NAMES
-from scripts.cloud.errors import CloudError
+from container_train.training.metrics import NAMES
+from scripts.aws.errors import CloudError
 
 FILE = Path(__file__).resolve().parents[1] / "search_space.toml"
 Value: TypeAlias = int | float | str

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from scripts.cloud.errors import CloudError, one_line
+from scripts.aws.errors import CloudError, one_line
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Epoch, Search, Status, Trial
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from scripts.cloud.command import progress
+from scripts.console.command import progress
 from scripts.tuning.trials import OVER, Search, Trial, heads, row, words
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import model
 from container_train.debugger.hook import Hook, Plan
-from container_train.tree import Tree
+from container_train.model import builder
+from container_train.paths import Tree
 from tests.bench.arguments import whole
 
 CLASSES = 133
@@ -96,7 +96,7 @@ def main() -> None:
         name = f"{arch}, freeze-until {frozen}"
         if options.only not in name:
             continue
-        network = model.build(
+        network = builder.build(
             arch, CLASSES, weights="none", weights_file=None, freeze_until=frozen, image_size=options.side
         )
         pictures = torch.rand(32, 3, options.side, options.side).to(memory_format=torch.channels_last)
@@ -104,7 +104,7 @@ def main() -> None:
         measure(name, network.prefix, network.rest, pictures, options.steps)
     if options.only not in HEAD:
         return
-    head = model.build("resnet50", CLASSES, weights="none", weights_file=None, freeze_until="backbone", image_size=64)
+    head = builder.build("resnet50", CLASSES, weights="none", weights_file=None, freeze_until="backbone", image_size=64)
     measure(HEAD, None, head.rest, torch.rand(64, 2048), 40 * options.steps)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train.companion import ONE_THREAD
+from container_train.monitoring.sidecar import ONE_THREAD
 from tests.bench.arguments import new_file, whole
 from tests.faults import hosts
 

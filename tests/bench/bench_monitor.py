@@ -24,15 +24,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import hyperparameters, model
-from container_train.companion import SAMPLER
-from container_train.engine import Trainer
-from container_train.features import Batch
-from container_train.monitor import Monitor
-from container_train.precision import Precision
+from container_train import hyperparameters
+from container_train.features.sources import Batch
+from container_train.model import builder
+from container_train.monitoring.monitor import Monitor
+from container_train.monitoring.sidecar import SAMPLER
+from container_train.paths import Tree
 from container_train.profiler import store
 from container_train.signals import StopFlag
-from container_train.tree import Tree
+from container_train.training.engine import Trainer
+from container_train.training.precision import Precision
 from tests.bench.arguments import positive, whole
 
 CLASSES = 133
@@ -90,7 +91,7 @@ def until_idle(process: psutil.Process) -> None:
 
 
 def step_times(
-    network: model.Network, inputs: tuple[torch.Tensor, ...], steps: int, options: dict[str, str]
+    network: builder.Network, inputs: tuple[torch.Tensor, ...], steps: int, options: dict[str, str]
 ) -> tuple[float, float]:
     """Wall and processor seconds of a step of a real training, start and end of the processes beside it left out."""
     words = {
@@ -132,7 +133,7 @@ def step_times(
 
 
 def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: int, turns: int) -> None:
-    network = model.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
+    network = builder.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
     pictures = torch.rand(batch, 3, side, side)
     with torch.no_grad():
         inputs = (pictures,) if network.prefix is None else network.prefix(pictures)

@@ -28,16 +28,19 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import data, frozen, hyperparameters, model
-from container_train.cache import first_pictures
-from container_train.data import Data, Pictures
-from container_train.engine import Trainer
-from container_train.features import Source
-from container_train.frozen import Frozen
-from container_train.precision import Precision
+from container_train import hyperparameters
+from container_train.data import dataset
+from container_train.data.dataset import Data, Pictures
+from container_train.features import extractor
+from container_train.features.cache import first_pictures
+from container_train.features.extractor import Frozen
+from container_train.features.location import Store
+from container_train.features.sources import Source
+from container_train.model import builder
+from container_train.paths import Tree
 from container_train.signals import StopFlag
-from container_train.store import Store
-from container_train.tree import Tree
+from container_train.training.engine import Trainer
+from container_train.training.precision import Precision
 from tests.bench.arguments import existing, natural, new_file, whole
 
 EPOCHS, BATCH = 10, 64
@@ -58,7 +61,7 @@ def read(folder: Path, pictures: int, base: Path) -> Data:
                 link = base / "input" / "data" / name / file.parent.name / file.name
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())
-    return data.read(Tree(base))
+    return dataset.read(Tree(base))
 
 
 def make(folder: Path) -> Path:
@@ -78,7 +81,7 @@ def make(folder: Path) -> Path:
 def random_weights(arch: str, file: Path) -> Path:
     """As fast as any; from a file, for a job without weights first estimates statistics for them."""
     torch.manual_seed(0)
-    torch.save(model.bare(arch, 1000).state_dict(), file)
+    torch.save(builder.bare(arch, 1000).state_dict(), file)
     return file
 
 
@@ -100,7 +103,7 @@ class Setting:
         self.data = pictures
         self.hp = settings(arch=arch)
         self.precision = Precision.choose("auto", CPU)
-        self.network = model.build(
+        self.network = builder.build(
             arch, len(pictures.classes), weights="DEFAULT", weights_file=weights, freeze_until="backbone",
         )  # fmt: skip
         self.network.to(CPU)
@@ -291,7 +294,7 @@ def main() -> None:
     if ways is not speed and options.data is None:
         parser.error("accuracies want real pictures: --data DIR")
     count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
-    frozen.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
+    extractor.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
     with tempfile.TemporaryDirectory() as base:
         folder = options.data or make(Path(base) / "made")
         weights = options.weights or random_weights(options.arch, Path(base) / "random.pth")

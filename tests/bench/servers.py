@@ -88,8 +88,9 @@ def prepare(folder: Path, given: Path | None) -> Path:
     import torch
     import torchvision
 
-    from container_train import export, model, quantize
-    from container_train.data import Split
+    from container_train.data.dataset import Split
+    from container_train.export import exporter, quantize
+    from container_train.model import builder
 
     made = given
     if made is None:
@@ -99,9 +100,9 @@ def prepare(folder: Path, given: Path | None) -> Path:
             torch.nn.init.uniform_(norm.bias, -0.1, 0.1)
             assert norm.running_mean is not None
             torch.nn.init.uniform_(norm.running_mean, -0.1, 0.1)
-        exported = export.export(
+        exported = exporter.export(
             network, folder / "artifact", arch="resnet50", classes=tuple(f"class {i}" for i in range(120)),
-            preprocessing=model.preprocessing_of("resnet50", 0, 0), details={},
+            preprocessing=builder.preprocessing_of("resnet50", 0, 0), details={},
         )  # fmt: skip
         paths = []
         for index, body in enumerate(pictures()[SMALL]):

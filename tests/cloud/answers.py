@@ -6,7 +6,7 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
-from scripts.cloud.aws import Aws
+from scripts.aws.account import Aws
 
 PASS = None  # in a row of answers: let this one go to moto
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 from moto.moto_api._internal.models import moto_api_backend
 
-from scripts.cloud.aws import core_session
+from scripts.aws.account import core_session
 from tests.cloud import permissions
 from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
 from tests.cloud.flaky_aws import FlakyAws, serve

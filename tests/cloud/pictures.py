@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from container_train.labels import SPLITS
+from container_train.data.labels import SPLITS
 
 CLASSES = ("001.cat", "002.dog")
 

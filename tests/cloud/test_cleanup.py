@@ -12,17 +12,18 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
 
-from container_train.labels import SPLITS
+from container_train.data.labels import SPLITS
 from scripts import cleanup
-from scripts.cloud import aws as module
-from scripts.cloud import endpoints, objects, storage
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import run
-from scripts.cloud.deployment import Deployment, resource_name
-from scripts.cloud.names import S3Uri
-from scripts.cloud.registry import repository_requests
-from scripts.cloud.settings import load
+from scripts.aws import account as module
+from scripts.aws.account import Aws
+from scripts.aws.names import S3Uri
+from scripts.aws.settings import load
+from scripts.console.command import run
 from scripts.dataset import folders
+from scripts.endpoints import lookup
+from scripts.endpoints.deployment import Deployment, resource_name
+from scripts.images.registry import repository_requests
+from scripts.s3 import objects, storage
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.pictures import fill
@@ -38,7 +39,7 @@ def call(*arguments: object) -> int:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     monkeypatch.setattr("sys.stdin", io.StringIO())  # no terminal
 
 

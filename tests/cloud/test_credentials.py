@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from scripts.cloud import credentials
-from scripts.cloud.credentials import Credentials
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
+from scripts.images import credentials
+from scripts.images.credentials import Credentials
 
 HOST = "registry.example.com:5000"
 ANN = base64.b64encode(b"ann:se:cret").decode()

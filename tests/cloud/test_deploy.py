@@ -15,10 +15,12 @@ from botocore.parsers import ResponseParserError
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import deploy
-from scripts.cloud import deployment, endpoints, names, registry, requests
-from scripts.cloud.aws import loader
-from scripts.cloud.command import run
-from scripts.cloud.errors import CloudError
+from scripts.aws import names, requests
+from scripts.aws.account import loader
+from scripts.aws.errors import CloudError
+from scripts.console.command import run
+from scripts.endpoints import deployment, lookup
+from scripts.images import registry
 from tests.cloud import models
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
@@ -45,7 +47,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -569,7 +571,7 @@ def test_ctrl_c_while_it_takes_back_says_what_is_left(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scripts.cloud.removal.send", interrupted)
+    monkeypatch.setattr("scripts.resources.removal.send", interrupted)
     assert call(*CALL) == 130
     line = last_line(capsys)
     assert (
@@ -589,7 +591,7 @@ def break_off(monkeypatch: pytest.MonkeyPatch, operation: str, answer: Any) -> N
             raise KeyboardInterrupt
         return original(aws, request)
 
-    monkeypatch.setattr("scripts.cloud.creation.send", broken)
+    monkeypatch.setattr("scripts.aws.creation.send", broken)
 
 
 def endpoint(status: str, configuration: str = "byoc-dogs", **more: Any) -> dict[str, Any]:
@@ -665,7 +667,7 @@ def test_a_network_that_stays_down_does_not_hide_what_goes_on(
     account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    monkeypatch.setattr(endpoints, "ENDPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(lookup, "ENDPOINT_SECONDS", -1.0)
     gone = EndpointConnectionError(endpoint_url="https://api.sagemaker")
     give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), gone)
     assert call(*CALL) == 1

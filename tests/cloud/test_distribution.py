@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from scripts.cloud.credentials import Credentials
-from scripts.cloud.distribution import DOCKER_MANIFEST, Broken, Denied, Registry
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
+from scripts.images.credentials import Credentials
+from scripts.images.distribution import DOCKER_MANIFEST, Broken, Denied, Registry
 from tests.cloud import stand_in
 from tests.conftest import need
 

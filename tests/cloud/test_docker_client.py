@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cloud import docker
-from scripts.cloud.distribution import Broken, Denied
-from scripts.cloud.docker import Docker, LocalImage
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
+from scripts.images import docker
+from scripts.images.distribution import Broken, Denied
+from scripts.images.docker import Docker, LocalImage
 
 IMAGE = LocalImage("byoc-train:1", "sha256:0", "linux/amd64", 5_557_000_000, 2, {}, None)
 

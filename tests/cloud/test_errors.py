@@ -8,8 +8,8 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from scripts.cloud.command import Interrupted, run
-from scripts.cloud.errors import CloudError, explain
+from scripts.aws.errors import CloudError, explain
+from scripts.console.command import Interrupted, run
 from scripts.dataset.folders import DataError
 
 

@@ -12,8 +12,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
-from scripts.cloud.aws import Aws
-from scripts.cloud.jobs import is_missing
+from scripts.aws.account import Aws
+from scripts.jobs.training_jobs import is_missing
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from scripts.cloud import instances
-from scripts.cloud.errors import CloudError
-from scripts.cloud.requests import model
+from scripts.aws import instances
+from scripts.aws.errors import CloudError
+from scripts.aws.requests import model
 
 
 @pytest.mark.parametrize(

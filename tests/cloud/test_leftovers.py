@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cloud import leftovers
-from scripts.cloud.docker import Docker
+from scripts.images.docker import Docker
+from scripts.resources import leftovers
 from tests.conftest import need
 from tests.docker import engine
 

@@ -13,8 +13,8 @@ import pytest
 
 from local_test import pack
 from scripts import deploy, predict
-from scripts.cloud import leftovers
-from scripts.cloud.command import run
+from scripts.console.command import run
+from scripts.resources import leftovers
 from tests.cloud import models
 from tests.conftest import need
 from tests.contract.models import picture, write_model

@@ -19,7 +19,10 @@ import pytest
 
 from container_train.hyperparameters import OPTIONS
 from scripts import train
-from scripts.cloud import command, docker, leftovers, local, local_training
+from scripts.console import command
+from scripts.images import docker
+from scripts.jobs import local_mode, local_training
+from scripts.resources import leftovers
 from tests import trees
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.conftest import need
@@ -62,7 +65,7 @@ if behave == "wait":
 def label(monkeypatch: pytest.MonkeyPatch) -> str:
     """What the job of this test is labelled with; other jobs may run on this engine."""
     text = f"test-{os.getpid()}-{time.monotonic_ns()}"
-    monkeypatch.setattr(local, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=text)))
+    monkeypatch.setattr(local_mode, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=text)))
     return text
 
 
@@ -257,7 +260,7 @@ def test_sigterm_ends_a_script_also_where_ctrl_c_is_ignored(interrupt: Any, ctrl
 def test_sigterm_stops_a_training_also_where_ctrl_c_is_ignored(ignored: bool, ctrl_c: None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
     stopped: list[str] = []
-    with local._Stop(lambda: stopped.append("stopped")) as stop:
+    with local_mode._Stop(lambda: stopped.append("stopped")) as stop:
         signal.raise_signal(signal.SIGTERM)
         assert stop.asked
         if ignored:
@@ -427,7 +430,7 @@ def test_an_image_that_is_nowhere(
 
 def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
-    from scripts.cloud import sdk_local  # imports the SDK in its own way
+    from scripts.jobs import sdk_local  # imports the SDK in its own way
 
     monkeypatch.setattr(docker, "compose", lambda: ["docker", "compose"])
     with sdk_local.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
@@ -449,6 +452,6 @@ def test_results_of_an_earlier_job_are_not_lost(
 
 
 def test_the_default_folder_of_results_is_none_of_gits() -> None:
-    target = local.OUT / "byoc-train-1" / "output" / "model.tar.gz"
+    target = local_mode.OUT / "byoc-train-1" / "output" / "model.tar.gz"
     ignored = subprocess.run(["git", "check-ignore", "-q", str(target)], cwd=ROOT)
     assert ignored.returncode == 0

@@ -6,7 +6,7 @@ import boto3
 import pytest
 
 from scripts import make_role
-from scripts.cloud.command import run
+from scripts.console.command import run
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 

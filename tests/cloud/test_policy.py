@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scripts.cloud.requests import model
+from scripts.aws.requests import model
 from tests.cloud import permissions
 from tests.cloud.permissions import ACTIONS, DOCKER_PUSH, IAM, IMPLIED, POLICIES
 

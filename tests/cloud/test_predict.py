@@ -20,9 +20,9 @@ from PIL import Image
 
 from container_serve import codec
 from scripts import predict
-from scripts.cloud import pictures
-from scripts.cloud.command import run
-from scripts.cloud.invocations import EndpointTarget
+from scripts.console.command import run
+from scripts.endpoints import images
+from scripts.endpoints.invocations import EndpointTarget
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import REGION
 from tests.contract.models import picture, write_model
@@ -313,8 +313,8 @@ def test_wrong_calls(
 def test_the_type_is_that_of_the_bytes(tmp_path: Path, form: str) -> None:
     path = tmp_path / "misnamed.jpg"
     path.write_bytes(picture("red", form))
-    body = pictures.prepare(path)
-    assert body == pictures.Body(path.read_bytes(), f"image/{form.lower()}", None)
+    body = images.prepare(path)
+    assert body == images.Body(path.read_bytes(), f"image/{form.lower()}", None)
 
 
 def noise(path: Path, form: str, side: int, **options: Any) -> Path:
@@ -325,7 +325,7 @@ def noise(path: Path, form: str, side: int, **options: Any) -> Path:
 
 def test_too_many_bytes_are_scaled_down(tmp_path: Path) -> None:
     path = noise(tmp_path / "big.png", "PNG", 300)
-    body = pictures.prepare(path, max_bytes=100_000)
+    body = images.prepare(path, max_bytes=100_000)
     assert len(body.content) <= 100_000
     assert body.content_type == "image/jpeg"
     with Image.open(io.BytesIO(body.content)) as scaled:
@@ -339,7 +339,7 @@ def test_too_many_pixels_are_scaled_down_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     path = noise(tmp_path / "phone.jpg", "JPEG", 100, exif=exif)
-    body = pictures.prepare(path, max_pixels=5_000)
+    body = images.prepare(path, max_pixels=5_000)
     with Image.open(io.BytesIO(body.content)) as scaled:
         assert scaled.width < scaled.height
         assert scaled.width * scaled.height <= 5_000
@@ -351,7 +351,7 @@ def test_too_many_pixels_are_scaled_down_upright(tmp_path: Path) -> None:
 def test_a_real_picture_over_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "panorama.png"
     Image.new("L", (30_000, 2_000), 128).save(path)  # 60 megapixels
-    body = pictures.prepare(path)
+    body = images.prepare(path)
     with Image.open(io.BytesIO(body.content)) as scaled:
         assert scaled.height > 800  # what a classifier looks at is still there
 
@@ -376,8 +376,8 @@ def png_of(width: int, height: int) -> bytes:
 def test_what_is_no_picture(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
-    with pytest.raises(pictures.PictureError, match=complaint):
-        pictures.prepare(path)
+    with pytest.raises(images.PictureError, match=complaint):
+        images.prepare(path)
 
 
 # At a real server

@@ -20,12 +20,12 @@ from typing import IO, Any
 import boto3
 import pytest
 
-from scripts.cloud import docker as docker_client
-from scripts.cloud import push
-from scripts.cloud.command import run
-from scripts.cloud.distribution import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Broken, Denied
-from scripts.cloud.docker import Docker, LocalImage
-from scripts.cloud.names import Image
+from scripts.aws.names import Image
+from scripts.console.command import run
+from scripts.images import docker as docker_client
+from scripts.images import push
+from scripts.images.distribution import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Broken, Denied
+from scripts.images.docker import Docker, LocalImage
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.stand_in import Gate, Server, StandIn

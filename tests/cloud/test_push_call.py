@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from scripts.cloud import push
-from scripts.cloud.command import run
+from scripts.console.command import run
+from scripts.images import push
 from tests.cloud.conftest import REGION
 from tests.docker import engine
 
@@ -121,7 +121,7 @@ def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:
     assert "scripts/push.sh train" in shown
     assert '"""' not in shown
     assert not (tmp_path / ".venv").exists()
-    started = f"python {tmp_path} -P -m scripts.cloud.push train\n"
+    started = f"python {tmp_path} -P -m scripts.images.push train\n"
     assert output("train") == (started, "set up\n")
     assert output("train") == (started, "")
 

@@ -9,12 +9,12 @@ from typing import Any
 import boto3
 import pytest
 
-from scripts.cloud import registry
-from scripts.cloud.aws import Aws
-from scripts.cloud.distribution import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
-from scripts.cloud.errors import CloudError
-from scripts.cloud.names import Image
-from scripts.cloud.settings import Settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import Image
+from scripts.aws.settings import Settings
+from scripts.images import registry
+from scripts.images.distribution import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws

@@ -9,7 +9,7 @@ import pytest
 from moto.sagemaker.models import sagemaker_backends
 
 from scripts import report
-from scripts.cloud.command import run
+from scripts.console.command import run
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.container_train.profiler import made_up
 

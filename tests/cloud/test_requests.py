@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from scripts.cloud.errors import CloudError
-from scripts.cloud.requests import Request, check, show
+from scripts.aws.errors import CloudError
+from scripts.aws.requests import Request, check, show
 
 ROLE = "arn:aws:iam::123456789012:role/byoc"
 

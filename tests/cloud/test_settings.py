@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cloud import settings
-from scripts.cloud.errors import CloudError
-from scripts.cloud.names import Image, Role, S3Uri, unique
-from scripts.cloud.settings import KEYS, Settings
+from scripts.aws import settings
+from scripts.aws.errors import CloudError
+from scripts.aws.names import Image, Role, S3Uri, unique
+from scripts.aws.settings import KEYS, Settings
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/byoc"
 

@@ -18,12 +18,17 @@ from botocore.config import Config
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy, predict, train, tune
-from scripts.cloud import aws, endpoints, invocations, names, registry, tuning, watch
-from scripts.cloud.command import run
-from scripts.cloud.deployment import Deployment
-from scripts.cloud.distribution import DOCKER_MANIFEST
-from scripts.cloud.names import S3Uri
-from scripts.cloud.settings import load
+from scripts.aws import account as clients
+from scripts.aws import names
+from scripts.aws.names import S3Uri
+from scripts.aws.settings import load
+from scripts.console.command import run
+from scripts.endpoints import invocations, lookup
+from scripts.endpoints.deployment import Deployment
+from scripts.images import registry
+from scripts.images.distribution import DOCKER_MANIFEST
+from scripts.jobs import watch
+from scripts.tuning import cloud
 from tests import trees
 from tests.cloud import models
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
@@ -41,9 +46,9 @@ DOGS = {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": [
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(tuning, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(cloud, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -238,7 +243,7 @@ def test_all_answers_are_lost_and_the_endpoint_is_found(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fault: str,
     operation: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(aws, "CONFIG", aws.CONFIG.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
     more = []
     if operation == "UpdateEndpoint":
         make(account)
@@ -255,7 +260,9 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     account: Any, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    monkeypatch.setattr(aws, "CONFIG", Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x"))
+    monkeypatch.setattr(
+        clients, "CONFIG", Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x")
+    )
     update = operation == "UpdateEndpoint"
     if update:
         make(account)
@@ -467,7 +474,7 @@ def test_a_job_with_a_name_of_the_callers_own_whose_answer_is_lost(
     account: Any, flaky: FlakyAws, pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     script: ModuleType, noun: str, fault: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(aws, "CONFIG", aws.CONFIG.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
     flaky.slow(99)
     getattr(flaky, fault)(f"Create{noun}")
     call_ = (*job(pictures, "--name", "byoc-a", "--no-wait"),)
@@ -533,7 +540,7 @@ def test_following_ends_where_no_answer_comes_any_more(
     flaky.slow(99)
     noun = "TrainingJob" if script is train else "HyperParameterTuningJob"
     assert call(capsys, script, *job(pictures, "--name", "byoc-a", "--no-wait"))[0] == 0
-    for module in (watch, tuning):
+    for module in (watch, cloud):
         monkeypatch.setattr(module, "JOB_SECONDS", 0.5)
     flaky.after[f"Describe{noun}"] = lambda: flaky.break_before(f"Describe{noun}", 10**6)
     code, _, said = call(capsys, script, "--attach", "byoc-a")
@@ -620,7 +627,7 @@ def test_predict_asks_once_for_what_may_have_been_computed(
     account: Any, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     fault: str, complaint: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(aws, "ONCE", aws.ONCE.merge(Config(read_timeout=4)))
+    monkeypatch.setattr(clients, "ONCE", clients.ONCE.merge(Config(read_timeout=4)))
     (tmp_path / "dog.png").write_bytes(picture("red"))
     make(account)
     flaky.prediction = DOG

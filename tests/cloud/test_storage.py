@@ -14,19 +14,19 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from scripts.cloud import bucket as buckets
-from scripts.cloud import objects, storage, sync
-from scripts.cloud import requests as sending
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import Interrupted
-from scripts.cloud.errors import CloudError
-from scripts.cloud.manifest import Entry, Manifest, Stored
-from scripts.cloud.names import S3Uri
-from scripts.cloud.parallel import each
-from scripts.cloud.settings import Settings
-from scripts.cloud.storage import Uploaded
+from scripts.aws import requests as sending
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import S3Uri
+from scripts.aws.parallel import each
+from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted
 from scripts.dataset import folders
 from scripts.dataset.folders import DataError
+from scripts.s3 import bucket as buckets
+from scripts.s3 import objects, storage, sync
+from scripts.s3.manifest import Entry, Manifest, Stored
+from scripts.s3.storage import Uploaded
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.pictures import bodies, client_error, fill, intercept, jpeg, stored
@@ -477,7 +477,7 @@ def test_a_bucket_that_cannot_be_used_is_named(
 def test_why_a_bucket_cannot_be_read_is_said(
     aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
 ) -> None:
-    from scripts.cloud.errors import explain
+    from scripts.aws.errors import explain
 
     def before(operation: str, _: Mapping[str, Any]) -> None:
         if operation == "HeadBucket":

@@ -12,9 +12,10 @@ import boto3
 import pytest
 
 from scripts import cleanup, deploy
-from scripts.cloud import endpoints, push
-from scripts.cloud.command import run
-from scripts.cloud.leftovers import JOB
+from scripts.console.command import run
+from scripts.endpoints import lookup
+from scripts.images import push
+from scripts.resources.leftovers import JOB
 from tests import trees
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
@@ -55,7 +56,7 @@ def test_from_push_to_clean_up(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     need(engine.available(), "a Docker engine")
-    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     before = left()
     built = {name: engine.image(name) for name in ("train", "serve")}
     (tmp_path / "registry").mkdir()

@@ -12,9 +12,11 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
-from container_train.metrics import DEFINITIONS
+from container_train.training.metrics import DEFINITIONS
 from scripts import train
-from scripts.cloud import command, creation, watch
+from scripts.aws import creation
+from scripts.console import command
+from scripts.jobs import watch
 from tests import trees
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE

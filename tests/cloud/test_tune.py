@@ -10,10 +10,12 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from container_train.metrics import DEFINITIONS, NAMES, line
+from container_train.training.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
-from scripts.cloud import command, tuning, tuning_jobs, watch
-from scripts.cloud.aws import Aws
+from scripts.aws.account import Aws
+from scripts.console import command
+from scripts.jobs import watch
+from scripts.tuning import cloud, tuning_jobs
 from scripts.tuning.table import Lines
 from tests import trees
 from tests.cloud.answers import PASS, error, give
@@ -30,7 +32,7 @@ START = datetime(2026, 11, 22, 9, 0, 0, tzinfo=UTC)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(cloud, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
 
 

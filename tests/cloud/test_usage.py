@@ -9,16 +9,17 @@ import boto3
 import pytest
 
 from scripts import cleanup
-from scripts.cloud import endpoints, storage
-from scripts.cloud.aws import Aws
-from scripts.cloud.belongings import PICTURES, Belonging
-from scripts.cloud.command import run
-from scripts.cloud.errors import CloudError
-from scripts.cloud.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
-from scripts.cloud.names import S3Uri
-from scripts.cloud.registry import ensure_repository
-from scripts.cloud.settings import Settings
-from scripts.cloud.usage import kept
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import S3Uri
+from scripts.aws.settings import Settings
+from scripts.console.command import run
+from scripts.endpoints import lookup
+from scripts.images.registry import ensure_repository
+from scripts.resources.belongings import PICTURES, Belonging
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
+from scripts.resources.usage import kept
+from scripts.s3 import storage
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
@@ -37,7 +38,7 @@ TRAINING = {
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
 
 
 def call(*arguments: str) -> int:

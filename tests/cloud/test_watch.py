@@ -11,14 +11,16 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.stub import Stubber
 
-from container_train.metrics import NAMES, line
+from container_train.training.metrics import NAMES, line
 from scripts import train
-from scripts.cloud import command, jobs, settings, watch
-from scripts.cloud.aws import Aws
-from scripts.cloud.command import Interrupted
-from scripts.cloud.errors import CloudError
-from scripts.cloud.jobs import Job
-from scripts.cloud.watch import LOG_GROUP, Log, Metrics, Quiet
+from scripts.aws import settings
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.console import command
+from scripts.console.command import Interrupted
+from scripts.jobs import training_jobs, watch
+from scripts.jobs.training_jobs import Job
+from scripts.jobs.watch import LOG_GROUP, Log, Metrics, Quiet
 from tests.cloud.conftest import ACCOUNT, REGION
 
 NAME = "byoc-job"
@@ -355,7 +357,7 @@ def test_a_completed_spot_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         "spot_saved": 0.7,
         "metrics": {"valid_accuracy": 0.5, "valid_loss": None},
         "failure": None,
-        "console": jobs.console(REGION, NAME),
+        "console": training_jobs.console(REGION, NAME),
     }
 
 
@@ -382,7 +384,7 @@ def test_ctrl_c_ends_the_script_with_130(monkeypatch: pytest.MonkeyPatch, capsys
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(jobs, "describe", interrupted)
+    monkeypatch.setattr(training_jobs, "describe", interrupted)
     assert command.run("train.py", train.main, ["--attach", NAME]) == 130
     assert f"the job goes on, and costs. Come back: scripts/train.py --attach {NAME}" in capsys.readouterr().err
 
@@ -412,6 +414,6 @@ def test_stopping(
 def test_what_a_job_is_for_other_scripts(account: Aws, service: Stubber) -> None:
     service.add_response("describe_training_job", described("InProgress", TRAINING), DESCRIBE)
     service.add_response("list_tags", {"Tags": [{"Key": "byoc-project", "Value": "byoc"}]})
-    job = jobs.describe(account, NAME)
+    job = training_jobs.describe(account, NAME)
     assert (job.in_progress, job.image, job.tags) == (True, "image:1", {"byoc-project": "byoc"})
     assert (job.cost, job.saved) == (None, None)

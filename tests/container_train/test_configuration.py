@@ -9,7 +9,7 @@ import pytest
 
 from container_train import configuration
 from container_train.errors import Stopped, TrainError
-from container_train.tree import Tree
+from container_train.paths import Tree
 from tests import trees
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from container_train import hyperparameters, job
-from container_train.tree import Tree
+from container_train.paths import Tree
 from tests import trees
 
 

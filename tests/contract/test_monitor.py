@@ -12,8 +12,8 @@ import psutil
 import pytest
 import torch
 
-from container_train.companion import SAMPLER, WATCHER
-from container_train.monitor import REPORT, RULES
+from container_train.monitoring.monitor import REPORT, RULES
+from container_train.monitoring.sidecar import SAMPLER, WATCHER
 from container_train.profiler import rules, store
 from tests import trees
 from tests.conftest import both_engines_in_full

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from container_serve import artifact
-from container_train.metrics import DEFINITIONS
+from container_train.training.metrics import DEFINITIONS
 from local_test import sample
 from tests import trees
 from tests.conftest import both_engines_in_full

@@ -15,8 +15,11 @@ import psutil
 import pytest
 import torch
 
-from container_train import __main__, checkpoint, export, failure, report
-from container_train.engine import Trainer
+from container_train import __main__, failure
+from container_train.export import exporter
+from container_train.reporting import training_report
+from container_train.training import checkpoint
+from container_train.training.engine import Trainer
 from tests import trees
 from tests.contract.training import Job, training
 from tests.docker import engine
@@ -149,7 +152,7 @@ def test_a_stop_at_the_end_of_the_training_says_that_nothing_of_it_is_lost(
     trees.tree(tmp_path)
     for owner, name, line in (
         (Trainer, "fit", "stopped after the last epoch; the checkpoint holds the whole training"),
-        (export, "export", "stopped in export; the checkpoint holds the whole training"),
+        (exporter, "export", "stopped in export; the checkpoint holds the whole training"),
     ):
         with monkeypatch.context() as patched:
             stopped_after(owner, name, patched)
@@ -165,7 +168,7 @@ def test_a_stop_of_a_job_that_is_done_changes_nothing(
     measure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_it_was: None
 ) -> None:
     trees.tree(tmp_path)
-    stopped_after(report, "write", monkeypatch)
+    stopped_after(training_report, "write", monkeypatch)
     assert run(tmp_path, {"epochs": "1", "measure": measure}, monkeypatch) == 0
     assert json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())["epochs"]
     assert (tmp_path / "model" / "model.json").exists() == (measure == "full")

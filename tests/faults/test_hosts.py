@@ -11,8 +11,8 @@ import torch
 
 from container_serve import artifact
 from container_train.debugger import config
-from container_train.debugger.steps import Steps, Values
-from container_train.tree import Tree, replace_file
+from container_train.debugger.saved_steps import Steps, Values
+from container_train.paths import Tree, replace_file
 from tests import trees
 from tests.faults import hosts
 

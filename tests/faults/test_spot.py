@@ -14,8 +14,8 @@ import psutil
 import pytest
 import torch
 
-from container_train import checkpoint
 from container_train.errors import TrainError
+from container_train.training import checkpoint
 from tests import trees
 from tests.conftest import FULL, need
 from tests.contract.training import Job, training

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from container_train.labels import SPLITS
+from container_train.data.labels import SPLITS
 from local_test import sample
 from scripts.dataset import folders
 

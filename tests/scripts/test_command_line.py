@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from container_serve import __version__
-from scripts.cloud import command
+from scripts.console import command
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if "command.run(" in path.read_text())

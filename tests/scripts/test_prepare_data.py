@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from container_serve.picture import HEIC
-from container_train.labels import SPLITS
+from container_train.data.labels import SPLITS
 from scripts import prepare_data
-from scripts.cloud import command
+from scripts.console import command
 from scripts.dataset import download as downloading
 from scripts.dataset import prepared
 from scripts.dataset.download import download

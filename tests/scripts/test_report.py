@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scripts import report
-from scripts.cloud import outputs
-from scripts.cloud.command import run
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
+from scripts.console.command import run
+from scripts.jobs import outputs
 from tests.container_train.profiler import made_up
 
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 def shell_scripts() -> list[str]:
     found = []
-    for folder in (".ci", "docker", "scripts", "scripts/cloud", "local_test"):
+    for folder in (".ci", "docker", "scripts", "scripts/images", "local_test"):
         for path in (ROOT / folder).iterdir():
             if path.is_file() and (
                 path.suffix == ".sh" or path.read_bytes()[:64].startswith((b"#!/bin/sh", b"#!/usr/bin/env bash"))

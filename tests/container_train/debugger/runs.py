@@ -10,9 +10,9 @@ from torch import nn
 from container_train.debugger import config
 from container_train.debugger.hook import Hook, Plan
 from container_train.debugger.judge import Judge
-from container_train.debugger.steps import Steps
-from container_train.rules import Finding
-from container_train.tree import Tree
+from container_train.debugger.saved_steps import Steps
+from container_train.monitoring.findings import Finding
+from container_train.paths import Tree
 
 CLASSES, FEATURES, BATCH = 4, 16, 32
 Batch = tuple[torch.Tensor, torch.Tensor]

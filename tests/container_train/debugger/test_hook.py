@@ -10,10 +10,10 @@ from smdebug import modes
 from smdebug.trials import create_trial
 from torch import nn
 
-from container_train import model
 from container_train.debugger import config, recorder, sample
 from container_train.debugger.hook import Hook, Plan, trained
-from container_train.tree import Tree
+from container_train.model import builder
+from container_train.paths import Tree
 from tests.container_train.debugger.runs import BATCH, batches, judge, network, pictures, train
 
 
@@ -196,7 +196,7 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 
 
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
-    network = model.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
+    network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
     hook = Hook.make(Tree(tmp_path), Plan(3, 1, 1))
     loss = nn.CrossEntropyLoss()

@@ -10,7 +10,7 @@ from torch import nn
 
 from container_train.debugger import KNOWN
 from container_train.debugger.judge import RULES, Judge
-from container_train.rules import Finding
+from container_train.monitoring.findings import Finding
 from tests.container_train.debugger.runs import BATCH, FEATURES, Batch, batches, judge, network, pictures, train
 
 
@@ -389,8 +389,8 @@ def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest
     rest = network(8)
     train(tmp_path, rest, epochs=3, before=put(rest, float("nan"), 50))
     from container_train.debugger import config
-    from container_train.debugger.steps import Steps
-    from container_train.tree import Tree
+    from container_train.debugger.saved_steps import Steps
+    from container_train.paths import Tree
 
     judged = Judge({}, {})
     judged.see(Steps(config.tensors(Tree(tmp_path))).new())

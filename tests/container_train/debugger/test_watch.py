@@ -16,9 +16,9 @@ import pytest
 
 from container_train.debugger import KNOWN, config
 from container_train.debugger.hook import Hook, Plan
-from container_train.debugger.steps import Steps
+from container_train.debugger.saved_steps import Steps
 from container_train.debugger.watch import Watcher
-from container_train.tree import Tree
+from container_train.paths import Tree
 from tests.container_train.debugger.runs import network, train
 
 PROGRAM = Path(__file__).resolve().parents[3]

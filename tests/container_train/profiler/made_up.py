@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from container_train.rules import Evidence, Finding
+from container_train.monitoring.findings import Evidence, Finding
 
 START = 1_795_368_000.0  # 2026-11-22 17:20 UTC
 LAYERS = ["fc.weight", "fc.bias"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from container_train.monitoring.findings import Finding, parse_parameters
 from container_train.profiler import rules, store
 from container_train.profiler.timeline import Timeline
-from container_train.rules import Finding, parse_parameters
 from tests.container_train.profiler import metrics
 from tests.container_train.profiler.metrics import START
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from scripts import tune
-from scripts.cloud import command
+from scripts.console import command
 from scripts.tuning import results
 from scripts.tuning.local_search import file_digest, pictures_digest
 from tests import trees
@@ -204,7 +204,7 @@ def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
 from scripts.tuning import space
 from scripts.tuning.study import Study
 folder = Path(sys.argv[1])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.cloud.errors import CloudError
+from scripts.aws.errors import CloudError
 from scripts.tuning import importance, report, results
 from scripts.tuning.trials import Search, render
 from tests.browser import Browser

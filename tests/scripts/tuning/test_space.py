@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from container_train.hyperparameters import OPTIONS
-from container_train.metrics import NAMES
-from scripts.cloud import inputs
-from scripts.cloud.errors import CloudError
+from container_train.training.metrics import NAMES
+from scripts.aws.errors import CloudError
+from scripts.jobs import inputs
 from scripts.tuning import space
 from scripts.tuning.space import Choice, Range
 

@@ -109,7 +109,7 @@ def test_a_log_keeps_its_ends(tmp_path: Path) -> None:
 
 
 def test_one_search_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
-    from scripts.cloud.errors import CloudError
+    from scripts.aws.errors import CloudError
 
     with (
         local_search.claimed(tmp_path),

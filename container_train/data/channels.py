@@ -1,0 +1,87 @@
+"""The job's channels: the folder of each split, and input modes that this program does not have. Needs no torch."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from container_train.data.labels import SPLIT_NAMES, SPLITS, split_folders
+from container_train.data.listing import is_hidden
+from container_train.errors import TrainError
+from container_train.paths import Tree
+
+TRAINING = "training"  # the one channel that may hold all three
+WEIGHTS = "weights"
+OTHERS = {WEIGHTS, "features", "code"}  # features: see store.py; code, and those that begin with sm_, are the SDKs'
+
+
+def splits(tree: Tree) -> dict[str, Path]:
+    """The folder of each split: a channel each (`validation` is taken as `valid`), or one channel `training` with three
+    folders. Raises TrainError.
+    """
+    _check_modes(tree)
+    there = _folders(tree.channels)
+    try:
+        named = split_folders(there)
+        root = tree.channels
+        if set(named.values()) == {TRAINING} and split_folders(_folders(root / TRAINING)):
+            root = tree.channels / TRAINING
+            named = split_folders(_folders(root))
+    except ValueError as error:
+        raise TrainError(f"channels {error}") from None
+    for split in SPLITS:
+        if split not in named:
+            raise TrainError(
+                f"channel {split}: {root / split} is not there (found: {', '.join(there) or 'no channel at all'});"
+                f" expected channels {', '.join(SPLITS)}, or one channel {TRAINING} with three such folders"
+            )
+    return {split: root / named[split] for split in SPLITS}
+
+
+def _folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def _check_modes(tree: Tree) -> None:
+    """Raises TrainError for channels that do not come as folders of files."""
+    content: object = None
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((tree.config / "inputdataconfig.json").read_bytes())
+    ours = {name for names in SPLIT_NAMES.values() for name in names} | {WEIGHTS}
+    for name, channel in content.items() if isinstance(content, dict) else ():
+        if name not in ours or not isinstance(channel, dict):
+            continue
+        if channel.get("TrainingInputMode") == "Pipe":
+            raise TrainError(
+                f"channel {name} comes in Pipe mode, this program takes File or FastFile: change input_mode"
+            )
+        for key, wrong, right in (
+            ("S3DataType", "AugmentedManifestFile", "S3Prefix"),
+            ("RecordWrapperType", "RecordIO", "None"),
+        ):
+            if channel.get(key) == wrong:
+                raise TrainError(
+                    f"channel {name} has {key} {wrong}: this program reads image files in class folders; give {right}"
+                )
+
+
+def weights(tree: Tree) -> Path | None:
+    """The one file of the channel `weights`, where the job has that channel. Raises TrainError."""
+    folder = tree.channels / WEIGHTS
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not is_hidden(path.name))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files[:5]) or "none"
+        raise TrainError(f"channel weights: {folder} holds {len(files)} files ({names}); expected one state_dict file")
+    return files[0]
+
+
+def unused(tree: Tree) -> list[str]:
+    """The channels, or folders of the one channel, that hold nothing for this program, in order."""
+    used = list(splits(tree).values())
+    root = used[0].parent
+    beside = [f"{TRAINING}/{name}" for name in _folders(root) if root != tree.channels and root / name not in used]
+    ours = {path.relative_to(tree.channels).parts[0] for path in used} | OTHERS
+    return [*(name for name in _folders(tree.channels) if name not in ours and not name.startswith("sm_")), *beside]

@@ -1,0 +1,92 @@
+"""Pictures decoded beside the training, by processes, in batches."""
+
+import logging
+import shutil
+import signal
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from container_train.data.dataset import Pictures
+from container_train.distributed.process_group import ALONE, World
+
+log = logging.getLogger(__name__)
+
+SHARED_MEMORY_SHARE = 0.8
+
+
+def loader(
+    pictures: Pictures,
+    batch: int,
+    workers: int,
+    device: torch.device,
+    order: Sampler[int] | Iterable[int] | None = None,
+    batches: Sequence[list[int]] | None = None,
+) -> DataLoader[tuple[torch.Tensor, int]]:
+    """Batches of `batch` pictures and their targets, in `order` (None: the split's own), by `workers` processes.
+
+    `batches` are taken as they are, whatever `batch` and `order` say.
+    """
+    return DataLoader(
+        pictures,
+        batch_size=batch if batches is None else 1,
+        sampler=order,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=start_decoding,
+        # Not the global one: dropout has to see the same numbers whether pictures are loaded, cached or skipped.
+        generator=torch.Generator(),
+    )
+
+
+@dataclass(frozen=True)
+class Decoders:
+    """The processes that decode for a training process: `wanted` of them, in `free` bytes of /dev/shm.
+
+    They hand batches over there, of which a container has 64 MB unless it was started with more.
+    """
+
+    wanted: int
+    free: int
+
+    @classmethod
+    def of(cls, wanted: int, world: World = ALONE) -> "Decoders":
+        """The training processes of a host share what is free: all of them look before any takes of it."""
+        free = _free_shared_memory() // world.local_size
+        world.meet()
+        return cls(wanted, free)
+
+    def processes(self, batch: int, side: int) -> int:
+        """Return the number that there is room for, with batches of `batch` images float32 (3, side, side).
+
+        Each keeps two batches ready, and one is in use. With none, the training process decodes by itself.
+        """
+        size = batch * 3 * side * side * 4
+        fits = max(0, int(self.free * SHARED_MEMORY_SHARE / size) - 1) // 2
+        if fits < self.wanted:
+            log.warning(
+                "workers: %d instead of %d: %.0f MB of shared memory are free for them, a batch is %.0f MB; start the"
+                " container with a larger --shm-size",
+                fits, self.wanted, self.free / 1e6, size / 1e6,
+            )  # fmt: skip
+        return min(fits, self.wanted)
+
+
+def _free_shared_memory() -> int:
+    folder = Path("/dev/shm")
+    return shutil.disk_usage(folder).free if folder.is_dir() else sys.maxsize
+
+
+def start_decoding(_worker: int) -> None:
+    """Prepare a decoding process. A stop is the training process's to handle, but its end has to be theirs, too:
+
+    Python ends what is left of them with SIGTERM and waits, for ever if they took that for a wish to save a checkpoint.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

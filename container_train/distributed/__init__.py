@@ -1,0 +1,1 @@
+"""Several processes: one per GPU, or one per host without GPUs."""

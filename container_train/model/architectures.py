@@ -1,0 +1,77 @@
+"""The architectures that torchvision has, their weights and modules, known without importing it.
+
+`python -m container_train.model.architectures` writes the table anew: after another version of torchvision was locked.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from container_train.errors import TrainError
+
+FILE = Path(__file__).with_suffix(".json")
+HUB = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """`weights`: the file at HUB by torchvision's name; the first is DEFAULT. `modules`: those of the network's own
+    modules up to which it can be frozen, in order.
+    """
+
+    weights: dict[str, str]
+    modules: tuple[str, ...]
+
+
+@functools.cache
+def known() -> dict[str, Architecture]:
+    """By name."""
+    content = json.loads(FILE.read_text())
+    return {name: Architecture(entry["weights"], tuple(entry["modules"])) for name, entry in content.items()}
+
+
+def weights_url(arch: str, weights: str) -> str | None:
+    """Return the address where torchvision has these weights; None for `none`."""
+    files = known()[arch].weights
+    if weights.lower() == "none":
+        return None
+    return HUB + (next(iter(files.values())) if weights == "DEFAULT" else files[weights])
+
+
+def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_size: int) -> None:
+    """Raises TrainError for values that do not go together. Modules within modules are not looked at."""
+    entry = known()[arch]
+    if weights.lower() != "none" and weights not in ("DEFAULT", *entry.weights):
+        raise TrainError(
+            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of"
+            f" {', '.join(entry.weights)} for {arch}; a file is given as the channel weights (scripts: --weights FILE)"
+        )
+    if freeze_until not in ("backbone", "none", *entry.modules) and "." not in freeze_until:
+        raise TrainError(
+            f"hyperparameter freeze-until has value {freeze_until!r}: expected backbone, none or a module of {arch}"
+            f" before its last layer, such as {', '.join(entry.modules)}"
+        )
+    if resize_size and image_size and resize_size < image_size:
+        raise TrainError(
+            f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {image_size}"
+        )
+
+
+def from_torchvision() -> str:
+    """The table's text, a line an architecture."""
+    import torchvision
+
+    from container_train.model.builder import freezable
+
+    lines = []
+    for arch in torchvision.models.list_models(module=torchvision.models):
+        weights = torchvision.models.get_model_weights(arch)
+        files = {member.name: member.url.removeprefix(HUB) for member in (weights.DEFAULT, *weights)}
+        modules = [name for name in freezable(arch) if "." not in name]
+        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules})}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(from_torchvision())

@@ -1,0 +1,192 @@
+"""The phases of a training job, top to bottom."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from container_train import hyperparameters
+from container_train.data import channels, dataset
+from container_train.data.checksum_cache import Known
+from container_train.debugger.hook import trained
+from container_train.distributed import agreement
+from container_train.distributed.process_group import World
+from container_train.errors import Stopped
+from container_train.export import exporter
+from container_train.export import quantize as quantization
+from container_train.features import sources
+from container_train.features.location import Store
+from container_train.hyperparameters import Hyperparameters
+from container_train.model import batch_norm, builder
+from container_train.monitoring.monitor import Monitor
+from container_train.paths import Tree, replace_file
+from container_train.reporting import training_report as reporting
+from container_train.signals import StopFlag
+from container_train.training import checkpoint, device, engine, metrics
+from container_train.training.precision import Precision
+
+log = logging.getLogger("container_train")
+
+TRAINED = "the checkpoint holds the whole training"
+RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
+
+
+def train(hp: Hyperparameters, tree: Tree, monitor: Monitor, world: World) -> None:
+    """The job's phases, top to bottom."""
+    stop = StopFlag().install()
+    given = hp.to_dict()
+    if hp.workers < 0:
+        hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // world.local_size)))
+    log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
+    where = device.choose(hp.device, device.probe())
+    monitor.note(
+        device=str(where),
+        gpus=[torch.cuda.get_device_name(0)] if where.type == "cuda" else [],
+        versions={"python": sys.version.split()[0], "torch": torch.__version__},
+    )
+    seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(name: str, shown: str = "", *, told: str = "", keeps: bool = False, last: bool = False) -> Iterator[None]:
+        """A stop ends it at once, and says `told`.
+
+        One that `keeps` what it has done looks for a stop by itself, and `told` is said at its end. After the `last`
+        one the job is done: a stop changes nothing any more.
+        """
+        started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
+        with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
+            yield
+        seconds[name] = round(time.monotonic() - started, 3)
+        if stop.asked and not last:
+            raise Stopped(words)
+
+    if world.size > 1:
+        with phase("processes"):
+            world.start(where)
+            agreement.same_hyperparameters(world.gather(json.dumps(given)))
+        log.info("processes: %d, %d a host; they share each batch of %d", world.size, world.local_size, hp.batch_size)
+    with phase("data"):
+        if world.local_rank:
+            world.meet()  # the first of each host checks the pictures for all of them
+        known = Known.of_search(world.scratch)
+        pictures = dataset.read(tree, known=known)
+        known.save()
+        if not world.local_rank:
+            world.meet()
+        agreement.same_pictures(world.gather(pictures.fingerprint))
+        images = {name: len(split) for name, split in pictures.splits.items()}
+        if world.rank == 0:
+            pictures.tell()
+        log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
+        counts = np.bincount(dataset.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
+        monitor.note(
+            classes=len(pictures.classes),
+            images=images,
+            class_counts=dict(zip(pictures.classes, counts, strict=True)),
+            steps_per_epoch=-(-images["train"] // hp.batch_size),
+        )
+    with phase("model"):
+        network = builder.build(
+            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=channels.weights(tree),
+            freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
+        )  # fmt: skip
+        batch_norm.check(network, hp.batch_size, images["train"], world)
+        network.to(where)
+        world.same(network.model)
+        network = replace(network, rest=world.synced(network.rest, where))
+        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
+    precision = Precision.choose(hp.amp, where)
+    precision.prepare()
+    identity = {
+        "data": pictures.fingerprint,
+        "classes": list(pictures.classes),
+        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
+        "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
+    }
+    resumed = world.from_first(checkpoint.load(tree.checkpoints, identity, engine.KEYS) if world.rank == 0 else None)
+    with phase(
+        "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
+    ):
+        source = sources.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
+        monitor.note(feature_cache=bool(source.cache), workers=source.workers)
+    with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
+        trainer = engine.Trainer(
+            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, world
+        )
+        history = trainer.fit()
+        agreement.same_weights(world.gather(checkpoint.digest(network.model)))
+        world.leave()
+    if world.rank:
+        return  # what follows is work for one
+
+    details = {
+        "weights": network.weights,
+        **({"warning": RANDOM_BACKBONE} if network.weights == "none" else {}),
+        **({"stopped_by": f"rule {trainer.state.stopped_by}"} if trainer.state.stopped_by else {}),
+        "hyperparameters": hp.to_dict(),
+        "data": pictures.describe(),
+        "best_epoch": trainer.state.best["epoch"],
+        "training": {
+            "job": os.environ.get("TRAINING_JOB_NAME", ""),
+            "image": os.environ.get("BYOC_IMAGE", ""),
+            "device": str(where),
+            "torch": torch.__version__,
+        },
+    }
+    summary: dict[str, Any] = {
+        "test_accuracy": None,
+        "valid_accuracy": trainer.state.best["accuracy"],
+        "precision": None,
+        "classes": list(pictures.classes),
+        "images": images,
+        "skipped": len(pictures.bad),
+        "near_duplicates": [leak.to_dict() for leak in pictures.leaks],
+        "weights": network.weights,
+        "hyperparameters": hp.to_dict(),
+        "best_epoch": trainer.state.best["epoch"],
+        "epochs": history,
+        "per_class": [],
+        "seconds": seconds,
+    }
+    if hp.measure == "none":
+        log.info("measure none: no model is exported; accuracies are those of the training")
+        with phase("report", last=True):
+            reporting.write(tree.output, summary)
+        reporting.write_metrics(tree.output, summary)
+        return
+    with phase("export", told=f"in export; {TRAINED}"):
+        made = exporter.export(
+            network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
+            details=details,
+        )  # fmt: skip
+    with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
+        choice = quantization.choose(
+            made, {name: pictures.splits[name] for name in ("valid", "test")},
+            precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,
+        )  # fmt: skip
+        made, served = choice.artifact, choice.served
+        accuracies = choice.accuracy[made.precision]
+        log.info(metrics.line("test_accuracy", accuracies["test"]))
+    true, test = dataset.targets(pictures.splits["test"]), served["test"]
+    matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
+    summary |= {
+        "test_accuracy": accuracies["test"],
+        "valid_accuracy": accuracies["valid"],
+        "precision": made.precision,
+        "accuracy": choice.accuracy,
+        "quantization": made.document["quantization"],
+        "per_class": metrics.per_class(matrix, pictures.classes),
+    }
+    with phase("report", last=True):
+        reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
+    reporting.write_metrics(tree.output, summary)
+    replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
+    log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

@@ -1,0 +1,1 @@
+"""The HTML reports of a job, and what they are made of."""

@@ -1,0 +1,56 @@
+"""profiler-report.html: how a job does, what is wrong with it, what to do first, and where its time goes.
+
+Written again and again while the job runs, so that a job that is killed leaves the one before; torch is not needed.
+"""
+
+import time
+from pathlib import Path
+
+from container_train.paths import replace_file
+from container_train.reporting import charts, page, summary
+from container_train.reporting.facts import facts
+from container_train.reporting.record import Record, read
+from container_train.reporting.words import clock_time
+
+NAME = "profiler-report.html"
+FIRST = 3  # of what went wrong, that stand at the top with what to do
+
+
+def write(out: Path) -> Path:
+    """Write the report of the job whose output folder is `out` into it, and return its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / NAME
+    replace_file(target, render(read(out)).encode())
+    return target
+
+
+def render(record: Record, now: float | None = None) -> str:
+    """The page. `now` is when it is made, in seconds since 1970."""
+    now = time.time() if now is None else now
+    findings = summary.findings(record)
+    fired = [row for row in findings if row["status"] == "fired"]
+    training = [(row["step"], row["title"]) for row in fired if row["step"] >= 0 and row["about"] == "training"]
+    drawn = charts.draw(record, training)
+    return page.render(
+        "profiler-report.html.jinja",
+        {name: chart.plot for name, chart in drawn.items()},
+        charts=drawn,
+        zero=clock_time(record.clock.start),
+        name=record.name,
+        state=summary.state(record, now),
+        made=clock_time(now),
+        notes=summary.notes(record),
+        cards=summary.cards(record),
+        findings=findings,
+        fired=fired,
+        passed_over=summary.passed_over(findings),
+        first=FIRST,
+        counts={word: number for word in summary.STATUSES if (number := sum(r["status"] == word for r in findings))},
+        words=summary.STATUSES,
+        shares=summary.shares(record),
+        slowest=summary.slowest(record),
+        facts=facts(record),
+        hyperparameters=record.hyperparameters,
+        cuda="cuda" in str(record.job.get("device", "")),
+        traces=sorted(path.name for path in (record.out / "profiler").glob("*trace*.json*")),
+    )

@@ -1,0 +1,133 @@
+"""report.html: how the training went, in one file that needs nothing from anywhere. And the same as data."""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model
+from bokeh.plotting import figure
+
+from container_serve.picture import decode
+from container_train.data.dataset import Split
+from container_train.paths import replace_file
+from container_train.reporting import page, style
+
+EXAMPLES = 6  # of each kind
+THUMBNAIL = 160  # pixels, longer side
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the serving code made of the test pictures.
+
+    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N pictures of `split`.
+    """
+
+    matrix: npt.NDArray[np.int64]
+    split: Split
+    served: npt.NDArray[np.float32]
+
+
+def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
+    """metrics.json: all figures of the job, for programs; each is a finite number (else ValueError), or null."""
+    replace_file(folder / "metrics.json", json.dumps(summary, indent=1, allow_nan=False).encode())
+
+
+def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
+    """The confusion matrix with its labels; a row per true class."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *classes])
+    writer.writerows([label, *row] for label, row in zip(classes, matrix.tolist(), strict=True))
+    return text.getvalue()
+
+
+def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None) -> None:
+    """Write report.html into `folder`; without `tested` it tells of the training alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    epochs, classes = summary["epochs"], tuple(summary["classes"])
+    plots: dict[str, Model] = {
+        "loss": style.curves(epochs, "loss", "cross entropy"),
+        "accuracy": style.curves(epochs, "accuracy", "share of pictures"),
+    }
+    if tested is not None:
+        plots["confusion"] = confusion(tested.matrix, classes)
+    text = page.render(
+        "report.html.jinja",
+        plots,
+        summary=summary,
+        tested=tested is not None,
+        wrong=examples(tested.split, tested.served, classes, right=False) if tested else [],
+        right=examples(tested.split, tested.served, classes, right=True) if tested else [],
+        worst=sorted(summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
+    )
+    replace_file(folder / "report.html", text.encode())
+
+
+def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> figure:
+    """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
+    number = len(classes)
+    rows, columns = np.nonzero(matrix)
+    share = matrix[rows, columns] / matrix.sum(1)[rows]
+    data = ColumnDataSource(
+        {
+            "x": columns,
+            "y": rows,
+            "share": share,
+            "count": matrix[rows, columns],
+            "true": [classes[i] for i in rows],
+            "predicted": [classes[i] for i in columns],
+        }
+    )
+    plot = style.plot(
+        "confusion matrix of the test pictures", height=640, x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5),
+        x_axis_label="predicted class", y_axis_label="true class", tools=style.TOOLS,
+    )  # fmt: skip
+    mapper = LinearColorMapper(palette=style.BLUES, low=0, high=1)
+    cells = plot.rect("x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None)
+    tips = [("true", "@true"), ("predicted", "@predicted"), ("pictures", "@count (@share{0 %})")]
+    plot.add_tools(HoverTool(renderers=[cells], tooltips=tips))
+    plot.grid.grid_line_color = None
+    labelled = list(range(0, number, max(1, -(-number // 30))))
+    for axis in plot.axis:
+        axis.ticker = FixedTicker(ticks=labelled)
+        axis.major_label_overrides = {i: classes[i] for i in labelled}
+    plot.xaxis.major_label_orientation = 1.1
+    return plot
+
+
+def examples(
+    test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
+) -> list[dict[str, Any]]:
+    """Pictures with the three most probable classes: right ones spread over the classes, or the surest errors."""
+    true, called = np.asarray(test.targets), served.argmax(1)
+    order = np.flatnonzero((called == true) == right)
+    order = order[np.argsort(-served.max(1)[order], kind="stable")]
+    if right:
+        _, firsts = np.unique(true[order], return_index=True)
+        order = order[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)]
+    chosen = order[:EXAMPLES].tolist()
+    return [
+        {
+            "picture": _thumbnail(test.paths[i]),
+            "file": f"{test.paths[i].parent.name}/{test.paths[i].name}",
+            "true": classes[true[i]],
+            "top": [(classes[k], float(served[i, k])) for k in np.argsort(-served[i])[:3].tolist()],
+        }
+        for i in chosen
+    ]
+
+
+def _thumbnail(path: Path) -> str:
+    image = decode(path.read_bytes())
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

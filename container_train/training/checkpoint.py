@@ -1,0 +1,95 @@
+"""Checkpoints: all that a restarted job needs to go on as if it had not been interrupted."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from container_train.errors import TrainError
+from container_train.paths import replace_file, sync
+
+log = logging.getLogger(__name__)
+
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+NEXT = ".checkpoint.next.pt"  # whole, but not yet named
+
+
+def changing(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 over all parameters and buffers."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """SHA-256 over the frozen parameters, which a checkpoint does not hold and so has to find unchanged."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the one before it stays as a reserve. Raises TrainError when the disk does not take it."""
+    buffer = io.BytesIO()
+    torch.save({"identity": dict(identity), **state}, buffer)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # All of it is on the disk before a name changes: one that is full, or a kill, leaves both that were there.
+        replace_file(folder / NEXT, buffer.getvalue())
+        current = folder / CURRENT
+        if current.exists():
+            current.replace(folder / PREVIOUS)
+        (folder / NEXT).replace(current)
+        sync(folder)
+    except OSError as error:
+        raise TrainError(
+            f"checkpoint in {folder} could not be written: {error.strerror}; the one before it is kept"
+        ) from error
+
+
+def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset()) -> dict[str, Any] | None:
+    """The newest readable checkpoint that has what is `needed`, or None. TrainError: it belongs to another training."""
+    for name in (CURRENT, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if (
+                not isinstance(state, dict)
+                or not {"identity", "epoch", "step", *needed} <= state.keys()
+                or not isinstance(state["identity"], dict)
+            ):
+                raise ValueError("it is no checkpoint of this program")
+        except Exception as error:
+            log.warning(
+                "checkpoint %s is not readable (%s): trying an older one",
+                path,
+                str(error).split("\n")[0][:200],
+            )
+            continue
+        for key, value in identity.items():
+            if state["identity"].get(key) != value:
+                raise TrainError(
+                    f"checkpoint {path} was made with {key} {state['identity'].get(key)!r}, this job has {value!r}:"
+                    " use an empty checkpoint folder, or the settings of the checkpoint"
+                )
+        log.info("resuming from %s: epoch %d, step %d", path, state["epoch"] + 1, state["step"])
+        return state
+    return None

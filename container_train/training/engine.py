@@ -1,0 +1,300 @@
+"""The training loop: steps, epochs, evaluation, the best epoch, checkpoints."""
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from container_train.debugger.hook import Plan
+from container_train.distributed.process_group import ALONE, World
+from container_train.errors import Stopped, TrainError
+from container_train.features.sources import Source
+from container_train.hyperparameters import Hyperparameters
+from container_train.model import batch_norm
+from container_train.model.builder import Network
+from container_train.monitoring.monitor import OFF, Monitor
+from container_train.signals import StopFlag
+from container_train.training import checkpoint
+from container_train.training.metrics import line
+from container_train.training.precision import Precision
+
+log = logging.getLogger(__name__)
+
+# What a training goes on from.
+KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
+
+
+@dataclass
+class Tally:
+    """Sums over the pictures of an epoch so far."""
+
+    loss: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    def add(self, loss: float, correct: int, seen: int) -> None:
+        self.loss += loss * seen
+        self.correct += correct
+        self.seen += seen
+
+
+@dataclass
+class State:
+    """Where a training is. `epoch` counts from 0 and is the one under way; `step` its steps already done."""
+
+    epoch: int = 0
+    step: int = 0
+    tally: Tally = field(default_factory=Tally)
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
+    stopped_by: str = ""  # the rule, where one ended the training
+
+
+def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
+    parameters = network.trainable()
+    if hp.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
+    kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
+
+
+class Trainer:
+    """Trains the rest of `network` on `source`, keeping a checkpoint in `folder`."""
+
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        hp: Hyperparameters,
+        precision: Precision,
+        folder: Path,
+        identity: dict[str, Any],
+        stop: StopFlag,
+        resumed: dict[str, Any] | None = None,
+        monitor: Monitor = OFF,
+        world: World = ALONE,
+    ) -> None:
+        self.network, self.source, self.hp, self.precision = network, source, hp, precision
+        self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
+        self.world = world
+        self.parameters = network.trainable()
+        self.optimizer = optimizer_for(network, hp)
+        self.scaler = precision.scaler()
+        self.loss = nn.CrossEntropyLoss()
+        self.state = State()
+        self.asked = self.ruled = False  # what all processes know of, at the same step
+        self._resume(resumed)
+
+    def fit(self) -> list[dict[str, float]]:
+        """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
+        self.monitor.debug(self.network.rest, self.loss, self.plan(), self.scaler.get_scale)
+        try:
+            while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
+                self._epoch()
+                (self.ruled,) = self.world.any(bool(self.monitor.stop_reason))
+        finally:
+            self.monitor.release()
+        self.network.model.load_state_dict(self.state.best["model"], strict=False)
+        self.network.eval_mode()
+        log.info(line("best_epoch", self.state.best["epoch"]))
+        return self.state.history
+
+    def _patience_is_over(self) -> bool:
+        over = self.hp.patience > 0 and self.state.epoch - self.state.best.get("epoch", 0) >= self.hp.patience
+        if over and self.state.best:
+            log.info("stopping early: no better validation accuracy for %d epochs", self.hp.patience)
+        return over and bool(self.state.best)
+
+    def _agree(self) -> None:
+        """Learn whether a stop was asked for in any process, or by a rule in the one that is watched."""
+        self.asked, self.ruled = self.world.any(self.stop.asked, bool(self.monitor.stop_reason))
+
+    def _rule_says_stop(self) -> bool:
+        state, reason = self.state, self.monitor.stop_reason or "of the first process"
+        if not self.ruled and not state.stopped_by:
+            return False
+        if not state.best:
+            raise TrainError(f"rule {reason}; hyperparameter on-rule is stop, and no epoch was finished yet")
+        if not state.stopped_by:
+            # A job that is interrupted later, in its export, is not to train on.
+            state.stopped_by = reason
+            self._save()
+        log.info("stopping early: rule %s; the best epoch is kept", state.stopped_by)
+        self.monitor.note(reason=f"stopped early by rule {state.stopped_by}")
+        return True
+
+    def plan(self) -> Plan:
+        """How many steps there are and were, of training and of evaluation."""
+        train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
+        done = self.state.epoch * train + self.state.step
+        return Plan(train, valid, self.hp.epochs, done, self.state.epoch * valid)
+
+    def _epoch(self) -> None:
+        state, started, before = self.state, time.monotonic(), self.state.tally.seen
+        self.network.train_mode()
+        self.monitor.mode("train")
+        batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
+        number = state.epoch * self.plan().steps_per_epoch + state.step
+        self._agree()
+        for inputs, targets in self.monitor.batches(
+            batches, state.epoch + 1, number, lambda: self.source.prefix_seconds
+        ):
+            if self.world.size == 1:
+                self._agree()  # several have agreed in the step before
+            if self.asked:
+                self._stop()
+            if self.ruled:
+                return  # what was learned since the last epoch is not measured, and so not kept
+            self._step(inputs, targets)
+            if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
+                with self.monitor.phase("checkpoint", state.epoch + 1):
+                    self._save()
+        seconds = time.monotonic() - started
+        # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
+        speed = (state.tally.seen - before) / max(seconds, 1e-9)
+        self.world.average_statistics(self.network.rest)
+        with self.monitor.phase("evaluate", state.epoch + 1):
+            valid = self.evaluate("valid")
+        record = {
+            "epoch": state.epoch + 1,
+            "train_loss": state.tally.loss / state.tally.seen,
+            "train_accuracy": state.tally.correct / state.tally.seen,
+            "valid_loss": valid.loss / valid.seen,
+            "valid_accuracy": valid.correct / valid.seen,
+            "images_per_second": speed,
+        }
+        self._check_epoch(record)
+        for name, value in record.items():
+            log.info(line(name, value))
+        self.monitor.epoch(record)
+        state.history.append(record)
+        rank = (record["valid_accuracy"], -record["valid_loss"])
+        if not state.best or rank > (state.best["accuracy"], -state.best["loss"]):
+            state.best = {
+                "epoch": state.epoch + 1,
+                "accuracy": record["valid_accuracy"],
+                "loss": record["valid_loss"],
+                "model": checkpoint.changing(self.network.model),
+            }
+        state.epoch, state.step, state.tally = state.epoch + 1, 0, Tally()
+        with self.monitor.phase("checkpoint", state.epoch):
+            self._save()
+
+    def _stop(self) -> NoReturn:
+        with self.monitor.phase("checkpoint", self.state.epoch + 1):
+            self._save()
+        raise Stopped(f"in epoch {self.state.epoch + 1} after {self.state.step} steps; the checkpoint holds them")
+
+    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
+        """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no pictures."""
+        state, world = self.state, self.world
+        pictures = len(self.source.data.splits["train"])
+        whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
+        if whole < batch_norm.FEWEST * world.size and batch_norm.is_trained(self.network.rest):
+            return  # what is left over at the end of an epoch
+        if world.size > 1:
+            # For dropout: as many random numbers as there are processes, and the same again after an interruption.
+            torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
+        value, correct, loss = 0.0, 0, None
+        if len(targets):
+            with world.together():
+                with self.precision.autocast():
+                    logits = self.network.rest(*inputs)
+                    loss = self.loss(logits, targets)
+                value = float(loss.detach())  # on a GPU this waits for the forward pass
+            correct = int((logits.argmax(1) == targets).sum())
+        # All that the processes tell each other beside gradients, on its way while these are computed.
+        told = (value * len(targets), correct, self.stop.asked, bool(self.monitor.stop_reason))
+        sums = world.start_sum([float(number) for number in told])
+        self.monitor.mark()
+        self.optimizer.zero_grad(set_to_none=True)
+        if loss is not None:
+            # The sum over the processes is the gradient of the mean over the whole batch.
+            part = loss if world.size == 1 else loss * (len(targets) / whole)
+            self.scaler.scale(part).backward()
+        world.reduce_gradients(self.parameters)
+        if loss is not None:
+            self.monitor.gradients()
+        total, hits, asked, ruled = sums()
+        self.asked, self.ruled = asked > 0, ruled > 0
+        value = value if world.size == 1 else total / whole
+        self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
+        self.monitor.mark()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        state.tally.add(value, int(hits), whole)
+        if self.source.device.type == "cuda":
+            torch.cuda.synchronize(self.source.device)  # what is marked is the step's own time
+        self.monitor.mark()
+        state.step += 1
+
+    def _check_epoch(self, record: dict[str, float]) -> None:
+        self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
+
+    def _check_loss(self, name: str, value: float, where: str) -> None:
+        """Raise TrainError where predictions are not numbers: the most probable class of such is none."""
+        if not math.isfinite(value):
+            raise TrainError(f"the {name} became {value} {where}: lower lr (it is {self.hp.lr:g})")
+
+    @torch.no_grad()
+    def evaluate(self, split: str) -> Tally:
+        """Loss and hits of the network as it is on a split."""
+        self.network.eval_mode()
+        self.monitor.mode("eval")
+        tally = Tally()
+        for inputs, targets in self.source.evaluation(split):
+            if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
+                self._agree()
+                if self.asked:
+                    self._stop()
+            if not len(targets):
+                continue
+            with self.precision.autocast():
+                logits = self.network.rest(*inputs)
+            loss = float(self.loss(logits.float(), targets))
+            tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
+        if self.world.size == 1:
+            return tally
+        loss, correct, seen = self.world.sum([tally.loss, tally.correct, tally.seen])
+        return Tally(loss, int(correct), int(seen))
+
+    def _save(self) -> None:
+        state = self.state
+        if self.world.rank:
+            return
+        content = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "tally": asdict(state.tally),
+            "history": state.history,
+            "best": state.best,
+            "stopped by": state.stopped_by,
+            "model": checkpoint.changing(self.network.model),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+        }
+        checkpoint.save(self.folder, self.identity, content)
+
+    def _resume(self, content: dict[str, Any] | None) -> None:
+        if content is None:
+            torch.manual_seed(self.hp.seed)
+            return
+        self.network.model.load_state_dict(content["model"], strict=False)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        torch.set_rng_state(content["random"])
+        if content["random_cuda"] is not None and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(content["random_cuda"])
+        self.state = State(
+            content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"],
+            content.get("stopped by", ""),
+        )  # fmt: skip
+        for record in self.state.history:
+            self._check_epoch(record)

@@ -1,0 +1,125 @@
+"""Instance types: which of them the images run on, and what those cost whose price is known."""
+
+import re
+from dataclasses import dataclass
+
+from scripts.aws.errors import CloudError
+
+# Families that no image of this project can use, and why. torch 2.13 is built for compute capability 7.5 and up.
+_OLD_GPU = "a GPU of compute capability {}; the torch in the image needs 7.5 or more"
+_ARM = "an ARM processor; the image is for amd64"
+_OTHER_CHIP = "{}, for which the image has no software; it uses CPUs and NVIDIA GPUs"
+REFUSED = {
+    "p2": _OLD_GPU.format("3.7 (K80)"),
+    "p3": _OLD_GPU.format("7.0 (V100)"),
+    "p3dn": _OLD_GPU.format("7.0 (V100)"),
+    "g3": _OLD_GPU.format("5.2 (M60)"),
+    "g3s": _OLD_GPU.format("5.2 (M60)"),
+    "g4ad": _OTHER_CHIP.format("AMD GPUs"),
+    "g5g": _ARM,
+    "dl1": _OTHER_CHIP.format("Gaudi chips"),
+    "p6e-gb200": _ARM,
+    "trn1": _OTHER_CHIP.format("Trainium chips"),
+    "trn1n": _OTHER_CHIP.format("Trainium chips"),
+    "trn2": _OTHER_CHIP.format("Trainium chips"),
+    "inf1": _OTHER_CHIP.format("Inferentia chips"),
+    "inf2": _OTHER_CHIP.format("Inferentia chips"),
+}
+_GRAVITON = frozenset({"a1", "t4g", "m6g", "m6gd", "m7g", "m7gd", "m8g", "c6g", "c6gd", "c6gn", "c7g", "c7gd", "c7gn",
+                       "c8g", "r6g", "r6gd", "r7g", "r7gd", "r8g", "x2gd"})  # fmt: skip
+INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
+
+# Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
+# the generation says so (m5d, c6id, r5dn, g4dn, p4de); the names of these families do not.
+_OWN_DISKS = ("g5", "g6", "g6e", "g6f", "gr6", "gr6f", "g7", "g7e", "p5", "p5e", "p5en", "p6-b200", "p6-b300")
+NO_VOLUME_KEY = "{} has disks of its own, encrypted in hardware: --volume-kms-key is left out"
+_NAMED_DISKS = re.compile(r"[a-z]+\d+[a-ce-z]*d")
+
+# On-demand USD an hour in PRICE_REGION. From tables of public repositories that name AWS's Price List API (service
+# AmazonSageMaker) as their source; each figure stands in at least two of them. Other regions differ, mostly upwards.
+PRICE_REGION = "us-west-2"
+PRICE_MONTH = "2026-09"
+PRICE_PAGE = "https://aws.amazon.com/sagemaker/ai/pricing/"
+PRICES = {
+    "ml.m5.large": 0.115,
+    "ml.m5.xlarge": 0.23,
+    "ml.m5.2xlarge": 0.461,
+    "ml.m5.4xlarge": 0.922,
+    "ml.c5.large": 0.102,
+    "ml.c5.xlarge": 0.204,
+    "ml.c5.2xlarge": 0.408,
+    "ml.g4dn.xlarge": 0.7364,
+    "ml.g4dn.2xlarge": 0.94,
+    "ml.g4dn.4xlarge": 1.505,
+    "ml.g4dn.8xlarge": 2.72,
+    "ml.g4dn.12xlarge": 4.89,
+    "ml.g4dn.16xlarge": 5.44,
+    "ml.g5.xlarge": 1.408,
+    "ml.g5.2xlarge": 1.515,
+    "ml.g5.4xlarge": 2.03,
+    "ml.g5.8xlarge": 3.06,
+    "ml.g5.12xlarge": 7.09,
+    "ml.g5.16xlarge": 5.12,
+    "ml.g5.24xlarge": 10.18,
+    "ml.g5.48xlarge": 20.36,
+    "ml.g6.xlarge": 1.127,
+    "ml.g6.2xlarge": 1.222,
+    "ml.g6.4xlarge": 1.654,
+    "ml.g6.12xlarge": 5.752,
+    "ml.g6.24xlarge": 8.344,
+    "ml.g6.48xlarge": 16.688,
+}
+SPOT = "spot costs up to 90 % less"
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD an hour of one instance, where that is known; `exact` in the region it was looked up for."""
+
+    hourly: float | None
+    exact: bool
+
+    def cost(self, seconds: float, count: int = 1) -> float | None:
+        """USD of `count` instances; billed by the second."""
+        return None if self.hourly is None else self.hourly * count * seconds / 3600
+
+
+def family(instance_type: str) -> str:
+    """ml.g4dn.xlarge -> g4dn."""
+    return instance_type.removeprefix("ml.").partition(".")[0]
+
+
+def is_arm(instance_type: str) -> bool:
+    kind = family(instance_type)
+    return kind in _GRAVITON or REFUSED.get(kind) == _ARM
+
+
+def check(instance_type: str) -> None:
+    """Raises CloudError for an instance that cannot run the images."""
+    kind = family(instance_type)
+    reason = REFUSED.get(kind) or (_ARM if kind in _GRAVITON else None)
+    if reason:
+        raise CloudError(f"--instance-type {instance_type} has {reason}: take {INSTEAD}", 2)
+    if not instance_type.startswith("ml.") or instance_type.count(".") != 2:
+        raise CloudError(f"--instance-type has value {instance_type!r}: expected one such as ml.g4dn.xlarge", 2)
+
+
+def takes_volume_key(instance_type: str) -> bool:
+    """Whether a KMS key can be named for its volume."""
+    kind = family(instance_type)
+    return kind not in _OWN_DISKS and not _NAMED_DISKS.match(kind)
+
+
+def price(instance_type: str, region: str) -> Price:
+    return Price(PRICES.get(instance_type), region == PRICE_REGION)
+
+
+def describe(instance_type: str, count: int, region: str, *, spot: bool = False) -> str:
+    """What it costs an hour, in one line, or that this is not known."""
+    known = price(instance_type, region)
+    what = f"{count} x {instance_type}"
+    if known.hourly is None:
+        return f"{what}: the price an hour is not known here; see {PRICE_PAGE}"
+    where = PRICE_REGION if known.exact else f"{PRICE_REGION}; {region} may differ"
+    line = f"{what}: {known.hourly * count:.2f} USD an hour on demand ({where}, {PRICE_MONTH}, {PRICE_PAGE})"
+    return f"{line}; {SPOT}" if spot else line

@@ -1,0 +1,119 @@
+"""Names and addresses: roles, image URIs, S3 URIs, and the names and tags of what the scripts create."""
+
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scripts.aws.errors import CloudError
+
+PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
+MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
+MAX_SEARCH = 32  # of a tuning job
+
+_ROLE = re.compile(r"arn:(aws[a-z-]*):iam::(\d{12}):role/([\w+=,.@/-]+)\Z", re.ASCII)
+_IMAGE = re.compile(
+    r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.(?P<domain>amazonaws\.com(?:\.cn)?)/"
+    r"(?P<repository>[a-z0-9]+(?:[._/-][a-z0-9]+)*)"
+    r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z",
+    re.ASCII,
+)
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+_NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
+
+
+@dataclass(frozen=True)
+class Role:
+    arn: str
+    partition: str
+    account: str
+
+    @classmethod
+    def parse(cls, arn: str) -> "Role":
+        match = _ROLE.match(arn)
+        if not match:
+            raise CloudError(f"--role has value {arn!r}: expected arn:aws:iam::ACCOUNT:role/NAME", 2)
+        return cls(arn, match[1], match[2])
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in ECR; one of `tag` and `digest` may be missing, not both."""
+
+    uri: str
+    account: str
+    region: str
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    @classmethod
+    def parse(cls, uri: str, region: str | None = None) -> "Image":
+        """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
+        match = _IMAGE.match(uri)
+        if not match:
+            raise CloudError(
+                f"--image has value {uri!r}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as"
+                " scripts/push.sh prints it (an image on this machine can be used with --local)",
+                2,
+            )
+        if not match["tag"] and not match["digest"]:
+            raise CloudError(f"--image {uri} has no tag: name one, as scripts/push.sh prints it", 2)
+        if region and match["region"] != region:
+            raise CloudError(
+                f"--image {uri} lies in {match['region']}, and the region is {region}: SageMaker takes images of its"
+                " own region only; push it there, or give another --region",
+                2,
+            )
+        return cls(uri, match["account"], match["region"], match["repository"], match["tag"], match["digest"])
+
+
+@dataclass(frozen=True)
+class S3Uri:
+    """`key` has no slash at either end; it may be empty."""
+
+    bucket: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str, flag: str) -> "S3Uri":
+        scheme, _, rest = text.partition("://")
+        bucket, _, key = rest.partition("/")
+        if scheme != "s3" or not _BUCKET.match(bucket):
+            raise CloudError(
+                f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, and a BUCKET of 3 to 63 lower-case letters,"
+                " digits, dots and hyphens",
+                2,
+            )
+        return cls(bucket, key.strip("/"))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}" if self.key else f"s3://{self.bucket}"
+
+    def __truediv__(self, name: str) -> "S3Uri":
+        return S3Uri(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+
+def default_bucket(region: str, account: str) -> str:
+    """The bucket that SageMaker's own tools make and use."""
+    return f"sagemaker-{region}-{account}"
+
+
+def unique(*parts: str, most: int = MAX_NAME) -> str:
+    """PARTS-20261122-093015-a1b2: a name that sorts by time and that no second call makes."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    suffix = f"{stamp}-{secrets.token_hex(2)}"
+    return f"{'-'.join(parts)[: most - len(suffix) - 1].rstrip('-')}-{suffix}"
+
+
+def checked(name: str, flag: str = "--name", most: int = MAX_NAME) -> str:
+    """A name that SageMaker takes. Raises CloudError."""
+    if len(name) > most or not _NAME.match(name):
+        raise CloudError(f"{flag} has value {name!r}: expected letters, digits and single -, at most {most}", 2)
+    return name
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """As SageMaker and ECR take tags."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]

@@ -1,0 +1,193 @@
+"""What every script needs to know of the account: from flags, else from the environment, else from byoc.toml."""
+
+import argparse
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.aws import names
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import PROJECT_TAG, Role, S3Uri
+from scripts.environment import ROOT
+
+FILE = "byoc.toml"
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d\Z")
+_PROJECT = re.compile(r"[a-z0-9](?:-?[a-z0-9]){0,23}\Z")
+_LISTS = frozenset({"subnets", "security_groups"})
+
+# key of byoc.toml: (environment variables, help). The flag is --key with dashes.
+KEYS: dict[str, tuple[tuple[str, ...], str]] = {
+    "region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "region, such as eu-central-1"),
+    "role": (("BYOC_ROLE",), "ARN of the role that SageMaker takes on"),
+    "bucket": (("BYOC_BUCKET",), "S3 bucket (default: sagemaker-REGION-ACCOUNT)"),
+    "project": (("BYOC_PROJECT",), "beginning of all names, S3 prefix, value of the tag byoc-project (default: byoc)"),
+    "tags": (("BYOC_TAGS",), "more tags on everything that is made: key=value,key=value"),
+    "subnets": (("BYOC_SUBNETS",), "subnets of your VPC, comma separated; with --security-groups"),
+    "security_groups": (("BYOC_SECURITY_GROUPS",), "security groups of your VPC, comma separated"),
+    "output_kms_key": (("BYOC_OUTPUT_KMS_KEY",), "KMS key for what is written to S3 and ECR"),
+    "volume_kms_key": (("BYOC_VOLUME_KMS_KEY",), "KMS key for the instances' volumes"),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    region: str | None = None
+    role: Role | None = None
+    bucket: str | None = None
+    project: str = "byoc"
+    tags: Mapping[str, str] = field(default_factory=dict)
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    output_kms_key: str | None = None
+    volume_kms_key: str | None = None
+    allow_unknown: bool = False  # words that boto3 here does not know, but the service may
+
+    def need_region(self) -> str:
+        if self.region is None:
+            raise CloudError('no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml', 2)
+        return self.region
+
+    def aws(self) -> Aws:
+        """The account in this region. Raises CloudError where there is none, or no such region."""
+        return Aws(self.need_region(), allow_unknown=self.allow_unknown)
+
+    def need_role(self) -> Role:
+        if self.role is None:
+            raise CloudError(
+                "no role: give --role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE, or write it into byoc.toml"
+                " (docs/aws.md says how to make one)",
+                2,
+            )
+        return self.role
+
+    def home(self) -> S3Uri:
+        """s3://BUCKET/PROJECT, under which everything of this project lies. The account is the role's."""
+        if self.bucket is None and self.role is None:
+            raise CloudError(
+                "no bucket: give --bucket, or a --role, whose account's default bucket is taken (BYOC_BUCKET,"
+                f" BYOC_ROLE, or {FILE})",
+                2,
+            )
+        bucket = self.bucket or names.default_bucket(self.need_region(), self.need_role().account)
+        return S3Uri(bucket, self.project)
+
+    def all_tags(self) -> dict[str, str]:
+        return {PROJECT_TAG: self.project, **self.tags}
+
+    def vpc(self) -> dict[str, list[str]] | None:
+        """As SageMaker takes VpcConfig; None outside a VPC of one's own."""
+        if not self.subnets:
+            return None
+        return {"Subnets": list(self.subnets), "SecurityGroupIds": list(self.security_groups)}
+
+
+def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
+    """The flags of these KEYS (region always), and --config."""
+    group = parser.add_argument_group("settings", f"from flags, else from the environment, else from {FILE}")
+    for key in dict.fromkeys(("region", *keys)):
+        variables, text = KEYS[key]
+        group.add_argument(f"--{key.replace('_', '-')}", metavar="V", help=f"{text} [{', '.join(variables)}]")
+    group.add_argument(
+        "--allow-unknown", action="store_true", help="send regions and instance types that boto3 here does not know"
+    )
+    group.add_argument("--config", metavar="FILE", type=Path, help=f"in place of {FILE} in the repository's root")
+
+
+def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Settings of one call. Raises CloudError naming the flag, variable or line of the file that is wrong."""
+    config = getattr(flags, "config", None)
+    file = _file(config)
+    values: dict[str, Any] = {}
+    for key, (variables, _) in KEYS.items():
+        variable = next((name for name in variables if environment.get(name)), None)
+        flag = getattr(flags, key, None)
+        if flag is not None:
+            values[key], source = flag, f"--{key.replace('_', '-')}"
+        elif variable:
+            values[key], source = environment[variable], variable
+        elif key in file:
+            values[key], source = file[key], f"{config or FILE}: {key}"
+        else:
+            continue
+        values[key] = _checked(key, values[key], source)
+    if "region" not in values and (region := _region_of_profile(environment)):
+        values["region"] = region
+    settings = Settings(**values, allow_unknown=getattr(flags, "allow_unknown", False))
+    if bool(settings.subnets) != bool(settings.security_groups):
+        raise CloudError("a VPC needs both --subnets and --security-groups", 2)
+    return settings
+
+
+def _file(path: Path | None) -> dict[str, Any]:
+    given, path = path is not None, path or ROOT / FILE
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        if given:
+            raise CloudError(f"--config {path} is not there", 2) from None
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CloudError(f"{path} cannot be read: {error}", 2) from None
+    for key in content:
+        if key not in KEYS:
+            raise CloudError(f"{path}: unknown key {key!r}: known are {', '.join(KEYS)}", 2)
+    return content
+
+
+def _checked(key: str, value: object, source: str) -> object:
+    """The value of a key in its own type; `source` says in an error where it came from."""
+
+    def wrong(expected: str) -> CloudError:
+        return CloudError(f"{source} has value {value!r}: expected {expected}", 2)
+
+    if key == "tags":
+        return _tags(value, wrong)
+    if key in _LISTS:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
+            raise wrong("a list of ids such as subnet-0a1b2c3d,subnet-4e5f6a7b")
+        return tuple(item.strip() for item in items)
+    if not isinstance(value, str) or not value:
+        raise wrong("a string")
+    if key == "region" and not _REGION.match(value):
+        raise wrong("a region such as eu-central-1")
+    if key == "project" and not _PROJECT.match(value):
+        raise wrong("small letters, digits and single -, at most 24")
+    if key == "bucket":
+        return S3Uri.parse(f"s3://{value.removeprefix('s3://').rstrip('/')}", source).bucket
+    if key == "role":
+        try:
+            return Role.parse(value)
+        except CloudError:
+            raise wrong("arn:aws:iam::ACCOUNT:role/NAME") from None
+    return value
+
+
+def _tags(value: object, wrong: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if not all(separator and key.strip() for key, separator, _ in pairs):
+            raise wrong("key=value,key=value")
+        value = {key.strip(): text.strip() for key, _, text in pairs}
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise wrong('a table of strings: { team = "vision" }')
+    if PROJECT_TAG in value or any(key.lower().startswith("aws:") for key in value):
+        raise wrong(f"other keys than {PROJECT_TAG} and aws:...")
+    return value
+
+
+def _region_of_profile(environment: Mapping[str, str]) -> str | None:
+    """What `aws configure` has written; files only, no network."""
+    import botocore.session
+    from botocore.exceptions import ProfileNotFound
+
+    try:
+        region = botocore.session.Session(profile=environment.get("AWS_PROFILE")).get_config_variable("region")
+    except ProfileNotFound:
+        return None  # said where credentials are asked for
+    return str(region) if region else None

@@ -1,0 +1,1 @@
+"""What all scripts' command lines have in common."""

@@ -1,0 +1,1 @@
+"""Endpoints: made, updated, asked, in the cloud and in local mode."""

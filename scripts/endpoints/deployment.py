@@ -1,0 +1,131 @@
+"""A model to be served: the requests that make an endpoint of it, or give it to one that is there. No network."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scripts.aws import instances, names
+from scripts.aws.errors import CloudError
+from scripts.aws.names import S3Uri
+from scripts.aws.requests import Request
+from scripts.aws.settings import Settings
+
+ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
+VARIANT = "AllTraffic"
+INSTANCE_TYPE = "ml.m5.large"
+STRATEGIES = ("all-at-once", "canary", "linear", "rolling")
+_ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One model on some instances. `name` is that of the model and the configuration."""
+
+    endpoint: str
+    name: str
+    image: str
+    model_data: S3Uri
+    instance_type: str
+    instance_count: int
+    environment: Mapping[str, str]
+    startup_timeout: int  # seconds until /ping is 200
+    download_timeout: int  # seconds for model.tar.gz
+    network_isolation: bool
+
+    def create(self, settings: Settings) -> list[Request]:
+        endpoint = {
+            "EndpointName": self.endpoint,
+            "EndpointConfigName": self.name,
+            "Tags": names.tag_list(settings.all_tags()),
+        }
+        return [*self._parts(settings), Request("sagemaker", "CreateEndpoint", endpoint)]
+
+    def update(self, settings: Settings, policy: Mapping[str, Any] | None, *, retain: bool) -> list[Request]:
+        """`policy`: DeploymentConfig as the service takes it. `retain`: keep as many instances as it is scaled to."""
+        endpoint: dict[str, Any] = {
+            "EndpointName": self.endpoint,
+            "EndpointConfigName": self.name,
+            "RetainAllVariantProperties": retain,
+        }
+        if policy:
+            endpoint["DeploymentConfig"] = dict(policy)
+        return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
+
+    def _parts(self, settings: Settings) -> list[Request]:
+        tags = names.tag_list({**settings.all_tags(), ENDPOINT_TAG: self.endpoint})
+        container: dict[str, Any] = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
+        if self.environment:
+            container["Environment"] = dict(self.environment)
+        model: dict[str, Any] = {
+            "ModelName": self.name,
+            "PrimaryContainer": container,
+            "ExecutionRoleArn": settings.need_role().arn,
+            "EnableNetworkIsolation": self.network_isolation,
+            "Tags": tags,
+        }
+        if vpc := settings.vpc():
+            model["VpcConfig"] = vpc
+        variant = {
+            "VariantName": VARIANT,
+            "ModelName": self.name,
+            "InstanceType": self.instance_type,
+            "InitialInstanceCount": self.instance_count,
+            "InitialVariantWeight": 1.0,
+            "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
+            "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
+        }
+        configuration: dict[str, Any] = {"EndpointConfigName": self.name, "ProductionVariants": [variant], "Tags": tags}
+        if settings.volume_kms_key and instances.takes_volume_key(self.instance_type):
+            configuration["KmsKeyId"] = settings.volume_kms_key
+        return [
+            Request("sagemaker", "CreateModel", model),
+            Request("sagemaker", "CreateEndpointConfig", configuration),
+        ]
+
+
+def resource_name(endpoint: str, project: str) -> str:
+    """Of an endpoint's first model and configuration: they begin with the project whatever the endpoint is called."""
+    name = endpoint if endpoint.startswith(project) else f"{project}-{endpoint}"
+    return name[: names.MAX_NAME].rstrip("-")
+
+
+def check_strategy(strategy: str, instances: int) -> None:
+    """Raises CloudError where there are too few instances for it."""
+    if strategy == "rolling" and instances < 2:
+        raise CloudError("--strategy rolling replaces half of the instances at most: it needs --instance-count 2", 2)
+
+
+def policy(strategy: str, pause: int, alarms: Sequence[str]) -> dict[str, Any] | None:
+    """DeploymentConfig for all-at-once, canary, linear or rolling; `pause` in seconds between the steps.
+
+    The sizes are within what the service allows: a canary of at most half, steps of 10 to 50 %.
+    None where the service's own default is asked for.
+    """
+    found: dict[str, Any] = {}
+    if strategy == "rolling":
+        share = {"Type": "CAPACITY_PERCENT", "Value": 50}
+        found["RollingUpdatePolicy"] = {"MaximumBatchSize": share, "WaitIntervalInSeconds": pause}
+    elif strategy != "all-at-once" or alarms:
+        routing: dict[str, Any] = {"Type": strategy.upper().replace("-", "_"), "WaitIntervalInSeconds": pause}
+        if strategy == "canary":
+            routing["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": 20}
+        elif strategy == "linear":
+            routing["LinearStepSize"] = {"Type": "CAPACITY_PERCENT", "Value": 25}
+        found["BlueGreenUpdatePolicy"] = {"TrafficRoutingConfiguration": routing}
+    if alarms:
+        found["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
+    return found or None
+
+
+def check_instance(instance_type: str) -> str | None:
+    """A remark on a type that is a waste. Raises CloudError for one that cannot run the image."""
+    if instances.is_arm(instance_type):
+        raise CloudError(
+            f"--instance-type {instance_type} has an ARM processor, and the image is for x86-64:"
+            " take ml.m5.large, ml.c6i.xlarge or another",
+            2,
+        )
+    if _ACCELERATED.match(instance_type):
+        return f"{instance_type} has an accelerator that this server does not use: ml.c6i.xlarge costs less"
+    return None

@@ -1,0 +1,213 @@
+"""Requests to a server: at a SageMaker endpoint, or at a URL on this machine. Both answer in the same form."""
+
+import http.client
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+)
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of, explain, is_throttled, message_of, one_line
+from scripts.endpoints import lookup
+
+if TYPE_CHECKING:  # it imports numpy and Pillow, which whoever only mistyped a flag should not wait for
+    from scripts.endpoints.images import Body
+
+JSON = "application/json"
+TIMEOUT_SECONDS = 65  # the platform gives up after 60
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before another try of what was certainly not computed
+_NOT_READY = "ModelNotReadyException"  # instances or a model are being loaded, says the platform
+# What the service says of one request; anything else it would say of the next one too.
+_PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
+_PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Refused(Exception):
+    """The server's or the platform's answer to this one request, in one line."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`milliseconds`: from sending the request to its answer, of the one try that was answered."""
+
+    document: dict[str, Any]
+    milliseconds: float
+
+
+class Target(Protocol):
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
+        """The answer. Raises Refused for this request alone, CloudError or botocore's errors for all of them."""
+
+
+class EndpointTarget:
+    def __init__(self, aws: Aws, name: str) -> None:
+        self.aws, self.name = aws, name
+        self.client = aws.client("sagemaker-runtime")
+
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
+        for pause in (*PAUSES, None):
+            begun = time.monotonic()
+            try:
+                content = self._ask(body, identifier, top_k)
+            except ClientError as error:
+                computed = not is_throttled(error) and code_of(error) != _NOT_READY
+                if computed or pause is None:
+                    raise self._judged(error) from None
+            except (EndpointConnectionError, ConnectTimeoutError):  # nothing was sent
+                if pause is None:
+                    raise
+            except ReadTimeoutError:
+                raise Refused("no answer within 60 s") from None
+            except (HTTPClientError, IncompleteReadError) as error:
+                raise Refused(f"the connection broke before the answer was there: {one_line(str(error))}") from None
+            else:
+                if _is_page(content):
+                    raise self._page(200)
+                return _answer(content, begun)
+            time.sleep(pause)
+        raise AssertionError  # the last try returns or raises
+
+    def _ask(self, body: "Body", identifier: str, top_k: int) -> bytes:
+        answer = self.client.invoke_endpoint(
+            EndpointName=self.name,
+            ContentType=body.content_type,
+            Accept=JSON,
+            CustomAttributes=f"top_k={top_k}",
+            InferenceId=identifier,
+            Body=body.content,
+        )
+        content: bytes = answer["Body"].read()
+        return content
+
+    def _page(self, status: int) -> Exception:
+        return _not_json(self.client.meta.endpoint_url, status, "check AWS_ENDPOINT_URL and HTTPS_PROXY")
+
+    def _judged(self, error: ClientError) -> Exception:
+        code = code_of(error)
+        if code != "ModelError" and _is_page(message_of(error)):
+            return self._page(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code == "ModelError":
+            status = error.response.get("OriginalStatusCode", "")
+            return Refused(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
+        if code in _PASSING:
+            return Refused(f"{code}: {message_of(error)}")
+        if code in {"ValidationError", "ValidationException"}:
+            return self._state(error)
+        unchanged: Exception = error
+        return unchanged
+
+    def _state(self, error: ClientError) -> Exception:
+        """What is the matter with the endpoint: the runtime says the same of one that is missing and one not ready."""
+        try:
+            endpoint = lookup.find(self.aws, self.name)
+        except ClientError:  # whoever may only invoke it gets to know what the runtime said
+            return explain(error)
+        region = self.aws.region
+        if endpoint is None:
+            return CloudError(f"there is no endpoint {self.name} in {region}: check the name and --region")
+        if endpoint.status != "InService":
+            return CloudError(
+                f"the endpoint {self.name} is {endpoint.status}"
+                + (f": {endpoint.failure}" if endpoint.failure else "")
+                + f"; wait for it with scripts/deploy.py --attach {self.name} --region {region}"
+            )
+        return explain(error)
+
+
+class LocalTarget:
+    """A server at `url`, which may or may not end in /invocations."""
+
+    def __init__(self, url: str) -> None:
+        base = url if "://" in url else f"http://{url}"
+        try:
+            parts = urllib.parse.urlsplit(base)
+            right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # of a port, or half an IPv6 address
+            right = False
+        if not right or not base.isprintable() or " " in base:
+            raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
+        self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
+
+    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
+        headers = {
+            "Content-Type": body.content_type,
+            "Accept": JSON,
+            "X-Amzn-SageMaker-Custom-Attributes": f"top_k={top_k}",
+            "X-Amzn-SageMaker-Inference-Id": identifier,
+        }
+        request = urllib.request.Request(self.url, body.content, headers)
+        begun = time.monotonic()
+        try:
+            with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            said = error.read()
+            if _is_page(said):
+                raise self._page(error.code) from None
+            raise Refused(_complaint(error.code, said.decode(errors="replace"))) from None
+        except TimeoutError:
+            raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
+            raise CloudError(
+                f"no server answers at {self.url} ({one_line(str(reason))}): start one with scripts/deploy.py --local"
+                " or local_test/serve_local.sh"
+            ) from None
+        except http.client.HTTPException as error:
+            words = one_line(repr(error))[:200]
+            raise CloudError(f"what answers at {self.url} does not speak HTTP ({words}): is the URL right?") from None
+        if _is_page(content):
+            raise self._page(200)
+        return _answer(content, begun)
+
+    def _page(self, status: int) -> Exception:
+        return _not_json(self.url, status, "is the URL right?")
+
+
+def _is_page(body: bytes | str) -> bool:
+    """Whether it is HTML, as proxies and servers of something else answer."""
+    return bool(_PAGE.match(body if isinstance(body, str) else body[:200].decode(errors="replace")))
+
+
+def _not_json(url: str, status: int, hint: str) -> Exception:
+    """Of a server's own trouble, which may pass, for this request alone; otherwise for all of them."""
+    said = f"{url} answered with a web page, not JSON"
+    return Refused(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
+
+
+def _answer(content: bytes, begun: float) -> Answer:
+    milliseconds = round((time.monotonic() - begun) * 1000, 1)
+    try:
+        answer: dict[str, Any] = json.loads(content)
+        for row in answer["predictions"]:
+            str(row["label"]), float(row["probability"])
+    except (ValueError, KeyError, TypeError):
+        raise Refused(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
+    return Answer(answer, milliseconds)
+
+
+def _complaint(status: object, text: str) -> str:
+    """A container's error, whose body is JSON with a code and a message."""
+    try:
+        body = json.loads(text)
+        said = f"{body['type']}: {body['message']}" if isinstance(body, Mapping) else text
+    except (ValueError, KeyError):
+        said = "a web page, not JSON" if _is_page(text) else text
+    return one_line(f"{status} {said}")[:500]

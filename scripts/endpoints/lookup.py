@@ -1,0 +1,149 @@
+"""Endpoints that there are: their status, their configuration, their log, whose they are."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import PROJECT_TAG
+from scripts.aws.polling import ENDPOINT_SECONDS, Patience
+from scripts.jobs.training_jobs import is_missing
+
+LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
+LOG_LINES = 15
+POLL_SECONDS = 10.0
+BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A live endpoint; `pending` is the configuration that an update in progress leads to.
+
+    `instances`: as many as it is scaled to, whatever its configuration began with; 0 where that is not known.
+    """
+
+    name: str
+    arn: str
+    status: str
+    configuration: str
+    failure: str | None
+    pending: str | None
+    created: Any
+    instances: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return self.status in BUSY
+
+
+def find(aws: Aws, name: str) -> Endpoint | None:
+    try:
+        found = aws.client("sagemaker").describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    return Endpoint(
+        name=found["EndpointName"],
+        arn=found["EndpointArn"],
+        status=found["EndpointStatus"],
+        configuration=found.get("EndpointConfigName", ""),
+        failure=found.get("FailureReason"),
+        pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
+        created=found.get("CreationTime"),
+        instances=sum(variant.get("DesiredInstanceCount", 0) for variant in found.get("ProductionVariants", ())),
+    )
+
+
+def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
+    """Until nothing is in progress any more; None once it has been deleted.
+
+    `say` gets a line for each new status and every half minute. Throttling and a network that is down are waited for
+    as well, for a while.
+    """
+    begun = said = time.monotonic()
+    patience = Patience(ENDPOINT_SECONDS)
+    patience.answered()  # a call has just made, changed or found it
+    status = ""
+    while True:
+        try:
+            endpoint = find(aws, name)
+            patience.answered()
+        except (ClientError, BotoCoreError) as error:
+            patience.bear(error)
+        else:
+            now = time.monotonic()
+            if endpoint and (endpoint.status != status or now - said >= 30):
+                status, said = endpoint.status, now
+                say(f"{name}: {status}, {clock(now - begun)}")
+            if endpoint is None or not endpoint.busy:
+                return endpoint
+        time.sleep(POLL_SECONDS)
+
+
+def clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
+
+
+def log_tail(aws: Aws, name: str) -> list[str]:
+    """The last lines that the endpoint's containers have written; none where they cannot be read."""
+    logs, group = aws.client("logs"), LOG_GROUP.format(name)
+    try:
+        streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)
+        if not streams["logStreams"]:
+            return []
+        stream = streams["logStreams"][0]["logStreamName"]
+        events = logs.get_log_events(logGroupName=group, logStreamName=stream, limit=LOG_LINES, startFromHead=False)[
+            "events"
+        ]
+    except (ClientError, BotoCoreError):
+        return []
+    return [str(event["message"]).rstrip() for event in events]
+
+
+def tags(aws: Aws, arn: str) -> dict[str, str]:
+    pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+
+def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
+    """Raises CloudError for an endpoint that this project did not make."""
+    if tags(aws, endpoint.arn).get(PROJECT_TAG) != project:
+        raise CloudError(
+            f"the endpoint {endpoint.name} has no tag {PROJECT_TAG}={project}, so these scripts did not make it:"
+            " it is left alone"
+        )
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """An endpoint configuration: its models, and what it runs on."""
+
+    name: str
+    arn: str
+    models: tuple[str, ...]
+    instance_type: str | None
+    instance_count: int
+    created: Any
+
+
+def configuration(aws: Aws, name: str) -> Configuration | None:
+    try:
+        found = aws.client("sagemaker").describe_endpoint_config(EndpointConfigName=name)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    variants = found["ProductionVariants"]
+    return Configuration(
+        name=name,
+        arn=found["EndpointConfigArn"],
+        models=tuple(variant["ModelName"] for variant in variants if "ModelName" in variant),
+        instance_type=variants[0].get("InstanceType"),
+        instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
+        created=found.get("CreationTime"),
+    )

@@ -1,0 +1,189 @@
+"""model.tar.gz before it is deployed: where it lies, and whether an image can serve it."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from botocore.exceptions import ClientError
+from tqdm import tqdm
+
+from container_serve import artifact, user_code
+from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
+from container_serve.errors import ArtifactError
+from container_serve.settings import Settings as ServerSettings
+from container_serve.settings import SettingsError
+from container_serve.user_code import UserCodeError
+from local_test import pack
+from local_test.errors import LocalError
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of
+from scripts.aws.names import S3Uri
+from scripts.console.command import progress
+
+FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
+TITLE_LABEL = "org.opencontainers.image.title"
+TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
+
+
+class UnusualError(CloudError):
+    """An archive with links in it, which SageMaker may unpack, and this does not."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What reads the artifact: a serving image of this project, and its environment.
+
+    `format_version` is None where the image does not say what it reads.
+    """
+
+    format_version: int | None
+    target: str
+    environment: Mapping[str, str]
+
+    @classmethod
+    def of(cls, image: str, labels: Mapping[str, str] | None, environment: Mapping[str, str]) -> "Server | None":
+        """None for an image that is none of this project's.
+
+        Raises CloudError for an image that cannot serve at all, and for variables that its server would refuse.
+        """
+        labels = labels or {}
+        title, version = labels.get(TITLE_LABEL, ""), labels.get(FORMAT_LABEL, "")
+        if title == "byoc-train":
+            raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)
+        if title not in TARGETS:
+            return None
+        target = TARGETS[title]
+        try:
+            ServerSettings.read(environment)
+        except SettingsError as error:
+            raise CloudError(f"--environment {error}", 2) from None
+        return cls(int(version) if version.isdecimal() else None, target, environment)
+
+
+def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
+    """The address of one model.tar.gz. Raises CloudError."""
+    uri = S3Uri.parse(text, flag)
+    if not uri.key.endswith(".tar.gz"):
+        raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/.../model.tar.gz, the file itself", 2)
+    return uri
+
+
+def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
+    """Unpack it into the new folder `target` while it arrives. Raises CloudError where it is not there or damaged."""
+    try:
+        answer = aws.client("s3").get_object(Bucket=uri.bucket, Key=uri.key)
+    except ClientError as error:
+        raise _missing(error, uri) or error from None
+    size = int(answer["ContentLength"])
+    progress(f"reading {uri} ({size / 1e6:,.1f} MB) to check it")
+    with _metered(answer["Body"], size) as stream:
+        _unpack(stream, target, str(uri))
+
+
+def file(text: str) -> Path:
+    """--model-data on this machine. Raises CloudError where it is no file."""
+    path = Path(text.removeprefix("file://"))
+    if path.is_dir():
+        raise CloudError(f"--model-data {path} is a folder: give the model.tar.gz in it", 2)
+    if not path.exists():
+        raise CloudError(f"--model-data {path} is not there", 2)
+    return path
+
+
+def unpack(path: Path, target: Path) -> None:
+    """The same from this machine."""
+    with path.open("rb") as stream:
+        _unpack(stream, target, str(path))
+
+
+def check(folder: Path, where: str, server: Server | None, image: str) -> str:
+    """What has become known of the unpacked artifact, in a few words; `where` names it in errors.
+
+    The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
+    is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
+    """
+    if server is None and not _is_own(folder):
+        return f"{image} and {where} are not of this project: whether the one can serve the other was not checked"
+    nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
+    if nested and not (folder / MODEL_JSON).exists():
+        raise CloudError(
+            f"{where}: {MODEL_JSON} lies in {nested.parent.name}/ inside the archive, and has to lie at its top:"
+            f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
+        )
+    reads = server.format_version if server else None
+    if _format(folder) > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
+        # Others know more than this checkout: what they make of the rest only they can say.
+        return f"{where} is newer than this checkout: whether {image} can serve it was not checked"
+    try:
+        model = artifact.read(folder)
+        if server and server.target == "serve":
+            user_code.find(ServerSettings.read({**server.environment, "BYOC_TARGET": server.target}), folder)
+    except (ArtifactError, UserCodeError) as error:
+        raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
+    what = f"{model.architecture}, {len(model.classes)} classes, {model.precision}"
+    if reads is None:
+        return (
+            f"{where} is whole ({what}); {image} has no label {FORMAT_LABEL}: whether it can serve it was not checked"
+        )
+    version = model.document["format_version"]
+    if version > reads:
+        raise CloudError(
+            f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to {reads}:"
+            " serve it with a newer image (scripts/push.sh serve)"
+        )
+    return f"the image can serve it: {what}"
+
+
+def _document(folder: Path) -> Any:
+    try:
+        return json.loads((folder / MODEL_JSON).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether its model.json is one of this project's, or one that nobody can read any more."""
+    if not (folder / MODEL_JSON).is_file():
+        return False
+    document = _document(folder)
+    return document is None or (isinstance(document, dict) and "format_version" in document)
+
+
+def _format(folder: Path) -> int:
+    """0 where it does not say."""
+    document = _document(folder)
+    version = document.get("format_version") if isinstance(document, dict) else None
+    return version if type(version) is int else 0
+
+
+def _missing(error: ClientError, uri: S3Uri) -> CloudError | None:
+    if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
+        return CloudError(f"{uri} is not there: check --model-data; train.py prints where a job leaves its model")
+    return None
+
+
+def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
+    try:
+        pack.unpack_stream(stream, target, where)
+    except pack.NotPlainError as error:
+        raise UnusualError(str(error)) from None
+    except LocalError as error:
+        raise CloudError(str(error)) from None
+
+
+@contextmanager
+def _metered(body: Any, size: int) -> Iterator[BinaryIO]:
+    """A stream of `size` bytes that shows on a terminal how far it has come."""
+    with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        class Metered:
+            def read(self, length: int = -1) -> bytes:
+                piece: bytes = body.read(length if length >= 0 else None)
+                bar.update(len(piece))
+                return piece
+
+        yield cast(BinaryIO, Metered())

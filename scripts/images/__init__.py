@@ -1,0 +1,1 @@
+"""Docker images: here, and in registries."""

@@ -1,0 +1,226 @@
+"""Push the images of the files as they are now to ECR, or to another registry; prints their URIs with digest.
+
+Images that are not built yet are built, repositories that are missing are made, images that are there already are not
+pushed again. A push that breaks off is tried again, and the next call goes on where it was.
+
+scripts/push.sh                                            both images to ECR: byoc-train and byoc-serve
+scripts/push.sh train                                      one of them; IMAGE=$(scripts/push.sh train)
+scripts/push.sh serve-torch                                the serving image for artifacts with code of their own
+scripts/push.sh --dry-run                                  prints the requests to ECR as JSON, sends nothing
+scripts/push.sh serve --registry registry.example.com/team       elsewhere, after `docker login registry.example.com`
+"""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from container_serve import __version__
+from scripts.aws import settings
+from scripts.aws.errors import CloudError
+from scripts.aws.requests import show
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.environment import ROOT
+from scripts.images import registry
+from scripts.images.destination import Destination, Ecr, Elsewhere
+from scripts.images.distribution import DOCKER_MANIFEST, Broken, Denied, Manifest, Registry
+from scripts.images.docker import Docker, LocalImage, sizes
+
+PROGRAM = "push.sh"
+TARGETS = {"train": ("train",), "serve": ("serve",), "serve-torch": ("serve-torch",), "all": ("train", "serve")}
+PLATFORM = "linux/amd64"
+PAUSES = (2.0, 5.0, 15.0)  # seconds before the second, third and fourth try
+
+_TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
+_HOST = re.compile(r"[a-z0-9.-]+(?::\d+)?(?:/[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)?\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """`uri` is REPOSITORY@DIGEST: SageMaker takes a tag or a digest, not both, and a digest means one image forever."""
+
+    target: str
+    uri: str
+    repository: str
+    tag: str
+    digest: str
+    pushed: bool  # False: it was there already
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = command.parser(PROGRAM, __doc__ or "")
+    parser.add_argument("target", nargs="?", choices=[*TARGETS], default="all", help="(default: all, train and serve)")
+    parser.add_argument("--tag", help="(default: version, hash of the files and image id: no two images share one)")
+    parser.add_argument("--registry", metavar="HOST[/PATH]", help="push there instead of ECR, with your docker login")
+    parser.add_argument("--dry-run", action="store_true", help="print the requests to ECR as JSON, send nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    settings.add_flags(parser, "project", "tags", "output_kms_key")
+    flags = parser.parse_args(arguments)
+    chosen = settings.load(flags)
+    targets = TARGETS[flags.target]
+    if flags.tag is not None and not _TAG.match(flags.tag):
+        raise CloudError(f"--tag has value {flags.tag!r}: expected letters, digits and _ . -, at most 128", 2)
+    place = flags.registry and flags.registry.rstrip("/")
+    if place is not None and not _HOST.match(place):
+        raise CloudError(f"--registry has value {flags.registry!r}: expected HOST, HOST:PORT or HOST/PATH", 2)
+    if place is None:
+        chosen.need_region()
+    if flags.dry_run:
+        names = [f"{chosen.project}-{target}" for target in targets if place is None]
+        print(show([request for name in names for request in registry.repository_requests(name, chosen)]))
+        return 0
+
+    docker = Docker.find()
+    destination: Destination
+    destination = Elsewhere(place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
+    images = [_checked(built(docker, target)) for target in targets]
+    results = []
+    for target, image in zip(targets, images, strict=True):
+        result = push(docker, image, target, destination, flags.tag or default_tag(image))
+        results.append(result)
+        if not flags.json:
+            print(result.uri, flush=True)
+    if flags.json:
+        print(json.dumps({"images": [asdict(result) for result in results]}, indent=2))
+    return 0
+
+
+def built(docker: Docker, target: str) -> LocalImage:
+    """The image of the files as they are now; built where there is none yet."""
+    script = ROOT / "scripts" / "build.sh"
+    done = subprocess.run([script, "--content", target], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CloudError(f"scripts/build.sh --content {target} failed: {done.stderr.strip()}")
+    content = done.stdout.strip()
+    name = f"byoc-{target}:{__version__}-{content}"
+    image = docker.inspect(name)
+    if image is None:
+        progress(f"{name} is not built yet: building it with scripts/build.sh")
+        # The same client; what build.sh prints as its result is no result of ours.
+        if subprocess.run([script, target], stdout=sys.stderr).returncode != 0:
+            raise CloudError(
+                f"{name} was not built, the reason stands above: build it with scripts/build.sh {target}, which has"
+                " options for other bases, proxies and mirrors, then call this again"
+            )
+        image = docker.inspect(name)
+        if image is None:
+            raise CloudError(f"the files changed while {name} was built: call this again")
+    if image.labels.get("byoc.content") != content:
+        raise CloudError(f"{name} was made of other files than its name says: run scripts/build.sh {target}")
+    return image
+
+
+def default_tag(image: LocalImage) -> str:
+    """Version, content and image: the hash of the files knows nothing of the base image and of the day of the build."""
+    return f"{image.name.rpartition(':')[2]}-{image.id.removeprefix('sha256:')[:8]}"
+
+
+def push(docker: Docker, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
+    """Push one image unless it is there, and check what lies there then; tried again where the connection breaks."""
+    insecure = docker.allows_insecure(destination.host)
+    for pause in (*PAUSES, None):
+        try:
+            return _push_once(docker, image, target, destination, tag, insecure)
+        except Denied as error:
+            raise CloudError(f"{error}: {destination.denied}") from None
+        except Broken as error:
+            if pause is None:
+                raise CloudError(f"{error}: call this again, what is there is not sent again") from None
+            progress(f"{image.name}: {error}; trying again in {pause:g} s")
+            time.sleep(pause)
+    raise AssertionError  # the last try returns or raises
+
+
+def _push_once(
+    docker: Docker, image: LocalImage, target: str, destination: Destination, tag: str, insecure: bool
+) -> Pushed:
+    repository = destination.repository(target)
+    path = repository.partition("/")[2]
+    known = destination.sign_in()
+    remote = Registry(destination.host, known, insecure)
+    try:
+        there = remote.manifest(path, tag)
+    except Denied:
+        # Some registries say so of what is not there; whether more is wrong, the push will tell.
+        if not destination.hides:
+            raise
+        there = None
+    if is_same := there is not None and image.id in (there.config, there.digest):
+        progress(f"{image.name} is in {repository} already")
+    else:
+        if there is not None and destination.immutable(target):
+            _check_remote(there, f"{repository}:{tag}")
+            raise CloudError(
+                f"{repository}:{tag} is another image, and tags there cannot be moved: give another --tag, or use"
+                f" {repository}@{there.digest}"
+            )
+        if there is not None:
+            progress(f"{repository}:{tag} was another image, {there.digest}")
+        progress(f"pushing {image.name} ({sizes(image.bytes)}, {image.layers} layers) to {repository}:{tag}")
+        begun = time.monotonic()
+        try:
+            with destination.environment(known) as environment, _interruptible():
+                docker.push(image, f"{repository}:{tag}", environment)
+        except CloudError:
+            # The last answer may be all that was lost; the client's own second try is told that tags cannot be moved.
+            if not _arrived(remote, path, tag, image):
+                raise
+        progress(f"pushed {image.name} in {time.monotonic() - begun:.0f} s")
+        there = remote.manifest(path, tag)
+        if there is None:
+            raise Broken(f"{repository}:{tag} was pushed and is not there")
+    assert there is not None
+    _check_remote(there, f"{repository}:{tag}")
+    return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
+
+
+def _arrived(remote: Registry, path: str, tag: str, image: LocalImage) -> bool:
+    try:
+        there = remote.manifest(path, tag)
+    except CloudError:
+        return False
+    return there is not None and image.id in (there.config, there.digest)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise command.Interrupted("broken off: call this again, layers that are there are not sent again") from None
+
+
+def _checked(image: LocalImage) -> LocalImage:
+    """Refuse before a push of gigabytes what would be refused after it."""
+    target = image.name.removeprefix("byoc-").partition(":")[0]
+    if image.platform != PLATFORM:
+        raise CloudError(
+            f"{image.name} is for {image.platform}, and SageMaker runs {PLATFORM}: build it again with"
+            f" scripts/build.sh {target}"
+        )
+    if image.media_type not in (None, DOCKER_MANIFEST):
+        raise CloudError(f"{image.name} is stored as {_remedy(image.media_type)}")
+    return image
+
+
+def _check_remote(manifest: Manifest, reference: str) -> None:
+    if manifest.media_type != DOCKER_MANIFEST:
+        raise CloudError(f"{reference} lies there as {_remedy(manifest.media_type)}, and give another --tag")
+    if manifest.platform != PLATFORM:
+        raise CloudError(f"{reference} is for {manifest.platform}, and SageMaker runs {PLATFORM}: give another --tag")
+
+
+def _remedy(media_type: str | None) -> str:
+    return (
+        f"{media_type}, and SageMaker takes {DOCKER_MANIFEST} only: build it with scripts/build.sh on an engine whose"
+        " containerd image store is off"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))

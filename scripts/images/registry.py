@@ -1,0 +1,188 @@
+"""ECR: repositories, signing in to them, and what lies in them."""
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import PROJECT_TAG, Image, tag_list
+from scripts.aws.requests import Request, send
+from scripts.aws.settings import Settings
+from scripts.images import distribution
+from scripts.images.credentials import Credentials
+
+UNTAGGED_DAYS = 14
+# Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
+TAGGED_IMAGES = 100
+LIFECYCLE: dict[str, list[dict[str, Any]]] = {
+    "rules": [
+        {
+            "rulePriority": 1,
+            "description": f"untagged images go after {UNTAGGED_DAYS} days",
+            "selection": {
+                "tagStatus": "untagged",
+                "countType": "sinceImagePushed",
+                "countUnit": "days",
+                "countNumber": UNTAGGED_DAYS,
+            },
+            "action": {"type": "expire"},
+        },
+        {
+            "rulePriority": 2,
+            "description": f"of the tagged images the newest {TAGGED_IMAGES} stay",
+            "selection": {
+                "tagStatus": "tagged",
+                "tagPatternList": ["*"],
+                "countType": "imageCountMoreThan",
+                "countNumber": TAGGED_IMAGES,
+            },
+            "action": {"type": "expire"},
+        },
+    ]
+}
+
+
+@dataclass(frozen=True)
+class Repository:
+    """`uri` is HOST/NAME. `made` says whether this call made it."""
+
+    name: str
+    uri: str
+    immutable: bool
+    made: bool
+
+
+def repository_requests(name: str, settings: Settings) -> list[Request]:
+    """The requests that make a repository: fixed tags, scans, encryption, and an end of untagged and old images."""
+    key = settings.output_kms_key
+    create = {
+        "repositoryName": name,
+        "imageTagMutability": "IMMUTABLE",
+        "imageScanningConfiguration": {"scanOnPush": True},
+        "encryptionConfiguration": {"encryptionType": "KMS", "kmsKey": key} if key else {"encryptionType": "AES256"},
+        "tags": tag_list(settings.all_tags()),
+    }
+    lifecycle = {"repositoryName": name, "lifecyclePolicyText": json.dumps(LIFECYCLE)}
+    return [Request("ecr", "CreateRepository", create), Request("ecr", "PutLifecyclePolicy", lifecycle)]
+
+
+def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
+    """The repository, made if it is missing.
+
+    One that this project made gets its lifecycle rules, where a call that broke off has left it without, or an older
+    version with the first one only. Rules of somebody's own stay; a repository that others made is used as it is.
+    """
+    ecr = aws.client("ecr")
+    create, lifecycle = repository_requests(name, settings)
+    found = _described(ecr, name)
+    made = False
+    if found is None:
+        try:
+            found, made = send(aws, create)["repository"], True
+        except ecr.exceptions.RepositoryAlreadyExistsException:  # a second call was faster
+            found = _described(ecr, name)
+            if found is None:
+                raise
+    if made or (_is_own(ecr, found["repositoryArn"], settings) and not _has_rules(ecr, name)):
+        send(aws, lifecycle)
+    return Repository(
+        name=name,
+        uri=found["repositoryUri"],
+        immutable=str(found.get("imageTagMutability", "")).startswith("IMMUTABLE"),
+        made=made,
+    )
+
+
+def sign_in(aws: Aws) -> Credentials:
+    """Good for twelve hours."""
+    data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return Credentials(user, password)
+
+
+def find(aws: Aws, image: Image) -> str:
+    """The digest of an image in ECR. Raises CloudError where repository or tag is missing."""
+    digest: str = _image(aws, image)["imageId"]["imageDigest"]
+    return digest
+
+
+def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
+    """The labels of an image in ECR, the one for linux/amd64 where there are several. Raises CloudError as `find` does.
+
+    None where they cannot be read: the permission ecr:GetDownloadUrlForLayer or the way to ECR's bucket is lacking.
+    """
+    manifest = json.loads(_image(aws, image)["imageManifest"])
+    if "manifests" in manifest:
+        digest = _amd64(manifest["manifests"])
+        if digest is None:
+            return None
+        one = Image(image.uri, image.account, image.region, image.repository, None, digest)
+        manifest = json.loads(_image(aws, one)["imageManifest"])
+    layer = {
+        "registryId": image.account,
+        "repositoryName": image.repository,
+        "layerDigest": manifest.get("config", {}).get("digest", ""),
+    }
+    try:
+        url = send(aws, Request("ecr", "GetDownloadUrlForLayer", layer))["downloadUrl"]
+        answer = requests.get(url, timeout=distribution.TIMEOUT)
+        answer.raise_for_status()
+        labels = (answer.json().get("config") or {}).get("Labels") or {}
+    except (ClientError, CloudError, requests.RequestException, ValueError, AttributeError):
+        return None
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _image(aws: Aws, image: Image) -> dict[str, Any]:
+    """ECR's description of the image, `imageId` and `imageManifest`."""
+    wanted = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
+    request = {
+        "registryId": image.account,
+        "repositoryName": image.repository,
+        "imageIds": [wanted],
+        "acceptedMediaTypes": list(distribution.MANIFESTS),
+    }
+    ecr = aws.client("ecr")
+    try:
+        found: Sequence[dict[str, Any]] = send(aws, Request("ecr", "BatchGetImage", request)).get("images", [])
+    except ecr.exceptions.RepositoryNotFoundException:
+        found = []
+    if not found:
+        raise CloudError(f"the image {image.uri} is not in ECR: push it with scripts/push.sh, which prints its URI")
+    return found[0]
+
+
+def _amd64(manifests: Sequence[dict[str, Any]]) -> str | None:
+    for entry in manifests:
+        platform = entry.get("platform", {})
+        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
+            return str(entry["digest"])
+    return None
+
+
+def _described(ecr: Any, name: str) -> dict[str, Any] | None:
+    try:
+        found: list[dict[str, Any]] = ecr.describe_repositories(repositoryNames=[name])["repositories"]
+    except ecr.exceptions.RepositoryNotFoundException:
+        return None
+    return found[0] if found else None
+
+
+def _is_own(ecr: Any, arn: str, settings: Settings) -> bool:
+    tags = ecr.list_tags_for_resource(resourceArn=arn)["tags"]
+    return {"Key": PROJECT_TAG, "Value": settings.project} in tags
+
+
+def _has_rules(ecr: Any, name: str) -> bool:
+    """Tell whether it has lifecycle rules that are to stay as they are."""
+    try:
+        text = ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
+    except ecr.exceptions.LifecyclePolicyNotFoundException:
+        return False
+    return bool(json.loads(text) != {"rules": LIFECYCLE["rules"][:1]})

@@ -1,0 +1,238 @@
+"""Local mode: the SDK runs the job in a container on this machine, and nothing of it stays but its results."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import tarfile
+import tempfile
+import threading
+import types
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scripts.aws.errors import CloudError, one_line
+from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.environment import ROOT
+from scripts.images.docker import Docker, compose
+from scripts.jobs.training_jobs import STOP_SECONDS, Wanted
+from scripts.resources import leftovers
+
+OUT = ROOT / "local_test" / "out.jobs"  # training's results; git takes local_test/out.* for results
+SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
+REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there
+TAIL = 20
+_TOLD = {"data/report.html": "the report", "data/metrics.json": "the metrics", "failure": "the reason, in"}
+
+# Compose puts the container's name before each of its lines: k2m9x1-algo-1-ab3de  | text
+_PREFIX = re.compile(r"^\S+-algo-\d+-\w+\s*\| ?")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Result:
+    """`code`: of the training program; `failure`: what it wrote into /opt/ml/output/failure.
+
+    `model` and `output` are archives, and None where there was nothing to put into one.
+    """
+
+    code: int
+    failure: str
+    model: Path | None
+    output: Path | None
+
+    @property
+    def left(self) -> str:
+        """What there is of a job that did not come to its end, for people."""
+        said = []
+        if self.output:
+            inside = ", ".join(f"{text} {name}" for name, text in _TOLD.items() if name in _names(self.output))
+            said.append(f"{self.output} ({inside or 'its output'})")
+        if self.model:
+            said.append(f"{self.model} (what was in its model folder)")
+        return f"what it left: {', '.join(said)}" if said else "it left nothing"
+
+
+class Engine:
+    """The Docker engine of this machine, as local mode needs it. Raises CloudError where something is missing."""
+
+    def __init__(self) -> None:
+        self.docker = Docker.find()
+        if compose() is None:
+            raise CloudError("--local needs Docker Compose: install docker-compose-plugin or docker-compose")
+        answer = self.docker.call("info", "--format", "{{json .}}")
+        info: dict[str, Any] = json.loads(answer.stdout or "{}")
+        options = [str(option) for option in info.get("SecurityOptions") or []]
+        self.is_rootless = any("rootless" in option for option in options)
+        self.has_selinux = any("selinux" in option for option in options)
+        self.has_gpu = "nvidia" in (info.get("Runtimes") or {})
+
+    def need_image(self, image: str) -> None:
+        """On this machine, or fetched to it with the credentials that the Docker client has."""
+        if self.docker.inspect(image):
+            return
+        progress(f"{image} is not on this machine: pulling it")
+        if reason := self.docker.pull(image):
+            raise CloudError(
+                f"the image {image} is not on this machine, and cannot be pulled ({reason}): build it"
+                " with scripts/build.sh train, or sign in to its registry and call `docker pull`"
+            )
+
+    def service(self, label: str, work: Path) -> dict[str, Any]:
+        """What every container of a job gets from the compose file; the job works in the folder `work`."""
+        options: dict[str, Any] = {
+            "labels": {leftovers.JOB: label, leftovers.OWNER: leftovers.me(), leftovers.FOLDER: str(work)},
+            "shm_size": SHARED_MEMORY,
+            "stop_grace_period": f"{STOP_SECONDS}s",
+        }
+        if not self.is_rootless:
+            # In the cloud it runs as root; here its files must belong to whoever called.
+            options["user"] = f"{os.getuid()}:{os.getgid()}"
+        if self.has_selinux:
+            # SELinux would keep containers out of the folders; relabelling a user's pictures is not ours to do.
+            options["security_opt"] = ["label=disable"]
+        return options
+
+    def environment(self) -> dict[str, str]:
+        """A user without a name and a home in the image needs both."""
+        return {} if self.is_rootless else {"HOME": "/tmp", "USER": "local"}
+
+    def containers(self, label: str) -> list[str]:
+        return self.docker.call("ps", "-aq", "--no-trunc", "--filter", f"label={leftovers.JOB}={label}").stdout.split()
+
+    def stop(self, label: str) -> None:
+        for container in self.containers(label):
+            self.docker.call("stop", "-t", str(STOP_SECONDS), container, seconds=STOP_SECONDS)
+
+    def exit_code(self, label: str) -> int | None:
+        """The worst of the job's containers; None where none was made."""
+        codes = [
+            self.docker.call("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
+            for container in self.containers(label)
+        ]
+        return max((int(code) for code in codes if code.isdigit()), default=None)
+
+    def remove(self, label: str) -> None:
+        for container in self.containers(label):
+            self.docker.call("rm", "--force", "--volumes", container)
+        chosen = f"label={leftovers.JOB}={label}"
+        for network in self.docker.call("network", "ls", "-q", "--filter", chosen).stdout.split():
+            self.docker.call("network", "rm", network)
+
+    def sweep(self, *places: Path) -> None:
+        """Remove what killed calls have left, here and in `places`."""
+        leftovers.sweep(self.docker, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
+
+
+def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], None]) -> Result:
+    """Run the job to its end. Ctrl-C stops its container, which may save what it has, and raises KeyboardInterrupt.
+
+    `wanted.output` is file://DIR, where model.tar.gz and output.tar.gz are left; once stopped, it raises Interrupted,
+    which says so. Raises CloudError where no container came to run.
+    """
+    tell_loading()
+    from scripts.jobs import sdk, sdk_local
+
+    label = uuid.uuid4().hex
+    said: list[str] = []  # by Compose itself
+
+    def line(raw: str) -> None:
+        stop.try_again()
+        text = _COLOURS.sub("", raw).rstrip()
+        if _PREFIX.match(text):
+            on_line(_PREFIX.sub("", text))
+        elif text:
+            said.append(text)
+
+    wanted = replace(wanted, environment={**wanted.environment, **engine.environment()})
+    try:
+        with _Stop(lambda: engine.stop(label)) as stop:
+            with sdk_local.local_mode(work, engine.service(label, work), wanted.region, line) as session:
+                sdk.fit(wanted, session)
+            code = engine.exit_code(label)
+    finally:
+        engine.remove(label)
+        output = Path(wanted.output.removeprefix("file://"))
+        archives = [_kept(output / name) for name in ("model.tar.gz", "output.tar.gz")]
+        for folder in (output, output.parent):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    result = Result(code or 0, _failure(output / "output.tar.gz"), *archives)
+    if stop.asked:
+        raise Interrupted(f"interrupted; {result.left}")
+    if code is None:
+        reason = one_line(" ".join(said[-TAIL:])) or "it said nothing"
+        raise CloudError(f"Docker Compose started no container: {reason}")
+    return result
+
+
+class _Stop:
+    """Takes Ctrl-C while the SDK runs, whose own code would lose it: the container is asked to end, and all follows.
+
+    A second Ctrl-C ends it at once. SIGTERM does the same; Ctrl-C stays ignored where it was.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self.asked = False
+        self._stopping: threading.Thread | None = None
+
+    def __enter__(self) -> "_Stop":
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if self._previous[signal.SIGINT] is signal.SIG_IGN:
+            del self._previous[signal.SIGINT]
+        if threading.current_thread() is threading.main_thread():
+            for number in self._previous:
+                signal.signal(number, self._take)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._previous.items():
+                signal.signal(number, handler)
+        if self._stopping:
+            self._stopping.join()
+
+    def _take(self, _signal: int, _frame: types.FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        progress("stopping the container; once more to leave at once")
+        self._start()
+
+    def try_again(self) -> None:
+        """Ctrl-C may have come before there was a container."""
+        if self.asked and (self._stopping is None or not self._stopping.is_alive()):
+            self._start()
+
+    def _start(self) -> None:
+        self._stopping = threading.Thread(target=self._stop, daemon=True)
+        self._stopping.start()
+
+
+def _names(archive: Path) -> list[str]:
+    """The files in it; none where there is no archive."""
+    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
+        return [member.name for member in tar.getmembers() if not member.isdir()]
+    return []
+
+
+def _kept(archive: Path) -> Path | None:
+    """The SDK makes an archive of nothing, too: it lies where a finished one does, and is removed."""
+    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
+        if any(not member.isdir() for member in tar):  # read to the first one only
+            return archive
+    archive.unlink(missing_ok=True)
+    return None
+
+
+def _failure(archive: Path) -> str:
+    with contextlib.suppress(OSError, tarfile.TarError, KeyError), tarfile.open(archive) as tar:
+        member = tar.extractfile("failure")
+        if member:
+            return member.read().decode(errors="replace").strip()
+    return ""

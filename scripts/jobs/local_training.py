@@ -1,0 +1,136 @@
+"""A job on this machine: what the flags ask for, made ready for local mode."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from local_test import engine as local_engine
+from local_test import weights
+from local_test.errors import LocalError
+from scripts.aws import names
+from scripts.aws.errors import CloudError
+from scripts.aws.settings import Settings
+from scripts.console.command import progress
+from scripts.dataset import folders
+from scripts.jobs import inputs, local_mode, outcome, watch
+from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
+from scripts.jobs.training import check_numbers, is_none
+from scripts.jobs.training_jobs import NO_ROLE, Wanted
+from scripts.resources import leftovers
+
+# Flags that are taken with --local, so that one command serves for both, and do nothing there.
+LEFT_OUT = {
+    "--instance-type": "the container runs on this machine",
+    "--volume-size": "the container uses this machine's disk",
+    "--spot": "no instances are bought; a container that was stopped does not go on",
+    "--max-wait": "nothing is waited for",
+    "--max-run": "the job runs until it ends",
+    "--checkpoints": "they are not kept",
+    "--input-mode": "pictures are read from the disk",
+    "--network-isolation": "the container has a network",
+    "--service-debugger": "the service's rules run in the cloud only",
+    "--upload-to": "nothing is uploaded",
+    "--allow-unknown": "nothing is asked of AWS",
+    "--role": "the container has no role and no credentials",
+    "--bucket": "nothing is in S3",
+    "--tags": "nothing is in an account",
+    "--subnets": "the container has a network of Docker's",
+    "--security-groups": "the container has a network of Docker's",
+    "--output-kms-key": "nothing is in S3",
+    "--volume-kms-key": "the container uses this machine's disk",
+    "--no-wait": "the call lasts as long as the job",
+}
+_NOT_S3 = {
+    "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",
+    "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
+    "--output": "give a folder of this machine",
+}
+T = TypeVar("T")
+
+
+def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
+    """The job, from its flags to its results; the exit code."""
+    check(flags)
+    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    home = Path(flags.output or local_mode.OUT).absolute()
+    if (home / name).exists():
+        raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+    progress(f"making {name} ready: Docker, the image, the weights, the pictures")
+    engine = local_mode.Engine()
+    engine.sweep(home)
+    image = flags.image or _own_image()
+    environment = inputs.environment(image, flags.environment)
+    engine.need_image(image)
+    file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
+    metrics, quiet = watch.Metrics(), watch.Quiet()
+
+    def tell(line: str) -> None:
+        for shown in metrics.feed(line) if quiet.keeps(line) else ():
+            progress(f"  {shown}")
+
+    with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
+        folders.lay_out(splits, work / "data")
+        if file:
+            (work / "data" / WEIGHTS).mkdir()
+            folders.link(file, work / "data" / WEIGHTS / file.name)
+        wanted = Wanted(
+            name=name,
+            image=image,
+            role=NO_ROLE,
+            region=settings.region or local_mode.REGION,
+            channels={
+                channel: f"file://{work / 'data' / channel}" for channel in [*splits, *([WEIGHTS] if file else [])]
+            },
+            hyperparameters=hyperparameters,
+            output=f"file://{home / name / 'output'}",
+            instance_type="local_gpu" if engine.has_gpu else "local",
+            instance_count=flags.instance_count or 1,
+            environment=environment,
+        )
+        progress(f"training {name} in {image}")
+        result = local_mode.train(engine, wanted, work, tell)
+    for shown in metrics.flush():
+        progress(f"  {shown}")
+    return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)
+
+
+def check(flags: argparse.Namespace) -> None:
+    """Raises CloudError for what --local cannot do; says which flags do nothing."""
+    given = {f"--{key.replace('_', '-')}": value for key, value in vars(flags).items()} | {"--no-wait": not flags.wait}
+    for flag, remedy in _NOT_S3.items():
+        if str(given.get(flag) or "").startswith("s3://"):
+            raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
+    check_numbers(flags)
+    if flags.dry_run:
+        raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
+    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
+    if left_out:
+        progress("local mode leaves out: " + "; ".join(left_out))
+
+
+def _own_image() -> str:
+    """The image of this repository's files as they are, built where there is none."""
+    return locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
+
+
+def backbone(
+    asked: Weights, hyperparameters: dict[str, str], *, is_sample: bool, in_container: bool = True
+) -> Path | None:
+    """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
+    if asked.file or is_none(hyperparameters):
+        return asked.file
+    url = locally(lambda: weights.url_of(hyperparameters))
+    found = locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container))
+    if found.note:
+        progress(found.note)
+    if found.hyperparameter is not None:
+        hyperparameters[WEIGHTS] = found.hyperparameter
+    return found.file
+
+
+def locally(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except LocalError as error:
+        raise CloudError(str(error), error.code) from None

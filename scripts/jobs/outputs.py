@@ -1,0 +1,223 @@
+"""What a training job has left, from wherever it lies: a folder, an archive, S3, or a job's name."""
+
+import contextlib
+import json
+import re
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of, message_of
+from scripts.aws.names import S3Uri
+
+ARCHIVE = "output.tar.gz"
+# Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
+FILES = ("profiler/job.json", "profiler/timeline.jsonl", "rules.json", "metrics.json")
+FOLDERS = ("profiler", "profiler-output", "system", "framework")
+BELOW = ("", "output/data", "ml/output/data", "data", "output", "profiler-output")
+LARGEST = 4 * 10**9  # bytes that an archive may unpack to
+MANY = 100_000  # files, and objects below a prefix
+QUIET = 120.0  # seconds without a change, after which a folder's job counts as over
+_JOB = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}\Z")
+
+
+def fetch(source: str, folder: Path, account: Callable[[], Aws]) -> Path:
+    """The folder with what `source` left: itself where that is one, else below `folder`. Raises CloudError.
+
+    `account` is called only where S3 or a job's name is asked for.
+    """
+    if source.startswith("s3://"):
+        uri = S3Uri.parse(source, "JOB")
+        if not uri.key:
+            raise CloudError(f"{source} is a whole bucket: expected s3://BUCKET/.../{ARCHIVE}, or the job's prefix", 2)
+        return _from_s3(account(), uri, folder, f"{source} holds no {ARCHIVE} and no profiler-output/")
+    path = Path(source)
+    if path.is_dir():
+        return _in_folder(path, folder)
+    if path.is_file():
+        return _unpacked(path, folder)
+    if _JOB.match(source):
+        return _of_job(account(), source, folder)
+    raise CloudError(f"{source} is no folder, no archive, no s3:// address, and no name of a training job", 2)
+
+
+def is_over(folder: Path) -> bool:
+    """Whether nothing in the folder changes any more."""
+    times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
+    return time.time() - max(times, default=0.0) > QUIET
+
+
+def _in_folder(path: Path, scratch: Path) -> Path:
+    found = find(path)
+    if found is not None:
+        return found
+    for archive in (path / ARCHIVE, path / "output" / ARCHIVE):
+        if archive.is_file():
+            return _unpacked(archive, scratch)
+    raise CloudError(f"{path} holds nothing that a job or the service's profiler writes (profiler/, rules.json, ...)")
+
+
+def find(path: Path) -> Path | None:
+    """The folder at or below `path` that holds a job's files."""
+    if path.name == "profiler" and any((path.parent / name).exists() for name in FILES):
+        return path.parent
+    # A run of this machine has a copy of rules.json above the folder that has everything.
+    counts = {path / below: sum((path / below / name).exists() for name in FILES) for below in BELOW}
+    best = max(counts, key=lambda folder: counts[folder])
+    if counts[best]:
+        return best
+    for below in BELOW:
+        folder = path / below
+        if any((folder / name).is_dir() and (folder / name / "system").is_dir() for name in FOLDERS[:2]):
+            return folder
+        if any((folder / name).is_dir() for name in FOLDERS[2:]):
+            return folder
+    return None
+
+
+def damage(folder: Path) -> list[str]:
+    """What of our own files in a job's folder cannot be read, in words; the service's profiler has others."""
+    own = folder / "profiler"
+    if not (own / "job.json").exists() and not (folder / "rules.json").exists():
+        return []
+    found = [f"{own / name} is missing" for name in ("job.json", "timeline.jsonl") if not (own / name).is_file()]
+    for path in (own / "job.json", own / "tensors.json", folder / "rules.json", folder / "metrics.json"):
+        if path.is_file():
+            try:
+                content = json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                found.append(f"{path} cannot be read ({error})")
+            else:
+                if not isinstance(content, dict | list):
+                    found.append(f"{path} holds something else than it should")
+    return found
+
+
+def _unpacked(archive: Path, folder: Path) -> Path:
+    unpack(archive, folder)
+    found = find(folder)
+    if found is None:
+        raise CloudError(f"{archive} holds nothing that a job or the service's profiler writes (profiler/, rules.json)")
+    return found
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the regular files of a tar below `folder`. What points out of it, links and devices are passed over."""
+    written = 0
+    try:
+        with tarfile.open(archive) as tar:
+            for number, member in enumerate(tar):
+                name = PurePosixPath(member.name)
+                if number >= MANY:
+                    raise CloudError(f"{archive} holds more than {MANY} files")
+                if not member.isreg() or name.is_absolute() or ".." in name.parts or "\\" in member.name:
+                    continue
+                written += member.size
+                if written > LARGEST:
+                    raise CloudError(f"{archive} unpacks to more than {LARGEST / 1e9:g} GB")
+                content = tar.extractfile(member)
+                target = folder / name
+                if content is None or target.is_dir():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    while block := content.read(1 << 20):
+                        file.write(block)
+    except (tarfile.TarError, EOFError, zlib.error, FileExistsError, NotADirectoryError) as error:
+        # tarfile goes on with a line for each compression that it tried.
+        first = (str(error) or "cut off").splitlines()[0].rstrip(":")
+        raise CloudError(f"{archive} is no whole tar archive: {first}") from None
+
+
+def _of_job(aws: Aws, name: str, folder: Path) -> Path:
+    try:
+        job = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
+    except ClientError as error:
+        if code_of(error) in ("ValidationException", "ResourceNotFound"):
+            said = message_of(error)
+            raise CloudError(
+                f"{name} is no file or folder here, and no training job in {aws.region} ({said}): check --region"
+            ) from None
+        raise
+    status = job["TrainingJobStatus"]
+    missing = f"training job {name} is {status} and has left no {ARCHIVE}" + (
+        ": it comes to S3 when the job ends" if status in ("InProgress", "Stopping") else ""
+    )
+    # The service's profiler may write to another prefix than the job.
+    places = [job["OutputDataConfig"]["S3OutputPath"], job.get("ProfilerConfig", {}).get("S3OutputPath")]
+    uris = dict.fromkeys(S3Uri.parse(place, "OutputDataConfig") / name for place in places if place)
+    for uri in uris:
+        with contextlib.suppress(_Nothing):
+            return _from_s3(aws, uri, folder, missing)
+    raise CloudError(missing)
+
+
+class _Nothing(CloudError):
+    """There is nothing at an address."""
+
+
+def _from_s3(aws: Aws, uri: S3Uri, folder: Path, missing: str) -> Path:
+    """Archive and profiler's files at or below `uri`."""
+    s3 = aws.client("s3")
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = uri.key.endswith((".tar.gz", ".tgz", ".tar"))
+    for key in [uri] if whole else [uri / ARCHIVE, uri / "output" / ARCHIVE]:
+        if _download(s3, key, folder / ARCHIVE):
+            unpack(folder / ARCHIVE, folder)
+            (folder / ARCHIVE).unlink()
+            break
+    if not whole:
+        wanted = [(uri / name, folder / name) for name in (*FOLDERS, "output/data")]
+        wanted += [(uri / "output" / "profiler", folder / "profiler")]
+        wanted += [(uri, folder)] if uri.key.rpartition("/")[2] in FOLDERS[1:] else []
+        for prefix, target in wanted:
+            _download_all(s3, prefix, target)
+    found = find(folder)
+    if found is None:
+        raise _Nothing(missing)
+    return found
+
+
+def _download(s3: Any, uri: S3Uri, target: Path) -> bool:
+    """Whether there is such an object."""
+    try:
+        body = s3.get_object(Bucket=uri.bucket, Key=uri.key)["Body"]
+    except ClientError as error:
+        if code_of(error) in ("NoSuchKey", "404"):
+            return False
+        raise
+    with target.open("wb") as file:
+        for block in body.iter_chunks(1 << 20):
+            file.write(block)
+    return True
+
+
+def _download_all(s3: Any, prefix: S3Uri, folder: Path) -> None:
+    def names() -> Iterator[str]:
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=f"{prefix.key}/")
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield item["Key"][len(prefix.key) + 1 :]
+
+    def get(name: str) -> None:
+        parts = PurePosixPath(name)
+        if not name or name.endswith("/") or parts.is_absolute() or ".." in parts.parts:
+            return
+        target = folder / parts
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _download(s3, prefix / name, target)
+
+    found = []
+    for name in names():
+        found.append(name)
+        if len(found) > MANY:
+            raise CloudError(f"{prefix} holds more than {MANY} objects: give the job's own prefix")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(get, found))

@@ -1,0 +1,206 @@
+"""A job in the cloud, decided as a whole before anything is sent: what is uploaded, and the request that creates it."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scripts.aws import creation, instances, names
+from scripts.aws.account import Aws
+from scripts.aws.creation import UnansweredError
+from scripts.aws.errors import CloudError
+from scripts.aws.names import Image, S3Uri
+from scripts.aws.requests import Request, check
+from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.images import registry
+from scripts.jobs import training_jobs, watch
+from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
+from scripts.jobs.training_jobs import Wanted
+from scripts.s3 import bucket, storage
+
+PROGRAM = "train.py"
+INSTANCE = "ml.g4dn.xlarge"
+VOLUME = 30  # GB
+INPUT_MODES = ("File", "FastFile")
+SETTINGS = (
+    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
+)  # fmt: skip
+DEBUGGER_NOTE = (
+    "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
+    " program that writes tensors for it"
+)
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """What a job and its instances are; one job's, or every trial's."""
+    job = parser.add_argument_group("job").add_argument
+    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
+    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
+    job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
+    job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
+    job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
+    job("--name", help="of the job (default: PROJECT-train-TIME, of a search PROJECT-tune-TIME)")
+    job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
+    machine = parser.add_argument_group("instances").add_argument
+    machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
+    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {VOLUME})")
+    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
+    machine("--max-run", metavar="S", type=int, help="seconds, then it is stopped (default: a day; a trial an hour)")
+    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
+    machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
+    machine("--network-isolation", action="store_true", help="no network in the container")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a call is going to do."""
+
+    wanted: Wanted
+    data: Data
+    weights: Weights
+    create: Request
+    name: str
+    program: str  # that follows and stops what is created
+
+    def requests(self, settings: Settings) -> list[Request]:
+        """For --dry-run."""
+        uploads = self.data.requests(settings)
+        if self.weights.file and (place := self.weights.place(settings)):
+            uploads.append(storage.file_request(self.weights.file, place, settings))
+        return [*uploads, self.create]
+
+    def send(self, aws: Aws, settings: Settings) -> None:
+        """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
+        registry.find(aws, Image.parse(self.wanted.image))
+        if creation.description(aws, self.create):
+            raise CloudError(
+                f"a job {self.name} already exists, and its name cannot be used again: give another --name, or none"
+            )
+        bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
+        if self.data.splits is not None:
+            storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
+        if self.weights.file and (place := self.weights.place(settings)):
+            storage.upload_file(aws, self.weights.file, place, settings)
+        storage.require_data(aws, self.data.prefix)
+        create(aws, self.create, self.name, self.program)
+
+
+def create(aws: Aws, request: Request, name: str, program: str) -> None:
+    """Create a job. Whatever comes in between, it is said that there may be one now: it would cost money."""
+    attach, stop = watch.attach(name, aws.region, program), watch.stop(name, aws.region, program)
+    perhaps = f"see with {attach}, stop it with {stop}"
+    try:
+        creation.create(aws, request)
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted while {name} was being created: {perhaps}") from None
+    except UnansweredError as error:
+        raise CloudError(f"{error}; {name} may have been created: {perhaps}") from None
+
+
+def plan(
+    flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
+) -> Plan:
+    """Raises CloudError for everything that can be known to be wrong without asking AWS."""
+    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    wanted = wanted_by(flags, settings, weights, hyperparameters, data, name)
+    if not flags.dry_run:
+        tell_loading()
+    from scripts.jobs import sdk  # takes seconds to import
+
+    request = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
+    check(request, allow_unknown=settings.allow_unknown)
+    return Plan(wanted, data, weights, request, name, PROGRAM)
+
+
+def wanted_by(
+    flags: argparse.Namespace,
+    settings: Settings,
+    weights: Weights,
+    hyperparameters: Mapping[str, str],
+    data: Data,
+    name: str,
+    longest: int = training_jobs.MAX_RUN,
+) -> Wanted:
+    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it."""
+    region, role = settings.need_region(), settings.need_role()
+    if not flags.image:
+        raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
+    image = Image.parse(flags.image, region)
+    kind = flags.instance_type or INSTANCE
+    instances.check(kind)
+    check_numbers(flags)
+    _check_wait(flags, longest)
+    if flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters):
+        raise CloudError(
+            "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
+            " --weights s3://..., or train from random ones with --weights none",
+            2,
+        )
+    output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
+    weights_at = weights.place(settings)
+    checkpoints = (
+        S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else output / name / "checkpoints"
+    )
+    max_run = flags.max_run or longest
+    wanted = Wanted(
+        name=name,
+        image=image.uri,
+        role=role.arn,
+        region=region,
+        channels=data.channels() | ({WEIGHTS: str(weights_at)} if weights_at else {}),
+        hyperparameters=hyperparameters,
+        output=str(output),
+        instance_type=kind,
+        environment=environment(image.uri, flags.environment),
+        tags=settings.all_tags(),
+        instance_count=flags.instance_count or 1,
+        volume_size=flags.volume_size or VOLUME,
+        max_run=max_run,
+        max_wait=(flags.max_wait or max_run + training_jobs.SPOT_PATIENCE) if flags.spot else None,
+        checkpoints=str(checkpoints) if flags.spot or flags.checkpoints else None,
+        input_mode=flags.input_mode or "File",
+        isolated=flags.network_isolation,
+        subnets=settings.subnets,
+        security_groups=settings.security_groups,
+        output_kms_key=settings.output_kms_key,
+        volume_kms_key=settings.volume_kms_key if instances.takes_volume_key(kind) else None,
+        service_debugger=flags.service_debugger,
+    )
+    _warn(wanted, settings)
+    return wanted
+
+
+def is_none(hyperparameters: Mapping[str, str]) -> bool:
+    """Whether random weights are asked for."""
+    return hyperparameters.get(WEIGHTS, "").lower() == "none"
+
+
+def check_numbers(flags: argparse.Namespace) -> None:
+    for name in ("instance_count", "volume_size", "max_run", "max_wait"):
+        value = getattr(flags, name)
+        if value is not None and value < 1:
+            raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)
+
+
+def _check_wait(flags: argparse.Namespace, longest: int) -> None:
+    if flags.max_wait is None:
+        return
+    max_run = flags.max_run or longest
+    if not flags.spot:
+        raise CloudError("--max-wait is for spot instances: give --spot too, or --max-run alone", 2)
+    if flags.max_wait < max_run:
+        raise CloudError(
+            f"--max-wait {flags.max_wait} is less than --max-run {max_run}: it counts the run, and the wait before it",
+            2,
+        )
+
+
+def _warn(wanted: Wanted, settings: Settings) -> None:
+    if wanted.instance_count > 1:
+        progress(f"--instance-count {wanted.instance_count}: the instances share each batch, and each is billed")
+        if wanted.security_groups:
+            progress("--security-groups: one of them has to let the instances reach each other, on all ports")
+    if settings.volume_kms_key and not wanted.volume_kms_key:
+        progress(instances.NO_VOLUME_KEY.format(wanted.instance_type))
+    if wanted.service_debugger:
+        progress(DEBUGGER_NOTE)

@@ -1,0 +1,169 @@
+"""Training jobs: what is asked for, as data; and those that there are, found and stopped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws import instances
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of, message_of
+from scripts.aws.requests import Request, send
+
+IN_PROGRESS = frozenset({"InProgress", "Stopping", "Deleting"})
+STOP_SECONDS = 120  # from SIGTERM to SIGKILL
+# Local mode has no role; the SDK's Estimator wants one, in this form.
+NO_ROLE = "arn:aws:iam::000000000000:role/local"
+MAX_RUN = 24 * 3600  # seconds, the default
+SPOT_PATIENCE = 24 * 3600  # seconds beyond the run itself that a spot job may wait for its instances, by default
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job to be made. URIs are s3://, and file:// for local mode."""
+
+    name: str
+    image: str
+    role: str
+    region: str
+    channels: Mapping[str, str]
+    hyperparameters: Mapping[str, str]
+    output: str
+    instance_type: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    instance_count: int = 1
+    volume_size: int = 30  # GB
+    max_run: int = MAX_RUN
+    max_wait: int | None = None  # seconds; given for spot instances only
+    checkpoints: str | None = None
+    input_mode: str = "File"
+    isolated: bool = False
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    output_kms_key: str | None = None
+    volume_kms_key: str | None = None
+    service_debugger: bool = False
+
+
+@dataclass(frozen=True)
+class Transition:
+    status: str
+    message: str
+    start: datetime | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as the service describes it. `artifact` is the URI of model.tar.gz, once there is one."""
+
+    name: str
+    arn: str
+    region: str
+    status: str
+    secondary: str
+    image: str
+    artifact: str | None
+    failure: str | None
+    instance_type: str
+    instance_count: int
+    spot: bool
+    billable_seconds: int | None
+    training_seconds: int | None
+    metrics: Mapping[str, float]
+    transitions: tuple[Transition, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_progress(self) -> bool:
+        return self.status in IN_PROGRESS
+
+    @property
+    def cost(self) -> float | None:
+        """USD, None where seconds or price are not known. A spot job's discount lies in its billable seconds."""
+        if self.billable_seconds is None:
+            return None
+        price = instances.price(self.instance_type, self.region)
+        return price.cost(self.billable_seconds, self.instance_count)
+
+    @property
+    def saved(self) -> float | None:
+        """The share that spot instances saved, as the service defines it."""
+        if not self.spot or not self.training_seconds or self.billable_seconds is None:
+            return None
+        return 1 - self.billable_seconds / self.training_seconds
+
+
+def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
+    """Raises CloudError where there is no such job."""
+    client = aws.client("sagemaker")
+    try:
+        found = client.describe_training_job(TrainingJobName=name)
+    except ClientError as error:
+        if is_missing(error):
+            raise CloudError(f"there is no training job {name} in {aws.region}: check the name and --region") from None
+        raise
+    tags: dict[str, str] = {}
+    if with_tags:
+        pages = client.get_paginator("list_tags").paginate(ResourceArn=found["TrainingJobArn"])
+        tags = {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+    return _job(found, aws.region, tags)
+
+
+def stop(aws: Aws, name: str) -> Job:
+    """Ask the service to stop it; the job as it was before. One that has ended is left as it is."""
+    job = describe(aws, name, with_tags=False)
+    if job.status == "InProgress":
+        try:
+            send(aws, Request("sagemaker", "StopTrainingJob", {"TrainingJobName": name}))
+        except ClientError as error:
+            if not is_stopped(error):
+                raise
+            return describe(aws, name, with_tags=False)
+    return job
+
+
+def is_stopped(error: ClientError) -> bool:
+    """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
+    return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
+
+
+def is_missing(error: ClientError) -> bool:
+    """SageMaker has no code of its own for what is not there."""
+    text = message_of(error).lower()
+    return code_of(error) in {"ValidationException", "ResourceNotFound"} and any(
+        words in text for words in ("not found", "could not find", "does not exist")
+    )
+
+
+def console(region: str, name: str) -> str:
+    """The job's page in the browser."""
+    domain = "console.amazonaws.cn" if region.startswith("cn-") else "console.aws.amazon.com"
+    return f"https://{region}.{domain}/sagemaker/home?region={region}#/jobs/{name}"
+
+
+def _job(found: Mapping[str, Any], region: str, tags: Mapping[str, str]) -> Job:
+    resources = found.get("ResourceConfig", {})
+    return Job(
+        name=found["TrainingJobName"],
+        arn=found["TrainingJobArn"],
+        region=region,
+        status=found["TrainingJobStatus"],
+        secondary=found.get("SecondaryStatus", ""),
+        image=found.get("AlgorithmSpecification", {}).get("TrainingImage", ""),
+        artifact=found.get("ModelArtifacts", {}).get("S3ModelArtifacts"),
+        failure=found.get("FailureReason"),
+        instance_type=resources.get("InstanceType", ""),
+        instance_count=resources.get("InstanceCount", 1),
+        spot=found.get("EnableManagedSpotTraining", False),
+        billable_seconds=found.get("BillableTimeInSeconds"),
+        training_seconds=found.get("TrainingTimeInSeconds"),
+        metrics={metric["MetricName"]: metric["Value"] for metric in found.get("FinalMetricDataList", ())},
+        transitions=tuple(
+            Transition(step["Status"], step.get("StatusMessage", ""), step.get("StartTime"))
+            for step in found.get("SecondaryStatusTransitions", ())
+        ),
+        tags=tags,
+    )

@@ -1,0 +1,1 @@
+"""What the project has in an account and on this machine: found, and removed if nothing uses it."""

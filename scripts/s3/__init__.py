@@ -1,0 +1,1 @@
+"""Files in S3: single objects, and prefixes made equal to a set of files."""

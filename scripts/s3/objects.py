@@ -1,0 +1,91 @@
+"""One file as an object: its request, sending it, and whether it is there already."""
+
+import base64
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws import requests
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of
+from scripts.aws.names import S3Uri
+from scripts.aws.requests import Request
+from scripts.aws.settings import Settings
+from scripts.dataset.folders import DataError
+from scripts.s3.bucket import owner
+
+MAX_BYTES = 5 * 1024**3  # of an object sent in one request
+MAX_KEY_BYTES = 1024  # of a whole key, UTF-8
+HASH = "sha256"  # name of the objects' metadata
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put(path: Path, sha256: str, uri: S3Uri, settings: Settings) -> Request:
+    """One file, whole, its Body named by its path. S3 compares the checksum with what arrives, and keeps it."""
+    checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+    request = {**place(uri), "Body": str(path), "ChecksumSHA256": checksum, "Metadata": {HASH: sha256}}
+    return Request("s3", "PutObject", {**request, **encryption(settings)})
+
+
+def place(uri: S3Uri) -> dict[str, Any]:
+    return {"Bucket": uri.bucket, "Key": uri.key, **owner(uri.bucket)}
+
+
+def send(aws: Aws, request: Request, path: Path) -> str:
+    """The ETag that the object got."""
+    try:
+        with path.open("rb") as body:
+            answer = requests.send(aws, replace(request, request={**request.request, "Body": body}))
+    except ClientError as error:
+        if code_of(error) in {"BadDigest", "IncompleteBody"}:
+            raise CloudError(f"{path} was changed while it was being sent: call this again") from None
+        raise
+    return str(answer["ETag"]).strip('"')
+
+
+def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
+    """Whether the object bears this hash, which travels with it, and is encrypted as asked for."""
+    try:
+        head = aws.client("s3").head_object(**place(uri))
+    except ClientError as error:
+        if code_of(error) in {"404", "NoSuchKey"}:
+            return False
+        raise
+    key = settings.output_kms_key
+    # An alias cannot be told from another key's; then it is sent again.
+    encrypted = key is None or str(head.get("SSEKMSKeyId", "")).endswith(key)
+    return bool(encrypted and head["ContentLength"] == size and head.get("Metadata", {}).get(HASH) == sha256)
+
+
+def check_key(key: str, path: Path) -> None:
+    """Raises DataError for what S3 does not take, cannot list, or would not find again."""
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError:
+        raise DataError(f"{str(path)!r}: its name is not UTF-8, which S3 needs: rename it") from None
+    if any(ord(character) < 32 or ord(character) == 127 for character in key):
+        raise DataError(f"{str(path)!r}: its name has a control character, which S3 cannot list: rename it")
+    if {".", ".."} & set(key.split("/")):
+        raise DataError(f"{path}: its key {key!r} has a part . or .., which is lost on the way to S3: rename it")
+    if length > MAX_KEY_BYTES:
+        raise DataError(f"{path}: its key {key!r} has {length} bytes, S3 takes {MAX_KEY_BYTES}: rename it")
+
+
+def check_size(path: Path, size: int) -> None:
+    if size > MAX_BYTES:
+        raise DataError(f"{path} has {size / 1e9:.1f} GB: S3 takes {MAX_BYTES / 1e9:.1f} GB in one request")
+
+
+def encryption(settings: Settings) -> dict[str, Any]:
+    """How an object is encrypted, as a part of its request; without a key, as the bucket does by itself."""
+    if settings.output_kms_key is None:
+        return {}
+    # With a key of the bucket's own, S3 asks KMS once for many objects: fewer calls, lower costs.
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": settings.output_kms_key, "BucketKeyEnabled": True}

@@ -1,0 +1,111 @@
+"""Files in S3: sets of pictures, single files, and whether there is something to train on."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from container_train.data.labels import SPLIT_NAMES, SPLITS
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
+from scripts.aws.names import S3Uri
+from scripts.aws.parallel import THREADS, each
+from scripts.aws.requests import Request
+from scripts.aws.settings import Settings
+from scripts.console.command import progress
+from scripts.dataset import folders
+from scripts.dataset.folders import DataError
+from scripts.s3 import bucket as buckets
+from scripts.s3.bucket import owner
+from scripts.s3.manifest import NAME as MANIFEST
+from scripts.s3.manifest import Stored
+from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, place, put, send
+from scripts.s3.sync import Item as Item
+from scripts.s3.sync import Sync
+from scripts.s3.sync import Uploaded as Uploaded
+
+
+def items(splits: Mapping[str, folders.ClassFiles]) -> list[Item]:
+    """The files of a plan, under the names that folders.lay_out gives them. Raises DataError naming a file that S3
+    cannot take."""
+    made = []
+    for key, path in folders.named(splits):
+        size = path.stat().st_size
+        check_key(key, path)
+        check_size(path, size)
+        made.append(Item(key, path, size))
+    return made
+
+
+def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[Request]:
+    """What an upload to an empty prefix sends: for --dry-run. Reads the files, for their hashes."""
+    hashes: dict[str, str] = {}
+    each(lambda item: digest(item.path), items, lambda item, sha256: hashes.update({item.key: sha256}))
+    for item in items:
+        check_key((prefix / item.key).key, item.path)
+    manifest = {**place(prefix / MANIFEST), "Body": MANIFEST, "ContentType": "application/json"}
+    return [
+        *(put(item.path, hashes[item.key], prefix / item.key, settings) for item in items),
+        Request("s3", "PutObject", {**manifest, **encryption(settings)}),
+    ]
+
+
+def file_request(path: Path, uri: S3Uri, settings: Settings) -> Request:
+    """What upload_file sends. Raises DataError where the file is missing or too large."""
+    if not path.is_file():
+        raise DataError(f"{path} is not there, or no file")
+    check_size(path, path.stat().st_size)
+    check_key(uri.key, path)
+    return put(path, digest(path), uri, settings)
+
+
+def upload(aws: Aws, items: Sequence[Item], prefix: S3Uri, settings: Settings, threads: int = THREADS) -> Uploaded:
+    """Make the prefix equal to `items`: send what is not there, delete what an earlier upload sent and is gone.
+
+    Raises CloudError, before anything is sent, for objects there that no upload of this program sent; Interrupted
+    for Ctrl-C. However it ends, the next call goes on from there.
+    """
+    return Sync(aws, items, prefix, settings, threads).run()
+
+
+def upload_file(aws: Aws, path: Path, uri: S3Uri, settings: Settings) -> bool:
+    """One file to this very key, unless it is there already; whether it was sent."""
+    request = file_request(path, uri, settings)
+    buckets.require(aws, uri.bucket, create=True)
+    if is_there(aws, uri, request.request["Metadata"][HASH], path.stat().st_size, settings):
+        progress(f"{uri} is there already, unchanged")
+        return False
+    progress(f"sending {path} ({path.stat().st_size / 1e6:.0f} MB) to {uri}")
+    send(aws, request, path)
+    return True
+
+
+def require_data(aws: Aws, prefix: S3Uri) -> None:
+    """Raises CloudError unless there are objects below train/, valid/ and test/ of `prefix`, and no upload that broke
+    off."""
+    buckets.require(aws, prefix.bucket)
+    s3 = aws.client("s3")
+
+    def holds(name: str) -> bool:
+        """Consoles show folders by empty objects."""
+        found = s3.list_objects_v2(Bucket=prefix.bucket, Prefix=f"{(prefix / name).key}/", **owner(prefix.bucket))
+        return any(item["Size"] for item in found.get("Contents", ()))
+
+    if missing := [split for split in SPLITS if not holds(split)]:
+        others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]
+        if others:
+            renaming = " and ".join(f"{name}/ to {split}/" for name, split in others)
+            raise CloudError(
+                f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), which are the names of the channels"
+            )
+        raise CloudError(
+            f"{prefix} has no pictures below {' and '.join(f'{name}/' for name in missing)}: upload them with"
+            f" scripts/prepare_data.py DIR --s3 {prefix}"
+        )
+    manifest = None
+    with suppress(CloudError):  # data may lie there that another program sent
+        manifest = Stored(aws, prefix, Settings()).read()
+    if manifest is not None and not manifest.complete:
+        raise CloudError(
+            f"the upload to {prefix} has not ended, so files may be missing: call scripts/prepare_data.py again as"
+            " before"
+        )

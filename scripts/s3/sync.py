@@ -1,0 +1,240 @@
+"""A prefix in S3 made equal to a set of files: what is there already is not sent again.
+
+manifest, listing -> compare -> manifest (pending) -> send -> delete what is gone -> list again -> manifest (complete)
+
+However it is broken off, the next call sends only what is missing: objects that the manifest has as sent are trusted
+while size and ETag are still the same, of others that may be ours the hash is asked for that they bear.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.aws import requests
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, explain, is_denied
+from scripts.aws.names import S3Uri
+from scripts.aws.parallel import each
+from scripts.aws.requests import Request
+from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted, progress
+from scripts.dataset.progress import Progress
+from scripts.resources import usage
+from scripts.s3 import bucket
+from scripts.s3.bucket import owner
+from scripts.s3.manifest import NAME, Entry, Manifest, Stored
+from scripts.s3.objects import check_key, digest, is_there, put, send
+
+SAVE_EVERY_SECONDS = 30.0  # the manifest, while files are sent
+DELETED_AT_ONCE = 1000  # the service's limit
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file on its way: `key` is relative to the prefix (train/001.Affenpinscher/a.jpg), `size` in bytes."""
+
+    key: str
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """Numbers of files; `bytes` are those that were sent."""
+
+    sent: int
+    kept: int
+    deleted: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Object:
+    """What a listing says of an object."""
+
+    size: int
+    etag: str
+
+
+class Sync:
+    """One upload. `manifest` grows as it goes."""
+
+    def __init__(self, aws: Aws, items: Sequence[Item], prefix: S3Uri, settings: Settings, threads: int) -> None:
+        self.aws, self.prefix, self.settings, self.threads = aws, prefix, settings, threads
+        self.items = {item.key: item for item in items}
+        for item in items:
+            check_key((prefix / item.key).key, item.path)
+        self.hashes: dict[str, str] = {}
+        self.manifest = Manifest(kms_key=settings.output_kms_key)
+        self.stored = Stored(aws, prefix, settings)
+        self.sent = self.sent_bytes = 0
+        self.saved = time.monotonic()
+
+    def run(self) -> Uploaded:
+        bucket.require(self.aws, self.prefix.bucket, create=True)
+        before = self.stored.read() or Manifest()
+        there = self._list()
+        self._refuse_foreign(before, there)
+        todo = self._compare(before, there)
+        gone = sorted(key for key in there if key not in self.items)
+        kept = len(self.items) - len(todo)
+        as_before = (before.complete, before.files, before.kms_key) == (
+            True,
+            self.manifest.files,
+            self.manifest.kms_key,
+        )
+        if gone or any(item.key in there for item in todo):
+            self._refuse_read()
+        if todo or gone or not as_before:
+            # Also what is only known from before: it may yet arrive from an upload that is under way.
+            known = before.pending.union(before.files, gone, (item.key for item in todo))
+            self.manifest.pending = known.difference(self.manifest.files)
+            try:
+                self.stored.write(self.manifest)
+                self._send_all(todo)
+                self._delete(gone)
+                self._finish()
+            except KeyboardInterrupt:
+                self._save()
+                raise Interrupted(f"interrupted: {self._state()}; call the same again to send the rest") from None
+            except (BotoCoreError, ClientError) as error:
+                self._save()
+                raise CloudError(f"{explain(error)}; {self._state()}: call the same again to send the rest") from None
+            except Exception:
+                self._save()
+                raise
+        return Uploaded(self.sent, kept, len(gone), self.sent_bytes)
+
+    def _list(self) -> dict[str, Object]:
+        """All objects below the prefix but the manifest, and the empty ones by which consoles show folders."""
+        below = f"{self.prefix.key}/" if self.prefix.key else ""
+        found: dict[str, Object] = {}
+        pages = self.aws.client("s3").get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self.prefix.bucket, Prefix=below, **owner(self.prefix.bucket)):
+            for each_object in page.get("Contents", ()):
+                key = each_object["Key"].removeprefix(below)
+                if key != NAME and not (not each_object["Size"] and (not key or key.endswith("/"))):
+                    found[key] = Object(each_object["Size"], each_object["ETag"].strip('"'))
+        return found
+
+    def _refuse_foreign(self, before: Manifest, there: Mapping[str, Object]) -> None:
+        foreign = [key for key in there if not before.knows(key)]
+        if foreign:
+            raise CloudError(
+                f"{self.prefix / foreign[0]} was not put there by this program"
+                f"{f', nor were {len(foreign) - 1} more' if len(foreign) > 1 else ''}: give another prefix, or empty"
+                f" this one (`aws s3 rm --recursive {self.prefix}`)"
+            )
+
+    def _refuse_read(self) -> None:
+        """A job would train on a mixture, or miss the pictures that it has listed."""
+        try:
+            reader = usage.reader(self.aws, self.prefix)
+        except ClientError as error:
+            if not is_denied(error):
+                raise
+            progress(f"whether a job reads {self.prefix} cannot be seen: {explain(error)}")
+            return
+        if reader:
+            raise CloudError(
+                f"{reader} reads {self.prefix}, whose pictures would be changed: wait for its end, or give another"
+                " prefix"
+            )
+
+    def _compare(self, before: Manifest, there: Mapping[str, Object]) -> list[Item]:
+        """The files to send; what lies there as it should goes into the manifest."""
+        with Progress(f"comparing with {self.prefix}", sum(item.size for item in self.items.values())) as bar:
+            trusted = before.files if before.kms_key == self.settings.output_kms_key else {}
+
+            def find(item: Item) -> tuple[str, Entry | None]:
+                sha256, found = digest(item.path), there.get(item.key)
+                if found is None or found.size != item.size:
+                    return sha256, None
+                entry = Entry(sha256, item.size, found.etag)
+                if trusted.get(item.key) == entry:
+                    return sha256, entry
+                # Sent by a call that could not write it down any more, or overwritten since.
+                same = is_there(self.aws, self.prefix / item.key, sha256, item.size, self.settings)
+                return sha256, entry if same else None
+
+            todo = []
+
+            def take(item: Item, found: tuple[str, Entry | None]) -> None:
+                bar.add(item.size)
+                sha256, entry = found
+                if entry is None:
+                    self.hashes[item.key] = sha256
+                    todo.append(item)
+                else:
+                    self.manifest.files[item.key] = entry
+
+            each(find, self.items.values(), take, self.threads)
+        return sorted(todo, key=lambda item: item.key)
+
+    def _send_all(self, todo: Sequence[Item]) -> None:
+        total = sum(item.size for item in todo)
+        if todo:
+            progress(f"sending {len(todo)} of {len(self.items)} files ({total / 1e6:.1f} MB) to {self.prefix}")
+
+        def send_one(item: Item) -> str:
+            sha256 = self.hashes[item.key]
+            return send(self.aws, put(item.path, sha256, self.prefix / item.key, self.settings), item.path)
+
+        def note(item: Item, etag: str) -> None:
+            self.manifest.files[item.key] = Entry(self.hashes[item.key], item.size, etag)
+            self.manifest.pending.discard(item.key)
+            self.sent += 1
+            self.sent_bytes += item.size
+            bar.add(item.size)
+            if time.monotonic() - self.saved >= SAVE_EVERY_SECONDS:
+                self.stored.write(self.manifest)
+                self.saved = time.monotonic()
+
+        with Progress(str(self.prefix), total) as bar:
+            each(send_one, todo, note, self.threads)
+
+    def _delete(self, gone: Sequence[str]) -> None:
+        for start in range(0, len(gone), DELETED_AT_ONCE):
+            keys = [{"Key": (self.prefix / key).key} for key in gone[start : start + DELETED_AT_ONCE]]
+            answer = requests.send(
+                self.aws,
+                Request(
+                    "s3",
+                    "DeleteObjects",
+                    {
+                        "Bucket": self.prefix.bucket,
+                        "Delete": {"Objects": keys, "Quiet": True},
+                        **owner(self.prefix.bucket),
+                    },
+                ),
+            )
+            for failed in answer.get("Errors", ()):
+                raise CloudError(
+                    f"s3://{self.prefix.bucket}/{failed.get('Key')} could not be deleted: {failed.get('Message')}"
+                    f" ({failed.get('Code')})"
+                )
+
+    def _finish(self) -> None:
+        """Hold what lies there against the manifest, and write it as complete."""
+        there = {key: (found.size, found.etag) for key, found in self._list().items()}
+        if there != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
+            self.stored.write(self.manifest)  # says so where it was another upload
+            raise CloudError(
+                f"objects below {self.prefix} were changed by somebody else during the upload: call this again when"
+                " nobody does, to put them right"
+            )
+        self.manifest.pending.clear()
+        self.manifest.complete = True
+        self.stored.write(self.manifest)
+
+    def _save(self) -> None:
+        # What cannot be written now (no network, no permission) is found out by the next call, file by file.
+        with suppress(CloudError, BotoCoreError, ClientError):
+            self.stored.write(self.manifest)
+
+    def _state(self) -> str:
+        return f"{len(self.manifest.files)} of {len(self.items)} files are in {self.prefix}"

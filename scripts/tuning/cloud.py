@@ -1,0 +1,127 @@
+"""`tune.py` in the cloud: what a search asks for, and following it with a table of its trials."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.aws import names
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, explain
+from scripts.aws.parallel import each
+from scripts.aws.polling import JOB_SECONDS, Patience
+from scripts.aws.requests import Request, check
+from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.jobs import training, watch
+from scripts.jobs.inputs import Data, Weights
+from scripts.jobs.training import Plan
+from scripts.tuning import table
+from scripts.tuning.space import Space
+from scripts.tuning.trials import Search, Trial
+from scripts.tuning.tuning_jobs import LEAN, MAX_RUN, OWN_CHECKPOINTS, PARENTS, TuningJob, WantedSearch, describe
+
+PROGRAM = "tune.py"
+POLL_SECONDS = 15.0
+LOGS = 100  # trials whose curves are read from their logs: the newest
+THREADS = 4
+
+
+def plan(
+    flags: argparse.Namespace, settings: Settings, weights: Weights, space: Space, data: Data
+) -> tuple[Plan, WantedSearch]:
+    """Raises CloudError for everything that can be known to be wrong without asking AWS."""
+    if flags.strategy == "hyperband" and flags.early_stopping:
+        raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
+    parents = tuple(names.checked(name, "--warm-start", names.MAX_SEARCH) for name in _listed(flags.warm_start))
+    if len(parents) > PARENTS:
+        raise CloudError(f"--warm-start names {len(parents)} searches: the service takes {PARENTS}", 2)
+    if flags.warm_start_type and not parents:
+        raise CloudError("--warm-start-type goes with --warm-start", 2)
+    name = (
+        names.checked(flags.name, "--name", names.MAX_SEARCH)
+        if flags.name
+        else names.unique(settings.project, "tune", most=names.MAX_SEARCH)
+    )
+    fixed = {**LEAN, **{key: str(value) for key, value in space.fixed.items()}}
+    trial = training.wanted_by(flags, settings, weights, fixed, data, name, MAX_RUN)
+    if trial.checkpoints:
+        trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
+    trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
+    wanted = WantedSearch(
+        name,
+        trial,
+        space,
+        flags.strategy,
+        trials,
+        min(flags.parallel, trials),
+        space.most_epochs(),
+        flags.early_stopping,
+        parents,
+        flags.warm_start_type or "identical",
+    )
+    if not flags.dry_run:
+        tell_loading()
+    from scripts.jobs import sdk  # takes seconds to import
+
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", sdk.tuning_request(wanted))
+    check(create, allow_unknown=settings.allow_unknown)
+    return Plan(trial, data, weights, create, name, PROGRAM), wanted
+
+
+def _listed(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def follow(
+    aws: Aws, name: str, *, sleep: Callable[[float], None] = time.sleep, seconds: float | None = None
+) -> TuningJob:
+    """Until it has ended. Ctrl-C raises Interrupted, and leaves it running; so does an error that stays."""
+    pause = POLL_SECONDS if seconds is None else seconds
+    patience = Patience(JOB_SECONDS, progress, "the search")
+    try:
+        job = describe(aws, name)
+        patience.answered()
+        with table.live(job.planned) as show:
+            while True:
+                show(job.search)
+                if not job.in_progress:
+                    return job
+                sleep(pause)
+                try:
+                    job = describe(aws, name)
+                    patience.answered()
+                except (ClientError, BotoCoreError) as error:
+                    patience.bear(error)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; the search goes on, and costs. Come back: {watch.attach(name, aws.region, PROGRAM)}"
+            f"   Stop it: {watch.stop(name, aws.region, PROGRAM)}"
+        ) from None
+    except (ClientError, BotoCoreError) as error:
+        raise CloudError(
+            f"{explain(error)}; after that: {watch.attach(name, aws.region, PROGRAM)} (no search is stopped by this)"
+        ) from None
+
+
+def with_curves(aws: Aws, search: Search) -> Search:
+    """The epochs of its newest trials, read from their logs; a log that cannot be read is left out."""
+    read: dict[int, Trial] = {}
+
+    def look(trial: Trial) -> Trial:
+        metrics = watch.Metrics()
+        for line in watch.Log(aws, trial.name).new():
+            metrics.feed(line)
+        metrics.flush()
+        return replace(trial, epochs=metrics.epochs)
+
+    def keep(_: Trial, made: Trial) -> None:
+        read[made.number] = made
+
+    try:
+        each(look, search.trials[-LOGS:], keep, THREADS)
+    except (ClientError, BotoCoreError) as error:
+        progress(f"the trials' logs cannot be read, and so there are no curves: {explain(error)}")
+    return replace(search, trials=[read.get(trial.number, trial) for trial in search.trials])

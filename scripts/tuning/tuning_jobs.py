@@ -1,0 +1,207 @@
+"""Tuning jobs: what is asked for, as data; and those that there are, found, read and stopped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, one_line
+from scripts.aws.requests import Request, send
+from scripts.jobs.training_jobs import IN_PROGRESS, Wanted, is_missing, is_stopped
+from scripts.tuning.space import Choice, Range, Space, Value
+from scripts.tuning.trials import Search, Status, Trial
+
+MAX_RUN = 3600  # seconds of one trial, the default
+PARENTS = 5  # of a warm start, at most
+_STATUS: dict[str, Status] = {
+    "Completed": "completed",
+    "Failed": "failed",
+    "Stopped": "stopped",
+    "Stopping": "running",
+    "InProgress": "running",
+}
+
+
+@dataclass(frozen=True)
+class WantedSearch:
+    """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is passed over.
+
+    `epochs`: of the longest trial, which is what Hyperband shares out.
+    """
+
+    name: str
+    trial: Wanted
+    space: Space
+    strategy: str
+    trials: int
+    parallel: int
+    epochs: int
+    early_stopping: bool = False
+    warm_start: tuple[str, ...] = ()
+    warm_start_type: str = "identical"
+
+
+@dataclass(frozen=True)
+class TuningJob:
+    """As the service describes it; `planned` is the number of trials."""
+
+    name: str
+    region: str
+    status: str
+    failure: str
+    planned: int
+    parallel: int
+    definition: Mapping[str, Any]
+    search: Search
+
+    @property
+    def in_progress(self) -> bool:
+        return self.status in IN_PROGRESS
+
+
+def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
+    """Raises CloudError where there is no such tuning job."""
+    client = aws.client("sagemaker")
+    try:
+        found = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    except ClientError as error:
+        if is_missing(error):
+            raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region") from None
+        raise
+    summaries: list[Mapping[str, Any]] = []
+    if with_trials:
+        pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+            HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
+        )
+        summaries = [summary for page in pages for summary in page["TrainingJobSummaries"]]
+    configuration = found["HyperParameterTuningJobConfig"]
+    definition = found.get("TrainingJobDefinition")
+    if not definition:
+        raise CloudError(f"{name} was not made by these scripts: it has no one definition for all its trials")
+    space = _space(configuration, definition)
+    trials = [_trial(number, summary, space) for number, summary in enumerate(summaries)]
+    ended = found.get("HyperParameterTuningEndTime")
+    return TuningJob(
+        name,
+        aws.region,
+        found["HyperParameterTuningJobStatus"],
+        one_line(found.get("FailureReason") or ""),
+        configuration["ResourceLimits"].get("MaxNumberOfTrainingJobs", len(trials)),
+        configuration["ResourceLimits"]["MaxParallelTrainingJobs"],
+        definition,
+        Search(
+            name,
+            aws.region,
+            configuration["Strategy"].lower(),
+            space,
+            trials,
+            (ended - found["CreationTime"]).total_seconds() if ended else None,
+        ),
+    )
+
+
+def stop(aws: Aws, name: str) -> TuningJob:
+    """Ask the service to stop it, with its trials; the job as it was before, or as it is if it has ended."""
+    job = describe(aws, name, with_trials=False)
+    if job.status == "InProgress":
+        try:
+            send(aws, Request("sagemaker", "StopHyperParameterTuningJob", {"HyperParameterTuningJobName": name}))
+        except ClientError as error:
+            if not is_stopped(error):
+                raise
+            return describe(aws, name, with_trials=False)
+    return job
+
+
+def training_request(job: TuningJob, name: str, tags: list[dict[str, str]]) -> Request:
+    """CreateTrainingJob of a trial's own definition, with the best hyperparameters. Raises CloudError without any."""
+    hyperparameters = job.search.hyperparameters()
+    if not hyperparameters:
+        raise CloudError(f"no trial of {job.name} was completed: there is nothing to train with")
+    definition = dict(job.definition)
+    algorithm = dict(definition.pop("AlgorithmSpecification"))
+    for key in ("StaticHyperParameters", "HyperParameterRanges", "TuningObjective", "DefinitionName"):
+        definition.pop(key, None)
+    # The SDK describes a search's instances in a structure of their own.
+    if machine := definition.pop("HyperParameterTuningResourceConfig", None):
+        definition["ResourceConfig"] = {k: v for k, v in machine.items() if k in RESOURCES}
+    definition.pop("RetryStrategy", None)
+    definition["Environment"] = {k: v for k, v in definition.get("Environment", {}).items() if k != OWN_CHECKPOINTS}
+    if "CheckpointConfig" in definition:
+        # Not the trials': there, others' checkpoints lie.
+        home = definition["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        definition["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": f"{home}/{name}/checkpoints"}
+    return Request(
+        "sagemaker",
+        "CreateTrainingJob",
+        {
+            "TrainingJobName": name,
+            "HyperParameters": hyperparameters,
+            "AlgorithmSpecification": algorithm,
+            **definition,
+            "Tags": tags,
+            "ProfilerConfig": {"DisableProfiler": True},
+        },
+    )
+
+
+# What both structures call the same; with InstanceConfigs, which these scripts do not use, there is more.
+RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
+# Says to the training program that other jobs may write to its checkpoint folder, too.
+OWN_CHECKPOINTS = "BYOC_OWN_CHECKPOINTS"
+# Hyperparameters of a search's trials, and not of what is trained afterwards.
+LEAN = {"debug": "off", "profile-interval": "0"}
+
+
+def console(region: str, name: str) -> str:
+    """The tuning job's page in the browser."""
+    domain = "console.amazonaws.cn" if region.startswith("cn-") else "console.aws.amazon.com"
+    return f"https://{region}.{domain}/sagemaker/home?region={region}#/hyper-tuning-jobs/{name}"
+
+
+def _space(configuration: Mapping[str, Any], definition: Mapping[str, Any]) -> Space:
+    """The space as the request had it."""
+    ranges = configuration.get("ParameterRanges", {})
+    searched: dict[str, Range | Choice] = {}
+    for kind, whole in (("ContinuousParameterRanges", False), ("IntegerParameterRanges", True)):
+        for part in ranges.get(kind, ()):
+            logarithmic = part.get("ScalingType") == "Logarithmic"
+            searched[part["Name"]] = Range(float(part["MinValue"]), float(part["MaxValue"]), logarithmic, whole)
+    for part in ranges.get("CategoricalParameterRanges", ()):
+        searched[part["Name"]] = Choice(tuple(_value(text) for text in part["Values"]))
+    objective = configuration["HyperParameterTuningJobObjective"]
+    fixed = {
+        name: value
+        for name, value in definition.get("StaticHyperParameters", {}).items()
+        if not name.startswith("_") and LEAN.get(name) != value
+    }
+    direction = "maximise" if objective["Type"] == "Maximize" else "minimise"
+    return Space(objective["MetricName"], direction, searched, fixed)  # type: ignore[arg-type]
+
+
+def _trial(number: int, summary: Mapping[str, Any], space: Space) -> Trial:
+    tuned = {name: _value(text.strip('"')) for name, text in summary.get("TunedHyperParameters", {}).items()}
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric", {})
+    start, end = summary.get("TrainingStartTime"), summary.get("TrainingEndTime")
+    return Trial(
+        number,
+        summary["TrainingJobName"],
+        _STATUS.get(summary["TrainingJobStatus"], "running"),
+        {name: tuned[name] for name in [*space.searched, *tuned] if name in tuned},
+        metric.get("Value"),
+        (),
+        (end - start).total_seconds() if start and end else None,
+        one_line(summary.get("FailureReason") or ""),
+    )
+
+
+def _value(text: str) -> Value:
+    """The service gives everything as text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

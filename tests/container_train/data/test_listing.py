@@ -1,0 +1,70 @@
+"""The kind of a file, by its name and its first bytes."""
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from container_serve.picture import FORMATS
+from container_train.data import listing
+from container_train.errors import DataError
+
+
+@pytest.mark.parametrize("form", [*FORMATS, "MPO"])
+def test_every_image_that_is_read_is_known_by_its_bytes(form: str) -> None:
+    body = io.BytesIO()
+    Image.new("RGB", (40, 30), (9, 80, 200)).save(body, form)
+    assert listing.is_image("noext", body.getvalue()[: listing.HEAD_BYTES])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"BM is a town", b"RIFF....WAVEfmt ", b"\0\0\0\x18ftypmp42\0\0\0\0", b"II am text", b"GIF", b"%PDF-1.7"],
+)
+def test_what_is_no_image_is_known_by_its_bytes(content: bytes) -> None:
+    assert not listing.is_image("noext", content)
+    assert listing.is_image("broken.JPG", content)
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"avif"])
+def test_heic_and_avif_are_images(brand: bytes) -> None:
+    assert listing.is_image("noext", b"\0\0\0\x18ftyp" + brand + bytes(20))
+
+
+def test_the_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("a/1.jpg", "a/deep/2.jpg", "a/.hidden", "a/Thumbs.db", "a/._1.jpg", "elsewhere/3.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "a" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "gone").symlink_to(tmp_path / "nowhere")
+    found = [str(path.relative_to(tmp_path / "a")) for path in listing.files(tmp_path / "a")]
+    assert found == ["1.jpg", "deep/2.jpg", "gone", "more/3.jpg"]
+    # A link to nothing is named as an image that cannot be read.
+    images, others = listing.divide(listing.files(tmp_path / "a"))
+    assert [path.name for path in images] == ["1.jpg", "2.jpg", "gone", "3.jpg"]
+    assert others == []
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match=r"back leads to .*, whose images are used already: remove that link"):
+        listing.files(tmp_path / "a")
+    (tmp_path / "elsewhere" / "back").unlink()
+    os.mkfifo(tmp_path / "a" / "pipe")
+    with pytest.raises(DataError, match="pipe is no ordinary file"):
+        listing.files(tmp_path / "a")
+
+
+def test_a_message_names_the_first_files() -> None:
+    assert listing.some(["a"]) == "1 file (a)"
+    assert listing.some(list("abcdefg")) == "7 files (a, b, c, d, e and 2 more)"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9/1.jpg", b"a/caf\xe9.jpg", b"a/deep/caf\xe9/1.jpg", b"caf\xe9.txt"])
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, name: bytes) -> None:
+    """As in zip files of old programs."""
+    path = tmp_path / os.fsdecode(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"the name b'caf\\xe9(.jpg|.txt)?' in .* is not UTF-8: rename it"):
+        listing.read(tmp_path)

@@ -1,0 +1,266 @@
+import gc
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from container_serve import artifact
+from container_serve.predictor import Predictor
+from container_serve.preprocess import preprocess
+from container_train.data.dataset import Split
+from container_train.errors import TrainError
+from container_train.export import __main__ as exporting
+from container_train.export import evaluation, exporter, quantize
+from container_train.model import builder
+from tests import trees
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures here are fewer than any real job's."""
+    monkeypatch.setattr(quantize, "MIN_TO_RESTORE", 0)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
+    root = trees.fill(tmp_path_factory.mktemp("pictures"), {"train": 4, "valid": 4, "test": 4})
+    return exporting.labelled(root, trees.LABELS)
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a few layers, which NNCF is done with in a fraction of the time that a whole network takes."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in ((3, 16), (16, 16), (16, 32)):
+        layers += [nn.Conv2d(before, after, 3, stride=2), nn.BatchNorm2d(after), nn.ReLU()]
+    small = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3)).eval()
+    folder = tmp_path_factory.mktemp("exported") / "m"
+    exporter.export(
+        small, folder, arch="resnet18", classes=trees.LABELS,
+        preprocessing=builder.preprocessing_of("resnet18", 64, 64), details={"weights": "none", "best_epoch": 3},
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def exported(once: Path, tmp_path: Path) -> artifact.Artifact:
+    return artifact.read(shutil.copytree(once, tmp_path / "m"))
+
+
+def agreeing(exported: artifact.Artifact, splits: dict[str, Split], precision: str = "fp32") -> dict[str, Split]:
+    """valid and test with that for a target which the fp32 graph calls them, so that it is right on all."""
+    predictor, result = Predictor(exported), {}
+    for name in ("valid", "test"):
+        tensors = np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in splits[name].paths])
+        result[name] = replace(splits[name], targets=tuple(predictor.probabilities(tensors).argmax(1).tolist()))
+    return result
+
+
+def test_calibration_is_seeded_and_spread_over_the_classes() -> None:
+    targets = tuple(target for target in range(100) for _ in range(10 + target % 5))
+    split = Split("train", tuple(Path(str(index)) for index in range(len(targets))), targets)
+    chosen = quantize.calibration(split, 0)
+    assert len(chosen) == len(set(chosen)) == quantize.PICTURES
+    assert set(Counter(targets[int(str(path))] for path in chosen).values()) == {3}
+    assert chosen == quantize.calibration(split, 0)
+    assert chosen != quantize.calibration(split, 1)
+
+
+@pytest.mark.parametrize(("pictures", "wanted"), [(7, 7), (100, 60), (400, 100), (5000, 300)])
+def test_small_data_is_calibrated_on_less(pictures: int, wanted: int) -> None:
+    split = Split("train", tuple(Path(str(index)) for index in range(pictures)), tuple([0] * (pictures - 1) + [1]))
+    assert len(quantize.calibration(split, 0)) == wanted
+
+
+def test_int8_is_served_where_it_is_as_accurate(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
+    measured = agreeing(exported, splits)
+    choice = quantize.choose(exported, measured, precision="int8", train=splits["train"])
+    read = artifact.read(exported.directory, verify=True)
+    assert read.precision == choice.artifact.precision == "int8"
+    assert read.document["best_epoch"] == 3
+    assert read.document["accuracy"] == choice.accuracy
+    assert choice.accuracy["fp32"] == {"valid": 1.0, "test": 1.0}
+    tensors = np.stack([preprocess(path.read_bytes(), read.preprocessing) for path in splits["test"].paths])
+    # What an answer is must not depend on what else is computed at the time, nor on the machine's cores.
+    for threads, callers, batch in ((1, 1, 12), (1, 1, 1), (2, 1, 5), (1, 2, 3)):
+        predictor = Predictor(read, threads, callers)
+        parts = [predictor.probabilities(tensors[i : i + batch]) for i in range(0, len(tensors), batch)]
+        np.testing.assert_array_equal(np.concatenate(parts), choice.served["test"])
+    assert not any(path.name.startswith(".") for path in exported.directory.iterdir())
+
+
+def test_a_signal_afterwards_finds_a_stack(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: seen.append(number))
+    try:
+        quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+        gc.collect()  # what cores there were are gone
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == [signal.SIGUSR1]
+
+
+def test_fp32_stays_where_int8_loses_too_much(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = agreeing(exported, splits)
+    before = (exported.directory / "model.bin").read_bytes()
+    real = evaluation.probabilities
+
+    def worse(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
+        answers = real(artifacts, paths, what)
+        return [np.roll(a, 1, 1) if made.precision == "int8" else a for made, a in zip(artifacts, answers, strict=True)]
+
+    monkeypatch.setattr(evaluation, "probabilities", worse)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    read = artifact.read(exported.directory, verify=True)
+    assert read.precision == choice.artifact.precision == "fp32"
+    assert (exported.directory / "model.bin").read_bytes() == before
+    notes = read.document["quantization"]
+    assert [attempt["method"] for attempt in notes["attempts"]] == ["default", "accuracy-aware"]
+    assert notes["attempts"][0]["drop"] > 0.5
+    assert "points from fp32 on validation" in notes["reason"]
+    assert read.document["accuracy"]["fp32"]["test"] == 1
+    assert read.document["accuracy"]["int8"]["test"] < 0.5
+    assert set(choice.served) == {"valid", "test"}
+
+
+def test_few_pictures_are_not_searched_with(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take minutes, for layers that one or two pictures choose."""
+    monkeypatch.setattr(quantize, "MIN_TO_RESTORE", 200)
+    monkeypatch.setattr(quantize, "MAX_DROP", -2.0)
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert len(choice.artifact.document["quantization"]["attempts"]) == 1
+
+
+def test_what_chance_may_have_lost_is_not_searched_for(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = agreeing(exported, splits)
+    real = evaluation.probabilities
+
+    def unlucky(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
+        answers = real(artifacts, paths, what)
+        for made, rows in zip(artifacts, answers, strict=True):
+            if made.precision == "int8":
+                rows[0] = np.roll(rows[0], 1)
+        return answers
+
+    monkeypatch.setattr(evaluation, "probabilities", unlucky)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    (attempt,) = choice.artifact.document["quantization"]["attempts"]
+    assert attempt["drop"] == attempt["standard_error"] == 1 / len(measured["valid"])
+    assert "points from fp32 on validation" in choice.artifact.document["quantization"]["reason"]
+
+
+def test_accuracy_aware_quantisation_keeps_layers_in_floating_point(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "MAX_DROP", -2.0)  # more right than all: layer after layer is given back
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+    attempt = choice.artifact.document["quantization"]["attempts"][1]
+    assert "failed" not in attempt
+    assert attempt["drop"] == 0
+
+
+def test_accuracy_aware_quantisation_is_bounded(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "RESTORE_SECONDS", 0.0)
+    monkeypatch.setattr(quantize, "MAX_DROP", -2.0)
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert choice.artifact.document["quantization"]["attempts"][1]["failed"] == "not done within 0 s"
+
+
+def test_a_graph_that_cannot_be_quantised_is_served_as_it_is(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = agreeing(exported, splits)
+    monkeypatch.setattr(quantize, "preprocess", lambda *_: 1 / 0)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert "cannot be quantised (ZeroDivisionError" in choice.artifact.document["quantization"]["reason"]
+    with pytest.raises(TrainError, match="hyperparameter precision has value 'int8', but the graph cannot"):
+        quantize.choose(exported, measured, precision="int8", train=splits["train"])
+    assert artifact.read(exported.directory, verify=True).precision == "fp32"
+
+
+def test_a_picture_that_went_is_no_fault_of_the_graph(
+    exported: artifact.Artifact, splits: dict[str, Split], tmp_path: Path
+) -> None:
+    train = splits["train"]
+    gone = replace(train, paths=tuple(tmp_path / path.name for path in train.paths))
+    for precision in ("auto", "int8"):
+        with pytest.raises(TrainError, match=r"could be read when the job began, and cannot any more .No such file"):
+            quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)
+
+
+def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
+    choice = quantize.choose(exported, agreeing(exported, splits), precision="fp32", train=None)
+    assert choice.accuracy == {"fp32": {"valid": 1.0, "test": 1.0}}
+    assert choice.artifact.document["quantization"] == {"reason": "asked for"}
+
+
+def test_answers_that_are_not_numbers_are_no_class(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their largest would be the first one: class 0, which a third of the images here are of."""
+    measured = agreeing(exported, splits)
+    real, broken = evaluation.probabilities, ["int8"]
+
+    def half(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
+        answers = real(artifacts, paths, what)
+        for made, rows in zip(artifacts, answers, strict=True):
+            if made.precision in broken:
+                rows[::2] = np.nan
+        return answers
+
+    monkeypatch.setattr(evaluation, "probabilities", half)
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert choice.accuracy["int8"]["valid"] == 0.5
+    with pytest.raises(
+        TrainError, match=r"answers \(int8\) to 6 of 12 images of valid are not numbers: .*precision fp32"
+    ):
+        quantize.choose(exported, measured, precision="int8", train=splits["train"])
+    broken.append("fp32")
+    with pytest.raises(TrainError, match=r"answers \(fp32\) to 6 of 12 images of valid are not numbers: lower lr$"):
+        quantize.choose(exported, measured, precision="fp32", train=None)
+
+
+def test_nncf_neither_talks_nor_phones_home() -> None:
+    program = """
+import logging, socket
+def refused(*arguments, **named): raise SystemExit(f"network: {arguments}")
+socket.socket.connect = socket.getaddrinfo = refused
+logging.basicConfig(level=logging.INFO)
+import numpy as np
+from container_train import quantize
+nncf = quantize.load_nncf()
+import openvino
+from openvino import opset13 as ops
+picture = ops.parameter([-1, 3, 8, 8], np.float32)
+x = ops.convolution(picture, np.ones((4, 3, 3, 3), np.float32), [1, 1], [0, 0], [0, 0], [1, 1])
+graph = openvino.Model([ops.reduce_mean(x, np.array([2, 3]), False)], [picture])
+with quantize._quiet():
+    nncf.quantize(graph, nncf.Dataset([np.random.rand(1, 3, 8, 8).astype("f")] * 4), subset_size=4)
+assert "openvino_telemetry" not in nncf.telemetry.__dict__
+assert logging.getLoggerClass() is logging.Logger
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,129 @@
+"""Features on disk: what is read back, what a kill leaves, what damage does."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from container_train.features.files import HEADER, Entry, Features, Layout, locked
+
+ROWS = 10
+LAYOUT = Layout(((torch.bfloat16, (3,)), (torch.float32, (2, 2))))
+FIELDS = {"data": "abc", "view": "plain"}
+
+
+def features(rows: int = ROWS) -> Features:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(ROWS, 3, generator=generator).bfloat16()[:rows], torch.randn(ROWS, 2, 2, generator=generator)[
+        :rows
+    ]
+
+
+def entry(folder: Path, **fields: str) -> Entry:
+    return Entry(folder, {**FIELDS, **fields}, ROWS, LAYOUT)
+
+
+def chunk(start: int, end: int) -> Features:
+    first, second = features()
+    return first[start:end], second[start:end]
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """A folder with an entry of which 6 rows are written, in two chunks."""
+    written = entry(tmp_path)
+    assert written.resume("one") == 0
+    written.append(chunk(0, 4))
+    written.append(chunk(4, 6))
+    return tmp_path
+
+
+def finished(folder: Path) -> Entry:
+    written = entry(folder)
+    written.append(chunk(written.resume("one"), ROWS))
+    return written
+
+
+def test_what_was_written_is_read_to_the_bit(half: Path) -> None:
+    finished(half)
+    read = entry(half).read()
+    assert read is not None
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(read, features(), strict=True))
+    assert [feature.dtype for feature in read] == [torch.bfloat16, torch.float32]
+
+
+def test_what_is_half_written_is_not_read_but_gone_on_with(half: Path) -> None:
+    assert entry(half).read() is None
+    assert entry(half).resume("one") == 6
+
+
+def test_rows_that_the_header_does_not_name_are_cut_off(half: Path) -> None:
+    with (entry(half).path / "0.bin").open("ab") as file:
+        file.write(b"killed before the header was written")
+    finished(half)
+    read = entry(half).read()
+    assert read is not None
+    assert torch.equal(read[0], features()[0])
+
+
+@pytest.mark.parametrize(("at", "left"), [(0, 0), (4 * 6, 4)], ids=["first chunk", "second chunk"])
+def test_a_flipped_bit_costs_the_rows_from_there_on(half: Path, at: int, left: int) -> None:
+    file = entry(half).path / "0.bin"
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1
+    file.write_bytes(content)
+    assert entry(half).resume("one") == left
+    finished(half)
+    assert entry(half).read() is not None
+
+
+def test_a_file_that_is_cut_short_or_missing_is_not_read(half: Path) -> None:
+    path = finished(half).path
+    (path / "1.bin").write_bytes((path / "1.bin").read_bytes()[:-1])
+    assert entry(half).read() is None
+    (path / "1.bin").unlink()
+    assert entry(half).read() is None
+    finished(half)
+    assert entry(half).read() is not None
+
+
+@pytest.mark.parametrize("header", ["", "{}", "[]", '{"format": 1, "fields": {}, "rows": 10}'])
+def test_a_header_that_is_none_is_made_anew(half: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
+    (entry(half).path / HEADER).write_text(header)
+    assert entry(half).resume("one") == 0
+    assert "is made anew" in caplog.text
+
+
+def test_a_header_of_more_rows_than_there_are_is_made_anew(half: Path) -> None:
+    file = entry(half).path / HEADER
+    header = json.loads(file.read_text())
+    file.write_text(json.dumps({**header, "chunks": [[11, 0, 0]]}))
+    assert entry(half).resume("one") == 0
+
+
+def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
+    assert entry(half).resume("other") == 0
+
+
+def test_other_settings_are_another_entry(half: Path) -> None:
+    assert entry(half, view="flip").path != entry(half).path
+    assert Entry(half, FIELDS, ROWS, Layout(LAYOUT.features[:1])).path != entry(half).path
+
+
+def test_only_one_writes(tmp_path: Path) -> None:
+    waited = threading.Event()
+    order: list[str] = []
+
+    def second() -> None:
+        with locked(entry(tmp_path), waited.set):
+            order.append("second")
+
+    with locked(entry(tmp_path), lambda: pytest.fail("nobody else is there")):
+        other = threading.Thread(target=second)
+        other.start()
+        assert waited.wait(60)
+        order.append("first")
+    other.join(10)
+    assert order == ["first", "second"]

@@ -1,0 +1,307 @@
+"""The report as a browser shows it: of jobs of every kind, made up in the files' own formats."""
+
+import html
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from container_train.monitoring.findings import Finding
+from container_train.reporting import compare, profiler_report, record, summary
+from container_train.reporting.style import TRAIN, VALID
+from tests.browser import Browser
+from tests.conftest import FULL
+from tests.container_train.profiler import made_up
+
+ROOT = Path(__file__).resolve().parents[3]
+SHOTS = ROOT / "tests" / "out"  # kept, to be looked at
+OVER_TIME = {"chart-phases", "chart-cpu", "chart-cores", "chart-memory", "chart-disk", "chart-network"}
+OF_GPU = {"chart-gpu", "chart-power", "chart-temperature"}
+OF_TRAINING = {"chart-loss", "chart-accuracy", "chart-gradients"}
+OF_STEPS = {"chart-histogram", "chart-step_parts", "chart-step_times"}
+ALL = OVER_TIME | OF_TRAINING | OF_STEPS
+
+
+def running(out: Path) -> None:
+    """In the first epoch: what is going on has begun, and not ended."""
+    made_up.write(out, status="running", ended=None, final=False, rules=[])
+    timeline = out / "profiler" / "timeline.jsonl"
+    lines = timeline.read_text().splitlines(keepends=True)
+    timeline.write_text("".join(lines[: next(n for n, line in enumerate(lines) if '"steps"' in line) + 2]))
+    tensors = out / "profiler" / "tensors.json"
+    tensors.unlink()
+
+
+def killed(out: Path) -> None:
+    """Half a line at the end of every file."""
+    made_up.write(out, status="running", ended=None, rules=made_up.SICK)
+    for name in ("profiler/timeline.jsonl", "profiler/tensors.json"):
+        made_up.cut(out / name)
+    made_up.cut(max(out.rglob("*.algo-1.json")))
+
+
+def everything_off(out: Path) -> None:
+    off = {"state": "off", "reason": "as asked"}
+    made_up.write(out, interval=0, layers=[], rules=[], epochs=1, steps=30, debug=off)
+
+
+def resumed(out: Path) -> None:
+    """Killed while it trained, and two and a half hours later taken up again."""
+    made_up.write(out, seconds=200, epochs=2, steps=400)
+    first = (out / "profiler" / "timeline.jsonl").read_text()
+    first = first[: first.index('{"kind": "phase", "name": "train"')]
+    made_up.write(out, start=made_up.START + 9200, seconds=300, epochs=5, steps=1000)
+    timeline = out / "profiler" / "timeline.jsonl"
+    timeline.write_text(first + timeline.read_text())
+
+
+def just_started(out: Path) -> None:
+    made_up.write(out, seconds=1, interval=0, steps=0, epochs=0, layers=[], status="running", ended=None, final=False)
+    (out / "profiler" / "timeline.jsonl").unlink()
+    (out / "rules.json").unlink()
+
+
+KINDS = {
+    "hour": (made_up.hour, ALL | OF_GPU),
+    "healthy": (made_up.write, ALL),
+    "running": (running, OVER_TIME | OF_STEPS),
+    "killed": (killed, ALL - {"chart-gradients"}),
+    "off": (everything_off, {"chart-phases", "chart-loss", "chart-accuracy"} | OF_STEPS),
+    "resumed": (resumed, ALL),
+    "started": (just_started, set()),
+}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("reports")
+    result = {}
+    for name, (make, _) in KINDS.items():
+        make(base / name)
+        result[name] = profiler_report.write(base / name)
+    return result
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("chromium")) as opened:
+        yield opened
+
+
+def looks_right(browser: Browser, page: Path, width: int, charts: set[str], *, dark: bool = False) -> None:
+    browser.open(page, width, dark=dark)
+    assert browser.problems == []
+    assert browser.requests == []
+    drawn = browser.charts()
+    assert drawn.keys() == charts
+    assert all(share > 0.001 for share in drawn.values()), drawn
+    assert browser.ask("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_chart_is_drawn_at_both_widths(browser: Browser, pages: dict[str, Path], kind: str) -> None:
+    # What differs between them is which charts there are; a narrow page is the one that overflows.
+    for width in (1440, 390) if FULL or kind == "hour" else (390,):
+        looks_right(browser, pages[kind], width, KINDS[kind][1])
+        browser.screenshot(SHOTS / f"profiler-report-{kind}-{width}.png")
+
+
+def test_a_mouse_zooms_and_a_finger_scrolls(browser: Browser, pages: dict[str, Path]) -> None:
+    tools = "Bokeh.documents[0].roots().flatMap(r => r.toolbar.tools).filter(t => t.type === 'BoxZoomTool' && t.active)"
+    browser.open(pages["healthy"], 1440)
+    browser.wait(f"{tools}.length === {len(ALL)}")
+    browser.open(pages["healthy"], 390)
+    assert browser.ask(f"{tools}.length") == 0
+    touch = """(() => { const found = root => [...root.querySelectorAll('*')].flatMap(e =>
+        (e.classList.contains('bk-events') ? [getComputedStyle(e).touchAction] : []).concat(
+            e.shadowRoot ? found(e.shadowRoot) : []));
+        return found(document.querySelector('#chart-cpu')).join() })()"""
+    assert browser.ask(touch) == "auto"
+
+
+def test_dark_is_dark_and_print_is_light(browser: Browser, pages: dict[str, Path]) -> None:
+    looks_right(browser, pages["healthy"], 1440, ALL, dark=True)
+    shot = browser.screenshot(SHOTS / "profiler-report-dark-1440.png")
+    assert np.median(np.asarray(Image.open(shot).convert("L"))) < 60
+    assert browser.pdf(SHOTS / "profiler-report-print.pdf").stat().st_size > 20_000
+    background = "getComputedStyle(document.body).backgroundColor"
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[])
+    assert browser.ask(background) == "rgb(255, 255, 255)"
+
+
+def test_a_page_stays_small_and_asks_for_nothing(pages: dict[str, Path]) -> None:
+    assert pages["hour"].stat().st_size < 5_000_000
+    assert not re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=[\"'](?!data:)", pages["hour"].read_text())
+
+
+def words(page: Path) -> str:
+    """What a reader sees: the page without scripts and style."""
+    text = re.sub(r"<(script|style|title)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
+    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", text).split()))
+
+
+def test_the_first_thing_it_says_is_what_to_do(pages: dict[str, Path]) -> None:
+    text = words(pages["hour"])
+    head = text[: text.index("Where the time went")]
+    assert "4 things are wrong. Do first: Overfit : Validation loss is 34 % above training loss" in head
+    assert head.index("Stop earlier (patience)") < head.index("Raise workers") < head.index("First do what data loader")
+    assert "And 1 more: Batch size" in head
+    for said in ("step 1200 , mode EVAL", "value 0.34 , threshold 0.1", "ratio_threshold=0.1", "fired 1890 times"):
+        assert said in text, said
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("healthy", ("Completed", "No rule has found anything wrong", "10 of 10 epochs done", "60.0 %")),
+        ("running", ("Running", "Should the job be over, it was killed soon after", "0 of 10 epochs done", "so far")),
+        ("killed", ("Broke off", "Killed after", "10 of 10")),
+        ("off", ("The debugger was off", "The profiler was off", "No rule has been judged")),
+        ("resumed", ("The job did not run for 2 h 30 min and was taken up again", "5 of 5")),
+        ("started", ("Running", "No rule has been judged yet")),
+    ],
+)
+def test_what_it_says_of_a_job(pages: dict[str, Path], kind: str, said: tuple[str, ...]) -> None:
+    text = words(pages[kind])
+    for sentence in said:
+        assert sentence in text, sentence
+
+
+def test_failed_and_stopped_give_the_reason(tmp_path: Path) -> None:
+    for status, word in (("failed", "Failed"), ("stopped", "Stopped")):
+        out = made_up.write(tmp_path / status, seconds=20, status=status, reason="the loss became nan in epoch 3")
+        assert f"{word} the loss became nan in epoch 3" in words(profiler_report.write(out))
+
+
+def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path) -> None:
+    found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
+    for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):
+        row |= {"valid_accuracy": 0.5, "valid_loss": loss}
+    assert ("50.0 %", "validation accuracy, best, epoch 2") in summary.cards(found)
+
+
+def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
+    found = record.read(made_up.write(tmp_path))
+    rows = summary.shares(found)
+    assert sum(row.share for row in rows if not row.depth) == pytest.approx(1, abs=0.01)
+    by = {row.label: row.seconds for row in rows}
+    assert by["Evaluation"] == pytest.approx(300 * 0.65 * 0.16, rel=0.01)
+    assert by["Training steps"] == pytest.approx(300 * 0.65 * 0.8, rel=0.01)
+    assert sum(row.seconds for row in rows if row.depth) == pytest.approx(by["Training steps"], rel=0.02)
+    assert by["waiting for data"] > by["backward"] > by["optimizer"]
+
+
+def test_a_phase_that_goes_on_lasts_until_now_and_one_of_a_killed_run_until_then(tmp_path: Path) -> None:
+    running(tmp_path / "running")
+    found = record.read(tmp_path / "running")
+    train = next(phase for phase in found.timeline.phases if phase.name == "train")
+    assert train.end == pytest.approx(made_up.START + 300, abs=1)  # the last sample
+    resumed(tmp_path / "resumed")
+    found = record.read(tmp_path / "resumed")
+    first, second = [phase for phase in found.timeline.phases if phase.name == "train"]
+    assert first.end == pytest.approx(made_up.START + 0.85 * 200, abs=1)
+    assert second.start > made_up.START + 9200
+    ((where, seconds),) = found.clock.breaks
+    assert where == pytest.approx(200, abs=1)
+    assert seconds == pytest.approx(9000, abs=1)
+
+
+@pytest.mark.parametrize("number", [1, 9])  # layers: as lines, as a map
+def test_hostile_names_stay_text(browser: Browser, tmp_path: Path, number: int) -> None:
+    evil = (
+        "$$\\frac{1}{2}$$</script><script>alert(1)</script><img src=http://example.org/x.png onerror=alert(2)>{{7*7}}"
+    )
+    rules = [
+        replace(made_up.SICK[0], rule=evil, reason=evil, advice=evil, parameters={evil: evil}),
+        Finding(evil, "profiler", "ok", evil),
+    ]
+    out = made_up.write(
+        tmp_path, seconds=20, layers=[f"{evil}{k}" for k in range(number)], rules=rules, job=evil, status="failed",
+        reason=evil, gpus=1, cores=2,
+        hyperparameters={evil: evil}, images={evil: 1}, versions={evil: evil}, device=evil,
+    )  # fmt: skip
+    text = (out / "profiler" / "timeline.jsonl").read_text()
+    (out / "profiler" / "timeline.jsonl").write_text(text.replace('"export"', json.dumps(evil)))
+    page = profiler_report.write(out)
+    for width in (1440, 390) if FULL else (390,):
+        looks_right(browser, page, width, ALL | OF_GPU)
+    assert browser.ask("document.querySelectorAll('img').length") == 0
+    assert evil in browser.ask("document.body.textContent")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rules": 3}', '{"gradients": {"a": 1}, "losses": []}'])
+def test_files_that_are_nonsense_are_left_out(tmp_path: Path, content: str) -> None:
+    out = made_up.write(tmp_path, seconds=20, steps=100, epochs=2)
+    for name in ("rules.json", "metrics.json", "profiler/job.json", "profiler/tensors.json"):
+        (out / name).write_text(content)
+    with (out / "profiler" / "timeline.jsonl").open("a") as timeline:
+        timeline.write('3\n{"kind": "phase"}\n{"kind": "steps", "total": "x"}\n{"kind": "epoch", "epoch": "one"}\n')
+    with max(out.rglob("*.algo-1.json")).open("a") as samples:
+        samples.write('7\n{"Type": 1}\n{"NodeId": "algo-1", "Timestamp": "x", "Value": [], "Name": {}}\n')
+    assert "epochs done" in words(profiler_report.write(out))
+
+
+def test_an_empty_folder_has_a_report_that_says_so(tmp_path: Path) -> None:
+    assert "No rule has been judged" in words(profiler_report.write(tmp_path / "out"))
+
+
+def test_the_service_s_own_files(browser: Browser, tmp_path: Path) -> None:
+    """System metrics and steps as the service's profiler leaves them; its last file is half written."""
+    made_up.write(tmp_path / "made", seconds=120)
+    (tmp_path / "made" / "profiler" / "system").rename(tmp_path / "system")
+    folder = tmp_path / "framework" / "pevents" / "2026112217"
+    folder.mkdir(parents=True)
+    start = int(made_up.START * 1e6)
+    events: list[dict[str, Any]] = [
+        {"name": "process_name", "ph": "M", "pid": 0, "args": {"start_time_since_epoch_in_micros": start}},
+        *(
+            {"name": f"Step:ModeKeys.{mode}", "ph": "X", "ts": at * 10**6, "dur": 900_000, "args": {"step_num": str(k)}}
+            for mode, first in (("TRAIN", 5), ("EVAL", 60))
+            for k, at in enumerate(range(first, first + 40))
+        ),
+    ]
+    text = "[\n" + "".join(json.dumps(event) + ",\n" for event in events)
+    (folder / f"{start}_1-algo-1_pythontimeline.json").write_text(text[:-30])
+    found = record.read(tmp_path)
+    assert [phase.name for phase in found.timeline.phases] == ["train", "train", "evaluate"]
+    assert len(found.steps) == 40
+    page = profiler_report.write(tmp_path)
+    assert "Profiled By the service's profiler" in words(page)
+    looks_right(browser, page, 1440, OVER_TIME | (OF_STEPS - {"chart-step_parts"}))
+
+
+def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
+    slow = made_up.write(tmp_path / "slow", seconds=400, rules=made_up.SICK)
+    parameters = {"epochs": 10, "lr": 0.01, "batch-size": 64, "arch": "resnet50"}
+    fast = made_up.write(tmp_path / "fast", seconds=200, hyperparameters=parameters)
+    page = tmp_path / "compare.html"
+    page.write_text(compare.render(record.read(slow), record.read(fast), ("slow", "fast")))
+    charts = {f"chart-{split}_{what}" for split in ("train", "valid") for what in ("loss", "accuracy")}
+    for width in (1440, 390):
+        looks_right(browser, page, width, charts | {"chart-steps", "chart-cpu"})
+        browser.screenshot(SHOTS / f"compare-{width}.png")
+    shot = np.asarray(Image.open(SHOTS / "compare-1440.png").convert("RGB")).reshape(-1, 3).astype(int)
+    for colour in (TRAIN, VALID):  # A and B
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(shot - wanted).max(1) < 8).sum() > 500
+    text = words(page)
+    for said in ("B is faster", "They differ in 1 hyperparameter", "lr 0.001 0.01", "3 more are the same", "-50 %"):
+        assert said in text, said
+
+
+def test_no_torch_is_needed() -> None:
+    check = (
+        "import sys, container_train.reporting.profiler_report;"
+        "sys.exit('torch' in sys.modules or 'smdebug' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT, env=environment)

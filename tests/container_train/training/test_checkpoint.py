@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from container_train.errors import TrainError
+from container_train.training import checkpoint
+
+IDENTITY = {"data": "abc", "lr": 0.1}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, IDENTITY, {"epoch": 3, "step": 2, "model": {"w": torch.ones(2)}})
+    state = checkpoint.load(tmp_path, IDENTITY)
+    assert state is not None
+    assert state["epoch"] == 3
+    assert torch.equal(state["model"]["w"], torch.ones(2))
+    assert checkpoint.load(tmp_path / "nothing", IDENTITY) is None
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500])
+def test_a_cut_checkpoint_gives_way_to_the_one_before(tmp_path: Path, keep: int) -> None:
+    checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
+    checkpoint.save(tmp_path, IDENTITY, {"epoch": 2, "step": 0})
+    current = tmp_path / checkpoint.CURRENT
+    current.write_bytes(current.read_bytes()[:keep])
+    state = checkpoint.load(tmp_path, IDENTITY)
+    assert state is not None
+    assert state["epoch"] == 1
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}, {"identity": [], "epoch": 2, "step": 0}])
+def test_what_is_no_checkpoint_gives_way_to_the_one_before(tmp_path: Path, content: object) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"lr": 1}, {"epoch": epoch, "step": 0})
+    torch.save(content, tmp_path / checkpoint.CURRENT)
+    state = checkpoint.load(tmp_path, {"lr": 1})
+    assert state is not None
+    assert state["epoch"] == 1
+    assert checkpoint.load(tmp_path, {"lr": 1}, {"model"}) is None
+
+
+def test_another_training_s_checkpoint_is_refused(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
+    with pytest.raises(TrainError, match=r"made with lr 0.1, this job has 0.2: use an empty checkpoint folder"):
+        checkpoint.load(tmp_path, {**IDENTITY, "lr": 0.2})
+
+
+def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "replace_file", full)
+    with pytest.raises(TrainError, match="No space left on device"):
+        checkpoint.save(tmp_path, IDENTITY, {"epoch": 2, "step": 0})
+    state = checkpoint.load(tmp_path, IDENTITY)
+    assert state is not None
+    assert state["epoch"] == 1
+
+
+def test_only_what_changes_is_kept() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    for parameter in model[0].parameters():
+        parameter.requires_grad = False
+    assert not any(name.startswith("0.") for name in checkpoint.changing(model))
+    assert "1.running_mean" in checkpoint.changing(model)
+    before = checkpoint.frozen_digest(model)
+    with torch.no_grad():
+        next(model[0].parameters()).add_(1)
+    assert checkpoint.frozen_digest(model) != before

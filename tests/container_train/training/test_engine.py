@@ -1,0 +1,258 @@
+"""The training loop on real pictures: what interruption, cache and settings change, and what they must not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from container_train import hyperparameters
+from container_train.data import dataset
+from container_train.distributed.process_group import World
+from container_train.errors import Stopped, TrainError
+from container_train.features import sources
+from container_train.model import batch_norm, builder
+from container_train.paths import Tree
+from container_train.signals import StopFlag
+from container_train.training import engine
+from container_train.training.checkpoint import changing, load
+from container_train.training.precision import Precision
+from tests import trees
+
+CPU = torch.device("cpu")
+NEVER = StopFlag()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
+    base = tmp_path_factory.mktemp("tree")
+    trees.fill(base / "input" / "data")
+    return dataset.read(Tree(base))
+
+
+class StopAfter(StopFlag):
+    """Asks for a stop when it has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    @property
+    def asked(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    @asked.setter
+    def asked(self, value: bool) -> None:
+        raise AssertionError
+
+
+def trainer(pictures: dataset.Data, folder: Path, **options: str) -> engine.Trainer:
+    words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
+    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    network = builder.build(
+        hp.arch,
+        3,
+        weights="none",
+        weights_file=None,
+        freeze_until=hp.freeze_until,
+        image_size=hp.image_size,
+        seed=hp.seed,
+    )
+    precision = Precision.choose(hp.amp, CPU)
+    source = sources.Source(pictures, network, hp, CPU, precision, StopFlag())
+    resumed = load(folder, {"lr": hp.lr})
+    return engine.Trainer(network, source, hp, precision, folder, {"lr": hp.lr}, NEVER, resumed)
+
+
+def interrupted(it: engine.Trainer, steps: int) -> engine.Trainer:
+    """Asked to stop once it has done so many steps, of four an epoch."""
+
+    class StopAt(StopFlag):
+        @property
+        def asked(self) -> bool:
+            return it.state.epoch * 4 + it.state.step >= steps
+
+        @asked.setter
+        def asked(self, value: bool) -> None: ...
+
+    it.stop = StopAt()
+    return it
+
+
+def weights(it: engine.Trainer) -> dict[str, torch.Tensor]:
+    return changing(it.network.model)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_training_learns_and_keeps_the_best_epoch(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="8", lr="0.01")
+    history = it.fit()
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    best = max(row["valid_accuracy"] for row in history)
+    assert best > 0.6
+    valid = it.evaluate("valid")
+    assert valid.correct / valid.seen == best
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({}, 1),
+        ({}, 7),
+        ({"augment": "crop", "workers": "2"}, 7),
+        ({"freeze_until": "features.9"}, 7),
+        pytest.param({"augment": "crop", "workers": "2"}, 1, marks=pytest.mark.full),
+        pytest.param({"freeze_until": "features.9"}, 1, marks=pytest.mark.full),
+    ],
+)
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    pictures: dataset.Data, tmp_path: Path, options: dict[str, str], steps: int
+) -> None:
+    whole = trainer(pictures, tmp_path / "whole", **options)
+    history = whole.fit()
+    cut = interrupted(trainer(pictures, tmp_path / "cut", **options), steps)
+    with pytest.raises(Stopped):
+        cut.fit()
+    again = trainer(pictures, tmp_path / "cut", **options)
+    assert again.state.epoch * 4 + again.state.step == steps  # nothing that was done is done again
+    resumed = again.fit()
+    assert same(weights(whole), weights(again))
+    for ours, theirs in zip(resumed, history, strict=True):
+        assert {k: v for k, v in ours.items() if k != "images_per_second"} == {
+            k: v for k, v in theirs.items() if k != "images_per_second"
+        }
+
+
+def test_cached_features_train_the_same_weights(pictures: dataset.Data, tmp_path: Path) -> None:
+    cached = trainer(pictures, tmp_path / "a", feature_cache="on")
+    cached.fit()
+    plain = trainer(pictures, tmp_path / "b", feature_cache="off")
+    plain.fit()
+    assert cached.source.cache
+    assert not plain.source.cache
+    ours, theirs = weights(cached), weights(plain)
+    # The prefix sees other batches, so that its sums differ in the last bits.
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
+
+
+def test_a_cache_that_cannot_be_is_refused_when_asked_for(pictures: dataset.Data, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="feature-cache has value 'on', but every epoch sees other views"):
+        trainer(pictures, tmp_path, feature_cache="on", augment="flip", augment_views="0")
+
+
+def test_a_cache_too_large_for_the_memory_is_left_out(
+    pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Memory:
+        available = 1000
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    with caplog.at_level("INFO"):
+        assert not trainer(pictures, tmp_path).source.cache
+    assert "more than 40%" in caplog.text
+
+
+def test_patience_ends_the_training(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="50", patience="2", lr="0.01")
+    history = it.fit()
+    assert len(history) < 50
+    assert len(history) - it.state.best["epoch"] == 2
+
+
+def test_a_loss_that_is_not_finite_ends_the_job(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path)
+    with torch.no_grad():
+        it.network.trainable()[0].fill_(float("nan"))
+    with pytest.raises(TrainError, match="the loss became nan in epoch 1, step 1: lower lr"):
+        it.fit()
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_job(
+    pictures: dataset.Data, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In training, batch statistics of the batch are used, and the running ones in evaluation alone."""
+    it = trainer(pictures, tmp_path, freeze_until="none", image_size="32")
+    norm = next(module for module in it.network.model.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        norm.get_buffer("running_mean").fill_(float("nan"))
+    with (
+        caplog.at_level("INFO"),
+        pytest.raises(TrainError, match=r"^the validation loss became nan after epoch 1: low"),
+    ):
+        it.fit()
+    assert "valid_accuracy=" not in caplog.text  # a search would take it for the trial's result
+    assert not it.state.best
+
+
+def test_epochs_of_a_checkpoint_are_looked_at_alike(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, epochs="1")
+    it.fit()
+    it.state.history[0]["valid_loss"] = float("nan")
+    it._save()
+    with pytest.raises(TrainError, match="the validation loss became nan after epoch 1"):
+        trainer(pictures, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_too_few_images_for_batch_statistics_are_refused(size: int) -> None:
+    def build(freeze_until: str) -> builder.Network:
+        return builder.build("resnet18", 3, weights="none", weights_file=None, freeze_until=freeze_until, image_size=32)
+
+    world, least = World(0, size, 0, size), 2 * size
+    trained = build("layer3")
+    named = "" if size == 1 else f" for {size} processes"
+    with pytest.raises(
+        TrainError, match=rf"^hyperparameter batch-size has value {least - 1}: .* at least {least}{named}"
+    ):
+        batch_norm.check(trained, least - 1, 100, world)
+    with pytest.raises(TrainError, match=rf"^channel train has {least - 1} images for {size} processes: "):
+        batch_norm.check(trained, 64, least - 1, world)
+    batch_norm.check(trained, least, least, world)
+    batch_norm.check(build("backbone"), 1, 1, world)  # there they are not trained
+    assert not any(module.training for module in trained.model.modules())
+
+
+def test_the_smallest_batch_of_batch_statistics_trains_every_step(pictures: dataset.Data, tmp_path: Path) -> None:
+    """At 32 x 32 pixels the last ones are of 1 x 1 maps: a single image has no variance there."""
+    it = trainer(pictures, tmp_path, epochs="1", batch_size="2", freeze_until="none", image_size="32")
+    it.fit()
+    assert {int(state["step"]) for state in it.optimizer.state.values()} == {15}  # of 30 images
+
+
+def test_a_stop_while_the_frozen_layers_run(pictures: dataset.Data) -> None:
+    hp = hyperparameters.parse([word for key, value in trees.SMALL.items() for word in (f"--{key}", value)])
+    network = builder.build(
+        hp.arch, 3, weights="none", weights_file=None, freeze_until="backbone", image_size=hp.image_size
+    )
+    with pytest.raises(Stopped, match="while the frozen layers ran"):
+        sources.Source(pictures, network, hp, CPU, Precision.choose("off", CPU), StopAfter(1))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_other_optimizers_train(pictures: dataset.Data, tmp_path: Path, name: str) -> None:
+    history = trainer(pictures, tmp_path, optimizer=name, lr="0.01").fit()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_mixed_precision_trains(pictures: dataset.Data, tmp_path: Path) -> None:
+    history = trainer(pictures, tmp_path, amp="on", lr="0.01").fit()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+
+
+def test_each_epoch_is_a_permutation_of_its_own(pictures: dataset.Data, tmp_path: Path) -> None:
+    order = sources.Order(10, seed=1)
+
+    def epochs() -> Iterator[list[int]]:
+        for order.epoch in range(2):
+            yield list(order)
+
+    first, second = epochs()
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    order.epoch, order.skip = 0, 4
+    assert list(order) == first[4:]
