@@ -175,7 +175,7 @@ KILLED_WHILE_SAVING = """
 import os, random, signal, struct, sys, time
 from pathlib import Path
 import torch
-from container_train import checkpoint
+from container_train.training import checkpoint
 
 folder, dice, last = Path(sys.argv[1]), random.Random(0), 0
 for _ in range(int(sys.argv[2])):

@@ -250,7 +250,7 @@ def refused(*arguments, **named): raise SystemExit(f"network: {arguments}")
 socket.socket.connect = socket.getaddrinfo = refused
 logging.basicConfig(level=logging.INFO)
 import numpy as np
-from container_train import quantize
+from container_train.export import quantize
 nncf = quantize.load_nncf()
 import openvino
 from openvino import opset13 as ops
