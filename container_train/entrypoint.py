@@ -106,7 +106,7 @@ def main() -> None:
                 # Once the program has ended, the toolkit is left to report how: a job that is done stays done.
                 _terminate(running if has_run else [psutil.Process(toolkit.pid)], told)
         time.sleep(POLL_SECONDS)
-    _let_finish(toolkit.pid)
+    _let_finish(tree.output)
     if own_program:
         say_which(tree, own_program, pip_log)
     else:
@@ -176,20 +176,18 @@ def lead(failure: Path) -> None:
             replace_file(failure, f"{reason}\n\n{words}".encode())
 
 
-def _let_finish(session: int) -> None:
+def _let_finish(output: Path) -> None:
     """Where the program was killed, its watcher still writes the report. (Otherwise the program has waited for it.)"""
     deadline = time.monotonic() + REPORT_SECONDS
-    while time.monotonic() < deadline and any(_is_companion(process, session) for process in psutil.process_iter()):
+    while time.monotonic() < deadline and any(_is_companion(process, output) for process in psutil.process_iter()):
         time.sleep(POLL_SECONDS)
 
 
-def _is_companion(process: psutil.Process, session: int) -> bool:
-    with contextlib.suppress(psutil.Error, OSError):
-        return (
-            os.getsid(process.pid) == session
-            and process.status() != psutil.STATUS_ZOMBIE
-            and any(name in process.cmdline() for name in (WATCHER, SAMPLER))
-        )
+def _is_companion(process: psutil.Process, output: Path) -> bool:
+    """By its command line, which names a folder of the job: torchrun starts processes in sessions of their own."""
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()  # none where it has ended
+        return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
     return False
 
 

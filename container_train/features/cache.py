@@ -13,8 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
 from container_train.data.dataset import Data, Pictures
-from container_train.distributed import pulse
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
 from container_train.features.extractor import CHECKED, Frozen
 from container_train.features.files import Entry, EntryError, Features, locked
@@ -33,7 +32,7 @@ Part = tuple[str, int]  # a split, and the number of the view of its pictures
 class Cache:
     """Fills itself from the folders of `store`, and through `frozen` where they lack something.
 
-    Of several processes each keeps the features of its own pictures only (World.own), so that none is computed twice.
+    Of several processes each keeps the features of its own pictures only (ProcessGroup.own): none is computed twice.
     """
 
     def __init__(
@@ -44,9 +43,9 @@ class Cache:
         store: Store,
         stop: StopFlag,
         decoders: loading.Decoders,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        self.data, self.hp, self.frozen, self.store, self.stop, self.world = data, hp, frozen, store, stop, world
+        self.data, self.hp, self.frozen, self.store, self.stop, self.group = data, hp, frozen, store, stop, group
         self.decoders = decoders
 
     def parts(self) -> list[Part]:
@@ -62,9 +61,9 @@ class Cache:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
             return f"every epoch sees other views of the pictures (augment {self.hp.augment}, augment-views 0)"
-        if self.world.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.rest.modules()):
+        if self.group.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.rest.modules()):
             return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
-        need, free = self._need(self.parts()) * self.world.local_size, psutil.virtual_memory().available
+        need, free = self._need(self.parts()) * self.group.local_size, psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
             return f"it would take {need / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB free"
         return ""
@@ -95,13 +94,13 @@ class Cache:
         drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
         what = drawn if augmented else "plain"
         fields = {**common, "split": split, "view": what}
-        if self.world.size > 1:
-            fields["pictures"] = f"every {self.world.size}th from {self.world.rank}"
+        if self.group.size > 1:
+            fields["pictures"] = f"every {self.group.size}th from {self.group.rank}"
         return Entry(folder, fields, len(self._pictures(split)), self.frozen.layout)
 
     def _pictures(self, split: str) -> range:
         """The indices of those that this process keeps."""
-        return range(self.world.rank, len(self.data.splits[split]), self.world.size)
+        return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
     def _words(self, part: Part) -> str:
         view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
@@ -144,7 +143,6 @@ class Cache:
         self.frozen.choose(first_pictures(self.data, self.frozen.network.preprocessing))
 
     def _go_on(self) -> None:
-        pulse.beat()  # also while it waits for another job that writes the same features
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from container_train.data import loading
 from container_train.data.dataset import Data, Pictures
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.features.cache import Cache, Part, first_pictures
 from container_train.features.extractor import Frozen
@@ -60,25 +60,25 @@ class Source:
         precision: Precision,
         stop: StopFlag,
         store: Store | None = None,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        self.data, self.network, self.hp, self.world = data, network, hyperparameters, world
+        self.data, self.network, self.hp, self.group = data, network, hyperparameters, group
         self.device = device
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
         self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
         self.prefix_seconds = 0.0  # that the frozen layers took for the newest training batch
         self.cache: dict[Part, Features] = {}
         self.workers = 0
-        self.decoders = loading.Decoders.of(hyperparameters.workers, world)
+        self.decoders = loading.Decoders.of(hyperparameters.workers, group)
         if network.weights == "none":
             self._estimate_statistics()
-            world.same(network.model)
+            group.broadcast_parameters(network.model)
         self.frozen = Frozen(
             network, precision, device, exact=hyperparameters.amp == "off",
             pictures=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop, self.decoders, world)
-        reason = next(filter(None, world.gather(cache.reason_against())), "")
+        cache = Cache(data, hyperparameters, self.frozen, store or Store(), stop, self.decoders, group)
+        reason = next(filter(None, group.gather(cache.reason_against())), "")
         if reason:
             if hyperparameters.feature_cache == "on":
                 raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
@@ -86,7 +86,7 @@ class Source:
             if network.prefix is not None:
                 self.frozen.choose(first_pictures(data, network.preprocessing))
             side = network.preprocessing.crop
-            self.workers = self.decoders.processes(-(-hyperparameters.batch_size // world.size), side)
+            self.workers = self.decoders.processes(-(-hyperparameters.batch_size // group.size), side)
         else:
             self.cache = cache.fill()
 
@@ -119,7 +119,7 @@ class Source:
             for indices in self.order.indices().split(self.hp.batch_size):
                 yield self._cached(("train", view), indices)
             return
-        if self.world.size > 1:
+        if self.group.size > 1:
             yield from self._shares(
                 Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view),
                 self.order.indices(),
@@ -139,7 +139,7 @@ class Source:
                 yield self._cached((split, 0), indices)
             return
         pictures = Pictures(self.data.splits[split], self.network.preprocessing)
-        if self.world.size > 1:
+        if self.group.size > 1:
             yield from self._shares(pictures, torch.arange(len(pictures)))
             return
         for batch, targets in loading.loader(pictures, self.hp.batch_size, self.workers, self.device):
@@ -147,7 +147,7 @@ class Source:
 
     def _shares(self, pictures: Pictures, indices: torch.Tensor) -> Iterator[Batch]:
         """This process's part of each batch; the last may have none for it, which is a batch of no pictures."""
-        shares = [self.world.share(batch).tolist() for batch in indices.split(self.hp.batch_size)]
+        shares = [self.group.shard(batch).tolist() for batch in indices.split(self.hp.batch_size)]
         some = [share for share in shares if share]
         loader = loading.loader(pictures, self.hp.batch_size, self.workers, self.device, batches=some)
         for batch, targets in loader:
@@ -155,10 +155,13 @@ class Source:
             features = self.frozen(batch)
             self.prefix_seconds = time.perf_counter() - started
             yield features, targets.to(self.device, non_blocking=True)
-        yield from [((), torch.empty(0, dtype=torch.long, device=self.device))] * (len(shares) - len(some))
+        none = tuple(
+            torch.empty(0, *shape, dtype=dtype, device=self.device) for dtype, shape in self.frozen.layout.features
+        )
+        yield from [(none, torch.empty(0, dtype=torch.long, device=self.device))] * (len(shares) - len(some))
 
     def _cached(self, part: Part, indices: torch.Tensor) -> Batch:
-        indices = self.world.own(indices)
+        indices = self.group.own(indices)
         targets = self.targets[part[0]][indices.to(self.device)]
-        rows = indices // self.world.size  # of the pictures that are kept here
+        rows = indices // self.group.size  # of the pictures that are kept here
         return tuple(feature[rows].to(self.device) for feature in self.cache[part]), targets
