@@ -1,6 +1,5 @@
 """The hosts and GPUs of a job, and what its environment says of them; known without importing torch."""
 
-import contextlib
 import os
 import re
 import socket
@@ -44,20 +43,19 @@ class Cluster:
 
 def port() -> int:
     """Raises TrainError."""
-    return int(_number(PORT, 29400, 65535, "a port from 1 to 65535"))
+    return _number(PORT, 29400, 65535)
 
 
-def collective_timeout() -> float:
+def collective_timeout() -> int:
     """In seconds: how long a process waits for others, and how long a training step may take. Raises TrainError."""
-    return _number(TIMEOUT, 1800, 10**7, "seconds above 0")
+    return _number(TIMEOUT, 1800, 10**7)
 
 
-def _number(name: str, default: int, most: int, expected: str) -> float:
+def _number(name: str, default: int, most: int) -> int:
     words = os.environ.get(name) or str(default)
-    with contextlib.suppress(ValueError):
-        if 0 < float(words) <= most:
-            return float(words)
-    raise TrainError(f"{name} has value {words!r}: expected {expected}")
+    if not (words.isascii() and words.isdecimal() and 0 < int(words) <= most):
+        raise TrainError(f"{name} has value {words!r}: expected an integer from 1 to {most}")
+    return int(words)
 
 
 def usable(interface: str) -> str:

@@ -233,7 +233,7 @@ def _say(rank: int, failure: ProcessFailure, cluster: Cluster) -> End:
         return STOPPED, "stopped before the training began; nothing is lost"
     if number == signal.SIGUSR1:
         return 1, (
-            f"no step was finished within {collective_timeout():g} s: a process hangs, or hosts cannot reach each other"
+            f"no step was finished within {collective_timeout()} s: a process hangs, or hosts cannot reach each other"
             f" ({TIMEOUT} allows more)"
         )
     hint = ": mostly for lack of memory: use a larger instance, or a smaller batch-size"

@@ -156,7 +156,9 @@ class ProcessGroup:
         """
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        return DistributedDataParallel(
+            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all processes the mean of their running batch statistics."""
@@ -180,5 +182,5 @@ def lost_peers() -> Iterator[None]:
     except RuntimeError as error:
         words = " ".join(str(error).split())
         if isinstance(error, dist.DistError) or (dist.is_initialized() and LOST.search(words)):
-            raise CollectiveError(f"another process of the job is gone ({words[:200]})") from None
+            raise CollectiveError(f"another process of the job is lost or hangs ({words[:200]})") from None
         raise
