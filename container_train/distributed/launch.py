@@ -147,6 +147,7 @@ class Hosts(threading.Thread):
         self.proposal: End | None = None
         self.end, self.known = (1, f"host {cluster.hosts[0]} {LOST}"), threading.Event()
         self.heard = dict.fromkeys(cluster.hosts, time.monotonic())
+        self.over = False  # no process of this host is left
         self._asked: set[int] = set()
 
     def stop(self, *_: object) -> None:
@@ -165,6 +166,7 @@ class Hosts(threading.Thread):
         if first or code not in (0, STOPPED):  # whether all is done, or saved, is for the first to say
             self.proposal = self.proposal or (code, line)
         self.known.wait(REASON_SECONDS if code == 1 else None)
+        self.over = True
         return self.end
 
     def run(self) -> None:
@@ -181,7 +183,7 @@ class Hosts(threading.Thread):
             ):
                 time.sleep(POLL_SECONDS)
         self.known.set()
-        while self.end[0]:
+        while self.end[0] and not self.over:
             _signal(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
 

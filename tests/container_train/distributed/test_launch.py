@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,8 +26,8 @@ def cluster(index: int) -> Cluster:
 
 
 @pytest.fixture
-def store() -> Iterator[TCPStore]:
-    yield TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+def store() -> TCPStore:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
 def start(store: TCPStore, *indices: int) -> list[Hosts]:
@@ -51,7 +50,7 @@ def agree(hosts: list[Hosts], *ends: tuple[int, str]) -> list[tuple[int, str]]:
         ([(0, ""), (0, ""), (0, "")], (0, "")),
         ([(LOST_PEER, "a peer is lost"), (1, "no weights"), (LOST_PEER, "a peer is lost")], (1, "no weights")),
         ([(0, ""), (0, ""), (1, "killed")], (1, "killed")),  # the first goes on for long after the others
-        ([(STOPPED, "stopped after 3 steps"), (0, ""), (LOST_PEER, "a peer is lost")], (STOPPED, "stopped after 3 steps")),
+        ([(STOPPED, "stopped in step 3"), (0, ""), (LOST_PEER, "a peer is lost")], (STOPPED, "stopped in step 3")),
         ([(LOST_PEER, "a peer is lost"), (STOPPED, "stopped before the training began"), (0, "")],
          (STOPPED, "stopped; nothing was saved since the last checkpoint")),
     ],
@@ -78,16 +77,17 @@ def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch
     monkeypatch.setattr(launch, "_signal", lambda *_: set())
     monkeypatch.setattr(launch, "SILENT_SECONDS", 2.0)
     hosts = start(store, 0, 1)
-    for host in hosts:
-        assert host.known.wait(20)
-        assert host.end == (1, "host algo-3 is lost: its container ended, or it cannot be reached any more")
+    assert all(host.known.wait(20) for host in hosts)
+    expected = (1, "host algo-3 is lost: its container ended, or it cannot be reached any more")
+    assert agree(hosts, (LOST_PEER, ""), (LOST_PEER, "")) == [expected] * 2
 
 
 def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_signal", lambda *_: set())
     program = (
         "import time; from torch.distributed import TCPStore\n"
-        "print(TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False).port, flush=True); time.sleep(60)"
+        "store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)\n"
+        "print(store.port, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
@@ -96,12 +96,17 @@ def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: py
         host.start()
         first.kill()
     assert host.known.wait(20)
-    assert host.end == (1, "host algo-1 is lost: its container ended, or it cannot be reached any more")
+    assert host.agree(0, "") == (1, "host algo-1 is lost: its container ended, or it cannot be reached any more")
 
 
 def test_a_stop_of_one_host_reaches_the_processes_of_all(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[signal.Signals] = []
-    monkeypatch.setattr(launch, "_signal", lambda number, *_: sent.append(number) or set())
+    sent: set[signal.Signals] = set()
+
+    def send(number: signal.Signals, *_: object) -> set[int]:
+        sent.add(number)
+        return set()
+
+    monkeypatch.setattr(launch, "_signal", send)
     hosts = start(store, 0, 1, 2)
     hosts[1].stop()
     until(lambda: all(host.stopping < float("inf") for host in hosts), "all are told", 10)
@@ -126,7 +131,7 @@ def failure(folder: Path, rank: int, code: int, message: str = "", timestamp: in
         ([], (0, "")),
         ([(0, LOST_PEER, "a peer is lost", 7)], (LOST_PEER, "a peer is lost (process 0 of 3, host algo-1)")),
         # The one with a reason, though the others were found first.
-        ([(0, LOST_PEER, "a peer is lost", 7), (1, 1, "no weights", 7)], (1, "no weights (process 1 of 3, host algo-1)")),
+        ([(0, LOST_PEER, "a peer is lost", 7), (1, 1, "wrong", 7)], (1, "wrong (process 1 of 3, host algo-1)")),
         ([(0, LOST_PEER, "a peer is lost", 7), (1, -9, "", 8)],
          (1, "process 1 of 3, host algo-1 was killed by SIGKILL: mostly for lack of memory: use a larger instance, or a"
              " smaller batch-size")),
@@ -146,7 +151,7 @@ def failure(folder: Path, rank: int, code: int, message: str = "", timestamp: in
 def test_the_reason_of_a_host_is_that_of_the_process_which_has_one(
     failures: list[tuple[int, int, str, int]], expected: tuple[int, str], tmp_path: Path
 ) -> None:
-    found = {rank: failure(tmp_path, rank, *rest) for rank, *rest in failures}
+    found = {one[0]: failure(tmp_path, *one) for one in failures}
     code, line = launch._end(found, cluster(0))
     assert (code, line) == expected
 
@@ -160,8 +165,8 @@ def test_a_host_that_is_waited_for_is_named_once_and_given_up(
         nonlocal now
         now += 1
 
-    monkeypatch.setattr(launch.time, "monotonic", lambda: now)
-    monkeypatch.setattr(launch.time, "sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.sleep", sleep)
     monkeypatch.setattr(launch, "SIGNALS", ())
     launch._wait("algo-2", lambda: now > 108)
     assert capsys.readouterr().err == ""
