@@ -7,7 +7,6 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from container_train.hyperparameters import Hyperparameters
@@ -63,10 +62,3 @@ def node(tree: Tree) -> str:
     """algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
     host, every = hosts(tree)
     return host if re.fullmatch(r"algo-\d+", host) else f"algo-{1 + (every.index(host) if host in every else 0)}"
-
-
-def tensors(tree: Tree) -> Path:
-    """Where the hook saves: the service's debughookconfig.json may say another folder."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return Path(json.loads((tree.config / "debughookconfig.json").read_text())["LocalPath"])
-    return tree.base / "output" / "tensors"

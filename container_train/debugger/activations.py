@@ -1,6 +1,6 @@
 """dead_relu."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,20 +8,19 @@ import numpy as np
 
 from container_train.debugger.rule import Rule
 from container_train.debugger.saved_steps import Step, Values
-from container_train.monitoring.findings import Evidence
 
 WINDOW = 5
-"""Saved training steps over which the activity of a unit is averaged: a batch is too few pictures for one feature."""
+"""Saved training steps over which the activity of a unit is averaged: a batch is too few images for one feature."""
 
 
 class DeadRelu(Rule):
     """Fires when more than `threshold_layer` percent of a layer's ReLUs are dead.
 
-    DeadRelu in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html: one is dead that is active
-    less than `threshold_inactivity` percent. What one ReLU is, and over what it is active, is left open. Chosen: a
-    channel of a convolution's output, or a feature of a linear layer's; it is active at the share of pictures and
-    positions where its input is positive, over WINDOW saved training steps. The hook counts that over the inputs, of
-    large ones over half a million of them. A ReLU that a network calls as a function is not seen.
+    One is dead that is active less than `threshold_inactivity` percent. The document leaves open what one ReLU is, and
+    over what it is active. Chosen: a channel of a convolution's output, or a feature of a linear layer's; it is active
+    at the share of images and positions where its input is positive, over WINDOW saved training steps. The hook counts
+    that over the inputs, of large ones over half a million of them. A ReLU that a network calls as a function is not
+    seen.
     """
 
     name = "dead_relu"
@@ -32,19 +31,14 @@ class DeadRelu(Rule):
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
-        self.activity: dict[str, deque[Values]] = {}
+        self.activity: dict[str, deque[Values]] = defaultdict(lambda: deque(maxlen=WINDOW))
 
     def see(self, step: Step) -> None:
-        if step.mode != "TRAIN":
-            return
         inactive, allowed = float(self.parameters["threshold_inactivity"]), float(self.parameters["threshold_layer"])
-        for tensor in step.names("relu_activity"):
-            values = step.values(tensor)
+        for tensor in step.names("relu_activity") if step.mode == "TRAIN" else ():
+            values, window = step.values(tensor), self.activity[tensor]
             if values is None:
                 continue
-            window = self.activity.setdefault(tensor, deque(maxlen=WINDOW))
-            if window and window[0].shape != values.shape:
-                window.clear()
             window.append(values)
             if len(window) < WINDOW:
                 continue
@@ -52,11 +46,11 @@ class DeadRelu(Rule):
             dead = 100 * float((100 * np.mean(window, axis=0) < inactive).mean())
             if dead > allowed:
                 relu = tensor.replace("_activity_", "_input_")
-                self.fire(
-                    Evidence(dead, allowed, step.number, step.mode, relu),
+                reason = (
                     f"at step {step.number} {dead:.3g} % of the {values.size} ReLUs of {relu} were active less than"
-                    f" {inactive:g} % of the time, allowed are {allowed:g} %",
+                    f" {inactive:g} % of the time; up to {allowed:g} % are allowed"
                 )
+                self.fire(reason, dead, allowed, step.number, step.mode, relu)
 
     def missing(self) -> str:
         if not self.activity:

@@ -17,11 +17,13 @@ STEPS_PER_EPOCH = 20
 MOST_STEPS = 1000
 """Saved training steps of a whole job, and evaluation steps, that the default interval keeps to."""
 COLLECTIONS = ("losses", "gradients", "weights", "biases", "relu_input", "relu_activity", "labels", "predictions")
-OURS = ("events", "index", "collections", "claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
+SAVED = ("events", "index", "collections")
+ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
+OURS = {*SAVED, *ENDED}
 
 
 @dataclass(frozen=True)
-class Plan:
+class SaveSchedule:
     """How long the training is, in steps: of it follows what is saved. `done` were made before the job was stopped."""
 
     steps_per_epoch: int
@@ -43,9 +45,9 @@ class Plan:
         passes = self.done_evaluation // max(self.evaluation_steps, 1)
         return passes * math.ceil(self.evaluation_steps / interval) * interval
 
-    def first(self, interval: int) -> int:
+    def first(self) -> int:
         """The global step with which the training goes on: training and evaluation steps together."""
-        return self.done + self.first_evaluation(interval)
+        return self.done + self.first_evaluation(self.evaluation_interval())
 
 
 def _spread(steps: int, epochs: int) -> int:
@@ -82,19 +84,15 @@ def clear(where: Path, first: int) -> None:
 
     Takes away what smdebug left there, nothing else. Raises FileExistsError where other things lie.
     """
-    if not where.exists():
-        return
-    strange = sorted(p.name for p in where.iterdir() if p.name not in OURS)
+    strange = sorted(p.name for p in where.glob("*") if p.name not in OURS)
     if strange and first == 0:
         raise FileExistsError(f"{where} holds other files than tensors ({strange[0]})")
-    for name in ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp"):
+    for name in ENDED:
         (where / name).unlink(missing_ok=True)
-    if first == 0:
-        for name in ("events", "index", "collections"):
-            shutil.rmtree(where / name, ignore_errors=True)
-        return
+    for name in SAVED if first == 0 else ():
+        shutil.rmtree(where / name, ignore_errors=True)
     # The steps after the checkpoint are made again; what was half written when the job was killed goes, too.
-    for file in [p for part in ("events", "index") for p in (where / part).rglob("*") if p.is_file()]:
+    for file in [path for name in SAVED[:2] for path in (where / name).rglob("*") if path.is_file()]:
         number = file.name.partition("_")[0]
         if not number.isdigit() or int(number) >= first or file.suffix == ".tmp":
             file.unlink()

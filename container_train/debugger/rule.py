@@ -1,4 +1,8 @@
-"""What all rules of the debugger have in common."""
+"""What all rules of the debugger have in common.
+
+Their definitions are those of https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html; a rule's
+docstring says what was chosen where that leaves something open.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,10 +13,7 @@ from container_train.monitoring.findings import Evidence, Finding
 
 
 class Rule:
-    """Sees every saved step once, in order, and keeps what it needs of it.
-
-    A subclass says in its docstring what it judges, from which document, and what was chosen where that leaves it open.
-    """
+    """Sees every saved step once, in order, and keeps what it needs of it."""
 
     name: ClassVar[str]
     advice: ClassVar[str]
@@ -22,9 +23,7 @@ class Rule:
         self.checked = self.fired = 0
         self.first: Evidence | None = None
         self.last: Evidence | None = None
-        self.reason = ""
-        self.nothing = ""
-        self.failed = ""
+        self.reason = self.nothing = self.failed = ""
 
     def learn(self, job: Mapping[str, Any]) -> None:
         """Take job.json as it is now; some of it is not known at the start."""
@@ -44,12 +43,14 @@ class Rule:
         """What was looked at, where nothing was found."""
         raise NotImplementedError
 
-    def fire(self, evidence: Evidence, reason: str) -> None:
+    def fire(
+        self, reason: str, value: float, threshold: float, step: int | None, mode: str, tensor: str = "loss"
+    ) -> None:
         """Note that the rule fired; `reason` of the first time stays."""
         self.fired += 1
         self.reason = self.reason or reason
-        self.first = self.first or evidence
-        self.last = evidence
+        self.last = Evidence(value, threshold, step, mode, tensor)
+        self.first = self.first or self.last
 
     def finding(self, final: bool) -> Finding:
         result = Finding(

@@ -16,7 +16,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train.debugger.hook import Hook, Plan
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook
 from container_train.model import builder
 from container_train.paths import Tree
 from tests.bench.arguments import whole
@@ -54,7 +55,8 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
         seconds[WITHOUT].append(step())
         for kind in (SAVED, PASSED_OVER) if turn % 2 else (PASSED_OVER, SAVED):
             with tempfile.TemporaryDirectory() as folder:
-                hook = Hook.make(Tree(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6)
+                schedule = SaveSchedule(100, 1, 1, done=1000)
+                hook = Hook(Tree(Path(folder)), schedule, interval=1 if kind == SAVED else 10**6)
                 hook.register(rest, loss)
                 hook.mode("train")
                 spent = step(hook)

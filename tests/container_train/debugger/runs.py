@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from container_train.debugger import config
-from container_train.debugger.hook import Hook, Plan
-from container_train.debugger.judge import Judge
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.evaluator import RuleEvaluator
+from container_train.debugger.hook import Hook
 from container_train.debugger.saved_steps import Steps
 from container_train.monitoring.findings import Finding
 from container_train.paths import Tree
@@ -64,8 +65,8 @@ def train(
     valid = list(valid_on if valid_on is not None else batches(pictures(160, seed=2)))
     loss = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(rest.parameters(), lr=lr)
-    plan = Plan(len(data), len(valid), epochs)
-    hook = hook or Hook.make(Tree(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale)
+    schedule = SaveSchedule(len(data), len(valid), epochs)
+    hook = hook or Hook(Tree(folder), schedule, interval=interval, scale=None if scaler is None else scaler.get_scale)
     hook.register(rest, loss)
     step = 0
     try:
@@ -92,10 +93,15 @@ def train(
         hook.close()
 
 
+def evaluated(folder: Path, job: Mapping[str, Any] | None = None, **parameters: Mapping[str, Any]) -> RuleEvaluator:
+    """All rules after they saw the training in `folder`."""
+    evaluator = RuleEvaluator(job or {}, parameters)
+    evaluator.see(Steps(config.tensors(Tree(folder))).new())
+    return evaluator
+
+
 def judge(
     folder: Path, job: Mapping[str, Any] | None = None, final: bool = True, **parameters: Mapping[str, Any]
 ) -> dict[str, Finding]:
     """What the rules say of the training in `folder`: {rule: finding}."""
-    judged = Judge(job or {}, parameters)
-    judged.see(Steps(config.tensors(Tree(folder))).new())
-    return {finding.rule: finding for finding in judged.findings(final)}
+    return {finding.rule: finding for finding in evaluated(folder, job, **parameters).findings(final)}

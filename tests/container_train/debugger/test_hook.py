@@ -1,5 +1,6 @@
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from smdebug.trials import create_trial
 from torch import nn
 
 from container_train.debugger import config, recorder, sample
-from container_train.debugger.hook import Hook, Plan, trained
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook, trained
 from container_train.model import builder
 from container_train.paths import Tree
 from tests.container_train.debugger.runs import BATCH, batches, judge, network, pictures, train
@@ -140,7 +142,7 @@ def test_gradients_are_those_of_the_loss_not_of_the_scaled_one(tmp_path: Path) -
 
 def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
     valid = batches(pictures(53 * BATCH, seed=2))
-    assert Plan(20, 53, 2).evaluation_interval() == 3
+    assert SaveSchedule(20, 53, 2).evaluation_interval() == 3
     train(tmp_path, network(8), epochs=2, valid_on=valid)
     read = trial(tmp_path)
     labels = [read.tensor("labels").value(step, mode=modes.EVAL) for step in read.steps(modes.EVAL)]
@@ -156,9 +158,9 @@ def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
     ("steps", "epochs", "interval"), [(1, 10, 1), (20, 10, 1), (75, 10, 4), (105, 10, 5), (1000, 1, 50), (1000, 90, 90)]
 )
 def test_the_interval_follows_from_the_length_of_the_training(steps: int, epochs: int, interval: int) -> None:
-    plan = Plan(steps, steps, epochs)
-    assert plan.interval() == plan.evaluation_interval() == interval
-    assert plan.interval(500) == 500
+    schedule = SaveSchedule(steps, steps, epochs)
+    assert schedule.interval() == schedule.evaluation_interval() == interval
+    assert schedule.interval(500) == 500
 
 
 def test_steps_are_passed_over_where_the_hook_would_take_too_long(
@@ -173,17 +175,24 @@ def test_steps_are_passed_over_where_the_hook_would_take_too_long(
         assert read.tensor("CrossEntropyLoss_output_0").steps(modes.TRAIN) == list(range(20))
 
 
+class Idle(Hook):
+    """Does nothing."""
+
+    def _guard(self, function: Callable[..., Any]) -> Callable[..., None]:
+        return lambda *_: None
+
+
 def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     watched, alone = network(32, 32), network(32, 32)
     train(tmp_path, watched)
-    train(tmp_path, alone, hook=Hook.off("as asked"))
+    train(tmp_path, alone, hook=Idle(Tree(tmp_path), SaveSchedule(20, 5, 3)))
     for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     rest, loss = network(8), nn.CrossEntropyLoss()
-    hook = Hook.make(Tree(tmp_path), Plan(10, 10, 1))
+    hook = Hook(Tree(tmp_path), SaveSchedule(10, 10, 1))
     hook.register(rest, loss)
     assert rest._forward_pre_hooks
     assert rest[1]._forward_pre_hooks
@@ -198,7 +207,7 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
-    hook = Hook.make(Tree(tmp_path), Plan(3, 1, 1))
+    hook = Hook(Tree(tmp_path), SaveSchedule(3, 1, 1))
     loss = nn.CrossEntropyLoss()
     hook.register(network.rest, loss)
     hook.mode("train")
@@ -247,8 +256,8 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     rest, loss, valid = network(8), nn.CrossEntropyLoss(), batches(pictures(160, seed=2))
     data = batches(pictures(640, seed=1))
 
-    def part(plan: Plan, first: int, last: int, evaluate: bool) -> Hook:
-        hook = Hook.make(Tree(tmp_path), plan)
+    def part(schedule: SaveSchedule, first: int, last: int, evaluate: bool) -> Hook:
+        hook = Hook(Tree(tmp_path), schedule)
         assert hook.state == "on"
         hook.register(rest, loss)
         hook.mode("train")
@@ -262,10 +271,10 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
         return hook
 
     # Killed, not closed: 15 steps were made, the checkpoint holds 12.
-    killed = part(Plan(20, 5, 2), 0, 15, evaluate=False)
+    killed = part(SaveSchedule(20, 5, 2), 0, 15, evaluate=False)
     killed.recorder.detach()
-    part(Plan(20, 5, 2, done=12), 12, 20, evaluate=True).close()
-    part(Plan(20, 5, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
+    part(SaveSchedule(20, 5, 2, done=12), 12, 20, evaluate=True).close()
+    part(SaveSchedule(20, 5, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == list(range(40))
     assert read.steps(modes.EVAL) == list(range(10))
@@ -273,7 +282,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_job_in_a_fresh_container_counts_on(tmp_path: Path) -> None:
-    hook = Hook.make(Tree(tmp_path), Plan(20, 5, 4, done=40, done_evaluation=10))
+    hook = Hook(Tree(tmp_path), SaveSchedule(20, 5, 4, done=40, done_evaluation=10))
     train(tmp_path, network(8), hook=hook, epochs=2)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN)[0] == 40
@@ -371,6 +380,13 @@ def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
     assert {"1.relu_input_0", "1.relu_output_0", "1.relu_activity_0"} <= set(names)
     assert not [name for name in names if name.startswith("Sequential")]
     assert read.tensor("1.relu_output_0").value(6, mode=modes.TRAIN).min() == 0
+
+
+def test_tensors_go_where_the_service_says(tmp_path: Path) -> None:
+    service(tmp_path, LocalPath="/opt/ml/output/elsewhere")
+    assert config.folder(Tree(tmp_path)) == Path("/opt/ml/output/elsewhere")
+    (Tree(tmp_path).config / config.FILE).write_text("[]")
+    assert config.folder(Tree(tmp_path)) == config.tensors(Tree(tmp_path))
 
 
 def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:

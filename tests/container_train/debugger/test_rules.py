@@ -9,9 +9,19 @@ import torch
 from torch import nn
 
 from container_train.debugger import KNOWN
-from container_train.debugger.judge import RULES, Judge
+from container_train.debugger.evaluator import RULES, RuleEvaluator
 from container_train.monitoring.findings import Finding
-from tests.container_train.debugger.runs import BATCH, FEATURES, Batch, batches, judge, network, pictures, train
+from tests.container_train.debugger.runs import (
+    BATCH,
+    FEATURES,
+    Batch,
+    batches,
+    evaluated,
+    judge,
+    network,
+    pictures,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -333,10 +343,10 @@ def test_dead_channels_of_a_convolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("smallest", "status"), [(9, "fired"), (10, "ok")])
 def test_ten_times_as_many_pictures_are_too_many(smallest: int, status: str) -> None:
-    finding = Judge({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
+    finding = RuleEvaluator({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
     assert (finding.rule, finding.status) == ("class_imbalance", status)
     if status == "fired":
-        assert fired(finding).reason.startswith("class Beagle has 100 training pictures, class Pug 9: 11.1 times")
+        assert fired(finding).reason.startswith("class Beagle has 100 training images, class Pug 9: 11.1 times")
 
 
 def few_of_one(count: int) -> Batch:
@@ -358,12 +368,26 @@ def test_a_small_class_that_is_mispredicted(tmp_path: Path) -> None:
     train(tmp_path, network(16), epochs=2, train_on=batches(few_of_one(18)), lr=0.01)
     counts = {"a": 160, "b": 160, "c": 160, "d": 18}
     finding = fired(judge(tmp_path, {"class_counts": counts})["class_imbalance"])
-    assert "of class d, which has only 18 training pictures, were mispredicted" in finding.reason
+    assert "of class d, which has only 18 training images, were mispredicted" in finding.reason
     assert finding.first is not None
     assert (finding.first.mode, finding.first.threshold) == ("EVAL", 0.7)
 
 
 # what all have in common
+
+
+def test_losses_are_means_over_images_not_over_batches(tmp_path: Path) -> None:
+    """As metrics.json has them: the last batch of an evaluation may be a small one."""
+    rest = network(8)
+    inputs, targets = pictures(BATCH + 1, 2)
+    targets[-1] = (targets[-1] + 1) % 4  # alone in its batch, and wrong
+    train(tmp_path, rest, epochs=2, lr=0, valid_on=batches((inputs, targets)))
+    whole = float(nn.CrossEntropyLoss()(rest(inputs), targets))
+    evaluator = evaluated(tmp_path)
+    assert evaluator.figures.content(final=True)["losses"]["valid"]["value"] == pytest.approx([whole] * 2, rel=1e-4)
+    assert (
+        f"the validation loss was {whole:.3g}," in judge(tmp_path, overfit={"ratio_threshold": -1.0})["overfit"].reason
+    )
 
 
 def test_a_rule_that_fails_says_so_and_the_others_go_on(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,16 +409,10 @@ def test_without_tensors_every_rule_says_why(tmp_path: Path) -> None:
 
 
 def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("container_train.debugger.judge.POINTS", 20)
+    monkeypatch.setattr("container_train.debugger.evaluator.POINTS", 20)
     rest = network(8)
     train(tmp_path, rest, epochs=3, before=put(rest, float("nan"), 50))
-    from container_train.debugger import config
-    from container_train.debugger.saved_steps import Steps
-    from container_train.paths import Tree
-
-    judged = Judge({}, {})
-    judged.see(Steps(config.tensors(Tree(tmp_path))).new())
-    content = judged.figures.content(final=True)
+    content = evaluated(tmp_path).figures.content(final=True)
     json.dumps(content, allow_nan=False)
     assert sorted(content["gradients"]) == ["0", "2"]
     assert content["layers"] == 2

@@ -3,13 +3,14 @@
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import methodcaller
 from typing import Any
 
 from container_train.debugger.activations import DeadRelu
 from container_train.debugger.class_imbalance import ClassImbalance
 from container_train.debugger.gradients import ExplodingTensor, VanishingGradient
-from container_train.debugger.losses import LossNotDecreasing, Overfit, Overtraining
+from container_train.debugger.losses import LossNotDecreasing, Mean, Overfit, Overtraining
 from container_train.debugger.rule import Rule
 from container_train.debugger.saved_steps import Step
 from container_train.debugger.weights import PoorWeightInitialization
@@ -25,73 +26,67 @@ POINTS = 500
 """Points of a curve in tensors.json; of more, every second one is dropped."""
 
 
-class Judge:
+class RuleEvaluator:
     """Shows every step to every rule. A rule that raises is out, with the reason; the others go on."""
 
     def __init__(self, job: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> None:
         self.rules = [rule(parameters.get(rule.name, {})) for rule in RULES]
         self.figures = Figures()
         self.steps = 0
-        self.off = ""
         self.learn(job)
 
     def learn(self, job: Mapping[str, Any]) -> None:
         """Take what became known of the job since: facts of what is trained come after its start."""
         debug = job.get("debug") or {}
-        self.off = ""
-        if debug.get("state") in ("off", "failed"):
-            self.off = f"no tensors are saved: {debug.get('reason') or debug['state']}"
-        for rule in self.rules:
-            self._try(rule, lambda rule=rule: rule.learn(job))
+        off = debug.get("state") in ("off", "failed")
+        self.off = f"no tensors are saved: {debug.get('reason') or debug['state']}" if off else ""
+        self._each(lambda rule: rule.learn(job))
 
-    def see(self, steps: Iterable[Step]) -> int:
-        """Returns how many steps there were."""
-        before = self.steps
+    def see(self, steps: Iterable[Step]) -> None:
         for step in steps:
             self.steps += 1
             self.figures.see(step)
-            for rule in self.rules:
-                self._try(rule, lambda rule=rule, step=step: rule.see(step))
-        return self.steps - before
+            self._each(methodcaller("see", step))
 
     def findings(self, final: bool = False) -> list[Finding]:
         if final:
-            for rule in self.rules:
-                self._try(rule, rule.conclude)
+            self._each(lambda rule: rule.conclude())
         result = [rule.finding(final) for rule in self.rules]
         for finding in result:
             if self.off and finding.status in ("waiting", "not_applicable"):
                 finding.status, finding.reason = "not_applicable", self.off
         return result
 
-    def _try(self, rule: Rule, look: Any) -> None:
-        if rule.failed:
-            return
-        try:
-            look()
-        except Exception as error:
-            rule.failed = f"{type(error).__name__}: {error}".splitlines()[0]
-            log.warning("rule %s: %s", rule.name, rule.failed, exc_info=True)
+    def _each(self, look: Callable[[Rule], None]) -> None:
+        for rule in self.rules:
+            if rule.failed:
+                continue
+            try:
+                look(rule)
+            except Exception as error:
+                rule.failed = f"{type(error).__name__}: {error}".splitlines()[0]
+                log.warning("rule %s: %s", rule.name, rule.failed, exc_info=True)
 
 
 class Curve:
     """Points in the order of their steps, thinned to at most POINTS."""
 
-    def __init__(self) -> None:
+    def __init__(self, *names: str) -> None:
+        self.names = names
         self.points: list[tuple[float | None, ...]] = []
         self.every = self.count = 1
 
-    def add(self, *point: float | None) -> None:
+    def add(self, step: int, *values: float | None) -> None:
         self.count += 1
         if self.count % self.every:
             return
-        self.points.append(tuple(None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for v in point))
+        known = (None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for v in values)
+        self.points.append((step, *known))
         if len(self.points) > POINTS:
             self.points, self.every = self.points[::2], 2 * self.every
 
-    def columns(self, *names: str) -> dict[str, list[float | int | None]]:
-        columns = {name: [point[i] for point in self.points] for i, name in enumerate(names)}
-        return {n: [int(v) for v in vs if v is not None] if n == "step" else vs for n, vs in columns.items()}
+    def columns(self) -> dict[str, list[float | None]]:
+        return {name: [point[i] for point in self.points] for i, name in enumerate(("step", *self.names))}
 
 
 class Figures:
@@ -99,17 +94,17 @@ class Figures:
 
     def __init__(self) -> None:
         self.gradients: dict[str, Curve] = {}
-        self.losses = {"train": Curve(), "valid": Curve()}
-        self.pass_: tuple[int, list[float]] = (-1, [])
+        self.losses = {"train": Curve("value"), "valid": Curve("value")}
+        self.evaluation, self.mean = -1, Mean()
 
     def see(self, step: Step) -> None:
         loss = step.loss()
         if step.mode == "EVAL":
-            if step.before != self.pass_[0]:
+            if step.before != self.evaluation:
                 self._close()
-                self.pass_ = (step.before, [])
+                self.evaluation = step.before
             if loss is not None:
-                self.pass_[1].append(loss)
+                self.mean.add(loss, step.images())
             return
         self._close()
         if loss is not None:
@@ -117,21 +112,20 @@ class Figures:
         layers = set(step.names("layers"))
         for tensor in step.names("gradients"):
             if tensor in layers or not layers:
-                curve = self.gradients.setdefault(layer(tensor), Curve())
+                curve = self.gradients.setdefault(layer(tensor), Curve("norm", "abs_mean"))
                 curve.add(step.number, step.reduction(tensor, "l2"), step.mean_absolute(tensor))
 
     def _close(self) -> None:
-        before, losses = self.pass_
-        if losses:
-            self.losses["valid"].add(before, math.fsum(losses) / len(losses))
-        self.pass_ = (-1, [])
+        if self.mean.images:
+            self.losses["valid"].add(self.evaluation, self.mean.value)
+        self.evaluation, self.mean = -1, Mean()
 
     def content(self, final: bool = False) -> dict[str, Any]:
         if final:
             self._close()
         return {
-            "gradients": {n: curve.columns("step", "norm", "abs_mean") for n, curve in self.gradients.items()},
-            "losses": {name: curve.columns("step", "value") for name, curve in self.losses.items()},
+            "gradients": {name: curve.columns() for name, curve in self.gradients.items()},
+            "losses": {name: curve.columns() for name, curve in self.losses.items()},
             "layers": len(self.gradients),
         }
 
