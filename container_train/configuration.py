@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from container_train.errors import Stopped, TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 NAME_SECONDS = 300.0  # that a host's name may take to be known: its container may start later than this one
 SAY_SECONDS = 10.0  # after which it is said that one is waited for
@@ -31,7 +31,7 @@ ELSEWHERE = {
 }
 
 
-def read(tree: Tree, name: str) -> dict[str, Any]:
+def read(tree: SageMakerPaths, name: str) -> dict[str, Any]:
     """The JSON object in a file of input/config. Raises TrainError."""
     path = tree.config / name
     try:
@@ -49,7 +49,7 @@ def read(tree: Tree, name: str) -> dict[str, Any]:
     return found
 
 
-def check(tree: Tree) -> tuple[dict[str, Any], list[str]]:
+def check(tree: SageMakerPaths) -> tuple[dict[str, Any], list[str]]:
     """The hyperparameters as they are written, and the job's hosts. Raises TrainError for what no job can run with."""
     hyperparameters = read(tree, "hyperparameters.json")
     read(tree, "inputdataconfig.json")

@@ -23,7 +23,7 @@ from container_train import configuration
 from container_train.errors import Stopped, TrainError
 from container_train.failure import of_requirements
 from container_train.monitoring.sidecar import SAMPLER, WATCHER
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
@@ -35,7 +35,7 @@ KILLED = {  # the program's end by a signal, and what mostly is behind it
 }
 
 
-def give_up(tree: Tree, reason: str, code: int = 1) -> NoReturn:
+def give_up(tree: SageMakerPaths, reason: str, code: int = 1) -> NoReturn:
     """End before there is a program that could say why."""
     with contextlib.suppress(OSError):
         tree.write_failure(reason)
@@ -44,7 +44,7 @@ def give_up(tree: Tree, reason: str, code: int = 1) -> NoReturn:
 
 
 def main() -> None:
-    tree = Tree.from_environment()
+    tree = SageMakerPaths.from_environment()
     try:
         hyperparameters, hosts = configuration.check(tree)
     except TrainError as error:
@@ -151,7 +151,7 @@ def explain(failure: Path) -> None:
             replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
 
 
-def say_which(tree: Tree, program: str, pip_log: Path) -> None:
+def say_which(tree: SageMakerPaths, program: str, pip_log: Path) -> None:
     """Put first in the failure file which program of the user's ended how: the toolkit keeps none of its words."""
     with contextlib.suppress(OSError):
         words = tree.failure.read_text(errors="replace")

@@ -15,7 +15,7 @@ from container_train.model import architectures
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 
 # What is not part of a training's identity: a checkpoint fits whatever these say.
-INCIDENTAL = frozenset(
+NOT_IN_FINGERPRINT = frozenset(
     {"epochs", "patience", "checkpoint-every", "workers", "device", "feature-cache", "debug", "debug-interval", "rule",
      "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
 )  # fmt: skip

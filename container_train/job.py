@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from container_train.hyperparameters import Hyperparameters
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.profiler import cgroup
 
 
-def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:
+def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
     """Times in seconds since 1970; `cpus` and `memory_bytes` are what the container may use."""
     host, every = hosts(tree)
     limits = cgroup.limits()
@@ -44,7 +44,7 @@ def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:
     }
 
 
-def hosts(tree: Tree) -> tuple[str, list[str]]:
+def hosts(tree: SageMakerPaths) -> tuple[str, list[str]]:
     """This host's name and all of them, as the platform says."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         content = json.loads((tree.config / "resourceconfig.json").read_text())
@@ -52,20 +52,20 @@ def hosts(tree: Tree) -> tuple[str, list[str]]:
     return socket.gethostname(), [socket.gethostname()]
 
 
-def interface(tree: Tree) -> str:
+def interface(tree: SageMakerPaths) -> str:
     """The network interface on which the hosts of a job reach each other; empty where the platform names none."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads((tree.config / "resourceconfig.json").read_text())["network_interface_name"])
     return ""
 
 
-def node(tree: Tree) -> str:
+def node(tree: SageMakerPaths) -> str:
     """algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
     host, every = hosts(tree)
     return host if re.fullmatch(r"algo-\d+", host) else f"algo-{1 + (every.index(host) if host in every else 0)}"
 
 
-def tensors(tree: Tree) -> Path:
+def tensors(tree: SageMakerPaths) -> Path:
     """Where the hook saves: the service's debughookconfig.json may say another folder."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return Path(json.loads((tree.config / "debughookconfig.json").read_text())["LocalPath"])

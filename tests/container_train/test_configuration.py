@@ -9,7 +9,7 @@ import pytest
 
 from container_train import configuration
 from container_train.errors import Stopped, TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests import trees
 
 
@@ -45,17 +45,17 @@ from tests import trees
 )
 def test_what_no_job_can_run_with_is_told(name: str, content: object, words: str, tmp_path: Path) -> None:
     base = trees.tree(tmp_path, pictures={"train": 1})
-    assert configuration.check(Tree(base))[1] == ["localhost"]
+    assert configuration.check(SageMakerPaths(base))[1] == ["localhost"]
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     (base / "input" / "config" / f"{name}.json").write_bytes(raw)
     with pytest.raises(TrainError, match=re.escape(words)):
-        configuration.check(Tree(base))
+        configuration.check(SageMakerPaths(base))
 
 
 def test_hyperparameters_of_a_user_s_own_program_are_its_own_matter(tmp_path: Path) -> None:
     base = trees.tree(tmp_path, pictures={"train": 1})
     trees.configure(base, {"sagemaker_program": "mine.py", "a b": "1", "x_y": "1", "x-y": "2"})
-    assert configuration.check(Tree(base))[0]["x-y"] == "2"
+    assert configuration.check(SageMakerPaths(base))[0]["x-y"] == "2"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from container_serve import __version__
 from container_train.errors import TrainError
-from container_train.hyperparameters import INCIDENTAL, OPTIONS, parse
+from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS, parse
 
 
 def test_defaults_are_the_classic_recipe() -> None:
@@ -113,8 +113,8 @@ def test_debugger_and_profiler() -> None:
 
 
 def test_what_is_incidental_to_a_checkpoint_are_hyperparameters() -> None:
-    assert set(OPTIONS) > INCIDENTAL
-    assert {"lr", "batch-size", "seed", "arch", "freeze-until"}.isdisjoint(INCIDENTAL)
+    assert set(OPTIONS) > NOT_IN_FINGERPRINT
+    assert {"lr", "batch-size", "seed", "arch", "freeze-until"}.isdisjoint(NOT_IN_FINGERPRINT)
 
 
 @pytest.mark.parametrize(
