@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from container_train.data.dataset import Pictures
+from container_train.data.dataset import ImageDataset
 from container_train.distributed.process_group import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ SHARED_MEMORY_SHARE = 0.8
 
 
 def loader(
-    pictures: Pictures,
+    pictures: ImageDataset,
     batch: int,
     workers: int,
     device: torch.device,

@@ -29,7 +29,7 @@ from container_serve.artifact import Artifact
 from container_serve.errors import RequestError, ServeError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train.data.dataset import PictureLost, Split, lost
+from container_train.data.dataset import ImageUnreadable, Split, lost
 from container_train.errors import TrainError
 from container_train.export import evaluation
 from container_train.export import graph as graphs
@@ -103,7 +103,7 @@ def choose(
     with tempfile.TemporaryDirectory(prefix="byoc-int8-") as folder:
         try:
             candidate = _quantize(exported, Path(folder), pictures)
-        except PictureLost:
+        except ImageUnreadable:
             raise
         except Exception as error:  # of NNCF, for a network that it does not know its way about
             reason = f"the graph cannot be quantised ({type(error).__name__}: {' '.join(str(error).split())[:200]})"

@@ -12,12 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
-from container_train.data.dataset import Data, Pictures
+from container_train.data.dataset import Data, ImageDataset
 from container_train.distributed import pulse
 from container_train.distributed.process_group import ALONE, World
 from container_train.errors import Stopped
-from container_train.features.extractor import CHECKED, Frozen
-from container_train.features.files import Entry, EntryError, Features, locked
+from container_train.features.extractor import CHECKED, FeatureExtractor
+from container_train.features.files import FeatureFile, FeatureFileError, Features, locked
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.progress import track
@@ -40,7 +40,7 @@ class Cache:
         self,
         data: Data,
         hp: Hyperparameters,
-        frozen: Frozen,
+        frozen: FeatureExtractor,
         store: Store,
         stop: StopFlag,
         decoders: loading.Decoders,
@@ -58,11 +58,11 @@ class Cache:
         """Why there can be no cache, or nothing."""
         if self.hp.feature_cache == "off":
             return "as asked"
-        if self.frozen.network.prefix is None:
+        if self.frozen.network.backbone is None:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
             return f"every epoch sees other views of the pictures (augment {self.hp.augment}, augment-views 0)"
-        if self.world.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.rest.modules()):
+        if self.world.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.head.modules()):
             return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
         need, free = self._need(self.parts()) * self.world.local_size, psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
@@ -89,7 +89,7 @@ class Cache:
             found[part] = self._kept(self._entry(place, part, common), part) if place else self._in_memory(part)
         return found
 
-    def _entry(self, folder: Path, part: Part, common: dict[str, Any]) -> Entry:
+    def _entry(self, folder: Path, part: Part, common: dict[str, Any]) -> FeatureFile:
         split, view = part
         augmented = split == "train" and self.hp.augment != "none"
         drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
@@ -97,7 +97,7 @@ class Cache:
         fields = {**common, "split": split, "view": what}
         if self.world.size > 1:
             fields["pictures"] = f"every {self.world.size}th from {self.world.rank}"
-        return Entry(folder, fields, len(self._pictures(split)), self.frozen.layout)
+        return FeatureFile(folder, fields, len(self._pictures(split)), self.frozen.layout)
 
     def _pictures(self, split: str) -> range:
         """The indices of those that this process keeps."""
@@ -110,7 +110,7 @@ class Cache:
     def _need(self, parts: list[Part]) -> int:
         return sum(self.frozen.layout.sizes()) * sum(len(self._pictures(split)) for split, _ in parts)
 
-    def _kept(self, entry: Entry, part: Part) -> Features:
+    def _kept(self, entry: FeatureFile, part: Part) -> Features:
         """The part's features in `entry`, by this process or by another that was faster."""
         try:
             with locked(entry, self._go_on):
@@ -128,7 +128,7 @@ class Cache:
             if features is not None:
                 return features
             reason = f"{entry.path} does not hold what was written"
-        except EntryError as error:
+        except FeatureFileError as error:
             reason = str(error)
         log.warning("feature cache: kept in memory only, %s", reason)
         return self._in_memory(part)
@@ -154,7 +154,7 @@ class Cache:
         split = self.data.splits[name]
         augment = self.hp.augment if name == "train" else "none"
         spec, batch_size = self.frozen.network.preprocessing, self.frozen.batch
-        pictures = Pictures(split, spec, augment, self.hp.seed, view)
+        pictures = ImageDataset(split, spec, augment, self.hp.seed, view)
         rest = self._pictures(name)[start:]
         workers = self.decoders.processes(batch_size, spec.crop)
         loader = loading.loader(pictures, batch_size, workers, self.frozen.device, rest)
@@ -176,5 +176,5 @@ class Cache:
 
 def first_pictures(data: Data, spec: Preprocessing, count: int = CHECKED) -> torch.Tensor:
     """The first training pictures, to see whether two ways to compute their features agree."""
-    pictures = Pictures(data.splits["train"], spec)
+    pictures = ImageDataset(data.splits["train"], spec)
     return torch.stack([pictures[index][0] for index in range(min(len(pictures), count))])

@@ -15,7 +15,7 @@ import torch
 
 from container_serve import picture, preprocess
 from container_serve.predictor import core, load_openvino
-from container_train.features.files import Features, Layout
+from container_train.features.files import Features, FeatureSpec
 from container_train.model.builder import Network
 from container_train.training.precision import Precision
 
@@ -35,7 +35,7 @@ TOLERANCE, TOLERANCE_FACTOR = 1e-3, 2.0
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
-class Frozen:
+class FeatureExtractor:
     """Runs the frozen layers of `network` on pictures float32 (N, 3, side, side).
 
     With `exact` (amp off) torch alone computes, in float32. Otherwise OpenVINO does it on a CPU, where there are
@@ -50,14 +50,14 @@ class Frozen:
         self.wants_openvino = device.type == "cpu" and not exact and pictures >= OPENVINO_PICTURES
         self.by = f"torch {torch.__version__}"
         self._requests: list[Any] = []  # OpenVINO's, each for one batch at a time
-        self._layout: Layout | None = None
+        self._layout: FeatureSpec | None = None
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> FeatureSpec:
         """Types and shapes of the features, as torch gives them in this precision."""
         if self._layout is None:
             side = self.network.preprocessing.crop
-            self._layout = Layout.of(self._torch(torch.zeros(1, 3, side, side)))
+            self._layout = FeatureSpec.of(self._torch(torch.zeros(1, 3, side, side)))
         return self._layout
 
     def describe(self) -> dict[str, Any]:
@@ -66,9 +66,9 @@ class Frozen:
         Which program computes them is left out: they agree within the tolerance of this precision.
         """
         digest = hashlib.sha256()
-        if self.network.prefix is not None:
-            digest.update(self.network.prefix.code.encode())
-            for name, tensor in sorted(self.network.prefix.state_dict().items()):
+        if self.network.backbone is not None:
+            digest.update(self.network.backbone.code.encode())
+            for name, tensor in sorted(self.network.backbone.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         source = inspect.getsource(picture) + inspect.getsource(preprocess)
@@ -103,7 +103,7 @@ class Frozen:
         self._requests, self.by = requests, f"openvino {version}"
 
     def __call__(self, pictures: torch.Tensor) -> Features:
-        """The features of the pictures: each (N, ...), in the types of `layout`; without a prefix the pictures."""
+        """The features of the pictures: each (N, ...), in the types of `layout`; without a backbone the pictures."""
         if not self._requests:
             return self._torch(pictures)
         return tuple(torch.cat(column) for column in zip(*self.run(pictures.split(self.batch)), strict=True))
@@ -133,11 +133,11 @@ class Frozen:
 
     def _torch(self, pictures: torch.Tensor, *, autocast: bool = True) -> Features:
         pictures = pictures.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        if self.network.prefix is None:
+        if self.network.backbone is None:
             return (pictures,)
         # no_grad, not inference_mode: what comes out is input to layers that are trained.
         with torch.no_grad(), self.precision.autocast() if autocast else contextlib.nullcontext():
-            features: Features = self.network.prefix(pictures)
+            features: Features = self.network.backbone(pictures)
         return features
 
     def _result(self, request: Any, count: int) -> Features:
@@ -154,7 +154,7 @@ class Frozen:
         side = self.network.preprocessing.crop
         shape = [OPENVINO_BATCH, 3, side, side]
         # One picture to trace with: torch runs it several times over.
-        graph = openvino.convert_model(self.network.prefix, example_input=torch.zeros(1, 3, side, side), input=shape)
+        graph = openvino.convert_model(self.network.backbone, example_input=torch.zeros(1, 3, side, side), input=shape)
         threads = torch.get_num_threads()
         streams = min(threads, OPENVINO_STREAMS)
         settings = {

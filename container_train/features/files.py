@@ -35,7 +35,7 @@ LOCK_SECONDS, SAY_SECONDS = 0.5, 15.0
 Features = tuple[torch.Tensor, ...]  # what the frozen layers hand on: each (N, ...)
 
 
-class EntryError(Exception):
+class FeatureFileError(Exception):
     """An entry cannot be written; the message says why."""
 
 
@@ -44,17 +44,17 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EntryError(f"{path} cannot be written ({error.strerror or error})") from error
+        raise FeatureFileError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 @dataclass(frozen=True)
-class Layout:
+class FeatureSpec:
     """What the frozen layers give for one picture: for each feature its type, and its shape without the batch."""
 
     features: tuple[tuple[torch.dtype, tuple[int, ...]], ...]
 
     @classmethod
-    def of(cls, features: Features) -> "Layout":
+    def of(cls, features: Features) -> "FeatureSpec":
         return cls(tuple((feature.dtype, tuple(feature.shape[1:])) for feature in features))
 
     def sizes(self) -> list[int]:
@@ -65,10 +65,10 @@ class Layout:
         return [[str(dtype).removeprefix("torch."), list(shape)] for dtype, shape in self.features]
 
 
-class Entry:
+class FeatureFile:
     """The features of `rows` pictures in a folder below `folder`; `fields` is all that decides their numbers."""
 
-    def __init__(self, folder: Path, fields: Mapping[str, Any], rows: int, layout: Layout) -> None:
+    def __init__(self, folder: Path, fields: Mapping[str, Any], rows: int, layout: FeatureSpec) -> None:
         self.fields, self.rows, self.layout = dict(fields), rows, layout
         words = json.dumps([FORMAT, self.fields, rows, layout.to_list()], sort_keys=True)
         self.path = folder / hashlib.sha256(words.encode()).hexdigest()[:32]
@@ -81,7 +81,7 @@ class Entry:
         return self._mapped() if self._done() == self.rows else None
 
     def resume(self, by: str) -> int:
-        """Prepare for `append` of what is computed by `by`; returns the rows that are there already. EntryError."""
+        """Prepare for `append` of what `by` computes; returns the rows that exist. Raises FeatureFileError."""
         self._look()
         if self.by != by:
             self.by, self.chunks = by, []
@@ -94,7 +94,7 @@ class Entry:
         return done
 
     def append(self, features: Features) -> None:
-        """Add a chunk of rows. Raises EntryError; what was there before stays good."""
+        """Add a chunk of rows. Raises FeatureFileError; what was there before stays good."""
         with _writing(self.path):
             self._append(features)
 
@@ -162,10 +162,10 @@ class Entry:
 
 
 @contextlib.contextmanager
-def locked(entry: Entry, waiting: Callable[[], None]) -> Iterator[None]:
+def locked(entry: FeatureFile, waiting: Callable[[], None]) -> Iterator[None]:
     """Be the only one who writes `entry`. While another process does, `waiting` is called now and then.
 
-    The kernel takes the lock from a process that ends, however it ends. Raises EntryError where none is to be had.
+    The kernel releases the lock of a process that ends. Raises FeatureFileError where no lock can be made.
     """
     with contextlib.ExitStack() as stack:
         with _writing(entry.path):

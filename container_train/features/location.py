@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 VARIABLE = "BYOC_FEATURE_CACHE"
 CHANNEL = "features"
@@ -28,7 +28,7 @@ class Store:
     writable: tuple[tuple[Path, int | None], ...] = ()
 
     @classmethod
-    def of(cls, tree: Tree) -> "Store":
+    def of(cls, tree: SageMakerPaths) -> "Store":
         named = os.environ.get(VARIABLE, "").strip()
         if named:
             return cls((Path(named),), ((Path(named), None),))

@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import Sampler
 
 from container_train.data import loading
-from container_train.data.dataset import Data, Pictures
+from container_train.data.dataset import Data, ImageDataset
 from container_train.distributed.process_group import ALONE, World
 from container_train.errors import TrainError
 from container_train.features.cache import Cache, Part, first_pictures
-from container_train.features.extractor import Frozen
+from container_train.features.extractor import FeatureExtractor
 from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
@@ -25,7 +25,7 @@ from container_train.training.precision import Precision
 log = logging.getLogger(__name__)
 
 STATISTICS_BATCHES, STATISTICS_BATCH = 2, 64
-Batch = tuple[Features, torch.Tensor]  # inputs of Network.rest, targets (N,)
+Batch = tuple[Features, torch.Tensor]  # inputs of Network.head, targets (N,)
 
 
 class Order(Sampler[int]):
@@ -66,14 +66,14 @@ class Source:
         self.device = device
         self.order = Order(len(data.splits["train"]), hyperparameters.seed)
         self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
-        self.prefix_seconds = 0.0  # that the frozen layers took for the newest training batch
+        self.backbone_seconds = 0.0  # that the frozen layers took for the newest training batch
         self.cache: dict[Part, Features] = {}
         self.workers = 0
         self.decoders = loading.Decoders.of(hyperparameters.workers, world)
         if network.weights == "none":
             self._estimate_statistics()
             world.same(network.model)
-        self.frozen = Frozen(
+        self.frozen = FeatureExtractor(
             network, precision, device, exact=hyperparameters.amp == "off",
             pictures=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
@@ -83,7 +83,7 @@ class Source:
             if hyperparameters.feature_cache == "on":
                 raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
             log.info("feature cache: off, %s", reason)
-            if network.prefix is not None:
+            if network.backbone is not None:
                 self.frozen.choose(first_pictures(data, network.preprocessing))
             side = network.preprocessing.crop
             self.workers = self.decoders.processes(-(-hyperparameters.batch_size // world.size), side)
@@ -92,7 +92,7 @@ class Source:
 
     def _estimate_statistics(self) -> None:
         # Of as many pictures whatever the size of the batch: features are the same for all of them.
-        pictures = Pictures(self.data.splits["train"], self.network.preprocessing)
+        pictures = ImageDataset(self.data.splits["train"], self.network.preprocessing)
         order = Order(len(pictures), self.hp.seed)
         workers = self.decoders.processes(STATISTICS_BATCH, self.network.preprocessing.crop)
         loader = loading.loader(pictures, STATISTICS_BATCH, workers, self.device, order)
@@ -105,13 +105,13 @@ class Source:
         """Which view of the training pictures an epoch sees."""
         if self.hp.augment == "none":
             return 0
-        few = self.hp.augment_views > 0 and self.network.prefix is not None
+        few = self.hp.augment_views > 0 and self.network.backbone is not None
         return epoch % self.hp.augment_views if few else epoch
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         """The batches of one epoch (from 0), without the first `skip` pictures."""
         self.order.epoch, self.order.skip = epoch, skip
-        self.prefix_seconds = 0.0
+        self.backbone_seconds = 0.0
         if not len(self.order):  # interrupted after its last step
             return
         view = self._view(epoch)
@@ -121,15 +121,19 @@ class Source:
             return
         if self.world.size > 1:
             yield from self._shares(
-                Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view),
+                ImageDataset(
+                    self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view
+                ),
                 self.order.indices(),
             )
             return
-        pictures = Pictures(self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view)
+        pictures = ImageDataset(
+            self.data.splits["train"], self.network.preprocessing, self.hp.augment, self.hp.seed, view
+        )
         for batch, targets in loading.loader(pictures, self.hp.batch_size, self.workers, self.device, self.order):
             started = time.perf_counter()
             features = self.frozen(batch)
-            self.prefix_seconds = time.perf_counter() - started
+            self.backbone_seconds = time.perf_counter() - started
             yield features, targets.to(self.device, non_blocking=True)
 
     def evaluation(self, split: str) -> Iterator[Batch]:
@@ -138,14 +142,14 @@ class Source:
             for indices in torch.arange(len(self.data.splits[split])).split(self.hp.batch_size):
                 yield self._cached((split, 0), indices)
             return
-        pictures = Pictures(self.data.splits[split], self.network.preprocessing)
+        pictures = ImageDataset(self.data.splits[split], self.network.preprocessing)
         if self.world.size > 1:
             yield from self._shares(pictures, torch.arange(len(pictures)))
             return
         for batch, targets in loading.loader(pictures, self.hp.batch_size, self.workers, self.device):
             yield self.frozen(batch), targets.to(self.device, non_blocking=True)
 
-    def _shares(self, pictures: Pictures, indices: torch.Tensor) -> Iterator[Batch]:
+    def _shares(self, pictures: ImageDataset, indices: torch.Tensor) -> Iterator[Batch]:
         """This process's part of each batch; the last may have none for it, which is a batch of no pictures."""
         shares = [self.world.share(batch).tolist() for batch in indices.split(self.hp.batch_size)]
         some = [share for share in shares if share]
@@ -153,7 +157,7 @@ class Source:
         for batch, targets in loader:
             started = time.perf_counter()
             features = self.frozen(batch)
-            self.prefix_seconds = time.perf_counter() - started
+            self.backbone_seconds = time.perf_counter() - started
             yield features, targets.to(self.device, non_blocking=True)
         yield from [((), torch.empty(0, dtype=torch.long, device=self.device))] * (len(shares) - len(some))
 

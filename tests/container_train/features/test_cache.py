@@ -14,7 +14,7 @@ from container_train.errors import Stopped
 from container_train.features import cache, extractor, sources
 from container_train.features.location import Store
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training import engine
 from container_train.training.checkpoint import changing
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
     base = tmp_path_factory.mktemp("tree")
     trees.fill(base / "input" / "data")
-    return dataset.read(Tree(base))
+    return dataset.read(SageMakerPaths(base))
 
 
 NEVER = StopFlag()
@@ -47,7 +47,7 @@ def source(
         hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
     )
     network.to(CPU)
-    store = Store.of(Tree(base)) if base else None
+    store = Store.of(SageMakerPaths(base)) if base else None
     return sources.Source(pictures, network, hp, CPU, Precision.choose(hp.amp, CPU), stop, store)
 
 
@@ -71,7 +71,7 @@ def test_a_second_start_decodes_nothing(
     pictures: dataset.Data, tmp_path: Path, no_decoding: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = source(pictures, tmp_path).cache
-    no_decoding.setattr(dataset.Pictures, "__getitem__", lambda *_: pytest.fail("decoded again"))
+    no_decoding.setattr(dataset.ImageDataset, "__getitem__", lambda *_: pytest.fail("decoded again"))
     with caplog.at_level("INFO"):
         again = source(pictures, tmp_path, {"batch-size": "4", "lr": "0.1"}).cache
     assert f"30 pictures of train read from {tmp_path}/checkpoints/features" in caplog.text

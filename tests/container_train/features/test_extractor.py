@@ -1,4 +1,4 @@
-"""Frozen layers by OpenVINO: only where it agrees with torch, and never where float32 was asked for."""
+"""FeatureExtractor layers by OpenVINO: only where it agrees with torch, and never where float32 was asked for."""
 
 import pytest
 import torch
@@ -27,8 +27,8 @@ def sample() -> torch.Tensor:
 
 def made(
     network: builder.Network, dtype: torch.dtype, *, exact: bool = False, pictures: int = 10_000
-) -> extractor.Frozen:
-    return extractor.Frozen(network, Precision("cpu", dtype), CPU, exact=exact, pictures=pictures)
+) -> extractor.FeatureExtractor:
+    return extractor.FeatureExtractor(network, Precision("cpu", dtype), CPU, exact=exact, pictures=pictures)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -62,7 +62,7 @@ def test_what_it_cannot_convert_torch_computes(
     def refuse(*_: object) -> None:
         raise RuntimeError("no such operation\nand a stack")
 
-    monkeypatch.setattr(extractor.Frozen, "_compile", refuse)
+    monkeypatch.setattr(extractor.FeatureExtractor, "_compile", refuse)
     it = made(network, torch.float32)
     with caplog.at_level("INFO"):
         it.choose(sample)
@@ -83,8 +83,8 @@ def test_any_weight_changes_the_description(network: builder.Network) -> None:
     it = made(network, torch.float32)
     before = it.describe()
     assert before == it.describe()
-    assert network.prefix is not None
-    name, tensor = next((n, t) for n, t in network.prefix.state_dict().items() if "running_mean" in n)
+    assert network.backbone is not None
+    name, tensor = next((n, t) for n, t in network.backbone.state_dict().items() if "running_mean" in n)
     tensor[0] += 1
     assert it.describe() != before, name
     tensor[0] -= 1

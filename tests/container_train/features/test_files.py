@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from container_train.features.files import HEADER, Entry, Features, Layout, locked
+from container_train.features.files import HEADER, FeatureFile, Features, FeatureSpec, locked
 
 ROWS = 10
-LAYOUT = Layout(((torch.bfloat16, (3,)), (torch.float32, (2, 2))))
+LAYOUT = FeatureSpec(((torch.bfloat16, (3,)), (torch.float32, (2, 2))))
 FIELDS = {"data": "abc", "view": "plain"}
 
 
@@ -21,8 +21,8 @@ def features(rows: int = ROWS) -> Features:
     ]
 
 
-def entry(folder: Path, **fields: str) -> Entry:
-    return Entry(folder, {**FIELDS, **fields}, ROWS, LAYOUT)
+def entry(folder: Path, **fields: str) -> FeatureFile:
+    return FeatureFile(folder, {**FIELDS, **fields}, ROWS, LAYOUT)
 
 
 def chunk(start: int, end: int) -> Features:
@@ -40,7 +40,7 @@ def half(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def finished(folder: Path) -> Entry:
+def finished(folder: Path) -> FeatureFile:
     written = entry(folder)
     written.append(chunk(written.resume("one"), ROWS))
     return written
@@ -109,7 +109,7 @@ def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
 
 def test_other_settings_are_another_entry(half: Path) -> None:
     assert entry(half, view="flip").path != entry(half).path
-    assert Entry(half, FIELDS, ROWS, Layout(LAYOUT.features[:1])).path != entry(half).path
+    assert FeatureFile(half, FIELDS, ROWS, FeatureSpec(LAYOUT.features[:1])).path != entry(half).path
 
 
 def test_only_one_writes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from container_train.distributed.process_group import World
 from container_train.errors import Stopped, TrainError
 from container_train.features import sources
 from container_train.model import batch_norm, builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training import engine
 from container_train.training.checkpoint import changing, load
@@ -28,7 +28,7 @@ NEVER = StopFlag()
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
     base = tmp_path_factory.mktemp("tree")
     trees.fill(base / "input" / "data")
-    return dataset.read(Tree(base))
+    return dataset.read(SageMakerPaths(base))
 
 
 class StopAfter(StopFlag):
@@ -136,7 +136,7 @@ def test_cached_features_train_the_same_weights(pictures: dataset.Data, tmp_path
     assert cached.source.cache
     assert not plain.source.cache
     ours, theirs = weights(cached), weights(plain)
-    # The prefix sees other batches, so that its sums differ in the last bits.
+    # The backbone sees other batches, so that its sums differ in the last bits.
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
 
 
