@@ -8,7 +8,7 @@ import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import java.util.List;
 
-/** Decides by a request's head whether it goes on to the model server. */
+/** Decides by a request's head, and by how its body comes, whether it goes on to the models. */
 final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
@@ -21,8 +21,8 @@ final class Admission {
         this.settings = settings;
     }
 
-    /** The gate's own answer; null: the request is for the model server, under the path that the table says. */
-    FullHttpResponse decide(Exchange exchange, HttpRequest request, Target target) {
+    /** The filter's own answer; null: the request is for a model, or changes one. */
+    FullHttpResponse decide(HttpRequest request, Target target) {
         if (!request.decoderResult().isSuccess()) {
             return Answers.invalid(request.decoderResult().cause());
         }
@@ -48,22 +48,21 @@ final class Admission {
             case DESCRIBE_MODEL:
                 return Answers.model(target.model);
             default:
-                request.setUri(target.route.path(target.model));
-                return refusal(exchange, request);
+                return refusal(request, settings.multiModel ? target.model : FrontEnd.MODEL);
         }
     }
 
-    private FullHttpResponse refusal(Exchange exchange, HttpRequest request) {
+    private FullHttpResponse refusal(HttpRequest request, String model) {
         String type = Form.mimeType(request);
         if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
             return Answers.form(type);
         }
         String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
-            return Answers.error(415, "UnsupportedMediaType", "Content-Encoding " + Exchange.printable(coding, 50)
+            return Answers.error(415, "UnsupportedMediaType", "Content-Encoding " + RequestContext.printable(coding, 50)
                     + " is not taken: send the body as it is, without that header.");
         }
-        for (CharSequence list : LISTS) { // of what may stand in several lines the model server would see the first
+        for (CharSequence list : LISTS) { // the Python side sees the first line of each
             List<String> lines = request.headers().getAll(list);
             if (lines.size() > 1) {
                 request.headers().set(list, String.join(", ", lines));
@@ -77,7 +76,7 @@ final class Admission {
             return Answers.error(
                     503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        RequestQueue queue = Health.workers.queue(exchange.model);
+        RequestQueue queue = Health.workers.queue(model);
         if (queue != null && queue.isFull()) {
             return Answers.queueFull(); // before its body is sent
         }
@@ -85,18 +84,18 @@ final class Admission {
     }
 
     /** What more of a request's body means for it: null, or a refusal. */
-    FullHttpResponse more(Exchange exchange, HttpContent content) {
+    FullHttpResponse more(RequestContext request, HttpContent content) {
         if (!content.decoderResult().isSuccess()) {
             return Answers.invalid(content.decoderResult().cause());
         }
-        if (exchange.received > settings.maxRequestBytes) {
+        if (request.received > settings.maxRequestBytes) {
             return Answers.tooLarge(settings);
         }
-        if (exchange.pieces > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
+        if (request.pieces() > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
             return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         // A slow client takes memory from others only for what it has sent.
-        return exchange.grow() ? null : memoryFull();
+        return request.grow() ? null : memoryFull();
     }
 
     private static FullHttpResponse memoryFull() {

@@ -18,7 +18,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.TreeSet;
 
-/** The gate's own answers, all of them JSON. */
+/** The filter's own answers, all of them JSON. */
 final class Answers {
     private static final int MODELS = 100; // on a page, at most
     private static final int TRANSFORM_MEGABYTES = 100; // batch transform's limit, of one request and of all at a time
@@ -126,7 +126,7 @@ final class Answers {
 
     static FullHttpResponse form(String type) {
         String message =
-                "Content-Type " + Exchange.printable(type, 100) + " is not taken (curl sends it when no header is given);"
+                "Content-Type " + RequestContext.printable(type, 100) + " is not taken (curl sends it when no header is given);"
                         + " send the picture itself with its type, for example"
                         + " curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.";
         return error(415, "UnsupportedMediaType", message);

@@ -18,8 +18,8 @@ final class Health {
 
     /** With several models the failure of one is not the server's. */
     static boolean answers(boolean multiModel) {
-        boolean works = multiModel || workers() > 0 && !Outcomes.failing();
-        return "ready".equals(Supervisor.state()) && works && !Exchange.isLogStuck();
+        boolean works = multiModel || workers() > 0 && !FailureTracker.failing();
+        return "ready".equals(Supervisor.state()) && works && !RequestContext.isLogStuck();
     }
 
     static JsonObject report() {
@@ -27,7 +27,7 @@ final class Health {
         report.addProperty("state", Supervisor.state());
         report.addProperty("workers", workers());
         report.addProperty("in_flight", IN_FLIGHT.get());
-        report.addProperty("failing", Outcomes.failing());
+        report.addProperty("failing", FailureTracker.failing());
         return report;
     }
 }

@@ -45,14 +45,6 @@ final class Registration {
         folder = folder(text(asked.getAsJsonObject(), "url"));
     }
 
-    /** What the model server gets. */
-    String body() {
-        JsonObject known = new JsonObject();
-        known.addProperty("model_name", model);
-        known.addProperty("url", ModelFolders.EMPTY);
-        return known.toString();
-    }
-
     /** Whether there is such a folder, and this process may read what is in it. */
     void check() throws Refusal {
         int[] seen = {0};
@@ -102,6 +94,6 @@ final class Registration {
     }
 
     private static String shown(Object text) {
-        return Exchange.printable(text.toString(), 300);
+        return RequestContext.printable(text.toString(), 300);
     }
 }

@@ -1,0 +1,262 @@
+package byoc;
+
+import byoc.workers.PendingRequest;
+import byoc.workers.RequestQueue;
+import io.netty.channel.ChannelHandlerContext;
+import io.netty.channel.ChannelInboundHandlerAdapter;
+import io.netty.channel.socket.ChannelInputShutdownEvent;
+import io.netty.channel.socket.DuplexChannel;
+import io.netty.handler.codec.DecoderException;
+import io.netty.handler.codec.http.DefaultFullHttpResponse;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpContent;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpHeaderValues;
+import io.netty.handler.codec.http.HttpRequest;
+import io.netty.handler.codec.http.HttpResponseStatus;
+import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.HttpVersion;
+import io.netty.handler.codec.http.LastHttpContent;
+import io.netty.handler.timeout.WriteTimeoutException;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.util.concurrent.TimeUnit;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Stands between a connection and the models, one instance per connection. Answers /ping and /execution-parameters
+ * itself, refuses what cannot be answered, gives every request an id, a time limit and a line in the log, and puts whole
+ * requests for predictions into the queue of their model.
+ */
+final class RequestFilter extends ChannelInboundHandlerAdapter {
+    private static final Logger LOG = LoggerFactory.getLogger("filter");
+    private static final int DISCARD_SECONDS = 10;
+
+    private final Settings settings;
+    private final Admission admission;
+    private ChannelHandlerContext context;
+    private RequestContext current; // what is being read or answered; null: nothing
+
+    RequestFilter(Settings settings) {
+        this.settings = settings;
+        this.admission = new Admission(settings);
+    }
+
+    @Override
+    public void handlerAdded(ChannelHandlerContext ctx) {
+        context = ctx;
+    }
+
+    @Override
+    public void channelRead(ChannelHandlerContext ctx, Object message) {
+        if (message instanceof HttpRequest) {
+            head((HttpRequest) message);
+        }
+        if (message instanceof HttpContent) {
+            HttpContent content = (HttpContent) message;
+            if (current == null || !body(content)) {
+                content.release();
+            }
+        }
+        // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
+        boolean last = current != null && current.written && current.close;
+        ctx.channel().config().setAutoRead(current == null || !current.complete || last);
+    }
+
+    private void head(HttpRequest request) {
+        Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
+        current = new RequestContext(this, request, target, settings.memory);
+        FullHttpResponse answer = admission.decide(request, target);
+        if (answer != null) {
+            send(answer);
+            return;
+        }
+        RequestContext accepted = current;
+        accepted.accept(context.executor().schedule(() -> timeOut(accepted), settings.timeoutSeconds, TimeUnit.SECONDS));
+        if (HttpUtil.is100ContinueExpected(request)) {
+            sendContinue();
+        }
+    }
+
+    /** Whether the content was kept. */
+    private boolean body(HttpContent content) {
+        RequestContext request = current;
+        request.complete |= content instanceof LastHttpContent;
+        request.unreadable |= content.decoderResult().isFailure();
+        request.received += content.content().readableBytes();
+        if (request.answered) { // without waiting for the body: drop it, so that the client sees the answer
+            settle(request);
+            return false;
+        }
+        FullHttpResponse refusal = admission.more(request, content);
+        if (refusal != null) {
+            send(refusal);
+            return false;
+        }
+        request.add(content);
+        if (request.complete) {
+            try {
+                handOn(request);
+            } catch (Refusal wrong) {
+                send(wrong.answer());
+            }
+        }
+        return true;
+    }
+
+    private void handOn(RequestContext request) throws Refusal {
+        FullHttpRequest whole = Form.unpacked(request.whole());
+        if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
+            ModelChanges.change(request.target, whole.content().toString(StandardCharsets.UTF_8), request);
+            whole.release();
+            return;
+        }
+        String model = settings.multiModel ? request.target.model : FrontEnd.MODEL;
+        PendingRequest pending = new PendingRequest(whole, request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds), request);
+        RequestQueue queue = Health.workers.queue(model);
+        // Only a request that is there as a whole takes a place from others.
+        if (queue == null || !request.enqueue(queue, pending)) {
+            pending.release();
+            send(queue == null ? Answers.noModel(model) : Answers.queueFull());
+        }
+    }
+
+    /** The answer of a worker or of who changes models, on any thread, and maybe too late. */
+    void answer(RequestContext request, FullHttpResponse response) {
+        context.executor().execute(() -> {
+            if (current != request || request.answered) {
+                response.release();
+                return;
+            }
+            count(response.status().code());
+            if (response.status().code() >= 400) { // somebody may have seen the end of such a request elsewhere
+                response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+            }
+            send(response);
+        });
+    }
+
+    private void timeOut(RequestContext request) {
+        if (current != request || request.answered) {
+            return;
+        }
+        if (request.wasTaken()) {
+            count(504); // else it says nothing but that there is too much to do
+        }
+        String late = " within " + settings.timeoutSeconds + " s.";
+        send(request.complete
+                ? Answers.error(504, "Timeout", "No answer" + late)
+                : Answers.error(408, "RequestTimeout", "The request's body did not arrive" + late));
+    }
+
+    /** What a worker or the clock says to a prediction; our own refusals tell nothing about it. */
+    private void count(int status) {
+        if (!settings.multiModel && status != 503) { // 503: there is too much to do, or no worker, which is seen anyway
+            FailureTracker.count(status);
+        }
+    }
+
+    private void sendContinue() {
+        context.writeAndFlush(new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.CONTINUE));
+    }
+
+    private void send(FullHttpResponse response) {
+        RequestContext request = current;
+        request.answered = true;
+        response.headers().set("X-Request-Id", request.id);
+        if (!request.target.path.equals("/ping")) {
+            String timing = response.headers().get("Server-Timing", "");
+            request.log(response.status().code(), response.content().readableBytes(), timing);
+        }
+        boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
+        request.close = refused || !request.keepAlive || "draining".equals(Supervisor.state()) || connection().isInputShutdown();
+        if (request.close || request.isHttp10) {
+            response.headers().set(HttpHeaderNames.CONNECTION, request.close ? "close" : "keep-alive");
+        }
+        request.dequeue();
+        request.hold(response.content().readableBytes());
+        context.writeAndFlush(response).addListener(done -> {
+            request.written = true;
+            request.release();
+            if (!request.complete && request.close) {
+                closeLater();
+            }
+            settle(request);
+        });
+    }
+
+    /** Goes on to the connection's next request when this one is read and answered. */
+    private void settle(RequestContext request) {
+        if (current != request || !request.written || !request.complete) {
+            return;
+        }
+        if (request.close && request.unreadable) { // nobody knows how much still comes: the client sees the end at once
+            connection().shutdownOutput();
+            closeLater();
+        } else if (request.close) {
+            context.close();
+        } else {
+            current = null;
+            context.channel().config().setAutoRead(true);
+        }
+    }
+
+    /** A connection that is closed while its client still sends loses the answer: read on, for a while. */
+    private void closeLater() {
+        context.channel().config().setAutoRead(true);
+        context.executor().schedule(() -> context.close(), DISCARD_SECONDS, TimeUnit.SECONDS);
+    }
+
+    private DuplexChannel connection() {
+        return (DuplexChannel) context.channel();
+    }
+
+    /**
+     * The caller sends no more. It may wait for its answer, or have gone: that shows when its side refuses what it is
+     * sent, so that nothing is computed for nobody. Clients skip a 100 that they have not asked for.
+     */
+    @Override
+    public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
+        if (event instanceof ChannelInputShutdownEvent) {
+            if (current == null || current.written || !current.complete && !current.answered) {
+                ctx.close();
+                return;
+            }
+            current.complete = true;
+            if (!current.answered && !current.isHttp10) {
+                sendContinue();
+            }
+        }
+        ctx.fireUserEventTriggered(event);
+    }
+
+    @Override
+    public void channelInactive(ChannelHandlerContext ctx) {
+        if (current != null) {
+            if (!current.answered) {
+                current.answered = true;
+                current.log(499, 0, ""); // the caller went away: nobody's status, but the usual sign for it
+            }
+            current.release();
+        }
+    }
+
+    /** Whatever goes wrong in here: the caller gets an answer, or at least the end of the connection. */
+    @Override
+    public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
+        boolean isConnection = cause instanceof IOException || cause instanceof WriteTimeoutException;
+        boolean isRequest = cause instanceof DecoderException;
+        if (!isConnection && !isRequest) {
+            LOG.warn("a connection failed: {}", cause.toString());
+        }
+        if (isConnection || current == null || current.answered) {
+            ctx.close();
+        } else {
+            send(isRequest
+                    ? Answers.invalid(cause)
+                    : Answers.error(500, "InternalError", "The request failed inside the server."));
+        }
+    }
+}
