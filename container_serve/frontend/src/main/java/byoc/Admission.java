@@ -40,7 +40,7 @@ final class Admission {
         switch (target.route) {
             case PING:
             case PING_HEAD:
-                return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
+                return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
             case EXECUTION_PARAMETERS:
                 return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
             case LIST_MODELS:
@@ -55,7 +55,9 @@ final class Admission {
     private FullHttpResponse refusal(HttpRequest request, String model) {
         String type = Form.mimeType(request);
         if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
-            return Answers.form(type);
+            return Answers.error(415, "UnsupportedMediaType", "Content-Type " + RequestContext.printable(type, 100)
+                    + " is not taken (curl sends it when no header is given); send the picture itself with its type, for"
+                    + " example curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.");
         }
         String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
@@ -70,9 +72,9 @@ final class Admission {
         }
         long length = HttpUtil.getContentLength(request, 0L);
         if (length > settings.maxRequestBytes) {
-            return Answers.tooLarge(settings);
+            return tooLarge();
         }
-        if (!"ready".equals(Supervisor.state())) {
+        if (!Supervisor.state().equals(Health.READY)) {
             return Answers.error(
                     503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
@@ -89,13 +91,17 @@ final class Admission {
             return Answers.invalid(content.decoderResult().cause());
         }
         if (request.received > settings.maxRequestBytes) {
-            return Answers.tooLarge(settings);
+            return tooLarge();
         }
         if (request.pieces() > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
             return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         // A slow client takes memory from others only for what it has sent.
         return request.grow() ? null : memoryFull();
+    }
+
+    private FullHttpResponse tooLarge() {
+        return Answers.error(413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
     }
 
     private static FullHttpResponse memoryFull() {

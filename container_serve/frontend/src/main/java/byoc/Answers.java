@@ -2,6 +2,7 @@ package byoc;
 
 import byoc.workers.RequestQueue;
 import com.amazonaws.ml.mms.wlm.ModelManager;
+import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
 import io.netty.buffer.ByteBuf;
@@ -20,13 +21,23 @@ import java.util.TreeSet;
 
 /** The filter's own answers, all of them JSON. */
 final class Answers {
+    private static final Gson GSON = new Gson();
     private static final int MODELS = 100; // on a page, at most
     private static final int TRANSFORM_MEGABYTES = 100; // batch transform's limit, of one request and of all at a time
 
     private Answers() {}
 
+    /** An object of names and values in turn. */
+    static JsonObject object(Object... pairs) {
+        JsonObject object = new JsonObject();
+        for (int i = 0; i < pairs.length; i += 2) {
+            object.add((String) pairs[i], GSON.toJsonTree(pairs[i + 1]));
+        }
+        return object;
+    }
+
     static FullHttpResponse json(int status, JsonObject body) {
-        ByteBuf content = Unpooled.copiedBuffer(body.toString() + "\n", StandardCharsets.UTF_8);
+        ByteBuf content = Unpooled.copiedBuffer(body + "\n", StandardCharsets.UTF_8);
         FullHttpResponse response =
                 new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.valueOf(status), content);
         response.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
@@ -36,11 +47,7 @@ final class Answers {
 
     /** A refusal; the connection ends with it, once the request's body has been read. */
     static FullHttpResponse error(int status, String type, String message) {
-        JsonObject body = new JsonObject();
-        body.addProperty("code", status);
-        body.addProperty("type", type);
-        body.addProperty("message", message);
-        FullHttpResponse response = json(status, body);
+        FullHttpResponse response = json(status, object("code", status, "type", type, "message", message));
         response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
         return response;
     }
@@ -62,12 +69,8 @@ final class Answers {
             response.headers().set(HttpHeaderNames.ALLOW, target.allowed);
             return response;
         }
-        String there = (multiModel ? Route.INVOKE_MODEL : Route.INVOCATIONS).path(multiModel ? "NAME" : "");
+        String there = multiModel ? "/models/NAME/invoke" : "/invocations";
         return error(404, "NotFound", "There is nothing at this path; pictures go to POST " + there + ".");
-    }
-
-    static FullHttpResponse tooLarge(Settings settings) {
-        return error(413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
     }
 
     static FullHttpResponse queueFull() {
@@ -78,33 +81,23 @@ final class Answers {
     /** What batch transform may send; it takes no values beyond its own limits, and 0 for "no limit". */
     static JsonObject executionParameters(int workers, int maxRequestBytes) {
         int megabytes = Math.max(1, Math.min(TRANSFORM_MEGABYTES, maxRequestBytes / (1024 * 1024)));
-        JsonObject parameters = new JsonObject();
-        parameters.addProperty("MaxConcurrentTransforms", Math.min(workers, TRANSFORM_MEGABYTES / megabytes));
-        parameters.addProperty("BatchStrategy", "SINGLE_RECORD");
-        parameters.addProperty("MaxPayloadInMB", megabytes);
-        return parameters;
+        return object(
+                "MaxConcurrentTransforms", Math.min(workers, TRANSFORM_MEGABYTES / megabytes),
+                "BatchStrategy", "SINGLE_RECORD",
+                "MaxPayloadInMB", megabytes);
     }
 
-    /**
-     * Some of the loaded models by name, and where the next ones begin. The model server's own answer is an error when
-     * one is unloaded meanwhile.
-     */
+    /** Some of the loaded models by name, and where the next ones begin. */
     static FullHttpResponse models(Target target) {
         int limit = target.number("limit", MODELS);
-        int token = target.number("next_page_token", 0);
-        JsonArray page = new JsonArray();
         List<String> models = new ArrayList<>(new TreeSet<>(ModelManager.getInstance().getModels().keySet()));
-        int first = Math.max(0, Math.min(token, models.size()));
+        int first = Math.max(0, Math.min(target.number("next_page_token", 0), models.size()));
         int end = Math.min(models.size(), first + (limit < 1 || limit > MODELS ? MODELS : limit));
-        for (String model : models.subList(first, end)) {
-            page.add(described(model));
-        }
-        JsonObject body = new JsonObject();
-        if (end < models.size()) {
-            body.addProperty("nextPageToken", String.valueOf(end));
-        }
-        body.add("models", page);
-        return json(200, body);
+        JsonArray page = new JsonArray();
+        models.subList(first, end).forEach(model -> page.add(described(model)));
+        return json(200, end < models.size()
+                ? object("nextPageToken", String.valueOf(end), "models", page)
+                : object("models", page));
     }
 
     static FullHttpResponse model(String name) {
@@ -118,17 +111,6 @@ final class Answers {
     }
 
     private static JsonObject described(String model) {
-        JsonObject item = new JsonObject();
-        item.addProperty("modelName", model);
-        item.addProperty("modelUrl", ModelFolders.get(model));
-        return item;
-    }
-
-    static FullHttpResponse form(String type) {
-        String message =
-                "Content-Type " + RequestContext.printable(type, 100) + " is not taken (curl sends it when no header is given);"
-                        + " send the picture itself with its type, for example"
-                        + " curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.";
-        return error(415, "UnsupportedMediaType", message);
+        return object("modelName", model, "modelUrl", ModelFolders.get(model));
     }
 }

@@ -42,6 +42,7 @@ public final class FrontEnd {
             config.validateConfigurations();
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
+            Health.multiModel = settings.multiModel;
             Health.workers = new Workers(config, groups.getChildGroup(), settings.workers + settings.queueSize,
                     settings.batch, settings.timeoutSeconds, settings.memory);
             ModelManager.init(config, Health.workers);
@@ -49,7 +50,7 @@ public final class FrontEnd {
                 ModelChanges.start(MODEL);
             }
             listen(config.getListener(false), groups, settings);
-            Supervisor.report(settings);
+            Supervisor.report();
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);

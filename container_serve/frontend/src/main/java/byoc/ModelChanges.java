@@ -3,7 +3,6 @@ package byoc;
 import com.amazonaws.ml.mms.archive.ModelException;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.wlm.ModelManager;
-import com.google.gson.JsonObject;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import java.io.IOException;
@@ -97,8 +96,6 @@ final class ModelChanges {
     }
 
     private static FullHttpResponse answer(String status) {
-        JsonObject body = new JsonObject();
-        body.addProperty("status", status);
-        return Answers.json(200, body);
+        return Answers.json(200, Answers.object("status", status));
     }
 }

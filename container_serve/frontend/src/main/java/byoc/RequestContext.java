@@ -14,11 +14,12 @@ import io.netty.handler.codec.http.HttpHeaders;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
-import java.util.Locale;
 import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.regex.Pattern;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -29,6 +30,7 @@ final class RequestContext implements PendingRequest.Caller {
     private static final String[] ID_HEADERS = {"X-Amzn-SageMaker-Inference-Id", "X-Amzn-RequestId", "X-Request-Id"};
     // The Python side looks these up by name; clients spell them as they like.
     private static final String[] HEADERS_BY_NAME = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
+    private static final Pattern UNPRINTABLE = Pattern.compile("[^\\x21-\\x7e]");
     private static final int ID_LENGTH = 128;
     private static final long STUCK_NANOS = 1_000_000_000L;
     private static final Map<Thread, Long> WRITING = new ConcurrentHashMap<>();
@@ -162,12 +164,13 @@ final class RequestContext implements PendingRequest.Caller {
                 return printable(value, ID_LENGTH);
             }
         }
-        return UUID.randomUUID().toString();
+        ThreadLocalRandom random = ThreadLocalRandom.current(); // it has to differ from others, and guard nothing
+        return new UUID(random.nextLong(), random.nextLong()).toString();
     }
 
     /** A caller's text must not be able to forge a line of the log. */
     static String printable(String text, int length) {
-        return text.substring(0, Math.min(text.length(), length)).replaceAll("[^\\x21-\\x7e]", "?");
+        return UNPRINTABLE.matcher(text.substring(0, Math.min(text.length(), length))).replaceAll("?");
     }
 
     /** Whether a line of the log has been on its way for so long that nobody can be reading it. */
@@ -187,7 +190,7 @@ final class RequestContext implements PendingRequest.Caller {
                 received,
                 sent,
                 timing.isEmpty() ? "" : " " + timing.replace(";dur=", "_ms=").replace(",", ""),
-                String.format(Locale.ROOT, "%.1f", (System.nanoTime() - begun) / 1e6));
+                Math.round((System.nanoTime() - begun) / 1e5) / 10.0);
         WRITING.remove(Thread.currentThread());
     }
 }

@@ -33,6 +33,7 @@ import org.slf4j.LoggerFactory;
 final class RequestFilter extends ChannelInboundHandlerAdapter {
     private static final Logger LOG = LoggerFactory.getLogger("filter");
     private static final int DISCARD_SECONDS = 10;
+    private static final long[] PROBE_MILLIS = {0, 100};
 
     private final Settings settings;
     private final Admission admission;
@@ -166,18 +167,22 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         RequestContext request = current;
         request.answered = true;
         response.headers().set("X-Request-Id", request.id);
-        if (!request.target.path.equals("/ping")) {
-            String timing = response.headers().get("Server-Timing", "");
-            request.log(response.status().code(), response.content().readableBytes(), timing);
-        }
+        int status = response.status().code();
+        int bytes = response.content().readableBytes();
+        String timing = response.headers().get("Server-Timing", "");
         boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
-        request.close = refused || !request.keepAlive || "draining".equals(Supervisor.state()) || connection().isInputShutdown();
+        boolean hasEnded = connection().isInputShutdown();
+        request.complete |= hasEnded;
+        request.close = refused || hasEnded || !request.keepAlive || "draining".equals(Supervisor.state());
         if (request.close || request.isHttp10) {
             response.headers().set(HttpHeaderNames.CONNECTION, request.close ? "close" : "keep-alive");
         }
         request.dequeue();
-        request.hold(response.content().readableBytes());
+        request.hold(bytes);
         context.writeAndFlush(response).addListener(done -> {
+            if (!request.target.path.equals("/ping")) {
+                request.log(status, bytes, timing);
+            }
             request.written = true;
             request.release();
             if (!request.complete && request.close) {
@@ -214,22 +219,28 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     }
 
     /**
-     * The caller sends no more. It may wait for its answer, or have gone: that shows when its side refuses what it is
-     * sent, so that nothing is computed for nobody. Clients skip a 100 that they have not asked for.
+     * The caller sends no more. It may wait for its answer, or have gone: then its machine refuses what it is sent, and
+     * the next write fails, so that nothing is computed for nobody. Clients skip a 100 that they have not asked for.
      */
     @Override
     public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
-        if (event instanceof ChannelInputShutdownEvent) {
-            if (current == null || current.written || !current.complete && !current.answered) {
-                ctx.close();
-                return;
-            }
-            current.complete = true;
-            if (!current.answered && !current.isHttp10) {
-                sendContinue();
+        if (!(event instanceof ChannelInputShutdownEvent)) {
+            return;
+        }
+        RequestContext request = current;
+        if (request == null || request.written || !request.complete && !request.answered) {
+            ctx.close();
+        } else if (!request.isHttp10) {
+            for (long millis : PROBE_MILLIS) {
+                ctx.executor().schedule(() -> probe(request), millis, TimeUnit.MILLISECONDS);
             }
         }
-        ctx.fireUserEventTriggered(event);
+    }
+
+    private void probe(RequestContext request) {
+        if (current == request && !request.answered) {
+            sendContinue();
+        }
     }
 
     @Override
