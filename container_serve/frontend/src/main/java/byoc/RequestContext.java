@@ -82,7 +82,11 @@ final class RequestContext implements PendingRequest.Caller {
 
     /** Owns the content from now on. */
     void add(HttpContent content) {
-        body.addComponent(true, content.content());
+        if (content.content().isReadable()) {
+            body.addComponent(true, content.content());
+        } else {
+            content.release();
+        }
     }
 
     /** How many pieces the body has come in. */
