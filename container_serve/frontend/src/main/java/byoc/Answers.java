@@ -1,17 +1,14 @@
 package byoc;
 
-import byoc.workers.RequestQueue;
 import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
-import io.netty.handler.codec.TooLongFrameException;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
-import io.netty.handler.codec.http.HttpHeaderValues;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpVersion;
 import java.nio.charset.StandardCharsets;
@@ -45,37 +42,11 @@ final class Answers {
         return response;
     }
 
-    /** A refusal; the connection ends with it, once the request's body has been read. */
-    static FullHttpResponse error(int status, String type, String message) {
-        FullHttpResponse response = json(status, object("code", status, "type", type, "message", message));
-        response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+    static FullHttpResponse wrongMethod(String allowed) {
+        FullHttpResponse response =
+                new Refusal(405, "MethodNotAllowed", "The methods of this path are: " + allowed + ".").answer();
+        response.headers().set(HttpHeaderNames.ALLOW, allowed);
         return response;
-    }
-
-    /** `cause`: why it could not be read; what the decoder says stays inside. */
-    static FullHttpResponse invalid(Throwable cause) {
-        if (cause instanceof Refusal) {
-            return ((Refusal) cause).answer();
-        }
-        boolean tooLong = cause instanceof TooLongFrameException;
-        String reason = tooLong ? ": its first line is longer than 4 KB, or its headers than 8 KB." : ".";
-        return error(400, "BadRequest", "This is not a valid HTTP request" + reason);
-    }
-
-    static FullHttpResponse noRoute(Target target, boolean multiModel) {
-        if (!target.allowed.isEmpty()) {
-            FullHttpResponse response =
-                    error(405, "MethodNotAllowed", "The methods of this path are: " + target.allowed + ".");
-            response.headers().set(HttpHeaderNames.ALLOW, target.allowed);
-            return response;
-        }
-        String there = multiModel ? "/models/NAME/invoke" : "/invocations";
-        return error(404, "NotFound", "There is nothing at this path; pictures go to POST " + there + ".");
-    }
-
-    static FullHttpResponse queueFull() {
-        int waiting = RequestQueue.queued();
-        return error(503, "QueueFull", waiting + " requests are waiting already; send the request again later.");
     }
 
     /** What batch transform may send; it takes no values beyond its own limits, and 0 for "no limit". */
@@ -100,17 +71,7 @@ final class Answers {
                 : object("models", page));
     }
 
-    static FullHttpResponse model(String name) {
-        return ModelManager.getInstance().getModels().containsKey(name)
-                ? json(200, described(name))
-                : noModel(name);
-    }
-
-    static FullHttpResponse noModel(String name) {
-        return error(404, "ModelNotFoundException", "Model not found: " + name);
-    }
-
-    private static JsonObject described(String model) {
+    static JsonObject described(String model) {
         return object("modelName", model, "modelUrl", ModelFolders.get(model));
     }
 }

@@ -19,7 +19,11 @@ final class FailureTracker {
 
     private FailureTracker() {}
 
+    /** What a worker or the clock says to a prediction; refusals of our own tell nothing about it, nor does 503. */
     static synchronized void count(int status) {
+        if (Health.multiModel || status == 503) { // there is too much to do, or no worker, which is seen anyway
+            return;
+        }
         long now = System.nanoTime();
         if (status < 400) {
             failed = false;

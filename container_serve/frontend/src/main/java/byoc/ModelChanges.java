@@ -40,7 +40,7 @@ final class ModelChanges {
                         .thenRunAsync(() -> caller.answer(load == null ? unload(model) : load(load)), THREADS)
                         .exceptionally(error -> {
                             LOG.warn("{} could not be changed: {}", model, error.toString());
-                            caller.fail(500, "The request failed inside the server.");
+                            caller.answer(Refusal.internal().answer());
                             return null;
                         }));
         change.thenRun(() -> LAST.remove(model, change));
@@ -85,10 +85,10 @@ final class ModelChanges {
     private static FullHttpResponse unload(String model) {
         HttpResponseStatus status = ModelManager.getInstance().unregisterModel(model);
         if (status.equals(HttpResponseStatus.NOT_FOUND)) {
-            return Answers.noModel(model);
+            return Refusal.noModel(model).answer();
         }
         if (!status.equals(HttpResponseStatus.OK)) {
-            return Answers.error(500, "ModelUnloadFailed", "The processes of model " + model + " have not ended in time.");
+            return new Refusal(500, "ModelUnloadFailed", "Model " + model + "'s processes have not ended in time.").answer();
         }
         ModelFolders.remove(model);
         ModelMemory.unloaded();

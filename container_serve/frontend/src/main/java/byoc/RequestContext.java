@@ -82,6 +82,7 @@ final class RequestContext implements PendingRequest.Caller {
 
     /** Owns the content from now on. */
     void add(HttpContent content) {
+        received += content.content().readableBytes();
         if (content.content().isReadable()) {
             body.addComponent(true, content.content());
         } else {
@@ -128,7 +129,7 @@ final class RequestContext implements PendingRequest.Caller {
 
     @Override
     public void fail(int status, String message) {
-        answer(Answers.error(status, status == 503 ? "ServiceUnavailable" : "InternalError", message));
+        answer(new Refusal(status, status == 503 ? "ServiceUnavailable" : "InternalError", message).answer());
     }
 
     /** Counts `bytes` as what is held in memory of this request. */

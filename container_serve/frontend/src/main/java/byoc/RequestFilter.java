@@ -1,14 +1,11 @@
 package byoc;
 
-import byoc.workers.PendingRequest;
-import byoc.workers.RequestQueue;
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.channel.socket.ChannelInputShutdownEvent;
 import io.netty.channel.socket.DuplexChannel;
 import io.netty.handler.codec.DecoderException;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -20,7 +17,6 @@ import io.netty.handler.codec.http.HttpVersion;
 import io.netty.handler.codec.http.LastHttpContent;
 import io.netty.handler.timeout.WriteTimeoutException;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -56,9 +52,10 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             head((HttpRequest) message);
         }
         if (message instanceof HttpContent) {
-            HttpContent content = (HttpContent) message;
-            if (current == null || !body(content)) {
-                content.release();
+            try {
+                body((HttpContent) message);
+            } catch (Refusal refusal) {
+                send(refusal.answer());
             }
         }
         // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
@@ -68,59 +65,41 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
 
     private void head(HttpRequest request) {
         Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
-        current = new RequestContext(this, request, target, settings.memory);
-        FullHttpResponse answer = admission.decide(request, target);
-        if (answer != null) {
-            send(answer);
+        RequestContext begun = new RequestContext(this, request, target, settings.memory);
+        current = begun;
+        try {
+            FullHttpResponse answer = admission.answer(request, target);
+            if (answer != null) {
+                send(answer);
+                return;
+            }
+        } catch (Refusal refusal) {
+            send(refusal.answer());
             return;
         }
-        RequestContext accepted = current;
-        accepted.accept(context.executor().schedule(() -> timeOut(accepted), settings.timeoutSeconds, TimeUnit.SECONDS));
+        begun.accept(context.executor().schedule(() -> timeOut(begun), settings.timeoutSeconds, TimeUnit.SECONDS));
         if (HttpUtil.is100ContinueExpected(request)) {
             sendContinue();
         }
     }
 
-    /** Whether the content was kept. */
-    private boolean body(HttpContent content) {
+    private void body(HttpContent content) throws Refusal {
         RequestContext request = current;
-        request.complete |= content instanceof LastHttpContent;
-        request.unreadable |= content.decoderResult().isFailure();
-        request.received += content.content().readableBytes();
-        if (request.answered) { // without waiting for the body: drop it, so that the client sees the answer
-            settle(request);
-            return false;
-        }
-        FullHttpResponse refusal = admission.more(request, content);
-        if (refusal != null) {
-            send(refusal);
-            return false;
-        }
-        request.add(content);
-        if (request.complete) {
-            try {
-                handOn(request);
-            } catch (Refusal wrong) {
-                send(wrong.answer());
-            }
-        }
-        return true;
-    }
-
-    private void handOn(RequestContext request) throws Refusal {
-        FullHttpRequest whole = Form.unpacked(request.whole());
-        if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
-            ModelChanges.change(request.target, whole.content().toString(StandardCharsets.UTF_8), request);
-            whole.release();
+        if (request == null) {
+            content.release();
             return;
         }
-        String model = settings.multiModel ? request.target.model : FrontEnd.MODEL;
-        PendingRequest pending = new PendingRequest(whole, request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds), request);
-        RequestQueue queue = Health.workers.queue(model);
-        // Only a request that is there as a whole takes a place from others.
-        if (queue == null || !request.enqueue(queue, pending)) {
-            pending.release();
-            send(queue == null ? Answers.noModel(model) : Answers.queueFull());
+        request.complete |= content instanceof LastHttpContent;
+        request.unreadable |= content.decoderResult().isFailure();
+        if (request.answered) { // without waiting for the body: drop it, so that the client sees the answer
+            content.release();
+            settle(request);
+            return;
+        }
+        request.add(content);
+        admission.check(request, content.decoderResult());
+        if (request.complete) {
+            admission.handOn(request);
         }
     }
 
@@ -131,7 +110,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
                 response.release();
                 return;
             }
-            count(response.status().code());
+            FailureTracker.count(response.status().code());
             if (response.status().code() >= 400) { // somebody may have seen the end of such a request elsewhere
                 response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
             }
@@ -144,19 +123,12 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         if (request.wasTaken()) {
-            count(504); // else it says nothing but that there is too much to do
+            FailureTracker.count(504); // else it says nothing but that there is too much to do
         }
         String late = " within " + settings.timeoutSeconds + " s.";
-        send(request.complete
-                ? Answers.error(504, "Timeout", "No answer" + late)
-                : Answers.error(408, "RequestTimeout", "The request's body did not arrive" + late));
-    }
-
-    /** What a worker or the clock says to a prediction; our own refusals tell nothing about it. */
-    private void count(int status) {
-        if (!settings.multiModel && status != 503) { // 503: there is too much to do, or no worker, which is seen anyway
-            FailureTracker.count(status);
-        }
+        send((request.complete
+                ? new Refusal(504, "Timeout", "No answer" + late)
+                : new Refusal(408, "RequestTimeout", "The request's body did not arrive" + late)).answer());
     }
 
     private void sendContinue() {
@@ -265,9 +237,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (isConnection || current == null || current.answered) {
             ctx.close();
         } else {
-            send(isRequest
-                    ? Answers.invalid(cause)
-                    : Answers.error(500, "InternalError", "The request failed inside the server."));
+            send((isRequest ? Refusal.invalid(cause) : Refusal.internal()).answer());
         }
     }
 }
