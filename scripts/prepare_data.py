@@ -42,7 +42,7 @@ from scripts.s3 import bucket, storage
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrainingJobSpec:
     source: Source
     out: Path | None
     prefix: S3Uri | None
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parse(arguments: Sequence[str]) -> Wanted:
+def parse(arguments: Sequence[str]) -> TrainingJobSpec:
     parser = command.parser("prepare_data.py", __doc__ or "")
     parser.add_argument(
         "source", nargs="?", default=DOG_IMAGES, help="a zip, a folder or a URL (default: dogImages.zip)"
@@ -111,7 +111,7 @@ def parse(arguments: Sequence[str]) -> Wanted:
     if not (min(first, second, third) > 0 and abs(first + second + third - 1) <= 1e-6):  # so that nan does not pass
         raise CloudError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1", 2)
     source, known = Source(flags.source), settings.load(flags)
-    return Wanted(
+    return TrainingJobSpec(
         source,
         flags.out.absolute() if flags.out else None,
         None if flags.s3 is None else _prefix(flags.s3, source, known, offline=flags.dry_run),
@@ -135,7 +135,7 @@ def _prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3U
     return S3Uri.parse(text, "--s3")
 
 
-def on_disk(wanted: Wanted) -> dict[str, Any]:
+def on_disk(wanted: TrainingJobSpec) -> dict[str, Any]:
     """Make wanted.out, or leave nothing of it. A folder made by the same call before is left as it is."""
     out = wanted.out
     assert out is not None
@@ -158,7 +158,7 @@ def on_disk(wanted: Wanted) -> dict[str, Any]:
     return {**record, "out": str(out)}
 
 
-def _there_already(wanted: Wanted, out: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _there_already(wanted: TrainingJobSpec, out: Path, record: dict[str, Any]) -> dict[str, Any]:
     progress(
         f"{out} is there already, made from {wanted.source.text}: nothing to do (what has changed there since is"
         " not in it: remove it, and it is made anew)"
@@ -166,7 +166,7 @@ def _there_already(wanted: Wanted, out: Path, record: dict[str, Any]) -> dict[st
     return {**record, "out": str(out)}
 
 
-def in_s3(wanted: Wanted, aws: Aws) -> dict[str, Any]:
+def in_s3(wanted: TrainingJobSpec, aws: Aws) -> dict[str, Any]:
     assert wanted.prefix is not None
     with tempfile.TemporaryDirectory(prefix="byoc-") as work:
         splits, opened = pictures(wanted, Path(work))
@@ -175,7 +175,7 @@ def in_s3(wanted: Wanted, aws: Aws) -> dict[str, Any]:
     return wanted.origin() | summary(splits) | {"s3": str(wanted.prefix)} | vars(uploaded)
 
 
-def planned(wanted: Wanted) -> list[sending.Request]:
+def planned(wanted: TrainingJobSpec) -> list[sending.Request]:
     """What would be sent to a prefix where there is nothing yet."""
     if wanted.prefix is None:
         return []
@@ -197,7 +197,7 @@ def planned(wanted: Wanted) -> list[sending.Request]:
     return requests
 
 
-def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
+def pictures(wanted: TrainingJobSpec, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
     """What goes to S3: from wanted.out where that is made, else from the source itself."""
     if wanted.out is not None and prepared.find(wanted.out, wanted.origin()):
         return plan(wanted.out, say=progress), Opened(wanted.out)
@@ -209,7 +209,7 @@ def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]
     return readable(splits, bad), opened
 
 
-def split(wanted: Wanted, opened: Opened) -> dict[str, ClassFiles]:
+def split(wanted: TrainingJobSpec, opened: Opened) -> dict[str, ClassFiles]:
     if wanted.source.text == DOG_IMAGES and opened.archive and not wanted.any_counts:
         check.dog_size(opened.archive)
     found = folders.find(opened.root)
@@ -222,7 +222,7 @@ def summary(splits: dict[str, ClassFiles]) -> dict[str, Any]:
     return {"images": folders.count(splits), "classes": len(splits["train"])}
 
 
-def report(wanted: Wanted, result: dict[str, Any]) -> None:
+def report(wanted: TrainingJobSpec, result: dict[str, Any]) -> None:
     if wanted.json:
         print(json.dumps(result))
         return

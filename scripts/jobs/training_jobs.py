@@ -21,7 +21,7 @@ SPOT_PATIENCE = 24 * 3600  # seconds beyond the run itself that a spot job may w
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrainingJobSpec:
     """A job to be made. URIs are s3://, and file:// for local mode."""
 
     name: str

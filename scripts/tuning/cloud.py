@@ -14,11 +14,11 @@ from scripts.aws.parallel import each
 from scripts.aws.polling import JOB_SECONDS, Patience
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.console.command import Interrupted, progress
 from scripts.jobs import training, watch
 from scripts.jobs.inputs import Data, Weights
 from scripts.jobs.training import Plan
-from scripts.tuning import table
+from scripts.tuning import table, tuning_request
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
 from scripts.tuning.tuning_jobs import LEAN, MAX_RUN, OWN_CHECKPOINTS, PARENTS, TuningJob, WantedSearch, describe
@@ -62,11 +62,7 @@ def plan(
         parents,
         flags.warm_start_type or "identical",
     )
-    if not flags.dry_run:
-        tell_loading()
-    from scripts.jobs import sdk  # takes seconds to import
-
-    create = Request("sagemaker", "CreateHyperParameterTuningJob", sdk.tuning_request(wanted))
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_request.build(wanted))
     check(create, allow_unknown=settings.allow_unknown)
     return Plan(trial, data, weights, create, name, PROGRAM), wanted
 

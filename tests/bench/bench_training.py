@@ -32,7 +32,7 @@ from container_train import hyperparameters
 from container_train.data import dataset
 from container_train.data.dataset import Data, ImageDataset
 from container_train.features import extractor
-from container_train.features.cache import first_pictures
+from container_train.features.cache import first_images
 from container_train.features.extractor import FeatureExtractor
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -108,10 +108,10 @@ class Setting:
         )  # fmt: skip
         self.network.to(CPU)
         self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
-        self.tensors = first_pictures(pictures, self.network.preprocessing, 128)
+        self.tensors = first_images(pictures, self.network.preprocessing, 128)
 
     def frozen(self) -> FeatureExtractor:
-        return FeatureExtractor(self.network, self.precision, CPU, exact=False, pictures=self.count)
+        return FeatureExtractor(self.network, self.precision, CPU, exact=False, images=self.count)
 
     def plain_epoch(self) -> float:
         """Seconds: decode, run the whole network, train its last layer, validate."""
@@ -227,8 +227,8 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     """
     fast = setting.frozen()
     fast.choose(setting.tensors)
-    plain = FeatureExtractor(setting.network, setting.precision, CPU, exact=False, pictures=0)
-    exact = FeatureExtractor(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
+    plain = FeatureExtractor(setting.network, setting.precision, CPU, exact=False, images=0)
+    exact = FeatureExtractor(setting.network, Precision("cpu", torch.float32), CPU, exact=True, images=0)
 
     test = _features(setting, exact, "test")
     results = []
@@ -296,7 +296,7 @@ def main() -> None:
     if ways is not speed and options.data is None:
         parser.error("accuracies want real pictures: --data DIR")
     count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
-    extractor.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
+    extractor.OPENVINO_IMAGES = 0  # some of the pictures stand for all of them, which are more
     with tempfile.TemporaryDirectory() as base:
         folder = options.data or make(Path(base) / "made")
         weights = options.weights or random_weights(options.arch, Path(base) / "random.pth")

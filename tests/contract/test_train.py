@@ -185,7 +185,7 @@ def test_two_trials_at_once_share_their_features(tmp_path: Path, monkeypatch: py
     with training("process", first) as one, training("process", second) as other:
         assert (one.wait(), other.wait()) == (0, 0), one.text() + other.text()
     said = one.text() + other.text()
-    for part in ("12 pictures of valid", "30 pictures of train"):
+    for part in ("12 images of valid", "30 images of train"):
         assert said.count(f"feature cache: {part} in ") == 1, said
         assert said.count(f"feature cache: {part} read from {tmp_path / 'shared'}") == 1, said
     assert not (first / "checkpoints" / "features").exists()

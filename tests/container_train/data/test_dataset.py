@@ -202,7 +202,7 @@ def test_a_picture_that_is_lost_while_training_is_named(
     split = dataset.read(tree).splits["train"]
     lost = split.paths[3]
     lost.write_bytes(b"no picture any more")
-    loader = loading.loader(dataset.ImageDataset(split, SPEC), 8, workers, torch.device("cpu"))
+    loader = loading.loader(dataset.ImageDataset(split, SPEC), [[0, 1, 2, 3]], workers, torch.device("cpu"))
     with pytest.raises(TrainError) as raised:
         list(loader)
     words = str(raised.value)

@@ -1,4 +1,4 @@
-"""FeatureExtractor layers by OpenVINO: only where it agrees with torch, and never where float32 was asked for."""
+"""Frozen layers by OpenVINO: only where it agrees with torch, and never where float32 was asked for."""
 
 import pytest
 import torch
@@ -26,14 +26,14 @@ def sample() -> torch.Tensor:
 
 
 def made(
-    network: builder.Network, dtype: torch.dtype, *, exact: bool = False, pictures: int = 10_000
+    network: builder.Network, dtype: torch.dtype, *, exact: bool = False, images: int = 10_000
 ) -> extractor.FeatureExtractor:
-    return extractor.FeatureExtractor(network, Precision("cpu", dtype), CPU, exact=exact, pictures=pictures)
+    return extractor.FeatureExtractor(network, Precision("cpu", dtype), CPU, exact=exact, images=images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_openvino_agrees_whatever_the_batch(network: builder.Network, sample: torch.Tensor, dtype: torch.dtype) -> None:
-    by_torch = made(network, dtype, pictures=1)(sample)[0]
+    by_torch = made(network, dtype, images=1)(sample)[0]
     it = made(network, dtype)
     it.choose(sample)
     assert it.by.startswith("openvino")
@@ -70,7 +70,7 @@ def test_what_it_cannot_convert_torch_computes(
     assert caplog.messages[-1] == "frozen layers: by torch, OpenVINO cannot (no such operation)"
 
 
-@pytest.mark.parametrize("options", [{"exact": True}, {"pictures": 100}], ids=["amp off", "few pictures"])
+@pytest.mark.parametrize("options", [{"exact": True}, {"images": 100}], ids=["amp off", "few images"])
 def test_torch_computes_where_openvino_is_not_wanted(
     network: builder.Network, sample: torch.Tensor, options: dict[str, int]
 ) -> None:

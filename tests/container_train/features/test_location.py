@@ -35,6 +35,6 @@ def test_what_is_wrong_with_each_folder_is_said(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "features").write_text("a file in the way")
     folder, reason = Store.of(SageMakerPaths(tmp_path)).place(10**8)
     assert folder is None
-    assert "checkpoints/features has 0.0 GB free" in reason
+    assert "checkpoints/features has room for 0.0 GB" in reason
     assert "cannot be written (File exists)" in reason
     assert Store().place(1) == (None, "no folder was given")

@@ -30,8 +30,8 @@ final class ModelFolders {
         }
     }
 
-    static void remove(String model) throws IOException {
-        Files.deleteIfExists(LINKS.resolve(model));
+    static void remove(String model) {
+        LINKS.resolve(model).toFile().delete();
     }
 
     /** Why the model could not be loaded. */

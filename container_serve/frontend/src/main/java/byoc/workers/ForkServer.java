@@ -21,8 +21,8 @@ final class ForkServer extends WorkerThread {
 
     private final Model model;
 
-    ForkServer(EventLoopGroup group, Model model, WorkerStateListener listener, int number) {
-        super(ConfigManager.getInstance(), group, model.getPort(), -1, model, new BatchAggregator(model), listener, number, true);
+    ForkServer(EventLoopGroup group, Model model, WorkerStateListener listener) {
+        super(ConfigManager.getInstance(), group, model.getPort(), -1, model, new BatchAggregator(model), listener, 0, true);
         this.model = model;
     }
 
