@@ -2,7 +2,6 @@ package byoc;
 
 import byoc.workers.PendingRequest;
 import byoc.workers.RequestQueue;
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
@@ -55,7 +54,7 @@ final class Admission {
             case LIST_MODELS:
                 return Answers.models(target);
             case DESCRIBE_MODEL:
-                if (!ModelManager.getInstance().getModels().containsKey(target.model)) {
+                if (!Health.workers.models().contains(target.model)) {
                     throw Refusal.noModel(target.model);
                 }
                 return Answers.json(200, Answers.described(target.model));
