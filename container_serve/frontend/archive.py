@@ -6,6 +6,7 @@ starts all the same.
 """
 
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -13,15 +14,15 @@ import urllib.request
 from pathlib import Path
 
 from container_serve import configuration, privileges
-from container_serve.settings import Settings
 
 
 def make(archive: Path) -> None:
     """List the classes that a server without a model needs until it answers, and archive them."""
     with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "classes.lst"
+        listed, port = Path(folder) / "classes.lst", random.randrange(20000, 32000)
         environment = {
             **os.environ,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_MULTI_MODEL": "true",
             "BYOC_USER": privileges.ROOT,  # another user may not write to the folder
             "JAVA_TOOL_OPTIONS": f"-XX:DumpLoadedClassList={listed}",
@@ -31,7 +32,7 @@ def make(archive: Path) -> None:
             assert server.stdout is not None
             if not any("ready after" in line for line in server.stdout):
                 raise SystemExit(f"the server does not start (exit code {server.wait()}); its messages say why")
-            urllib.request.urlopen(f"http://127.0.0.1:{Settings.read(environment).port}/ping").close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping").close()
             server.terminate()
         options = [f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}", "-XX:+UseSerialGC"]
         dump = [configuration.java(), "-Xshare:dump", *options, "-cp", configuration.class_path()]
