@@ -5,12 +5,12 @@ made where the server will run: in a step of the image's build. Without it, or w
 starts all the same.
 """
 
+import http.client
 import os
 import random
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 from container_serve import configuration, privileges
@@ -32,7 +32,9 @@ def make(archive: Path) -> None:
             assert server.stdout is not None
             if not any("ready after" in line for line in server.stdout):
                 raise SystemExit(f"the server does not start (exit code {server.wait()}); its messages say why")
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping").close()
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)  # through no proxy
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
             server.terminate()
         options = [f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}", "-XX:+UseSerialGC"]
         dump = [configuration.java(), "-Xshare:dump", *options, "-cp", configuration.class_path()]
