@@ -5,23 +5,24 @@ made where the server will run: in a step of the image's build. Without it, or w
 starts all the same.
 """
 
+import http.client
 import os
+import random
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 from container_serve import configuration, privileges
-from container_serve.settings import Settings
 
 
 def make(archive: Path) -> None:
     """List the classes that a server without a model needs until it answers, and archive them."""
     with tempfile.TemporaryDirectory() as folder:
-        listed = Path(folder) / "classes.lst"
+        listed, port = Path(folder) / "classes.lst", random.randrange(20000, 32000)
         environment = {
             **os.environ,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
             "SAGEMAKER_MULTI_MODEL": "true",
             "BYOC_USER": privileges.ROOT,  # another user may not write to the folder
             "JAVA_TOOL_OPTIONS": f"-XX:DumpLoadedClassList={listed}",
@@ -31,7 +32,9 @@ def make(archive: Path) -> None:
             assert server.stdout is not None
             if not any("ready after" in line for line in server.stdout):
                 raise SystemExit(f"the server does not start (exit code {server.wait()}); its messages say why")
-            urllib.request.urlopen(f"http://127.0.0.1:{Settings.read(environment).port}/ping").close()
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)  # through no proxy
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
             server.terminate()
         options = [f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}", "-XX:+UseSerialGC"]
         dump = [configuration.java(), "-Xshare:dump", *options, "-cp", configuration.class_path()]

@@ -17,7 +17,6 @@ import pytest
 from container_serve import configuration
 from container_serve.frontend import archive, build, repository
 from tests.conftest import need
-from tests.contract.serving import free_port
 from tests.docker.index import http_server
 
 ROOT = Path(__file__).parents[2]
@@ -194,9 +193,8 @@ def test_the_server_takes_the_libraries_where_they_are(libraries: Path, monkeypa
     assert configuration.class_path().split(os.pathsep) == without
 
 
-def test_the_classes_can_be_archived_for_a_quick_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classes_can_be_archived_for_a_quick_start(tmp_path: Path) -> None:
     path = tmp_path / "frontend.jsa"
-    monkeypatch.setenv("SAGEMAKER_BIND_TO_PORT", str(free_port()))
     archive.make(path)
     # -Xshare:on fails where -Xshare:auto, the default, would go on without an archive that does not fit.
     strict = [configuration.java(), "-XX:+UseSerialGC", "-Xshare:on", f"-XX:SharedArchiveFile={path}"]

@@ -2,7 +2,6 @@ package byoc;
 
 import byoc.workers.PendingRequest;
 import byoc.workers.RequestQueue;
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
@@ -44,7 +43,7 @@ final class Admission {
         }
         if (target.route == null) {
             String there = settings.multiModel ? "/models/NAME/invoke" : "/invocations";
-            throw new Refusal(404, "NotFound", "There is nothing at this path; pictures go to POST " + there + ".");
+            throw new Refusal(404, "NotFound", "There is nothing at this path; images go to POST " + there + ".");
         }
         switch (target.route) {
             case PING:
@@ -55,7 +54,7 @@ final class Admission {
             case LIST_MODELS:
                 return Answers.models(target);
             case DESCRIBE_MODEL:
-                if (!ModelManager.getInstance().getModels().containsKey(target.model)) {
+                if (!Health.workers.models().contains(target.model)) {
                     throw Refusal.noModel(target.model);
                 }
                 return Answers.json(200, Answers.described(target.model));
@@ -69,8 +68,8 @@ final class Admission {
         String type = Form.mimeType(request);
         if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
             throw new Refusal(415, "UnsupportedMediaType", "Content-Type " + RequestContext.printable(type, 100)
-                    + " is not taken (curl sends it when no header is given); send the picture itself with its type, for"
-                    + " example curl -H 'Content-Type: image/jpeg' --data-binary @picture.jpg URL.");
+                    + " is not taken (curl sends it when no header is given); send the image itself with its type, for"
+                    + " example curl -H 'Content-Type: image/jpeg' --data-binary @image.jpg URL.");
         }
         String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {

@@ -1,6 +1,5 @@
 package byoc;
 
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
@@ -14,7 +13,6 @@ import io.netty.handler.codec.http.HttpVersion;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.TreeSet;
 
 /** The filter's own answers, all of them JSON. */
 final class Answers {
@@ -61,7 +59,7 @@ final class Answers {
     /** Some of the loaded models by name, and where the next ones begin. */
     static FullHttpResponse models(Target target) {
         int limit = target.number("limit", MODELS);
-        List<String> models = new ArrayList<>(new TreeSet<>(ModelManager.getInstance().getModels().keySet()));
+        List<String> models = new ArrayList<>(Health.workers.models());
         int first = Math.max(0, Math.min(target.number("next_page_token", 0), models.size()));
         int end = Math.min(models.size(), first + (limit < 1 || limit > MODELS ? MODELS : limit));
         JsonArray page = new JsonArray();

@@ -4,7 +4,6 @@ import byoc.workers.Workers;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.util.Connector;
 import com.amazonaws.ml.mms.util.ServerGroups;
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelInitializer;
@@ -43,11 +42,10 @@ public final class FrontEnd {
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
             Health.multiModel = settings.multiModel;
-            Health.workers = new Workers(config, groups.getChildGroup(), settings.workers + settings.queueSize,
+            Health.workers = new Workers(groups.getChildGroup(), settings.workers + settings.queueSize,
                     settings.batch, settings.timeoutSeconds, settings.memory);
-            ModelManager.init(config, Health.workers);
             if (!settings.multiModel) {
-                ModelChanges.start(MODEL);
+                Health.workers.start(MODEL);
             }
             listen(config.getListener(false), groups, settings);
             Supervisor.report();

@@ -1,9 +1,8 @@
 package byoc;
 
-import com.google.gson.JsonElement;
-import com.google.gson.JsonObject;
+import com.google.gson.Gson;
 import com.google.gson.JsonParseException;
-import com.google.gson.JsonParser;
+import com.google.gson.annotations.SerializedName;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.AccessDeniedException;
@@ -27,22 +26,28 @@ final class Registration {
     final Path folder;
     long weights; // their bytes, once it is checked
 
-    Registration(String body) throws Refusal {
-        JsonElement asked;
+    /** What is read of the body; other keys are not. */
+    private static final class Body {
+        private @SerializedName("model_name") String model = "";
+        private String url = "";
+    }
+
+    Registration(String text) throws Refusal {
+        Body body;
         try {
-            asked = JsonParser.parseString(body);
+            body = new Gson().fromJson(text, Body.class);
         } catch (JsonParseException invalid) {
-            asked = null;
+            body = null;
         }
-        if (asked == null || !asked.isJsonObject()) {
+        if (body == null || body.model == null || body.url == null) {
             throw new Refusal(400, "BadRequest", "The body: expected {\"model_name\": NAME, \"url\": FOLDER} in JSON.");
         }
-        model = text(asked.getAsJsonObject(), "model_name");
-        if (!model.matches(NAME)) {
-            throw new Refusal(400, "BadModelName", "model_name: got " + shown(model) + ", expected 1 to 200 of the"
+        if (!body.model.matches(NAME)) {
+            throw new Refusal(400, "BadModelName", "model_name: got " + shown(body.model) + ", expected 1 to 200 of the"
                     + " characters A-Z a-z 0-9 . _ -, the first a letter or a digit.");
         }
-        folder = folder(text(asked.getAsJsonObject(), "url"));
+        model = body.model;
+        folder = folder(body.url);
     }
 
     /** Whether there is such a folder, and this process may read what is in it. */
@@ -86,11 +91,6 @@ final class Registration {
         } catch (InvalidPathException invalid) { // as with a NUL in it
         }
         throw new Refusal(400, "BadRequest", "url: got " + shown(url) + ", expected the absolute path of a local folder.");
-    }
-
-    private static String text(JsonObject asked, String key) {
-        JsonElement value = asked.get(key);
-        return value != null && value.isJsonPrimitive() ? value.getAsString() : "";
     }
 
     private static String shown(Object text) {

@@ -143,9 +143,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         int bytes = response.content().readableBytes();
         String timing = response.headers().get("Server-Timing", "");
         boolean refused = response.headers().contains(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE, true);
-        boolean hasEnded = connection().isInputShutdown();
-        request.complete |= hasEnded;
-        request.close = refused || hasEnded || !request.keepAlive || "draining".equals(Supervisor.state());
+        request.close = refused || !request.keepAlive || "draining".equals(Supervisor.state());
         if (request.close || request.isHttp10) {
             response.headers().set(HttpHeaderNames.CONNECTION, request.close ? "close" : "keep-alive");
         }
@@ -176,7 +174,10 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             context.close();
         } else {
             current = null;
-            context.channel().config().setAutoRead(true);
+            context.channel().config().setAutoRead(true); // now the next one may come that was held back
+            if (current == null && connection().isInputShutdown()) {
+                context.close();
+            }
         }
     }
 

@@ -91,29 +91,28 @@ public final class PendingRequest {
     /** Requests as the workers' protocol has them, in pieces; bodies are not copied. */
     static List<ByteBuf> encode(List<PendingRequest> requests, ByteBufAllocator allocator) {
         List<ByteBuf> pieces = new ArrayList<>();
-        pieces.add(allocator.buffer(1).writeByte('I'));
+        ByteBuf fields = allocator.buffer().writeByte('I');
         for (PendingRequest request : requests) {
-            request.encode(allocator, pieces);
+            request.encode(fields, pieces);
             if (requests.size() == 1) {
                 request.release(); // nobody needs its body again: see RequestQueue.failed
             }
+            fields = allocator.buffer().writeInt(END);
         }
-        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
+        pieces.add(fields.writeInt(END));
         return pieces;
     }
 
-    private void encode(ByteBufAllocator allocator, List<ByteBuf> pieces) {
-        ByteBuf head = allocator.buffer();
-        pieces.add(head);
-        field(head, id);
-        for (Map.Entry<String, String> header : request.headers().entries()) {
-            field(head, header.getKey());
-            field(head, header.getValue());
+    private void encode(ByteBuf fields, List<ByteBuf> pieces) {
+        field(fields, id);
+        for (Map.Entry<String, String> header : request.headers()) {
+            field(fields, header.getKey());
+            field(fields, header.getValue());
         }
-        head.writeInt(END);
-        field(head, "body");
-        field(head, type);
-        head.writeInt((int) bytes);
+        fields.writeInt(END);
+        field(fields, "body");
+        field(fields, type);
+        pieces.add(fields.writeInt((int) bytes));
         ByteBuf body = request.content();
         if (body instanceof CompositeByteBuf) { // as a whole, it may have more parts than can be sent at once
             for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), (int) bytes)) {
@@ -122,12 +121,11 @@ public final class PendingRequest {
         } else {
             pieces.add(body.retainedSlice());
         }
-        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
     }
 
     private static void field(ByteBuf out, String text) {
-        byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
-        out.writeInt(bytes.length);
-        out.writeBytes(bytes);
+        int at = out.writerIndex();
+        int length = out.writeInt(0).writeCharSequence(text, StandardCharsets.UTF_8);
+        out.setInt(at, length);
     }
 }

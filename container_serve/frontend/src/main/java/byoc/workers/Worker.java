@@ -32,7 +32,7 @@ import org.slf4j.LoggerFactory;
 final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> implements RequestQueue.Worker {
     private static final Logger LOG = LoggerFactory.getLogger("workers");
     private static final String FOLDER = System.getProperty("java.io.tmpdir");
-    private static final int LENGTH = Integer.BYTES; // which worker.py writes before each of its messages
+    private static final int LENGTH = Integer.BYTES; // which a worker writes before each of its messages
 
     private final Model model;
     private final WorkerPool pool;

@@ -1,9 +1,7 @@
 package byoc.workers;
 
 import com.amazonaws.ml.mms.wlm.Model;
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.channel.EventLoopGroup;
-import io.netty.handler.codec.http.HttpResponseStatus;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -16,24 +14,30 @@ final class WorkerPool {
 
     final RequestQueue queue;
     final List<Worker> workers = new CopyOnWriteArrayList<>();
-    final CompletableFuture<HttpResponseStatus> loaded = new CompletableFuture<>(); // all of the first ones, or one died
+    final CompletableFuture<Boolean> loaded = new CompletableFuture<>(); // true: by all the first ones; false: one ended
     private final Model model;
     private final EventLoopGroup group;
-    private int missing; // of the first ones
+    private final ForkServer forkServer;
+    private final int size;
+    private int missing; // of the first ones, those that have not loaded the model yet
     private boolean closed;
 
-    WorkerPool(Model model, RequestQueue queue, EventLoopGroup group) {
+    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group) {
         this.model = model;
         this.queue = queue;
         this.group = group;
-        missing = model.getMinWorkers();
-        for (int i = model.getMinWorkers(); i > 0; i--) {
-            start();
-        }
+        this.size = size;
+        missing = size;
+        forkServer = new ForkServer(model, () -> {
+            for (int i = 0; i < size; i++) {
+                start();
+            }
+        });
+        forkServer.start();
     }
 
     private synchronized void start() {
-        if (!closed) {
+        if (!closed && workers.size() < size) {
             Worker worker = new Worker(model, this);
             workers.add(worker);
             worker.connect(group);
@@ -43,17 +47,17 @@ final class WorkerPool {
     synchronized void loaded(Worker worker) {
         missing--;
         if (missing == 0) {
-            loaded.complete(HttpResponseStatus.OK);
+            loaded.complete(true);
         }
         queue.free(worker);
     }
 
     /** Its process has ended, or never came: another one takes its place. */
     void ended(Worker worker) {
-        loaded.complete(HttpResponseStatus.INTERNAL_SERVER_ERROR); // says something only where it was not complete
+        loaded.complete(false); // says something only where it was not complete
         workers.remove(worker);
         long pause = worker.pid() > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS;
-        ModelManager.getInstance().getScheduler().schedule(this::start, pause, TimeUnit.MILLISECONDS);
+        group.schedule(this::start, pause, TimeUnit.MILLISECONDS);
     }
 
     synchronized boolean isClosed() {
@@ -63,6 +67,7 @@ final class WorkerPool {
     synchronized void close() {
         closed = true;
         workers.forEach(Worker::close);
+        forkServer.close();
         queue.close();
     }
 }

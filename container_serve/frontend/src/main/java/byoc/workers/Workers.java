@@ -1,24 +1,26 @@
 package byoc.workers;
 
+import com.amazonaws.ml.mms.archive.Manifest;
+import com.amazonaws.ml.mms.archive.ModelArchive;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.wlm.Model;
-import com.amazonaws.ml.mms.wlm.WorkLoadManager;
-import com.amazonaws.ml.mms.wlm.WorkerStateListener;
 import com.google.gson.JsonArray;
 import io.netty.channel.EventLoopGroup;
-import io.netty.handler.codec.http.HttpResponseStatus;
+import java.io.File;
 import java.util.Map;
+import java.util.SortedSet;
+import java.util.TreeSet;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** The workers of all models, each with the queue of its model; in the place of the model server's own bookkeeping. */
-public final class Workers extends WorkLoadManager {
+/** The workers of all models, each with the queue of its model. */
+public final class Workers {
+    // All that the model server sees of a model: of its folder it would take a handler, another Python, or an archive to
+    // unpack, and put it on Python's path.
+    private static final String EMPTY = "empty";
     private static final int FIRST_PORT = 9000; // part of the name of a socket's file
-    private static final long START_MINUTES = 1;
     private static final long GRACE_NANOS = 5_000_000_000L; // for a worker's own alarm, and for a busy machine
 
     private final int capacity;
@@ -30,18 +32,48 @@ public final class Workers extends WorkLoadManager {
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
     /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
-    public Workers(ConfigManager config, EventLoopGroup group, int capacity, int batch, int seconds, Memory memory) {
-        super(config, group);
+    public Workers(EventLoopGroup group, int capacity, int batch, int seconds, Memory memory) {
+        this.group = group;
         this.capacity = capacity;
         this.batch = batch;
         this.memory = memory;
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
-        this.group = group;
     }
 
-    /** Null where `model` is, or no such model is there. */
-    public RequestQueue queue(String model) {
-        WorkerPool pool = model == null ? null : pools.get(model);
+    /** Starts a model's processes. True once all of its workers have loaded it, false where one could not. */
+    public CompletableFuture<Boolean> start(String name) {
+        ConfigManager config = ConfigManager.getInstance();
+        int seconds = config.getDefaultResponseTimeoutSeconds();
+        Manifest manifest = new Manifest();
+        manifest.getModel().setModelName(name);
+        manifest.getModel().setHandler(config.getMmsDefaultServiceHandler());
+        ModelArchive archive = new ModelArchive(manifest, EMPTY, new File(config.getModelStore(), EMPTY), false);
+        Model model = new Model(archive, 1, config.getPreloadModel());
+        model.setPort(ports.getAndIncrement());
+        model.setResponseTimeoutSeconds(seconds);
+        RequestQueue queue = new RequestQueue(capacity, batch, memory);
+        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group);
+        pools.put(name, pool);
+        return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
+    }
+
+    /** Ends a model's processes. False: there is no such model. */
+    public boolean stop(String name) {
+        WorkerPool pool = pools.remove(name);
+        if (pool != null) {
+            pool.close();
+        }
+        return pool != null;
+    }
+
+    /** The names of the models that were started. */
+    public SortedSet<String> models() {
+        return new TreeSet<>(pools.keySet());
+    }
+
+    /** Null where there is no such model. */
+    public RequestQueue queue(String name) {
+        WorkerPool pool = pools.get(name);
         return pool == null ? null : pool.queue;
     }
 
@@ -57,31 +89,5 @@ public final class Workers extends WorkLoadManager {
     /** Of all models, those that hold a loaded one; a killed one is noticed by its closed socket. */
     public int loaded() {
         return (int) pools.values().stream().flatMap(pool -> pool.workers.stream()).filter(Worker::isLoaded).count();
-    }
-
-    @Override
-    public CompletableFuture<HttpResponseStatus> modelChanged(Model model) {
-        WorkerPool before = pools.remove(model.getModelName());
-        if (before != null) {
-            before.close();
-        }
-        if (model.getMinWorkers() == 0) {
-            CompletableFuture<HttpResponseStatus> ended = super.modelChanged(model); // of the fork server
-            model.getServerThread().getLifeCycle().exit();
-            return ended;
-        }
-        WorkerPool pool = new WorkerPool(model, new RequestQueue(capacity, batch, memory), group);
-        pools.put(model.getModelName(), pool);
-        return pool.loaded;
-    }
-
-    @Override
-    public void addServerThread(Model model, CompletableFuture<HttpResponseStatus> started)
-            throws InterruptedException, ExecutionException, TimeoutException {
-        model.setPort(ports.getAndIncrement());
-        ForkServer server = new ForkServer(group, model, new WorkerStateListener(started, 1));
-        model.setServerThread(server);
-        scheduleAsync(server);
-        started.get(START_MINUTES, TimeUnit.MINUTES);
     }
 }
