@@ -1,12 +1,14 @@
 """An endpoint on this machine, through the SDK's local mode: its image, its start, its end."""
 
+import argparse
+import json
 import signal
 import socket
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,14 @@ import requests
 
 from container_serve.settings import MAX_PORT
 from local_test import engine as local_engine
-from local_test.errors import LocalError
 from scripts.aws.errors import CloudError
+from scripts.aws.settings import Settings
 from scripts.console.command import progress, tell_loading
+from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
+from scripts.jobs.local_training import locally
+from scripts.resources import leftovers
 
 if TYPE_CHECKING:
     from scripts.jobs import sdk
@@ -30,62 +35,63 @@ _DIRECT = requests.Session()
 _DIRECT.trust_env = False  # straight there: a proxy knows nothing of this machine's ports
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where it runs: the engine of this machine, and an image that is there. Raises CloudError where one is missing."""
+def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
+    """`deploy.py --local`: serve until Ctrl-C. Raises CloudError where something is missing, or the port is taken."""
+    if not flags.model_data:
+        raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)
+    in_s3 = flags.model_data.startswith("s3://")
+    artifact = model_data.s3_uri(flags.model_data) if in_s3 else model_data.file(flags.model_data)
+    if in_s3:
+        chosen.need_region()
+    here = Engine()
+    here.prune()
+    image = flags.image or locally(lambda: local_engine.find_image("serve"))
+    if image is None:
+        raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
+    engine.need_image(here.client, image)
+    if flags.port is not None and not _is_free(flags.port):
+        raise CloudError(f"--port {flags.port} is taken: give another one, or none")
+    port = flags.port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
+    local_image = engine.find_image(here.client, image)
+    server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
+    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+        if isinstance(artifact, Path):
+            model_data.unpack(artifact, work / "model")
+        else:
+            model_data.fetch(chosen.aws(), artifact, work / "model")
+        progress(model_data.check(work / "model", flags.model_data, server, image))
+        with _served(here, image, work, work / "model", environment, port) as url:
+            progress(f"try it: scripts/predict.py --local {url} IMAGE")
+            print(json.dumps({"url": url, "image": image}) if flags.json else url, flush=True)
+            wait(url)
+    return 0
 
-    engine: Engine
-    image: str
 
-    @classmethod
-    def find(cls, image: str | None) -> "Place":
-        """`image`, or the one made of the files as they are now."""
-        here = Engine()
-        here.prune()
-        if image is None:
-            try:
-                image = local_engine.find_image("serve")
-            except LocalError as error:
-                raise CloudError(str(error)) from None
-            if image is None:
-                raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
-        engine.need_image(here.client, image)
-        return cls(here, image)
+@contextmanager
+def _served(
+    here: Engine, image: str, work: Path, model: Path, environment: Mapping[str, str], port: int
+) -> Iterator[str]:
+    """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
 
-    def need_free(self, port: int | None) -> None:
-        """Raises CloudError where another program listens at the port."""
-        if port is not None and not _is_free(port):
-            raise CloudError(f"--port {port} is taken: give another one, or none")
+    `work`: a folder to work in. Raises CloudError where it does not come up.
+    """
+    tell_loading()
+    progress(f"starting {image} through the SageMaker SDK's local mode")
+    from scripts.jobs import sdk
 
-    def labels(self) -> Mapping[str, str]:
-        found = engine.find_image(self.engine.client, self.image)
-        return found.labels if found else {}
-
-    @contextmanager
-    def serve(self, work: Path, model: Path, environment: Mapping[str, str], port: int | None) -> Iterator[str]:
-        """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
-
-        `work`: a folder to work in. Raises CloudError where it does not come up.
-        """
-        self.need_free(port)
-        port = port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
-        tell_loading()
-        progress(f"starting {self.image} through the SageMaker SDK's local mode")
-        from scripts.jobs import sdk
-
-        label = uuid.uuid4().hex
-        with sdk.LocalMode(work, self.engine.service(label, work), REGION, _log, port) as mode:
-            mode.serve(self.image, model, {**self.engine.environment(), **environment})
-            url = f"http://localhost:{port}"
-            try:
-                _until_ready(mode, url)
-                yield url
-            finally:
-                with _undisturbed():
-                    self.engine.stop(label)
-                    mode.end_compose(5.0)
-                    # Only now can Compose make nothing more.
-                    self.engine.remove(label)
+    label = uuid.uuid4().hex
+    with sdk.LocalMode(work, here.service(label, work), REGION, _log, port) as mode:
+        mode.serve(image, model, {**here.environment(), **environment})
+        url = f"http://localhost:{port}"
+        try:
+            _until_ready(mode, url)
+            yield url
+        finally:
+            with _undisturbed():
+                here.stop(label)
+                mode.end_compose(5.0)
+                # Only now can Compose make nothing more.
+                here.remove(label)
 
 
 def wait(url: str) -> None:

@@ -64,7 +64,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     environment = inputs.environment(image, flags.environment)
     engine.need_image(here.client, image)
     file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
-    metrics, quiet = watch.Metrics(), watch.Quiet()
+    metrics, quiet = watch.Metrics(), watch.ToolkitLogFilter()
 
     def tell(line: str) -> None:
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
