@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 from container_serve import configuration
-from container_serve.configuration import MIB
-from container_serve.resources import Memory, Share
+from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import Settings
 
 SECONDS = 60
@@ -29,7 +28,7 @@ def make(archive: Path) -> None:
         settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BIND_TO_PORT": str(_free_port())})
         share, memory = Share(1, 1, 1), Memory(MIB, MIB, MIB, 128 * MIB, MIB)
         configuration.write(run, settings, share, memory)
-        command = configuration.command(run, memory)
+        command = configuration.command(run, settings, memory)
         environment = configuration.environment(os.environ, run, share, 1)
         program, options = command[0], command[1:]
         java = subprocess.Popen(

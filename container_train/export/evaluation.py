@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_serve.predictor import Predictor
 from container_serve.preprocess import is_scaled, preprocess, to_tensor
 from container_train.data.dataset import Split, lost

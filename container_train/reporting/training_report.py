@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model
 from bokeh.plotting import figure
 
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data.dataset import Split
 from container_train.paths import replace_file
 from container_train.reporting import page, style
