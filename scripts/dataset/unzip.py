@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from container_serve.picture import FORMATS
+from container_serve.image import FORMATS
 from container_train.data.listing import HEAD_BYTES, is_hidden, is_image
 from container_train.errors import DataError
 
