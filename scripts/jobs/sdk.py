@@ -52,7 +52,7 @@ from scripts.aws.account import core_session
 from scripts.aws.errors import CloudError, one_line
 from scripts.jobs.training_jobs import Wanted
 from scripts.tuning.space import Choice, Range
-from scripts.tuning.tuning_jobs import WantedSearch
+from scripts.tuning.tuning_jobs import TuningJobSpec
 
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 # The SDK holds it against a schema whenever it looks something up, twenty times a job: seconds, for a constant.
@@ -93,7 +93,7 @@ def training_request(wanted: Wanted) -> dict[str, Any]:
     return request
 
 
-def tuning_request(wanted: WantedSearch) -> dict[str, Any]:
+def tuning_request(wanted: TuningJobSpec) -> dict[str, Any]:
     """CreateHyperParameterTuningJob as the SDK's HyperparameterTuner makes it, over the Estimator of one trial."""
     job = wanted.trial
     recorder = Recorder(offline(job.region), names.S3Uri.parse(job.output, "--output").bucket)
