@@ -1,6 +1,7 @@
 """The engines in which the two programs run: as processes in .venv, or in the two Docker images."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -59,6 +60,9 @@ class ProcessEngine(Engine):
     host = stage.PROCESS_HOST
 
     def __init__(self) -> None:
+        """Raises LocalError where this Python is .venv-cloud, which has no torch."""
+        if importlib.util.find_spec("torch") is None:
+            raise LocalError(f"{sys.prefix} has no torch, which runs without Docker need: run local_test/setup.sh")
         self.images = {"train": None, "serve": None}
 
     def find_images(self, *names: str) -> None:

@@ -76,14 +76,14 @@ def parallel(search: Search) -> Chart:
 
 
 def importance(shares: Mapping[str, float]) -> Chart:
-    """The share of each hyperparameter in the objective's variation."""
+    """The share of each hyperparameter in what sets the best trials apart."""
     names = sorted(shares, key=lambda name: shares[name])
     plot = blank(70 + 34 * len(names), y_range=names, x_range=(0, 1))
     data = ColumnDataSource({"name": names, "share": [shares[name] for name in names]})
     drawn = plot.hbar("name", right="share", height=0.6, source=data, color=COLOURS[0])
     hover(plot, [drawn], [("", "@name"), ("share", "@share{0 %}")])
     plot.xaxis.formatter = NumeralTickFormatter(format="0 %")
-    return Chart("Importance", "share of the objective's variation (fANOVA)", plot)
+    return Chart("Importance", "share in what sets the best trials apart (PED-ANOVA)", plot)
 
 
 def curves(search: Search, metric: str) -> Chart | None:
