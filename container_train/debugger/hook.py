@@ -9,7 +9,7 @@ from torch import nn
 
 from container_train.debugger import config
 from container_train.debugger.config import SaveSchedule
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ class Hook:
     """`state` on or failed, and the `reason` of the latter in words. No method raises.
 
         hook = Hook(tree, schedule, interval=0, scale=scaler.get_scale)
-        hook.register(network.rest, loss)
+        hook.register(network.head, loss)
         hook.mode("train"); ...; loss.backward(); hook.gradients(); ...; hook.mode("eval"); ...
         hook.close()
 
@@ -27,7 +27,12 @@ class Hook:
     """
 
     def __init__(
-        self, tree: Tree, schedule: SaveSchedule, *, interval: int = 0, scale: Callable[[], float] | None = None
+        self,
+        tree: SageMakerPaths,
+        schedule: SaveSchedule,
+        *,
+        interval: int = 0,
+        scale: Callable[[], float] | None = None,
     ) -> None:
         """`interval` 0: from the schedule. `scale` gives the factor on the loss (GradScaler.get_scale)."""
         self.state, self.reason = "on", ""
@@ -37,7 +42,9 @@ class Hook:
         self._closed = False
         self._guard(self._make)(tree, schedule, interval, scale)
 
-    def _make(self, tree: Tree, schedule: SaveSchedule, interval: int, scale: Callable[[], float] | None) -> None:
+    def _make(
+        self, tree: SageMakerPaths, schedule: SaveSchedule, interval: int, scale: Callable[[], float] | None
+    ) -> None:
         settings = config.read(tree)
         # Seconds: smdebug imports pandas and boto3. Only where it is used.
         from container_train.debugger import setup
@@ -54,9 +61,9 @@ class Hook:
             log.info("debugger: %s says what is saved", config.FILE)
         log.info("debugger: tensors of every %s step go to %s", self.interval, folder)
 
-    def register(self, rest: nn.Module, loss: nn.Module) -> None:
-        """Watch what is trained, `rest`, and its loss module: `loss(logits, targets)`."""
-        self._guard(lambda: self.recorder.attach(rest, loss, self._guard))()
+    def register(self, head: nn.Module, loss: nn.Module) -> None:
+        """Watch what is trained, `head`, and its loss module: `loss(logits, targets)`."""
+        self._guard(lambda: self.recorder.attach(head, loss, self._guard))()
         self.setup_seconds, self.seconds = self.seconds, 0.0
 
     def mode(self, mode: Literal["train", "eval"]) -> None:

@@ -42,7 +42,7 @@ Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Recorder(Hook):  # type: ignore[misc]
-    """Records the training of `rest` and `loss` in the folder `out_dir`, as smdebug's trials read it."""
+    """Records the training of `head` and `loss` in the folder `out_dir`, as smdebug's trials read it."""
 
     def __init__(self, **options: Any) -> None:
         self.handles: list[Any] = []
@@ -60,13 +60,13 @@ class Recorder(Hook):  # type: ignore[misc]
         if not hasattr(self, "module_set"):  # smdebug logs what its constructor raises, and goes on
             raise RuntimeError("smdebug's hook could not be set up; SMDEBUG_LOG_LEVEL=error shows why")
 
-    def attach(self, rest: nn.Module, loss: nn.Module, guard: Guard) -> None:
+    def attach(self, head: nn.Module, loss: nn.Module, guard: Guard) -> None:
         """Put hooks on the network and the loss. `guard` wraps all that the training will call."""
-        kind = rest._get_name()
-        trained = [(f"{kind}_{name}", value) for name, value in rest.named_parameters() if value.requires_grad]
+        kind = head._get_name()
+        trained = [(f"{kind}_{name}", value) for name, value in head.named_parameters() if value.requires_grad]
         self.parameters = trained
-        self.handles.append(rest.register_forward_pre_hook(guard(self.on_step)))
-        for name, module in rest.named_modules():
+        self.handles.append(head.register_forward_pre_hook(guard(self.on_step)))
+        for name, module in head.named_modules():
             if isinstance(module, sample.RELUS):
                 hook = guard(lambda _module, inputs, name=name: self.on_relu(name, inputs))
                 self.handles.append(module.register_forward_pre_hook(hook))

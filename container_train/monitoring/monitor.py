@@ -19,7 +19,7 @@ from container_train.debugger.config import SaveSchedule
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
 
@@ -56,7 +56,7 @@ class Monitor:
         self.marks: list[float] = []
 
     @classmethod
-    def start(cls, tree: Tree, hp: Hyperparameters) -> "Monitor":
+    def start(cls, tree: SageMakerPaths, hp: Hyperparameters) -> "Monitor":
         """Start what the hyperparameters ask for."""
         monitor = cls()
         if hp.debug == "off" and not hp.profile_interval and hp.torch_profile == "none":
@@ -70,7 +70,7 @@ class Monitor:
             return cls()
         return monitor
 
-    def _start(self, tree: Tree, hp: Hyperparameters) -> None:
+    def _start(self, tree: SageMakerPaths, hp: Hyperparameters) -> None:
         self.tree, self.hp, self.out = tree, hp, tree.output
         self.folder = self.out / "profiler"
         # A restarted job goes on with its files; those of another one are not to be mixed with this one's.
@@ -116,8 +116,8 @@ class Monitor:
         finally:
             self._write(TimelineWriter.phase, name, start, time.time(), epoch)
 
-    def debug(self, rest: "nn.Module", loss: "nn.Module", schedule: SaveSchedule, scale: Callable[[], float]) -> None:
-        """Save tensors of what is trained, `rest`, and of its loss, from now until `release`."""
+    def debug(self, head: "nn.Module", loss: "nn.Module", schedule: SaveSchedule, scale: Callable[[], float]) -> None:
+        """Save tensors of what is trained, `head`, and of its loss, from now until `release`."""
         if not self.job:
             return
         if self.hp.torch_profile != "none":
@@ -131,7 +131,7 @@ class Monitor:
                 from container_train.debugger.hook import Hook
 
                 self.hook = Hook(self.tree, schedule, interval=self.hp.debug_interval, scale=scale)
-                self.hook.register(rest, loss)
+                self.hook.register(head, loss)
                 self.describe(**self.hook.describe())
 
     def release(self) -> None:

@@ -15,17 +15,17 @@ from container_train.debugger import config, recorder, sample
 from container_train.debugger.config import SaveSchedule
 from container_train.debugger.hook import Hook, trained
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.container_train.debugger.runs import BATCH, batches, judge, network, pictures, train
 
 
 def trial(folder: Path) -> Any:
-    return create_trial(str(config.tensors(Tree(folder))))
+    return create_trial(str(config.tensors(SageMakerPaths(folder))))
 
 
 def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Path) -> None:
-    rest = network(32, 128)
-    train(tmp_path, rest, epochs=1)
+    head = network(32, 128)
+    train(tmp_path, head, epochs=1)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == list(range(20))
     assert read.steps(modes.EVAL) == list(range(5))
@@ -39,9 +39,9 @@ def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Pa
 
 
 def test_of_a_large_tensor_a_sample_is_saved_and_sums_of_all_of_it(tmp_path: Path) -> None:
-    rest = network(512)
-    first = rest.state_dict()["0.weight"].clone()
-    train(tmp_path, rest, epochs=1)
+    head = network(512)
+    first = head.state_dict()["0.weight"].clone()
+    train(tmp_path, head, epochs=1)
     tensor = trial(tmp_path).tensor("Sequential_0.weight")
     values = tensor.value(0, mode=modes.TRAIN)
     assert len(values) <= sample.VALUES < first.numel()
@@ -185,20 +185,20 @@ class Idle(Hook):
 def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     watched, alone = network(32, 32), network(32, 32)
     train(tmp_path, watched)
-    train(tmp_path, alone, hook=Idle(Tree(tmp_path), SaveSchedule(20, 5, 3)))
+    train(tmp_path, alone, hook=Idle(SageMakerPaths(tmp_path), SaveSchedule(20, 5, 3)))
     for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
-    rest, loss = network(8), nn.CrossEntropyLoss()
-    hook = Hook(Tree(tmp_path), SaveSchedule(10, 10, 1))
-    hook.register(rest, loss)
-    assert rest._forward_pre_hooks
-    assert rest[1]._forward_pre_hooks
+    head, loss = network(8), nn.CrossEntropyLoss()
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 10, 1))
+    hook.register(head, loss)
+    assert head._forward_pre_hooks
+    assert head[1]._forward_pre_hooks
     assert loss._forward_hooks
     hook.close()
-    for module in (*rest.modules(), loss):
+    for module in (*head.modules(), loss):
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
     hook.close()
@@ -207,13 +207,13 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
-    hook = Hook(Tree(tmp_path), SaveSchedule(3, 1, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(3, 1, 1))
     loss = nn.CrossEntropyLoss()
-    hook.register(network.rest, loss)
+    hook.register(network.head, loss)
     hook.mode("train")
     for _ in range(3):
         features = [torch.rand(8, 512)]
-        loss(network.rest(*features), torch.arange(8) % 4).backward()
+        loss(network.head(*features), torch.arange(8) % 4).backward()
         hook.gradients()
     hook.close()
     names = trial(tmp_path).tensor_names(step=0, mode=modes.TRAIN)
@@ -227,22 +227,22 @@ def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
 
 
 def test_frozen_layers_are_not_saved(tmp_path: Path) -> None:
-    rest = network(8, 8)
-    rest[0].requires_grad_(False)
-    assert trained(rest) == "2 of 3 layers"
-    train(tmp_path, rest, epochs=1)
+    head = network(8, 8)
+    head[0].requires_grad_(False)
+    assert trained(head) == "2 of 3 layers"
+    train(tmp_path, head, epochs=1)
     assert trial(tmp_path).tensor_names(collection="weights") == ["Sequential_2.weight", "Sequential_4.weight"]
 
 
 def test_a_step_whose_loss_is_not_finite_is_saved_though_the_interval_would_pass_over_it(tmp_path: Path) -> None:
-    rest = network(8)
+    head = network(8)
 
     def break_it(step: int) -> None:
         if step == 13:
             with torch.no_grad():
-                rest.state_dict()["0.weight"][3, 3] = float("nan")
+                head.state_dict()["0.weight"][3, 3] = float("nan")
 
-    train(tmp_path, rest, before=break_it, interval=7)
+    train(tmp_path, head, before=break_it, interval=7)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == [*range(10), 13]
     found = judge(tmp_path)["exploding_tensor"]
@@ -253,21 +253,21 @@ def test_a_step_whose_loss_is_not_finite_is_saved_though_the_interval_would_pass
 
 
 def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
-    rest, loss, valid = network(8), nn.CrossEntropyLoss(), batches(pictures(160, seed=2))
+    head, loss, valid = network(8), nn.CrossEntropyLoss(), batches(pictures(160, seed=2))
     data = batches(pictures(640, seed=1))
 
     def part(schedule: SaveSchedule, first: int, last: int, evaluate: bool) -> Hook:
-        hook = Hook(Tree(tmp_path), schedule)
+        hook = Hook(SageMakerPaths(tmp_path), schedule)
         assert hook.state == "on"
-        hook.register(rest, loss)
+        hook.register(head, loss)
         hook.mode("train")
         for inputs, targets in data[first:last]:
-            loss(rest(inputs), targets).backward()
+            loss(head(inputs), targets).backward()
         if evaluate:
             hook.mode("eval")
             with torch.no_grad():
                 for inputs, targets in valid:
-                    loss(rest(inputs), targets)
+                    loss(head(inputs), targets)
         return hook
 
     # Killed, not closed: 15 steps were made, the checkpoint holds 12.
@@ -282,7 +282,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_job_in_a_fresh_container_counts_on(tmp_path: Path) -> None:
-    hook = Hook(Tree(tmp_path), SaveSchedule(20, 5, 4, done=40, done_evaluation=10))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 5, 4, done=40, done_evaluation=10))
     train(tmp_path, network(8), hook=hook, epochs=2)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN)[0] == 40
@@ -297,7 +297,7 @@ def test_an_earlier_training_makes_room(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = config.tensors(Tree(tmp_path))
+    folder = config.tensors(SageMakerPaths(tmp_path))
     folder.mkdir(parents=True)
     (folder / "thesis.tex").touch()
     hook = train(tmp_path, network(8), epochs=1)
@@ -310,13 +310,13 @@ def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, cap
 def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rest = network(8)
+    head = network(8)
 
     def spoil(step: int) -> None:
         if step == 7:
-            (config.tensors(Tree(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
+            (config.tensors(SageMakerPaths(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
 
-    hook = train(tmp_path, rest, epochs=2, before=spoil)
+    hook = train(tmp_path, head, epochs=2, before=spoil)
     assert hook.state == "failed"
     assert "Error" in hook.reason
     assert caplog.text.count("goes on without it") == 1
@@ -342,12 +342,12 @@ def test_even_losses_end_at_the_bound(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recorder, "BUDGET", 20_000)
     monkeypatch.setattr(recorder, "AFTERWARDS", 10_000)
     hook = train(tmp_path, network(32), epochs=3)
-    size = sum(file.stat().st_size for file in config.tensors(Tree(tmp_path)).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in config.tensors(SageMakerPaths(tmp_path)).rglob("*") if file.is_file())
     assert hook.describe()["bytes"] < size < 60_000
 
 
 def service(folder: Path, **content: Any) -> None:
-    tree = Tree(folder)
+    tree = SageMakerPaths(folder)
     tree.config.mkdir(parents=True)
     (tree.config / config.FILE).write_text(json.dumps(content))
 
@@ -368,7 +368,7 @@ def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
     )  # fmt: skip
     hook = train(tmp_path, network(32, 32), epochs=1)
     assert (hook.state, hook.reason) == ("on", "")
-    assert config.folder(Tree(tmp_path)) == elsewhere
+    assert config.folder(SageMakerPaths(tmp_path)) == elsewhere
     read = create_trial(str(elsewhere))
     assert read.steps(modes.TRAIN) == [0, 6, 12, 18]
     assert read.steps(modes.EVAL) == [0, 2, 4]
@@ -384,9 +384,9 @@ def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
 
 def test_tensors_go_where_the_service_says(tmp_path: Path) -> None:
     service(tmp_path, LocalPath="/opt/ml/output/elsewhere")
-    assert config.folder(Tree(tmp_path)) == Path("/opt/ml/output/elsewhere")
-    (Tree(tmp_path).config / config.FILE).write_text("[]")
-    assert config.folder(Tree(tmp_path)) == config.tensors(Tree(tmp_path))
+    assert config.folder(SageMakerPaths(tmp_path)) == Path("/opt/ml/output/elsewhere")
+    (SageMakerPaths(tmp_path).config / config.FILE).write_text("[]")
+    assert config.folder(SageMakerPaths(tmp_path)) == config.tensors(SageMakerPaths(tmp_path))
 
 
 def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"HookParameters": {"save_interval": "often"}}'])
 def test_a_configuration_that_cannot_be_read_is_a_reason(tmp_path: Path, text: str) -> None:
     service(tmp_path)
-    (Tree(tmp_path).config / config.FILE).write_text(text)
+    (SageMakerPaths(tmp_path).config / config.FILE).write_text(text)
     hook = train(tmp_path, network(8), epochs=1)
     assert hook.state == "failed"
     assert hook.reason

@@ -11,7 +11,7 @@ from PIL import Image
 
 from container_train.data import dataset
 from container_train.data.duplicates import Leak
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.reporting import drawing, training_report
 from container_train.training import metrics
 from tests import trees
@@ -24,7 +24,7 @@ HYPERPARAMETERS = {"arch": "resnet50", "lr": 0.001, "weights": "DEFAULT"}
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("report")
     trees.fill(base / "input" / "data")
-    test = dataset.read(Tree(base)).splits["test"]
+    test = dataset.read(SageMakerPaths(base)).splits["test"]
     true = dataset.targets(test)
     served = np.full((len(true), 3), 0.1, dtype=np.float32)
     called = true.copy()
