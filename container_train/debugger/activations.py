@@ -28,6 +28,9 @@ class DeadRelu(Rule):
         "Lower lr: one step too large is what usually kills them, and they do not come back. Start again from a"
         " checkpoint before; use LeakyReLU or GELU, normalisation before the ReLU, biases that start at 0."
     )
+    missing = "what is trained has no ReLU of its own (one that is called as a function is not seen)"
+    healthy = "{layers} ReLU layers, looked at {checked} times"
+    layers = 0
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
@@ -40,6 +43,7 @@ class DeadRelu(Rule):
             if values is None:
                 continue
             window.append(values)
+            self.layers, self.missing = len(self.activity), f"fewer than the {WINDOW} steps needed were saved"
             if len(window) < WINDOW:
                 continue
             self.checked += 1
@@ -51,11 +55,3 @@ class DeadRelu(Rule):
                     f" {inactive:g} % of the time; up to {allowed:g} % are allowed"
                 )
                 self.fire(reason, dead, allowed, step.number, step.mode, relu)
-
-    def missing(self) -> str:
-        if not self.activity:
-            return "what is trained has no ReLU of its own (one that is called as a function is not seen)"
-        return f"it looks at {WINDOW} saved steps together, fewer were saved"
-
-    def healthy(self) -> str:
-        return f"{len(self.activity)} ReLU layers, looked at {self.checked} times"

@@ -28,6 +28,7 @@ class ClassImbalance(Rule):
         "Add images of the small classes, or leave some of the large ones out; look at the accuracy per class in"
         " report.html, the mean over all images hides small classes."
     )
+    missing = "the images of each class are not known, and fewer than {parameters[samples]} labels were seen"
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
@@ -69,12 +70,13 @@ class ClassImbalance(Rule):
     def _imbalance(self, what: str, step: int | None = None) -> None:
         self.checked, self.judged = self.checked + 1, True
         small, large = min(self.counts, key=self.counts.__getitem__), max(self.counts, key=self.counts.__getitem__)
-        allowed = float(self.parameters["threshold_imbalance"])
-        ratio = self.counts[large] / max(self.counts[small], 1)
+        least, most = self.counts[small], self.counts[large]
+        self.healthy = f"{len(self.counts)} classes with {least} to {most} training images"
+        ratio, allowed = most / max(least, 1), float(self.parameters["threshold_imbalance"])
         if ratio > allowed:
             reason = (
-                f"class {self._label(large)} has {self.counts[large]} {what}, class {self._label(small)}"
-                f" {self.counts[small]}: {ratio:.3g} times as many; up to {allowed:g} times are allowed"
+                f"class {self._label(large)} has {most} {what}, class {self._label(small)} {least}: {ratio:.3g}"
+                f" times as many; up to {allowed:g} times are allowed"
             )
             self.fire(reason, ratio, allowed, step, "TRAIN", "labels")
 
@@ -97,10 +99,3 @@ class ClassImbalance(Rule):
 
     def _label(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
-
-    def missing(self) -> str:
-        return f"the images of each class are not known, and fewer than {self.parameters['samples']} labels were seen"
-
-    def healthy(self) -> str:
-        most, least = max(self.counts.values()), min(self.counts.values())
-        return f"{len(self.counts)} classes with {least} to {most} training images"

@@ -10,7 +10,7 @@ from typing import Any
 from container_train.debugger.activations import DeadRelu
 from container_train.debugger.class_imbalance import ClassImbalance
 from container_train.debugger.gradients import ExplodingTensor, VanishingGradient
-from container_train.debugger.losses import LossNotDecreasing, Mean, Overfit, Overtraining
+from container_train.debugger.losses import LossNotDecreasing, Overfit, Overtraining
 from container_train.debugger.rule import Rule
 from container_train.debugger.saved_steps import Step
 from container_train.debugger.weights import PoorWeightInitialization
@@ -69,64 +69,43 @@ class RuleEvaluator:
 
 
 class Curve:
-    """Points in the order of their steps, thinned to at most POINTS."""
+    """`value` over the steps, in their order, thinned to at most POINTS. Not finite: null."""
 
-    def __init__(self, *names: str) -> None:
-        self.names = names
-        self.points: list[tuple[float | None, ...]] = []
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float | None]] = []
         self.every = self.count = 1
 
-    def add(self, step: int, *values: float | None) -> None:
+    def add(self, step: int, value: float | None) -> None:
         self.count += 1
         if self.count % self.every:
             return
-        known = (None if v is None or not math.isfinite(v) else float(f"{v:.6g}") for v in values)
-        self.points.append((step, *known))
+        self.points.append((step, None if value is None or not math.isfinite(value) else float(f"{value:.6g}")))
         if len(self.points) > POINTS:
             self.points, self.every = self.points[::2], 2 * self.every
 
-    def columns(self) -> dict[str, list[float | None]]:
-        return {name: [point[i] for point in self.points] for i, name in enumerate(("step", *self.names))}
+    def columns(self, value: str) -> dict[str, list[Any]]:
+        return {"step": [step for step, _ in self.points], value: [value for _, value in self.points]}
 
 
 class Figures:
-    """What tensors.json holds: the gradients of the layers, and the losses. Not finite: null."""
+    """What tensors.json holds: the norms of the layers' gradients, and the losses of the training steps."""
 
     def __init__(self) -> None:
         self.gradients: dict[str, Curve] = {}
-        self.losses = {"train": Curve("value"), "valid": Curve("value")}
-        self.evaluation, self.mean = -1, Mean()
+        self.losses = Curve()
 
     def see(self, step: Step) -> None:
-        loss = step.loss()
-        if step.mode == "EVAL":
-            if step.before != self.evaluation:
-                self._close()
-                self.evaluation = step.before
-            if loss is not None:
-                self.mean.add(loss, step.images())
+        if step.mode != "TRAIN":
             return
-        self._close()
-        if loss is not None:
-            self.losses["train"].add(step.number, loss)
-        layers = set(step.names("layers"))
-        for tensor in step.names("gradients"):
-            if tensor in layers or not layers:
-                curve = self.gradients.setdefault(layer(tensor), Curve("norm", "abs_mean"))
-                curve.add(step.number, step.reduction(tensor, "l2"), step.mean_absolute(tensor))
+        if (loss := step.loss()) is not None:
+            self.losses.add(step.number, loss)
+        for tensor in step.gradients():
+            self.gradients.setdefault(layer(tensor), Curve()).add(step.number, step.reduction(tensor, "l2"))
 
-    def _close(self) -> None:
-        if self.mean.images:
-            self.losses["valid"].add(self.evaluation, self.mean.value)
-        self.evaluation, self.mean = -1, Mean()
-
-    def content(self, final: bool = False) -> dict[str, Any]:
-        if final:
-            self._close()
+    def content(self) -> dict[str, Any]:
         return {
-            "gradients": {name: curve.columns() for name, curve in self.gradients.items()},
-            "losses": {name: curve.columns() for name, curve in self.losses.items()},
-            "layers": len(self.gradients),
+            "gradients": {name: curve.columns("norm") for name, curve in self.gradients.items()},
+            "losses": {"train": self.losses.columns("value")},
         }
 
 

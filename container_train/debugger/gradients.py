@@ -20,25 +20,19 @@ class VanishingGradient(Rule):
         " normalisation or skip connections, weights that start too small. A larger lr helps where all gradients are"
         " small alike; where the loss is close to 0, the training is simply done."
     )
+    missing = "no gradients were saved"
+    healthy = "{checked} gradients of layers, none of them vanished"
 
     def see(self, step: Step) -> None:
         if step.mode != "TRAIN":
             return
         threshold = float(self.parameters["threshold"])
-        layers = set(step.names("layers"))
-        # Tensors saved under the service's configuration do not say which are layers' weights.
-        for tensor in [n for n in step.names("gradients") if n in layers] or step.names("gradients"):
-            value = step.mean_absolute(tensor)
+        for tensor in step.gradients():
+            value = step.reduction(tensor, "mean", absolute=True)
             self.checked += value is not None
             if value is not None and value < threshold:
                 reason = f"the mean absolute gradient of {tensor} was {number(value)}, below {number(threshold)}"
                 self.fire(f"at step {step.number} {reason}", value, threshold, step.number, step.mode, tensor)
-
-    def missing(self) -> str:
-        return "no gradients were saved"
-
-    def healthy(self) -> str:
-        return f"{self.checked} gradients of layers, none of them vanished"
 
 
 class ExplodingTensor(Rule):
@@ -55,6 +49,8 @@ class ExplodingTensor(Rule):
         "Lower lr, first by a factor of ten; clip gradients; look for images or labels that are broken, for a"
         " division by 0 or a logarithm of 0; train with amp off to see whether it is float16's range."
     )
+    missing = "no tensors were saved"
+    healthy = "{checked} tensors, all of them finite"
 
     def see(self, step: Step) -> None:
         only_nan, scaled = int(self.parameters["only_nan"]), "loss_scale" in step.tensors
@@ -67,9 +63,3 @@ class ExplodingTensor(Rule):
                     kind = "NaN" if math.isnan(value) else "an infinite value"
                     reason = f"at {step.mode} step {step.number} {tensor} holds {kind}"
                     self.fire(reason, value, math.inf, step.number, step.mode, tensor)
-
-    def missing(self) -> str:
-        return "no tensors were saved"
-
-    def healthy(self) -> str:
-        return f"{self.checked} tensors, all of them finite"

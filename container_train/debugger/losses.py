@@ -43,6 +43,9 @@ class LossRule(Rule):
     weights: compared with each other, they tell nothing. Chosen: a whole evaluation is one step of its mode.
     """
 
+    missing = "no losses of the training and of an evaluation were saved, both of which it compares"
+    healthy = "{checked} evaluations compared"
+
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
         self.train = self.recent = Mean()
@@ -72,12 +75,6 @@ class LossRule(Rule):
 
     def judge(self, evaluation: Evaluation) -> None:
         raise NotImplementedError
-
-    def missing(self) -> str:
-        return "no losses of the training and of an evaluation were saved, both of which it compares"
-
-    def healthy(self) -> str:
-        return f"{self.checked} evaluations compared"
 
 
 class Overfit(LossRule):
@@ -126,6 +123,7 @@ class Overtraining(LossRule):
         "More epochs bring nothing: set epochs to where the validation loss was lowest, or patience so that the job"
         " ends there by itself. The exported model is that of the best epoch anyway."
     )
+    missing = "it waits for more evaluations than the shorter patience, {evaluations} were made"
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
@@ -156,10 +154,6 @@ class Overtraining(LossRule):
             )
             self.fire(reason, waited, allowed, evaluation.before, "EVAL")
 
-    def missing(self) -> str:
-        shortest = min(int(self.parameters["patience_train"]), int(self.parameters["patience_validation"]))
-        return f"it waits for {shortest + 1} evaluations, {self.evaluations} were made"
-
 
 WINDOW = 10
 """Saved training losses whose mean stands for the loss at a step."""
@@ -182,6 +176,8 @@ class LossNotDecreasing(LossRule):
         " step on. Then look at the data: labels that do not belong to their images, images all alike. Late in a"
         " training it says that the training is done: fewer epochs, or patience."
     )
+    missing = f"it needs losses at least {{apart}} steps apart: two evaluations, or {2 * WINDOW} saved steps"
+    healthy = "{checked} comparisons of losses"
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
@@ -229,9 +225,3 @@ class LossNotDecreasing(LossRule):
         what = "validation" if mode == "EVAL" else "training"
         reason = f"between training steps {then} and {step} the {what} loss {moved} ({number(before)}, {number(now)})"
         self.fire(reason, change, fall if change >= 0 else -rise, step, mode)
-
-    def missing(self) -> str:
-        return f"it needs losses at least {self.apart} steps apart: two evaluations, or {2 * WINDOW} saved steps"
-
-    def healthy(self) -> str:
-        return f"{self.checked} comparisons of losses"

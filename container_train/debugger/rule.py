@@ -17,6 +17,10 @@ class Rule:
 
     name: ClassVar[str]
     advice: ClassVar[str]
+    missing: str
+    """Why nothing was judged; what stands in braces are the rule's own attributes."""
+    healthy: str
+    """What was looked at, where nothing was found."""
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = {**KNOWN[self.name], **parameters}
@@ -34,14 +38,6 @@ class Rule:
 
     def conclude(self) -> None:
         """The training is over: judge what is still open."""
-
-    def missing(self) -> str:
-        """Why nothing was judged, in a sentence without a full stop."""
-        raise NotImplementedError
-
-    def healthy(self) -> str:
-        """What was looked at, where nothing was found."""
-        raise NotImplementedError
 
     def fire(
         self, reason: str, value: float, threshold: float, step: int | None, mode: str, tensor: str = "loss"
@@ -63,9 +59,9 @@ class Rule:
         elif self.nothing:
             result.status, result.reason = "not_applicable", self.nothing
         elif self.checked:
-            result.reason = self.healthy()
+            result.reason = self.healthy.format(**vars(self))
         else:
-            result.status, result.reason = "not_applicable" if final else "waiting", self.missing()
+            result.status, result.reason = "not_applicable" if final else "waiting", self.missing.format(**vars(self))
         return result
 
 

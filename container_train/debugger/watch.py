@@ -87,7 +87,7 @@ class Watcher:
             return
         if self.evaluator is not None:
             path = self.out / "profiler" / "tensors.json"
-            self._safely(path.name, lambda: self._write(path, self.evaluator.figures.content(final)))
+            self._safely(path.name, lambda: self._write(path, self.evaluator.figures.content()))
         self._safely("the report", self._report)
         now = time.monotonic()
         # They read all that was written so far: the longer the job, the rarer.

@@ -30,15 +30,19 @@ class PoorWeightInitialization(Rule):
         " Xavier's, biases at 0; put normalisation between layers; never start all weights of a layer alike. Or take"
         " pretrained weights."
     )
+    missing = "no gradients or inputs of ReLUs of the first steps were saved"
+    healthy = "inputs of ReLUs and gradients in {seen} steps"
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
         self.pretrained = False
-        self.seen = self.stale = self.without = 0
+        self.seen = self.stale = 0
         self.best = math.inf
 
     def learn(self, job: Mapping[str, Any]) -> None:
         self.pretrained = bool((job.get("debug") or {}).get("pretrained"))
+        if self.pretrained:
+            self.healthy = "the new layer's gradients in {seen} steps; pretrained layers were not started here"
 
     def see(self, step: Step) -> None:
         if step.mode != "TRAIN" or self.seen >= int(self.parameters["steps"]) or self.nothing:
@@ -57,7 +61,7 @@ class PoorWeightInitialization(Rule):
     def _variances(self, step: Step) -> None:
         variances = _each(step, step.names("relu_input"), np.var)
         if len(variances) < 2:
-            self.without += 1
+            self.healthy = "gradients in {seen} steps; there are no two ReLUs whose inputs could be compared"
             return
         self.checked += 1
         low, high = min(variances, key=variances.__getitem__), max(variances, key=variances.__getitem__)
@@ -71,8 +75,8 @@ class PoorWeightInitialization(Rule):
             self.fire(reason, ratio, threshold, step.number, step.mode, high)
 
     def _gradients(self, step: Step) -> None:
-        wanted = set(step.names("layers")) & set(step.names("last_layer" if self.pretrained else "layers"))
-        chosen = [name for name in step.names("gradients") if name in wanted]
+        known = set(step.names("layers")) & set(step.names("last_layer" if self.pretrained else "layers"))
+        chosen = [name for name in step.gradients() if name in known]
         spreads = _each(step, chosen, lambda values: np.subtract(*np.percentile(values, (95, 5))))
         if not spreads:
             return
@@ -85,16 +89,6 @@ class PoorWeightInitialization(Rule):
                 f" {number(allowed)}, and the loss had not fallen for {self.stale} steps"
             )
             self.fire(reason, spreads[tensor], allowed, step.number, step.mode, tensor)
-
-    def missing(self) -> str:
-        return "no gradients or inputs of ReLUs of the first steps were saved"
-
-    def healthy(self) -> str:
-        if self.pretrained:
-            return f"the new layer's gradients in {self.seen} steps; pretrained layers were not started here"
-        if self.without:
-            return f"gradients in {self.seen} steps; there are no two ReLUs whose inputs could be compared"
-        return f"inputs of ReLUs and gradients in {self.seen} steps"
 
 
 def _each(step: Step, names: Iterable[str], of: Callable[[Values], Any]) -> dict[str, float]:

@@ -65,7 +65,7 @@ MEASURES = {
     "CPU busy": Measure(lambda r: _statistic([c.average / 100 for c in r.usage.cpu[:1]], np.mean), share, 0),
     "memory used, peak": Measure(lambda r: _statistic([c.peak / 100 for c in r.usage.memory], np.max), share, 0),
     "rules that fired": Measure(
-        lambda r: sum(row["status"] == "fired" for row in r.rules) if r.rules else math.nan, _plain, -1
+        lambda r: sum(rule.status == "fired" for rule in r.rules) if r.rules else math.nan, _plain, -1
     ),
 }
 COUNTS = ("epochs", "rules that fired")
@@ -134,7 +134,7 @@ def _verdict(figures: list[Figure]) -> list[str]:
 
 def _rules(a: Record, b: Record) -> list[dict[str, Any]]:
     """All rules of both, those first on which they differ."""
-    found: list[dict[str, dict[str, Any]]] = [{row["name"]: row for row in summary.findings(r)} for r in (a, b)]
+    found: list[dict[str, dict[str, Any]]] = [{row["rule"]: row for row in summary.findings(r)} for r in (a, b)]
     rows = []
     for name in sorted(found[0].keys() | found[1].keys()):
         pair = [side.get(name) for side in found]

@@ -37,12 +37,11 @@ Mark = tuple[float, str]  # steps that were done when a rule first fired, and it
 def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
     """Those that there is something to draw for, by name. `marks` of the rules that fired."""
     drawn: dict[str, Chart] = {}
-    losses = record.losses.get("train", {"step": [], "value": []})
-    single = bool(losses["step"]) and record.steps_per_epoch > 0
+    single = bool(record.losses["step"]) and record.steps_per_epoch > 0
     if record.epochs or single:
         drawn["loss"] = curves(record.epochs, "loss")
     if single:
-        _single_steps(drawn["loss"], losses, record.steps_per_epoch)
+        _single_steps(drawn["loss"], record.losses, record.steps_per_epoch)
         _mark(drawn["loss"], [(steps / record.steps_per_epoch, text) for steps, text in _words(marks)])
     if record.epochs:
         drawn["accuracy"] = curves(record.epochs, "accuracy")

@@ -383,8 +383,6 @@ def test_losses_are_means_over_images_not_over_batches(tmp_path: Path) -> None:
     targets[-1] = (targets[-1] + 1) % 4  # alone in its batch, and wrong
     train(tmp_path, head, epochs=2, lr=0, valid_on=batches((inputs, targets)))
     whole = float(nn.CrossEntropyLoss()(head(inputs), targets))
-    evaluator = evaluated(tmp_path)
-    assert evaluator.figures.content(final=True)["losses"]["valid"]["value"] == pytest.approx([whole] * 2, rel=1e-4)
     assert (
         f"the validation loss was {whole:.3g}," in judge(tmp_path, overfit={"ratio_threshold": -1.0})["overfit"].reason
     )
@@ -412,11 +410,9 @@ def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("container_train.debugger.evaluator.POINTS", 20)
     head = network(8)
     train(tmp_path, head, epochs=3, before=put(head, float("nan"), 50))
-    content = evaluated(tmp_path).figures.content(final=True)
+    content = evaluated(tmp_path).figures.content()
     json.dumps(content, allow_nan=False)
     assert sorted(content["gradients"]) == ["0", "2"]
-    assert content["layers"] == 2
     curve = content["gradients"]["0"]
-    assert 10 <= len(curve["step"]) == len(curve["norm"]) == len(curve["abs_mean"]) <= 20
-    assert content["losses"]["valid"]["step"] == [20, 40]
+    assert 10 <= len(curve["step"]) == len(curve["norm"]) <= 20
     assert len(content["losses"]["train"]["step"]) <= 20

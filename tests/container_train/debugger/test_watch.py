@@ -103,7 +103,6 @@ def test_it_judges_while_the_training_runs_and_once_more_at_its_end(tmp_path: Pa
     tensors = json.loads((out / "profiler" / "tensors.json").read_text())
     assert sorted(tensors["gradients"]) == ["0", "2"]
     assert len(tensors["losses"]["train"]["value"]) == 40
-    assert len(tensors["losses"]["valid"]["value"]) == 2
 
 
 def test_it_ends_with_the_training_process_and_not_by_its_signals(tmp_path: Path, start: Start) -> None:

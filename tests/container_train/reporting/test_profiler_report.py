@@ -237,7 +237,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path, number: int) 
     assert evil in browser.ask("document.body.textContent")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rules": 3}', '{"gradients": {"a": 1}, "losses": []}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
 def test_files_that_are_nonsense_are_left_out(tmp_path: Path, content: str) -> None:
     out = made_up.write(tmp_path, seconds=20, steps=100, epochs=2)
     for name in ("rules.json", "metrics.json", "profiler/job.json", "profiler/tensors.json"):
