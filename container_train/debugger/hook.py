@@ -47,6 +47,8 @@ class Hook:
     ) -> None:
         settings = config.read(tree)
         # Seconds: smdebug imports pandas and boto3. Only where it is used.
+        from smdebug.core.modes import ModeKeys
+
         from container_train.debugger import setup
 
         folder = config.folder(tree)
@@ -57,7 +59,7 @@ class Hook:
         self.recorder.seconds = lambda: self.seconds
         self.recorder.thrifty = settings is None and interval == 0
         if settings is not None:
-            self.interval = self.recorder.evaluation_interval
+            self.interval = self.recorder.save_config.get_save_config(ModeKeys.TRAIN).save_interval
             log.info("debugger: %s says what is saved", config.FILE)
         log.info("debugger: tensors of every %s step go to %s", self.interval, folder)
 

@@ -55,7 +55,6 @@ class Recorder(Hook):  # type: ignore[misc]
         self.every_module = self.thrifty = False
         self.seconds: Callable[[], float] = lambda: 0.0
         self.started = time.perf_counter()
-        self.evaluation_interval = 1
         super().__init__(**options)
         if not hasattr(self, "module_set"):  # smdebug logs what its constructor raises, and goes on
             raise RuntimeError("smdebug's hook could not be set up; SMDEBUG_LOG_LEVEL=error shows why")
@@ -93,17 +92,8 @@ class Recorder(Hook):  # type: ignore[misc]
         self.parameters = ()
 
     def set_mode(self, mode: str) -> None:
-        """Each evaluation begins at a multiple of its interval, so that the same batches are saved of all of them.
-
-        The global step skips as much: global step - EVAL step stays the number of training steps before.
-        """
         self.flush()
         super().set_mode(ModeKeys[mode.upper()])
-        if self.mode == ModeKeys.EVAL:
-            skip = -(self.mode_steps[self.mode] + 1) % self.evaluation_interval
-            self.mode_steps[self.mode] += skip
-            self.step += skip
-            self.mode_steps[ModeKeys.GLOBAL] = self.step
 
     # What the training calls.
 

@@ -34,14 +34,16 @@ def make(schedule: SaveSchedule, interval: int, folder: Path, settings: Mapping[
     recorder = _own(schedule, interval, folder) if settings is None else _as_asked(settings)
     recorder.first_process = True  # a claim file of a killed run would silence this one
     # Count on from the steps that were done before.
-    first = schedule.first_evaluation(recorder.evaluation_interval)
-    recorder.mode_steps[ModeKeys.TRAIN], recorder.mode_steps[ModeKeys.EVAL] = schedule.done - 1, first - 1
-    recorder.step = recorder.mode_steps[ModeKeys.GLOBAL] = recorder.init_step = schedule.done + first - 1
+    recorder.step = recorder.init_step = schedule.first() - 1
+    recorder.mode_steps = {
+        ModeKeys.TRAIN: schedule.done - 1,
+        ModeKeys.EVAL: schedule.done_evaluation - 1,
+        ModeKeys.GLOBAL: recorder.step,
+    }
     return recorder
 
 
 def _own(schedule: SaveSchedule, interval: int, folder: Path) -> Recorder:
-    evaluation = SaveConfigMode(save_interval=schedule.evaluation_interval())
     first = list(range(config.FIRST_STEPS)) if schedule.done == 0 else []
     modes = {
         ModeKeys.TRAIN: SaveConfigMode(save_interval=interval, save_steps=first),
@@ -49,9 +51,10 @@ def _own(schedule: SaveSchedule, interval: int, folder: Path) -> Recorder:
     }
     collections = list(config.COLLECTIONS)
     recorder = Recorder(out_dir=str(folder), include_collections=collections, save_config=SaveConfig(modes))
-    recorder.evaluation_interval = schedule.evaluation_interval()
     for name in SMALL:
-        recorder.get_collection(name).save_config = SaveConfig({**modes, ModeKeys.EVAL: evaluation})
+        recorder.get_collection(name).save_config = SaveConfig(
+            {**modes, ModeKeys.EVAL: SaveConfigMode(save_interval=1)}
+        )
     for name, expression in EXPRESSIONS.items():
         recorder.get_collection(name).include([expression])
     return recorder
@@ -73,6 +76,4 @@ def _as_asked(settings: Mapping[str, Any]) -> Recorder:
             recorder.include_collections.append("relu_activity")
             recorder.get_collection("relu_activity").include([EXPRESSIONS["relu_activity"]])
             recorder.get_collection("relu_activity").save_config = collection.save_config
-    losses = recorder.get_collection("losses").save_config or recorder.save_config
-    recorder.evaluation_interval = losses.get_save_config(ModeKeys.EVAL).save_interval
     return recorder

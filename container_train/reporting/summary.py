@@ -8,6 +8,7 @@ import numpy as np
 
 from container_train.monitoring.findings import Evidence
 from container_train.reporting import clock
+from container_train.reporting.measures import MEASURES, best_epoch
 from container_train.reporting.record import TERMINAL, Record, number, table
 from container_train.reporting.words import clock_time, duration, figure, share, title
 
@@ -151,31 +152,18 @@ def _evidence(record: Record, evidence: Evidence) -> dict[str, str]:
 def cards(record: Record) -> list[tuple[str, str]]:
     """(figure, what it is) of what one asks first; what is not known is left out."""
     under_way = str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
-    result = [(duration(record.clock.length), "so far" if under_way else "from start to end")]
-    asked, epochs = record.hyperparameters.get("epochs"), record.epochs
-    if epochs or asked:
-        result.append((f"{len(epochs)} of {asked}" if asked else str(len(epochs)), "epochs done"))
-    if epochs:
-        # As the training itself decides: of equal accuracies the one with the lower loss.
-        best = max(epochs, key=lambda row: tuple(np.nan_to_num([row["valid_accuracy"], -row["valid_loss"]], nan=-1e9)))
-        result.append((share(best["valid_accuracy"]), f"validation accuracy, best, epoch {best['epoch']}"))
-        speeds = [row["images_per_second"] for row in epochs if math.isfinite(row["images_per_second"])]
-        result += [(f"{np.median(speeds):.0f} /s", "images trained on, median epoch")] if speeds else []
-    tested = number(record.metrics.get("test_accuracy"))
-    result += [(share(tested), "test accuracy")] if math.isfinite(tested) else []
-    total = record.steps.total[np.isfinite(record.steps.total)]
-    if len(total):
-        p50, p95 = np.percentile(total, [50, 95])
-        result.append((duration(float(p50)), f"per step, median; 95 % below {duration(float(p95))}"))
-    for curves, what in ((record.usage.gpu, "GPU"), (record.usage.cpu[:1], "CPU")):
-        if curves:
-            mean = np.mean([curve.average for curve in curves])
-            several = f" of {len(curves)}" if len(curves) > 1 else ""
-            result.append((f"{mean:.0f} %", f"{what} busy on average{several}"))
-    if record.usage.memory:
-        curve = max(record.usage.memory, key=lambda curve: curve.peak)
-        result.append((f"{curve.peak:.0f} %", f"{curve.label}, peak"))
-    return result
+    asked, epochs = record.hyperparameters.get("epochs"), len(record.epochs)
+    changed = {
+        "time from start to end": (duration(record.clock.length), "so far" if under_way else "from start to end"),
+        "epochs": (f"{epochs} of {asked}" if asked else str(epochs) if epochs else "", "epochs done"),
+        "rules that fired": ("", ""),  # they have a box of their own
+    }
+    if best := best_epoch(record):
+        words = share(best["valid_accuracy"]), f"best validation accuracy, epoch {best['epoch']}"
+        changed["best validation accuracy"] = words
+    values = {label: (measure, measure.of(record)) for label, measure in MEASURES.items()}
+    shown = {label: (measure.words(value), label) for label, (measure, value) in values.items() if math.isfinite(value)}
+    return [card for label in MEASURES if (card := changed.get(label) or shown.get(label, ("", "")))[0]]
 
 
 def shares(record: Record) -> list[Share]:

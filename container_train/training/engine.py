@@ -132,7 +132,7 @@ class Trainer:
         """How many steps there are and were, of training and of evaluation."""
         train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
         done = self.state.epoch * train + self.state.step
-        return SaveSchedule(train, valid, self.hp.epochs, done, self.state.epoch * valid)
+        return SaveSchedule(train, self.hp.epochs, done, self.state.epoch * valid)
 
     def _epoch(self) -> None:
         state, started, before = self.state, time.monotonic(), self.state.tally.seen

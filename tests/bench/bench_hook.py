@@ -55,7 +55,7 @@ def measure(name: str, backbone: nn.Module | None, head: nn.Module, inputs: torc
         seconds[WITHOUT].append(step())
         for kind in (SAVED, PASSED_OVER) if turn % 2 else (PASSED_OVER, SAVED):
             with tempfile.TemporaryDirectory() as folder:
-                schedule = SaveSchedule(100, 1, 1, done=1000)
+                schedule = SaveSchedule(100, 1, done=1000)
                 hook = Hook(SageMakerPaths(Path(folder)), schedule, interval=1 if kind == SAVED else 10**6)
                 hook.register(head, loss)
                 hook.mode("train")

@@ -65,7 +65,7 @@ def train(
     valid = list(valid_on if valid_on is not None else batches(pictures(160, seed=2)))
     loss = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(head.parameters(), lr=lr)
-    schedule = SaveSchedule(len(data), len(valid), epochs)
+    schedule = SaveSchedule(len(data), epochs)
     hook = hook or Hook(
         SageMakerPaths(folder), schedule, interval=interval, scale=None if scaler is None else scaler.get_scale
     )

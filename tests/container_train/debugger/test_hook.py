@@ -140,15 +140,13 @@ def test_gradients_are_those_of_the_loss_not_of_the_scaled_one(tmp_path: Path) -
     assert float(scaled.tensor("loss_scale").value(5, mode=modes.TRAIN)) == 4096
 
 
-def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
+def test_of_each_evaluation_every_batch_is_saved(tmp_path: Path) -> None:
     valid = batches(pictures(53 * BATCH, seed=2))
-    assert SaveSchedule(20, 53, 2).evaluation_interval() == 3
     train(tmp_path, network(8), epochs=2, valid_on=valid)
     read = trial(tmp_path)
+    assert read.steps(modes.EVAL) == list(range(2 * 53))
     labels = [read.tensor("labels").value(step, mode=modes.EVAL) for step in read.steps(modes.EVAL)]
-    assert len(labels) == 2 * 18
-    assert read.steps(modes.EVAL)[18] == 54  # 53 was the next, 54 the next multiple of the interval
-    for one, other in zip(labels[:18], labels[18:], strict=True):
+    for one, other in zip(labels[:53], labels[53:], strict=True):
         np.testing.assert_array_equal(one, other)
     # What the rules go by: the training steps before an evaluation.
     assert {read.global_step(modes.EVAL, step) - step for step in read.steps(modes.EVAL)} == {20, 40}
@@ -158,8 +156,8 @@ def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
     ("steps", "epochs", "interval"), [(1, 10, 1), (20, 10, 1), (75, 10, 4), (105, 10, 5), (1000, 1, 50), (1000, 90, 90)]
 )
 def test_the_interval_follows_from_the_length_of_the_training(steps: int, epochs: int, interval: int) -> None:
-    schedule = SaveSchedule(steps, steps, epochs)
-    assert schedule.interval() == schedule.evaluation_interval() == interval
+    schedule = SaveSchedule(steps, epochs)
+    assert schedule.interval() == interval
     assert schedule.interval(500) == 500
 
 
@@ -185,14 +183,14 @@ class Idle(Hook):
 def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     watched, alone = network(32, 32), network(32, 32)
     train(tmp_path, watched)
-    train(tmp_path, alone, hook=Idle(SageMakerPaths(tmp_path), SaveSchedule(20, 5, 3)))
+    train(tmp_path, alone, hook=Idle(SageMakerPaths(tmp_path), SaveSchedule(20, 3)))
     for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     head, loss = network(8), nn.CrossEntropyLoss()
-    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 10, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 1))
     hook.register(head, loss)
     assert head._forward_pre_hooks
     assert head[1]._forward_pre_hooks
@@ -207,7 +205,7 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
-    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(3, 1, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(3, 1))
     loss = nn.CrossEntropyLoss()
     hook.register(network.head, loss)
     hook.mode("train")
@@ -271,10 +269,10 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
         return hook
 
     # Killed, not closed: 15 steps were made, the checkpoint holds 12.
-    killed = part(SaveSchedule(20, 5, 2), 0, 15, evaluate=False)
+    killed = part(SaveSchedule(20, 2), 0, 15, evaluate=False)
     killed.recorder.detach()
-    part(SaveSchedule(20, 5, 2, done=12), 12, 20, evaluate=True).close()
-    part(SaveSchedule(20, 5, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
+    part(SaveSchedule(20, 2, done=12), 12, 20, evaluate=True).close()
+    part(SaveSchedule(20, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == list(range(40))
     assert read.steps(modes.EVAL) == list(range(10))
@@ -282,7 +280,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_job_in_a_fresh_container_counts_on(tmp_path: Path) -> None:
-    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 5, 4, done=40, done_evaluation=10))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 4, done=40, done_evaluation=10))
     train(tmp_path, network(8), hook=hook, epochs=2)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN)[0] == 40

@@ -217,7 +217,7 @@ def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Pa
     watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     assert statuses(out)["vanishing_gradient"] == "waiting"
-    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 5, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 1))
     told(tmp_path, **hook.describe())
     train(tmp_path, network(8), epochs=1, hook=hook)
     watcher.look(final=True)
