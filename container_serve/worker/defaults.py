@@ -74,8 +74,8 @@ class DefaultHandler:
 
     def default_model_fn(self, model_dir: str) -> Predictor:
         assert self.artifact is not None
-        compiled = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
-        predictor = Predictor(self.artifact, self.settings.threads or 1, compiled=compiled)
+        cache = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
+        predictor = Predictor(self.artifact, self.settings.threads or 1, cache=cache)
         predictor.warm_up()
         return predictor
 
