@@ -43,6 +43,10 @@ class Call:
         value: str | None = self.context.get_request_header(0, name)
         return value
 
+    @property
+    def content_type(self) -> str | None:
+        return self.header("Content-Type") or self.header("content-type")  # the latter of a file in a form
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         begun = time.perf_counter()
@@ -84,9 +88,8 @@ class DefaultHandler:
         decoded = []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):
-                content_type = self.call.header("Content-Type")
-                if media.media_type(content_type) not in (media.JSON, *media.LINE_TYPES):
-                    self.call.tensors = self.default_input_fn(self.call.body, content_type)
+                if media.media_type(self.call.content_type) not in (media.JSON, *media.LINE_TYPES):
+                    self.call.tensors = self.default_input_fn(self.call.body, self.call.content_type)
                     decoded.append(self.call)
         begun = time.perf_counter()
         if len(decoded) > 1:

@@ -121,7 +121,7 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _response(self, call: Call) -> tuple[Any, str]:
         """(body, content type); a body of many lines passes through our own functions some lines at a time."""
-        content_type, accept = call.header("Content-Type"), call.header("Accept")
+        content_type, accept = call.content_type, call.header("Accept")
         if not accept or accept == ANY:
             accept = self.settings.default_accept
         if self.reads and self.defaults.writes:
