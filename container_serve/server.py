@@ -111,8 +111,8 @@ def check_model(settings: Settings) -> int:
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
         raise ServeError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)
-    if code is not None and (code.directory / "requirements.txt").exists():
-        LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
+    if code is not None and (code.parent / "requirements.txt").exists():
+        LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.parent)
     if code is None or (folder / artifact.MODEL_JSON).exists():
         for notice in artifact.read(folder, verify=False).notices:
             LOG.warning("%s", notice)

@@ -66,11 +66,11 @@ class Service(Transformer):  # type: ignore[misc]
         self.defaults = DefaultHandler(settings, model_dir, optional=self.user_code is not None)
         super().__init__(self.defaults)
         if self.user_code is not None:
-            sys.path.insert(0, str(self.user_code.directory))
+            sys.path.insert(0, str(self.user_code.parent))
             os.chdir(model_dir)  # where such programs look for their files
-            LOG.info("own program: %s", self.user_code.directory / f"{self.user_code.module}.py")
+            LOG.info("own program: %s", self.user_code)
         # The Transformer looks for the module of this name.
-        os.environ["SAGEMAKER_PROGRAM"] = self.user_code.module if self.user_code else NO_USER_CODE
+        os.environ["SAGEMAKER_PROGRAM"] = self.user_code.stem if self.user_code else NO_USER_CODE
         self.validate_and_initialize(str(model_dir), context)
 
     def _validate_user_module_and_set_functions(self) -> None:
@@ -80,8 +80,7 @@ class Service(Transformer):  # type: ignore[misc]
         self.defaults.writes = self.staged and self._output_fn == self.defaults.default_output_fn
         if self.user_code is None:
             return
-        module = importlib.import_module(self.user_code.module)
-        name = f"{self.user_code.module}.py"
+        module, name = importlib.import_module(self.user_code.stem), self.user_code.name
         given = {function for function in FUNCTIONS if hasattr(module, function)}
         if not self.staged:
             given |= set(FUNCTIONS) - {"model_fn"}
