@@ -87,7 +87,7 @@ def _force_exit(server: "Server", stop: threading.Event) -> None:
     """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
-    processes.kill_group(server.java.pid)
+    processes.kill_descendants()
     shutil.rmtree(server.run, ignore_errors=True)
     os._exit(1)
 
@@ -130,7 +130,7 @@ def check_port(port: int) -> None:
 
 
 class Server:
-    """The Java process and its workers, in a process group of their own."""
+    """The Java process and its workers, in a session of their own."""
 
     def __init__(self, settings: Settings, run: Path, memory: resources.Memory, environment: Mapping[str, str]) -> None:
         self.settings = settings
@@ -209,7 +209,7 @@ class Server:
 
     def end(self) -> None:
         """End all processes; none of them holds anything that is worth a gentler end."""
-        processes.kill_group(self.java.pid)
+        processes.kill_descendants()
         self.java.wait()
         os.close(self.reports)
 
