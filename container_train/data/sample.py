@@ -1,16 +1,17 @@
-"""The built-in sample: crops of photographs that scikit-image's wheel ships, a class a photograph.
+"""The built-in sample: crops of photographs that scikit-image's wheel ships, one class per photograph.
 
-A photograph is cut into a grid of cells, and every cell belongs to one split, so that no pixel of a test picture
+A photograph is cut into a grid of cells, and every cell belongs to one split, so that no pixel of a test image
 was seen in training. Nothing is downloaded: scikit-image's own loader, which would fetch files, is not used.
 """
 
 import importlib.util
 import random
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image
 
-from local_test.errors import LocalError
+from container_train.errors import DataError
 
 # A class and its file in skimage/data. (motorcycle_right is motorcycle_left seen from beside it.)
 PHOTOGRAPHS = {
@@ -36,23 +37,16 @@ def folder_of_photographs() -> Path:
     """Where the wheel has its photographs, found without importing the package (which takes seconds)."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise LocalError("scikit-image, whose photographs are the sample, is not installed: run local_test/setup.sh")
+        raise DataError("scikit-image, whose photographs are the sample, is not installed: run local_test/setup.sh")
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
 def cells(width: int, height: int, seed: str) -> dict[str, list[tuple[int, int, int, int]]]:
     """Boxes (left, top, right, bottom) of a photograph's cells by split; no two overlap."""
     columns, rows = width // CELL, height // CELL
-    boxes = [
-        (
-            column * width // columns,
-            row * height // rows,
-            (column + 1) * width // columns,
-            (row + 1) * height // rows,
-        )
-        for row in range(rows)
-        for column in range(columns)
-    ]
+    xs = [column * width // columns for column in range(columns + 1)]
+    ys = [row * height // rows for row in range(rows + 1)]
+    boxes = [(left, top, right, bottom) for top, bottom in pairwise(ys) for left, right in pairwise(xs)]
     random.Random(f"cells {seed}").shuffle(boxes)
     result: dict[str, list[tuple[int, int, int, int]]] = {}
     for split, share in CELL_SHARES.items():
@@ -84,7 +78,7 @@ def write(target: Path, seed: int = 0) -> None:
             with Image.open(photographs / file) as opened:
                 picture = opened.convert("RGB")
         except OSError as error:
-            raise LocalError(f"{photographs / file}: {error}: remove .venv and call this again") from None
+            raise DataError(f"{photographs / file}: {error}: remove .venv and call this again") from None
         for split, boxes in crops(*picture.size, name, seed).items():
             folder = target / split / f"{index:03d}.{name}"
             folder.mkdir(parents=True)

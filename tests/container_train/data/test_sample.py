@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from container_train.data import sample, splits
 from container_train.data.labels import SPLITS
-from local_test import sample
-from scripts.dataset import folders
 
 Box = tuple[int, int, int, int]
 
@@ -47,6 +46,6 @@ def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     one = content("one")
     assert one == content("same") != content("other")
     assert len(set(one.values())) == len(one) == len(sample.PHOTOGRAPHS) * sum(sample.COUNTS.values())
-    found = folders.find(tmp_path / "one")
+    found = splits.plan(tmp_path / "one")
     assert set(found.splits) == set(SPLITS)
     assert list(found.splits["train"])[:2] == ["001.astronaut", "002.brick"]
