@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Makes .venv from local_test/requirements.lock; does nothing when that is done already.
 #   local_test/setup.sh           set up
+#   local_test/setup.sh cloud     set up .venv-cloud, with what the scripts need for AWS only: no torch, no SDK
 #   local_test/setup.sh --find    print the Python that would be used
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$root/.venv
-lock=$root/local_test/requirements.lock
+venv=$root/.venv lock=$root/local_test/requirements.lock size="about 5 GB on disk; 1 to 3 minutes"
+if [ "${1:-}" = cloud ]; then
+  venv=$root/.venv-cloud lock=$root/local_test/cloud.lock size="about 330 MB on disk; some seconds"
+  shift
+fi
 uv_lock=$root/docker/uv.lock
 stamp=$venv/.complete
 
@@ -35,7 +39,7 @@ if [ "$*" = --find ]; then
   find_python
   exit
 fi
-[ $# -eq 0 ] || { say "unknown argument $1: it takes --find, or nothing"; exit 2; }
+[ $# -eq 0 ] || { say "unknown argument $1: it takes --find, cloud, or nothing"; exit 2; }
 
 # macOS has no sha256sum.
 want=$({ cat "$lock" "$uv_lock" 2>/dev/null || true; } | { sha256sum 2>/dev/null || shasum -a 256; })
@@ -56,11 +60,11 @@ fi
 # A finished environment is brought up to date. One without a stamp was interrupted (a package may be there
 # in part, which no installer notices): it is made anew, from uv's cache.
 if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
-  say "the requirements have changed: bringing .venv up to date"
+  say "the requirements have changed: bringing ${venv##*/} up to date"
   rm -f "$stamp"
 else
   python=$(find_python)
-  say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+  say "making ${venv##*/} with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
   rm -rf "$venv"
   "$python" -m venv "$venv" || fail "could not make $venv with $python"
 fi
@@ -82,7 +86,7 @@ if [ -e "$uv_lock" ]; then
 else
   pip install --quiet uv || fail "uv could not be installed: $way_out"
 fi
-say "installing $(grep -c '==' "$lock") packages (about 5 GB on disk; 1 to 3 minutes the first time, seconds from uv's cache)"
+say "installing $(grep -c '==' "$lock") packages ($size the first time, seconds from uv's cache)"
 # On a terminal uv draws its progress; in a log the list of 110 packages is left out.
 uv() {
   if [ -t 2 ]; then "$venv/bin/uv" pip "$@"; else "$venv/bin/uv" pip "$@" 2>&1 | { grep -v '^ [+-] ' || true; }; fi >&2

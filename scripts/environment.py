@@ -8,25 +8,29 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+VENVS = (ROOT / ".venv", ROOT / ".venv-cloud")  # the second has what the scripts need for AWS
 
 
 def use(*packages: str) -> None:
-    """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it.
+    """Go on in `.venv` or `.venv-cloud` unless this Python has all `packages`; without them, end with how to make one.
 
     Within another program, such as a notebook's kernel, it must neither replace nor end the process: ImportError.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    python, how = VENV / "bin" / "python", "run local_test/setup.sh, then call this again"
+    others = [python for venv in VENVS if os.access(python := venv / "bin" / "python", os.X_OK)]
+    how = "run local_test/setup.sh (5 GB) or local_test/setup.sh cloud (0.3 GB), then call this again"
     if sys._getframe(1).f_globals["__name__"] != "__main__" or hasattr(builtins, "__IPYTHON__"):
         if missing:
-            raise ImportError(f"the package {missing[0]} is not here: use {python} ({how})", name=missing[0])
+            raise ImportError(
+                f"the package {missing[0]} is not here: use {others[0] if others else VENVS[0]} ({how})",
+                name=missing[0],
+            )
         return
     sys.excepthook = _uncaught
     if not missing:
         return
-    if os.access(python, os.X_OK) and Path(sys.prefix) != VENV:
-        os.execv(python, [str(python), *sys.argv])
+    if others and Path(sys.prefix) != VENVS[0] and others[0].parents[1] != Path(sys.prefix):
+        os.execv(others[0], [str(others[0]), *sys.argv])
     program = Path(sys.argv[0])
     sys.exit(f"{program.name}: the package {missing[0]} is not here: {how}")
 

@@ -147,6 +147,10 @@ def wanted_by(
             " --weights s3://..., or train from random ones with --weights none",
             2,
         )
+    if (settings.volume_kms_key or "").rpartition(":")[2].startswith("alias/") and instances.takes_volume_key(kind):
+        raise CloudError(
+            f"--volume-kms-key {settings.volume_kms_key}: training takes a key's id or ARN here, not an alias", 2
+        )
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
     weights_at = weights.place(settings)
     checkpoints = (
