@@ -8,31 +8,30 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
-VENVS = (ROOT / ".venv", ROOT / ".venv-cloud")  # the second has what the scripts need for AWS
+# Of the two, the one that has more: what runs here, or only what AWS is asked with.
+VENVS = (ROOT / ".venv", ROOT / ".venv-cloud")
+HOW = "run `local_test/setup.sh cloud` (400 MB, for AWS) or `local_test/setup.sh` (5 GB, for all), then call this again"
 
 
 def use(*packages: str) -> None:
-    """Go on in `.venv` or `.venv-cloud` unless this Python has all `packages`; without them, end with how to make one.
+    """Go on in `.venv` or `.venv-cloud` unless this Python has all `packages`; without both, say how to make them.
 
     Within another program, such as a notebook's kernel, it must neither replace nor end the process: ImportError.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    others = [python for venv in VENVS if os.access(python := venv / "bin" / "python", os.X_OK)]
-    how = "run local_test/setup.sh (5 GB) or local_test/setup.sh cloud (0.3 GB), then call this again"
     if sys._getframe(1).f_globals["__name__"] != "__main__" or hasattr(builtins, "__IPYTHON__"):
         if missing:
-            raise ImportError(
-                f"the package {missing[0]} is not here: use {others[0] if others else VENVS[0]} ({how})",
-                name=missing[0],
-            )
+            raise ImportError(f"the package {missing[0]} is not installed in {sys.prefix}: {HOW}", name=missing[0])
         return
     sys.excepthook = _uncaught
     if not missing:
         return
-    if others and Path(sys.prefix) != VENVS[0] and others[0].parents[1] != Path(sys.prefix):
-        os.execv(others[0], [str(others[0]), *sys.argv])
-    program = Path(sys.argv[0])
-    sys.exit(f"{program.name}: the package {missing[0]} is not here: {how}")
+    # Never back to the one that this runs in, nor to one that it came from.
+    left = VENVS[: VENVS.index(Path(sys.prefix))] if Path(sys.prefix) in VENVS else VENVS
+    for python in (venv / "bin" / "python" for venv in left):
+        if os.access(python, os.X_OK):
+            os.execv(python, [str(python), *sys.argv])
+    sys.exit(f"{Path(sys.argv[0]).name}: the package {missing[0]} is not installed: {HOW}")
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -16,6 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from container_serve import __version__
 from container_train.errors import DataError
+from local_test.errors import LocalError
 from scripts.aws.errors import CloudError, explain, one_line
 
 
@@ -82,7 +83,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    except CloudError as error:
+    except (CloudError, LocalError) as error:
         say(str(error))
         return error.code
     except DataError as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
 from local_test.errors import LocalError
@@ -12,7 +13,6 @@ from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.dataset import folders
 from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
@@ -55,10 +55,10 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
             progress(f"  {shown}")
 
     with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
-        folders.lay_out(splits, work / "data")
+        data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
-            folders.link(file, work / "data" / WEIGHTS / file.name)
+            data_sets.link(file, work / "data" / WEIGHTS / file.name)
         spec = TrainingJobSpec(
             name=name,
             image=image,

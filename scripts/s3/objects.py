@@ -9,13 +9,13 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from container_train.errors import DataError
 from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
-from scripts.dataset.folders import DataError
 from scripts.s3.bucket import owner
 
 MAX_BYTES = 5 * 1024**3  # of an object sent in one request

@@ -19,7 +19,15 @@ from scripts.jobs.training import Plan
 from scripts.tuning import table, tuning_request
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
-from scripts.tuning.tuning_jobs import LEAN, MAX_RUN, OWN_CHECKPOINTS, PARENTS, TuningJob, WantedSearch, describe
+from scripts.tuning.tuning_jobs import (
+    MAX_RUN,
+    OWN_CHECKPOINTS,
+    PARENTS,
+    TRIAL_OVERRIDES,
+    TuningJob,
+    TuningJobSpec,
+    describe,
+)
 
 PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
@@ -29,7 +37,7 @@ THREADS = 4
 
 def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, space: Space, data: Data
-) -> tuple[Plan, WantedSearch]:
+) -> tuple[Plan, TuningJobSpec]:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     if flags.strategy == "hyperband" and flags.early_stopping:
         raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
@@ -43,12 +51,12 @@ def plan(
         if flags.name
         else names.unique(settings.project, "tune", most=names.MAX_SEARCH)
     )
-    fixed = {**LEAN, **{key: str(value) for key, value in space.fixed.items()}}
+    fixed = {**TRIAL_OVERRIDES, **{key: str(value) for key, value in space.fixed.items()}}
     trial = training.wanted_by(flags, settings, weights, fixed, data, name, MAX_RUN)
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
-    wanted = WantedSearch(
+    wanted = TuningJobSpec(
         name,
         trial,
         space,

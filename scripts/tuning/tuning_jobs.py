@@ -25,7 +25,7 @@ _STATUS: dict[str, Status] = {
 
 
 @dataclass(frozen=True)
-class WantedSearch:
+class TuningJobSpec:
     """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is passed over.
 
     `epochs`: of the longest trial, which is what Hyperband shares out.
@@ -152,7 +152,7 @@ RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"
 # Says to the training program that other jobs may write to its checkpoint folder, too.
 OWN_CHECKPOINTS = "BYOC_OWN_CHECKPOINTS"
 # Hyperparameters of a search's trials, and not of what is trained afterwards.
-LEAN = {"debug": "off", "profile-interval": "0"}
+TRIAL_OVERRIDES = {"debug": "off", "profile-interval": "0"}
 
 
 def console(region: str, name: str) -> str:
@@ -175,7 +175,7 @@ def _space(configuration: Mapping[str, Any], definition: Mapping[str, Any]) -> S
     fixed = {
         name: value
         for name, value in definition.get("StaticHyperParameters", {}).items()
-        if not name.startswith("_") and LEAN.get(name) != value
+        if not name.startswith("_") and TRIAL_OVERRIDES.get(name) != value
     }
     direction = "maximise" if objective["Type"] == "Maximize" else "minimise"
     return Space(objective["MetricName"], direction, searched, fixed)  # type: ignore[arg-type]

@@ -5,12 +5,12 @@ from typing import Any
 from scripts.aws import names
 from scripts.jobs import job_request
 from scripts.tuning.space import Choice, Range
-from scripts.tuning.tuning_jobs import WantedSearch
+from scripts.tuning.tuning_jobs import TuningJobSpec
 
 _WARM_START = {"identical": "IdenticalDataAndAlgorithm", "transfer": "TransferLearning"}
 
 
-def build(wanted: WantedSearch) -> dict[str, Any]:
+def build(wanted: TuningJobSpec) -> dict[str, Any]:
     """Return CreateHyperParameterTuningJob."""
     space = wanted.space.discrete() if wanted.strategy == "grid" else wanted.space
     configuration: dict[str, Any] = {

@@ -12,6 +12,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
 
+from container_train.data import splits as data_sets
 from container_train.data.labels import SPLITS
 from scripts import cleanup
 from scripts.aws import account as module
@@ -19,7 +20,6 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import load
 from scripts.console.command import run
-from scripts.dataset import folders
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import Deployment, resource_name
 from scripts.images.registry import repository_requests
@@ -414,7 +414,7 @@ def fill_bucket(session: boto3.Session, folder: Path) -> list[str]:
     settings = load(argparse.Namespace(region=REGION, role=ROLE), {})
     aws, home = Aws(REGION), settings.home()
     root = fill(folder / "pictures", 1)
-    splits = {split: folders.class_files(root / split).classes for split in SPLITS}
+    splits = {split: data_sets.class_files(root / split).classes for split in SPLITS}
     storage.upload(aws, storage.items(splits), home / "data" / "pictures", settings)
     (folder / "resnet50.pth").write_bytes(b"weights")
     digest = objects.digest(folder / "resnet50.pth")

@@ -12,7 +12,7 @@ from scripts.jobs import job_request, sdk
 from scripts.jobs.training_jobs import TrainingJobSpec
 from scripts.tuning import space, tuning_request
 from scripts.tuning.space import Choice, Range
-from scripts.tuning.tuning_jobs import WantedSearch
+from scripts.tuning.tuning_jobs import TuningJobSpec
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 
 PLAIN = TrainingJobSpec(
@@ -53,10 +53,10 @@ def test_a_training_job(spec: TrainingJobSpec) -> None:
 
 SPACE = space.load(space.FILE)
 SEARCHES = {
-    "plain": WantedSearch("byoc-tune", PLAIN, SPACE, "bayesian", 20, 2, 3),
-    "full": WantedSearch("byoc-tune", FULL, SPACE, "random", 20, 2, 9, True, ("one", "another"), "transfer"),
-    "grid": WantedSearch("byoc-tune", PLAIN, SPACE, "grid", 10, 1, 3),
-    "hyperband": WantedSearch(
+    "plain": TuningJobSpec("byoc-tune", PLAIN, SPACE, "bayesian", 20, 2, 3),
+    "full": TuningJobSpec("byoc-tune", FULL, SPACE, "random", 20, 2, 9, True, ("one", "another"), "transfer"),
+    "grid": TuningJobSpec("byoc-tune", PLAIN, SPACE, "grid", 10, 1, 3),
+    "hyperband": TuningJobSpec(
         "byoc-tune",
         replace(PLAIN, hyperparameters={}),
         replace(SPACE, searched={"epochs": Range(2, 9, False, True), "lr": Range(0.001, 0.1, True, False)}),
@@ -66,13 +66,13 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
-def test_a_tuning_job(search: WantedSearch) -> None:
+def test_a_tuning_job(search: TuningJobSpec) -> None:
     built = tuning_request.build(search)
     assert built == by_the_sdk(search)
     check(Request("sagemaker", "CreateHyperParameterTuningJob", built))
 
 
-def by_the_sdk(wanted: WantedSearch) -> dict[str, Any]:
+def by_the_sdk(wanted: TuningJobSpec) -> dict[str, Any]:
     from sagemaker import parameter, tuner
 
     def of(part: Range | Choice) -> Any:

@@ -15,6 +15,8 @@ import pytest
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import EndpointConnectionError
 
+from container_train.data import splits
+from container_train.errors import DataError
 from scripts.aws import requests as sending
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -22,8 +24,6 @@ from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted
-from scripts.dataset import folders
-from scripts.dataset.folders import DataError
 from scripts.s3 import bucket as buckets
 from scripts.s3 import objects, storage, sync
 from scripts.s3.manifest import Entry, Manifest, Stored
@@ -48,7 +48,7 @@ def account() -> Aws:
 
 
 def items(root: Path) -> list[storage.Item]:
-    return storage.items(folders.find(root).splits)
+    return storage.items(splits.plan(root).splits)
 
 
 def upload(root: Path, prefix: S3Uri = PREFIX, **settings: Any) -> Uploaded:

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from container_train.data import duplicates
+from container_train.data import duplicates, sample
 from container_train.data.duplicates import Hashed, perceptual_hash
-from local_test import sample
 
 
 def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Hashed]:
