@@ -19,14 +19,14 @@ from container_train.distributed.ranks import failure_file
 from container_train.distributed.verdict import PEER_LOST, STOPPED
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
-from container_train.paths import Tree, locked
+from container_train.paths import SageMakerPaths, locked
 
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
 # cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
 SPINS = "1000"
 
 
-def writable(tree: Tree) -> None:
+def writable(tree: SageMakerPaths) -> None:
     """Raises TrainError now rather than after the training."""
     for folder in (tree.model, tree.output, tree.checkpoints):
         try:
@@ -39,7 +39,7 @@ def writable(tree: Tree) -> None:
             ) from None
 
 
-def run(arguments: list[str], tree: Tree) -> None:
+def run(arguments: list[str], tree: SageMakerPaths) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
     hp = hyperparameters.parse(arguments)
     channels.splits(tree)
@@ -55,7 +55,7 @@ def run(arguments: list[str], tree: Tree) -> None:
         pipeline.train(hp, tree, watching, world)
 
 
-def alone(tree: Tree) -> contextlib.AbstractContextManager[None]:
+def alone(tree: SageMakerPaths) -> contextlib.AbstractContextManager[None]:
     """Hold the tree for one training: two by hand would write into each other's files, the failure file included.
 
     One of several processes of a job leaves that to who started it.
@@ -84,7 +84,7 @@ def main() -> int:
         level=level, stream=sys.stdout, format=f"[{rank}] %(message)s" if rank else "%(message)s", force=True
     )
     logging.captureWarnings(True)
-    tree = Tree.from_environment()
+    tree = SageMakerPaths.from_environment()
     layout = Layout.of(tree, sys.argv[1:])
     if "RANK" not in os.environ and layout.size > 1:
         return launch.run(layout, sys.argv[1:], tree)

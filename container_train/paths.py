@@ -12,14 +12,14 @@ FAILURE_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
-class Tree:
+class SageMakerPaths:
     """Paths below /opt/ml, or below SAGEMAKER_BASE_DIR where a job runs as a plain process."""
 
     base: Path
     own: str = ""  # folder below the checkpoint folder, where other jobs may write to that, too
 
     @classmethod
-    def from_environment(cls) -> "Tree":
+    def from_environment(cls) -> "SageMakerPaths":
         """A search names one place in S3 for the checkpoints of all its trials, and says so in BYOC_OWN_CHECKPOINTS."""
         own = os.environ.get("TRAINING_JOB_NAME", "") if os.environ.get("BYOC_OWN_CHECKPOINTS") else ""
         return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"), own)

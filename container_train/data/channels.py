@@ -7,14 +7,14 @@ from pathlib import Path
 from container_train.data.labels import SPLIT_NAMES, SPLITS, split_folders
 from container_train.data.listing import is_hidden
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 TRAINING = "training"  # the one channel that may hold all three
 WEIGHTS = "weights"
 OTHERS = {WEIGHTS, "features", "code"}  # features: see store.py; code, and those that begin with sm_, are the SDKs'
 
 
-def splits(tree: Tree) -> dict[str, Path]:
+def splits(tree: SageMakerPaths) -> dict[str, Path]:
     """The folder of each split: a channel each (`validation` is taken as `valid`), or one channel `training` with three
     folders. Raises TrainError.
     """
@@ -43,7 +43,7 @@ def _folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
-def _check_modes(tree: Tree) -> None:
+def _check_modes(tree: SageMakerPaths) -> None:
     """Raises TrainError for channels that do not come as folders of files."""
     content: object = None
     with contextlib.suppress(OSError, ValueError):
@@ -66,7 +66,7 @@ def _check_modes(tree: Tree) -> None:
                 )
 
 
-def weights(tree: Tree) -> Path | None:
+def weights(tree: SageMakerPaths) -> Path | None:
     """The one file of the channel `weights`, where the job has that channel. Raises TrainError."""
     folder = tree.channels / WEIGHTS
     if not folder.is_dir():
@@ -78,7 +78,7 @@ def weights(tree: Tree) -> Path | None:
     return files[0]
 
 
-def unused(tree: Tree) -> list[str]:
+def unused(tree: SageMakerPaths) -> list[str]:
     """The channels, or folders of the one channel, that hold nothing for this program, in order."""
     used = list(splits(tree).values())
     root = used[0].parent

@@ -11,7 +11,7 @@ from container_train.paths import replace_file
 FILE = "pictures.json"
 
 
-class Known:
+class ChecksumCache:
     """name -> what the file system says of the file, the SHA-256 of its content, and its perceptual hash; only of
     readable pictures.
     """
@@ -26,7 +26,7 @@ class Known:
                 self.files = {name: entry for name, entry in found.items() if len(entry) == 6}
 
     @classmethod
-    def of_search(cls, scratch: Path | None = None) -> "Known":
+    def of_search(cls, scratch: Path | None = None) -> "ChecksumCache":
         """In the folder that the trials of a search share, or the processes of a host; elsewhere nothing is known."""
         named = os.environ.get(VARIABLE, "").strip()
         return cls(Path(named)) if named else cls(scratch)

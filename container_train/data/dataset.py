@@ -20,13 +20,13 @@ from container_serve.picture import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import channels, duplicates
 from container_train.data.augmentation import Augmentation
-from container_train.data.checksum_cache import Known
+from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import SPLITS, labels
 from container_train.data.listing import SHOWN, Listing, remarks, some
 from container_train.data.listing import read as listing_of
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.progress import dropped, track
 
 log = logging.getLogger(__name__)
@@ -97,12 +97,12 @@ class Data:
             log.warning("data: %s", words)
 
 
-def read(tree: Tree, max_workers: int | None = None, known: Known | None = None) -> Data:
+def read(tree: SageMakerPaths, max_workers: int | None = None, known: ChecksumCache | None = None) -> Data:
     """List, check and fingerprint all images. Raises TrainError where training on them would make no sense.
 
     `known` has those that were checked before, and learns the others.
     """
-    known = Known() if known is None else known
+    known = ChecksumCache() if known is None else known
     listings = {split: _listed(split, folder) for split, folder in channels.splits(tree).items()}
     order = list(listings["train"].classes)
     for split in SPLITS[1:]:
@@ -156,7 +156,7 @@ def _check(
     bad: dict[str, str],
     digest: "hashlib._Hash",
     max_workers: int | None,
-    known: Known,
+    known: ChecksumCache,
 ) -> tuple[Split, bytes]:
     """Decode every image once, as training will: a truncated one shows only there. Gives perceptual hashes, too."""
 
@@ -214,21 +214,21 @@ def _complete(splits: dict[str, Split], order: list[str], bad: dict[str, str]) -
     return notes
 
 
-class PictureLost(TrainError):
+class ImageUnreadable(TrainError):
     """A process that decodes hands this on to the training with its traceback, which nobody needs."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.PictureLost: "))
+        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.ImageUnreadable: "))
 
 
-def lost(path: Path, error: Exception) -> PictureLost:
+def lost(path: Path, error: Exception) -> ImageUnreadable:
     reason = (isinstance(error, OSError) and error.strerror) or error
-    return PictureLost(
+    return ImageUnreadable(
         f"{path} could be read when the job began, and cannot any more ({reason}): put it back, and start the job again"
     )
 
 
-class Pictures(Dataset[tuple[torch.Tensor, int]]):
+class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     """Tensors float32 (3, crop, crop), the very ones that the server computes, and targets.
 
     With an augmentation, the view of a picture depends on (seed, view, index) alone, not on the order or the number

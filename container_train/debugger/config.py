@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 FILE = "debughookconfig.json"
 FIRST_STEPS = 10
@@ -52,7 +52,7 @@ def _spread(steps: int, epochs: int) -> int:
     return max(1, round(steps / STEPS_PER_EPOCH), math.ceil(steps * epochs / MOST_STEPS))
 
 
-def read(tree: Tree) -> dict[str, Any] | None:
+def read(tree: SageMakerPaths) -> dict[str, Any] | None:
     """The service's configuration with its LocalPath filled in; None without one. Raises ValueError, OSError."""
     file = tree.config / FILE
     if not file.is_file():
@@ -63,12 +63,12 @@ def read(tree: Tree) -> dict[str, Any] | None:
     return {**content, "LocalPath": content.get("LocalPath") or str(tensors(tree))}
 
 
-def tensors(tree: Tree) -> Path:
+def tensors(tree: SageMakerPaths) -> Path:
     """Where tensors go unless the service's configuration says otherwise."""
     return tree.base / "output" / "tensors"
 
 
-def folder(tree: Tree) -> Path:
+def folder(tree: SageMakerPaths) -> Path:
     """Where this job's tensors go. Never raises: a configuration that cannot be read is the hook's to report."""
     try:
         content = read(tree)

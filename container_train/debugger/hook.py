@@ -12,7 +12,7 @@ from torch import nn
 
 from container_train.debugger import config
 from container_train.debugger.config import Plan
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Hook:
     """`state` on, off or failed, and the `reason` of the latter two in words. No method raises.
 
         hook = Hook.make(tree, plan, interval=0, scale=scaler.get_scale)
-        hook.register(network.rest, loss)
+        hook.register(network.head, loss)
         hook.mode("train"); ...; loss.backward(); hook.gradients(); ...; hook.mode("eval"); ...
         hook.close()
 
@@ -44,7 +44,9 @@ class Hook:
         return cls("off", reason)
 
     @classmethod
-    def make(cls, tree: Tree, plan: Plan, *, interval: int = 0, scale: Callable[[], float] | None = None) -> "Hook":
+    def make(
+        cls, tree: SageMakerPaths, plan: Plan, *, interval: int = 0, scale: Callable[[], float] | None = None
+    ) -> "Hook":
         """`interval` 0: from the plan. `scale` gives the factor on the loss (GradScaler.get_scale)."""
         hook = cls("on")
         hook._guard(hook._make, hook)(tree, plan, interval, scale)
@@ -91,7 +93,7 @@ class Hook:
             "ms_per_step": round(1000 * self.seconds / max(recorder.seen, 1), 3) if recorder is not None else 0.0,
         }
 
-    def _make(self, tree: Tree, plan: Plan, interval: int, scale: Callable[[], float] | None) -> None:
+    def _make(self, tree: SageMakerPaths, plan: Plan, interval: int, scale: Callable[[], float] | None) -> None:
         settings = config.read(tree)
         # Seconds: smdebug imports pandas and boto3. Only where it is used.
         from container_train.debugger import setup

@@ -23,7 +23,7 @@ from container_train.distributed.link import Link, accept, listen
 from container_train.distributed.ranks import Ranks
 from container_train.distributed.verdict import PEER_LOST, STOPPED, Jury, Verdict
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 POLL_SECONDS = 0.1
 START_SECONDS = 300.0  # that a host may take longer than another
@@ -203,7 +203,7 @@ class Other:
             self.link.close()
 
 
-def run(layout: Layout, arguments: Sequence[str], tree: Tree) -> int:
+def run(layout: Layout, arguments: Sequence[str], tree: SageMakerPaths) -> int:
     """Start this host's processes and end as the job does; the exit code. The reason is in the failure file, too."""
     asked = False
 
@@ -251,7 +251,7 @@ def run(layout: Layout, arguments: Sequence[str], tree: Tree) -> int:
     return _said(verdict, tree)
 
 
-def _said(verdict: Verdict, tree: Tree) -> int:
+def _said(verdict: Verdict, tree: SageMakerPaths) -> int:
     if verdict.line and verdict.code:
         print(verdict.line if verdict.code == STOPPED else f"error: {verdict.line}", file=sys.stderr)
         tree.write_failure(verdict.line)

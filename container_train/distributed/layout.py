@@ -10,7 +10,7 @@ from pathlib import Path
 
 from container_train import hyperparameters, job
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +29,7 @@ class Layout:
     local: int
 
     @classmethod
-    def of(cls, tree: Tree, arguments: Sequence[str]) -> "Layout":
+    def of(cls, tree: SageMakerPaths, arguments: Sequence[str]) -> "Layout":
         here, hosts = job.hosts(tree)
         hosts = hosts if here in hosts else [here]
         local = gpus() if hyperparameters.device(arguments) != "cpu" else 0

@@ -17,9 +17,9 @@ from container_train import job
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Companion
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
-from container_train.profiler.timeline import Timeline
+from container_train.profiler.timeline import TimelineWriter
 
 if TYPE_CHECKING:  # torch and smdebug are imported when they are needed
     from torch import nn
@@ -46,7 +46,7 @@ class Monitor:
     def __init__(self) -> None:
         self.stop_reason = ""  # a rule that is to end the training, and what it saw
         self.job: dict[str, Any] = {}
-        self.timeline: Timeline | None = None
+        self.timeline: TimelineWriter | None = None
         self.hook: Hook | None = None
         self.trace: Trace | None = None
         self.sampler: Companion | None = None
@@ -55,7 +55,7 @@ class Monitor:
         self.marks: list[float] = []
 
     @classmethod
-    def start(cls, tree: Tree, hp: Hyperparameters) -> "Monitor":
+    def start(cls, tree: SageMakerPaths, hp: Hyperparameters) -> "Monitor":
         """Start what the hyperparameters ask for."""
         monitor = cls()
         if hp.debug == "off" and not hp.profile_interval and hp.torch_profile == "none":
@@ -69,7 +69,7 @@ class Monitor:
             return cls()
         return monitor
 
-    def _start(self, tree: Tree, hp: Hyperparameters) -> None:
+    def _start(self, tree: SageMakerPaths, hp: Hyperparameters) -> None:
         self.tree, self.hp, self.out = tree, hp, tree.output
         folder = self.out / "profiler"
         # A restarted job goes on with its files; those of another one are not to be mixed with this one's.
@@ -78,7 +78,7 @@ class Monitor:
         for name in (REPORT, RULES):
             (self.out / name).unlink(missing_ok=True)
         self.job = job.describe(tree, hp)
-        self.timeline = Timeline(folder)
+        self.timeline = TimelineWriter(folder)
         self.note()
         if hp.profile_interval:
             words = ["--folder", str(folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]

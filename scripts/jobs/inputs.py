@@ -21,7 +21,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
-from scripts.console.command import progress
+from scripts.console.command import key_values, progress
 from scripts.dataset import check as checking
 from scripts.dataset.source import Source
 from scripts.resources import leftovers
@@ -181,10 +181,4 @@ def dashes(arguments: Sequence[str]) -> list[str]:
 
 def environment(image: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """The container's, of --environment KEY=VALUE; the training program writes the image's name into the artifact."""
-    made = {"BYOC_IMAGE": image}
-    for pair in pairs or ():
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise CloudError(f"--environment has value {pair!r}: expected KEY=VALUE", 2)
-        made[key] = value
-    return made
+    return {"BYOC_IMAGE": image, **key_values(pairs or (), "--environment")}

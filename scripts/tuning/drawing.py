@@ -8,8 +8,7 @@ from typing import Any
 from bokeh.models import ColumnDataSource, FixedTicker, NumeralTickFormatter
 from bokeh.plotting import figure
 
-from container_train.reporting.drawing import COLOURS, Chart, Key, blank, hover, line
-from container_train.reporting.style import INK
+from container_train.reporting.drawing import COLOURS, INK, Chart, Key, blank, hover, line
 from scripts.tuning.space import Choice, Range, Value
 from scripts.tuning.trials import Search, Trial, is_number, words
 

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
 from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import IN_PROGRESS, Wanted, is_missing, is_stopped
+from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_missing, is_stopped
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
 
@@ -32,7 +32,7 @@ class TuningJobSpec:
     """
 
     name: str
-    trial: Wanted
+    trial: TrainingJobSpec
     space: Space
     strategy: str
     trials: int

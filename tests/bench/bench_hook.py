@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train.debugger.hook import Hook, Plan
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.bench.arguments import whole
 
 CLASSES = 133
@@ -54,7 +54,9 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
         seconds[WITHOUT].append(step())
         for kind in (SAVED, PASSED_OVER) if turn % 2 else (PASSED_OVER, SAVED):
             with tempfile.TemporaryDirectory() as folder:
-                hook = Hook.make(Tree(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6)
+                hook = Hook.make(
+                    SageMakerPaths(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6
+                )
                 hook.register(rest, loss)
                 hook.mode("train")
                 spent = step(hook)
@@ -101,11 +103,11 @@ def main() -> None:
         )
         pictures = torch.rand(32, 3, options.side, options.side).to(memory_format=torch.channels_last)
         network.to(torch.device("cpu"))
-        measure(name, network.prefix, network.rest, pictures, options.steps)
+        measure(name, network.backbone, network.head, pictures, options.steps)
     if options.only not in HEAD:
         return
     head = builder.build("resnet50", CLASSES, weights="none", weights_file=None, freeze_until="backbone", image_size=64)
-    measure(HEAD, None, head.rest, torch.rand(64, 2048), 40 * options.steps)
+    measure(HEAD, None, head.head, torch.rand(64, 2048), 40 * options.steps)
 
 
 if __name__ == "__main__":

@@ -236,7 +236,7 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         ((*BASE, *DATA, "--learning-rate", "0.1"), "learning-rate (value '0.1'): did you mean lr?"),
         ((*BASE, *DATA, "--epohcs", "3"), "did you mean --epochs?"),
         ((*BASE, *DATA, "--instance-typ", "ml.m5.large"), "did you mean --instance-type?"),
-        ((*BASE, *DATA, "--epochs", "0"), "hyperparameter epochs has value '0': expected a whole number from 1"),
+        ((*BASE, *DATA, "--epochs", "0"), "hyperparameter epochs has value '0': expected an integer from 1"),
         ((*BASE, *DATA, "--lr", "fast"), "hyperparameter lr has value 'fast': expected a number above 0"),
         ((*BASE, *DATA, "--arch", "resnet51"), "hyperparameter arch has value 'resnet51'"),
         ((*BASE, *DATA, "--weights", "IMAGENET1K_V9", "--dry-run"),

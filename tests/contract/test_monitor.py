@@ -134,7 +134,7 @@ def test_a_stopped_job_has_its_report_goes_on_and_has_one_when_it_is_killed(tmp_
         assert not running(found)
     assert "resuming from" in again.text()
     assert again.failure().startswith(
-        "the training program was killed by SIGKILL, mostly for want of memory: use a smaller"
+        "the training program was killed by SIGKILL, mostly for lack of memory: use a smaller"
     )
     assert store.job(output(tmp_path))["status"] == "failed"
     assert is_readable(tmp_path, "killed")

@@ -204,7 +204,7 @@ def test_a_process_that_decodes_is_killed(tmp_path: Path) -> None:
                     process.kill()
                     killed = True
         assert job.wait(110) != 0
-    assert said(tmp_path).startswith("a process that decodes pictures ended unexpectedly: use a smaller batch-size"), (
+    assert said(tmp_path).startswith("a process that decodes images ended unexpectedly: use a smaller batch-size"), (
         said(tmp_path)
     )
 

@@ -111,7 +111,7 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
     assert main("--engine", "process", "--out", str(tmp_path / "out"), "--epochs", "0") == 2
     said, error = capsys.readouterr()
     assert "the sample is trained with --epochs 60 --lr 0.003" in said
-    assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected a whole number from 1 to 10000"
+    assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected an integer from 1 to 10000"
     assert archive.exists()
     assert not (tmp_path / "out").exists()
 

@@ -12,7 +12,7 @@ from container_train.debugger.hook import Hook, Plan
 from container_train.debugger.judge import Judge
 from container_train.debugger.saved_steps import Steps
 from container_train.monitoring.findings import Finding
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 CLASSES, FEATURES, BATCH = 4, 16, 32
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -65,7 +65,9 @@ def train(
     loss = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(rest.parameters(), lr=lr)
     plan = Plan(len(data), len(valid), epochs)
-    hook = hook or Hook.make(Tree(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale)
+    hook = hook or Hook.make(
+        SageMakerPaths(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale
+    )
     hook.register(rest, loss)
     step = 0
     try:
@@ -97,5 +99,5 @@ def judge(
 ) -> dict[str, Finding]:
     """What the rules say of the training in `folder`: {rule: finding}."""
     judged = Judge(job or {}, parameters)
-    judged.see(Steps(config.tensors(Tree(folder))).new())
+    judged.see(Steps(config.tensors(SageMakerPaths(folder))).new())
     return {finding.rule: finding for finding in judged.findings(final)}

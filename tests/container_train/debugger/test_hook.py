@@ -13,12 +13,12 @@ from torch import nn
 from container_train.debugger import config, recorder, sample
 from container_train.debugger.hook import Hook, Plan, trained
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.container_train.debugger.runs import BATCH, batches, judge, network, pictures, train
 
 
 def trial(folder: Path) -> Any:
-    return create_trial(str(config.tensors(Tree(folder))))
+    return create_trial(str(config.tensors(SageMakerPaths(folder))))
 
 
 def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
 
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     rest, loss = network(8), nn.CrossEntropyLoss()
-    hook = Hook.make(Tree(tmp_path), Plan(10, 10, 1))
+    hook = Hook.make(SageMakerPaths(tmp_path), Plan(10, 10, 1))
     hook.register(rest, loss)
     assert rest._forward_pre_hooks
     assert rest[1]._forward_pre_hooks
@@ -198,13 +198,13 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
-    hook = Hook.make(Tree(tmp_path), Plan(3, 1, 1))
+    hook = Hook.make(SageMakerPaths(tmp_path), Plan(3, 1, 1))
     loss = nn.CrossEntropyLoss()
-    hook.register(network.rest, loss)
+    hook.register(network.head, loss)
     hook.mode("train")
     for _ in range(3):
         features = [torch.rand(8, 512)]
-        loss(network.rest(*features), torch.arange(8) % 4).backward()
+        loss(network.head(*features), torch.arange(8) % 4).backward()
         hook.gradients()
     hook.close()
     names = trial(tmp_path).tensor_names(step=0, mode=modes.TRAIN)
@@ -248,7 +248,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
     data = batches(pictures(640, seed=1))
 
     def part(plan: Plan, first: int, last: int, evaluate: bool) -> Hook:
-        hook = Hook.make(Tree(tmp_path), plan)
+        hook = Hook.make(SageMakerPaths(tmp_path), plan)
         assert hook.state == "on"
         hook.register(rest, loss)
         hook.mode("train")
@@ -273,7 +273,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_job_in_a_fresh_container_counts_on(tmp_path: Path) -> None:
-    hook = Hook.make(Tree(tmp_path), Plan(20, 5, 4, done=40, done_evaluation=10))
+    hook = Hook.make(SageMakerPaths(tmp_path), Plan(20, 5, 4, done=40, done_evaluation=10))
     train(tmp_path, network(8), hook=hook, epochs=2)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN)[0] == 40
@@ -288,7 +288,7 @@ def test_an_earlier_training_makes_room(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = config.tensors(Tree(tmp_path))
+    folder = config.tensors(SageMakerPaths(tmp_path))
     folder.mkdir(parents=True)
     (folder / "thesis.tex").touch()
     hook = train(tmp_path, network(8), epochs=1)
@@ -305,7 +305,7 @@ def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
 
     def spoil(step: int) -> None:
         if step == 7:
-            (config.tensors(Tree(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
+            (config.tensors(SageMakerPaths(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
 
     hook = train(tmp_path, rest, epochs=2, before=spoil)
     assert hook.state == "failed"
@@ -333,12 +333,12 @@ def test_even_losses_end_at_the_bound(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recorder, "BUDGET", 20_000)
     monkeypatch.setattr(recorder, "AFTERWARDS", 10_000)
     hook = train(tmp_path, network(32), epochs=3)
-    size = sum(file.stat().st_size for file in config.tensors(Tree(tmp_path)).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in config.tensors(SageMakerPaths(tmp_path)).rglob("*") if file.is_file())
     assert hook.describe()["bytes"] < size < 60_000
 
 
 def service(folder: Path, **content: Any) -> None:
-    tree = Tree(folder)
+    tree = SageMakerPaths(folder)
     tree.config.mkdir(parents=True)
     (tree.config / config.FILE).write_text(json.dumps(content))
 
@@ -359,7 +359,7 @@ def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
     )  # fmt: skip
     hook = train(tmp_path, network(32, 32), epochs=1)
     assert (hook.state, hook.reason) == ("on", "")
-    assert config.folder(Tree(tmp_path)) == elsewhere
+    assert config.folder(SageMakerPaths(tmp_path)) == elsewhere
     read = create_trial(str(elsewhere))
     assert read.steps(modes.TRAIN) == [0, 6, 12, 18]
     assert read.steps(modes.EVAL) == [0, 2, 4]
@@ -386,7 +386,7 @@ def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[]", '{"HookParameters": {"save_interval": "often"}}'])
 def test_a_configuration_that_cannot_be_read_is_a_reason(tmp_path: Path, text: str) -> None:
     service(tmp_path)
-    (Tree(tmp_path).config / config.FILE).write_text(text)
+    (SageMakerPaths(tmp_path).config / config.FILE).write_text(text)
     hook = train(tmp_path, network(8), epochs=1)
     assert hook.state == "failed"
     assert hook.reason

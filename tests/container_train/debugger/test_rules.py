@@ -390,10 +390,10 @@ def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest
     train(tmp_path, rest, epochs=3, before=put(rest, float("nan"), 50))
     from container_train.debugger import config
     from container_train.debugger.saved_steps import Steps
-    from container_train.paths import Tree
+    from container_train.paths import SageMakerPaths
 
     judged = Judge({}, {})
-    judged.see(Steps(config.tensors(Tree(tmp_path))).new())
+    judged.see(Steps(config.tensors(SageMakerPaths(tmp_path))).new())
     content = judged.figures.content(final=True)
     json.dumps(content, allow_nan=False)
     assert sorted(content["gradients"]) == ["0", "2"]

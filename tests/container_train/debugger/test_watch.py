@@ -18,7 +18,7 @@ from container_train.debugger import KNOWN, config
 from container_train.debugger.hook import Hook, Plan
 from container_train.debugger.saved_steps import Steps
 from container_train.debugger.watch import Watcher
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.container_train.debugger.runs import network, train
 
 PROGRAM = Path(__file__).resolve().parents[3]
@@ -27,7 +27,7 @@ SECONDS = 60.0
 
 def told(where: Path, /, **debug: Any) -> Path:
     """job.json as the training program writes it; returns the output folder."""
-    out = Tree(where).output
+    out = SageMakerPaths(where).output
     (out / "profiler").mkdir(parents=True, exist_ok=True)
     job = {"job": "test", "status": "running", "debug": debug, "class_counts": dict.fromkeys("abcd", 160)}
     (out / "profiler" / "job.json").write_text(json.dumps(job))
@@ -177,21 +177,21 @@ def damage(folder: Path) -> None:
 
 def test_damaged_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = trained(tmp_path)
-    damage(config.tensors(Tree(tmp_path)))
-    steps = Steps(config.tensors(Tree(tmp_path)))
+    damage(config.tensors(SageMakerPaths(tmp_path)))
+    steps = Steps(config.tensors(SageMakerPaths(tmp_path)))
     seen = list(steps.new())
     assert len(seen) == 50 - 3
     assert steps.damaged == 3
     assert [step.loss() is None for step in seen[:6]] == [False, False, False, True, True, True]
     assert not list(steps.new())
-    Watcher(out, config.tensors(Tree(tmp_path))).look(final=True)
+    Watcher(out, config.tensors(SageMakerPaths(tmp_path))).look(final=True)
     assert set(statuses(out).values()) <= {"ok", "not_applicable"}
 
 
 def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path) -> None:
     full, folder = tmp_path / "full", tmp_path / "tensors"
     train(full, network(8), epochs=1)
-    source = config.tensors(Tree(full))
+    source = config.tensors(SageMakerPaths(full))
     steps = Steps(folder)
     assert not list(steps.new())
     (folder / "index").mkdir(parents=True)
@@ -213,10 +213,10 @@ def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path)
 def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     trained(tmp_path)
     out = told(tmp_path, state="on", reason="")  # this one's hook is not there yet
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     assert statuses(out)["vanishing_gradient"] == "waiting"
-    hook = Hook.make(Tree(tmp_path), Plan(20, 5, 1))
+    hook = Hook.make(SageMakerPaths(tmp_path), Plan(20, 5, 1))
     told(tmp_path, **hook.describe())
     train(tmp_path, network(8), epochs=1, hook=hook)
     watcher.look(final=True)
@@ -227,7 +227,7 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
 
     class Broken:
         @staticmethod
@@ -248,7 +248,7 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
 
 def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     before = (out / "rules.json").stat()
     watcher.profiler = None

@@ -21,7 +21,7 @@ from container_train.distributed.link import LONGEST
 from container_train.distributed.ranks import Ranks
 from container_train.distributed.verdict import Verdict
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.contract.serving import free_port, until
 
 HOSTS = ("127.0.0.1", "127.0.0.2")
@@ -105,7 +105,7 @@ def test_the_device_is_read_however_it_is_written(
 ) -> None:
     assert hyperparameters.device(words.split()) == expected
     monkeypatch.setattr("container_train.distributed.layout.gpus", lambda: 4)
-    assert Layout.of(Tree(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)
+    assert Layout.of(SageMakerPaths(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)
 
 
 def test_a_host_that_fails_before_the_first_is_there_says_why_and_does_not_wait_for_it(

@@ -97,8 +97,8 @@ def test_a_search_and_the_final_training_with_the_best_values(pictures: Path, tm
     assert mentioning(str(tmp_path)) == []
     # The frozen layers ran once for all of them.
     logs = [(folder / "trials" / f"trial-{n:04d}" / "train.log").read_text() for n in range(trials)]
-    assert sum("pictures of train in " in log for log in logs) == 1
-    assert sum("pictures of train read from" in log for log in logs) == trials - 1
+    assert sum("images of train in " in log for log in logs) == 1
+    assert sum("images of train read from" in log for log in logs) == trials - 1
     # The same call finds that all is done; what trials leave out belongs to the final training.
     before = (folder / "trials.json").read_text()
     last = call(pictures, tmp_path, *same, "--train-best")

@@ -87,7 +87,7 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
         (HEAD + 'optimizer = { kind = "categorical", values = ["adam"] }', "expected a list of 2 to 30"),
         (HEAD + 'optimizer = { kind = "categorical", values = ["adam", "adam"] }', "values has 'adam' twice"),
         (HEAD + 'epochs = { kind = "fixed", value = 2 }', "every hyperparameter is fixed"),
-        (HEAD + LR + 'epochs = { kind = "fixed", value = 0 }', "epochs: value is 0: expected a whole number from 1"),
+        (HEAD + LR + 'epochs = { kind = "fixed", value = 0 }', "epochs: value is 0: expected an integer from 1"),
         (HEAD, "there is no table [hyperparameters]"),
         (
             HEAD.replace("valid_accuracy", "valid_acuracy") + LR,

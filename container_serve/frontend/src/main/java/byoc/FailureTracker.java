@@ -6,7 +6,7 @@ import byoc.workers.RequestQueue;
  * Whether predictions fail, whoever asks: a model whose every answer is an error of the server (500, 504) must not
  * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
  */
-final class Outcomes {
+final class FailureTracker {
     private static final long SECOND = 1_000_000_000L;
     private static final long SPAN = SECOND; // between the first failure and one that shows it to last
     private static final long HOLD = 5 * SECOND; // after the last one; then somebody may try again
@@ -17,9 +17,13 @@ final class Outcomes {
     private static long last;
     private static long good = System.nanoTime() - FORGET; // the last good answer
 
-    private Outcomes() {}
+    private FailureTracker() {}
 
+    /** What a worker or the clock says to a prediction; refusals of our own tell nothing about it, nor does 503. */
     static synchronized void count(int status) {
+        if (Health.multiModel || status == 503) { // there is too much to do, or no worker, which is seen anyway
+            return;
+        }
         long now = System.nanoTime();
         if (status < 400) {
             failed = false;

@@ -11,48 +11,48 @@ import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpVersion;
 import org.junit.jupiter.api.Test;
 
-final class ExchangeTest {
+final class RequestContextTest {
     private static final Memory MEMORY = new Memory(100, 100);
 
-    private static Exchange exchange(String... headers) {
+    private static RequestContext context(String... headers) {
         DefaultHttpRequest request = new DefaultHttpRequest(HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations");
         for (int i = 0; i < headers.length; i += 2) {
             request.headers().add(headers[i], headers[i + 1]);
         }
-        return new Exchange(request, "/invocations", MEMORY);
+        return new RequestContext(null, request, new Target("POST", "/invocations", false), MEMORY);
     }
 
     @Test
     void theInferenceIdTakesPrecedenceOverOtherIds() {
-        assertEquals("mine", exchange("x-request-id", "proxy", "X-AMZN-SageMaker-Inference-Id", "mine").id);
-        assertEquals("proxy", exchange("x-request-id", "proxy", "X-Amzn-RequestId", "").id);
-        assertNotEquals(exchange().id, exchange().id);
+        assertEquals("mine", context("x-request-id", "proxy", "X-AMZN-SageMaker-Inference-Id", "mine").id);
+        assertEquals("proxy", context("x-request-id", "proxy", "X-Amzn-RequestId", "").id);
+        assertNotEquals(context().id, context().id);
     }
 
     @Test
     void anIdCannotForgeALineOfTheLog() {
-        assertEquals("a?b??", Exchange.printable("a\nb\u001b\u00e9", 99));
-        assertEquals(128, exchange("X-Request-Id", "x".repeat(1000)).id.length());
+        assertEquals("a?b??", RequestContext.printable("a\nb\u001b\u00e9", 99));
+        assertEquals(128, context("X-Request-Id", "x".repeat(1000)).id.length());
     }
 
     @Test
     void heldBytesAreTheLastThatWereSaid() {
-        Exchange exchange = exchange();
-        exchange.hold(100);
+        RequestContext context = context();
+        context.hold(100);
         assertTrue(MEMORY.fits(0));
         assertFalse(MEMORY.fits(1));
-        exchange.hold(30);
+        context.hold(30);
         assertTrue(MEMORY.fits(70));
-        exchange.release();
-        exchange.release();
+        context.release();
+        context.release();
         assertTrue(MEMORY.fits(100));
         assertFalse(MEMORY.fits(101));
     }
 
     @Test
     void aBodyForWhichThereIsNoMemoryIsGivenUpForTheOthers() {
-        Exchange first = exchange();
-        Exchange second = exchange();
+        RequestContext first = context();
+        RequestContext second = context();
         first.received = 60;
         second.received = 40;
         assertTrue(first.grow());

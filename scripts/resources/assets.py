@@ -4,8 +4,8 @@ Objects bear no tags, so each is known by something else: a set by its manifest,
 job's results by the job, which is tagged.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,25 +15,24 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.parallel import each
-from scripts.aws.requests import Request, send
 from scripts.jobs import training_jobs
+from scripts.s3 import objects
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, place
 
-DELETED_AT_ONCE = 1000  # the service's limit
 PICTURES, WEIGHTS, RESULTS = "pictures", "weights", "results of a job"
 
 
 @dataclass(frozen=True)
-class Belonging:
+class S3Asset:
     """`keys` are whole ones, in the order in which they have to go: a manifest last."""
 
     kind: str
     uri: S3Uri
-    keys: tuple[str, ...]
-    bytes: int
+    keys: tuple[str, ...] = ()
+    bytes: int = 0
 
     def __str__(self) -> str:
         return str(self.uri)
@@ -42,38 +41,17 @@ class Belonging:
         return {"kind": self.kind, "name": str(self.uri), "objects": len(self.keys), "bytes": self.bytes}
 
 
-@dataclass(frozen=True)
-class Found:
-    """`foreign`: prefixes that hold objects of which it is not known who put them there, and how many."""
-
-    own: list[Belonging]
-    foreign: list[tuple[S3Uri, int]]
-
-
-def find(aws: Aws, home: S3Uri, project: str) -> Found:
-    """Everything below `home`."""
+def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
+    """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
     sizes = _list(aws, home)
-    own = [
-        *_pictures(aws, home, sizes),
-        *_weights(aws, home, sizes),
-        *_results(aws, home, sizes, project),
-    ]
-    foreign: dict[str, int] = defaultdict(int)
-    for key in sizes:
-        foreign[key.removeprefix(f"{home.key}/").split("/")[0]] += 1
-    return Found(own, [(home / name, count) for name, count in sorted(foreign.items())])
+    own = [*_pictures(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
+    unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
+    return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
 
 
-def delete(aws: Aws, belonging: Belonging, say: Callable[[int], None]) -> None:
-    """All its objects; `say` gets how many have gone. Raises CloudError where one cannot be deleted."""
-    bucket = belonging.uri.bucket
-    for start in range(0, len(belonging.keys), DELETED_AT_ONCE):
-        keys = [{"Key": key} for key in belonging.keys[start : start + DELETED_AT_ONCE]]
-        request = {"Bucket": bucket, "Delete": {"Objects": keys, "Quiet": True}, **owner(bucket)}
-        for failed in send(aws, Request("s3", "DeleteObjects", request)).get("Errors", ()):
-            reason = f"{failed.get('Message')} ({failed.get('Code')})"
-            raise CloudError(f"s3://{bucket}/{failed.get('Key')} could not be deleted: {reason}")
-        say(start + len(keys))
+def delete(aws: Aws, asset: S3Asset) -> None:
+    """Delete all its objects. Raises CloudError where one cannot be deleted."""
+    objects.delete(aws, asset.uri.bucket, asset.keys)
 
 
 def _list(aws: Aws, home: S3Uri) -> dict[str, int]:
@@ -91,12 +69,12 @@ def _list(aws: Aws, home: S3Uri) -> dict[str, int]:
         raise
 
 
-def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> Belonging:
+def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> S3Asset:
     """Out of `sizes`, so that what stays there at the end is nobody's."""
-    return Belonging(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
+    return S3Asset(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
 
 
-def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[Belonging]:
+def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
         uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
@@ -110,7 +88,7 @@ def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[Belonging]:
     return found
 
 
-def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[Belonging]:
+def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     """weights/HASH/FILE, where the object bears that hash."""
     found = []
     for key in [key for key in sizes if key.startswith(f"{home.key}/{WEIGHTS}/")]:
@@ -122,7 +100,7 @@ def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[Belonging]:
     return found
 
 
-def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[Belonging]:
+def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
     by_job: dict[str, list[str]] = defaultdict(list)
     for key in sizes:
         name, _, rest = key.removeprefix(f"{home.key}/").partition("/")
