@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import Dataset
 
 from container_serve.errors import RequestError
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import channels, duplicates
 from container_train.data.augmentation import Augmentation

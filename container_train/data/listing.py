@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from container_serve.litter import is_litter
+from container_serve.artifact import is_litter
 from container_train.data.labels import natural
 from container_train.errors import DataError
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from container_serve import __version__
 from container_serve.errors import RequestError, ServeError
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data import listing
 from container_train.data.labels import SPLITS, class_of, labels
 from container_train.errors import TrainError

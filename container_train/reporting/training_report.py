@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
 
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data.dataset import Split
 from container_train.paths import replace_file
 from container_train.reporting import page

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from container_serve.picture import FORMATS, HEIC, is_heic
+from container_serve.image import FORMATS, HEIC, is_heic
 from container_train.data import splits
 from container_train.data.listing import HEAD_BYTES
 from container_train.data.splits import ClassFiles, Plan

@@ -9,12 +9,11 @@ from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import ClientError
 
-from container_serve import artifact, user_code
+from container_serve import artifact
 from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
-from container_serve.errors import ArtifactError
+from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
-from container_serve.settings import SettingsError
-from container_serve.user_code import UserCodeError
+from container_serve.worker import user_code
 from local_test import pack
 from local_test.errors import LocalError
 from scripts.aws.account import Aws
@@ -64,7 +63,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
     """Raises CloudError for variables that this project's server would refuse."""
     try:
         ServerSettings.read(environment)
-    except SettingsError as error:
+    except ServeError as error:
         raise CloudError(f"--environment {error}", 2) from None
 
 
@@ -153,7 +152,7 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
         model = artifact.read(folder)
         if server and server.target == "serve":
             user_code.find(ServerSettings.read({**server.environment, "BYOC_TARGET": server.target}), folder)
-    except (ArtifactError, UserCodeError) as error:
+    except ServeError as error:
         raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
     what = f"{model.architecture}, {len(model.classes)} classes, {model.precision}"
     if reads is None:

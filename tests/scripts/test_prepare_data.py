@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from container_serve.picture import HEIC
+from container_serve.image import HEIC
 from container_train.data import splits
 from container_train.data.labels import SPLITS
 from container_train.errors import DataError

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from container_serve.picture import HEIC, decode
+from container_serve.image import HEIC, decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import dataset, loading, sample
 from container_train.errors import TrainError

@@ -9,10 +9,6 @@ from container_serve.errors import ServeError
 from container_serve.settings import PROGRAM, Settings
 
 
-class UserCodeError(ServeError):
-    """The user's program cannot be served here; `str()` is one line that names it."""
-
-
 @dataclass(frozen=True)
 class UserCode:
     """`module` is importable once `directory` is on the path."""
@@ -27,19 +23,19 @@ def is_absent(settings: Settings) -> bool:
 
 
 def find(settings: Settings, model_dir: Path) -> UserCode | None:
-    """The program for the model in `model_dir`, None if it brings none. Raises UserCodeError."""
+    """The program for the model in `model_dir`, None if it brings none. Raises ServeError."""
     directory = settings.submit_directory or model_dir / CODE
     path = directory / (settings.program or PROGRAM)
     if path.suffix != ".py":
         path = path.with_name(path.name + ".py")
     if not path.is_file():
         if settings.program:
-            raise UserCodeError(f"SAGEMAKER_PROGRAM: got {settings.program!r}, expected a file in {directory}")
+            raise ServeError(f"SAGEMAKER_PROGRAM: got {settings.program!r}, expected a file in {directory}")
         return None
     # A module is found by name: an own folder on the path, not a dotted name through packages that may not be any.
     code = UserCode(path.parent, path.stem)
     if settings.target == "serve" or importlib.util.find_spec("torch") is None:
-        raise UserCodeError(
+        raise ServeError(
             f"{path}: this image has no torch for a program of your own;"
             " serve the model with the image target serve-torch, or leave the program out of model.tar.gz"
         )

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from container_serve.errors import RequestError
-from container_serve.picture import FORMATS, MAX_JPEG_SCANS, decode
+from container_serve.image import FORMATS, MAX_JPEG_SCANS, decode
 from tests.browser import Browser
-from tests.container_serve.pictures import (
+from tests.container_serve.images import (
     bmp_header,
     encode,
     gif,
@@ -366,7 +366,7 @@ def test_an_avif_that_lies_about_its_size_gets_no_more_memory(tmp_path: Path) ->
         import resource
         from pathlib import Path
         from container_serve.errors import RequestError
-        from container_serve.picture import decode
+        from container_serve.image import decode
         body = Path({str(tmp_path / "small.avif")!r}).read_bytes()
         before = resource.getrlimit(resource.RLIMIT_AS)
         for most in (20_000_000, None):  # its data takes 100 MB
@@ -495,8 +495,8 @@ def test_hostile_pictures_leave_nothing_in_the_log() -> None:
     """In a process of its own, with Python's default filters, libtiff's own messages on file descriptor 2 included."""
     program = (
         "import logging, warnings; logging.basicConfig(level=logging.INFO); warnings.simplefilter('default')\n"
-        "from tests.container_serve.pictures import mutations, png_header\n"
-        "from container_serve.picture import RequestError, decode\n"
+        "from tests.container_serve.images import mutations, png_header\n"
+        "from container_serve.image import RequestError, decode\n"
         "for body in [png_header(12000, 12000), *mutations(600, seed=8)]:\n"
         "    try: decode(body, max_pixels=10**8)\n"
         "    except RequestError: pass\n"

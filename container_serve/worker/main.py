@@ -5,31 +5,18 @@ The Java server starts one of these per model; it loads no model itself, but for
 
 import logging
 import os
-import runpy
 import socket
+import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
-from mms import service
+from mms import model_service_worker, service
+from mms.arg_parser import ArgParser
 from mms.protocol import otf_message_handler
 
 from container_serve.processes import die_with_parent
 
 BUFFER_BYTES = 2**16
-
-
-class Socket(socket.socket):
-    """One whose port can be taken again at once.
-
-    Where the temporary folder forbids programs, Java cannot use Unix sockets and speaks TCP with this process; the port
-    of a process that was killed would be closed to the next one for a minute.
-    """
-
-    def bind(self, address: Any) -> None:
-        if self.family == socket.AF_INET:
-            self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        super().bind(address)
 
 
 class Connection:
@@ -39,12 +26,12 @@ class Connection:
 
     @classmethod
     def read(cls, connection: socket.socket, length: int) -> bytes:
-        """The next `length` bytes. Raises ValueError where the connection ends before."""
+        """The next `length` bytes. Raises ConnectionError where the connection ends before."""
         if cls.stream is None:
             cls.stream = connection.makefile("rb", buffering=BUFFER_BYTES)
         content: bytes = cls.stream.read(length)
         if len(content) < length:
-            raise ValueError("Frontend disconnected")
+            raise ConnectionError("Frontend disconnected")
         return content
 
 
@@ -58,22 +45,22 @@ def framed(write: Callable[..., bytes]) -> Callable[..., bytes]:
     return write_framed
 
 
-def prepare() -> None:
-    """Take the place of some of the model server's own functions."""
-    otf_message_handler._retrieve_buffer = Connection.read
-    # By these names the model server's modules call them.
-    service.create_predict_response = framed(service.create_predict_response)
-    otf_message_handler.create_load_model_response = framed(otf_message_handler.create_load_model_response)
-    socket.socket = Socket  # type: ignore[misc]
-
-
 def main() -> None:
     die_with_parent(os.getppid())
-    import container_serve.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
+    import container_serve.worker.handler  # noqa: F401  # before the fork: a respawned worker finds it imported
 
     logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log
-    prepare()
-    spec = find_spec("mms.model_service_worker")
-    assert spec is not None
-    assert spec.origin is not None
-    runpy.run_path(spec.origin, run_name="__main__")
+    # The Java server waits for lines of the model server's own log.
+    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    # In place of the model server's own functions, by the names under which its modules call them.
+    otf_message_handler._retrieve_buffer = Connection.read
+    service.create_predict_response = framed(service.create_predict_response)
+    model_service_worker.create_load_model_response = framed(model_service_worker.create_load_model_response)
+    args = ArgParser.model_service_worker_args().parse_args()
+    worker = model_service_worker.MXNetModelServiceWorker(
+        args.sock_type, args.sock_name, args.host, args.port, tmp_dir=args.tmp_dir
+    )
+    # Where the temporary folder forbids programs, Java cannot use Unix sockets and speaks TCP with this process; the
+    # port of a process that was killed would be closed to the next one for a minute.
+    worker.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    worker.run_server()

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from container_serve import user_code
+from container_serve.errors import ServeError
 from container_serve.settings import Settings
-from container_serve.user_code import UserCode, UserCodeError
+from container_serve.worker import user_code
+from container_serve.worker.user_code import UserCode
 
 
 @pytest.fixture(autouse=True)
@@ -39,14 +40,14 @@ def test_where_a_program_is_found(tmp_path: Path) -> None:
 
 def test_a_named_program_has_to_be_there(tmp_path: Path) -> None:
     for name in ("mine.py", "inference.py"):  # the latter is also the name of a program that nobody named
-        with pytest.raises(UserCodeError, match=rf"SAGEMAKER_PROGRAM: got '{name}', expected a file in .*/code"):
+        with pytest.raises(ServeError, match=rf"SAGEMAKER_PROGRAM: got '{name}', expected a file in .*/code"):
             user_code.find(Settings.read({"SAGEMAKER_PROGRAM": name}), tmp_path)
 
 
 def test_without_torch_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code(tmp_path)
-    with pytest.raises(UserCodeError, match="serve-torch"):
+    with pytest.raises(ServeError, match="serve-torch"):
         user_code.find(Settings.read({"BYOC_TARGET": "serve"}), tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserCodeError, match="serve-torch"):
+    with pytest.raises(ServeError, match="serve-torch"):
         user_code.find(Settings.read({}), tmp_path)

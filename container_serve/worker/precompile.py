@@ -4,7 +4,6 @@ To compile a ResNet50 takes a core 0.6 s, to take over what is compiled 0.2 s. E
 all at the same time, after Java has started; and so would every worker that replaces one that died.
 """
 
-import logging
 import os
 import signal
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 from container_serve import artifact, processes
 from container_serve.predictor import Predictor
 
-LOG = logging.getLogger("server")
 COMPILED = "graph.compiled"
 COMPILING = "graph.compiling"  # holds the id of the process that does it
 TICK = 0.01
@@ -43,13 +41,8 @@ def start(model_dir: Path, run: Path, threads: int) -> None:
 def wait(run: Path, seconds: float) -> Path:
     """The compiled graph's file, which may be missing; waits for the process that makes it, while there is one."""
     deadline = time.monotonic() + seconds
-    compiled = run / COMPILED
-    while not compiled.exists() and time.monotonic() < deadline:
-        try:
-            child = int((run / COMPILING).read_text())
-        except (FileNotFoundError, ValueError):
-            break
-        if not processes.alive(child):
-            break
-        time.sleep(TICK)
-    return compiled
+    with suppress(FileNotFoundError, ValueError):
+        child = int((run / COMPILING).read_text())
+        while not (run / COMPILED).exists() and processes.alive(child) and time.monotonic() < deadline:
+            time.sleep(TICK)
+    return run / COMPILED
