@@ -10,10 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from container_serve.picture import FORMATS, HEIC, is_heic
 from container_train.data.listing import HEAD_BYTES
+from container_train.data.listing import MAX_BAD_SHARE as MAX_BAD_SHARE
 from scripts.dataset import folders
 from scripts.dataset.folders import ClassFiles, DataError
 
-MAX_BAD_SHARE = 0.05  # container_train.data.dataset's: a job with more of them ends with an error
 DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
 DOG_CLASSES = 133
 DOG_BYTES = 1_132_023_110  # of dogImages.zip

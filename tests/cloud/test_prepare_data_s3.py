@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 import pytest
 
-from container_train.data import dataset
+from container_train.data import listing
 from container_train.data.labels import SPLITS
 from scripts import prepare_data
 from scripts.console import command
@@ -292,7 +292,7 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
     assert run(root, "--s3") == 1
     assert "2 of 24 pictures cannot be read, more than the 5% that training skips, such as" in capsys.readouterr().err
     assert "s3:PutObject" not in calls
-    assert check.MAX_BAD_SHARE == dataset.MAX_BAD_SHARE
+    assert check.MAX_BAD_SHARE == listing.MAX_BAD_SHARE
 
 
 @pytest.mark.parametrize(
