@@ -4,11 +4,13 @@ import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,6 +29,11 @@ def adopt_orphans() -> None:
     _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def forbid_more_privileges() -> None:
+    """No program that is started from here on gets more rights than this one, setuid or not."""
+    _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def reap_orphans(but: int) -> None:
     """Collect all children that ended, except the one with the process id `but`, whose exit status is wanted."""
     while True:
@@ -40,20 +47,19 @@ def reap_orphans(but: int) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process still runs; one that only waits to be collected does not."""
+    """Tell whether the process still runs; one that only waits to be collected does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
-def kill_group(group: int, seconds: float = 5) -> None:
-    """End every process of the group at once and wait until none is left, for at most `seconds`."""
+def kill_descendants(seconds: float = 5) -> None:
+    """End every process below this one at once and wait until none is left, for at most `seconds`."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # the latter: only zombies of other parents
-            return
+    while (below := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
+        for process in below:
+            with suppress(psutil.Error):  # it has ended meanwhile
+                process.kill()
         reap_orphans(but=0)
         time.sleep(0.01)

@@ -18,14 +18,14 @@ from container_train.data import channels
 from container_train.distributed.cluster import SCRATCH, Cluster
 from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped, TrainError
 from container_train.failure import reason
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths, locked
 
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
 # cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
 SPINS = "1000"
 
 
-def writable(tree: Tree) -> None:
+def writable(tree: SageMakerPaths) -> None:
     """Raises TrainError now rather than after the training."""
     for folder in (tree.model, tree.output, tree.checkpoints):
         try:
@@ -38,7 +38,7 @@ def writable(tree: Tree) -> None:
             ) from None
 
 
-def run(arguments: list[str], tree: Tree) -> None:
+def run(arguments: list[str], tree: SageMakerPaths) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
     hp = hyperparameters.parse(arguments)
     channels.splits(tree)
@@ -52,6 +52,17 @@ def run(arguments: list[str], tree: Tree) -> None:
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
         pipeline.train(hp, tree, watching, group)
+
+
+def alone(tree: SageMakerPaths) -> contextlib.AbstractContextManager[None]:
+    """Hold the tree for one training: two by hand would write into each other's files, the failure file included.
+
+    One of several processes of a job leaves that to who started it.
+    """
+    if "RANK" in os.environ or not tree.base.is_dir():
+        return contextlib.nullcontext()
+    busy = f"error: another training is running in {tree.base}: wait for it, or give another SAGEMAKER_BASE_DIR"
+    return locked(tree.base, lambda: SystemExit(busy))
 
 
 def main() -> int:
@@ -72,13 +83,14 @@ def main() -> int:
         level=level, stream=sys.stdout, format=f"[{rank}] %(message)s" if rank else "%(message)s", force=True
     )
     logging.captureWarnings(True)
-    tree = Tree.from_environment()
+    tree = SageMakerPaths.from_environment()
     cluster = Cluster.of(tree, sys.argv[1:])
     if "RANK" not in os.environ and cluster.size > 1:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no complaints about processes that end unannounced
         from container_train.distributed import launch
 
-        return launch.run(cluster, sys.argv[1:], tree)
+        with alone(tree):
+            return launch.run(cluster, sys.argv[1:], tree)
 
     def fail(message: str, detail: str = "") -> None:
         """To the failure file, or to torchrun's agent that started this process as one of several."""
@@ -90,7 +102,8 @@ def main() -> int:
                 tree.write_failure(message, detail)
 
     try:
-        run(sys.argv[1:], tree)
+        with alone(tree):
+            run(sys.argv[1:], tree)
         return 0
     except (TrainError, ServeError) as error:
         print(f"error: {error}", file=sys.stderr)

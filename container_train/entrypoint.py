@@ -1,95 +1,60 @@
 """The image's `train`, PID 1: starts the SageMaker training toolkit and passes signals on.
 
-The toolkit runs a user's own program when the job brings one (hyperparameter `sagemaker_program`) or a derived image
-does (`ENV SAGEMAKER_PROGRAM`). Only when there is none is the program of this package named, in the environment.
-The toolkit does not pass SIGTERM on, so that checkpoints would be lost: it goes to the toolkit's child from here.
+The toolkit runs a user's own program if the job (hyperparameter `sagemaker_program`) or a derived image
+(`ENV SAGEMAKER_PROGRAM`) names one. Only otherwise is the program of this package named, in the environment.
+The toolkit ignores SIGTERM, and checkpoints would be lost: the signal goes to the toolkit's child from here.
 """
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psutil
 
 from container_serve.processes import die_with_parent
-from container_train import configuration
+from container_train import configuration, failure
 from container_train.errors import Stopped, TrainError
-from container_train.failure import of_requirements
 from container_train.monitoring.sidecar import SAMPLER, WATCHER
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
 STOPPED = 128 + signal.SIGTERM
-KILLED = {  # the program's end by a signal, and what mostly is behind it
-    signal.SIGKILL: "want of memory: use a smaller batch-size, fewer workers, or an instance with more memory",
-    signal.SIGSEGV: "an error in a library: try amp off, or another instance type",
-    signal.SIGBUS: "want of shared memory or disk: use fewer workers, or a larger volume",
-}
-
-
-def give_up(tree: Tree, reason: str, code: int = 1) -> NoReturn:
-    """End before there is a program that could say why."""
-    with contextlib.suppress(OSError):
-        tree.write_failure(reason)
-    print(f"train: {reason}", file=sys.stderr)
-    sys.exit(code)
 
 
 def main() -> None:
-    tree = Tree.from_environment()
-    try:
-        hyperparameters, hosts = configuration.check(tree)
-    except TrainError as error:
-        give_up(tree, str(error))
-    own_program = configuration.own_program(hyperparameters)
-    environment = dict(os.environ)
-    # The toolkit changes the working directory: where this is no installed image, the packages would not be found.
-    program = str(Path(__file__).resolve().parent.parent)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), program]))
-    # Of a user's requirements.txt: the toolkit keeps none of pip's words.
-    pip_log = Path(environment.setdefault("PIP_LOG", f"{tempfile.gettempdir()}/byoc-pip-{os.getpid()}.log"))
-    if own_program and configuration.wants_torchrun(hyperparameters):
-        environment[configuration.MODULE] = (
-            environment.get(configuration.MODULE) or "container_train.distributed.user_program:main"
-        )
-    if not own_program:
-        environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
-        # Started by its path: without this Python would put the package's own folder in front of all others.
-        environment["PYTHONSAFEPATH"] = "1"
-        # The toolkit would import smdebug, and torch with it, for the names of exceptions that this program has not.
-        environment["USE_SMDEBUG"] = "0"
-    try:
-        for folder in (tree.model, tree.output):
-            folder.mkdir(parents=True, exist_ok=True)
-        for mark in (tree.failure, tree.success):
-            mark.unlink(missing_ok=True)
-    except OSError as error:
-        give_up(tree, f"{error.filename} cannot be written: {error.strerror}")
-
+    tree = SageMakerPaths.from_environment()
     stopping = False
 
     def stop(_signal: int, _frame: object) -> None:
         nonlocal stopping
         stopping = True
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     try:
+        hyperparameters, hosts = configuration.check(tree)
+        for folder in (tree.model, tree.output):
+            folder.mkdir(parents=True, exist_ok=True)
+        for mark in (tree.failure, tree.success):
+            mark.unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         configuration.wait_for_names(hosts, lambda: stopping)
     except TrainError as error:
-        give_up(tree, str(error))
-    except Stopped as stopped_early:
-        give_up(tree, f"stopped {stopped_early}", STOPPED)
-    # A session of its own: Ctrl-C reaches the program once, through here, and nothing is left behind at the end.
+        _end(tree, str(error))
+    except OSError as error:
+        _end(tree, f"{error.filename} cannot be written: {error.strerror}")
+    except Stopped as early:
+        _end(tree, f"stopped {early}", STOPPED)
+    program = configuration.own_program(hyperparameters)
+    environment = _environment(hyperparameters, program)
     parent = os.getpid()
+    # A session of its own: Ctrl-C reaches the program once, through here, and no process is left at the end.
     toolkit = subprocess.Popen(
         [sys.executable, "-m", "sagemaker_training.cli.train"],
         env=environment,
@@ -103,18 +68,52 @@ def main() -> None:
             running = _children(toolkit.pid)
             has_run = has_run or bool(running)
             if stopping:
-                # Once the program has ended, the toolkit is left to report how: a job that is done stays done.
-                _terminate(running if has_run else [psutil.Process(toolkit.pid)], told)
+                # After the program's end the toolkit goes on alone and reports: a job that is done stays done.
+                for process in running if has_run else [psutil.Process(toolkit.pid)]:
+                    if process.pid not in told:
+                        told.add(process.pid)
+                        with contextlib.suppress(psutil.NoSuchProcess):
+                            process.terminate()
         time.sleep(POLL_SECONDS)
-    _let_finish(tree.output)
-    if own_program:
-        say_which(tree, own_program, pip_log)
-    else:
-        explain(tree.failure)
-    lead(tree.failure)
+    _wait_for_report(tree.output)
+    with contextlib.suppress(OSError):
+        report = tree.failure.read_text(errors="replace")
+        if line := failure.of_toolkit(report, program, tree.base / "code", Path(environment["PIP_LOG"])):
+            replace_file(tree.failure, f"{line}\n\n{report}".encode())
+        stopping = stopping or report.startswith("stopped ")  # maybe through another host of the job
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
-    sys.exit(_exit_code(toolkit.returncode, stopping or stopped(tree.failure), tree.success.exists()))
+    if toolkit.returncode == 0:
+        # The toolkit also ends with 0 if it fails to write the failure file, on a full disk for instance.
+        sys.exit(0 if tree.success.exists() else 1)
+    sys.exit(STOPPED if stopping else toolkit.returncode if toolkit.returncode > 0 else 128 - toolkit.returncode)
+
+
+def _end(tree: SageMakerPaths, message: str, code: int = 1) -> NoReturn:
+    """End before there is a program that could write the failure file."""
+    with contextlib.suppress(OSError):
+        tree.write_failure(message)
+    print(f"train: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _environment(hyperparameters: dict[str, Any], program: str) -> dict[str, str]:
+    """Return the toolkit's environment; `program` is the user's own, empty for the built-in one."""
+    environment = dict(os.environ)
+    # The toolkit changes the working directory: outside of an installed image the packages would not be found.
+    packages = str(Path(__file__).resolve().parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), packages]))
+    # Of a user's requirements.txt: the toolkit keeps nothing of pip's output.
+    environment.setdefault("PIP_LOG", f"{tempfile.gettempdir()}/byoc-pip-{os.getpid()}.log")
+    if not program:
+        environment["SAGEMAKER_PROGRAM"] = str(Path(__file__).with_name("__main__.py"))
+        # Started by its path: otherwise Python would search the package's own folder first.
+        environment["PYTHONSAFEPATH"] = "1"
+        # The toolkit would import smdebug, and torch with it, for names of exceptions that this program does not use.
+        environment["USE_SMDEBUG"] = "0"
+    elif configuration.wants_torchrun(hyperparameters) and not environment.get(configuration.MODULE):
+        environment[configuration.MODULE] = "container_train.distributed.user_program:main"
+    return environment
 
 
 def _children(toolkit: int) -> list[psutil.Process]:
@@ -124,80 +123,19 @@ def _children(toolkit: int) -> list[psutil.Process]:
     return []
 
 
-def _terminate(processes: list[psutil.Process], told: set[int]) -> None:
-    """Send SIGTERM once to each."""
-    for process in processes:
-        if process.pid not in told:
-            told.add(process.pid)
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.terminate()
+def _wait_for_report(output: Path) -> None:
+    """Wait for the sidecars of a killed program, which still write the report; a program waits for its own."""
 
+    def is_sidecar(process: psutil.Process) -> bool:
+        """By a folder in its command line: torchrun starts processes in sessions of their own."""
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()  # empty once it has ended
+            return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
+        return False
 
-def stopped(failure: Path) -> bool:
-    """Whether the program says that it was stopped: through another host of the job, maybe."""
-    with contextlib.suppress(OSError):
-        return failure.read_text(errors="replace").startswith("stopped ")
-    return False
-
-
-def explain(failure: Path) -> None:
-    """Put first in the failure file what the program could not say itself: that it was killed, and why mostly."""
-    with contextlib.suppress(OSError):
-        words = failure.read_text(errors="replace")
-        found = re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words)
-        number = abs(int(found[1])) % 128 if found else 0
-        if number in KILLED:
-            name, why = signal.Signals(number).name, KILLED[signal.Signals(number)]
-            replace_file(failure, f"the training program was killed by {name}, mostly for {why}\n\n{words}".encode())
-
-
-def say_which(tree: Tree, program: str, pip_log: Path) -> None:
-    """Put first in the failure file which program of the user's ended how: the toolkit keeps none of its words."""
-    with contextlib.suppress(OSError):
-        words = tree.failure.read_text(errors="replace")
-        if words.startswith("InstallRequirementsError:"):
-            log = pip_log.read_text(errors="replace") if pip_log.is_file() else ""
-            replace_file(tree.failure, f"{of_requirements(log)}\n\n{words}".encode())
-        if found := re.match(r"ExecuteUserScriptError:\s+ExitCode (-?\d+)", words):
-            line = f"{program} ended with code {found[1]}: see its log"
-            if ":" not in program and not (tree.base / "code" / program).exists():  # otherwise a module, or there
-                line = f"the program is {program!r} (sagemaker_program), but {tree.base / 'code'} has no such file"
-            replace_file(tree.failure, f"{line}\n\n{words}".encode())
-
-
-def lead(failure: Path) -> None:
-    """Of an error of the toolkit's own, which names its reason after a traceback: that line first."""
-    with contextlib.suppress(OSError):
-        words = failure.read_text(errors="replace")
-        if words.startswith("Framework Error:"):
-            lines = [line.strip() for line in words.strip().splitlines()]
-            errors = [line for line in lines[1:] if re.match(r"[\w.]+(Error|Exception): ", line)]
-            reason = (errors or lines)[-1]
-            replace_file(failure, f"{reason}\n\n{words}".encode())
-
-
-def _let_finish(output: Path) -> None:
-    """Where the program was killed, its watcher still writes the report. (Otherwise the program has waited for it.)"""
     deadline = time.monotonic() + REPORT_SECONDS
-    while time.monotonic() < deadline and any(_is_companion(process, output) for process in psutil.process_iter()):
+    while time.monotonic() < deadline and any(map(is_sidecar, psutil.process_iter())):
         time.sleep(POLL_SECONDS)
-
-
-def _is_companion(process: psutil.Process, output: Path) -> bool:
-    """By its command line, which names a folder of the job: torchrun starts processes in sessions of their own."""
-    with contextlib.suppress(psutil.Error):
-        words = process.cmdline()  # none where it has ended
-        return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
-    return False
-
-
-def _exit_code(returncode: int, stopping: bool, success: bool) -> int:
-    if returncode == 0:
-        # The toolkit also ends with 0 when it fails to write the failure file, on a full disk for instance.
-        return 0 if success else 1
-    if stopping:
-        return STOPPED
-    return 128 - returncode if returncode < 0 else returncode
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
-"""What is known of a job at its start: the first content of job.json, and the names of hosts and folders."""
+"""The facts about a job at its start: the first content of job.json, the names of hosts and folders."""
 
-import contextlib
-import json
 import os
 import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+from container_train import configuration
 from container_train.hyperparameters import Hyperparameters
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.profiler import cgroup
 
 
-def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:
+def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
     """Times in seconds since 1970; `cpus` and `memory_bytes` are what the container may use."""
     host, every = hosts(tree)
     limits = cgroup.limits()
@@ -44,29 +42,19 @@ def describe(tree: Tree, hp: Hyperparameters) -> dict[str, Any]:
     }
 
 
-def hosts(tree: Tree) -> tuple[str, list[str]]:
-    """This host's name and all of them, as the platform says."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads((tree.config / "resourceconfig.json").read_text())
-        return str(content["current_host"]), sorted(map(str, content["hosts"]))
-    return socket.gethostname(), [socket.gethostname()]
+def hosts(tree: SageMakerPaths) -> tuple[str, list[str]]:
+    """Return this host's name and all names, as the platform gives them; the machine's own name without one."""
+    content = configuration.read_or_empty(tree, "resourceconfig.json")
+    here = str(content.get("current_host") or socket.gethostname())
+    return here, sorted(map(str, content.get("hosts") or [here]))
 
 
-def interface(tree: Tree) -> str:
-    """The network interface on which the hosts of a job reach each other; empty where the platform names none."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads((tree.config / "resourceconfig.json").read_text())["network_interface_name"])
-    return ""
+def interface(tree: SageMakerPaths) -> str:
+    """Return the network interface on which the job's hosts reach each other; empty if the platform names none."""
+    return str(configuration.read_or_empty(tree, "resourceconfig.json").get("network_interface_name", ""))
 
 
-def node(tree: Tree) -> str:
-    """algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
+def node(tree: SageMakerPaths) -> str:
+    """Return algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
     host, every = hosts(tree)
     return host if re.fullmatch(r"algo-\d+", host) else f"algo-{1 + (every.index(host) if host in every else 0)}"
-
-
-def tensors(tree: Tree) -> Path:
-    """Where the hook saves: the service's debughookconfig.json may say another folder."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return Path(json.loads((tree.config / "debughookconfig.json").read_text())["LocalPath"])
-    return tree.base / "output" / "tensors"

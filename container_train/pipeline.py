@@ -15,7 +15,7 @@ import torch
 
 from container_train import hyperparameters
 from container_train.data import channels, dataset
-from container_train.data.checksum_cache import Known
+from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
 from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
@@ -27,7 +27,7 @@ from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.signals import StopFlag
 from container_train.training import checkpoint, device, engine, metrics
@@ -39,7 +39,7 @@ TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
-def train(hp: Hyperparameters, tree: Tree, monitor: Monitor, group: ProcessGroup) -> None:
+def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: ProcessGroup) -> None:
     """The job's phases, top to bottom."""
     stop = StopFlag().install()
     given = hp.to_dict()
@@ -76,7 +76,7 @@ def train(hp: Hyperparameters, tree: Tree, monitor: Monitor, group: ProcessGroup
     with phase("data"):
         if group.local_rank:
             group.barrier()  # the first of each host checks the pictures for all of them
-        known = Known.of_search(group.scratch)
+        known = ChecksumCache.of_search(group.scratch)
         pictures = dataset.read(tree, known=known)
         known.save()
         if not group.local_rank:
@@ -101,14 +101,14 @@ def train(hp: Hyperparameters, tree: Tree, monitor: Monitor, group: ProcessGroup
         batch_norm.check(network, hp.batch_size, images["train"], group)
         network.to(where)
         group.broadcast_parameters(network.model)
-        network = replace(network, rest=group.sync_batch_norm(network.rest, where))
+        network = replace(network, head=group.sync_batch_norm(network.head, where))
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
     precision = Precision.choose(hp.amp, where)
     precision.prepare()
     identity = {
         "data": pictures.fingerprint,
         "classes": list(pictures.classes),
-        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.INCIDENTAL},
+        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.NOT_IN_FINGERPRINT},
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(

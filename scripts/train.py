@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "numpy", "psutil", "tqdm")
+use("boto3", "PIL", "numpy", "psutil", "tqdm", "docker")
 
 import argparse
 import json
@@ -37,7 +37,7 @@ from scripts.console import command
 from scripts.console.command import progress
 from scripts.jobs import inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import SAMPLE, Weights
-from scripts.jobs.training_jobs import STOP_SECONDS, Wanted
+from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
 from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
+    inputs.check_unknown(flags, rest)
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
@@ -102,6 +103,9 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
     if found is None:
         name = names.checked(flags.from_tuning, "--from-tuning", names.MAX_SEARCH)
         chosen = settings.load(flags)
+        if flags.dry_run:
+            progress(f"--dry-run: the best values of {name} are not in these requests: they are looked up in AWS")
+            return {}
         if chosen.region is None:
             raise CloudError(
                 f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
@@ -114,7 +118,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _tell_created(wanted: Wanted) -> None:
+def _tell_created(wanted: TrainingJobSpec) -> None:
     progress(f"created {wanted.name}\n  {training_jobs.console(wanted.region, wanted.name)}")
     spot = wanted.max_wait is not None
     progress("  " + instances.describe(wanted.instance_type, wanted.instance_count, wanted.region, spot=spot))

@@ -4,14 +4,14 @@ import logging
 import shutil
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from container_train.data.dataset import Pictures
+from container_train.data.dataset import ImageDataset
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 
 log = logging.getLogger(__name__)
@@ -20,26 +20,16 @@ SHARED_MEMORY_SHARE = 0.8
 
 
 def loader(
-    pictures: Pictures,
-    batch: int,
-    workers: int,
-    device: torch.device,
-    order: Sampler[int] | Iterable[int] | None = None,
-    batches: Sequence[list[int]] | None = None,
+    images: ImageDataset, batches: Sequence[list[int]], workers: int, device: torch.device
 ) -> DataLoader[tuple[torch.Tensor, int]]:
-    """Batches of `batch` pictures and their targets, in `order` (None: the split's own), by `workers` processes.
-
-    `batches` are taken as they are, whatever `batch` and `order` say.
-    """
+    """Load these batches of images and their targets, decoded by `workers` processes."""
     return DataLoader(
-        pictures,
-        batch_size=batch if batches is None else 1,
-        sampler=order,
+        images,
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=start_decoding,
-        # Not the global one: dropout has to see the same numbers whether pictures are loaded, cached or skipped.
+        # Not the global one: dropout has to see the same numbers whether images are loaded, cached or skipped.
         generator=torch.Generator(),
     )
 

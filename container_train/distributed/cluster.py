@@ -10,7 +10,7 @@ from pathlib import Path
 
 from container_train import hyperparameters, job
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 SCRATCH = "BYOC_SCRATCH"  # a folder that the processes of a host share, and that ends with them
 PORT = "BYOC_PORT"  # of the store of torchrun's agents, on the first host
@@ -26,7 +26,7 @@ class Cluster:
     gpus: int
 
     @classmethod
-    def of(cls, tree: Tree, arguments: Sequence[str]) -> "Cluster":
+    def of(cls, tree: SageMakerPaths, arguments: Sequence[str]) -> "Cluster":
         here, hosts = job.hosts(tree)
         hosts = hosts if here in hosts else [here]
         return cls(hosts, hosts.index(here), gpus() if hyperparameters.device(arguments) != "cpu" else 0)

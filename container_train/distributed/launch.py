@@ -32,7 +32,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from container_train import job
 from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, port, usable
 from container_train.errors import LOST_PEER, STOPPED, Stopped, TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 POLL_SECONDS = 0.2
@@ -46,7 +46,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 End = tuple[int, str]  # exit code and line
 
 
-def run(cluster: Cluster, arguments: Sequence[str], tree: Tree) -> int:
+def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int:
     """Start this host's processes and return the job's exit code. The reason is in the failure file, too."""
     logging.disable()  # the agent's words; its processes speak for themselves
     try:

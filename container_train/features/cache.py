@@ -1,5 +1,6 @@
-"""The features of all pictures and views that a training will ask for: read where they are, else computed, and kept."""
+"""The features of all images and views that a training will ask for: read if they exist, else computed and kept."""
 
+import functools
 import logging
 import time
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
-from container_train.data.dataset import Data, Pictures
+from container_train.data.dataset import Data, ImageDataset
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
-from container_train.features.extractor import CHECKED, Frozen
-from container_train.features.files import Entry, EntryError, Features, locked
+from container_train.features.extractor import CHECKED, FeatureExtractor
+from container_train.features.files import FeatureFile, FeatureFileError, Features, locked
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.progress import track
@@ -24,44 +25,45 @@ from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
-MEMORY_SHARE = 0.4  # of what is free: the rest belongs to training and to the check of the exported model
-CHUNK = 256  # pictures whose features are written at a time: what a kill costs at most
-Part = tuple[str, int]  # a split, and the number of the view of its pictures
+MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
+CHUNK = 256  # images whose features are written at a time: a kill costs at most these
+Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
 class Cache:
-    """Fills itself from the folders of `store`, and through `frozen` where they lack something.
+    """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
-    Of several processes each keeps the features of its own pictures only (ProcessGroup.own): none is computed twice.
+    Of several processes each keeps the features of its own images only (ProcessGroup.own): none is computed twice.
     """
 
     def __init__(
         self,
         data: Data,
         hp: Hyperparameters,
-        frozen: Frozen,
+        extractor: FeatureExtractor,
         store: Store,
         stop: StopFlag,
         decoders: loading.Decoders,
         group: ProcessGroup = SINGLE,
     ) -> None:
-        self.data, self.hp, self.frozen, self.store, self.stop, self.group = data, hp, frozen, store, stop, group
-        self.decoders = decoders
+        self.data, self.hp, self.extractor, self.store = data, hp, extractor, store
+        self.stop, self.decoders, self.group = stop, decoders, group
 
     def parts(self) -> list[Part]:
-        """All that training will ask for."""
+        """List all that training will ask for."""
         views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 
     def reason_against(self) -> str:
-        """Why there can be no cache, or nothing."""
+        """Return the reason why there can be no cache; empty if there is none."""
+        network = self.extractor.network
         if self.hp.feature_cache == "off":
             return "as asked"
-        if self.frozen.network.prefix is None:
+        if network.backbone is None:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
-            return f"every epoch sees other views of the pictures (augment {self.hp.augment}, augment-views 0)"
-        if self.group.size > 1 and any(isinstance(m, _BatchNorm) for m in self.frozen.network.rest.modules()):
+            return f"every epoch sees other views of the images (augment {self.hp.augment}, augment-views 0)"
+        if self.group.size > 1 and any(isinstance(module, _BatchNorm) for module in network.head.modules()):
             return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
         need, free = self._need(self.parts()) * self.group.local_size, psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
@@ -69,110 +71,105 @@ class Cache:
         return ""
 
     def fill(self) -> dict[Part, Features]:
-        """The features of all parts. Raises Stopped; what was written until then is there for the next start."""
-        common = {**self.frozen.describe(), "data": self.data.fingerprint}
+        """Return the features of all parts. Raises Stopped; the next start finds what was written until then."""
         found: dict[Part, Features] = {}
         for part in self.parts():
             for folder in self.store.readable:
-                features = self._entry(folder, part, common).read()
-                if features is not None:
-                    log.info("feature cache: %s read from %s", self._words(part), folder)
+                if part not in found and (features := self._read(self._file(folder, part), part)) is not None:
                     found[part] = features
-                    break
         missing = [part for part in self.parts() if part not in found]
-        if not missing:
-            return found
-        place, reason = self.store.place(self._need(missing))
-        log.info("feature cache: %s", f"kept in {place}" if place else f"kept in memory only ({reason})")
-        for part in missing:
-            found[part] = self._kept(self._entry(place, part, common), part) if place else self._in_memory(part)
+        if missing:
+            place, reason = self.store.place(self._need(missing))
+            log.info("feature cache: %s", f"kept in {place}" if place else f"kept in memory only ({reason})")
+            for part in missing:
+                found[part] = self._kept(self._file(place, part), part) if place else self._in_memory(part)
         return found
 
-    def _entry(self, folder: Path, part: Part, common: dict[str, Any]) -> Entry:
+    @functools.cached_property
+    def _common(self) -> dict[str, Any]:
+        return {**self.extractor.describe(), "data": self.data.fingerprint}
+
+    def _file(self, folder: Path, part: Part) -> FeatureFile:
         split, view = part
         augmented = split == "train" and self.hp.augment != "none"
         drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
-        what = drawn if augmented else "plain"
-        fields = {**common, "split": split, "view": what}
+        fields = {**self._common, "split": split, "view": drawn if augmented else "plain"}
         if self.group.size > 1:
-            fields["pictures"] = f"every {self.group.size}th from {self.group.rank}"
-        return Entry(folder, fields, len(self._pictures(split)), self.frozen.layout)
+            fields["images"] = f"every {self.group.size}th from {self.group.rank}"
+        return FeatureFile(folder, fields, len(self._images(split)), self.extractor.sample)
 
-    def _pictures(self, split: str) -> range:
-        """The indices of those that this process keeps."""
+    def _images(self, split: str) -> range:
+        """Return the indices of the images whose features this process keeps."""
         return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
     def _words(self, part: Part) -> str:
         view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
-        return f"{len(self._pictures(part[0]))} pictures of {part[0]}{view}"
+        return f"{len(self._images(part[0]))} images of {part[0]}{view}"
 
     def _need(self, parts: list[Part]) -> int:
-        return sum(self.frozen.layout.sizes()) * sum(len(self._pictures(split)) for split, _ in parts)
+        """Return the bytes of the features of `parts`."""
+        return sum(f.nbytes for f in self.extractor.sample) * sum(len(self._images(split)) for split, _ in parts)
 
-    def _kept(self, entry: Entry, part: Part) -> Features:
-        """The part's features in `entry`, by this process or by another that was faster."""
+    def _read(self, file: FeatureFile, part: Part) -> Features | None:
+        features = file.read()
+        if features is not None:
+            log.info("feature cache: %s read from %s", self._words(part), file.path.parent)
+        return features
+
+    def _kept(self, file: FeatureFile, part: Part) -> Features:
+        """Return the part's features from `file`, written by this process or by another that was faster."""
         try:
-            with locked(entry, self._go_on):
-                features = entry.read()
-                if features is not None:
-                    log.info("feature cache: %s read from %s", self._words(part), entry.path.parent)
+            with locked(file, self._check_stop):
+                if (features := self._read(file, part)) is not None:
                     return features
                 self._choose()
-                done = entry.resume(self.frozen.by)
-                if done:
-                    log.info("feature cache: %d of %s were there already", done, self._words(part))
+                if done := file.resume(self.extractor.by):
+                    log.info("feature cache: %d of %s existed already", done, self._words(part))
                 for chunk in self._computed(part, done):
-                    entry.append(chunk)
-                features = entry.read()
-            if features is not None:
-                return features
-            reason = f"{entry.path} does not hold what was written"
-        except EntryError as error:
+                    file.append(chunk)
+                if (features := file.read()) is not None:
+                    return features
+            reason = f"{file.path} does not hold what was written"
+        except FeatureFileError as error:
             reason = str(error)
         log.warning("feature cache: kept in memory only, %s", reason)
         return self._in_memory(part)
 
     def _in_memory(self, part: Part) -> Features:
         self._choose()
-        chunks = list(self._computed(part, 0))
-        if not chunks:  # more processes than pictures
-            return tuple(torch.empty(0, *shape, dtype=dtype) for dtype, shape in self.frozen.layout.features)
-        return tuple(torch.cat(column) for column in zip(*chunks, strict=True))
+        none = tuple(feature[:0] for feature in self.extractor.sample)  # for more processes than images
+        return tuple(torch.cat(column) for column in zip(none, *self._computed(part, 0), strict=True))
 
     def _choose(self) -> None:
-        self.frozen.choose(first_pictures(self.data, self.frozen.network.preprocessing))
+        self.extractor.choose(first_images(self.data, self.extractor.network.preprocessing))
 
-    def _go_on(self) -> None:
+    def _check_stop(self) -> None:
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 
     def _computed(self, part: Part, start: int) -> Iterator[Features]:
-        """The features of the part's pictures from `start` on, in chunks."""
-        (name, view), began = part, time.monotonic()
-        split = self.data.splits[name]
-        augment = self.hp.augment if name == "train" else "none"
-        spec, batch_size = self.frozen.network.preprocessing, self.frozen.batch
-        pictures = Pictures(split, spec, augment, self.hp.seed, view)
-        rest = self._pictures(name)[start:]
-        workers = self.decoders.processes(batch_size, spec.crop)
-        loader = loading.loader(pictures, batch_size, workers, self.frozen.device, rest)
-        tracked = track(loader, f"frozen layers, {self._words(part)}", len(loader))
-        batches: list[Features] = []
-        for features in self.frozen.run(batch for batch, _ in tracked):
-            self._go_on()
-            batches.append(tuple(feature.cpu() for feature in features))
-            if len(batches) * batch_size >= CHUNK:
-                yield tuple(torch.cat(column) for column in zip(*batches, strict=True))
-                batches = []
-        if batches:
-            yield tuple(torch.cat(column) for column in zip(*batches, strict=True))
-        seconds = time.monotonic() - began
-        log.info(
-            "feature cache: %s in %.1f s, %.1f a second", self._words(part), seconds, len(rest) / max(seconds, 1e-9)
-        )
+        """Yield the features of the part's images from `start` on, in chunks."""
+        (split, view), started = part, time.monotonic()
+        batch, spec = self.extractor.batch, self.extractor.network.preprocessing
+        augment = self.hp.augment if split == "train" else "none"
+        images = ImageDataset(self.data.splits[split], spec, augment, self.hp.seed, view)
+        indices = list(self._images(split)[start:])
+        batches = [indices[first : first + batch] for first in range(0, len(indices), batch)]
+        loader = loading.loader(images, batches, self.decoders.processes(batch, spec.crop), self.extractor.device)
+        tracked = track(loader, f"frozen layers, {self._words(part)}", len(batches))
+        waiting: list[Features] = []
+        for number, features in enumerate(self.extractor.run(batch for batch, _ in tracked), 1):
+            self._check_stop()
+            waiting.append(tuple(feature.cpu() for feature in features))
+            if len(waiting) * batch >= CHUNK or number == len(batches):
+                yield tuple(torch.cat(column) for column in zip(*waiting, strict=True))
+                waiting = []
+        seconds = time.monotonic() - started
+        rate = len(indices) / max(seconds, 1e-9)
+        log.info("feature cache: %s in %.1f s, %.1f a second", self._words(part), seconds, rate)
 
 
-def first_pictures(data: Data, spec: Preprocessing, count: int = CHECKED) -> torch.Tensor:
-    """The first training pictures, to see whether two ways to compute their features agree."""
-    pictures = Pictures(data.splits["train"], spec)
-    return torch.stack([pictures[index][0] for index in range(min(len(pictures), count))])
+def first_images(data: Data, spec: Preprocessing, count: int = CHECKED) -> torch.Tensor:
+    """Return the first training images, to compare two ways to compute their features."""
+    images = ImageDataset(data.splits["train"], spec)
+    return torch.stack([images[index][0] for index in range(min(len(images), count))])

@@ -18,7 +18,7 @@ def is_trained(rest: nn.Module) -> bool:
 def check(network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE) -> None:
     """Raise TrainError where a step has too few of an epoch's `images`. Leaves the network in evaluation mode."""
     network.train_mode()
-    trained = is_trained(network.rest)
+    trained = is_trained(network.head)
     network.eval_mode()
     least, words = FEWEST * group.size, "the trained batch norm layers need at least two images for each process"
     if trained and batch_size < least:

@@ -29,30 +29,30 @@ WAYS_OUT = "pass a file (run.sh: --weights FILE; a job: a channel `weights` that
 
 @dataclass(frozen=True)
 class Network:
-    """The whole model, and where one exists the cut of it: model(x) == rest(*prefix(x)), prefix frozen."""
+    """The whole model, and where one exists the cut of it: model(x) == head(*backbone(x)), backbone frozen."""
 
     model: nn.Module
     preprocessing: Preprocessing
     weights: str
-    prefix: fx.GraphModule | None
-    rest: nn.Module
+    backbone: fx.GraphModule | None
+    head: nn.Module
 
     def train_mode(self) -> None:
         """Training mode for what is trained; frozen layers stay as they are, batch statistics and all."""
         self.model.eval()
-        self.rest.train()
-        for module in self.rest.modules():
+        self.head.train()
+        for module in self.head.modules():
             own = list(module.parameters(recurse=False))
             if own and not any(parameter.requires_grad for parameter in own):
                 module.eval()
 
     def eval_mode(self) -> None:
         self.model.eval()
-        self.rest.eval()
+        self.head.eval()
 
     def to(self, device: torch.device) -> None:
         """Move all parts; channels last is the faster layout for convolutions on CPU and GPU alike."""
-        parts: list[Any] = [self.model, self.prefix, self.rest]  # torch's stubs do not know memory_format here
+        parts: list[Any] = [self.model, self.backbone, self.head]  # torch's stubs do not know memory_format here
         for part in filter(None, parts):
             part.to(device, memory_format=torch.channels_last)
 
@@ -75,20 +75,20 @@ def build(
     torch.manual_seed(seed)
     origin, state = _weights(arch, weights, weights_file)
     model = bare(arch, classes, pretrained=state is not None)
-    head = _head(arch, classes)
+    new_layer = _new_layer(arch, classes)
     if state is not None:
-        _load(model, state, head, arch, origin)
-    _freeze(model, freeze_until, head)
+        _load(model, state, new_layer, arch, origin)
+    _freeze(model, freeze_until, new_layer)
     preprocessing = preprocessing_of(arch, resize_size, image_size)
     model.eval()
     _try(model, arch, preprocessing.crop)
-    prefix, rest = _split(model, preprocessing.crop)
+    backbone, head = _split(model, preprocessing.crop)
     log.info(
         "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
         sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
-        "frozen layers run once a picture where they can be cached" if prefix is not None else "nothing to cache",
+        "frozen layers run once a picture where they can be cached" if backbone is not None else "nothing to cache",
     )  # fmt: skip
-    return Network(model, preprocessing, origin, prefix, rest)
+    return Network(model, preprocessing, origin, backbone, head)
 
 
 def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
@@ -100,7 +100,7 @@ def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
     return model
 
 
-def _head(arch: str, classes: int) -> set[str]:
+def _new_layer(arch: str, classes: int) -> set[str]:
     """Names of the tensors whose shape hangs on the number of classes: the new last layer, in any architecture."""
     ours, other = (_shapes(arch, number).state_dict() for number in (classes, classes + 1))
     return {name for name in ours if ours[name].shape != other[name].shape}
@@ -117,9 +117,9 @@ def _shapes(arch: str, classes: int) -> nn.Module:
 
 def freezable(arch: str) -> list[str]:
     """The modules up to which the network can be frozen, in order: those with parameters that end before the head."""
-    model, head = _shapes(arch, 2), _head(arch, 2)
+    model, new_layer = _shapes(arch, 2), _new_layer(arch, 2)
     names = [name for name, _ in model.named_parameters()]
-    first = min(index for index, name in enumerate(names) if name in head)
+    first = min(index for index, name in enumerate(names) if name in new_layer)
     allowed = {tuple(name.split(".")[:depth]) for name in names[:first] for depth in range(1, name.count(".") + 1)}
     allowed -= {tuple(name.split(".")[:depth]) for name in names[first:] for depth in range(1, name.count(".") + 1)}
     return sorted(map(".".join, allowed), key=[name for name, _ in model.named_modules()].index)
@@ -216,9 +216,9 @@ def _kind(value: torch.Tensor) -> str:
     return "plain"
 
 
-def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch: str, origin: str) -> None:
+def _load(model: nn.Module, state: dict[str, torch.Tensor], new_layer: set[str], arch: str, origin: str) -> None:
     own = model.state_dict()
-    body = set(own) - head
+    body = set(own) - new_layer
     missing = sorted(name for name in body - set(state) if not name.endswith("num_batches_tracked"))
     wrong = sorted(name for name in body & set(state) if own[name].shape != state[name].shape)
     extra = sorted(name for name in set(state) - set(own) if not name.startswith(("AuxLogits.", "aux1.", "aux2.")))
@@ -228,18 +228,18 @@ def _load(model: nn.Module, state: dict[str, torch.Tensor], head: set[str], arch
                 f"the weights ({origin}) do not fit {arch}: they {what} {len(names)} tensors, first {names[0]};"
                 " give the file of the same architecture (hyperparameter arch)"
             )
-    ignored = sorted(head & set(state))
+    ignored = sorted(new_layer & set(state))
     if ignored:
         log.info("weights: the last layer is new; of %s, %s were passed over", origin, ", ".join(ignored))
     model.load_state_dict({name: state[name] for name in body & set(state)}, strict=False)
 
 
-def _freeze(model: nn.Module, until: str, head: set[str]) -> None:
+def _freeze(model: nn.Module, until: str, new_layer: set[str]) -> None:
     names = [name for name, _ in model.named_parameters()]
     if until == "none":
         return
     if until == "backbone":
-        frozen = set(names) - head
+        frozen = set(names) - new_layer
     else:
         inside = [index for index, name in enumerate(names) if name.startswith(f"{until}.")]
         if not inside:
@@ -249,7 +249,7 @@ def _freeze(model: nn.Module, until: str, head: set[str]) -> None:
                 f" such as {', '.join(tops)}"
             )
         frozen = set(names[: inside[-1] + 1])
-    if frozen & head:
+    if frozen & new_layer:
         raise TrainError(f"hyperparameter freeze-until has value {until!r}: that freezes the last layer too")
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name not in frozen
@@ -299,7 +299,7 @@ def _split(model: nn.Module, side: int) -> tuple[fx.GraphModule | None, nn.Modul
     """Cut the model before its first trained node. Without a usable cut: (None, the model itself).
 
     The two parts share the model's parameters. A random layer (dropout) between the last frozen and the first trained
-    one belongs to the rest: run once and cached, it would be no dropout.
+    one belongs to the head: run once and cached, it would be no dropout.
     """
     try:
         graph = _Tracer().trace(model)
@@ -313,18 +313,18 @@ def _split(model: nn.Module, side: int) -> tuple[fx.GraphModule | None, nn.Modul
     if trained is None or frozen is None:
         return None, model
     cut = next((i for i in range(frozen + 1, trained) if _is_random(model, nodes[i])), trained)
-    prefix, rest = _halves(model, graph, nodes[:cut], nodes[cut:])
-    if prefix is None:
+    backbone, head = _halves(model, graph, nodes[:cut], nodes[cut:])
+    if backbone is None:
         return None, model
-    prefix.eval()
-    rest.eval()
+    backbone.eval()
+    head.eval()
     with torch.inference_mode():
         sample = torch.rand(2, 3, side, side)
-        features = prefix(sample)
+        features = backbone(sample)
         whole = all(isinstance(f, torch.Tensor) and f.shape[:1] == (2,) for f in features)
-        if not whole or not torch.allclose(model(sample), rest(*features), atol=1e-4):
+        if not whole or not torch.allclose(model(sample), head(*features), atol=1e-4):
             return None, model
-    return prefix, rest
+    return backbone, head
 
 
 def _parameters(model: nn.Module, node: fx.Node) -> list[nn.Parameter]:
@@ -352,13 +352,13 @@ def _halves(
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     if not crossing or any(user in later for node in inputs for user in node.users):
         return None, model
-    head, tail = fx.Graph(), fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {node: head.placeholder(node.name) for node in inputs}
+    first_graph, second_graph = fx.Graph(), fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: first_graph.placeholder(node.name) for node in inputs}
     for node in first:
-        copies[node] = head.node_copy(node, lambda n: copies[n])
-    head.output(tuple(copies[node] for node in crossing))
-    rest: dict[fx.Node, fx.Node] = {node: tail.placeholder(node.name) for node in crossing}
+        copies[node] = first_graph.node_copy(node, lambda n: copies[n])
+    first_graph.output(tuple(copies[node] for node in crossing))
+    head: dict[fx.Node, fx.Node] = {node: second_graph.placeholder(node.name) for node in crossing}
     for node in second:
-        rest[node] = tail.node_copy(node, lambda n: rest[n])
-    tail.output(fx.map_arg(output.args[0], lambda n: rest[n]))
-    return fx.GraphModule(model, head), fx.GraphModule(model, tail)
+        head[node] = second_graph.node_copy(node, lambda n: head[n])
+    second_graph.output(fx.map_arg(output.args[0], lambda n: head[n]))
+    return fx.GraphModule(model, first_graph), fx.GraphModule(model, second_graph)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from container_train.debugger.hook import Plan
+from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
 from container_train.features.sources import Source
@@ -30,7 +30,7 @@ KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "r
 
 
 @dataclass
-class Tally:
+class RunningMetrics:
     """Sums over the pictures of an epoch so far."""
 
     loss: float = 0.0
@@ -49,7 +49,7 @@ class State:
 
     epoch: int = 0
     step: int = 0
-    tally: Tally = field(default_factory=Tally)
+    tally: RunningMetrics = field(default_factory=RunningMetrics)
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
     stopped_by: str = ""  # the rule, where one ended the training
@@ -81,7 +81,7 @@ class Trainer:
     ) -> None:
         self.network, self.source, self.hp, self.precision = network, source, hp, precision
         self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
-        self.group, self.parallel = group, group.data_parallel(network.rest)
+        self.group, self.parallel = group, group.data_parallel(network.head)
         self.optimizer = optimizer_for(network, hp)
         self.scaler = precision.scaler()
         self.loss = nn.CrossEntropyLoss()
@@ -91,7 +91,7 @@ class Trainer:
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
-        self.monitor.debug(self.network.rest, self.loss, self.plan(), self.scaler.get_scale)
+        self.monitor.debug(self.network.head, self.loss, self.plan(), self.scaler.get_scale)
         try:
             while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
                 self._epoch()
@@ -127,11 +127,11 @@ class Trainer:
         self.monitor.note(reason=f"stopped early by rule {state.stopped_by}")
         return True
 
-    def plan(self) -> Plan:
+    def plan(self) -> SaveSchedule:
         """How many steps there are and were, of training and of evaluation."""
         train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
         done = self.state.epoch * train + self.state.step
-        return Plan(train, valid, self.hp.epochs, done, self.state.epoch * valid)
+        return SaveSchedule(train, self.hp.epochs, done, self.state.epoch * valid)
 
     def _epoch(self) -> None:
         state, started, before = self.state, time.monotonic(), self.state.tally.seen
@@ -141,7 +141,7 @@ class Trainer:
         number = state.epoch * self.plan().steps_per_epoch + state.step
         self._agree()
         for inputs, targets in self.monitor.batches(
-            batches, state.epoch + 1, number, lambda: self.source.prefix_seconds
+            batches, state.epoch + 1, number, lambda: self.source.backbone_seconds
         ):
             if self.group.size == 1:
                 self._agree()  # several have agreed in the step before
@@ -157,7 +157,7 @@ class Trainer:
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
-        self.group.average_buffers(self.network.rest)
+        self.group.average_buffers(self.network.head)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
         record = {
@@ -181,7 +181,7 @@ class Trainer:
                 "loss": record["valid_loss"],
                 "model": checkpoint.changing(self.network.model),
             }
-        state.epoch, state.step, state.tally = state.epoch + 1, 0, Tally()
+        state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
         with self.monitor.phase("checkpoint", state.epoch):
             self._save()
 
@@ -195,7 +195,7 @@ class Trainer:
         state, group = self.state, self.group
         images = len(self.source.data.splits["train"])
         whole = min(self.hp.batch_size, images - state.step * self.hp.batch_size)
-        if whole < batch_norm.FEWEST * group.size and batch_norm.is_trained(self.network.rest):
+        if whole < batch_norm.FEWEST * group.size and batch_norm.is_trained(self.network.head):
             return  # what is left over at the end of an epoch
         if group.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
@@ -237,11 +237,11 @@ class Trainer:
             raise TrainError(f"the {name} became {value} {where}: lower lr (it is {self.hp.lr:g})")
 
     @torch.no_grad()
-    def evaluate(self, split: str) -> Tally:
+    def evaluate(self, split: str) -> RunningMetrics:
         """Loss and hits of the network as it is on a split."""
         self.network.eval_mode()
         self.monitor.mode("eval")
-        tally = Tally()
+        tally = RunningMetrics()
         for inputs, targets in self.source.evaluation(split):
             if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
                 self._agree()
@@ -250,13 +250,13 @@ class Trainer:
             if not len(targets):
                 continue
             with self.precision.autocast():
-                logits = self.network.rest(*inputs)
+                logits = self.network.head(*inputs)
             loss = float(self.loss(logits.float(), targets))
             tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
         if self.group.size == 1:
             return tally
         loss, correct, seen = self.group.all_reduce([tally.loss, tally.correct, tally.seen])
-        return Tally(loss, int(correct), int(seen))
+        return RunningMetrics(loss, int(correct), int(seen))
 
     def _save(self) -> None:
         state = self.state
@@ -288,7 +288,7 @@ class Trainer:
         if content["random_cuda"] is not None and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(content["random_cuda"])
         self.state = State(
-            content["epoch"], content["step"], Tally(**content["tally"]), content["history"], content["best"],
+            content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
         for record in self.state.history:

@@ -1,28 +1,28 @@
 """model.tar.gz before it is deployed: where it lies, and whether an image can serve it."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import ClientError
-from tqdm import tqdm
 
-from container_serve import artifact, user_code
+from container_serve import artifact
 from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
-from container_serve.errors import ArtifactError
+from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
-from container_serve.settings import SettingsError
-from container_serve.user_code import UserCodeError
+from container_serve.worker import user_code
 from local_test import pack
 from local_test.errors import LocalError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
-from scripts.aws.names import S3Uri
+from scripts.aws.names import Image, S3Uri
 from scripts.console.command import progress
+from scripts.dataset.progress import Progress
+from scripts.images import registry
 
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
@@ -56,12 +56,33 @@ class Server:
             raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)
         if title not in TARGETS:
             return None
-        target = TARGETS[title]
+        check_environment(environment)
+        return cls(int(version) if version.isdecimal() else None, TARGETS[title], environment)
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raises CloudError for variables that this project's server would refuse."""
+    try:
+        ServerSettings.read(environment)
+    except ServeError as error:
+        raise CloudError(f"--environment {error}", 2) from None
+
+
+def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> None:
+    """Raises CloudError where image or artifact is missing, or the one cannot serve the other."""
+    image = Image.parse(uri)
+    registry.find(aws, image)
+    server = Server.of(uri, registry.image_labels(aws, image), environment)
+    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+        model = Path(folder, "model")
         try:
-            ServerSettings.read(environment)
-        except SettingsError as error:
-            raise CloudError(f"--environment {error}", 2) from None
-        return cls(int(version) if version.isdecimal() else None, target, environment)
+            fetch(aws, artifact, model)
+        except UnusualError as error:
+            if server:
+                raise
+            progress(f"not checked: {error}")
+            return
+        progress(check(model, str(artifact), server, uri))
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
@@ -77,11 +98,21 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
     try:
         answer = aws.client("s3").get_object(Bucket=uri.bucket, Key=uri.key)
     except ClientError as error:
-        raise _missing(error, uri) or error from None
-    size = int(answer["ContentLength"])
-    progress(f"reading {uri} ({size / 1e6:,.1f} MB) to check it")
-    with _metered(answer["Body"], size) as stream:
-        _unpack(stream, target, str(uri))
+        if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
+            raise CloudError(
+                f"{uri} is not there: check --model-data; train.py prints where a job leaves its model"
+            ) from None
+        raise
+    progress(f"reading {uri} ({answer['ContentLength'] / 1e6:,.1f} MB) to check it")
+    with Progress(str(uri), answer["ContentLength"]) as bar:
+
+        class Metered:
+            def read(self, length: int = -1) -> bytes:
+                piece: bytes = answer["Body"].read(length if length >= 0 else None)
+                bar.add(len(piece))
+                return piece
+
+        _unpack(cast(BinaryIO, Metered()), target, str(uri))
 
 
 def file(text: str) -> Path:
@@ -106,7 +137,12 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
     is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
     """
-    if server is None and not _is_own(folder):
+    document: Any = {}
+    with suppress(OSError, ValueError, RecursionError):
+        document = json.loads((folder / MODEL_JSON).read_bytes())
+    known = document if isinstance(document, dict) else {}
+    is_own = (folder / MODEL_JSON).is_file() and ("format_version" in known or not document)
+    if server is None and not is_own:
         return f"{image} and {where} are not of this project: whether the one can serve the other was not checked"
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
     if nested and not (folder / MODEL_JSON).exists():
@@ -115,55 +151,28 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
             f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
         )
     reads = server.format_version if server else None
-    if _format(folder) > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
+    version = known.get("format_version")
+    version = version if type(version) is int else 0
+    if version > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
         # Others know more than this checkout: what they make of the rest only they can say.
         return f"{where} is newer than this checkout: whether {image} can serve it was not checked"
     try:
         model = artifact.read(folder)
         if server and server.target == "serve":
             user_code.find(ServerSettings.read({**server.environment, "BYOC_TARGET": server.target}), folder)
-    except (ArtifactError, UserCodeError) as error:
+    except ServeError as error:
         raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
     what = f"{model.architecture}, {len(model.classes)} classes, {model.precision}"
     if reads is None:
         return (
             f"{where} is whole ({what}); {image} has no label {FORMAT_LABEL}: whether it can serve it was not checked"
         )
-    version = model.document["format_version"]
     if version > reads:
         raise CloudError(
             f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to {reads}:"
             " serve it with a newer image (scripts/push.sh serve)"
         )
     return f"the image can serve it: {what}"
-
-
-def _document(folder: Path) -> Any:
-    try:
-        return json.loads((folder / MODEL_JSON).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether its model.json is one of this project's, or one that nobody can read any more."""
-    if not (folder / MODEL_JSON).is_file():
-        return False
-    document = _document(folder)
-    return document is None or (isinstance(document, dict) and "format_version" in document)
-
-
-def _format(folder: Path) -> int:
-    """0 where it does not say."""
-    document = _document(folder)
-    version = document.get("format_version") if isinstance(document, dict) else None
-    return version if type(version) is int else 0
-
-
-def _missing(error: ClientError, uri: S3Uri) -> CloudError | None:
-    if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
-        return CloudError(f"{uri} is not there: check --model-data; train.py prints where a job leaves its model")
-    return None
 
 
 def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
@@ -173,17 +182,3 @@ def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
         raise UnusualError(str(error)) from None
     except LocalError as error:
         raise CloudError(str(error)) from None
-
-
-@contextmanager
-def _metered(body: Any, size: int) -> Iterator[BinaryIO]:
-    """A stream of `size` bytes that shows on a terminal how far it has come."""
-    with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        class Metered:
-            def read(self, length: int = -1) -> bytes:
-                piece: bytes = body.read(length if length >= 0 else None)
-                bar.update(len(piece))
-                return piece
-
-        yield cast(BinaryIO, Metered())

@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,36 +13,27 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG, Image, tag_list
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.images import distribution
-from scripts.images.credentials import Credentials
 
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 UNTAGGED_DAYS = 14
 # Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
 TAGGED_IMAGES = 100
-LIFECYCLE: dict[str, list[dict[str, Any]]] = {
+
+
+def _rule(priority: int, description: str, status: str, **count: Any) -> dict[str, Any]:
+    selection = {"tagStatus": status, **count}
+    return {"rulePriority": priority, "description": description, "selection": selection, "action": {"type": "expire"}}
+
+
+_OLD = {"countType": "sinceImagePushed", "countUnit": "days", "countNumber": UNTAGGED_DAYS}
+_MANY = {"tagPatternList": ["*"], "countType": "imageCountMoreThan", "countNumber": TAGGED_IMAGES}
+LIFECYCLE = {
     "rules": [
-        {
-            "rulePriority": 1,
-            "description": f"untagged images go after {UNTAGGED_DAYS} days",
-            "selection": {
-                "tagStatus": "untagged",
-                "countType": "sinceImagePushed",
-                "countUnit": "days",
-                "countNumber": UNTAGGED_DAYS,
-            },
-            "action": {"type": "expire"},
-        },
-        {
-            "rulePriority": 2,
-            "description": f"of the tagged images the newest {TAGGED_IMAGES} stay",
-            "selection": {
-                "tagStatus": "tagged",
-                "tagPatternList": ["*"],
-                "countType": "imageCountMoreThan",
-                "countNumber": TAGGED_IMAGES,
-            },
-            "action": {"type": "expire"},
-        },
+        _rule(1, f"untagged images go after {UNTAGGED_DAYS} days", "untagged", **_OLD),
+        _rule(2, f"of the tagged images the newest {TAGGED_IMAGES} stay", "tagged", **_MANY),
     ]
 }
 
@@ -75,8 +65,8 @@ def repository_requests(name: str, settings: Settings) -> list[Request]:
 def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
     """The repository, made if it is missing.
 
-    One that this project made gets its lifecycle rules, where a call that broke off has left it without, or an older
-    version with the first one only. Rules of somebody's own stay; a repository that others made is used as it is.
+    One that this project made gets its lifecycle rules, where a call that broke off has left it without. Rules of
+    somebody's own stay; a repository that others made is used as it is.
     """
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
@@ -99,11 +89,11 @@ def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
     )
 
 
-def sign_in(aws: Aws) -> Credentials:
-    """Good for twelve hours."""
+def sign_in(aws: Aws) -> dict[str, str]:
+    """Return what Docker takes for twelve hours."""
     data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return Credentials(user, password)
+    return {"username": user, "password": password}
 
 
 def find(aws: Aws, image: Image) -> str:
@@ -113,25 +103,16 @@ def find(aws: Aws, image: Image) -> str:
 
 
 def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
-    """The labels of an image in ECR, the one for linux/amd64 where there are several. Raises CloudError as `find` does.
+    """The labels of an image in ECR. Raises CloudError as `find` does.
 
-    None where they cannot be read: the permission ecr:GetDownloadUrlForLayer or the way to ECR's bucket is lacking.
+    None where they cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
+    way to ECR's bucket is lacking.
     """
-    manifest = json.loads(_image(aws, image)["imageManifest"])
-    if "manifests" in manifest:
-        digest = _amd64(manifest["manifests"])
-        if digest is None:
-            return None
-        one = Image(image.uri, image.account, image.region, image.repository, None, digest)
-        manifest = json.loads(_image(aws, one)["imageManifest"])
-    layer = {
-        "registryId": image.account,
-        "repositoryName": image.repository,
-        "layerDigest": manifest.get("config", {}).get("digest", ""),
-    }
+    digest = json.loads(_image(aws, image)["imageManifest"]).get("config", {}).get("digest", "")
+    layer = {"registryId": image.account, "repositoryName": image.repository, "layerDigest": digest}
     try:
         url = send(aws, Request("ecr", "GetDownloadUrlForLayer", layer))["downloadUrl"]
-        answer = requests.get(url, timeout=distribution.TIMEOUT)
+        answer = requests.get(url, timeout=(10, 60))
         answer.raise_for_status()
         labels = (answer.json().get("config") or {}).get("Labels") or {}
     except (ClientError, CloudError, requests.RequestException, ValueError, AttributeError):
@@ -142,28 +123,25 @@ def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
 def _image(aws: Aws, image: Image) -> dict[str, Any]:
     """ECR's description of the image, `imageId` and `imageManifest`."""
     wanted = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
-    request = {
-        "registryId": image.account,
-        "repositoryName": image.repository,
-        "imageIds": [wanted],
-        "acceptedMediaTypes": list(distribution.MANIFESTS),
-    }
-    ecr = aws.client("ecr")
-    try:
-        found: Sequence[dict[str, Any]] = send(aws, Request("ecr", "BatchGetImage", request)).get("images", [])
-    except ecr.exceptions.RepositoryNotFoundException:
-        found = []
-    if not found:
+    found = look_up(aws, image.account, image.repository, wanted)
+    if found is None:
         raise CloudError(f"the image {image.uri} is not in ECR: push it with scripts/push.sh, which prints its URI")
-    return found[0]
+    return found
 
 
-def _amd64(manifests: Sequence[dict[str, Any]]) -> str | None:
-    for entry in manifests:
-        platform = entry.get("platform", {})
-        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
-            return str(entry["digest"])
-    return None
+def look_up(aws: Aws, account: str, repository: str, identifier: dict[str, Any]) -> dict[str, Any] | None:
+    """Return ECR's `imageId` and `imageManifest` of an imageTag or imageDigest; None where it is missing."""
+    request = {
+        "registryId": account,
+        "repositoryName": repository,
+        "imageIds": [identifier],
+        "acceptedMediaTypes": [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX],
+    }
+    try:
+        found: list[dict[str, Any]] = send(aws, Request("ecr", "BatchGetImage", request)).get("images", [])
+    except aws.client("ecr").exceptions.RepositoryNotFoundException:
+        return None
+    return found[0] if found else None
 
 
 def _described(ecr: Any, name: str) -> dict[str, Any] | None:
@@ -180,9 +158,8 @@ def _is_own(ecr: Any, arn: str, settings: Settings) -> bool:
 
 
 def _has_rules(ecr: Any, name: str) -> bool:
-    """Tell whether it has lifecycle rules that are to stay as they are."""
     try:
-        text = ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
+        ecr.get_lifecycle_policy(repositoryName=name)
     except ecr.exceptions.LifecyclePolicyNotFoundException:
         return False
-    return bool(json.loads(text) != {"rules": LIFECYCLE["rules"][:1]})
+    return True

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
 from local_test.errors import LocalError
@@ -12,35 +13,19 @@ from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.dataset import folders
+from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
 from scripts.jobs.training import check_numbers, is_none
-from scripts.jobs.training_jobs import NO_ROLE, Wanted
+from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 from scripts.resources import leftovers
 
-# Flags that are taken with --local, so that one command serves for both, and do nothing there.
-LEFT_OUT = {
-    "--instance-type": "the container runs on this machine",
-    "--volume-size": "the container uses this machine's disk",
-    "--spot": "no instances are bought; a container that was stopped does not go on",
-    "--max-wait": "nothing is waited for",
-    "--max-run": "the job runs until it ends",
-    "--checkpoints": "they are not kept",
-    "--input-mode": "pictures are read from the disk",
-    "--network-isolation": "the container has a network",
-    "--service-debugger": "the service's rules run in the cloud only",
-    "--upload-to": "nothing is uploaded",
-    "--allow-unknown": "nothing is asked of AWS",
-    "--role": "the container has no role and no credentials",
-    "--bucket": "nothing is in S3",
-    "--tags": "nothing is in an account",
-    "--subnets": "the container has a network of Docker's",
-    "--security-groups": "the container has a network of Docker's",
-    "--output-kms-key": "nothing is in S3",
-    "--volume-kms-key": "the container uses this machine's disk",
-    "--no-wait": "the call lasts as long as the job",
-}
+# Flags that are taken with --local, so that one command serves for both, and have no effect there.
+LEFT_OUT = (
+    "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--checkpoints", "--input-mode",
+    "--network-isolation", "--service-debugger", "--upload-to", "--allow-unknown", "--role", "--bucket", "--tags",
+    "--subnets", "--security-groups", "--output-kms-key", "--volume-kms-key", "--no-wait",
+)  # fmt: skip
 _NOT_S3 = {
     "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",
     "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
@@ -57,24 +42,24 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     if (home / name).exists():
         raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the image, the weights, the pictures")
-    engine = local_mode.Engine()
-    engine.sweep(home)
+    here = local_mode.Engine()
+    here.prune(home)
     image = flags.image or _own_image()
     environment = inputs.environment(image, flags.environment)
-    engine.need_image(image)
+    engine.need_image(here.client, image)
     file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
-    metrics, quiet = watch.Metrics(), watch.Quiet()
+    metrics, quiet = watch.Metrics(), watch.ToolkitLogFilter()
 
     def tell(line: str) -> None:
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
     with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
-        folders.lay_out(splits, work / "data")
+        data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
-            folders.link(file, work / "data" / WEIGHTS / file.name)
-        wanted = Wanted(
+            data_sets.link(file, work / "data" / WEIGHTS / file.name)
+        spec = TrainingJobSpec(
             name=name,
             image=image,
             role=NO_ROLE,
@@ -84,12 +69,12 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
             },
             hyperparameters=hyperparameters,
             output=f"file://{home / name / 'output'}",
-            instance_type="local_gpu" if engine.has_gpu else "local",
+            instance_type="local_gpu" if here.has_gpu else "local",
             instance_count=flags.instance_count or 1,
             environment=environment,
         )
         progress(f"training {name} in {image}")
-        result = local_mode.train(engine, wanted, work, tell)
+        result = local_mode.train(here, spec, work, tell)
     for shown in metrics.flush():
         progress(f"  {shown}")
     return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)
@@ -104,9 +89,8 @@ def check(flags: argparse.Namespace) -> None:
     check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
-    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
-    if left_out:
-        progress("local mode leaves out: " + "; ".join(left_out))
+    if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
+        progress(f"no effect in local mode: {', '.join(left_out)}")
 
 
 def _own_image() -> str:

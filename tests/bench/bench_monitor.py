@@ -29,7 +29,7 @@ from container_train.features.sources import Batch
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.monitoring.sidecar import SAMPLER
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.profiler import store
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
@@ -55,7 +55,7 @@ def sampler(interval: int, seconds: float) -> None:
     print(
         f"every {interval:3} ms: {told['samples']:4} samples, {told['missed']} missed; interval off by"
         f" {np.median(errors):.2f} ms (median), {np.percentile(errors, 99):.2f} (p99), {errors.max():.2f} (max);"
-        f" {100 * told['cpu_seconds'] / told['seconds']:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
+        f" {100 * told['cpu_seconds'] / seconds:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
         flush=True,
     )
 
@@ -63,7 +63,7 @@ def sampler(interval: int, seconds: float) -> None:
 class Source:
     """The same batch again and again; epochs of as many steps as 6680 pictures are."""
 
-    prefix_seconds = 0.0
+    backbone_seconds = 0.0
     cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
     def __init__(self, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
@@ -105,7 +105,7 @@ def step_times(
     hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     source: Any = Source(inputs, steps)
     with tempfile.TemporaryDirectory() as folder:
-        tree = Tree(Path(folder))
+        tree = SageMakerPaths(Path(folder))
         with Monitor.start(tree, hp) as monitor:
             if monitor.watcher is not None:
                 until_idle(psutil.Process(monitor.watcher.process.pid))
@@ -136,7 +136,7 @@ def training(name: str, arch: str, side: int, freeze: str, batch: int, steps: in
     network = builder.build(arch, CLASSES, weights="none", weights_file=None, freeze_until=freeze, image_size=side)
     pictures = torch.rand(batch, 3, side, side)
     with torch.no_grad():
-        inputs = (pictures,) if network.prefix is None else network.prefix(pictures)
+        inputs = (pictures,) if network.backbone is None else network.backbone(pictures)
     walls: dict[str, list[float]] = {kind: [] for kind in KINDS}
     cpus: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for turn in range(turns):

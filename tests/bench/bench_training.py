@@ -30,14 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import hyperparameters
 from container_train.data import dataset
-from container_train.data.dataset import Data, Pictures
+from container_train.data.dataset import Data, ImageDataset
 from container_train.features import extractor
-from container_train.features.cache import first_pictures
-from container_train.features.extractor import Frozen
+from container_train.features.cache import first_images
+from container_train.features.extractor import FeatureExtractor
 from container_train.features.location import Store
 from container_train.features.sources import Source
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
 from container_train.training.precision import Precision
@@ -61,7 +61,7 @@ def read(folder: Path, pictures: int, base: Path) -> Data:
                 link = base / "input" / "data" / name / file.parent.name / file.name
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(file.resolve())
-    return dataset.read(Tree(base))
+    return dataset.read(SageMakerPaths(base))
 
 
 def make(folder: Path) -> Path:
@@ -108,10 +108,10 @@ class Setting:
         )  # fmt: skip
         self.network.to(CPU)
         self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
-        self.tensors = first_pictures(pictures, self.network.preprocessing, 128)
+        self.tensors = first_images(pictures, self.network.preprocessing, 128)
 
-    def frozen(self) -> Frozen:
-        return Frozen(self.network, self.precision, CPU, exact=False, pictures=self.count)
+    def frozen(self) -> FeatureExtractor:
+        return FeatureExtractor(self.network, self.precision, CPU, exact=False, images=self.count)
 
     def plain_epoch(self) -> float:
         """Seconds: decode, run the whole network, train its last layer, validate."""
@@ -121,7 +121,7 @@ class Setting:
         self.network.eval_mode()
         for name in ("train", "valid"):
             loader = DataLoader(
-                Pictures(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
+                ImageDataset(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
                 num_workers=self.hp.workers,
             )  # fmt: skip
             for pictures, targets in loader:
@@ -137,9 +137,9 @@ class Setting:
     def cached_training(self) -> dict[str, float]:
         """Seconds of all that the cache needs, of its first pass alone, and of the epochs."""
         with tempfile.TemporaryDirectory() as folder:
-            tree = Tree(Path(folder))
+            tree = SageMakerPaths(Path(folder))
             # What is only done once: the conversion, which the pass is told apart from.
-            with timed(Frozen, "choose") as choosing:
+            with timed(FeatureExtractor, "choose") as choosing:
                 started = time.perf_counter()
                 source = Source(self.data, self.network, self.hp, CPU, self.precision, StopFlag(), Store.of(tree))
                 filled = time.perf_counter()
@@ -151,7 +151,7 @@ class Setting:
             "epochs": ended - filled,
         }  # fmt: skip
 
-    def forward_rate(self, layers: Frozen) -> float:
+    def forward_rate(self, layers: FeatureExtractor) -> float:
         """Pictures a second through the frozen layers, decoded before."""
         started = time.perf_counter()
         for _ in layers.run(self.tensors.split(layers.batch)):
@@ -227,8 +227,8 @@ def accuracy(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     """
     fast = setting.frozen()
     fast.choose(setting.tensors)
-    plain = Frozen(setting.network, setting.precision, CPU, exact=False, pictures=0)
-    exact = Frozen(setting.network, Precision("cpu", torch.float32), CPU, exact=True, pictures=0)
+    plain = FeatureExtractor(setting.network, setting.precision, CPU, exact=False, images=0)
+    exact = FeatureExtractor(setting.network, Precision("cpu", torch.float32), CPU, exact=True, images=0)
 
     test = _features(setting, exact, "test")
     results = []
@@ -253,8 +253,10 @@ def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     ]
 
 
-def _features(setting: Setting, layers: Frozen, split: str, augment: str = "none", view: int = 0) -> torch.Tensor:
-    pictures = Pictures(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
+def _features(
+    setting: Setting, layers: FeatureExtractor, split: str, augment: str = "none", view: int = 0
+) -> torch.Tensor:
+    pictures = ImageDataset(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
     loader = DataLoader(pictures, layers.batch, num_workers=setting.hp.workers)
     return torch.cat([layers(batch)[0].float() for batch, _ in loader])
 
@@ -294,7 +296,7 @@ def main() -> None:
     if ways is not speed and options.data is None:
         parser.error("accuracies want real pictures: --data DIR")
     count = (600 if ways is speed else 0) if options.pictures is None else options.pictures
-    extractor.OPENVINO_PICTURES = 0  # some of the pictures stand for all of them, which are more
+    extractor.OPENVINO_IMAGES = 0  # some of the pictures stand for all of them, which are more
     with tempfile.TemporaryDirectory() as base:
         folder = options.data or make(Path(base) / "made")
         weights = options.weights or random_weights(options.arch, Path(base) / "random.pth")

@@ -8,9 +8,9 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from container_train.errors import DataError
 from scripts.aws.errors import CloudError, explain
 from scripts.console.command import Interrupted, run
-from scripts.dataset.folders import DataError
 
 
 def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> ClientError:
@@ -24,7 +24,7 @@ def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> Cl
             refused("AccessDeniedException", "User: x is not authorized to perform: sagemaker:CreateTrainingJob"),
             "a permission is missing; scripts/iam/scripts.json",
         ),
-        (refused("403", "Forbidden", "HeadObject"), "may not do that"),
+        (refused("403", "Forbidden", "HeadObject"), "a permission is missing"),
         (refused("ExpiredTokenException", "The security token is expired"), "aws sso login"),
         (refused("UnrecognizedClientException", "The security token is invalid"), "aws configure"),
         (

@@ -6,14 +6,17 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import EndpointConnectionError
 
+from container_train.data import splits
+from container_train.errors import DataError
 from scripts.aws import requests as sending
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -21,8 +24,6 @@ from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted
-from scripts.dataset import folders
-from scripts.dataset.folders import DataError
 from scripts.s3 import bucket as buckets
 from scripts.s3 import objects, storage, sync
 from scripts.s3.manifest import Entry, Manifest, Stored
@@ -47,7 +48,7 @@ def account() -> Aws:
 
 
 def items(root: Path) -> list[storage.Item]:
-    return storage.items(folders.find(root).splits)
+    return storage.items(splits.plan(root).splits)
 
 
 def upload(root: Path, prefix: S3Uri = PREFIX, **settings: Any) -> Uploaded:
@@ -190,15 +191,13 @@ def test_more_than_5_gb_is_refused_and_an_empty_file_is_not(aws: boto3.Session, 
         file.truncate(objects.MAX_BYTES + 1)
     with pytest.raises(DataError, match=r"empty.jpg has 5.4 GB: S3 takes 5.4 GB in one request"):
         items(root)
-    with pytest.raises(DataError, match="in one request"):
-        storage.upload_file(account(), empty, PREFIX / "weights.pth", Settings())
 
 
 def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
     root = fill(tmp_path / "pets")
     put(aws, f"{PREFIX.key}/train/001.cat/0000.jpg")
     put(aws, f"{PREFIX.key}/notes.txt")
-    with pytest.raises(CloudError, match=r"notes.txt was not put there by this program, nor were 1 more: give another"):
+    with pytest.raises(CloudError, match=r"2 objects below .*, such as .*notes.txt: give another"):
         upload(root)
     assert "s3:PutObject" not in calls
     assert set(there(aws)) == {"train/001.cat/0000.jpg", "notes.txt"}
@@ -530,6 +529,35 @@ def test_one_file_is_sent_once(aws: boto3.Session, tmp_path: Path, calls: list[s
     assert (answer["Body"].read(), answer["SSEKMSKeyId"]) == (b"WEIGHTS", KEY)
     with pytest.raises(DataError, match=r"gone.pth is not there"):
         storage.upload_file(account(), tmp_path / "gone.pth", uri, settings)
+
+
+def test_a_large_file_is_sent_in_parts_and_not_left_half(
+    aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    """One request takes 5 GB; parts are sent from 8 MB on."""
+    weights, uri = tmp_path / "vit.pth", PREFIX / "weights" / "vit.pth"
+    weights.write_bytes(bytes(range(256)) * 40_000)
+    happening: list[Callable[[], None]] = [lambda: os.utime(weights)]
+
+    def before(operation: str, _: Mapping[str, Any]) -> None:
+        if operation == "UploadPart" and happening:
+            happening.pop()()
+
+    def denied() -> None:
+        raise client_error("UploadPart", "AccessDenied", "not authorized")
+
+    with monkeypatch.context() as patch:
+        intercept(patch, before)
+        with pytest.raises(CloudError, match=r"vit.pth was changed while it was being sent"):
+            storage.upload_file(account(), weights, uri, Settings())
+        happening.append(denied)
+        with pytest.raises(Boto3Error, match="not authorized"):
+            storage.upload_file(account(), weights, uri, Settings())
+        assert "s3:AbortMultipartUpload" in calls
+        assert stored(aws, BUCKET, f"{PREFIX.key}/weights/") == {}
+        assert storage.upload_file(account(), weights, uri, Settings())
+    assert aws.client("s3").get_object(Bucket=BUCKET, Key=uri.key)["Body"].read() == weights.read_bytes()
+    assert not storage.upload_file(account(), weights, uri, Settings())
 
 
 def test_what_is_missing_to_train_on_is_named(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.configuration import ConfigurationError
+from container_serve.errors import ServeError
 from container_serve.scratch import LOCK, PREFIX, run_directory
 
 
@@ -19,7 +19,7 @@ def test_folders_without_a_server_are_removed_and_others_stay(here: Path) -> Non
     abandoned, beginning, foreign = here / f"{PREFIX}left", here / f"{PREFIX}new", here / "byoc-other"
     for folder in (abandoned, beginning, foreign):
         folder.mkdir()
-        (folder / "graph.compiled").touch()
+        (folder / "mms.properties").touch()
     (abandoned / LOCK).touch()
     (foreign / LOCK).touch()
     with run_directory() as first:
@@ -39,5 +39,5 @@ def test_what_goes_wrong_leaves_nothing(here: Path) -> None:
 
 def test_no_folder_to_be_had_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(here / "nowhere"))
-    with pytest.raises(ConfigurationError, match="TMPDIR: no folder for temporary files"), run_directory():
+    with pytest.raises(ServeError, match="TMPDIR: no folder for temporary files"), run_directory():
         pass

@@ -5,7 +5,7 @@ import pytest
 
 from container_serve import __version__
 from container_train.errors import TrainError
-from container_train.hyperparameters import INCIDENTAL, OPTIONS, parse
+from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS, parse
 
 
 def test_defaults_are_the_classic_recipe() -> None:
@@ -26,9 +26,9 @@ def test_values_as_the_toolkit_writes_them() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("epochs", "0", "a whole number from 1 to 10000"),
-        ("epochs", "two", "a whole number"),
-        ("batch-size", "1.5", "a whole number"),
+        ("epochs", "0", "an integer from 1 to 10000"),
+        ("epochs", "two", "an integer"),
+        ("batch-size", "1.5", "an integer"),
         ("lr", "0", "a number above 0"),
         ("lr", "nan", "a number above 0"),
         ("lr", "1e999", "a number above 0"),
@@ -37,7 +37,7 @@ def test_values_as_the_toolkit_writes_them() -> None:
         ("arch", "resnet5", "did you mean resnet50"),
         ("workers", "-2", "from -1 to 256"),
         ("debug", "yes", "one of on, off"),
-        ("debug-interval", "-1", "a whole number from 0"),
+        ("debug-interval", "-1", "an integer from 0"),
         ("on-rule", "end", "one of warn, stop"),
         ("profile-interval", "300", "one of 0, 100, 200, 500, 1000, 5000, 60000"),
         ("profile-interval", "often", "one of 0, 100"),
@@ -113,8 +113,8 @@ def test_debugger_and_profiler() -> None:
 
 
 def test_what_is_incidental_to_a_checkpoint_are_hyperparameters() -> None:
-    assert set(OPTIONS) > INCIDENTAL
-    assert {"lr", "batch-size", "seed", "arch", "freeze-until"}.isdisjoint(INCIDENTAL)
+    assert set(OPTIONS) > NOT_IN_FINGERPRINT
+    assert {"lr", "batch-size", "seed", "arch", "freeze-until"}.isdisjoint(NOT_IN_FINGERPRINT)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,11 @@ def test_the_version_is_there_for_people(capsys: pytest.CaptureFixture[str]) -> 
 def test_names_are_not_abbreviated() -> None:
     with pytest.raises(TrainError, match="unknown hyperparameter batch "):
         parse(["--batch", "7"])
+
+
+def test_a_hyperparameter_in_two_spellings_is_refused() -> None:
+    with pytest.raises(TrainError, match="batch-size is given twice"):
+        parse(["--batch-size", "8", "--batch_size", "9"])
 
 
 def test_a_name_without_a_value_is_refused() -> None:

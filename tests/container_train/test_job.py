@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 
 from container_train import hyperparameters, job
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests import trees
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+def tree(tmp_path: Path) -> SageMakerPaths:
     (tmp_path / "input" / "data").mkdir(parents=True)
     trees.configure(tmp_path, {})
-    return Tree(tmp_path)
+    return SageMakerPaths(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,12 @@ def tree(tmp_path: Path) -> Tree:
         ({}, "algo-1"),
     ],
 )
-def test_nodes_have_names_that_the_readers_know(tree: Tree, config: dict[str, object], node: str) -> None:
+def test_nodes_have_names_that_the_readers_know(tree: SageMakerPaths, config: dict[str, object], node: str) -> None:
     (tree.config / "resourceconfig.json").write_text(json.dumps(config))
     assert job.node(tree) == node
 
 
-def test_tensors_go_where_the_service_says(tree: Tree) -> None:
-    assert job.tensors(tree) == tree.base / "output" / "tensors"
-    (tree.config / "debughookconfig.json").write_text(json.dumps({"LocalPath": "/opt/ml/output/elsewhere"}))
-    assert job.tensors(tree) == Path("/opt/ml/output/elsewhere")
-    (tree.config / "debughookconfig.json").write_text("[]")
-    assert job.tensors(tree) == tree.base / "output" / "tensors"
-
-
-def test_what_is_known_at_the_start(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_JOB_NAME", "dogs-1")
     found = job.describe(tree, hyperparameters.parse(["--debug", "off", "--lr", "0.5"]))
     assert (found["job"], found["host"], found["hosts"], found["status"]) == (

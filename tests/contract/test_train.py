@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from container_serve import artifact
+from container_train.data import sample
+from container_train.paths import locked
 from container_train.training.metrics import DEFINITIONS
-from local_test import sample
 from tests import trees
 from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
@@ -149,6 +150,21 @@ def test_a_job_by_hand_makes_no_tree_where_there_is_none(tmp_path: Path) -> None
         assert not base.exists()
 
 
+def test_two_trainings_by_hand_do_not_write_into_one_tree(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    with locked(tmp_path, RuntimeError):
+        done = subprocess.run(
+            [sys.executable, "-m", "container_train", "--weights", "none"],
+            env={**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: another training is running in {tmp_path}: wait for it")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+
+
 @both_engines_in_full
 def test_an_unknown_hyperparameter_fails_with_its_name_first(kind: str, tmp_path: Path) -> None:
     code, job = finish(kind, trees.tree(tmp_path, {"learning-rate": "0.1"}))
@@ -185,7 +201,7 @@ def test_two_trials_at_once_share_their_features(tmp_path: Path, monkeypatch: py
     with training("process", first) as one, training("process", second) as other:
         assert (one.wait(), other.wait()) == (0, 0), one.text() + other.text()
     said = one.text() + other.text()
-    for part in ("12 pictures of valid", "30 pictures of train"):
+    for part in ("12 images of valid", "30 images of train"):
         assert said.count(f"feature cache: {part} in ") == 1, said
         assert said.count(f"feature cache: {part} read from {tmp_path / 'shared'}") == 1, said
     assert not (first / "checkpoints" / "features").exists()
@@ -337,20 +353,20 @@ def test_train_outside_a_tree_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
     code, job = finish("process", tmp_path)
     assert code == 1
-    assert "hyperparameters.json is not there: start this image with `train` over an /opt/ml tree" in job.text()
+    assert "hyperparameters.json does not exist: start this image with `train` over an /opt/ml tree" in job.text()
     assert len(job.text().strip().splitlines()) == 1
-    assert "hyperparameters.json is not there" in job.failure()
+    assert "hyperparameters.json does not exist" in job.failure()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("hyperparameters", "[]", "is not a JSON object, but a list"),
-        ("inputdataconfig", None, "is not there: start this image with `train` over an /opt/ml tree"),
-        ("inputdataconfig", "{", "is not a JSON object: "),
-        ("resourceconfig", "{}", ": hosts is None: expected the names of the job's hosts, such as ['algo-1']"),
+        ("hyperparameters", "[]", "cannot be read as a JSON object: it is a list"),
+        ("inputdataconfig", None, "does not exist: start this image with `train` over an /opt/ml tree"),
+        ("inputdataconfig", "{", "cannot be read as a JSON object: "),
+        ("resourceconfig", "{}", ": current_host is None and hosts is None: expected the name of this host"),
         ("resourceconfig", '{"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]}',
-         ": current_host 'algo-3' is none of hosts, which are algo-1, algo-2"),
+         ": current_host is 'algo-3' and hosts is ['algo-1', 'algo-2']: expected"),
     ],
 )  # fmt: skip
 def test_a_configuration_that_no_job_can_run_with(name: str, content: str | None, words: str, tmp_path: Path) -> None:

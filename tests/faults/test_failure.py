@@ -103,10 +103,10 @@ def as_it_was() -> Iterator[None]:
         (nothing, {"lr": "10", "optimizer": "sgd", "freeze-until": "none", "epochs": "50"},
          r"the (validation )?loss became (nan|inf) (in|after) epoch \d+(, step \d+)?: lower lr \(it is 10\)"),
         (channel("valid"), {}, r"channel valid: .* is not there \(found: test, train\); expected channels"),
-        (empty("test"), {}, r"channel test: no pictures in its class folders"),
-        (empty("train/10.blue"), {}, r"channel train: class folder '10.blue' has no readable picture: add some or"),
-        (broken, {}, r"10 of 54 files are not readable pictures, more than 5%: .*; remove or repair them"),
-        (stranger, {}, r"channel test: class '11.pink' is not in channel train: every class needs training pictures"),
+        (empty("test"), {}, r"channel test: no images in its class folders"),
+        (empty("train/10.blue"), {}, r"channel train: class folder '10.blue' has no readable image: add some or"),
+        (broken, {}, r"10 of 54 files are not readable images, more than 5%: .*; remove or repair them"),
+        (stranger, {}, r"channel test: class '11.pink' is not in channel train: every class needs training images"),
         (weights(b"not what torch writes"), {}, r".*backbone.pth"),
         (weights({"a": torch.zeros(1)}), {}, r".*backbone.pth"),
         (two_weights, {}, r"channel weights: .* holds 2 files \(a.pth, b.pth\); expected one state_dict file"),
@@ -204,7 +204,7 @@ def test_a_process_that_decodes_is_killed(tmp_path: Path) -> None:
                     process.kill()
                     killed = True
         assert job.wait(110) != 0
-    assert said(tmp_path).startswith("a process that decodes pictures ended unexpectedly: use a smaller batch-size"), (
+    assert said(tmp_path).startswith("a process that decodes images ended unexpectedly: use a smaller batch-size"), (
         said(tmp_path)
     )
 

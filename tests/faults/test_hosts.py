@@ -12,7 +12,7 @@ import torch
 from container_serve import artifact
 from container_train.debugger import config
 from container_train.debugger.saved_steps import Steps, Values
-from container_train.paths import Tree, replace_file
+from container_train.paths import SageMakerPaths, replace_file
 from tests import trees
 from tests.faults import hosts
 
@@ -28,7 +28,7 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
 
 def gradients(base: Path) -> dict[tuple[int, str], Values]:
     """The tensors that the debugger saved of them, by training step and tensor."""
-    steps = Steps(config.tensors(Tree(base))).new()
+    steps = Steps(config.tensors(SageMakerPaths(base))).new()
     found = {(s.number, n): s.values(n) for s in steps if s.mode == "TRAIN" for n in s.names("gradients")}
     return {key: values for key, values in found.items() if values is not None}
 

@@ -7,13 +7,13 @@ import pytest
 
 from container_train.data import channels
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 
-def make(base: Path, *folders: str) -> Tree:
+def make(base: Path, *folders: str) -> SageMakerPaths:
     for folder in folders:
         (base / "input" / "data" / folder).mkdir(parents=True)
-    return Tree(base)
+    return SageMakerPaths(base)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_each_split_is_found_by_any_of_its_names(
 
 def test_a_missing_or_a_second_channel_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainError, match=r"^channel train: .* is not there \(found: no channel at all\)"):
-        channels.splits(Tree(tmp_path))
+        channels.splits(SageMakerPaths(tmp_path))
     tree = make(tmp_path, "train", "valid", "validation", "test")
     with pytest.raises(TrainError, match=r"^channels valid and validation are both taken for valid"):
         channels.splits(tree)
@@ -55,7 +55,10 @@ def test_channels_that_hold_nothing_for_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"TrainingInputMode": "Pipe"}, "comes in Pipe mode, this program takes File or FastFile: change input_mode"),
+        (
+            {"TrainingInputMode": "Pipe"},
+            "comes in Pipe mode, this program supports File and FastFile: change input_mode",
+        ),
         ({"S3DataType": "AugmentedManifestFile"}, "has S3DataType AugmentedManifestFile: .*; give S3Prefix"),
         ({"RecordWrapperType": "RecordIO"}, "has RecordWrapperType RecordIO: .*; give None"),
     ],

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.picture import decode
-from container_train.data import dataset
-from container_train.data.checksum_cache import Known
-from container_train.paths import Tree
+from container_serve.image import decode
+from container_train.data import checksum_cache, dataset
+from container_train.data.checksum_cache import ChecksumCache
+from container_train.paths import SageMakerPaths
 from tests import trees
 
 
 def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tree, folder = Tree(trees.tree(tmp_path / "ml")), tmp_path / "shared"
+    tree, folder = SageMakerPaths(trees.tree(tmp_path / "ml")), tmp_path / "shared"
     broken = tree.channels / "train" / "01.red" / "000.jpg"
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
@@ -22,29 +22,29 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.
         decoded.append(body)
         return decode(body)
 
-    monkeypatch.setattr(dataset, "decode", look)
-    first = Known(folder)
+    monkeypatch.setattr(checksum_cache, "decode", look)
+    first = ChecksumCache(folder)
     found = dataset.read(tree, known=first)
     first.save()
     assert len(decoded) == 3 * 18
     assert len(found.bad) == 1
     decoded.clear()
-    again = dataset.read(tree, known=Known(folder))
+    again = dataset.read(tree, known=ChecksumCache(folder))
     assert again == found
     assert len(decoded) == 1, "only what could not be read is tried again"
     decoded.clear()
     broken.write_bytes(whole)
-    mended = dataset.read(tree, known=Known(folder))
+    mended = dataset.read(tree, known=ChecksumCache(folder))
     assert not mended.bad
     assert mended.fingerprint != found.fingerprint
     assert mended.fingerprint == dataset.read(tree).fingerprint
 
 
 def test_what_is_damaged_or_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
-    tree = Tree(trees.tree(tmp_path / "ml"))
-    (tmp_path / "pictures.json").write_text("{ not json")
-    assert len(dataset.read(tree, known=Known(tmp_path)).splits["train"]) == 30
+    tree = SageMakerPaths(trees.tree(tmp_path / "ml"))
+    (tmp_path / "images.json").write_text("{ not json")
+    assert len(dataset.read(tree, known=ChecksumCache(tmp_path)).splits["train"]) == 30
     (tmp_path / "file").write_text("")
-    known = Known(tmp_path / "file")
+    known = ChecksumCache(tmp_path / "file")
     dataset.read(tree, known=known)
     known.save()

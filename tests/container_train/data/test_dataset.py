@@ -11,43 +11,42 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from container_serve.picture import HEIC, decode
+from container_serve.image import HEIC, decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
-from container_train.data import dataset, loading
+from container_train.data import dataset, loading, sample
 from container_train.errors import TrainError
-from container_train.paths import Tree
-from local_test import sample
+from container_train.paths import SageMakerPaths
 from tests import trees
 
 SPEC = Preprocessing(resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+def tree(tmp_path: Path) -> SageMakerPaths:
     trees.fill(tmp_path / "input" / "data")
-    return Tree(tmp_path)
+    return SageMakerPaths(tmp_path)
 
 
-def test_labels_lose_their_number_and_keep_numeric_order(tree: Tree) -> None:
+def test_labels_lose_their_number_and_keep_numeric_order(tree: SageMakerPaths) -> None:
     found = dataset.read(tree)
     assert found.classes == trees.LABELS  # 10.blue after 02.green
     assert {name: len(split) for name, split in found.splits.items()} == {"train": 30, "valid": 12, "test": 12}
     assert found.splits["test"].targets == (0,) * 4 + (1,) * 4 + (2,) * 4
 
 
-def test_one_channel_with_three_folders_is_the_same_data(tmp_path: Path, tree: Tree) -> None:
+def test_one_channel_with_three_folders_is_the_same_data(tmp_path: Path, tree: SageMakerPaths) -> None:
     other = tmp_path / "other"
     trees.fill(other / "input" / "data" / "training")
-    assert dataset.read(Tree(other)).fingerprint == dataset.read(tree).fingerprint
+    assert dataset.read(SageMakerPaths(other)).fingerprint == dataset.read(tree).fingerprint
 
 
-def test_the_fingerprint_follows_the_content(tree: Tree) -> None:
+def test_the_fingerprint_follows_the_content(tree: SageMakerPaths) -> None:
     before = dataset.read(tree).fingerprint
     trees.picture(tree.channels / "train" / "01.red" / "000.jpg", (1, 2, 3), seed=9)
     assert dataset.read(tree).fingerprint != before
 
 
-def test_bad_files_are_skipped_named_and_counted(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_files_are_skipped_named_and_counted(tree: SageMakerPaths, caplog: pytest.LogCaptureFixture) -> None:
     cut = tree.channels / "train" / "01.red" / "000.jpg"
     cut.write_bytes(cut.read_bytes()[:700])
     with caplog.at_level(logging.WARNING):
@@ -61,7 +60,7 @@ def test_bad_files_are_skipped_named_and_counted(tree: Tree, caplog: pytest.LogC
     assert described["skipped"] == 1
 
 
-def test_every_file_that_is_not_used_is_named_once(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_every_file_that_is_not_used_is_named_once(tree: SageMakerPaths, caplog: pytest.LogCaptureFixture) -> None:
     red = tree.channels / "train" / "01.red"
     for number in range(7):
         (tree.channels / "train" / f"loose{number}.jpg").write_bytes((red / "000.jpg").read_bytes())
@@ -84,7 +83,7 @@ def test_every_file_that_is_not_used_is_named_once(tree: Tree, caplog: pytest.Lo
     assert found.describe()["notes"] == [record.message.removeprefix("data: ") for record in caplog.records]
 
 
-def test_what_can_be_read_is_used_whatever_its_name(tree: Tree, tmp_path: Path) -> None:
+def test_what_can_be_read_is_used_whatever_its_name(tree: SageMakerPaths, tmp_path: Path) -> None:
     red = tree.channels / "train" / "01.red"
     for name in ("a.jfif", "noext", "b.txt"):
         trees.picture(red / "new.jpg", (200, 40, 40), seed=len(name))
@@ -100,7 +99,7 @@ def test_what_can_be_read_is_used_whatever_its_name(tree: Tree, tmp_path: Path) 
     assert found.bad == {"train/01.red/phone.HEIC": HEIC}
 
 
-def test_the_litter_of_an_operating_system_is_passed_over(tree: Tree) -> None:
+def test_the_litter_of_an_operating_system_is_passed_over(tree: SageMakerPaths) -> None:
     for folder in tree.channels.glob("*/*/"):
         for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._000.jpg"):
             (folder / name).write_bytes(b"\xd0\xcf\x11\xe0")
@@ -112,7 +111,7 @@ def test_the_litter_of_an_operating_system_is_passed_over(tree: Tree) -> None:
     assert (found.classes, found.bad, found.notes) == (trees.LABELS, {}, ())
 
 
-def test_a_name_is_one_class_in_whatever_unicode_form(tree: Tree) -> None:
+def test_a_name_is_one_class_in_whatever_unicode_form(tree: SageMakerPaths) -> None:
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     for number, place in enumerate([f"train/{composed}", f"train/{decomposed}", f"valid/{decomposed}"]):
         trees.picture(tree.channels / place / "a.jpg", (9, 9, 200), seed=70 + number)
@@ -123,7 +122,7 @@ def test_a_name_is_one_class_in_whatever_unicode_form(tree: Tree) -> None:
     assert "2 folders have this name in different Unicode forms; they are one class" in found.notes[0]
 
 
-def test_classes_that_differ_in_case_only_are_told_of(tree: Tree) -> None:
+def test_classes_that_differ_in_case_only_are_told_of(tree: SageMakerPaths) -> None:
     trees.picture(tree.channels / "train" / "01.Red" / "a.jpg", (9, 9, 200), seed=70)
     found = dataset.read(tree)
     assert found.classes == ("01.Red", "01.red", "02.green", "10.blue")
@@ -139,14 +138,14 @@ def test_digits_that_are_no_running_number_stay(tmp_path: Path, caplog: pytest.L
         for index, name in enumerate(ages):
             trees.picture(tmp_path / "input/data" / split / name / "a.jpg", (9, 9, 9), seed=10 * number + index)
     with caplog.at_level(logging.INFO):
-        assert dataset.read(Tree(tmp_path)).classes == ages
+        assert dataset.read(SageMakerPaths(tmp_path)).classes == ages
         assert "running numbers" not in caplog.text
         trees.fill(tmp_path / "numbered" / "input" / "data")
-        dataset.read(Tree(tmp_path / "numbered"))
+        dataset.read(SageMakerPaths(tmp_path / "numbered"))
     assert "labels: running numbers are left out: 01.red is the class red" in caplog.text
 
 
-def test_near_duplicates_in_other_splits_are_named(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_near_duplicates_in_other_splits_are_named(tree: SageMakerPaths, caplog: pytest.LogCaptureFixture) -> None:
     with Image.open(sample.folder_of_photographs() / "chelsea.png") as cat:
         cat.convert("RGB").save(tree.channels / "train" / "01.red" / "cat.jpg")
         cat.convert("RGB").resize((200, 140)).save(tree.channels / "test" / "02.green" / "again.jpg", quality=60)
@@ -163,14 +162,14 @@ def test_near_duplicates_in_other_splits_are_named(tree: Tree, caplog: pytest.Lo
     assert (described[0]["split"], described[0]["of"], described[0]["images"]) == ("test", "train", 1)
 
 
-def test_a_link_to_nothing_is_named(tree: Tree) -> None:
+def test_a_link_to_nothing_is_named(tree: SageMakerPaths) -> None:
     (tree.channels / "train" / "01.red" / "link.jpg").symlink_to("nowhere.jpg")
     found = dataset.read(tree)
     assert "No such file" in found.bad["train/01.red/link.jpg"]
     assert len(found.splits["train"]) == 30
 
 
-def test_a_folder_that_may_not_be_read_is_named(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_read_is_named(tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tree.channels / "train" / "01.red" / "more"
     inner.mkdir()
     look = os.scandir
@@ -186,7 +185,7 @@ def test_a_folder_that_may_not_be_read_is_named(tree: Tree, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", [b"01.red/caf\xe9.jpg", b"04.caf\xe9/a.jpg"])
-def test_a_name_that_is_not_utf_8_is_refused(tree: Tree, name: bytes) -> None:
+def test_a_name_that_is_not_utf_8_is_refused(tree: SageMakerPaths, name: bytes) -> None:
     path = Path(os.fsdecode(os.fsencode(tree.channels / "train") + b"/" + name))
     trees.picture(path, (1, 2, 3), seed=1)
     with pytest.raises(TrainError, match=r"the name b'.*caf\\xe9.*' in .* is not UTF-8: rename it"):
@@ -195,14 +194,14 @@ def test_a_name_that_is_not_utf_8_is_refused(tree: Tree, name: bytes) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_is_lost_while_training_is_named(
-    tree: Tree, workers: int, monkeypatch: pytest.MonkeyPatch
+    tree: SageMakerPaths, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So long the loader waits for its process when nobody has it any more.
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
     split = dataset.read(tree).splits["train"]
     lost = split.paths[3]
     lost.write_bytes(b"no picture any more")
-    loader = loading.loader(dataset.Pictures(split, SPEC), 8, workers, torch.device("cpu"))
+    loader = loading.loader(dataset.ImageDataset(split, SPEC), [[0, 1, 2, 3]], workers, torch.device("cpu"))
     with pytest.raises(TrainError) as raised:
         list(loader)
     words = str(raised.value)
@@ -212,59 +211,56 @@ def test_a_picture_that_is_lost_while_training_is_named(
     gc.collect()
 
 
-def test_more_than_a_twentieth_bad_stops_the_job(tree: Tree) -> None:
+def test_more_than_a_twentieth_bad_stops_the_job(tree: SageMakerPaths) -> None:
     for index in range(3):
         (tree.channels / "train" / "01.red" / f"{index:03}.jpg").write_bytes(b"")
-    with pytest.raises(
-        TrainError, match=r"3 of 54 files are not readable pictures, more than 5%.*train/01.red/000.jpg"
-    ):
+    with pytest.raises(TrainError, match=r"3 of 54 files are not readable images, more than 5%.*train/01.red/000.jpg"):
         dataset.read(tree)
 
 
 @pytest.mark.parametrize("missing", ["train", "valid", "test"])
-def test_a_missing_channel_is_named(tree: Tree, missing: str) -> None:
+def test_a_missing_channel_is_named(tree: SageMakerPaths, missing: str) -> None:
     (tree.channels / missing).rename(tree.base / "elsewhere")
     with pytest.raises(TrainError, match=rf"^channel {missing}: .* is not there \(found: "):
         dataset.read(tree)
 
 
-def test_an_empty_class_is_named(tree: Tree) -> None:
+def test_an_empty_class_is_named(tree: SageMakerPaths) -> None:
     (tree.channels / "train" / "11.empty").mkdir()
-    with pytest.raises(TrainError, match=r"channel train: class folder '11.empty' has no readable picture"):
+    with pytest.raises(TrainError, match=r"channel train: class folder '11.empty' has no readable image"):
         dataset.read(tree)
 
 
-def test_a_class_only_in_valid_is_named(tree: Tree) -> None:
+def test_a_class_only_in_valid_is_named(tree: SageMakerPaths) -> None:
     trees.picture(tree.channels / "valid" / "12.new" / "a.jpg", (9, 9, 9), seed=1)
     with pytest.raises(TrainError, match=r"channel valid: class '12.new' is not in channel train"):
         dataset.read(tree)
 
 
-def test_two_folders_of_one_label_stay_apart(tree: Tree) -> None:
+def test_two_folders_of_one_label_stay_apart(tree: SageMakerPaths) -> None:
     trees.picture(tree.channels / "train" / "11.red" / "a.jpg", (9, 9, 9), seed=1)
     assert dataset.read(tree).classes == ("01.red", "02.green", "10.blue", "11.red")
 
 
-@pytest.mark.parametrize(("name", "words"), [("x.manifest", "x.manifest, and manifests are not read"), ("a", "1 file")])
-def test_a_channel_without_class_folders_says_what_it_holds(tree: Tree, name: str, words: str) -> None:
+def test_a_channel_without_class_folders_says_what_it_holds(tree: SageMakerPaths) -> None:
     (tree.channels / "test").rename(tree.base / "elsewhere")
     (tree.channels / "test").mkdir()
-    (tree.channels / "test" / name).write_text('{"source-ref": "s3://bucket/a.jpg"}')
+    (tree.channels / "test" / "x.manifest").write_text('{"source-ref": "s3://bucket/a.jpg"}')
     with pytest.raises(
-        TrainError, match=rf"channel test: no class folders in {tree.channels}/test, which holds {words}"
+        TrainError, match=rf"channel test: no class folders in {tree.channels}/test, which holds 1 file .x.manifest."
     ):
         dataset.read(tree)
 
 
-def test_a_pipe_is_refused_and_not_waited_for(tree: Tree) -> None:
+def test_a_pipe_is_refused_and_not_waited_for(tree: SageMakerPaths) -> None:
     os.mkfifo(tree.channels / "train" / "01.red" / "pipe.jpg")
     with pytest.raises(TrainError, match=r"pipe\.jpg is no ordinary file"):
         dataset.read(tree)
 
 
-def test_training_evaluates_the_tensor_that_the_server_computes(tree: Tree) -> None:
+def test_training_evaluates_the_tensor_that_the_server_computes(tree: SageMakerPaths) -> None:
     split = dataset.read(tree).splits["valid"]
-    ours, target = dataset.Pictures(split, SPEC)[5]
+    ours, target = dataset.ImageDataset(split, SPEC)[5]
     served = preprocess(split.paths[5].read_bytes(), SPEC)
     assert target == split.targets[5]
     assert np.array_equal(ours.numpy(), served)
@@ -280,9 +276,9 @@ def test_training_evaluates_the_tensor_that_the_server_computes(tree: Tree) -> N
     assert torch.allclose(ours, reference, atol=1e-6)
 
 
-def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: Tree) -> None:
+def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: SageMakerPaths) -> None:
     split = dataset.read(tree).splits["train"]
-    views = dataset.Pictures(split, SPEC, "crop", seed=3)
+    views = dataset.ImageDataset(split, SPEC, "crop", seed=3)
     first = views[4][0]
     torch.rand(10)  # the state of the global generator must not matter
     assert torch.equal(views[4][0], first)
@@ -291,10 +287,10 @@ def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: Tree) -> N
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_random_crop_is_resized_once(tree: Tree, interpolation: str) -> None:
+def test_a_random_crop_is_resized_once(tree: SageMakerPaths, interpolation: str) -> None:
     spec = replace(SPEC, interpolation=interpolation)
     split = dataset.read(tree).splits["train"]
-    ours = dataset.Pictures(split, spec, "crop", seed=3, view=2)[5][0]
+    ours = dataset.ImageDataset(split, spec, "crop", seed=3, view=2)[5][0]
     mode = v2.InterpolationMode(interpolation)
     reference = v2.Compose(
         [
@@ -309,10 +305,10 @@ def test_a_random_crop_is_resized_once(tree: Tree, interpolation: str) -> None:
     assert torch.allclose(ours, reference(decode(split.paths[5].read_bytes())), atol=1e-6)
 
 
-def test_a_mirrored_image_is_the_one_that_the_server_computes(tree: Tree) -> None:
+def test_a_mirrored_image_is_the_one_that_the_server_computes(tree: SageMakerPaths) -> None:
     split = dataset.read(tree).splits["train"]
-    views = [dataset.Pictures(split, SPEC, "flip", seed=3, view=view)[5][0] for view in range(8)]
-    plain = dataset.Pictures(split, SPEC)[5][0]
+    views = [dataset.ImageDataset(split, SPEC, "flip", seed=3, view=view)[5][0] for view in range(8)]
+    plain = dataset.ImageDataset(split, SPEC)[5][0]
     mirrored = torch.from_numpy(to_tensor(ImageOps.mirror(decode(split.paths[5].read_bytes())), SPEC))
     assert {torch.equal(view, plain) for view in views} == {True, False}
     assert all(torch.equal(view, plain) or torch.equal(view, mirrored) for view in views)

@@ -1,6 +1,7 @@
 """The process beside the training, as the training program starts it."""
 
 import json
+import math
 import select
 import shutil
 import signal
@@ -15,10 +16,11 @@ import psutil
 import pytest
 
 from container_train.debugger import KNOWN, config
-from container_train.debugger.hook import Hook, Plan
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook
 from container_train.debugger.saved_steps import Steps
 from container_train.debugger.watch import Watcher
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from tests.container_train.debugger.runs import network, train
 
 PROGRAM = Path(__file__).resolve().parents[3]
@@ -27,7 +29,7 @@ SECONDS = 60.0
 
 def told(where: Path, /, **debug: Any) -> Path:
     """job.json as the training program writes it; returns the output folder."""
-    out = Tree(where).output
+    out = SageMakerPaths(where).output
     (out / "profiler").mkdir(parents=True, exist_ok=True)
     job = {"job": "test", "status": "running", "debug": debug, "class_counts": dict.fromkeys("abcd", 160)}
     (out / "profiler" / "job.json").write_text(json.dumps(job))
@@ -101,7 +103,6 @@ def test_it_judges_while_the_training_runs_and_once_more_at_its_end(tmp_path: Pa
     tensors = json.loads((out / "profiler" / "tensors.json").read_text())
     assert sorted(tensors["gradients"]) == ["0", "2"]
     assert len(tensors["losses"]["train"]["value"]) == 40
-    assert len(tensors["losses"]["valid"]["value"]) == 2
 
 
 def test_it_ends_with_the_training_process_and_not_by_its_signals(tmp_path: Path, start: Start) -> None:
@@ -177,21 +178,21 @@ def damage(folder: Path) -> None:
 
 def test_damaged_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = trained(tmp_path)
-    damage(config.tensors(Tree(tmp_path)))
-    steps = Steps(config.tensors(Tree(tmp_path)))
+    damage(config.tensors(SageMakerPaths(tmp_path)))
+    steps = Steps(config.tensors(SageMakerPaths(tmp_path)))
     seen = list(steps.new())
     assert len(seen) == 50 - 3
     assert steps.damaged == 3
     assert [step.loss() is None for step in seen[:6]] == [False, False, False, True, True, True]
     assert not list(steps.new())
-    Watcher(out, config.tensors(Tree(tmp_path))).look(final=True)
+    Watcher(out, config.tensors(SageMakerPaths(tmp_path))).look(final=True)
     assert set(statuses(out).values()) <= {"ok", "not_applicable"}
 
 
 def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path) -> None:
     full, folder = tmp_path / "full", tmp_path / "tensors"
     train(full, network(8), epochs=1)
-    source = config.tensors(Tree(full))
+    source = config.tensors(SageMakerPaths(full))
     steps = Steps(folder)
     assert not list(steps.new())
     (folder / "index").mkdir(parents=True)
@@ -213,33 +214,30 @@ def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path)
 def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     trained(tmp_path)
     out = told(tmp_path, state="on", reason="")  # this one's hook is not there yet
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     assert statuses(out)["vanishing_gradient"] == "waiting"
-    hook = Hook.make(Tree(tmp_path), Plan(20, 5, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 1))
     told(tmp_path, **hook.describe())
     train(tmp_path, network(8), epochs=1, hook=hook)
     watcher.look(final=True)
-    assert watcher.judge.steps == 25
+    assert watcher.evaluator.steps == 25
 
 
 def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
 
-    class Broken:
-        @staticmethod
-        def write(_out: Path) -> None:
-            raise RuntimeError("no report\ntoday")
+    def no_report(_out: Path) -> None:
+        raise RuntimeError("no report\ntoday")
 
-        @staticmethod
-        def evaluate(*_: Any, **__: Any) -> None:
-            raise RuntimeError("no profiler today")
+    def no_profiler(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no profiler today")
 
-    monkeypatch.setattr(watcher, "report", Broken)
-    monkeypatch.setattr(watcher, "profiler", Broken)
+    monkeypatch.setattr("container_train.reporting.profiler_report.write", no_report)
+    monkeypatch.setattr("container_train.profiler.rules.evaluate", no_profiler)
     for _ in range(3):
         watcher.look(final=True)
     assert caplog.text.count("no report") == caplog.text.count("no profiler") == 1
@@ -248,10 +246,10 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
 
 def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(Tree(tmp_path)))
+    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     before = (out / "rules.json").stat()
-    watcher.profiler = None
+    watcher.due = math.inf  # the profiler's rules say another time each time
     watcher.look()
     watcher.look()
     after = (out / "rules.json").stat()

@@ -10,7 +10,7 @@ from container_train import hyperparameters
 from container_train.distributed import cluster
 from container_train.distributed.cluster import PORT, TIMEOUT, Cluster, usable
 from container_train.errors import TrainError
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 
 
 @pytest.mark.parametrize(
@@ -58,4 +58,4 @@ def test_the_device_is_read_however_it_is_written(
 ) -> None:
     assert hyperparameters.device(words.split()) == expected
     monkeypatch.setattr(cluster, "gpus", lambda: 4)
-    assert Cluster.of(Tree(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)
+    assert Cluster.of(SageMakerPaths(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)

@@ -2,12 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from container_serve.artifact import read
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.dataset import Split
 from container_train.errors import TrainError
 from container_train.export import evaluation
 from tests import trees
@@ -33,18 +31,3 @@ def test_pictures_are_measured_in_their_order_by_every_artifact(tmp_path: Path) 
     (tmp_path / "7.jpg").write_bytes(b"no picture")
     with pytest.raises(TrainError, match=r"7\.jpg .* not an image"):
         evaluation.probabilities(artifacts, paths, "all")
-
-
-def test_large_pictures_are_compared_with_their_full_decoding(tmp_path: Path) -> None:
-    made = read(write_model(tmp_path / "a", classes=("a", "b", "c")))
-    paths = []
-    for index, side in enumerate((40, 400, 40, 400, 500)):
-        paths.append(tmp_path / f"{index}.jpg")
-        trees.picture(tmp_path / "small.jpg", (50 * index, 200 - 50 * index, 90), seed=index)
-        Image.open(tmp_path / "small.jpg").resize((side, side)).save(paths[-1])
-    answers = evaluation.probabilities([made], paths, "all")[0]
-    split = Split("valid", tuple(paths), tuple(answers.argmax(1).tolist()))
-    found = evaluation.scaled_decoding(made, split, answers)
-    assert found == {"scaled": 3, "compared": 3, "fast": 1.0, "plain": 1.0, "differ": 0.0}
-    small = Split("valid", (paths[0], paths[2]), split.targets[:2])
-    assert evaluation.scaled_decoding(made, small, answers[:2]) == {"scaled": 0}

@@ -12,7 +12,7 @@ from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from container_train.errors import Stopped, TrainError
 from container_train.export import __main__ as exporting
-from container_train.export import exporter, graph
+from container_train.export import exporter
 from container_train.model import builder
 from tests import trees
 
@@ -72,9 +72,9 @@ def test_a_full_disk_is_said_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path:
         def save_model(self, *_: object, **__: object) -> None:
             raise RuntimeError("basic_ios::clear: iostream error")
 
-    monkeypatch.setattr(graph, "load_openvino", Full)
+    monkeypatch.setattr(exporter, "load_openvino", Full)
     with pytest.raises(OSError, match="No space left on device"):
-        graph.save(None, tmp_path / "model.xml")
+        exporter.save_graph(None, tmp_path / "model.xml")
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,7 +115,7 @@ def test_anybody_s_checkpoint_is_quantised_on_pictures(
     assert read.precision == "int8"
     assert read.document["accuracy"].keys() == {"fp32", "int8"}
     assert read.document["accuracy"]["int8"].keys() == {"valid"}
-    assert read.document["quantization"]["calibration"] == {"pictures": 15, "split": "train", "seed": 0}
+    assert read.document["quantization"]["calibration"] == {"images": 15, "split": "train", "seed": 0}
     assert (tmp_path / "m" / "model.bin").stat().st_size < (tmp_path / "m" / "model.pth").stat().st_size / 3
 
 

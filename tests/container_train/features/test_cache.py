@@ -14,7 +14,7 @@ from container_train.errors import Stopped
 from container_train.features import cache, extractor, sources
 from container_train.features.location import Store
 from container_train.model import builder
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training import engine
 from container_train.training.checkpoint import changing
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
     base = tmp_path_factory.mktemp("tree")
     trees.fill(base / "input" / "data")
-    return dataset.read(Tree(base))
+    return dataset.read(SageMakerPaths(base))
 
 
 NEVER = StopFlag()
@@ -47,7 +47,7 @@ def source(
         hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
     )
     network.to(CPU)
-    store = Store.of(Tree(base)) if base else None
+    store = Store.of(SageMakerPaths(base)) if base else None
     return sources.Source(pictures, network, hp, CPU, Precision.choose(hp.amp, CPU), stop, store)
 
 
@@ -71,10 +71,10 @@ def test_a_second_start_decodes_nothing(
     pictures: dataset.Data, tmp_path: Path, no_decoding: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = source(pictures, tmp_path).cache
-    no_decoding.setattr(dataset.Pictures, "__getitem__", lambda *_: pytest.fail("decoded again"))
+    no_decoding.setattr(dataset.ImageDataset, "__getitem__", lambda *_: pytest.fail("decoded again"))
     with caplog.at_level("INFO"):
         again = source(pictures, tmp_path, {"batch-size": "4", "lr": "0.1"}).cache
-    assert f"30 pictures of train read from {tmp_path}/checkpoints/features" in caplog.text
+    assert f"30 images of train read from {tmp_path}/checkpoints/features" in caplog.text
     assert all(torch.equal(first[part][0], again[part][0]) for part in first)
     shutil.move(tmp_path / "checkpoints" / "features", tmp_path / "input" / "data" / "features")
     assert source(pictures, tmp_path).cache
@@ -92,7 +92,7 @@ def test_what_changes_the_features_is_computed_anew(
     source(pictures, tmp_path)
     with caplog.at_level("INFO"):
         source(pictures, tmp_path, options)
-    assert "pictures of train read" not in caplog.text
+    assert "images of train read" not in caplog.text
 
 
 def test_views_of_another_version_of_the_augmentation_are_computed_anew(
@@ -102,13 +102,13 @@ def test_views_of_another_version_of_the_augmentation_are_computed_anew(
     source(pictures, tmp_path, options)
     with caplog.at_level("INFO"):
         source(pictures, tmp_path, options)
-    assert "30 pictures of train, view 1 read" in caplog.text
+    assert "30 images of train, view 1 read" in caplog.text
     monkeypatch.setattr("torchvision.__version__", "0.0.1")
     caplog.clear()
     with caplog.at_level("INFO"):
         source(pictures, tmp_path, options)
-    assert "12 pictures of valid read" in caplog.text  # they are not augmented
-    assert "pictures of train, view 1 read" not in caplog.text
+    assert "12 images of valid read" in caplog.text  # they are not augmented
+    assert "images of train, view 1 read" not in caplog.text
 
 
 def test_a_stopped_pass_is_gone_on_with_to_the_same_features(
@@ -121,7 +121,7 @@ def test_a_stopped_pass_is_gone_on_with_to_the_same_features(
         source(pictures, tmp_path / "cut", stop=StopAfter(3 + 5))  # valid are 3 batches, train 8
     with caplog.at_level("INFO"):
         again = source(pictures, tmp_path / "cut").cache
-    assert "16 of 30 pictures of train were there already" in caplog.text
+    assert "16 of 30 images of train existed already" in caplog.text
     assert all(torch.equal(whole[part][0], again[part][0]) for part in whole)
 
 
@@ -142,8 +142,7 @@ def test_the_views_of_an_epoch_come_round_again(pictures: dataset.Data) -> None:
     def first(augment: str, views: str, epoch: int) -> torch.Tensor:
         options = {"feature-cache": "off", "augment": augment, "augment-views": views, "batch-size": "30"}
         it = source(pictures, options=options)
-        it.order.indices = lambda: torch.arange(30)  # type: ignore[method-assign]
-        return next(it.training(epoch, 0))[0][0]
+        return next(it._batches(("train", it.view(epoch)), torch.arange(30)))[0][0]
 
     assert torch.equal(first("crop", "2", 0), first("crop", "2", 2))
     assert not torch.equal(first("crop", "2", 0), first("crop", "2", 1))
@@ -160,7 +159,7 @@ def test_without_room_on_the_disk_they_are_in_memory(
         it = source(pictures, tmp_path)
     assert it.cache
     assert "kept in memory only (" in caplog.text
-    assert "has 0.0 GB free" in caplog.text
+    assert "has room for 0.0 GB" in caplog.text
     assert not list(tmp_path.rglob("*.bin"))
 
 

@@ -26,14 +26,14 @@ def sample() -> torch.Tensor:
 
 
 def made(
-    network: builder.Network, dtype: torch.dtype, *, exact: bool = False, pictures: int = 10_000
-) -> extractor.Frozen:
-    return extractor.Frozen(network, Precision("cpu", dtype), CPU, exact=exact, pictures=pictures)
+    network: builder.Network, dtype: torch.dtype, *, exact: bool = False, images: int = 10_000
+) -> extractor.FeatureExtractor:
+    return extractor.FeatureExtractor(network, Precision("cpu", dtype), CPU, exact=exact, images=images)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_openvino_agrees_whatever_the_batch(network: builder.Network, sample: torch.Tensor, dtype: torch.dtype) -> None:
-    by_torch = made(network, dtype, pictures=1)(sample)[0]
+    by_torch = made(network, dtype, images=1)(sample)[0]
     it = made(network, dtype)
     it.choose(sample)
     assert it.by.startswith("openvino")
@@ -62,7 +62,7 @@ def test_what_it_cannot_convert_torch_computes(
     def refuse(*_: object) -> None:
         raise RuntimeError("no such operation\nand a stack")
 
-    monkeypatch.setattr(extractor.Frozen, "_compile", refuse)
+    monkeypatch.setattr(extractor.FeatureExtractor, "_compile", refuse)
     it = made(network, torch.float32)
     with caplog.at_level("INFO"):
         it.choose(sample)
@@ -70,7 +70,7 @@ def test_what_it_cannot_convert_torch_computes(
     assert caplog.messages[-1] == "frozen layers: by torch, OpenVINO cannot (no such operation)"
 
 
-@pytest.mark.parametrize("options", [{"exact": True}, {"pictures": 100}], ids=["amp off", "few pictures"])
+@pytest.mark.parametrize("options", [{"exact": True}, {"images": 100}], ids=["amp off", "few images"])
 def test_torch_computes_where_openvino_is_not_wanted(
     network: builder.Network, sample: torch.Tensor, options: dict[str, int]
 ) -> None:
@@ -83,8 +83,8 @@ def test_any_weight_changes_the_description(network: builder.Network) -> None:
     it = made(network, torch.float32)
     before = it.describe()
     assert before == it.describe()
-    assert network.prefix is not None
-    name, tensor = next((n, t) for n, t in network.prefix.state_dict().items() if "running_mean" in n)
+    assert network.backbone is not None
+    name, tensor = next((n, t) for n, t in network.backbone.state_dict().items() if "running_mean" in n)
     tensor[0] += 1
     assert it.describe() != before, name
     tensor[0] -= 1

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from container_train.features.files import HEADER, Entry, Features, Layout, locked
+from container_train.features.files import HEADER, FeatureFile, Features, locked
 
 ROWS = 10
-LAYOUT = Layout(((torch.bfloat16, (3,)), (torch.float32, (2, 2))))
+SAMPLE = torch.zeros(1, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 2)
 FIELDS = {"data": "abc", "view": "plain"}
 
 
@@ -21,8 +21,8 @@ def features(rows: int = ROWS) -> Features:
     ]
 
 
-def entry(folder: Path, **fields: str) -> Entry:
-    return Entry(folder, {**FIELDS, **fields}, ROWS, LAYOUT)
+def entry(folder: Path, **fields: str) -> FeatureFile:
+    return FeatureFile(folder, {**FIELDS, **fields}, ROWS, SAMPLE)
 
 
 def chunk(start: int, end: int) -> Features:
@@ -40,7 +40,7 @@ def half(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def finished(folder: Path) -> Entry:
+def finished(folder: Path) -> FeatureFile:
     written = entry(folder)
     written.append(chunk(written.resume("one"), ROWS))
     return written
@@ -89,14 +89,14 @@ def test_a_file_that_is_cut_short_or_missing_is_not_read(half: Path) -> None:
     assert entry(half).read() is not None
 
 
-@pytest.mark.parametrize("header", ["", "{}", "[]", '{"format": 1, "fields": {}, "rows": 10}'])
-def test_a_header_that_is_none_is_made_anew(half: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("header", ["", "{}", "[]", '{"by": "one", "chunks": [["x"]]}'])
+def test_a_header_that_is_none_is_computed_again(half: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     (entry(half).path / HEADER).write_text(header)
     assert entry(half).resume("one") == 0
-    assert "is made anew" in caplog.text
+    assert "is computed again" in caplog.text
 
 
-def test_a_header_of_more_rows_than_there_are_is_made_anew(half: Path) -> None:
+def test_a_header_of_more_rows_than_there_are_is_computed_again(half: Path) -> None:
     file = entry(half).path / HEADER
     header = json.loads(file.read_text())
     file.write_text(json.dumps({**header, "chunks": [[11, 0, 0]]}))
@@ -109,7 +109,7 @@ def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
 
 def test_other_settings_are_another_entry(half: Path) -> None:
     assert entry(half, view="flip").path != entry(half).path
-    assert Entry(half, FIELDS, ROWS, Layout(LAYOUT.features[:1])).path != entry(half).path
+    assert FeatureFile(half, FIELDS, ROWS, SAMPLE[:1]).path != entry(half).path
 
 
 def test_only_one_writes(tmp_path: Path) -> None:

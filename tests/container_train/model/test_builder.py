@@ -32,10 +32,10 @@ def test_the_new_layer_alone_is_trained_and_the_cut_computes_the_same(arch: str,
     shapes = [tuple(parameter.shape) for parameter in network.trainable()]
     assert all(shape[0] == 3 for shape in shapes), shapes
     assert 1 <= len(shapes) <= 2
-    assert network.prefix is not None
+    assert network.backbone is not None
     x = torch.rand(2, 3, size, size)
     with torch.inference_mode():
-        assert torch.allclose(network.model(x), network.rest(*network.prefix(x)), atol=1e-5)
+        assert torch.allclose(network.model(x), network.head(*network.backbone(x)), atol=1e-5)
 
 
 def test_every_architecture_has_a_preprocessing_and_a_head() -> None:
@@ -46,14 +46,14 @@ def test_every_architecture_has_a_preprocessing_and_a_head() -> None:
     small = [name for name in names if not re.match(r"regnet_._(8|16|32|128)gf", name)]
     for arch in names if FULL else small[::4]:
         assert builder.preprocessing_of(arch, 0, 0).crop > 0
-        assert builder._head(arch, 7), arch
+        assert builder._new_layer(arch, 7), arch
 
 
 def test_freeze_until_a_module_trains_what_follows() -> None:
     network = build("resnet18", freeze_until="layer3")
     trained = {name.split(".")[0] for name, p in network.model.named_parameters() if p.requires_grad}
     assert trained == {"layer4", "fc"}
-    assert network.prefix is not None
+    assert network.backbone is not None
     network.train_mode()
     assert network.model.get_submodule("layer4.0.bn1").training
     assert not network.model.get_submodule("layer3.0.bn1").training
@@ -61,7 +61,7 @@ def test_freeze_until_a_module_trains_what_follows() -> None:
 
 def test_freeze_nothing_leaves_nothing_to_cache() -> None:
     network = build("resnet18", freeze_until="none")
-    assert network.prefix is None
+    assert network.backbone is None
     assert all(p.requires_grad for p in network.model.parameters())
 
 
@@ -123,7 +123,7 @@ def test_a_bad_freeze_until_is_refused(until: str, words: str) -> None:
 
 def test_dropout_before_the_head_stays_random() -> None:
     network = build("mobilenet_v3_small")
-    names = [type(module).__name__ for module in network.rest.modules()]
+    names = [type(module).__name__ for module in network.head.modules()]
     assert "Dropout" in names
 
 

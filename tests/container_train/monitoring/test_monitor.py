@@ -15,7 +15,7 @@ from container_train.features import sources
 from container_train.model import builder
 from container_train.monitoring import monitor
 from container_train.monitoring.monitor import Monitor
-from container_train.paths import Tree
+from container_train.paths import SageMakerPaths
 from container_train.profiler import rules, store
 from container_train.signals import StopFlag
 from container_train.training import engine
@@ -27,8 +27,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    return Tree(trees.tree(tmp_path / "ml"))
+def tree(tmp_path: Path) -> SageMakerPaths:
+    return SageMakerPaths(trees.tree(tmp_path / "ml"))
 
 
 def parsed(**options: str) -> hyperparameters.Hyperparameters:
@@ -36,7 +36,7 @@ def parsed(**options: str) -> hyperparameters.Hyperparameters:
     return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
 
 
-def trainer(tree: Tree, hp: hyperparameters.Hyperparameters, watching: Monitor) -> engine.Trainer:
+def trainer(tree: SageMakerPaths, hp: hyperparameters.Hyperparameters, watching: Monitor) -> engine.Trainer:
     pictures = dataset.read(tree)
     network = builder.build(
         hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
@@ -47,11 +47,11 @@ def trainer(tree: Tree, hp: hyperparameters.Hyperparameters, watching: Monitor) 
     return engine.Trainer(network, source, hp, precision, tree.checkpoints, {}, StopFlag(), None, watching)
 
 
-def facts(tree: Tree) -> dict[str, object]:
+def facts(tree: SageMakerPaths) -> dict[str, object]:
     return store.job(tree.output)
 
 
-def test_everything_off_starts_and_writes_nothing(tree: Tree) -> None:
+def test_everything_off_starts_and_writes_nothing(tree: SageMakerPaths) -> None:
     with Monitor.start(tree, parsed()) as watching:
         assert (watching.timeline, watching.watcher, watching.sampler) == (None, None, None)
         trainer(tree, parsed(), watching).fit()
@@ -59,7 +59,7 @@ def test_everything_off_starts_and_writes_nothing(tree: Tree) -> None:
     assert monitor.OFF.job == {}
 
 
-def test_phases_steps_epochs_and_the_trace_of_a_training(tree: Tree) -> None:
+def test_phases_steps_epochs_and_the_trace_of_a_training(tree: SageMakerPaths) -> None:
     hp = parsed(torch_profile="2:4")
     with Monitor.start(tree, hp) as watching:
         assert (watching.watcher, watching.sampler) == (None, None)
@@ -82,7 +82,7 @@ def test_phases_steps_epochs_and_the_trace_of_a_training(tree: Tree) -> None:
     assert (facts(tree)["status"], facts(tree)["reason"]) == ("completed", "")
 
 
-def test_it_changes_nothing_in_what_is_learned(tree: Tree) -> None:
+def test_it_changes_nothing_in_what_is_learned(tree: SageMakerPaths) -> None:
     hp = parsed(torch_profile="1:3", freeze_until="features.9")
     with Monitor.start(tree, hp) as watching:
         watched = trainer(tree, hp, watching)
@@ -95,31 +95,31 @@ def test_it_changes_nothing_in_what_is_learned(tree: Tree) -> None:
 
 @pytest.mark.timing
 def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch
+    tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Steps long enough for the quick loader's share of them to stay small on a busy machine too.
     hp = parsed(
         epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4", image_size="112"
     )
-    decode = dataset.Pictures.__getitem__
+    decode = dataset.ImageDataset.__getitem__
     decoded: dict[tuple[str, int], tuple[torch.Tensor, int]] = {}
 
-    def quick(self: dataset.Pictures, index: int) -> tuple[torch.Tensor, int]:
+    def quick(self: dataset.ImageDataset, index: int) -> tuple[torch.Tensor, int]:
         key = self.split.name, index
         if key not in decoded:
             decoded[key] = decode(self, index)
         return decoded[key]
 
-    def slow(self: dataset.Pictures, index: int) -> tuple[torch.Tensor, int]:
+    def slow(self: dataset.ImageDataset, index: int) -> tuple[torch.Tensor, int]:
         time.sleep(0.04 if self.split.name == "train" else 0)
         return quick(self, index)
 
-    def judge(loader: Callable[[dataset.Pictures, int], tuple[torch.Tensor, int]]) -> tuple[str, str]:
-        monkeypatch.setattr(dataset.Pictures, "__getitem__", loader)
+    def judge(loader: Callable[[dataset.ImageDataset, int], tuple[torch.Tensor, int]]) -> tuple[str, str]:
+        monkeypatch.setattr(dataset.ImageDataset, "__getitem__", loader)
         with Monitor.start(tree, hp) as watching:
             it = trainer(tree, hp, watching)
             for index in range(30):
-                quick(dataset.Pictures(it.source.data.splits["train"], it.network.preprocessing), index)
+                quick(dataset.ImageDataset(it.source.data.splits["train"], it.network.preprocessing), index)
             it.fit()
         for path in tree.checkpoints.glob("*"):
             path.unlink()
@@ -141,14 +141,16 @@ def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
         (MemoryError(), "failed", "MemoryError"),
     ],
 )
-def test_how_a_job_ended_stands_in_job_json(tree: Tree, error: Exception, status: str, reason: str) -> None:
+def test_how_a_job_ended_stands_in_job_json(tree: SageMakerPaths, error: Exception, status: str, reason: str) -> None:
     with pytest.raises(type(error)), Monitor.start(tree, parsed(torch_profile="0:1")):
         raise error
     assert (facts(tree)["status"], facts(tree)["reason"]) == (status, reason)
     assert facts(tree)["ended"]
 
 
-def test_a_rule_that_stops_the_training_keeps_the_best_epoch(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rule_that_stops_the_training_keeps_the_best_epoch(
+    tree: SageMakerPaths, caplog: pytest.LogCaptureFixture
+) -> None:
     hp = parsed(torch_profile="0:1", epochs="50")
     with caplog.at_level(logging.INFO), Monitor.start(tree, hp) as watching:
         it = trainer(tree, hp, watching)
@@ -167,7 +169,7 @@ def test_a_rule_that_stops_the_training_keeps_the_best_epoch(tree: Tree, caplog:
     assert str(facts(tree)["reason"]).startswith("stopped early by rule overfit: ")
 
 
-def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Tree) -> None:
+def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: SageMakerPaths) -> None:
     hp = parsed(torch_profile="0:1")
     words = r"rule exploding_tensor: NaN in x; hyperparameter on-rule is stop"
 
@@ -183,16 +185,16 @@ def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Tr
 
 
 def test_a_full_disk_ends_the_timeline_and_not_the_training(
-    tree: Tree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from container_train.profiler.timeline import Timeline
+    from container_train.profiler.timeline import TimelineWriter
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     hp = parsed(torch_profile="0:1")
     with Monitor.start(tree, hp) as watching:
-        monkeypatch.setattr(Timeline, "step", full)
+        monkeypatch.setattr(TimelineWriter, "step", full)
         assert len(trainer(tree, hp, watching).fit()) == 2
     assert caplog.text.count("the timeline could not be written") == 1
     problems = facts(tree)["problems"]
@@ -200,7 +202,7 @@ def test_a_full_disk_ends_the_timeline_and_not_the_training(
     assert "No space left on device" in problems[0]
 
 
-def test_a_monitor_that_cannot_start_is_a_line(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_monitor_that_cannot_start_is_a_line(tree: SageMakerPaths, caplog: pytest.LogCaptureFixture) -> None:
     tree.output.parent.mkdir(parents=True)
     tree.output.write_text("a file in the way")
     hp = parsed(profile_interval="500", debug="on")
@@ -209,7 +211,7 @@ def test_a_monitor_that_cannot_start_is_a_line(tree: Tree, caplog: pytest.LogCap
     assert "monitor: it could not be started" in caplog.text
 
 
-def test_a_restarted_job_goes_on_with_its_files_and_another_one_does_not(tree: Tree) -> None:
+def test_a_restarted_job_goes_on_with_its_files_and_another_one_does_not(tree: SageMakerPaths) -> None:
     hp = parsed(torch_profile="0:1")
     mine = tree.output / "profiler" / "mark"
 
