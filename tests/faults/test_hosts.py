@@ -17,6 +17,7 @@ from tests import trees
 from tests.faults import hosts
 
 BY = 60.0  # s, promised
+PICTURES = {"train": 12, "valid": 4, "test": 4}  # of each of three classes: five batches of 7, and one
 long = pytest.mark.full
 both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, long])])
 
@@ -43,7 +44,7 @@ class Trained(NamedTuple):
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One process."""
     base = tmp_path_factory.mktemp("alone")
-    with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}) as jobs:
+    with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}, PICTURES) as jobs:
         assert hosts.finish(jobs) == [0], jobs[0].text()
     return Trained(hosts.curves(jobs[0].text()), weights(jobs[0].base), gradients(jobs[0].base))
 
@@ -51,7 +52,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.mark.parametrize(
     ("kind", "count", "cache"),
     [
-        ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3
+        ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3; of the last, one and none
         pytest.param("process", 3, "auto", marks=long),
         pytest.param("process", 2, "off", marks=long),
         pytest.param("docker", 2, "auto", marks=[pytest.mark.docker, long]),
@@ -59,7 +60,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     ],
 )
 def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, alone: Trained, tmp_path: Path) -> None:
-    with hosts.job(kind, tmp_path, count, {**hosts.SAME, "feature-cache": cache, "debug": "on"}) as jobs:
+    hyperparameters = {**hosts.SAME, "feature-cache": cache, "debug": "on"}
+    with hosts.job(kind, tmp_path, count, hyperparameters, PICTURES) as jobs:
         codes = hosts.finish(jobs)
     assert codes == [0] * count, "\n".join(job.text() for job in jobs)
     first, *others = jobs
