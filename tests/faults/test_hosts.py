@@ -12,6 +12,7 @@ import torch
 from container_serve import artifact
 from container_train.debugger import config
 from container_train.debugger.saved_steps import Steps, Values
+from container_train.distributed.cluster import gpus
 from container_train.paths import SageMakerPaths, replace_file
 from tests import trees
 from tests.faults import hosts
@@ -44,8 +45,10 @@ class Trained(NamedTuple):
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One process."""
     base = tmp_path_factory.mktemp("alone")
-    with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}, PICTURES) as jobs:
-        assert hosts.finish(jobs) == [0], jobs[0].text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}, PICTURES) as jobs:
+            assert hosts.finish(jobs) == [0], jobs[0].text()
     return Trained(hosts.curves(jobs[0].text()), weights(jobs[0].base), gradients(jobs[0].base))
 
 
@@ -53,6 +56,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     ("kind", "count", "cache"),
     [
         ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3; of the last, one and none
+        pytest.param("process", 1, "auto", marks=pytest.mark.skipif(gpus() < 2, reason="needs two GPUs")),
         pytest.param("process", 3, "auto", marks=long),
         pytest.param("process", 2, "off", marks=long),
         pytest.param("docker", 2, "auto", marks=[pytest.mark.docker, long]),
@@ -81,6 +85,20 @@ def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, 
         assert not list((other.base / "checkpoints").glob("*.pt"))
         assert "train_loss=" not in other.text()
         assert (other.base / "output" / "success").exists()
+
+
+@pytest.mark.skipif(not gpus(), reason="needs a GPU: without one, batch statistics are of each process's part")
+def test_batch_statistics_of_several_gpus_are_of_the_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # which the hosts share
+    found = []
+    for count in (1, 2):
+        with hosts.job("process", tmp_path / str(count), count, {**hosts.SAME, "freeze-until": "layer3"}) as jobs:
+            assert hosts.finish(jobs) == [0] * count, "\n".join(job.text() for job in jobs)
+        found.append(hosts.curves(jobs[0].text()))
+    for name, values in found[0].items():
+        assert found[1][name] == pytest.approx(values, abs=1e-3), name
 
 
 @long
