@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .PHONY: help venv test test-fast test-docker bench soak lint style types shell format lock images clean
 
 VENV := .venv/bin
-SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve scripts/images/docker-credential-byoc)
+SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve)
 # Wheels that happen to lie on this machine (a CPU build of torch, say) must not get into a lock.
 LOCK := PIP_FIND_LINKS= UV_FIND_LINKS= $(VENV)/uv pip compile --quiet --universal --python-version 3.11 \
         --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
@@ -60,6 +60,7 @@ lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrad
 	$(LOCK) $(LOCK_ARGS) docker/uv.in -o docker/uv.lock
 	$(LOCK) $(LOCK_ARGS) docker/sbom.in -o docker/sbom.lock
 	$(LOCK) $(LOCK_ARGS) local_test/requirements.in -o local_test/requirements.lock
+	$(LOCK) local_test/cloud.in -c local_test/requirements.lock -o local_test/cloud.lock
 	$(LOCK) docker/train.in -c local_test/requirements.lock -o docker/train.lock
 	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
 	$(LOCK) docker/serve-torch.in -c local_test/requirements.lock -c docker/serve.lock \

@@ -1,20 +1,20 @@
 """The model's folder: what training leaves, packed as model.tar.gz, and what serving reads.
 
 `model.json` describes it: `format_version`, `classes` (labels in index order), `files` (name -> sha256 and
-bytes of every other file), `architecture`, `preprocessing`, `precision`, whatever else training has to say, and
+bytes of every other file), `architecture`, `preprocessing`, `precision`, further keys of training's, and
 `checksum`, of all that.
 """
 
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from container_serve.errors import ArtifactError
-from container_serve.litter import is_litter
+from container_serve.errors import ArtifactError, shown
 from container_serve.preprocess import Preprocessing
 
 FORMAT_VERSION = 1
@@ -25,10 +25,11 @@ GRAPH_WEIGHTS = "model.bin"
 CHECKSUM = "checksum"  # who changes model.json by hand removes this line
 CODE = "code"  # a user's own inference.py and requirements.txt lie here, listed or not
 
-_PARTIAL = f".{MODEL_JSON}.partial"
+# The files that an operating system leaves in every folder that it shows: they belong to no model and no data set.
+_LITTER = re.compile(r"\._.*|\.ds_store|__macosx|thumbs\.db|ehthumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 _KEYS = ("format_version", "classes", "files", "architecture", "preprocessing", "precision")
-_CHUNK = 1 << 20
-_NAMED = 5  # of the files that are not listed
+_UNLISTED_SHOWN = 5  # of the files that are not listed
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can smuggle in lone ones, which no answer could carry
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Artifact:
         return {key: value for key, value in self.document.items() if key not in (*_KEYS, CHECKSUM)}
 
 
+def is_litter(name: str) -> bool:
+    """Tell by the name of a file or folder: macOS's .DS_Store, ._* and __MACOSX, Windows' Thumbs.db and desktop.ini."""
+    return _LITTER.fullmatch(name) is not None
+
+
 def read(directory: Path, *, verify: bool = True) -> Artifact:
     """The artifact in `directory`; with `verify` each listed file's size and sha256 are checked too.
 
@@ -56,12 +62,11 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
     Raises ArtifactError, one line with the file and the reason.
     """
     document = _document(directory)
-    artifact = _artifact(directory, document)
-    files = _listed(document["files"])
-    if document.get(CHECKSUM, checksum := _checksum(document)) != checksum:
-        raise ArtifactError(
-            f"{MODEL_JSON}: corrupt, its {CHECKSUM} is another one; copy the artifact again (or, if you changed the"
-            f" file yourself, remove its line {CHECKSUM!r})"
+    artifact, files = _artifact(directory, document), _listed(document["files"])
+    if CHECKSUM in document and document[CHECKSUM] != _checksum(document):
+        raise _wrong(
+            f"corrupt, its {CHECKSUM} is another one; copy the artifact again (or, if you changed the file yourself,"
+            f" remove its line {CHECKSUM!r})"
         )
     notices = []
     for name, (sha256, size) in files.items():
@@ -73,20 +78,19 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
             found = path.stat().st_size
             if found != size:
                 state = "truncated" if found < size else "changed"
-                raise ArtifactError(
-                    f"{name}: {state}, has {found} bytes, {MODEL_JSON} says {size}; copy the artifact again"
-                )
-            if verify and _sha256(path) != sha256:
-                raise ArtifactError(
-                    f"{name}: corrupt, its SHA-256 is not the one in {MODEL_JSON}; copy the artifact again"
-                )
+                reason = f"{state}, has {found} bytes, {MODEL_JSON} says {size}"
+            elif verify and _sha256(path) != sha256:
+                reason = f"corrupt, its SHA-256 is not the one in {MODEL_JSON}"
+            else:
+                continue
         except OSError as error:
             raise ArtifactError(f"{name}: cannot be read ({error.strerror})") from None
+        raise ArtifactError(f"{name}: {reason}; copy the artifact again")
     names = (path.relative_to(directory).as_posix() for path in _walk(directory))
     if unlisted := [name for name in names if name not in files and not name.startswith(f"{CODE}/")]:
-        shown = ", ".join(ascii(name)[1:-1] for name in unlisted[:_NAMED])
-        more = f" and {len(unlisted) - _NAMED} more" if len(unlisted) > _NAMED else ""
-        notices.append(f"not listed in {MODEL_JSON}, and not used: {shown}{more} (own code belongs in {CODE}/)")
+        listing = ", ".join(ascii(name)[1:-1] for name in unlisted[:_UNLISTED_SHOWN])
+        more = f" and {len(unlisted) - _UNLISTED_SHOWN} more" if len(unlisted) > _UNLISTED_SHOWN else ""
+        notices.append(f"not listed in {MODEL_JSON}, and not used: {listing}{more} (own code belongs in {CODE}/)")
     return replace(artifact, notices=tuple(notices))
 
 
@@ -105,8 +109,8 @@ def write(
     """
     details = dict(details or {})
     if reserved := [key for key in details if key in (*_KEYS, CHECKSUM)]:
-        raise ArtifactError(f"{MODEL_JSON}: the key {reserved[0]!r} is the format's own; name the detail otherwise")
-    partial = directory / _PARTIAL
+        raise _wrong(f"the key {reserved[0]!r} is the format's own; name the detail otherwise")
+    partial = directory / f".{MODEL_JSON}.partial"
     try:
         partial.unlink(missing_ok=True)
         files = {
@@ -125,55 +129,56 @@ def write(
         }
         document = json.loads(json.dumps(document, allow_nan=False))  # as it will be read: keys are text
         document[CHECKSUM] = _checksum(document)
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         artifact = _artifact(directory, document)
         _listed(document["files"])
         with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
         partial.replace(directory / MODEL_JSON)
     except (ValueError, TypeError) as error:
-        raise ArtifactError(f"{MODEL_JSON}: a detail is not JSON ({error})") from None
+        raise _wrong(f"a detail is not JSON ({error})") from None
     except OSError as error:
-        raise ArtifactError(f"{MODEL_JSON}: cannot be written to {directory} ({error.strerror})") from None
+        raise _wrong(f"cannot be written to {directory} ({error.strerror})") from None
     finally:
         if partial.exists():
             partial.unlink()
     return artifact
 
 
+def _wrong(reason: str) -> ArtifactError:
+    return ArtifactError(f"{MODEL_JSON}: {reason}")
+
+
 def _document(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise ArtifactError(f"{directory}: there is no such folder; the model's files have to be mounted there")
-    path = directory / MODEL_JSON
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads((directory / MODEL_JSON).read_bytes())
     except FileNotFoundError:
         advice = "a model is exported with python -m container_train.export"
         for nested in directory.glob(f"*/{MODEL_JSON}"):
             folder = nested.parent.name
             advice = f"it lies in the folder {folder} in there: pack it with tar -C {folder} -czf model.tar.gz ."
-        raise ArtifactError(f"{MODEL_JSON}: missing in {directory}; {advice}") from None
+        raise _wrong(f"missing in {directory}; {advice}") from None
     except OSError as error:
-        raise ArtifactError(f"{MODEL_JSON}: cannot be read ({error.strerror})") from None
+        raise _wrong(f"cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise ArtifactError(f"{MODEL_JSON}: is not JSON ({reason}); copy the artifact again") from None
+        raise _wrong(f"is not JSON ({reason}); copy the artifact again") from None
     if not isinstance(document, dict):
-        raise ArtifactError(f"{MODEL_JSON}: expected an object, got {_kind(document)}")
+        raise _wrong(f"expected an object, got {shown(document)}")
     version = document.get("format_version")
     # Before anything else: a newer format may lack or add any key.
     if type(version) is int and version > FORMAT_VERSION:
-        raise ArtifactError(
-            f"{MODEL_JSON}: made by a newer version (format_version {version}), this server reads up to"
-            f" {FORMAT_VERSION}; serve it with a newer image"
+        raise _wrong(
+            f"made by a newer version (format_version {version}), this server reads up to {FORMAT_VERSION};"
+            " serve it with a newer image"
         )
-    for key in _KEYS:
-        if key not in document:
-            raise ArtifactError(f"{MODEL_JSON}: the key {key!r} is missing; export the model again")
+    if missing := [key for key in _KEYS if key not in document]:
+        raise _wrong(f"the key {missing[0]!r} is missing; export the model again")
     if type(version) is not int or version < 1:
-        raise ArtifactError(f"{MODEL_JSON}: format_version: expected a whole number from 1, got {_kind(version)}")
+        raise _wrong(f"format_version: expected a whole number from 1, got {shown(version)}")
     return document
 
 
@@ -181,39 +186,37 @@ def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
     """Checks the types of the keys; the files are not looked at."""
     classes = document["classes"]
     if not isinstance(classes, list) or not classes:
-        raise ArtifactError(f"{MODEL_JSON}: classes: expected a list of labels, got {_kind(classes)}")
+        raise _wrong(f"classes: expected a list of labels, got {shown(classes)}")
     seen: set[str] = set()
     for index, label in enumerate(classes):
-        if not isinstance(label, str) or not label or not _is_unicode(label):
-            raise ArtifactError(f"{MODEL_JSON}: classes[{index}]: expected a label, got {_kind(label)}")
+        if not isinstance(label, str) or not label or _SURROGATE.search(label):
+            raise _wrong(f"classes[{index}]: expected a label, got {shown(label)}")
         if label in seen:
-            raise ArtifactError(f"{MODEL_JSON}: classes[{index}]: {label!r} occurs twice, labels have to differ")
+            raise _wrong(f"classes[{index}]: {label!r} occurs twice, labels have to differ")
         seen.add(label)
     for key in ("architecture", "precision"):
         if not isinstance(document[key], str) or not document[key]:
-            raise ArtifactError(f"{MODEL_JSON}: {key}: expected a name, got {_kind(document[key])}")
+            raise _wrong(f"{key}: expected a name, got {shown(document[key])}")
     try:
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
     except ValueError as error:
-        raise ArtifactError(f"{MODEL_JSON}: preprocessing: {error}") from None
+        raise _wrong(f"preprocessing: {error}") from None
     return Artifact(directory, tuple(classes), document["architecture"], preprocessing, document["precision"], document)
 
 
 def _listed(files: object) -> dict[str, tuple[str, int]]:
     """name -> (sha256, bytes) of the key `files`."""
     if not isinstance(files, dict):
-        raise ArtifactError(f"{MODEL_JSON}: files: expected an object, got {_kind(files)}")
+        raise _wrong(f"files: expected an object, got {shown(files)}")
     listed: dict[str, tuple[str, int]] = {}
     for name, entry in files.items():
-        parts = PurePosixPath(name).parts
-        plain = bool(parts) and "\\" not in name and "\0" not in name and PurePosixPath(name).as_posix() == name
-        if not plain or name.startswith("/") or ".." in parts or name == MODEL_JSON:
-            raise ArtifactError(f"{MODEL_JSON}: files: {name!r} is refused, names have to stay in the model's folder")
+        path = PurePosixPath(name)
+        plain = path.parts and path.as_posix() == name and not re.search(r"[\\\0]", name)
+        if not plain or path.is_absolute() or ".." in path.parts or name == MODEL_JSON:
+            raise _wrong(f"files: {name!r} is refused, names have to stay in the model's folder")
         sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
         if not isinstance(sha256, str) or len(sha256) != 64 or type(size) is not int or size < 0:
-            raise ArtifactError(
-                f"{MODEL_JSON}: files: {name}: expected sha256 (64 hexadecimal digits) and bytes (a whole number)"
-            )
+            raise _wrong(f"files: {name}: expected sha256 (64 hexadecimal digits) and bytes (a whole number)")
         listed[name] = (sha256.lower(), size)
     return listed
 
@@ -240,32 +243,11 @@ def _walk(directory: Path) -> Iterator[Path]:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(document: Mapping[str, Any]) -> str:
     """SHA-256 of what the document says, however it is laid out; of all keys but its own."""
     said = {key: value for key, value in document.items() if key != CHECKSUM}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")  # JSON can smuggle in lone surrogates, which no answer could carry
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _kind(value: object) -> str:
-    """A JSON value in a few words, for a message."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list" if value else "an empty list"
-    text = ascii(value)
-    return text if len(text) <= 60 else text[:57] + "..."

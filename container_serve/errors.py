@@ -4,18 +4,18 @@ import json
 
 
 class ServeError(Exception):
-    """Any failure that this package explains itself; `str()` is one line."""
+    """Any failure that this package explains itself; `str()` is one line: what is wrong, where, what to do."""
 
 
 class ArtifactError(ServeError):
-    """The model's folder cannot be served; `str()` says which file, why, and what to do."""
+    """The model's folder cannot be served."""
 
 
 class RequestError(ServeError):
-    """What a caller did wrong.
+    """The answer to a request that failed.
 
-    `status` is the HTTP status (400, 406, 413 or 415), `kind` the "type" of the JSON error body
-    ("InvalidImage", "PixelLimit", "UnsupportedMediaType", ...), `str()` the message.
+    `status` is the HTTP status, `kind` the "type" of the JSON error body ("InvalidImage", "PixelLimit",
+    "UnsupportedMediaType", ...), `str()` the message.
     """
 
     def __init__(self, status: int, kind: str, message: str) -> None:
@@ -28,12 +28,24 @@ class RequestError(ServeError):
     def __str__(self) -> str:
         return self.message
 
+    def document(self) -> dict[str, object]:
+        return {"code": self.status, "type": self.kind, "message": self.message}
 
-def error_document(status: int, kind: str, message: str) -> dict[str, object]:
-    return {"code": status, "type": kind, "message": message}
+    def body(self) -> bytes:
+        """The JSON body of the answer, in ASCII: a message may quote a lone surrogate, which UTF-8 cannot encode."""
+        return json.dumps(self.document()).encode("ascii")
 
 
-def error_body(status: int, kind: str, message: str) -> bytes:
-    """The JSON body `{"code", "type", "message"}` of an answer that is not a prediction, in ASCII bytes."""
-    # ASCII escapes: a message may quote a caller's lone surrogate, which UTF-8 cannot encode.
-    return json.dumps(error_document(status, kind, message)).encode("ascii")
+def shown(value: object) -> str:
+    """A JSON value for a message: short, on one line, in ASCII."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    # Slice first: a hostile value may be megabytes long, and very long integers cannot be printed at all.
+    if isinstance(value, int) and abs(value) >= 10**18:
+        return "a number beyond 10^18"
+    text = ascii(value[:60] if isinstance(value, str) else value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""One format for all lines of the log, those of the Java server included."""
+"""One format for all lines of the log, those of the Java server included (log4j2.xml)."""
 
 import logging
 import sys
@@ -6,15 +6,6 @@ import time
 
 FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s"
 DATE_FORMAT = "%Y-%m-%dT%H:%M:%S"
-
-
-def log4j_pattern(level: int) -> str:
-    """The same for log4j: one line per record, with the traceback only for those who want details."""
-    error = "%xEx{separator( | )}" if level <= logging.DEBUG else "%throwable{short.message}"
-    return (
-        "%d{yyyy-MM-dd'T'HH:mm:ss.SSS}{UTC}Z %level{WARN=WARNING, FATAL=CRITICAL} %c{1}:"
-        f" %replace{{%enc{{%m}}{{CRLF}} {error}}}{{\\s+$}}{{}}%n"
-    )
 
 
 class OneLine(logging.Formatter):
@@ -29,8 +20,7 @@ class OneLine(logging.Formatter):
 def _is_news(record: logging.LogRecord) -> bool:
     """Not so a worker whose connection the front end has closed, to end it: multi-model-server calls that a death."""
     error = record.exc_info[1] if record.exc_info else None
-    closed = isinstance(error, ConnectionError) or str(error) == "Frontend disconnected"
-    return not (record.name == "root" and closed) and record.getMessage() != "Frontend disconnected."
+    return record.name != "root" or not isinstance(error, ConnectionError)
 
 
 def configure(level: int) -> None:
@@ -39,3 +29,12 @@ def configure(level: int) -> None:
     handler.setFormatter(OneLine(FORMAT, DATE_FORMAT))
     handler.addFilter(_is_news)
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def log4j_options(level: int) -> list[str]:
+    """What log4j2.xml leaves open: the levels, and tracebacks only for those who want details."""
+    names = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
+    own = next((name for limit, name in names.items() if level <= limit), "fatal")
+    server = "warn" if own == "info" else own
+    error = "%xEx{separator( | )}" if own == "debug" else "%throwable{short.message}"
+    return [f"-Dbyoc.log.own={own}", f"-Dbyoc.log.server={server}", f"-Dbyoc.log.error={error}"]

@@ -4,7 +4,7 @@ import functools
 import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ LOG = logging.getLogger("worker")
 # What the artifact calls its precision -> what the floating point operations are computed in. OpenVINO would
 # otherwise choose bf16 by itself on the CPUs that have it, and answers would differ from machine to machine.
 _PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
-# The graph's memory grows with the batch and never shrinks (ResNet50: about 10 MB a picture).
+# The graph's memory grows with the batch and never shrinks (ResNet50: about 10 MB per image).
 MAX_BATCH = 8
 
 
@@ -41,13 +41,13 @@ class Predictor:
         """Compile model.xml for `callers` threads that ask at the same time; each is computed for with `threads`.
 
         `compiled` is what `save` of an equal Predictor left on this machine: its graph is taken where it is usable.
-        Raises ArtifactError when the graph cannot be read, does not take this artifact's pictures, or does
+        Raises ArtifactError when the graph cannot be read, does not take this artifact's images, or does
         not have one output per class.
         """
         if artifact.precision not in _PRECISION:
             expected = ", ".join(_PRECISION)
             raise ArtifactError(f"model.json: precision: expected one of {expected}, got {artifact.precision!r}")
-        settings = {
+        settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": str(callers),
             "INFERENCE_NUM_THREADS": str(callers * threads),
@@ -88,11 +88,11 @@ class Predictor:
         return softmax(logits)
 
     def warm_up(self) -> None:
-        """Run one black picture, so that the first request does not pay for the set-up."""
+        """Run one black image, so that the first request does not pay for the set-up."""
         self.probabilities(np.zeros((1, 3, self._side, self._side), dtype=np.float32))
 
 
-def _compiled(artifact: Artifact, settings: Mapping[str, Any]) -> Any:
+def _compiled(artifact: Artifact, settings: dict[str, Any]) -> Any:
     path = artifact.directory / GRAPH
     for name in (GRAPH, GRAPH_WEIGHTS):
         if name not in artifact.document["files"]:
@@ -107,15 +107,15 @@ def _compiled(artifact: Artifact, settings: Mapping[str, Any]) -> Any:
         raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
     _check(model, artifact)
     try:
-        return core().compile_model(model, "CPU", dict(settings))
+        return core().compile_model(model, "CPU", settings)
     except Exception as error:
         raise ArtifactError(f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again") from None
 
 
-def _imported(compiled: Path, settings: Mapping[str, Any]) -> Any:
+def _imported(compiled: Path, settings: dict[str, Any]) -> Any:
     """The graph in the file; None where there is none, or none that this machine can run."""
     try:
-        return core().import_model(compiled.read_bytes(), "CPU", dict(settings))
+        return core().import_model(compiled.read_bytes(), "CPU", settings)
     except FileNotFoundError:
         return None
     except Exception as error:  # a cut file: of whatever kind, the graph can be compiled instead
@@ -147,30 +147,27 @@ def core() -> Any:
 
 
 def load_openvino() -> Any:
-    """The openvino module, without its telemetry and, until somebody uses it, without its model converter."""
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-    # An entry of None makes the import fail, which openvino allows for both. The converter costs a third of
-    # the import's time, and is what starts the telemetry.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        del sys.modules["openvino.tools.ovc"]
+    """The openvino module without its telemetry, and without its model converter until `convert_model` is used."""
+    if "openvino" not in sys.modules:
+        # An entry of None makes the import fail, which openvino allows for both. The converter costs a third of
+        # the import's time, and is what starts the telemetry.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        sys.modules["openvino.tools.ovc"] = None  # type: ignore[assignment]
+        try:
+            import_module("openvino")
+        finally:
+            del sys.modules["openvino.tools.ovc"]
+    return sys.modules["openvino"]
 
-    def convert_later(name: str) -> Any:
-        if name != "convert_model":
-            raise AttributeError(f"module 'openvino' has no attribute {name!r}")
-        return import_module("openvino.tools.ovc").convert_model
 
-    if not hasattr(openvino, "convert_model"):
-        vars(openvino)["__getattr__"] = convert_later
-    return openvino
+def convert_model(*arguments: Any, **options: Any) -> Any:
+    """OpenVINO's own function of that name, imported now."""
+    load_openvino()
+    return import_module("openvino.tools.ovc").convert_model(*arguments, **options)
 
 
 def _check(model: Any, artifact: Artifact) -> None:
-    """The graph's one input takes the artifact's pictures, and its one output has a number for each class."""
+    """The graph's one input takes the artifact's images, and its one output has a number for each class."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ArtifactError(
             f"{GRAPH}: expected one input and one output, it has {len(model.inputs)} and {len(model.outputs)}"

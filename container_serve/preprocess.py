@@ -1,22 +1,22 @@
-"""From the bytes of a picture to the tensor that the network was trained on.
+"""From the bytes of an image to the tensor that the network was trained on.
 
-The steps and their arithmetic are those of torchvision's evaluation transforms on PIL pictures (Resize of the
+The steps and their arithmetic are those of torchvision's evaluation transforms on PIL images (Resize of the
 shorter side with antialiasing, CenterCrop, ToTensor, Normalize), done with Pillow and numpy alone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from container_serve import picture
-from container_serve.picture import MAX_PIXELS, decode
+from container_serve import image as image_file
+from container_serve.image import MAX_PIXELS, decode
 
 MAX_SIDE = 4096  # of resize and crop
-# A resize to more pixels than this is computed for the crop only: a picture of 2 x 20,000,000 pixels would
+# A resize to more pixels than this is computed for the crop only: an image of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
 MAX_RESIZED_PIXELS = 50_000_000
 SCALED_MARGIN = 2  # 12 megapixels for a side of 232: 4 times as fast as decoding all; with 1, 6 times, but coarser
@@ -30,7 +30,7 @@ _RESAMPLING = {
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a tensor.
+    """The settings of the steps from image to tensor.
 
     `resize` is the length of the shorter side and `crop` the side of the centred square, in pixels; `mean`
     and `std` are per channel (R, G, B) on a scale of 0 to 1; `interpolation` is "nearest", "bilinear" or
@@ -44,12 +44,10 @@ class Preprocessing:
     interpolation: str
 
     def __post_init__(self) -> None:
-        for key in ("resize", "crop"):
-            side = getattr(self, key)
+        for key, side in (("resize", self.resize), ("crop", self.crop)):
             if type(side) is not int or not 1 <= side <= MAX_SIDE:
                 raise ValueError(f"{key}: expected a whole number from 1 to {MAX_SIDE}, got {side!r}")
-        for key in ("mean", "std"):
-            values = getattr(self, key)
+        for key, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_finite, values)):
                 raise ValueError(f"{key}: expected three numbers, got {values!r}")
         # Checked as float32, which is what the division is done in.
@@ -60,27 +58,21 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON values; `from_dict` is the inverse."""
-        return {
-            "resize": self.resize,
-            "crop": self.crop,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "interpolation": self.interpolation,
-        }
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any]) -> "Preprocessing":
         """From JSON values; ValueError names the key that is missing, unknown or wrong."""
         if not isinstance(d, Mapping):
             raise ValueError(f"expected an object, got {type(d).__name__}")
-        keys = ("resize", "crop", "mean", "std", "interpolation")
+        keys = [field.name for field in fields(cls)]
         if missing := [key for key in keys if key not in d]:
             raise ValueError(f"{missing[0]}: is missing")
         # An unknown key is a step that this program would silently leave out.
         if unknown := [key for key in d if key not in keys]:
             raise ValueError(f"{unknown[0]}: is not known here, expected {', '.join(keys)}")
-        mean, std = (tuple(d[key]) if isinstance(d[key], list | tuple) else d[key] for key in ("mean", "std"))
-        return cls(d["resize"], d["crop"], mean, std, d["interpolation"])
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in d.items()}
+        return cls(**values)
 
 
 def _is_finite(value: object) -> bool:
@@ -89,13 +81,12 @@ def _is_finite(value: object) -> bool:
 
 
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB picture.
+    """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB image.
 
-    A picture that is smaller than the crop after resizing is padded with black, as torchvision does.
+    An image that is smaller than the crop after resizing is padded with black, as torchvision does.
     """
     width, height = image.size
-    short, long = min(width, height), max(width, height)
-    long_side = int(spec.resize * long / short)
+    long_side = int(spec.resize * max(width, height) / min(width, height))
     size = (spec.resize, long_side) if width <= height else (long_side, spec.resize)
     left, top = (_offset(side, spec.crop) for side in size)
     box = (left, top, left + spec.crop, top + spec.crop)
@@ -131,14 +122,14 @@ def _resize_crop_only(
 
 
 def is_scaled(body: bytes, spec: Preprocessing) -> bool:
-    """Whether `preprocess` has the decoder scale this picture (which may yet turn out to be broken)."""
-    return picture.is_scaled(body, SCALED_MARGIN * spec.resize)
+    """Tell whether `preprocess` has the decoder scale this image (which may yet turn out to be broken)."""
+    return image_file.is_scaled(body, SCALED_MARGIN * spec.resize)
 
 
 def preprocess(
     body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """`decode`, then `to_tensor`: float32 (3, crop, crop) from a picture's bytes; errors as in `decode`.
+    """`decode`, then `to_tensor`: float32 (3, crop, crop) from an image's bytes; errors as in `decode`.
 
     A JPEG much larger than needed is scaled in the decoder, to no less than SCALED_MARGIN times the size after it: what
     is left to the resize then hides how the decoder scaled. The export measures what this does to the accuracy.

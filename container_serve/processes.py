@@ -9,6 +9,7 @@ import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -27,6 +28,11 @@ def adopt_orphans() -> None:
     _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def forbid_more_privileges() -> None:
+    """No program that is started from here on gets more rights than this one, setuid or not."""
+    _LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def reap_orphans(but: int) -> None:
     """Collect all children that ended, except the one with the process id `but`, whose exit status is wanted."""
     while True:
@@ -40,7 +46,7 @@ def reap_orphans(but: int) -> None:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process still runs; one that only waits to be collected does not."""
+    """Tell whether the process still runs; one that only waits to be collected does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

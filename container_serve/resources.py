@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+MIB = 2**20
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 # Resident memory, measured with a ResNet50: the Java server with its requests, and one worker without its model.
-SERVER_BYTES = 300 * 2**20
-WORKER_BYTES = 160 * 2**20
+SERVER_BYTES = 300 * MIB
+WORKER_BYTES = 160 * MIB
 COPIES = 2.5  # of the graph's weights, while a worker compiles them
-MODEL_PICTURE_BYTES = 100 * 2**20  # beside other models: 12 megapixels of RGB, and of a baseline JPEG as many as wanted
-LEAST_PICTURE_BYTES = 64 * 2**20  # however little there is: 8 megapixels of RGB
+MODEL_IMAGE_BYTES = 100 * MIB  # beside other models: 12 megapixels of RGB, and of a baseline JPEG as many as wanted
+LEAST_IMAGE_BYTES = 64 * MIB  # however little there is: 8 megapixels of RGB
 THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
-LEAST_HEAP_BYTES, MOST_HEAP_BYTES = 128 * 2**20, 1024 * 2**20
+LEAST_HEAP_BYTES, MOST_HEAP_BYTES = 128 * MIB, 1024 * MIB
 BODY_COPIES = 2  # of a request's body in a worker; the front end's class Memory counts the same
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
@@ -53,7 +54,7 @@ class Memory:
     bodies: int  # of requests and answers, in the front end
     copies: int  # of bodies, in all workers
     heap: int  # of Java; holds answers, each up to three times, but no bodies
-    picture: int  # what each worker may use to decode an image, with all of them at it
+    image: int  # what each worker may use to decode an image, with all of them at it
 
 
 def memory(workers: int, model_bytes: int, largest: int, waiting: int) -> Memory:
@@ -63,20 +64,17 @@ def memory(workers: int, model_bytes: int, largest: int, waiting: int) -> Memory
     Where even one of the largest bodies does not fit, smaller ones are the largest that are accepted.
     """
     room = memory_limit() - SERVER_BYTES - workers * (WORKER_BYTES + model_bytes)
-    room = max(room, 2 * workers * LEAST_PICTURE_BYTES)
-    largest = min(largest, (room - workers * LEAST_PICTURE_BYTES) // (1 + BODY_COPIES))
+    room = max(room, 2 * workers * LEAST_IMAGE_BYTES)
+    largest = min(largest, (room - workers * LEAST_IMAGE_BYTES) // (1 + BODY_COPIES))
     bodies = max(largest, min(room // 3, largest * (waiting + 2 * workers)))
     copies = max(BODY_COPIES * largest, min(room // 3, BODY_COPIES * largest * workers))
     heap = min(max(LEAST_HEAP_BYTES, memory_limit() // 16), MOST_HEAP_BYTES)
-    return Memory(largest, bodies, copies, heap, max(LEAST_PICTURE_BYTES, (room - bodies - copies) // workers))
+    return Memory(largest, bodies, copies, heap, max(LEAST_IMAGE_BYTES, (room - bodies - copies) // workers))
 
 
 def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     """Whole cores this process may use: CPU affinity (cpusets included), and the cgroup's quota."""
-    cores = float(len(os.sched_getaffinity(0)))
-    for folder in folders(cgroups, own, "cpu"):
-        cores = min(cores, quota(folder))
-    return max(1, int(cores))
+    return max(1, int(min(len(os.sched_getaffinity(0)), *map(quota, folders(cgroups, own, "cpu")), float("inf"))))
 
 
 def memory_limit(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:

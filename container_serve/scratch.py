@@ -7,49 +7,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from container_serve.configuration import ROOM, ConfigurationError
+from container_serve.errors import ServeError
 
 PREFIX, LOCK = "byoc-serve-", "lock"
+ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"
 
 
 def private_directory(prefix: str) -> Path:
-    """A new temporary folder for this user alone. Raises ConfigurationError."""
+    """A new temporary folder for this user alone. Raises ServeError."""
     try:
         return Path(tempfile.mkdtemp(prefix=prefix))
     except OSError as error:  # also: none of the usual folders can be written
-        raise ConfigurationError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
+        raise ServeError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
+
+
+@contextmanager
+def writing(run: Path) -> Iterator[None]:
+    """Raise ServeError where the folder cannot be written, as where its disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise ServeError(f"{run}: cannot be written ({error.strerror}); {ROOM}") from None
 
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """The folder of one server, for as long as it runs. Raises ConfigurationError.
+    """The folder of one server, for as long as it runs. Raises ServeError.
 
     It holds a lock, which the kernel drops when its server is gone, however that ended: folders without are removed.
     """
     run = private_directory(PREFIX)
     try:
-        with _locked(run):
+        with writing(run):
+            lock = (run / f"{LOCK}.new").open("wb")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (run / f"{LOCK}.new").rename(run / LOCK)  # nobody sees it without its lock
+        with lock:
             for other in run.parent.glob(f"{PREFIX}*"):
-                _remove_abandoned(other)
+                # Not another user's, nor one that is just being made.
+                with suppress(OSError), (other / LOCK).open("rb") as theirs:
+                    fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(other, ignore_errors=True)
             yield run
     finally:
         shutil.rmtree(run, ignore_errors=True)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    new = run / f"{LOCK}.new"
-    try:
-        lock = new.open("wb")
-    except OSError as error:
-        raise ConfigurationError(f"{run}: cannot be written ({error.strerror}); {ROOM}") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        new.rename(run / LOCK)  # nobody sees it without its lock
-        yield
-
-
-def _remove_abandoned(folder: Path) -> None:
-    with suppress(OSError), (folder / LOCK).open("rb") as lock:  # another user's, or one that is just being made
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)

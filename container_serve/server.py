@@ -19,11 +19,11 @@ from typing import Any
 
 import psutil
 
-from container_serve import artifact, configuration, precompile, privileges, processes, resources, user_code
+from container_serve import artifact, configuration, privileges, processes, resources, scratch
 from container_serve.errors import ServeError
-from container_serve.picture import DEAREST_PIXEL
-from container_serve.scratch import run_directory
+from container_serve.image import MAX_PIXEL_BYTES
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
+from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
@@ -35,34 +35,30 @@ LOOK_SECONDS = 2
 SILENT_DEATHS = 3  # of workers while they load the model, until we give up
 
 
-class ServerError(ServeError):
-    """The server ended or has to end; `str()` is one line that says why."""
-
-
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     """Serve until a signal says to stop. Raises ServeError when that is not possible (any more)."""
     stop = _stop_on_signals()
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     model_bytes = check_model(settings)
-    if settings.multi_model and settings.picture_bytes is None:  # how many models there will be nobody knows
-        settings = replace(settings, picture_bytes=resources.MODEL_PICTURE_BYTES)
     share = resources.plan(workers, settings.threads, model_bytes)
     waiting = settings.queue_size + share.workers
     memory = resources.memory(share.workers, model_bytes, settings.max_request_bytes, waiting)
-    room = settings.picture_bytes or memory.picture
+    # Nobody knows how many models there will be.
+    image_bytes = settings.image_bytes or (resources.MODEL_IMAGE_BYTES if settings.multi_model else memory.image)
     check_port(settings.port)
     user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
-    with privileges.given_up(user, None if settings.multi_model else settings.model_dir) as model_dir:
+    with privileges.dropped(user, None if settings.multi_model else settings.model_dir) as model_dir:
         privileges.check_programs(user)
         if model_dir is not None and model_dir != settings.model_dir:
             settings, environ = moved(settings, environ, model_dir)
-        with run_directory() as run:
-            configuration.write(run, settings, share, memory)
+        with scratch.run_directory() as run:
+            with scratch.writing(run):
+                configuration.write(run, settings, share, memory)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
-            if room < DEAREST_PIXEL * settings.max_pixels and not settings.multi_model:
-                LOG.info("memory is short: pictures that take over %d MB to decode are refused", room // 10**6)
+            if image_bytes < MAX_PIXEL_BYTES * settings.max_pixels and not settings.multi_model:
+                LOG.info("memory is short: images that take over %d MB to decode are refused", image_bytes // 10**6)
             if memory.largest < settings.max_request_bytes:
                 LOG.warning(
                     "SAGEMAKER_MAX_REQUEST_SIZE=%d: the memory of %d MB holds bodies of up to %d bytes;"
@@ -71,12 +67,14 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
                     resources.memory_limit() // 10**6,
                     memory.largest,
                 )
-            server = Server(settings, run, memory, configuration.environment(environ, run, share, room))
-            threading.Thread(target=_end_anyway, args=(server, stop), daemon=True).start()
+            server = Server(settings, run, memory, configuration.environment(environ, run, share, image_bytes))
+            threading.Thread(target=_force_exit, args=(server, stop), daemon=True).start()
             try:
                 if user_code.is_absent(settings):
                     precompile.start(settings.model_dir, run, share.threads)
-                verify_model(settings)  # meanwhile Java starts
+                # Every byte of the artifact, while Java starts; /ping stays red until it is through.
+                if not settings.multi_model and (settings.model_dir / artifact.MODEL_JSON).exists():
+                    artifact.read(settings.model_dir, verify=True)
                 server.start(stop)
                 server.watch(stop)
                 server.drain()
@@ -85,7 +83,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info("stopped")
 
 
-def _end_anyway(server: "Server", stop: threading.Event) -> None:
+def _force_exit(server: "Server", stop: threading.Event) -> None:
     """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
@@ -109,9 +107,9 @@ def check_model(settings: Settings) -> int:
         return 0
     folder = settings.model_dir
     if folder.is_file():
-        raise ServerError(f"{folder}: is a file, not the model's folder; unpack model.tar.gz into one")
+        raise ServeError(f"{folder}: is a file, not the model's folder; unpack model.tar.gz into one")
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
-        raise ServerError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
+        raise ServeError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)
     if code is not None and (code.directory / "requirements.txt").exists():
         LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
@@ -122,19 +120,13 @@ def check_model(settings: Settings) -> int:
     return weights.stat().st_size if weights.exists() else 0
 
 
-def verify_model(settings: Settings) -> None:
-    """Every byte of the artifact; /ping stays red until it is through."""
-    if not settings.multi_model and (settings.model_dir / artifact.MODEL_JSON).exists():
-        artifact.read(settings.model_dir, verify=True)
-
-
 def check_port(port: int) -> None:
     both = socket.has_dualstack_ipv6()
     family, address = (socket.AF_INET6, "::") if both else (socket.AF_INET, "0.0.0.0")
     try:
         socket.create_server((address, port), family=family, dualstack_ipv6=both).close()
     except OSError as error:
-        raise ServerError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from None
+        raise ServeError(f"port {port}: {os.strerror(error.errno or 0)}; choose another with --port") from None
 
 
 class Server:
@@ -151,7 +143,7 @@ class Server:
         os.set_blocking(self.reports, False)
         self.unread = b""
         self.java = subprocess.Popen(
-            configuration.command(run, memory, f"/proc/self/fd/{theirs}"),
+            configuration.command(run, settings, memory, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             cwd=run,
@@ -167,18 +159,17 @@ class Server:
         while not stop.wait(STARTING_TICK):
             report = self._look("starting", STARTING_TICK)
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
-                seconds = time.monotonic() - self.begun
+                took = time.monotonic() - self.begun
                 # A model that loads slowly may take its time again.
-                self.recovery = max(self.recovery, 2 * seconds)
+                self.recovery = max(self.recovery, 2 * took)
                 self._tell("ready")
-                LOG.info("ready after %.1f s", seconds)
+                LOG.info("ready after %.1f s", took)
                 return
             if failure := self._load_failure():
-                raise ServerError(failure)
+                raise ServeError(failure)
             if time.monotonic() - self.begun > self.settings.startup_timeout:
-                raise ServerError(
-                    f"no worker was ready after {self.settings.startup_timeout} s (SAGEMAKER_STARTUP_TIMEOUT)"
-                )
+                seconds = self.settings.startup_timeout
+                raise ServeError(f"no worker was ready after {seconds} s (SAGEMAKER_STARTUP_TIMEOUT)")
 
     def watch(self, stop: threading.Event) -> None:
         """Look after the server until it is to stop; a front end that reports nothing counts as no worker."""
@@ -199,7 +190,7 @@ class Server:
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:
                 reason = self._load_failure() or "they died or do not answer; the log above says more"
-                raise ServerError(f"no worker for {self.recovery:.0f} s: {reason}")
+                raise ServeError(f"no worker for {self.recovery:.0f} s: {reason}")
 
     def drain(self) -> None:
         """Let the requests that were accepted be answered, while /ping and new ones get 503."""
@@ -211,7 +202,7 @@ class Server:
                 if report["state"] == "draining" and report["in_flight"] == 0:
                     break
                 time.sleep(STARTING_TICK)
-        except ServerError as error:
+        except ServeError as error:
             LOG.warning("%s", error)
         if report is not None and report["in_flight"]:
             LOG.warning("stopped with %d requests unanswered", report["in_flight"])
@@ -249,29 +240,22 @@ class Server:
     def _tell(self, state: str) -> None:
         code = self.java.poll()
         if code is not None:
-            raise ServerError(f"the Java server ended unexpectedly ({_status(code)}); the log above may say why")
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            raise ServeError(f"the Java server ended unexpectedly ({how}); the log above may say why")
         assert self.java.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has just ended: the next look finds its exit status
             self.java.stdin.write(f"{state}\n".encode())
             self.java.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has just ended: the next look finds its exit status
 
     def _load_failure(self) -> str | None:
         """Why no worker can load the model: the reason that one gave, or that they keep dying without one."""
-        try:
+        with suppress(FileNotFoundError):
             return (self.run / f"{LOAD_FAILURE}{configuration.MODEL_NAME}").read_text()
-        except FileNotFoundError:
-            pass
         loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]
         died = [pid for pid in loading if pid.isdecimal() and not processes.alive(int(pid))]
         if len(died) < SILENT_DEATHS:
             return None
         return f"{len(died)} workers died while they loaded the model, probably for lack of memory; use fewer workers"
-
-
-def _status(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _stop_on_signals() -> threading.Event:
@@ -280,8 +264,7 @@ def _stop_on_signals() -> threading.Event:
     def handler(number: int, frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, handler)
-    signal.signal(signal.SIGINT, handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup leaves it
-        signal.signal(signal.SIGHUP, handler)  # the terminal is gone
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, handler)
     return stop

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from container_serve.codec import JSON, negotiate
+from container_serve.codec.media import JSON, negotiate
 from container_serve.errors import RequestError, ServeError
-from container_serve.picture import MAX_PIXELS
+from container_serve.image import MAX_PIXELS
 
 MODEL_DIR = "/opt/ml/model"  # where the platform unpacks model.tar.gz
 PORT = 8080  # where the platform expects the server
@@ -25,13 +25,8 @@ SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"  # where it lies
 LOAD_FAILURE = "load-failure-"  # and the model's name: why it could not be loaded
 LOADING = "loading-"  # and a process id, while it is being loaded; holds the model's name
 MODELS = "models"  # a folder in it: a link for each model, by name, to the folder where that lies
-LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "WARN": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
 
 T = TypeVar("T", int, None)
-
-
-class SettingsError(ServeError):
-    """An environment variable that cannot be used; `str()` names key, value and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +44,21 @@ class Settings:
     log_level: int  # of the logging module
     multi_model: bool
     max_pixels: int
-    picture_bytes: int | None  # of memory, to decode one picture
+    image_bytes: int | None  # of memory, to decode one image
     queue_size: int  # requests that may wait beside those being worked on
     program: str | None  # the user's own program, if one was named
     submit_directory: Path | None  # where it lies, if that is a local folder
     user: str | None  # whom a server that was started as root becomes
-    target: str | None  # which image this is: serve or serve-torch
+    target: str | None  # which container image this is: serve or serve-torch
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> "Settings":
-        """The settings in `environ`; an empty value counts as absent. Raises SettingsError."""
+        """The settings in `environ`; an empty value counts as absent. Raises ServeError that names key and value."""
         env = {key: value.strip() for key, value in environ.items() if value.strip()}
         submit = env.get(SUBMIT_DIRECTORY, "").removeprefix("file://")
+        # As batch transform tells its containers; 0 MB, "no limit", is as much as it can send.
+        payload = _whole(env, "SAGEMAKER_MAX_PAYLOAD_IN_MB", None, 0, 1900)
+        request_bytes = MAX_REQUEST_BYTES if payload is None else (payload or MAX_PAYLOAD_MB) * 2**20
         return cls(
             model_dir=Path(env.get("BYOC_MODEL_DIR", MODEL_DIR)),
             port=_whole(env, "SAGEMAKER_BIND_TO_PORT", PORT, 1, MAX_PORT),
@@ -68,12 +66,12 @@ class Settings:
             threads=_whole(env, "BYOC_THREADS", None, 1, 512),
             timeout=_whole(env, "SAGEMAKER_MODEL_SERVER_TIMEOUT", TIMEOUT_SECONDS, 1, 3600),
             startup_timeout=_whole(env, "SAGEMAKER_STARTUP_TIMEOUT", STARTUP_TIMEOUT_SECONDS, 1, 86400),
-            max_request_bytes=_whole(env, "SAGEMAKER_MAX_REQUEST_SIZE", _payload(env), 1, 2_000_000_000),
+            max_request_bytes=_whole(env, "SAGEMAKER_MAX_REQUEST_SIZE", request_bytes, 1, 2_000_000_000),
             default_accept=_accept(env, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
             log_level=_level(env, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
             multi_model=_flag(env, "SAGEMAKER_MULTI_MODEL"),
             max_pixels=_whole(env, "BYOC_MAX_PIXELS", MAX_PIXELS, 1, 2**31),
-            picture_bytes=_whole(env, "BYOC_PICTURE_BYTES", None, 1, 2**39),
+            image_bytes=_whole(env, "BYOC_PICTURE_BYTES", None, 1, 2**39),
             queue_size=_whole(env, "BYOC_QUEUE_SIZE", QUEUE_SIZE, 0, 100_000),
             program=env.get("SAGEMAKER_PROGRAM"),
             # The SDK also puts the S3 address of the code here; the code itself then lies in the model's folder.
@@ -88,32 +86,24 @@ def _whole(env: Mapping[str, str], key: str, default: T, low: int, high: int) ->
     if value is None:
         return default
     if not re.fullmatch(r"[0-9]{1,12}", value) or not low <= int(value) <= high:
-        raise SettingsError(f"{key}: got {value!r}, expected a whole number from {low} to {high}")
+        raise ServeError(f"{key}: got {value!r}, expected a whole number from {low} to {high}")
     return int(value)
-
-
-def _payload(env: Mapping[str, str]) -> int:
-    """Bytes of a request, as batch transform tells its containers; 0 MB, "no limit", is as much as it can send."""
-    megabytes = _whole(env, "SAGEMAKER_MAX_PAYLOAD_IN_MB", None, 0, 1900)
-    if megabytes is None:
-        return MAX_REQUEST_BYTES
-    return (megabytes or MAX_PAYLOAD_MB) * 2**20
 
 
 def _flag(env: Mapping[str, str], key: str) -> bool:
     value = env.get(key, "false").lower()
     if value not in ("true", "false"):
-        raise SettingsError(f"{key}: got {env[key]!r}, expected true or false")
+        raise ServeError(f"{key}: got {env[key]!r}, expected true or false")
     return value == "true"
 
 
 def _level(env: Mapping[str, str], key: str) -> int:
-    value = env.get(key, "INFO")
+    value, levels = env.get(key, "INFO"), logging.getLevelNamesMapping()
     if re.fullmatch(r"[0-9]{1,3}", value):
         return int(value) or logging.INFO  # 0 is "not set" for the logging module
-    if value.upper() not in LEVELS:
-        raise SettingsError(f"{key}: got {value!r}, expected a number or one of {', '.join(LEVELS)}")
-    return LEVELS[value.upper()]
+    if value.upper() not in levels:
+        raise ServeError(f"{key}: got {value!r}, expected a number or one of {', '.join(levels)}")
+    return levels[value.upper()] or logging.INFO
 
 
 def _accept(env: Mapping[str, str], key: str) -> str:
@@ -121,5 +111,5 @@ def _accept(env: Mapping[str, str], key: str) -> str:
     try:
         negotiate(value)
     except RequestError as error:
-        raise SettingsError(f"{key}: {error}") from None
+        raise ServeError(f"{key}: {error}") from None
     return value

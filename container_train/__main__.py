@@ -19,7 +19,7 @@ from container_train.distributed.ranks import failure_file
 from container_train.distributed.verdict import PEER_LOST, STOPPED
 from container_train.errors import PeerLost, Stopped, TrainError
 from container_train.failure import reason
-from container_train.paths import SageMakerPaths
+from container_train.paths import SageMakerPaths, locked
 
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
 # cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
@@ -53,6 +53,17 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if world.rank else monitor.Monitor.start(tree, hp) as watching:
         pipeline.train(hp, tree, watching, world)
+
+
+def alone(tree: SageMakerPaths) -> contextlib.AbstractContextManager[None]:
+    """Hold the tree for one training: two by hand would write into each other's files, the failure file included.
+
+    One of several processes of a job leaves that to who started it.
+    """
+    if "RANK" in os.environ or not tree.base.is_dir():
+        return contextlib.nullcontext()
+    busy = f"error: another training is running in {tree.base}: wait for it, or give another SAGEMAKER_BASE_DIR"
+    return locked(tree.base, lambda: SystemExit(busy))
 
 
 def main() -> int:
@@ -90,7 +101,8 @@ def main() -> int:
                 tree.write_failure(message, detail)
 
     try:
-        run(sys.argv[1:], tree)
+        with alone(tree):
+            run(sys.argv[1:], tree)
         return 0
     except (TrainError, ServeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """The folder tree that the platform gives a training container, and the failure file in it."""
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +90,22 @@ def sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: Callable[[], BaseException]) -> Iterator[None]:
+    """Hold a folder, or a file that is made where it is missing. Raises busy() while another process holds it.
+
+    The lock is the kernel's: it ends with its process, however that ends.
+    """
+    descriptor = os.open(path, os.O_RDONLY | (0 if path.is_dir() else os.O_CREAT), 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy() from None
+        except OSError:  # a network's file system that has no locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A program that a run starts: what it says, how it ends, and that nothing of it stays."""
+"""A program that a run starts: its output, its end, and that nothing of it stays."""
 
 import collections
 import contextlib
@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
+STOP_SECONDS = 30.0  # between SIGTERM and SIGKILL: what the platform gives a serving container
 TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 
@@ -21,9 +22,16 @@ class Child:
     """A process in a session of its own; its output goes to `log`, and to this program's where `echo` is set."""
 
     def __init__(
-        self, command: Sequence[str | Path], log: Path, *, environment: Mapping[str, str], folder: Path, echo: bool
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        *,
+        environment: Mapping[str, str],
+        echo: bool,
+        remove: Callable[[], object] = lambda: None,
     ) -> None:
-        self.log = log
+        """`remove`: called when it has been stopped, for what is not its child."""
+        self.log, self._remove = log, remove
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         parent = os.getpid()
         self.process = subprocess.Popen(
@@ -32,7 +40,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
-            cwd=folder,
+            cwd=log.parent,
             # Ctrl-C reaches it through `stop` only, which lets it end in order.
             start_new_session=True,
             preexec_fn=lambda: _end_with_parent(parent),
@@ -42,13 +50,19 @@ class Child:
 
     def _read(self, echo: bool) -> None:
         assert self.process.stdout is not None
-        with self.log.open("ab") as file:
+        with contextlib.ExitStack() as stack:
+            file = None
+            with contextlib.suppress(OSError):
+                file = stack.enter_context(self.log.open("ab", buffering=0))
             for line in self.process.stdout:
-                file.write(line)
-                file.flush()
                 self._tail.append(line.decode(errors="replace").rstrip())
-                if echo:
-                    _echo(line)
+                # A full disk: the program says so itself, and must not wait for a reader that has ended.
+                with contextlib.suppress(OSError):
+                    if file:
+                        file.write(line)
+                with contextlib.suppress(OSError):
+                    if echo:
+                        _echo(line)
 
     def wait(self) -> int:
         """The exit code as a shell gives it, after all output has been read."""
@@ -63,19 +77,20 @@ class Child:
     def tail(self) -> str:
         return "\n".join(self._tail)
 
-    def stop(self, seconds: float) -> None:
-        """SIGTERM, then SIGKILL after `seconds`, to it and all that it started."""
-        family = self.family()
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """SIGTERM, then SIGKILL after `seconds`, to it and all that it started. May be called twice."""
+        family = self._family()
         if self.process.poll() is None:
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(seconds)
-        for member in {*family, *self.family()}:
+        for member in {*family, *self._family()}:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
         self.wait()
+        self._remove()
 
-    def family(self) -> list[psutil.Process]:
+    def _family(self) -> list[psutil.Process]:
         """It and its descendants, found through psutil because some of them have sessions of their own."""
         try:
             process = psutil.Process(self.process.pid)
@@ -85,12 +100,11 @@ class Child:
 
 
 def _echo(line: bytes) -> None:
-    stream = getattr(sys.stdout, "buffer", None)
-    if stream is None:  # a notebook's
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    else:  # a notebook's
         print(line.decode(errors="replace"), end="", flush=True)
-        return
-    stream.write(line)
-    stream.flush()
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,22 +1,23 @@
-"""Where the two programs run: as processes in .venv, or in the two images."""
+"""The engines in which the two programs run: as processes in .venv, or in the two Docker images."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
 from local_test import stage
-from local_test.child import Child
+from local_test.child import STOP_SECONDS, Child
 from local_test.errors import LocalError
 from local_test.options import ROOT
 from local_test.stage import Staged
 
-STOP_SECONDS = 30.0  # what the platform gives a serving container
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 CLIENT_SECONDS = 20
 LABEL = "byoc.local"
@@ -33,35 +34,25 @@ class Engine(ABC):
 
     def train(self, staged: Staged, log: Path) -> int:
         """Run training to its end; its exit code."""
-        program = self.start_training(staged, log)
+        child = self.start_training(staged, log)
         try:
-            return program.child.wait()
+            return child.wait()
         finally:
-            program.stop()
+            child.stop()
 
     @abstractmethod
     def start_training(
-        self,
-        staged: Staged,
-        log: Path,
-        *,
-        environment: Mapping[str, str] = NOTHING,
-        echo: bool = True,
-    ) -> "Program":
+        self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
+    ) -> Child:
         """Start training."""
 
     @abstractmethod
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> "Program":
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
         """Start the server of the model folder on 127.0.0.1:port; it is not ready yet."""
 
-
-class Program(ABC):
-    """A started program. `stop` may be called twice, and leaves nothing of it."""
-
-    child: Child
-
     @abstractmethod
-    def stop(self) -> None: ...
+    def find_images(self, *names: str) -> None:
+        """Find or build the images, where it needs any. Raises LocalError when that fails."""
 
 
 class ProcessEngine(Engine):
@@ -69,43 +60,44 @@ class ProcessEngine(Engine):
     host = stage.PROCESS_HOST
 
     def __init__(self) -> None:
+        """Raises LocalError where this Python is .venv-cloud, which has no torch."""
+        if importlib.util.find_spec("torch") is None:
+            raise LocalError(f"{sys.prefix} has no torch, which runs without Docker need: run local_test/setup.sh")
         self.images = {"train": None, "serve": None}
 
+    def find_images(self, *names: str) -> None:
+        pass
+
     def start_training(
-        self,
-        staged: Staged,
-        log: Path,
-        *,
-        environment: Mapping[str, str] = NOTHING,
-        echo: bool = True,
-    ) -> Program:
+        self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
+    ) -> Child:
         stage.link_outside(staged)
-        everything = environment_of_processes() | {
+        job = {
             "SAGEMAKER_BASE_DIR": str(staged.tree),
             "TRAINING_JOB_NAME": JOB_NAME,
             "SAGEMAKER_PROGRAM": "",  # one of this shell's, maybe a server's, is not the job's: as in a container
             **({FEATURES: str(self.features)} if self.features else {}),
             **environment,
         }
-        command = [sys.executable, "-P", "-m", "container_train.entrypoint"]
-        return _Process(Child(command, log, environment=everything, folder=log.parent, echo=echo), STOP_SECONDS)
+        return self._start(["container_train.entrypoint"], log, echo, job)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
-        command = [sys.executable, "-P", "-m", "container_serve", "--model-dir", str(model), "--port", str(port)]
-        child = Child(command, log, environment=environment_of_processes(), folder=log.parent, echo=echo)
-        return _Process(child, STOP_SECONDS + 5)
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
+        return self._start(["container_serve", "--model-dir", str(model), "--port", str(port)], log, echo)
 
-
-class _Process(Program):
-    def __init__(self, child: Child, seconds: float) -> None:
-        self.child, self.seconds = child, seconds
-
-    def stop(self) -> None:
-        self.child.stop(self.seconds)
+    def _start(self, command: list[str], log: Path, echo: bool, job: Mapping[str, str] = NOTHING) -> Child:
+        """A module of this repository, in an environment that finds .venv's programs and these packages first."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            **job,
+        }
+        return Child([sys.executable, "-P", "-m", *command], log, environment=environment, echo=echo)
 
 
 class DockerEngine(Engine):
-    """Plain `docker run`, in two steps, so that a container's id is known before anything runs in it."""
+    """Plain `docker run`, whose client passes SIGTERM on to the container."""
 
     name = "docker"
     host = stage.CONTAINER_HOST
@@ -114,64 +106,55 @@ class DockerEngine(Engine):
         """`owner` is the folder of results: containers that a killed run has left for it are removed."""
         self.owner = str(owner)
         self.images = {"train": None, "serve": None}
-        self.root = ROOT
         for left in _docker("ps", "-aq", "--filter", f"label={LABEL}={self.owner}").split():
-            _docker("rm", "-f", left)
+            _docker("rm", "--force", left)
 
-    def find_images(self, names: tuple[str, ...] = ("train", "serve")) -> None:
-        """Find or build the images. Raises LocalError when that fails."""
+    def find_images(self, *names: str) -> None:
         for name in names:
             self.images[name] = find_image(name) or build_image(name)
 
     def start_training(
-        self,
-        staged: Staged,
-        log: Path,
-        *,
-        environment: Mapping[str, str] = NOTHING,
-        echo: bool = True,
-    ) -> Program:
+        self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
+    ) -> Child:
         stage.make_mount_points(staged)
-        options = ["--volume", f"{staged.tree}:/opt/ml", "--shm-size", SHARED_MEMORY, "--hostname", self.host]
-        options += ["--env", f"TRAINING_JOB_NAME={JOB_NAME}", "--env", f"BYOC_IMAGE={self.images['train']}"]
-        for channel, folder in staged.outside.items():
-            options += ["--volume", f"{folder}:/opt/ml/input/data/{channel}:ro"]
+        info = json.loads(_docker("info", "--format", "{{json .}}"))
+        options = ["--shm-size", SHARED_MEMORY, "--hostname", self.host]
+        volumes = {staged.tree: "/opt/ml"}
+        volumes |= {folder: f"/opt/ml/input/data/{channel}:ro" for channel, folder in staged.outside.items()}
+        variables = {"TRAINING_JOB_NAME": JOB_NAME, "BYOC_IMAGE": str(self.images["train"]), **environment}
         if self.features:
-            options += [
-                "--volume",
-                f"{self.features}:{FEATURES_IN_CONTAINER}",
-                "--env",
-                f"{FEATURES}={FEATURES_IN_CONTAINER}",
-            ]
-        for key, value in environment.items():
-            options += ["--env", f"{key}={value}"]
-        if not _is_rootless():
-            # In the cloud it runs as root; here its files must belong to whoever called. A user without a
-            # name and a home in the image needs both from the environment.
-            options += ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp", "--env", "USER=local"]
-        if _has_nvidia_runtime():
+            volumes[self.features] = variables[FEATURES] = FEATURES_IN_CONTAINER
+        if not any("rootless" in option for option in info.get("SecurityOptions") or ()):
+            # In the cloud it runs as root; here its files must belong to whoever called, as root's do under a rootless
+            # daemon. A user without a name and a home in the image needs both from the environment.
+            options += ["--user", f"{os.getuid()}:{os.getgid()}"]
+            variables |= {"HOME": "/tmp", "USER": "local"}
+        if "nvidia" in (info.get("Runtimes") or ()):
             options += ["--gpus", "all"]
-        container = self._create(options, "train")
-        return _Container(container, _start(container, log, echo=echo))
+        for folder, place in volumes.items():
+            options += ["--volume", f"{folder}:{place}"]
+        for key, value in variables.items():
+            options += ["--env", f"{key}={value}"]
+        return self._start("train", options, log, echo)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Program:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
         options = ["--volume", f"{model}:/opt/ml/model:ro", "--publish", f"127.0.0.1:{port}:8080"]
-        container = self._create(options, "serve")
-        return _Container(container, _start(container, log, echo=echo))
+        return self._start("serve", options, log, echo)
 
-    def _create(self, options: list[str], program: str) -> str:
+    def _start(self, program: str, options: list[str], log: Path, echo: bool) -> Child:
         image = self.images[program]
         assert image is not None
-        label = ["--label", f"{LABEL}={self.owner}"]
-        return _docker("create", *label, *_security_options(), *options, image, program).strip()
+        name = f"byoc-{program}-{uuid.uuid4().hex[:12]}"
+        command = ["docker", "run", "--rm", "--name", name, "--label", f"{LABEL}={self.owner}"]
+        # SELinux would keep the container out of the tree; relabelling a user's own images is not ours to do. Other
+        # systems ignore this.
+        command += ["--stop-timeout", str(int(STOP_SECONDS)), "--security-opt", "label=disable", *options]
 
+        def remove() -> None:
+            with contextlib.suppress(LocalError):  # it is gone already
+                _docker("rm", "--force", name)
 
-class _Container(Program):
-    def __init__(self, container: str, child: Child) -> None:
-        self.container, self.child = container, child
-
-    def stop(self) -> None:
-        _remove(self.container, self.child)
+        return Child([*command, image, program], log, environment=os.environ, echo=echo, remove=remove)
 
 
 def choose(wanted: str, owner: Path) -> tuple[Engine, str]:
@@ -214,7 +197,7 @@ def find_image(name: str) -> str | None:
 
 
 def build_image(name: str) -> str:
-    print(f"the image byoc-{name} is not there yet: building it with scripts/build.sh {name}", flush=True)
+    print(f"the image byoc-{name} does not exist yet: building it with scripts/build.sh {name}", flush=True)
     done = subprocess.run([ROOT / "scripts" / "build.sh", name], cwd=ROOT)
     image = find_image(name) if done.returncode == 0 else None
     if image is None:
@@ -225,62 +208,14 @@ def build_image(name: str) -> str:
     return image
 
 
-def environment_of_processes() -> dict[str, str]:
-    """This program's environment, made to find .venv's programs and this repository's packages first."""
-    return dict(os.environ) | {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-    }
-
-
-def _start(container: str, log: Path, *, echo: bool) -> Child:
-    return Child(["docker", "start", "--attach", container], log, environment=os.environ, folder=log.parent, echo=echo)
-
-
-def _remove(container: str, child: Child) -> None:
-    # `docker stop` of a container that has ended, or is gone, does nothing.
-    with contextlib.suppress(LocalError):
-        _docker("stop", "-t", str(int(STOP_SECONDS)), container, seconds=STOP_SECONDS + CLIENT_SECONDS)
-    with contextlib.suppress(LocalError):
-        _docker("rm", "--force", container)
-    child.stop(5)
-
-
-def _docker(*arguments: str, seconds: float = CLIENT_SECONDS) -> str:
+def _docker(*arguments: str) -> str:
     """What the client prints. Raises LocalError with the last line of its complaint."""
     try:
         done = subprocess.run(
-            ["docker", *arguments], capture_output=True, text=True, timeout=seconds, start_new_session=True
+            ["docker", *arguments], capture_output=True, text=True, timeout=CLIENT_SECONDS, start_new_session=True
         )
     except subprocess.TimeoutExpired:
-        raise LocalError(f"docker {arguments[0]} did not answer for {seconds:.0f} s") from None
+        raise LocalError(f"docker {arguments[0]} did not answer for {CLIENT_SECONDS} s") from None
     if done.returncode:
         raise LocalError((done.stderr.strip() or f"docker {arguments[0]} failed").splitlines()[-1])
     return done.stdout
-
-
-def _info() -> dict[str, object]:
-    info: dict[str, object] = json.loads(_docker("info", "--format", "{{json .}}"))
-    return info
-
-
-def _is_rootless() -> bool:
-    """Under a rootless daemon the container's root is the caller."""
-    return any("rootless" in option for option in _texts("SecurityOptions"))
-
-
-def _has_nvidia_runtime() -> bool:
-    return "nvidia" in _texts("Runtimes")
-
-
-def _security_options() -> list[str]:
-    """SELinux would keep containers out of the tree; relabelling a user's own pictures is not ours to do."""
-    return (
-        ["--security-opt", "label=disable"] if any("selinux" in option for option in _texts("SecurityOptions")) else []
-    )
-
-
-def _texts(key: str) -> list[str]:
-    values = _info().get(key)
-    return [str(value) for value in values] if isinstance(values, (list, dict)) else []

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from container_serve import __version__
-from local_test.errors import LocalError
+from container_train.data.labels import SAMPLE
+from local_test.errors import LocalError, guarded
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "local_test" / "out"
-SAMPLE = "sample"
 ENGINES = ("auto", "docker", "process")
 # multi-model-server refuses ports from 32767 on.
 LOW_PORT, HIGH_PORT = 1024, 32766
@@ -39,50 +39,49 @@ class Options:
         return self.data == SAMPLE
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def __init__(self, **options: str) -> None:
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; see {self.prog} --help", 2)
 
 
 def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     """Flags of our own, and every other `--name value` as a hyperparameter. Raises LocalError."""
-    parser = _Parser(
+    parser = Parser(
         prog=program,
         description="Train, export, serve and query on this machine, over the tree that the platform gives.",
         epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64"
         " (docs/training.md has them all).",
-        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     add_engine(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--data",
         default=SAMPLE,
         metavar="sample|DIR",
-        help="the built-in photographs (default), or a folder of class folders, split into train/ valid/ test/ or not",
+        help="the built-in photographs (default), or a folder of class folders, in train/ valid/ test/ or not",
     )
-    parser.add_argument(
+    add(
         "--weights",
         metavar="FILE|none|NAME",
-        help="where the backbone comes from: a state_dict file, nothing, or"
-        " torchvision's weights of this name (default: ImageNet's)",
+        help="of the backbone: a state_dict file, none, or torchvision's of this name (default: ImageNet's)",
     )
-    add_port(parser)
-    parser.add_argument("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")
+    add("--port", type=port, metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
+    add("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")  # fmt: skip
     known, rest = parser.parse_known_args(arguments)
-    for name, expected in (
-        ("data", f"a folder of class folders, or `{SAMPLE}`"),
-        ("out", "a folder"),
-        ("weights", "a state_dict file, `none`, or a torchvision name"),
-    ):
+    for name in ("data", "out", "weights"):
         if getattr(known, name) == "":  # Path("") would be the folder this is called in
-            raise LocalError(f"--{name} is empty: give {expected}", 2)
-    port = checked_port(known.port)
-    data = known.data if known.data == SAMPLE else str(Path(known.data).absolute())
+            raise LocalError(f"--{name} is empty; see {program} --help", 2)
     out = Path(known.out).absolute()
-    if data != SAMPLE:
-        _check_folders(Path(data), out)
-    return Options(known.engine, data, weights(known.weights), port, out, hyperparameters(rest))
+    if known.data != SAMPLE:
+        known.data = str(Path(known.data).absolute())
+        _check_folders(Path(known.data), out)
+    return Options(known.engine, known.data, weights(known.weights), known.port, out, hyperparameters(rest))
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
@@ -95,15 +94,10 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_port(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--port", metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
-
-
-def checked_port(text: str | None) -> int | None:
-    if text is None:
-        return None
+def port(text: str) -> int:
+    """For argparse."""
     if not (text.isascii() and text.isdigit()) or not LOW_PORT <= int(text) <= HIGH_PORT:
-        raise LocalError(f"--port has value {text!r}: expected a number from {LOW_PORT} to {HIGH_PORT}", 2)
+        raise argparse.ArgumentTypeError(f"{text!r}: must be an integer from {LOW_PORT} to {HIGH_PORT}")
     return int(text)
 
 
@@ -143,21 +137,17 @@ def weights(text: str | None) -> Path | str | None:
     if path.is_dir():
         raise LocalError(f"--weights {text} is a folder: give the state_dict file in it", 2)
     if "/" in text or path.suffix in {".pth", ".pt", ".bin", ".safetensors"}:
-        raise LocalError(f"--weights {text} is not there: give a state_dict file, `none`, or a torchvision name", 2)
+        raise LocalError(f"--weights {text}: no such file: give a state_dict file, `none`, or a torchvision name", 2)
     return text
 
 
 def _check_folders(data: Path, out: Path) -> None:
     if not data.exists():
-        raise LocalError(f"--data {data} is not there: give a folder of class folders, or `{SAMPLE}`", 2)
+        raise LocalError(f"--data {data}: no such folder: give a folder of class folders, or `{SAMPLE}`", 2)
     if data.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(data.resolve()):
         raise LocalError(f"--data {data} and --out {out} lie in one another: --out is replaced by every run", 2)
 
 
 if __name__ == "__main__":
     # Called by run.sh before the environment is made: a typing error shows in a second, not after minutes.
-    try:
-        parse(sys.argv[1:])
-    except LocalError as error:
-        print(f"run.sh: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    sys.exit(guarded(sys.argv[1], lambda: parse(sys.argv[2:], sys.argv[1])))

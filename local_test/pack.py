@@ -14,7 +14,7 @@ _PIECE = 1 << 20
 
 
 class NotPlainError(LocalError):
-    """An archive that holds a link, a device, or a file that leads outside."""
+    """An archive that holds a device, or a file or link that leads outside."""
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -43,8 +43,10 @@ def unpack(archive: Path, target: Path) -> None:
     try:
         with archive.open("rb") as stream:
             unpack_stream(stream, target, str(archive))
-    except FileNotFoundError:
-        raise LocalError(f"{archive} is not there: train first, with local_test/train_local.sh", 2) from None
+    except FileNotFoundError as error:
+        if error.filename != str(archive):
+            raise
+        raise LocalError(f"{archive}: no such file: train first, with local_test/train_local.sh", 2) from None
 
 
 def unpack_stream(stream: BinaryIO, target: Path, name: str) -> None:
@@ -52,19 +54,12 @@ def unpack_stream(stream: BinaryIO, target: Path, name: str) -> None:
     try:
         with gzip.GzipFile(fileobj=stream) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
             target.mkdir(parents=True)
-            for member in tar:
-                if member.isdir():
-                    continue
-                path = (target / member.name.replace("\0", "")).resolve()
-                if not member.isfile() or "\0" in member.name or target.resolve() not in path.parents:
-                    raise NotPlainError(f"{name} holds {member.name!r}, no plain file below it: refused")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                source = tar.extractfile(member)
-                assert source is not None
-                with path.open("wb") as file:
-                    while piece := source.read(_PIECE):
-                        file.write(piece)
+            tar.extractall(target, filter="data")
             while packed.read(_PIECE):
                 pass  # gzip's checksum stands behind the last byte
+    except (tarfile.FilterError, ValueError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        raise NotPlainError(
+            f"{name} holds a file that cannot be unpacked below its folder ({error}): refused"
+        ) from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise LocalError(f"{name} is damaged or no tar file packed with gzip: {error}") from None
+        raise LocalError(f"{name} is damaged, or not a .tar.gz archive: {error}") from None

@@ -1,9 +1,3 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # The second half of run.sh: serve a model until Ctrl-C.
-set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(dirname "$here")
-
-"$here/setup.sh"
-export BYOC_SETUP_SECONDS=$SECONDS PYTHONPATH=$root
-exec "$root/.venv/bin/python" -P -m local_test.serve_local "$@"
+BYOC_PROGRAM=serve_local.sh exec "$(dirname "$0")/run.sh" "$@"

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Makes .venv from local_test/requirements.lock; does nothing when that is done already.
-#   local_test/setup.sh           set up
+# Makes a virtual environment from a lock file; does nothing when that is done already.
+#   local_test/setup.sh           .venv, for everything: local_test/requirements.lock
+#   local_test/setup.sh cloud     .venv-cloud, for scripts/ that talk to AWS: local_test/cloud.lock
 #   local_test/setup.sh --find    print the Python that would be used
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$root/.venv
-lock=$root/local_test/requirements.lock
+venv=$root/.venv lock=$root/local_test/requirements.lock cost="about 5 GB on disk; 1 to 3 minutes the first time"
+if [ "$*" = cloud ]; then
+  venv=$root/.venv-cloud lock=$root/local_test/cloud.lock cost="about 400 MB on disk; half a minute the first time"
+  shift
+fi
 uv_lock=$root/docker/uv.lock
 stamp=$venv/.complete
 
@@ -35,7 +39,7 @@ if [ "$*" = --find ]; then
   find_python
   exit
 fi
-[ $# -eq 0 ] || { say "unknown argument $1: it takes --find, or nothing"; exit 2; }
+[ $# -eq 0 ] || { say "unknown argument $1: it takes cloud, --find, or nothing"; exit 2; }
 
 # macOS has no sha256sum.
 want=$({ cat "$lock" "$uv_lock" 2>/dev/null || true; } | { sha256sum 2>/dev/null || shasum -a 256; })
@@ -56,11 +60,11 @@ fi
 # A finished environment is brought up to date. One without a stamp was interrupted (a package may be there
 # in part, which no installer notices): it is made anew, from uv's cache.
 if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
-  say "the requirements have changed: bringing .venv up to date"
+  say "the requirements have changed: bringing $(basename "$venv") up to date"
   rm -f "$stamp"
 else
   python=$(find_python)
-  say "making .venv with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
+  say "making $(basename "$venv") with $python ($("$python" -c 'import platform; print(platform.python_version())'))"
   rm -rf "$venv"
   "$python" -m venv "$venv" || fail "could not make $venv with $python"
 fi
@@ -82,7 +86,7 @@ if [ -e "$uv_lock" ]; then
 else
   pip install --quiet uv || fail "uv could not be installed: $way_out"
 fi
-say "installing $(grep -c '==' "$lock") packages (about 5 GB on disk; 1 to 3 minutes the first time, seconds from uv's cache)"
+say "installing $(grep -c '==' "$lock") packages ($cost, seconds from uv's cache)"
 # On a terminal uv draws its progress; in a log the list of 110 packages is left out.
 uv() {
   if [ -t 2 ]; then "$venv/bin/uv" pip "$@"; else "$venv/bin/uv" pip "$@" 2>&1 | { grep -v '^ [+-] ' || true; }; fi >&2
@@ -91,7 +95,10 @@ uv() {
 # Two packages come as source with a C part that nothing here uses. A bare machine has no compiler, or not Python's
 # headers: there the two are installed with that part empty, and modules of the same names in place of it.
 c_parts="pyinstrument-cext sagemaker-training"
+# The blocks of the lock that are (yes) or are not (no) those of the two.
+blocks() { awk -v names=" $c_parts " -v want="$1" '/^[a-zA-Z]/ { split($1, name, "=="); mine = index(names, " " name[1] " ") ? "yes" : "no" } mine == want' "$lock"; }
 can_compile() {
+  blocks yes | grep -q . || return 0
   "$venv/bin/python" - <<'PYTHON'
 import os, pathlib, shutil, sys, sysconfig
 compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
@@ -99,9 +106,6 @@ headers = pathlib.Path(sysconfig.get_path("include"), "Python.h")
 sys.exit(not (shutil.which(compiler) and headers.exists()))
 PYTHON
 }
-# The blocks of the lock that are (yes) or are not (no) those of the two.
-blocks() { awk -v names=" $c_parts " -v want="$1" '/^[a-zA-Z]/ { split($1, name, "=="); mine = index(names, " " name[1] " ") ? "yes" : "no" } mine == want' "$lock"; }
-
 # Python's bytecode is made at once, on all cores: where nobody may write it later (PYTHONDONTWRITEBYTECODE), every
 # process would compile torch anew, for ten seconds.
 if can_compile; then

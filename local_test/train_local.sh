@@ -1,15 +1,3 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # The first half of run.sh: train and pack model.tar.gz.
-set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(dirname "$here")
-
-# A typing error shows now, not after minutes of setting up.
-if [ ! -x "$root/.venv/bin/python" ]; then
-  python=$("$here/setup.sh" --find)
-  PYTHONPATH=$root "$python" -P -m local_test.options "$@"
-  case " $* " in *" -h "* | *" --help "* | *" --version "*) exit 0 ;; esac
-fi
-"$here/setup.sh"
-export BYOC_SETUP_SECONDS=$SECONDS PYTHONPATH=$root
-exec "$root/.venv/bin/python" -P -m local_test.train_local "$@"
+BYOC_PROGRAM=train_local.sh exec "$(dirname "$0")/run.sh" "$@"

@@ -1,4 +1,4 @@
-"""Where the backbone's weights come from, decided before training starts."""
+"""The backbone's weights, decided before training starts."""
 
 import os
 import urllib.error
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from container_train.errors import TrainError
 from container_train.hyperparameters import parse
 from container_train.model.architectures import weights_url
 from local_test.errors import LocalError
@@ -28,24 +27,21 @@ class Weights:
 def url_of(hyperparameters: Mapping[str, str]) -> str | None:
     """Return the address of the weights that training would fetch, None where it would fetch none.
 
-    Raises LocalError for hyperparameters that training would refuse.
+    Raises TrainError for hyperparameters that training would refuse.
     """
-    try:
-        settings = parse([word for key, value in hyperparameters.items() for word in (f"--{key}", value)])
-    except TrainError as error:
-        raise LocalError(str(error), 2) from None
+    settings = parse([word for key, value in hyperparameters.items() for word in (f"--{key}", value)])
     return weights_url(settings.arch, settings.weights)
 
 
 def hub_file(url: str) -> Path:
-    """Where torch.hub keeps the file of this URL (torch.hub.get_dir, without importing torch)."""
+    """The file in which torch.hub keeps this URL (torch.hub.get_dir, without importing torch)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
     return home / "hub" / "checkpoints" / urlsplit(url).path.rpartition("/")[2]
 
 
 def unreachable(url: str) -> str:
-    """Why `url` cannot be fetched now, empty if it can. urllib asks, as torch.hub does."""
+    """The reason why `url` cannot be fetched now, empty if it can. urllib asks, as torch.hub does."""
     try:
         with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS):
             return ""
@@ -56,7 +52,7 @@ def unreachable(url: str) -> str:
 
 
 def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_container: bool) -> Weights:
-    """`url` is where torchvision has what was asked for, None where nothing of torchvision's is wanted.
+    """`url` is torchvision's address of what was asked for, None where nothing of torchvision's is wanted.
 
     Only the sample, and only when nothing was asked for, falls back to random weights: else LocalError.
     """
@@ -64,14 +60,11 @@ def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_con
         return Weights(asked, None)
     if url is None:
         return Weights(None, asked)
-    cached = hub_file(url)
-    if cached.is_file():
+    if (cached := hub_file(url)).is_file():
         # A container does not see this machine's cache; the channel is how weights get into one.
         return Weights(cached, None) if in_container else Weights(None, asked)
-    reason = unreachable(url)
-    if not reason:
+    if not (reason := unreachable(url)):
         return Weights(None, asked)
-    host = urlsplit(url).hostname
     if not is_sample or asked is not None:
         raise LocalError(
             f"the weights {url} cannot be fetched ({reason}): give a state_dict file with --weights FILE,"
@@ -80,6 +73,6 @@ def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_con
     return Weights(
         None,
         "none",
-        f"NO IMAGENET WEIGHTS: {host} cannot be reached ({reason}), so the sample is trained on a backbone of"
-        " RANDOM weights. The accuracy says nothing about real training. Give a file with --weights FILE.",
+        f"NO IMAGENET WEIGHTS: {urlsplit(url).hostname} cannot be reached ({reason}), so the sample is trained on a"
+        " backbone of RANDOM weights. The accuracy says nothing about real training. Give a file with --weights FILE.",
     )

@@ -8,27 +8,30 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+# Of the two, the one that has more: what runs here, or only what AWS is asked with.
+VENVS = (ROOT / ".venv", ROOT / ".venv-cloud")
+HOW = "run `local_test/setup.sh cloud` (400 MB, for AWS) or `local_test/setup.sh` (5 GB, for all), then call this again"
 
 
 def use(*packages: str) -> None:
-    """Go on in `.venv` unless this Python has all `packages`; where there is no `.venv`, end with how to make it.
+    """Go on in `.venv` or `.venv-cloud` unless this Python has all `packages`; without both, say how to make them.
 
     Within another program, such as a notebook's kernel, it must neither replace nor end the process: ImportError.
     """
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    python, how = VENV / "bin" / "python", "run local_test/setup.sh, then call this again"
     if sys._getframe(1).f_globals["__name__"] != "__main__" or hasattr(builtins, "__IPYTHON__"):
         if missing:
-            raise ImportError(f"the package {missing[0]} is not here: use {python} ({how})", name=missing[0])
+            raise ImportError(f"the package {missing[0]} is not installed in {sys.prefix}: {HOW}", name=missing[0])
         return
     sys.excepthook = _uncaught
     if not missing:
         return
-    if os.access(python, os.X_OK) and Path(sys.prefix) != VENV:
-        os.execv(python, [str(python), *sys.argv])
-    program = Path(sys.argv[0])
-    sys.exit(f"{program.name}: the package {missing[0]} is not here: {how}")
+    # Never back to the one that this runs in, nor to one that it came from.
+    left = VENVS[: VENVS.index(Path(sys.prefix))] if Path(sys.prefix) in VENVS else VENVS
+    for python in (venv / "bin" / "python" for venv in left):
+        if os.access(python, os.X_OK):
+            os.execv(python, [str(python), *sys.argv])
+    sys.exit(f"{Path(sys.argv[0]).name}: the package {missing[0]} is not installed: {HOW}")
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -31,7 +31,7 @@ from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.console import command
-from scripts.console.command import progress
+from scripts.console.command import integer, progress
 from scripts.console.text import table
 from scripts.endpoints.invocations import EndpointTarget, LocalTarget, Refused, Target
 
@@ -149,20 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.usage = f"{PROGRAM} [flags] ENDPOINT PICTURE...\n       {PROGRAM} [flags] --local URL PICTURE..."
     parser.add_argument("arguments", metavar="ENDPOINT PICTURE", nargs="+", help="pictures, or folders of them")
     parser.add_argument("--local", metavar="URL", help="a server on this machine in place of ENDPOINT")
-    parser.add_argument("--top-k", metavar="N", type=_up_to(MAX_TOP_K), default=3, help="classes for each picture (3)")
-    parser.add_argument("--threads", metavar="N", type=_up_to(64), default=THREADS, help=f"at once ({THREADS})")
+    parser.add_argument(
+        "--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for each picture (3)"
+    )
+    parser.add_argument("--threads", metavar="N", type=integer(1, 64), default=THREADS, help=f"at once ({THREADS})")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     settings.add_flags(parser)
     return parser
-
-
-def _up_to(high: int) -> Any:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to {high}")
-        return int(text)
-
-    return number
 
 
 if __name__ == "__main__":

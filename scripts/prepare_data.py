@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Bring a set of pictures into train/, valid/ and test/ folders of class folders: on disk, in S3, or both.
+"""Bring a set of images into train/, valid/ and test/ folders of class folders: on disk, in S3, or both.
 
 scripts/prepare_data.py --out data/dogs                  download Udacity's dogImages.zip (1.1 GB), unpack
 scripts/prepare_data.py dogImages.zip --out data/dogs    the same from a zip on disk
-scripts/prepare_data.py my-pictures --out data/mine --split 0.8,0.1,0.1 --seed 0
-scripts/prepare_data.py my-pictures --s3                 to s3://BUCKET/PROJECT/data/my-pictures, copying nothing here
+scripts/prepare_data.py my-images --out data/mine --split 0.8,0.1,0.1 --seed 0
+scripts/prepare_data.py my-images --s3                   to s3://BUCKET/PROJECT/data/my-images, copying nothing here
 scripts/prepare_data.py data/dogs --s3 s3://my-bucket/dogs --dry-run      the requests, and nothing else
 
-Files that lie in S3 unchanged are not sent again, those that are gone here are deleted there. A call that broke off
-is called again as it was, and goes on.
+Files that lie in S3 unchanged are not sent again, those that no longer exist here are deleted there. To resume after
+an interruption, repeat the same call.
 """
 
 import sys
@@ -20,111 +20,87 @@ from scripts.environment import use
 
 use("boto3", "PIL", "numpy", "requests", "tqdm")
 
+import argparse
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from container_train.data.splits import FRACTIONS, SEED
 from scripts.aws import names, settings
-from scripts.aws import requests as sending
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
+from scripts.aws.requests import Request, show
 from scripts.aws.settings import Settings
 from scripts.console import command
 from scripts.console.command import Interrupted, progress
-from scripts.dataset import check, folders, prepared
-from scripts.dataset.folders import ClassFiles, DataError
-from scripts.dataset.plan import divide, plan, readable, refuse, tell
-from scripts.dataset.source import DOG_IMAGES, Opened, Source
+from scripts.dataset.preparation import Preparation, summary
+from scripts.dataset.source import DOG_IMAGES, Source
 from scripts.s3 import bucket, storage
 
 
-@dataclass(frozen=True)
-class Wanted:
-    source: Source
-    out: Path | None
-    prefix: S3Uri | None
-    settings: Settings
-    fractions: tuple[float, float, float]
-    seed: int
-    any_counts: bool
-    dry_run: bool
-    json: bool
-
-    def origin(self) -> dict[str, object]:
-        return {"source": self.source.record(), "split": list(self.fractions), "seed": self.seed}
-
-    def downloads(self) -> Path:
-        return self.out.parent if self.out else self.source.cache()
-
-
 def main(arguments: Sequence[str]) -> int:
-    wanted = parse(arguments)
+    flags = parser().parse_args(arguments)
+    wanted = preparation(flags)
     wanted.source.check()
     try:
-        if wanted.dry_run:
-            print(sending.show(planned(wanted)))
+        if flags.dry_run:
+            print(one_per_line(planned(wanted)))
             return 0
         aws = None
         if wanted.prefix is not None:
             # Found wrong now rather than after a download of 1.1 GB.
             aws = wanted.settings.aws()
             bucket.require(aws, wanted.prefix.bucket, create=True)
-        result = on_disk(wanted) if wanted.out else {}
+        result = wanted.lay_out(wanted.out) if wanted.out else {}
         if aws is not None:
             result |= in_s3(wanted, aws)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; call it again to go on") from None
-    report(wanted, result)
+        raise Interrupted("interrupted; repeat the call to resume") from None
+    if flags.json:
+        print(json.dumps(result))
+    else:
+        report(wanted, result)
     return 0
 
 
-def parse(arguments: Sequence[str]) -> Wanted:
-    parser = command.parser("prepare_data.py", __doc__ or "")
-    parser.add_argument(
-        "source", nargs="?", default=DOG_IMAGES, help="a zip, a folder or a URL (default: dogImages.zip)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the new folder")
-    parser.add_argument(
-        "--s3", nargs="?", const="", metavar="URI", help="S3 prefix (default s3://BUCKET/PROJECT/data/NAME)"
-    )
-    parser.add_argument(
-        "--split",
-        default="0.8,0.1,0.1",
-        metavar="A,B,C",
-        help="shares of train, valid and test where not split yet",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default 0)")
-    parser.add_argument("--any-counts", action="store_true", help="do not check the number of pictures of dogImages")
-    parser.add_argument("--dry-run", action="store_true", help="print the requests to S3, send nothing, make nothing")
-    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
-    settings.add_flags(parser, "role", "bucket", "project", "output_kms_key")
-    flags = parser.parse_args(arguments)
+def parser() -> argparse.ArgumentParser:
+    made = command.parser("prepare_data.py", __doc__ or "")
+    add = made.add_argument
+    add("source", nargs="?", default=DOG_IMAGES, help="a zip, a folder or a URL (default: dogImages.zip)")
+    where = made.add_argument_group("where to (one of them is required, both are possible)").add_argument
+    where("--out", type=Path, metavar="DIR", help="the new folder")
+    where("--s3", nargs="?", const="", metavar="URI", help="S3 prefix (default s3://BUCKET/PROJECT/data/NAME)")
+    how = made.add_argument_group("how").add_argument
+    shares = ",".join(map(str, FRACTIONS))
+    how("--split", default=shares, metavar="A,B,C", help="shares of train, valid and test where not split yet")
+    how("--seed", type=int, default=SEED, metavar="N", help=f"of the split (default {SEED})")
+    how("--any-counts", action="store_true", help="do not check the number of images of dogImages")
+    how("--dry-run", action="store_true", help="print the requests to S3, one per line; send and make nothing")
+    how("--json", action="store_true", help="print the result as one JSON object")
+    settings.add_flags(made, "role", "bucket", "project", "output_kms_key")
+    return made
+
+
+def preparation(flags: argparse.Namespace) -> Preparation:
     if flags.out is None and flags.s3 is None:
         raise CloudError("where to? give --out DIR, --s3, or both", 2)
     try:
-        first, second, third = (float(part) for part in flags.split.split(","))
+        fractions = tuple(float(part) for part in flags.split.split(","))
     except ValueError:
-        raise CloudError(f"--split has value {flags.split!r}: expected three numbers such as 0.8,0.1,0.1", 2) from None
-    if not (min(first, second, third) > 0 and abs(first + second + third - 1) <= 1e-6):  # so that nan does not pass
+        fractions = ()
+    # So that nan does not pass.
+    if not (len(fractions) == 3 and min(fractions) > 0 and abs(sum(fractions) - 1) <= 1e-6):
         raise CloudError(f"--split has value {flags.split!r}: expected three shares above 0 that add up to 1", 2)
     source, known = Source(flags.source), settings.load(flags)
-    return Wanted(
-        source,
-        flags.out.absolute() if flags.out else None,
-        None if flags.s3 is None else _prefix(flags.s3, source, known, offline=flags.dry_run),
-        known,
-        (first, second, third),
-        flags.seed,
-        flags.any_counts,
-        flags.dry_run,
-        flags.json,
-    )
+    out = flags.out.absolute() if flags.out else None
+    prefix = None if flags.s3 is None else s3_prefix(flags.s3, source, known, offline=flags.dry_run)
+    return Preparation(source, out, prefix, known, fractions, flags.seed, flags.any_counts)
 
 
-def _prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3Uri:
+def s3_prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3Uri:
     if not text:
         if known.bucket is None and known.role is None and not offline:
             aws = known.aws()
@@ -135,103 +111,49 @@ def _prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3U
     return S3Uri.parse(text, "--s3")
 
 
-def on_disk(wanted: Wanted) -> dict[str, Any]:
-    """Make wanted.out, or leave nothing of it. A folder made by the same call before is left as it is."""
-    out = wanted.out
-    assert out is not None
-    if record := prepared.find(out, wanted.origin()):
-        return _there_already(wanted, out, record)
-    with prepared.workplace(out) as work:
-        if record := prepared.find(out, wanted.origin()):  # another call has just ended
-            return _there_already(wanted, out, record)
-        opened = wanted.source.open(work, wanted.downloads())
-        if out.is_relative_to(opened.root):
-            raise DataError(f"--out {out} lies inside the pictures' own folder {opened.root}: give another")
-        splits = split(wanted, opened)
-        bad = check.unreadable(check.all_files(splits))
-        refuse(splits, bad)
-        tell(bad, progress, "they are left out")
-        splits = readable(splits, bad)
-        record = wanted.origin() | summary(splits) | {"unreadable": len(bad)}
-        prepared.make(out, splits, record, work)
-    opened.forget()
-    return {**record, "out": str(out)}
-
-
-def _there_already(wanted: Wanted, out: Path, record: dict[str, Any]) -> dict[str, Any]:
-    progress(
-        f"{out} is there already, made from {wanted.source.text}: nothing to do (what has changed there since is"
-        " not in it: remove it, and it is made anew)"
-    )
-    return {**record, "out": str(out)}
-
-
-def in_s3(wanted: Wanted, aws: Aws) -> dict[str, Any]:
+def in_s3(wanted: Preparation, aws: Aws) -> dict[str, Any]:
     assert wanted.prefix is not None
     with tempfile.TemporaryDirectory(prefix="byoc-") as work:
-        splits, opened = pictures(wanted, Path(work))
-        uploaded = storage.upload(aws, storage.items(splits), wanted.prefix, wanted.settings)
+        found, opened = wanted.to_send(Path(work))
+        uploaded = storage.upload(aws, storage.items(found), wanted.prefix, wanted.settings)
     opened.forget()
-    return wanted.origin() | summary(splits) | {"s3": str(wanted.prefix)} | vars(uploaded)
+    return {**wanted.origin, **summary(found), "s3": str(wanted.prefix), **vars(uploaded)}
 
 
-def planned(wanted: Wanted) -> list[sending.Request]:
-    """What would be sent to a prefix where there is nothing yet."""
+def planned(wanted: Preparation) -> list[Request]:
+    """The requests to a prefix where there is nothing yet."""
     if wanted.prefix is None:
         return []
     if bucket.owner(wanted.prefix.bucket):
-        progress(f"s3://{wanted.prefix.bucket} would be made if it is missing, closed to the public")
-    made = wanted.out is not None and prepared.find(wanted.out, wanted.origin()) is not None
-    if wanted.source.is_url and not made and not wanted.source.archive(wanted.downloads()).exists():
+        progress(f"s3://{wanted.prefix.bucket} would be created if it is missing, closed to the public")
+    if wanted.source.is_url and not wanted.record and not wanted.source.archive(wanted.downloads).exists():
         progress(
-            f"{wanted.source.text} is not on this machine yet, so the request for each of its pictures is not known:"
+            f"{wanted.source.text} is not on this machine yet, so the request for each of its images is not known:"
             " only the manifest's is shown"
         )
         return storage.requests([], wanted.prefix, wanted.settings)
-    progress(f"what lies at {wanted.prefix} unchanged would not be sent again; what is gone here, deleted there")
+    progress(f"objects unchanged at {wanted.prefix} would not be sent again; those no longer here would be deleted")
     with tempfile.TemporaryDirectory(prefix="byoc-") as work:
-        splits, opened = pictures(wanted, Path(work))
-        requests = storage.requests(storage.items(splits), wanted.prefix, wanted.settings)
+        found, opened = wanted.to_send(Path(work))
+        requests = storage.requests(storage.items(found), wanted.prefix, wanted.settings)
     for request in requests[:-1]:
         request.request["Body"] = str(opened.original(Path(request.request["Body"])))
     return requests
 
 
-def pictures(wanted: Wanted, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
-    """What goes to S3: from wanted.out where that is made, else from the source itself."""
-    if wanted.out is not None and prepared.find(wanted.out, wanted.origin()):
-        return plan(wanted.out, say=progress), Opened(wanted.out)
-    opened = wanted.source.open(work, wanted.downloads())
-    splits = split(wanted, opened)
-    bad = check.unreadable(check.all_files(splits))
-    refuse(splits, bad)
-    tell(bad, progress, "they are not sent")
-    return readable(splits, bad), opened
+def one_per_line(requests: Sequence[Request]) -> str:
+    """A JSON list, each request in a line of its own: there is one for each image."""
+    shown = json.loads(show(requests))
+    return "[" + ",\n".join(json.dumps(request, ensure_ascii=False) for request in shown) + "]"
 
 
-def split(wanted: Wanted, opened: Opened) -> dict[str, ClassFiles]:
-    if wanted.source.text == DOG_IMAGES and opened.archive and not wanted.any_counts:
-        check.dog_size(opened.archive)
-    found = folders.find(opened.root)
-    if (opened.root.name == "dogImages" or wanted.source.text == DOG_IMAGES) and not wanted.any_counts:
-        check.dog_counts(found, opened.archive or opened.root)
-    return divide(found, wanted.fractions, wanted.seed, progress)
-
-
-def summary(splits: dict[str, ClassFiles]) -> dict[str, Any]:
-    return {"images": folders.count(splits), "classes": len(splits["train"])}
-
-
-def report(wanted: Wanted, result: dict[str, Any]) -> None:
-    if wanted.json:
-        print(json.dumps(result))
-        return
-    pictures = ", ".join(f"{n} {name}" for name, n in result["images"].items())
+def report(wanted: Preparation, result: dict[str, Any]) -> None:
+    images = ", ".join(f"{n} {name}" for name, n in result["images"].items())
     if wanted.out:
-        print(f"{wanted.out}: {result['classes']} classes, {pictures}")
+        print(f"{wanted.out}: {result['classes']} classes, {images}")
     if wanted.prefix:
         print(
-            f"{wanted.prefix}: {result['classes']} classes, {pictures}; {result['sent']} files sent"
+            f"{wanted.prefix}: {result['classes']} classes, {images}; {result['sent']} files sent"
             f" ({result['bytes'] / 1e6:.1f} MB), {result['kept']} there already, {result['deleted']} deleted"
         )
 

@@ -37,7 +37,7 @@ from scripts.console import command
 from scripts.console.command import progress
 from scripts.jobs import inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import SAMPLE, Weights
-from scripts.jobs.training_jobs import STOP_SECONDS, Wanted
+from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
 from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
@@ -114,7 +114,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _tell_created(wanted: Wanted) -> None:
+def _tell_created(wanted: TrainingJobSpec) -> None:
     progress(f"created {wanted.name}\n  {training_jobs.console(wanted.region, wanted.name)}")
     spot = wanted.max_wait is not None
     progress("  " + instances.describe(wanted.instance_type, wanted.instance_count, wanted.region, spot=spot))

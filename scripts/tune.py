@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Search for the best hyperparameters: many trainings, in Amazon SageMaker or on this machine.
 
-What is searched stands in scripts/search_space.toml, for both.
+scripts/search_space.toml defines the search space, for both.
 
 scripts/tune.py --local --data DIR --weights resnet50.pth --trials 20     here, as processes or in containers
-scripts/tune.py --local --data DIR --trials 40                            20 more: a search of one name goes on
+scripts/tune.py --local --data DIR --trials 40                            20 more: a search of one name resumes
 scripts/tune.py --local --data sample --strategy hyperband --epochs 9 --parallel 2
 scripts/tune.py --image URI --data s3://BUCKET/PREFIX --trials 20 --parallel 4 --spot
-scripts/tune.py --image URI --data s3://BUCKET/PREFIX --warm-start NAME   begins with what a search has learned
+scripts/tune.py --image URI --data s3://BUCKET/PREFIX --warm-start NAME   starts from the trials of another search
 scripts/tune.py --image URI --data my-pictures --dry-run                  prints the requests, sends nothing
 scripts/tune.py --attach NAME --train-best                                follow it, then train with the best values
 scripts/tune.py --stop NAME
@@ -39,7 +39,7 @@ from scripts.console.command import progress
 from scripts.jobs import inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import Weights
 from scripts.tuning import cloud, results, space, tuning_jobs
-from scripts.tuning.tuning_jobs import TuningJob, WantedSearch
+from scripts.tuning.tuning_jobs import TuningJob, TuningJobSpec
 
 PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
@@ -53,12 +53,12 @@ FOR_EXISTING = {
 def parser() -> argparse.ArgumentParser:
     made = command.parser(PROGRAM, __doc__ or "")
     search = made.add_argument_group("search").add_argument
-    search("--space", metavar="FILE", type=Path, default=space.FILE, help="default scripts/search_space.toml")
+    search("--search-space", metavar="FILE", type=Path, default=space.FILE, help="default scripts/search_space.toml")
     search("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="bayesian (default): TPE with --local")
     search("--trials", metavar="N", type=int, help=f"in all (default {TRIALS}; grid: all combinations)")
     search("--parallel", metavar="N", type=int, default=1, help="at a time (default 1)")
-    search("--early-stopping", action="store_true", help="the service ends trials that do not look promising")
-    search("--warm-start", metavar="NAME,NAME", help="begin with what these searches in the cloud have learned")
+    search("--early-stopping", action="store_true", help="the service ends poor trials")
+    search("--warm-start", metavar="NAME,NAME", help="start from the trials of these searches in the cloud")
     search("--warm-start-type", choices=("identical", "transfer"), help="data and image are the same (default), or not")
     search("--train-best", action="store_true", help="afterwards train with the best values")
     search("--results", metavar="DIR", help="table, best.json, report: DIR/NAME (default local_test/tuning)")
@@ -84,18 +84,18 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("trials", "parallel"):
         value = getattr(flags, name)
         if value is not None and value < 1:
-            raise CloudError(f"--{name} has value {value}: expected at least 1", 2)
+            raise CloudError(f"--{name} {value}: must be at least 1", 2)
     if flags.strategy == "grid" and flags.trials:
-        raise CloudError("--trials is for the other strategies: a grid has the trials of its space's file (points)", 2)
+        raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
     flags.trials = flags.trials or TRIALS
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     given = inputs.given(flags, rest, weights.word)
-    wanted = space.load(flags.space).with_fixed(given)
+    wanted = space.load(flags.search_space).with_fixed(given)
     for values in wanted.combinations():
         inputs.check_together(values)
     if flags.strategy == "hyperband" and wanted.most_epochs() <= 2:
-        raise CloudError("--strategy hyperband ends poor trials on their way, and 2 epochs are none: say --epochs 9", 2)
+        raise CloudError("--strategy hyperband ends poor trials early and needs at least 3 epochs: give --epochs 9", 2)
     if flags.local:
         from scripts.tuning import local
 
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str]) -> int:
     return _follow(aws, search.name, flags)
 
 
-def _tell_created(search: WantedSearch) -> None:
+def _tell_created(search: TuningJobSpec) -> None:
     trial = search.trial
     progress(f"created {search.name}\n  {tuning_jobs.console(trial.region, search.name)}")
     count = search.parallel * trial.instance_count
@@ -160,7 +160,7 @@ def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
 def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     """--attach and --stop."""
     if flags.attach and flags.stop:
-        raise CloudError("--attach and --stop are two calls", 2)
+        raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if flags.attach else "--stop"
     plain = vars(parser().parse_args([]))
     wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value != plain[key]]
@@ -173,9 +173,9 @@ def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
         return _follow(aws, name, flags)
     job = tuning_jobs.stop(aws, name)
     if job.in_progress:
-        progress(f"{name} is being stopped, with its trials; see {watch.attach(name, aws.region, PROGRAM)}")
+        progress(f"stopping {name} and its trials; see {watch.attach(name, aws.region, PROGRAM)}")
     else:
-        progress(f"{name} has ended already: {job.status}")
+        progress(f"{name} has already ended: {job.status}")
     if flags.json:
         print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
     return 0

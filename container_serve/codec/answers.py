@@ -6,25 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from container_serve.codec.media import CSV, JSON, JSON_LINES, negotiate
-from container_serve.errors import RequestError, error_document
+from container_serve.codec.media import CSV, JSON_LINES
+from container_serve.errors import RequestError
 from container_serve.predictor import Prediction
 
-Row = Sequence[Prediction] | RequestError  # the most probable classes of a picture, or why there are none
+Row = Sequence[Prediction] | RequestError  # the most probable classes of an image, or why there are none
 
 
-def render(
-    rows: Sequence[Row], accept: str | None, *, model: Mapping[str, object], batched: bool, first: int = 0
-) -> tuple[bytes, str]:
-    """(body, content type) of the answer: one row per picture, or the error that it met.
+def render(rows: Sequence[Row], kind: str, *, model: Mapping[str, object], batched: bool, first: int = 0) -> bytes:
+    """The body of the answer, of type `kind`: one row per image, or the error that it met.
 
     Unbatched JSON is `{"predictions": [...], "model": {...}}`, batched JSON has a list of such lists, with
     `{"error": {code, type, message}}` in place of one. CSV has the rows instance,index,label,probability without a
-    header, counted from `first`; an error stands in the label's place. JSON lines have a line per picture. CSV and JSON
+    header, counted from `first`; an error stands in the label's place. JSON lines have a line per image. CSV and JSON
     lines end without a line feed, which who assembles answers by lines puts between them. Probabilities have 6
-    significant digits. Raises RequestError 406 as `negotiate` does.
+    significant digits.
     """
-    kind = negotiate(accept)
     if kind == CSV:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
@@ -33,17 +30,17 @@ def render(
                 writer.writerow((instance, "", f"{row.kind}: {row}", ""))
             else:
                 writer.writerows((instance, p.index, p.label, _rounded(p.probability)) for p in row)
-        return table.getvalue().removesuffix("\n").encode(), CSV
+        return table.getvalue().removesuffix("\n").encode()
     answers = [_answer(row) for row in rows]
     if kind == JSON_LINES:
         lines = (a if isinstance(a, dict) else {"predictions": a} for a in answers)
-        return "\n".join(_dump({**line, "model": model}) for line in lines).encode(), JSON_LINES
-    return _dump({"predictions": answers if batched else answers[0], "model": model}).encode(), JSON
+        return "\n".join(_dump({**line, "model": model}) for line in lines).encode()
+    return _dump({"predictions": answers if batched else answers[0], "model": model}).encode()
 
 
 def _answer(row: Row) -> list[dict[str, object]] | dict[str, object]:
     if isinstance(row, RequestError):
-        return {"error": error_document(row.status, row.kind, row.message)}
+        return {"error": row.document()}
     return [{"index": p.index, "label": p.label, "probability": _rounded(p.probability)} for p in row]
 
 

@@ -1,9 +1,9 @@
 """Media types: those that bodies have, and those that answers are given in."""
 
-import json
 import re
+from functools import lru_cache
 
-from container_serve.errors import RequestError
+from container_serve.errors import RequestError, shown
 
 JSON, CSV, JSON_LINES = "application/json", "text/csv", "application/jsonlines"
 ANSWER_TYPES = (JSON, CSV, JSON_LINES)  # in the order of preference
@@ -15,6 +15,7 @@ _ALIASES += ("binary/octet-stream",)
 LINE_TYPES = (JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson", "application/ndjson")
 
 
+@lru_cache
 def media_type(content_type: str | None) -> str:
     """The type of a body, in lower case and without parameters, "" where there is none. Raises RequestError 415."""
     kind = (content_type or "").split(";")[0].strip().lower()
@@ -28,6 +29,7 @@ def unsupported(what: str) -> RequestError:
     return RequestError(415, "UnsupportedMediaType", f"{what}: send one of {taken}")
 
 
+@lru_cache
 def negotiate(accept: str | None, preferred: str = JSON) -> str:
     """The answer's type for an Accept header: the highest q, then the more specific range, then the earlier
     one; `preferred` where any is as good.
@@ -49,11 +51,8 @@ def negotiate(accept: str | None, preferred: str = JSON) -> str:
         if q > 0 and (best is None or (q, specific, position) > best):
             best, chosen = (q, specific, position), answer
     if not chosen:
-        raise RequestError(
-            406,
-            "NotAcceptable",
-            f"there is no answer of type {shown(accept)}: accept one of {', '.join(ANSWER_TYPES)}",
-        )
+        types = ", ".join(ANSWER_TYPES)
+        raise RequestError(406, "NotAcceptable", f"there is no answer of type {shown(accept)}: accept one of {types}")
     return chosen
 
 
@@ -65,18 +64,3 @@ def _media_range(part: str) -> tuple[str, float]:
         if key.strip() == "q" and re.fullmatch(r"[01](\.\d*)?|\.\d+", value.strip()):
             q = min(float(value), 1.0)
     return ("*/*" if kind == "*" else kind), q
-
-
-def shown(value: object) -> str:
-    """A caller's value, for a message: short, on one line, in ASCII."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    # Slice first: a hostile value may be megabytes long, and very long integers cannot be printed at all.
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a number beyond 10^18"
-    text = ascii(value[:60] if isinstance(value, str) else value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,14 +1,14 @@
 """The bodies of requests."""
 
-import base64
 import binascii
 import json
 import re
+import string
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from container_serve.codec.media import CSV, JSON, JSON_LINES, LINE_TYPES, media_type, shown, unsupported
-from container_serve.errors import RequestError
+from container_serve.codec.media import CSV, JSON, JSON_LINES, LINE_TYPES, media_type, unsupported
+from container_serve.errors import RequestError, shown
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
@@ -22,18 +22,18 @@ _MAGIC = re.compile(
 _MAX_STRUCTURE = 1000
 _MAX_LINE_STRUCTURE = 10
 
-Image = bytes | RequestError  # a picture, or why it cannot be read
+EncodedImage = bytes | RequestError  # an image file, or why it cannot be read
 
 
 @dataclass(frozen=True)
 class Request:
-    """Encoded pictures, how many classes to answer for each.
+    """Encoded images, how many classes to answer for each.
 
     `batched`: they came as a list (instances, or lines), and are answered with one; one that cannot be read has its
     error there. `answer`: the type of the answer to a caller who accepts any.
     """
 
-    images: tuple[Image, ...]
+    images: tuple[EncodedImage, ...]
     top_k: int
     batched: bool
     answer: str = JSON
@@ -42,7 +42,7 @@ class Request:
 def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
     """Read a request, or one of its `groups`.
 
-    `content_type` may be absent or empty: a body that begins like a picture is then taken as one.
+    `content_type` may be absent or empty: a body that begins like an image is then taken as one.
     `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
 
     Raises RequestError 400 for a body or an attribute that is wrong, 415 for a type that is not taken.
@@ -51,7 +51,7 @@ def parse(body: bytes, content_type: str | None, custom_attributes: str | None =
     if not kind and body and not _MAGIC.match(body):
         raise unsupported("there is no content type")
     if not body:
-        raise RequestError(400, "EmptyBody", "the body is empty: send a picture, or JSON with instances")
+        raise RequestError(400, "EmptyBody", "the body is empty: send an image, or JSON with instances")
     if kind == JSON:
         images, top_k = _parse_json(body)
         return Request(images, top_k or _attribute_top_k(custom_attributes), True)
@@ -82,7 +82,7 @@ def check_parts(parts: int, top_k: int, answer: str) -> None:
         message = f"more than {MAX_INSTANCES} lines are answered as {JSON_LINES} or {CSV} only"
         raise RequestError(406, "NotAcceptable", message)
     if parts * top_k > MAX_TOP_K:
-        raise RequestError(400, "InvalidTopK", f"top_k: expected at most {MAX_TOP_K // parts} for so many lines")
+        raise _wrong_top_k(f"expected at most {MAX_TOP_K // parts} for so many lines")
 
 
 def _lines(body: bytes) -> list[bytes]:
@@ -90,8 +90,8 @@ def _lines(body: bytes) -> list[bytes]:
     return body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
 
 
-def _line(line: bytes) -> Image:
-    """The picture of `{"b64": "..."}`, or of a whole body with one instance, as the service sends single records."""
+def _line(line: bytes) -> EncodedImage:
+    """The image of `{"b64": "..."}`, or of a whole body with one instance, as the service sends single records."""
     try:
         document = _document(line, _MAX_LINE_STRUCTURE)
         if isinstance(document, dict) and "instances" in document:
@@ -110,7 +110,7 @@ def _document(body: bytes, structure: int) -> Any:
     try:
         return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
     except UnicodeDecodeError:
-        _bad("is not UTF-8")
+        _bad("is not UTF-8", "InvalidText")
     except json.JSONDecodeError as error:
         lines = f" (records by lines are {JSON_LINES})" if error.msg == "Extra data" else ""
         _bad(f"is not JSON: {error.msg} at line {error.lineno} column {error.colno}{lines}")
@@ -120,7 +120,7 @@ def _document(body: bytes, structure: int) -> Any:
         _bad("holds a number that cannot be read")
 
 
-def _parse_json(body: bytes) -> tuple[tuple[Image, ...], int | None]:
+def _parse_json(body: bytes) -> tuple[tuple[EncodedImage, ...], int | None]:
     document = _document(body, _MAX_STRUCTURE)
     if not isinstance(document, dict):
         _bad(f'has to be an object {{"instances": [{{"b64": "..."}}]}}, got {shown(document)}')
@@ -136,8 +136,8 @@ def _parse_json(body: bytes) -> tuple[tuple[Image, ...], int | None]:
     return images, _top_k(document["top_k"]) if "top_k" in document else None
 
 
-def _instance(instance: object, where: str) -> Image:
-    """Raises RequestError for what is no instance at all; a picture that cannot be read concerns itself alone."""
+def _instance(instance: object, where: str) -> EncodedImage:
+    """Raises RequestError for what is no instance at all; an image that cannot be read concerns itself alone."""
     if not isinstance(instance, dict):
         _bad(f'{where}: expected {{"b64": "..."}}, got {shown(instance)}')
     if unknown := [key for key in instance if key != "b64"]:
@@ -150,18 +150,19 @@ def _instance(instance: object, where: str) -> Image:
 
 def _decoded(text: object, where: str) -> bytes:
     if not isinstance(text, str) or not text:
-        _bad(f"{where}.b64: expected a picture in base64, got {shown(text)}")
+        _bad(f"{where}.b64: expected an image in base64, got {shown(text)}")
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             _bad(f"{where}.b64: expected a data: URL in base64, got {shown(head)}")
+    if any(space in text for space in string.whitespace):  # many encoders break lines, as mail wants it
+        text = "".join(text.split())
     try:
-        # Many encoders break lines, as mail wants it.
-        image = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):  # ValueError: characters that are not ASCII
+        image = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # also: characters that are not ASCII
         _bad(f"{where}.b64: is not base64 (standard alphabet, padded)")
     if not image:
-        _bad(f"{where}.b64: the picture is empty")
+        _bad(f"{where}.b64: the image is empty")
     return image
 
 
@@ -176,14 +177,16 @@ def _attribute_top_k(attributes: str | None) -> int:
 
 def _top_k(value: object) -> int:
     if type(value) is not int or not 1 <= value <= MAX_TOP_K:
-        raise RequestError(
-            400, "InvalidTopK", f"top_k: expected a whole number from 1 to {MAX_TOP_K}, got {shown(value)}"
-        )
+        raise _wrong_top_k(f"expected a whole number from 1 to {MAX_TOP_K}, got {shown(value)}")
     return value
 
 
-def _bad(message: str) -> NoReturn:
-    raise RequestError(400, "InvalidJSON", f"the JSON body {message}") from None
+def _wrong_top_k(reason: str) -> RequestError:
+    return RequestError(400, "InvalidTopK", f"top_k: {reason}")
+
+
+def _bad(message: str, kind: str = "InvalidJSON") -> NoReturn:
+    raise RequestError(400, kind, f"the JSON body {message}") from None
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -5,83 +5,43 @@ made where the server will run: in a step of the image's build. Without it, or w
 starts all the same.
 """
 
-import argparse
 import http.client
 import os
-import socket
+import random
 import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 
-from container_serve import configuration
-from container_serve.configuration import MIB
-from container_serve.resources import Memory, Share
-from container_serve.settings import Settings
-
-SECONDS = 60
+from container_serve import configuration, privileges
 
 
 def make(archive: Path) -> None:
     """List the classes that a server without a model needs until it answers, and archive them."""
     with tempfile.TemporaryDirectory() as folder:
-        run, listed = Path(folder), Path(folder) / "classes.lst"
-        settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BIND_TO_PORT": str(_free_port())})
-        share, memory = Share(1, 1, 1), Memory(MIB, MIB, MIB, 128 * MIB, MIB)
-        configuration.write(run, settings, share, memory)
-        command = configuration.command(run, memory)
-        environment = configuration.environment(os.environ, run, share, 1)
-        program, options = command[0], command[1:]
-        java = subprocess.Popen(
-            [program, f"-XX:DumpLoadedClassList={listed}", *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            env=environment,
-        )
-        try:
-            _wait(settings.port)
-        finally:
-            java.terminate()
-            java.wait()
-        dump = [program, "-Xshare:dump", f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}"]
-        dump += [option for option in options[: options.index("byoc.FrontEnd")] if "SharedArchiveFile" not in option]
+        listed, port = Path(folder) / "classes.lst", random.randrange(20000, 32000)
+        environment = {
+            **os.environ,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
+            "SAGEMAKER_MULTI_MODEL": "true",
+            "BYOC_USER": privileges.ROOT,  # another user may not write to the folder
+            "JAVA_TOOL_OPTIONS": f"-XX:DumpLoadedClassList={listed}",
+        }
+        serve = [sys.executable, "-m", "container_serve"]
+        with subprocess.Popen(serve, env=environment, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            if not any("ready after" in line for line in server.stdout):
+                raise SystemExit(f"the server does not start (exit code {server.wait()}); its messages say why")
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)  # through no proxy
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
+            server.terminate()
+        options = [f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}", "-XX:+UseSerialGC"]
+        dump = [configuration.java(), "-Xshare:dump", *options, "-cp", configuration.class_path()]
         done = subprocess.run(dump, capture_output=True, text=True)
         if done.returncode != 0 or not archive.exists():
             raise SystemExit(f"Java made no archive: {done.stdout[-500:]}{done.stderr[-500:]}")
 
 
-def _wait(port: int) -> None:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        try:
-            connection.request("GET", "/ping")
-            connection.getresponse().read()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-        finally:
-            connection.close()
-    raise SystemExit(f"the front end did not answer within {SECONDS} s")
-
-
-def _free_port() -> int:
-    for port in range(20000, 32000):  # multi-model-server takes none above 32766
-        with socket.socket() as probe:
-            try:
-                probe.bind(("0.0.0.0", port))
-            except OSError:
-                continue
-            return port
-    raise SystemExit("there is no free port from 20000 to 31999")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Prepare Java's classes for a quick start.")
-    parser.add_argument("--output", type=Path, default=configuration.CLASS_ARCHIVE)
-    make(parser.parse_args().output)
-
-
 if __name__ == "__main__":
-    main()
+    make(configuration.CLASS_ARCHIVE)

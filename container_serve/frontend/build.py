@@ -25,16 +25,14 @@ JAR = HERE / "frontend.jar"
 LIBRARIES = ("io/netty/", "org/apache/logging/log4j/")
 KEPT = ("META-INF/MANIFEST.MF", "com/", "software/", "org/apache/commons/", "org/slf4j/")
 DROPPED = "org/slf4j/impl/"
-NO_SETTINGS = "<settings/>\n"
 
 
 def build(target: Path, settings: Path | None = None) -> Path:
     """Compile, test and pack into the folder `target`, offline, from locked files; the jar."""
-    fresh = target / "repository"
-    repository.fill(fresh, settings)
     nothing = target / "settings.xml"
-    nothing.write_text(NO_SETTINGS)
-    _maven(target, fresh, "--offline", "--settings", str(nothing), "--global-settings", str(nothing))
+    nothing.write_text("<settings/>\n")
+    local = repository.fill(settings)
+    _maven(target, local, "--offline", "--settings", str(nothing), "--global-settings", str(nothing))
     return target / "target" / JAR.name
 
 
@@ -64,12 +62,11 @@ def _maven(target: Path, local: Path, *options: str) -> None:
 
 def lay_out(folder: Path, settings: Path | None = None) -> None:
     """The images' class path in `folder`: current netty and log4j, and multi-model-server without its own."""
-    with tempfile.TemporaryDirectory() as scratch:
-        repository.fill(Path(scratch), settings)
-        folder.mkdir(parents=True, exist_ok=True)
-        for jar in Path(scratch).rglob("*.jar"):
-            if jar.relative_to(scratch).as_posix().startswith(LIBRARIES):
-                shutil.copy(jar, folder)
+    local = repository.fill(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    for library in LIBRARIES:
+        for jar in (local / library).rglob("*.jar"):
+            shutil.copy(jar, folder)
     with zipfile.ZipFile(model_server_jar()) as old, zipfile.ZipFile(folder / "model-server.jar", "w") as new:
         for entry in old.infolist():
             name = entry.filename

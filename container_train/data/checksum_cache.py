@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data.duplicates import perceptual_hash
 from container_train.features.location import VARIABLE
 from container_train.paths import replace_file

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import Dataset
 
 from container_serve.errors import RequestError
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import channels, duplicates, listing
 from container_train.data.augmentation import Augmentation
@@ -23,7 +23,7 @@ from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import labels
 from container_train.data.listing import MAX_BAD_SHARE, SHOWN, Listing
-from container_train.data.split import Split as Split
+from container_train.data.listing import Split as Split
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from container_train.progress import in_threads

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 SPLITS = ("train", "valid", "test")
+SAMPLE = "sample"  # what --data says for the built-in images
 # What people call the folders of the three, and their channels.
 SPLIT_NAMES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),

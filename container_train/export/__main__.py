@@ -55,7 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     from container_train.export import exporter, quantize
-    from container_train.model.builder import bare, preprocessing_of, read_state_dict
+    from container_train.model.builder import bare, preprocessing_of
+    from container_train.model.weights import load, read_state_dict
 
     begun = whole = False
     try:
@@ -68,15 +69,7 @@ def main() -> None:
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
-        own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        given = {name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")}
-        if own != given:
-            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-            raise TrainError(
-                f"{arguments.weights} does not fit {arguments.arch} with {len(classes)} classes: {odd[0]} is"
-                f" {given.get(odd[0], 'missing')}, expected {own.get(odd[0], 'nothing of that name')}"
-            )
-        model.load_state_dict(state, strict=False)
+        load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes")
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
         begun = True
         done = exporter.export(

@@ -17,7 +17,7 @@ from torch import nn
 
 from container_serve import artifact
 from container_serve.artifact import Artifact
-from container_serve.predictor import Predictor, load_openvino
+from container_serve.predictor import Predictor, convert_model, load_openvino
 from container_serve.preprocess import Preprocessing
 from container_train.errors import TrainError
 from container_train.paths import replace_file
@@ -80,13 +80,12 @@ def withdrawn_on_error(folder: Path) -> Iterator[None]:
 
 
 def _convert(model: nn.Module, folder: Path, side: int) -> None:
-    openvino = load_openvino()
     example = torch.zeros(1, 3, side, side)
     # The check would run the network three times more: whether the graph computes the same is looked at by _compare.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, but what the converter does as well
         traced = torch.jit.trace(model, example, check_trace=False)
-    graph = openvino.convert_model(traced, example_input=example, input=[-1, 3, side, side])
+    graph = convert_model(traced, example_input=example, input=[-1, 3, side, side])
     graph.outputs[0].get_tensor().set_names({"logits"})  # NNCF goes by the outputs' names
     temporary = folder / ".graph.xml"
     try:

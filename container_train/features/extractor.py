@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from container_serve import picture, preprocess
-from container_serve.predictor import core, load_openvino
+from container_serve import image, preprocess
+from container_serve.predictor import convert_model, core, load_openvino
 from container_train.features.files import Features
 from container_train.model.builder import Network
 from container_train.training.precision import Precision
@@ -67,7 +67,7 @@ class FeatureExtractor:
             for name, tensor in sorted(self.network.backbone.state_dict().items()):
                 digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
                 digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        source = inspect.getsource(picture) + inspect.getsource(preprocess)
+        source = inspect.getsource(image) + inspect.getsource(preprocess)
         decoding = hashlib.sha256(source.encode()).hexdigest()[:16]
         return {
             "frozen layers": digest.hexdigest(),
@@ -148,7 +148,7 @@ class FeatureExtractor:
         side = self.network.preprocessing.crop
         shape = [OPENVINO_BATCH, 3, side, side]
         # One image to trace with: torch runs it several times over.
-        graph = openvino.convert_model(self.network.backbone, example_input=torch.zeros(1, 3, side, side), input=shape)
+        graph = convert_model(self.network.backbone, example_input=torch.zeros(1, 3, side, side), input=shape)
         threads = torch.get_num_threads()
         streams = min(threads, OPENVINO_STREAMS)
         settings = {

@@ -19,7 +19,7 @@ from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Companion
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
-from container_train.profiler.timeline import Timeline
+from container_train.profiler.timeline import TimelineWriter
 
 if TYPE_CHECKING:  # torch and smdebug are imported when they are needed
     from torch import nn
@@ -46,7 +46,7 @@ class Monitor:
     def __init__(self) -> None:
         self.stop_reason = ""  # a rule that is to end the training, and what it saw
         self.job: dict[str, Any] = {}
-        self.timeline: Timeline | None = None
+        self.timeline: TimelineWriter | None = None
         self.hook: Hook | None = None
         self.trace: Trace | None = None
         self.sampler: Companion | None = None
@@ -78,7 +78,7 @@ class Monitor:
         for name in (REPORT, RULES):
             (self.out / name).unlink(missing_ok=True)
         self.job = job.describe(tree, hp)
-        self.timeline = Timeline(folder)
+        self.timeline = TimelineWriter(folder)
         self.note()
         if hp.profile_interval:
             words = ["--folder", str(folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]

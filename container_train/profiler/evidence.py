@@ -1,15 +1,20 @@
 """What the profiler's rules judge, and the forms of their answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.profiler import store
 from container_train.profiler.store import Series
+
+NO_METRICS = "there are no system metrics (profile-interval is 0, or the job was too short)"
+NO_GPU = "the job ran without a GPU, and the rule asks whether one is used well"
+
+Parameters = Mapping[str, Any]
+Hit = tuple[str, Evidence]  # the reason, and one time that a rule fired
 
 
 @dataclass(frozen=True)
@@ -20,14 +25,13 @@ class Context:
     system: store.System
     timeline: store.Timeline
 
-    def gpus(self, what: str = store.GPU) -> dict[tuple[str, str], Series]:
-        """(node, GPU) -> a dimension of it."""
-        return {key: series for key, series in self.system.series(what).items() if len(series.times)}
-
     def no_gpu(self) -> Finding:
-        if not self.system.nodes():
-            return not_applicable("there are no system metrics (profile-interval is 0, or the job was too short)")
-        return not_applicable("the job ran without a GPU, and the rule asks whether one is used well")
+        return not_applicable(NO_GPU if self.system.nodes() else NO_METRICS)
+
+    def mean(self, dimension: str, node: str, times: store.Floats) -> store.Floats | None:
+        """The mean over the devices of a host at `times`; None where the dimension was not measured."""
+        own = self.system.series(dimension, node).values()
+        return np.mean([at(series, times) for series in own], axis=0) if own else None
 
 
 def not_applicable(reason: str) -> Finding:
@@ -35,19 +39,22 @@ def not_applicable(reason: str) -> Finding:
 
 
 def waiting(have: int, need: int, what: str = "values") -> Finding:
-    return Finding(
-        "", "profiler", "waiting", f"{have} of the {need} {what} that it takes before it judges", checked=have
-    )
-
-
-def fired(reason: str, advice: str, checked: int, hits: int, first: Evidence, last: Evidence | None = None) -> Finding:
-    return Finding(
-        "", "profiler", "fired", reason, advice, checked=checked, fired=hits, first=first, last=last or first
-    )
+    return Finding("", "profiler", "waiting", f"{have} of {need} {what} needed before it can judge", checked=have)
 
 
 def ok(reason: str, checked: int) -> Finding:
     return Finding("", "profiler", "ok", reason, checked=checked)
+
+
+def fired(reason: str, checked: int, count: int, first: Evidence, last: Evidence | None = None) -> Finding:
+    return Finding("", "profiler", "fired", reason, checked=checked, fired=count, first=first, last=last or first)
+
+
+def judged(hits: Sequence[Hit], checked: int, healthy: str) -> Finding:
+    """Fired for the reason of the newest of the `hits`, or ok, and then `healthy`."""
+    if not hits:
+        return ok(healthy, checked)
+    return fired(hits[-1][0], checked, len(hits), hits[0][1], hits[-1][1])
 
 
 def at(series: Series, times: store.Floats) -> store.Floats:
@@ -60,13 +67,3 @@ def at(series: Series, times: store.Floats) -> store.Floats:
 def windows(count: int, patience: int, window: int) -> list[slice]:
     """The slices that a rule judges of `count` values: the newest `window` of them at `patience`, and so on."""
     return [slice(max(0, end - window), end) for end in range(max(patience, 1), count + 1, window)]
-
-
-def evidence(
-    hits: npt.NDArray[np.intp], values: store.Floats, times: store.Floats, threshold: float, tensor: str | None = None
-) -> tuple[Evidence, Evidence]:
-    """First and last of the `hits`, indices into `values` and `times`."""
-    first, last = (
-        Evidence(float(values[i]), threshold, tensor=tensor, time=float(times[i])) for i in (hits[0], hits[-1])
-    )
-    return first, last

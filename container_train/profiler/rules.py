@@ -1,4 +1,4 @@
-"""The profiler's rules: their names, their parameters' defaults, and all of them at once.
+"""The profiler's rules: their names, their parameters' defaults, what to do when they fire, and all of them at once.
 
 Definitions, parameters and defaults are those of SageMaker Debugger's profiler rules, as documented in
 https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html and, parameter by parameter, in
@@ -10,30 +10,36 @@ the rule says so. `scan_interval_us` is missing but for one rule: here all that 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from container_train.monitoring.findings import Finding
-from container_train.profiler import bottleneck, step_times, store, utilization
-from container_train.profiler.evidence import Context
-
-Parameters = Mapping[str, Any]
+from container_train.profiler import step_times, store, utilization
+from container_train.profiler.evidence import Context, Parameters
 
 
 @dataclass(frozen=True)
 class Rule:
     judge: Callable[[Context, Parameters], Finding]
     defaults: Parameters
+    advice: str = ""
 
 
 RULES: dict[str, Rule] = {
     "cpu_bottleneck": Rule(
-        bottleneck.cpu, {"threshold": 50.0, "gpu_threshold": 10.0, "cpu_threshold": 90.0, "patience": 1000}
+        utilization.cpu_bottleneck,
+        {"threshold": 50.0, "gpu_threshold": 10.0, "cpu_threshold": 90.0, "patience": 1000},
+        "decode in more processes (workers), use an instance with more cores for each GPU, or take work off the CPU:"
+        " smaller images, no augmentation (then features are cached)",
     ),
     "io_bottleneck": Rule(
-        bottleneck.io, {"threshold": 50.0, "gpu_threshold": 10.0, "io_threshold": 50.0, "patience": 1000}
+        utilization.io_bottleneck,
+        {"threshold": 50.0, "gpu_threshold": 10.0, "io_threshold": 50.0, "patience": 1000},
+        "use input mode FastFile or a faster volume, and fewer, larger files; more decoding processes (workers) hide"
+        " some of the wait",
     ),
     "low_gpu_utilization": Rule(
-        utilization.low_gpu, {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000}
+        utilization.low_gpu_utilization,
+        {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000},
+        "look at dataloader, cpu_bottleneck and io_bottleneck; raise batch-size, or use a smaller instance",
     ),
     "batch_size": Rule(
         utilization.batch_size,
@@ -44,19 +50,37 @@ RULES: dict[str, Rule] = {
             "patience": 1000,
             "window": 500,
         },
+        "raise batch-size (and lr with it), or use a smaller instance",
     ),
     "gpu_memory_increase": Rule(
-        utilization.memory_increase,
+        utilization.gpu_memory_increase,
         {"increase": 5.0, "patience": 1000, "window": 10, "scan_interval_us": 60_000_000},
+        "look for tensors that are kept from step to step (a loss that is summed up without .item(), lists of outputs)",
     ),
-    "load_balancing": Rule(utilization.load_balancing, {"threshold": 0.5, "patience": 1000}),
-    "overall_system_usage": Rule(utilization.overall, {}),
+    "load_balancing": Rule(
+        utilization.load_balancing,
+        {"threshold": 0.5, "patience": 1000},
+        "give every GPU and host the same share of the images",
+    ),
+    "overall_system_usage": Rule(utilization.overall_system_usage, {}),
     "dataloader": Rule(
         step_times.dataloader,
         {"min_threshold": 70.0, "max_threshold": 200.0, "wait_threshold": 10.0, "wait_limit": 50.0},
+        "decode in as many processes as there are cores (workers -1; in docker run they need --shm-size), with smaller"
+        " images, from a faster disk; without augmentation the frozen layers' features are cached, and nothing is"
+        " decoded in training",
     ),
-    "max_initialization_time": Rule(step_times.initialization, {"threshold": 20.0}),
-    "step_outlier": Rule(step_times.outlier, {"stddev": 3.0, "n_outliers": 10}),
+    "max_initialization_time": Rule(
+        step_times.max_initialization_time,
+        {"threshold": 20.0},
+        "frozen layers run once per image: use a GPU, smaller images (image-size) or feature-cache off; weights come"
+        " faster from a channel than from the network",
+    ),
+    "step_outlier": Rule(
+        step_times.step_outlier,
+        {"stddev": 3.0, "n_outliers": 10},
+        "look at what happens at these times in the report: waits for data, disks, other work on the machine",
+    ),
 }
 DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.items()}
 
@@ -64,7 +88,7 @@ DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.i
 def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, final: bool = False) -> list[Finding]:
     """What all rules say of the job whose output is in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
 
-    Names of rules that are not the profiler's are passed over. `final`: the job is over, and nothing is waited for.
+    Names of rules that are not the profiler's are ignored. `final`: the job is over, and nothing is waited for.
     Never raises: a rule that fails says `error`.
     """
     findings = []
@@ -77,5 +101,6 @@ def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, f
             finding = Finding(name, "profiler", "error", f"the rule failed: {type(error).__name__}: {error}")
         if final and finding.status == "waiting":
             finding = replace(finding, status="not_applicable", reason=f"the job was too short: {finding.reason}")
-        findings.append(replace(finding, rule=name, parameters=chosen))
+        advice = rule.advice if finding.status == "fired" else ""
+        findings.append(replace(finding, rule=name, parameters=chosen, advice=advice))
     return findings

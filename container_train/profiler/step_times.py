@@ -1,71 +1,55 @@
-"""Dataloader, MaxInitializationTime and StepOutlier: what the training loop's own clock says."""
+"""Dataloader, MaxInitializationTime and StepOutlier: what the training loop's own clock says.
+
+https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html
+"""
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from container_train.monitoring.findings import Evidence, Finding
-from container_train.profiler.evidence import Context, fired, not_applicable, ok, waiting
+from container_train.profiler.evidence import Context, Parameters, fired, not_applicable, ok, waiting
+from container_train.profiler.store import Steps
 
 MIN_STEPS = 20
-NO_STEPS = "no training step was timed"
 
 
-def dataloader(context: Context, parameters: Mapping[str, Any]) -> Finding:
+def dataloader(context: Context, parameters: Parameters) -> Finding:
     """Dataloader: the decoding processes are fewer than `min_threshold` % of the cores, or more than `max_threshold` %.
 
-    https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html. Ours: the number of processes
-    alone is held against nobody. It fires when, besides, training waits for its batches in more than `wait_threshold` %
-    of the time of its steps (0: as documented); and it fires, however many processes there are, when training waits in
-    more than `wait_limit` % of that time. Cores are those that the container may use.
+    Ours: the number of processes alone is no fault. It fires when, besides, training waits for its batches in more than
+    `wait_threshold` % of the time of its steps (0: as documented); and it fires, however many processes there are, when
+    training waits in more than `wait_limit` % of that time. Cores are those that the container may use.
     """
     steps, job = context.timeline.steps, context.job
     if job.get("feature_cache"):
         return not_applicable("training reads features that are in memory: there is no data loader")
     if len(steps) < MIN_STEPS:
-        return waiting(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable(NO_STEPS)
+        return _too_few(steps)
     waited = 100 * float((steps.data * steps.weight).sum() / max((steps.total * steps.weight).sum(), 1e-9))
     cores, workers = float(job.get("cpus") or 0), job.get("workers")
     words = f"training waited for data in {waited:.0f} % of the time of its steps"
-    low, high, limit = (float(parameters[name]) for name in ("min_threshold", "max_threshold", "wait_limit"))
+    low, high, limit = (parameters[name] for name in ("min_threshold", "max_threshold", "wait_limit"))
     if cores and workers is not None:
         share = 100 * int(workers) / cores
         words += f"; {workers} decoding processes for {cores:g} cores"
-        if not low <= share <= high and waited >= float(parameters["wait_threshold"]):
+        if not low <= share <= high and waited >= parameters["wait_threshold"]:
             found = Evidence(share, low if share < low else high, mode="TRAIN", time=float(steps.start[-1]))
-            more = "more" if share < low else "fewer"
-            return fired(
-                f"{words}, {share:.0f} % of them: outside {low:g} to {high:g} %",
-                f"let {more} processes decode (workers; -1 is one a core); in docker run they need --shm-size",
-                len(steps), 1, found,
-            )  # fmt: skip
+            more = f"too {'few' if share < low else 'many'}, {share:.0f} % of them: outside {low:g} to {high:g} %"
+            return fired(f"{words}, {more}", len(steps), 1, found)
     if waited > limit:
         slow = np.flatnonzero(steps.data > steps.total * limit / 100)
-        first, last = (
-            Evidence(
-                float(100 * steps.data[i] / steps.total[i]), limit, int(steps.number[i]), "TRAIN",
-                time=float(steps.start[i]),
-            )
-            for i in (slow[0], slow[-1])
-        )  # fmt: skip
-        return fired(
-            f"{words}: more than {limit:g} %",
-            "decode in more processes (workers), with smaller pictures, from a faster disk; without augmentation the"
-            " frozen layers' features are cached, and nothing is decoded in training",
-            len(steps), len(slow), first, last,
-        )  # fmt: skip
+        first, last = (_evidence(steps, i, 100 * steps.data[i] / steps.total[i], limit) for i in (slow[0], slow[-1]))
+        return fired(f"{words}: more than {limit:g} %", len(steps), len(slow), first, last)
     return ok(words, len(steps))
 
 
-def initialization(context: Context, parameters: Mapping[str, Any]) -> Finding:
+def max_initialization_time(context: Context, parameters: Parameters) -> Finding:
     """MaxInitializationTime: more than `threshold` minutes from the job's start to its first step.
 
-    https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html. Checking the pictures,
-    loading weights and running the frozen layers for the feature cache are all before the first step.
+    Checking the images, loading weights and running the frozen layers for the feature cache are all before that.
     """
-    started, threshold = context.job.get("started"), float(parameters["threshold"])
+    started, threshold = context.job.get("started"), parameters["threshold"]
     if not started:
         return not_applicable("the job's start is not known")
     # A restarted job has steps of the run before, too.
@@ -74,49 +58,44 @@ def initialization(context: Context, parameters: Mapping[str, Any]) -> Finding:
     if len(own):
         end, what = float(steps.start[own[0]]), "the first step came after"
     else:
-        ended = context.job.get("ended")
-        end, what = float(ended) if ended else time.time(), "there was no step in"
+        end, what = float(context.job.get("ended") or time.time()), "there was no step in"
     minutes = (end - float(started)) / 60
     words = f"{what} {minutes:.1f} minutes"
     if minutes > threshold:
         phases = [phase for phase in context.timeline.phases if phase.start < end]
         longest = max(phases, key=lambda phase: phase.end - phase.start, default=None)
         most = f"; most of it went into {longest.name}" if longest else ""
-        return fired(
-            f"{words}, more than {threshold:g}{most}",
-            "frozen layers run once a picture: use a GPU, smaller pictures (image-size) or feature-cache off; weights"
-            " come faster from a channel than from the network",
-            1, 1, Evidence(minutes, threshold, step=int(steps.number[own[0]]) if len(own) else None, time=end),
-        )  # fmt: skip
+        found = Evidence(minutes, threshold, step=int(steps.number[own[0]]) if len(own) else None, time=end)
+        return fired(f"{words}, more than {threshold:g}{most}", 1, 1, found)
     return ok(words, 1) if len(own) else Finding("", "profiler", "waiting", words)
 
 
-def outlier(context: Context, parameters: Mapping[str, Any]) -> Finding:
+def step_outlier(context: Context, parameters: Parameters) -> Finding:
     """StepOutlier: more than `n_outliers` steps took longer than the mean and `stddev` standard deviations.
 
-    https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html. The parameter `mode` is
-    missing: steps are timed in training only.
+    The parameter `mode` is missing: steps are timed in training only.
     """
     steps = context.timeline.steps
     if len(steps) < MIN_STEPS:
-        return waiting(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable(NO_STEPS)
+        return _too_few(steps)
     mean, deviation = float(steps.total.mean()), float(steps.total.std())
-    limit = mean + float(parameters["stddev"]) * deviation
+    limit = mean + parameters["stddev"] * deviation
     hits = np.flatnonzero(steps.total > limit)
     words = (
         f"{len(hits)} of {len(steps)} steps took longer than {1000 * limit:.1f} ms"
         f" (mean {1000 * mean:.1f} ms, standard deviation {1000 * deviation:.1f} ms)"
     )
-    if len(hits) <= int(parameters["n_outliers"]):
-        return ok(f"{words}; up to {int(parameters['n_outliers'])} are taken for normal", len(steps))
-    first, last = (
-        Evidence(float(steps.total[i]), limit, int(steps.number[i]), "TRAIN", time=float(steps.start[i]))
-        for i in (hits[0], hits[-1])
-    )
+    if len(hits) <= parameters["n_outliers"]:
+        return ok(f"{words}; up to {parameters['n_outliers']} are normal", len(steps))
+    first, last = (_evidence(steps, i, steps.total[i], limit) for i in (hits[0], hits[-1]))
     parts = {name: float(getattr(steps, name)[hits].sum()) for name in ("data", "forward", "backward", "optimizer")}
     most = max(parts, key=lambda name: parts[name])
-    return fired(
-        f"{words}; in these most time went into {most}",
-        "look at what happens at these times in the report: waits for data, disks, other work on the machine",
-        len(steps), len(hits), first, last,
-    )  # fmt: skip
+    return fired(f"{words}; in these most time went into {most}", len(steps), len(hits), first, last)
+
+
+def _too_few(steps: Steps) -> Finding:
+    return waiting(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable("no training step was timed")
+
+
+def _evidence(steps: Steps, index: int, value: float, threshold: float) -> Evidence:
+    return Evidence(float(value), threshold, int(steps.number[index]), "TRAIN", time=float(steps.start[index]))

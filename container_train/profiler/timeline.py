@@ -13,8 +13,8 @@ FLUSH_SECONDS = 1.0
 THIN_AFTER = 10_000  # steps written at one rate; then every second one of them, and so on
 
 
-class Timeline:
-    """Appends one JSON object a line; times in seconds since 1970, durations in seconds.
+class TimelineWriter:
+    """Appends one JSON object per line; times in seconds since 1970, durations in seconds.
 
     `{"kind": "begin", "name", "start", "epoch"}` and, when it has ended, the same as `{"kind": "phase", ..., "end"}`;
     `{"kind": "steps", "epoch", "first", "every", "start", "total": [...], "data": [...], ...}`: steps `first`,
@@ -41,7 +41,6 @@ class Timeline:
         self._write({"kind": "begin", "name": name, "start": round(start, 6), "epoch": epoch})
 
     def phase(self, name: str, start: float, end: float, epoch: int | None) -> None:
-        self.flush()
         self._write({"kind": "phase", "name": name, "start": round(start, 6), "end": round(end, 6), "epoch": epoch})
 
     def step(self, epoch: int, step: int, start: float, seconds: tuple[float, float, float, float, float]) -> None:
@@ -49,15 +48,13 @@ class Timeline:
         self.seen += 1
         if self.seen % self.every:
             return
-        block = self.block
-        if block and (block["epoch"] != epoch or block["every"] != self.every):
+        if self.block and (self.block["epoch"], self.block["every"]) != (epoch, self.every):
             self.flush()
-            block = self.block
-        if not block:
-            block.update(kind="steps", epoch=epoch, first=step, every=self.every, start=round(start, 6))
-            block.update({name: [] for name in COLUMNS})
+        if not self.block:
+            self.block = {"kind": "steps", "epoch": epoch, "first": step, "every": self.every, "start": round(start, 6)}
+            self.block |= {name: [] for name in COLUMNS}
         for name, value in zip(COLUMNS, seconds, strict=True):
-            block[name].append(round(value, 6))
+            self.block[name].append(round(value, 6))
         self.kept += 1
         if self.kept == THIN_AFTER:
             self.every, self.kept = 2 * self.every, 0
@@ -65,7 +62,6 @@ class Timeline:
             self.flush()
 
     def epoch(self, record: Mapping[str, float]) -> None:
-        self.flush()
         self._write({"kind": "epoch", **record, "time": round(time.time(), 6)})
 
     def flush(self) -> None:
@@ -79,5 +75,7 @@ class Timeline:
         os.close(self.file)
 
     def _write(self, content: Mapping[str, Any]) -> None:
-        # One write a line: a reader sees whole lines, whenever it looks.
+        if content["kind"] != "steps":
+            self.flush()
+        # One write per line: a reader sees whole lines, whenever it looks.
         os.write(self.file, json.dumps(content, separators=(",", ":"), default=str).encode() + b"\n")

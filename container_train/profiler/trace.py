@@ -47,15 +47,12 @@ class Trace:
 
     def _start(self, warmup: int) -> None:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it takes a machine without a GPU for an error
-        activities = [ProfilerActivity.CPU]
-        if torch.cuda.is_available():
-            activities.append(ProfilerActivity.CUDA)
-        active = self.end - self.first
+        gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a window from step 0 on has no step to warm up in
             # One more than there are: the profiler must not end by itself, close() writes.
-            rounds = schedule(wait=0, warmup=warmup, active=active + 1, repeat=1)
-            self.profiler = profile(activities=activities, schedule=rounds)
+            rounds = schedule(wait=0, warmup=warmup, active=self.end - self.first + 1, repeat=1)
+            self.profiler = profile(activities=[ProfilerActivity.CPU, *gpu], schedule=rounds)
             self.profiler.start()
 
     def close(self) -> None:

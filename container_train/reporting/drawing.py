@@ -1,6 +1,9 @@
-"""How the profiler's charts are drawn: titles and keys are the page's, for a canvas neither wraps nor prints well."""
+"""How the charts of all pages are drawn: colours that the colour-blind can tell apart, one plain style.
 
-from collections.abc import Sequence
+Titles and keys are the page's, for a canvas neither wraps nor prints well.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,16 +17,18 @@ from bokeh.models import (
     Line,
     LinearColorMapper,
     NumeralTickFormatter,
+    Range1d,
     Span,
 )
+from bokeh.palettes import Cividis256
 from bokeh.plotting import figure
 
 from container_train.profiler.store import Floats
-from container_train.reporting import style
-from container_train.reporting.style import INK
 
+INK = "#7a828c"  # readable on the light and on the dark page
+TRAIN, VALID = "#2f6fb3", "#d9772b"
 LINES = 8  # layers or devices that are told apart by colour; more are shown as a map, or as their mean
-COLOURS = ("#2f6fb3", "#d9772b", "#009e73", "#cc79a7", "#56b4e9", "#b08d00", "#882255", "#8a8f98")
+COLOURS = (TRAIN, VALID, "#009e73", "#cc79a7", "#56b4e9", "#b08d00", "#882255", "#8a8f98")
 DASHES = ("", "6 4", "2 3", "8 3 2 3", "", "6 4", "2 3", "8 3 2 3")  # pixels on and off
 POINTS = 400  # of a curve over steps
 TOOLS = "box_zoom,pan,reset,save"
@@ -31,7 +36,7 @@ TOOLS = "box_zoom,pan,reset,save"
 
 @dataclass(frozen=True)
 class Key:
-    """What a colour means. `dash` in pixels on and off; `mark`: line, area or triangle."""
+    """What a colour means. `dash` in pixels on and off; `mark`: line, area, triangle, circle or square."""
 
     label: str
     colour: str
@@ -48,15 +53,22 @@ class Chart:
 
 
 def blank(height: int, x: str = "", **options: Any) -> figure:
-    """An empty figure; its tools show while the mouse is over it.
+    """An empty figure as wide as its place on the page; its tools show while the mouse is over it.
 
     None of them is in use: on a phone, a finger that drags is to move the page. For a mouse the page sets the box.
     """
-    options = {"tools": TOOLS, "active_drag": None, **options}
-    plot = style.plot("", height=height, **options)
-    plot.title = None
+    options = {"tools": TOOLS, "active_drag": None, "sizing_mode": "stretch_width", **options}
+    plot = figure(height=height, toolbar_location="above", **options)
+    plot.toolbar.logo = None
     plot.toolbar.autohide = plot.toolbar_inner = True
+    plot.background_fill_alpha = plot.border_fill_alpha = 0
+    plot.outline_line_color = None
+    plot.grid.grid_line_color, plot.grid.grid_line_alpha = INK, 0.2
     plot.min_border_right = 24  # half of the last label
+    for axis in plot.axis:
+        axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
+        axis.major_tick_line_color = INK
+        axis.minor_tick_line_color = None
     if x:
         plot.xaxis.axis_label = x
     if x == "step":
@@ -77,29 +89,53 @@ def hover(plot: figure, renderers: Sequence[GlyphRenderer], tips: Sequence[tuple
     plot.add_tools(HoverTool(renderers=list(renderers), tooltips=list(tips)))
 
 
-def image_of(plot: figure, image: Floats, x: float, width: float, mapper: LinearColorMapper) -> None:
-    """`image` (rows, columns), its first row on top, and what its colours mean below it."""
-    plot.image(image=[image.astype(np.float32)], x=x, y=0, dw=width, dh=len(image), color_mapper=mapper)
+def over_epochs(
+    title: str, what: str, curves: Mapping[Key, tuple[Sequence[dict[str, Any]], str]], height: int = 250
+) -> Chart:
+    """`curves`: of each key the epochs' metrics and the name of the one to draw. `what` is loss or accuracy."""
+    plot = blank(height, "epoch")
+    lines = []
+    for key, (epochs, column) in curves.items():
+        lines.append(line(plot, [row["epoch"] for row in epochs], [row[column] for row in epochs], key, 2))
+        plot.scatter("x", "y", source=lines[-1].data_source, color=key.colour, size=6, marker=key.mark)
+    share = what == "accuracy"
+    hover(plot, lines, [("", "$name"), ("epoch", "@x"), (what, "@y{0.0 %}" if share else "@y{0.0000}")])
+    if share:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
+    most = max((int(row["epoch"]) for epochs, _ in curves.values() for row in epochs), default=0)
+    if most:
+        plot.xaxis.ticker = FixedTicker(ticks=list(range(1, most + 1, max(1, most // 10))))
+    return Chart(title, "share of the images" if share else "cross entropy", plot, list(curves))
+
+
+def heat_map(
+    names: Sequence[str], image: Floats, x: tuple[float, float], colours: tuple[float, float], height: int,
+    labels: int, x_label: str = "", **options: Any,
+) -> figure:  # fmt: skip
+    """A row for each name, the first on top, from `x` to `x`; at most `labels` of them are labelled."""
+    plot = blank(height, x_label, y_range=Range1d(len(names), 0), **options)
+    mapper = LinearColorMapper(palette=Cividis256, low=colours[0], high=colours[1], nan_color="rgba(0,0,0,0)")
+    plot.image(image=[image.astype(np.float32)], x=x[0], y=0, dw=x[1] - x[0], dh=len(image), color_mapper=mapper)
     plot.grid.grid_line_color = None
     bar = ColorBar(color_mapper=mapper, height=7, padding=2, background_fill_alpha=0, major_label_text_color=INK)
     bar.bar_line_color = bar.major_tick_line_color = None
     plot.add_layout(bar, "below")
-
-
-def label_rows(plot: figure, names: Sequence[str], most: int) -> None:
-    """Label at most `most` of the rows."""
-    shown = range(0, len(names), -(-len(names) // most))
+    shown = range(0, len(names), -(-len(names) // labels))
     plot.yaxis.ticker = FixedTicker(ticks=[row + 0.5 for row in shown])
     plot.yaxis.major_label_overrides = {row + 0.5: names[row] for row in shown}
+    return plot
 
 
 def span(x: float, colour: str) -> Span:
     return Span(location=x, dimension="height", line_color=colour, line_dash=[2, 3], line_width=1.6)
 
 
+def groups(count: int, most: int = POINTS) -> list[Any]:
+    """The indices of `count` values as at most `most` groups of neighbours."""
+    return np.array_split(np.arange(count), min(count, most)) if count else []
+
+
 def thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     """At most POINTS means of neighbours."""
-    if len(x) <= POINTS:
-        return x, y
-    groups = np.array_split(np.arange(len(x)), POINTS)
-    return np.array([x[group].mean() for group in groups]), np.array([y[group].mean() for group in groups])
+    parts = groups(len(x))
+    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])

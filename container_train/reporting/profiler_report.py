@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 from container_train.paths import replace_file
-from container_train.reporting import charts, page, summary
+from container_train.reporting import page, summary
 from container_train.reporting.facts import facts
+from container_train.reporting.learning_charts import learning
 from container_train.reporting.record import Record, read
+from container_train.reporting.step_charts import of_steps
+from container_train.reporting.time_charts import over_time
 from container_train.reporting.words import clock_time
 
 NAME = "profiler-report.html"
@@ -29,8 +32,8 @@ def render(record: Record, now: float | None = None) -> str:
     now = time.time() if now is None else now
     findings = summary.findings(record)
     fired = [row for row in findings if row["status"] == "fired"]
-    training = [(row["step"], row["title"]) for row in fired if row["step"] >= 0 and row["about"] == "training"]
-    drawn = charts.draw(record, training)
+    marks = [(row["steps"], row["title"]) for row in fired if row["steps"] >= 0 and row["about"] == "training"]
+    drawn = learning(record, marks) | of_steps(record.steps) | over_time(record)
     return page.render(
         "profiler-report.html.jinja",
         {name: chart.plot for name, chart in drawn.items()},

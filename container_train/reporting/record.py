@@ -2,11 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from container_train.profiler import service, store
+from container_train.profiler import store
 from container_train.profiler.store import Phase, Steps, Timeline
 from container_train.reporting import usage
 from container_train.reporting.clock import Clock, clock
@@ -18,29 +18,23 @@ TERMINAL = {"completed", "stopped", "failed"}
 
 @dataclass(frozen=True)
 class Record:
-    """`rules` are Findings as dicts; `final`: no more of them will come; `generated`: when they were made."""
+    """`rules` are Findings as dicts; `final`: no more of them will come. `service`: the files are those of the
+    service's profiler."""
 
     out: Path
     job: dict[str, Any]
     metrics: dict[str, Any]
     rules: list[dict[str, Any]]
     final: bool
-    generated: float
-    timeline: Timeline
+    phases: list[Phase]
+    steps: Steps
+    epochs: list[dict[str, Any]]
     gradients: dict[str, dict[str, list[float]]]
     losses: dict[str, dict[str, list[float]]]
     usage: Usage
     clock: Clock
-    service: bool = False  # the files are those of the service's profiler
-    hyperparameters: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def steps(self) -> Steps:
-        return self.timeline.steps
-
-    @property
-    def epochs(self) -> list[dict[str, Any]]:
-        return self.timeline.epochs
+    service: bool
+    hyperparameters: dict[str, str]
 
     @property
     def name(self) -> str:
@@ -52,7 +46,7 @@ class Record:
         return given if given >= 1 else math.nan
 
     def __bool__(self) -> bool:
-        return bool(self.job or self.metrics or self.rules or len(self.steps) or self.timeline.phases or self.usage)
+        return bool(self.job or self.metrics or self.rules or len(self.steps) or self.phases or self.usage)
 
 
 def number(value: object) -> float:
@@ -67,38 +61,36 @@ def table(value: object) -> dict[str, Any]:
 
 def read(out: Path, *, over: bool = False) -> Record:
     """What a job left in `out`, its /opt/ml/output/data or the service's profiler output. `over`: it has ended."""
-    job, metrics, said = table(store.job(out)), _json(out / "metrics.json"), _json(out / "rules.json")
+    job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / "rules.json")
     tensors = _json(out / "profiler" / "tensors.json")
-    timeline = store.timeline(out)
-    foreign = service.timeline(out) if not timeline.phases and not len(timeline.steps) else None
-    if foreign is not None:
-        timeline = foreign
+    timeline, system = store.timeline(out), store.system(out)
     epochs = {
         int(row["epoch"]): {"epoch": int(row["epoch"]), **{key: number(row.get(key)) for key in EPOCH}}
         for row in [*_rows(metrics.get("epochs")), *map(table, timeline.epochs)]
         if number(row.get("epoch")) >= 1
     }
-    timeline = Timeline(_with_steps(timeline), timeline.steps, [epochs[key] for key in sorted(epochs)])
-    system = store.system(out)
-    samples = list(usage.select(system, store.CPU).values())[:1] + list(usage.select(system, store.GPU).values())[:1]
-    ticks = clock(timeline, samples, [when for key in ("started", "ended") if (when := number(job.get(key))) > 0])
+    samples = [series for what in (store.CPU, store.GPU) for series in list(system.series(what).values())[:1]]
+    ticks = clock(timeline, samples, [job.get("started"), job.get("ended"), *(row["time"] for row in epochs.values())])
     if job and not job.get("sampler"):
         job["sampler"] = _json(out / "profiler" / "sampler.json")
     hyperparameters = table(job.get("hyperparameters")) or table(metrics.get("hyperparameters"))
-    timeline = replace(timeline, phases=_going_on(timeline.phases, ticks.end))
+    if hyperparameters and metrics.get("weights"):
+        # A file that was given takes precedence over the hyperparameter.
+        hyperparameters = {**hyperparameters, "weights": metrics["weights"]}
     return Record(
         out=out,
         job=job,
         metrics=metrics,
         rules=[row for row in _rows(said.get("rules")) if row.get("rule") and row.get("status")],
         final=over or said.get("final") is True,
-        generated=number(said.get("generated")),
-        timeline=timeline,
+        phases=_phases(timeline, ticks.end),
+        steps=timeline.steps,
+        epochs=[epochs[key] for key in sorted(epochs)],
         gradients=_series(tensors.get("gradients"), ("step", "norm")),
         losses=_series(tensors.get("losses"), ("step", "value")),
         usage=usage.measure(system, ticks),
         clock=ticks,
-        service=not job and (foreign is not None or bool(system.rows)),
+        service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
     )
 
@@ -118,25 +110,19 @@ def _series(value: object, columns: tuple[str, ...]) -> dict[str, dict[str, list
     """name -> column -> numbers, all columns of a name equally long."""
     result = {}
     for name, series in table(value).items():
-        lists = [table(series).get(column) for column in columns]
-        if all(isinstance(items, list) for items in lists):
-            length = min(len(items) for items in lists if isinstance(items, list))
-            result[str(name)] = {
-                column: [number(item) for item in (items or [])[:length]]
-                for column, items in zip(columns, lists, strict=True)
-            }
+        lists = [column for key in columns if isinstance(column := table(series).get(key), list)]
+        if len(lists) == len(columns):
+            points = [[number(item) for item in point] for point in zip(*lists, strict=False)]
+            result[str(name)] = {key: [point[i] for point in points] for i, key in enumerate(columns)}
     return result
 
 
-def _going_on(phases: list[Phase], until: float) -> list[Phase]:
-    """A phase that has not ended lasts as long as there are signs of life."""
-    return [replace(phase, end=max(phase.end, until)) if phase.goes_on else phase for phase in phases]
-
-
-def _with_steps(timeline: Timeline) -> list[Phase]:
-    """The phases, and one for steps that lie in none: the training of a job that had no time to say that it ended."""
-    steps, phases = timeline.steps, timeline.phases
-    if not len(steps) or any(phase.name == "train" for phase in phases):
-        return phases
-    end = float((steps.start + steps.total * steps.weight)[-1])
-    return sorted([*phases, Phase("train", float(steps.start[0]), end)], key=lambda phase: (phase.start, -phase.end))
+def _phases(timeline: Timeline, until: float) -> list[Phase]:
+    """One that has not ended lasts as long as there are signs of life; steps that lie in none are a training that had
+    no time to say that it ended."""
+    phases = [replace(p, end=max(p.end, until)) if p.goes_on else p for p in timeline.phases]
+    steps = timeline.steps
+    if len(steps) and not any(phase.name == "train" for phase in phases):
+        end = float((steps.start + steps.total * steps.weight)[-1])
+        phases.append(Phase("train", float(steps.start[0]), end))
+    return sorted(phases, key=lambda phase: (phase.start, -phase.end))

@@ -3,10 +3,8 @@
 import numpy as np
 from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 
-from container_train.profiler.store import Floats
-from container_train.reporting.drawing import POINTS, Chart, Key, blank, hover, line
-from container_train.reporting.record import Record
-from container_train.reporting.style import TRAIN, VALID
+from container_train.profiler.store import Floats, Steps
+from container_train.reporting.drawing import POINTS, TRAIN, VALID, Chart, Key, blank, groups, hover, line
 from container_train.reporting.summary import OTHER, PARTS
 from container_train.reporting.words import duration
 
@@ -15,20 +13,29 @@ OUTLIERS = 300  # that are drawn
 OUTLIER = 3.0  # times the median
 
 
+def of_steps(steps: Steps) -> dict[str, Chart]:
+    """Those that there is something to draw for, by name."""
+    if (steps.total > 0).sum() < 2:
+        return {}
+    drawn = {"histogram": histogram(steps), "step_times": step_times(steps)}
+    if any(np.isfinite(getattr(steps, part)).any() for part in PARTS):
+        drawn["step_parts"] = step_parts(steps)
+    return drawn
+
+
 def unit_of(total: Floats) -> tuple[str, float]:
     """The unit that the times of most steps read well in, and how many of it a second has."""
     return ("s", 1.0) if np.nanmedian(total) >= 1 else ("ms", 1000.0)
 
 
-def step_times(record: Record) -> Chart:
+def step_times(steps: Steps) -> Chart:
     """Median and 5th to 95th percentile of the time of a step, and single steps that took far longer."""
-    steps = record.steps
     good = np.isfinite(steps.total) & (steps.total > 0)
     unit, scale = unit_of(steps.total)
     x, y = steps.number[good].astype(float), steps.total[good] * scale
-    groups = np.array_split(np.arange(len(y)), min(len(y), POINTS))
-    middle = np.array([x[group].mean() for group in groups])
-    low, median, high = (np.array([np.percentile(y[group], q) for group in groups]) for q in (5, 50, 95))
+    parts = groups(len(y))
+    middle = np.array([x[part].mean() for part in parts])
+    low, median, high = (np.array([np.percentile(y[part], q) for part in parts]) for q in (5, 50, 95))
     plot = blank(240, "step", y_axis_type="log")
     keys = [Key("median", TRAIN), Key("5 % to 95 % of the steps", "#c3d6ea", mark="area")]
     plot.varea(middle, low, high, fill_color=TRAIN, fill_alpha=0.25)
@@ -38,37 +45,38 @@ def step_times(record: Record) -> Chart:
     slow = slow[np.argsort(-y[slow])][:OUTLIERS]
     if len(slow):
         keys.append(Key(f"over {OUTLIER:g} times the median", VALID, mark="triangle"))
-        parts = {part: (getattr(steps, part)[good] * scale)[slow] for part in PARTS}
-        data = ColumnDataSource({"x": x[slow], "y": y[slow], "epoch": steps.epoch[good][slow], **parts})
+        columns = {part: (getattr(steps, part)[good] * scale)[slow] for part in PARTS}
+        data = ColumnDataSource({"x": x[slow], "y": y[slow], "epoch": steps.epoch[good][slow], **columns})
         marks = plot.scatter("x", "y", source=data, marker="triangle", size=6, color=VALID, line_color=None)
         tips = [("step", "@x{0}"), ("epoch", "@epoch"), ("took", f"@y{{0.0}} {unit}")]
         hover(plot, [marks], tips + [(label, f"@{part}{{0.00}} {unit}") for part, (label, _) in PARTS.items()])
     return Chart("Time of a step over the training", f"{unit}, logarithmic", plot, keys)
 
 
-def step_parts(record: Record) -> Chart:
+def step_parts(steps: Steps) -> Chart:
     """What the time of a step is made of, on average, over the training."""
-    steps = record.steps
     unit, scale = unit_of(steps.total)
-    groups = np.array_split(np.arange(len(steps)), min(len(steps), POINTS // 2))
-    parts = {part: np.nan_to_num(getattr(steps, part)) * scale for part in PARTS}
-    mean = {part: np.array([values[group].mean() for group in groups]) for part, values in parts.items()}
-    total = np.array([np.nan_to_num(steps.total[group]).mean() * scale for group in groups])
+    parts = groups(len(steps), POINTS // 2)
+
+    def means(values: Floats) -> Floats:
+        return np.array([np.nan_to_num(values[part]).mean() * scale for part in parts])
+
+    mean, total = {part: means(getattr(steps, part)) for part in PARTS}, means(steps.total)
     mean["rest"] = np.maximum(0, total - np.sum(list(mean.values()), axis=0))
     words = {**PARTS, "rest": ("everything else", OTHER)}
     # A single step that hangs would press all others flat.
     plot = blank(240, "step", y_range=Range1d(0, float(np.percentile(total, 98)) * 1.25 or 1.0))
-    data = ColumnDataSource({"x": [float(steps.number[group].mean()) for group in groups], **mean})
+    data = ColumnDataSource({"x": [float(steps.number[part].mean()) for part in parts], **mean})
     plot.varea_stack(list(mean), x="x", source=data, color=[words[part][1] for part in mean])
     keys = [Key(words[part][0], words[part][1], mark="area") for part in mean]
     return Chart("What a step is made of", f"{unit}, mean", plot, keys)
 
 
-def histogram(record: Record) -> Chart:
+def histogram(steps: Steps) -> Chart:
     """How many steps took how long; the few that took longest are counted in the last bar."""
-    known = np.isfinite(record.steps.total)
-    unit, scale = unit_of(record.steps.total)
-    total, weight = record.steps.total[known] * scale, record.steps.weight[known]
+    known = np.isfinite(steps.total)
+    unit, scale = unit_of(steps.total)
+    total, weight = steps.total[known] * scale, steps.weight[known]
     p50, p95, p99 = np.percentile(total, [50, 95, 99])
     low, high = float(total.min()), float(min(total.max(), max(p99 * 1.3, p50 * 2)))
     bars = int(np.clip(2 * np.sqrt(len(total)), 8, BARS))

@@ -26,7 +26,7 @@ STATUSES = {  # status of a rule: (word, icon, order)
 PHASES = {  # name: (what it is, colour); colours that the colour-blind can tell apart, and each has its own row
     "data": ("Reading and checking the data", "#56b4e9"),
     "model": ("Building the model", "#cc79a7"),
-    "features": ("Frozen layers, once a picture", "#009e73"),
+    "features": ("Frozen layers, once per image", "#009e73"),
     "train": ("Training steps", "#2f6fb3"),
     "evaluate": ("Evaluation", "#d9772b"),
     "checkpoint": ("Checkpoints", "#882255"),
@@ -42,6 +42,7 @@ PARTS = {  # of a step: (what it is, colour)
     "optimizer": ("optimizer", "#009e73"),
 }
 SLOWEST = 5  # steps that are listed
+NOTABLE = 0.005  # share of the job's time that has a row of its own
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ def state(record: Record, now: float) -> State:
     if status == "completed":
         return State("Completed", "check", "good", reason or f"In {lasted}.")
     if status == "stopped":
-        return State("Stopped", "square", "plain", reason or f"After {lasted}; it goes on from its checkpoint.")
+        return State("Stopped", "square", "plain", reason or f"After {lasted}; it resumes from its checkpoint.")
     if status == "failed":
         return State("Failed", "cross", "bad", reason or f"After {lasted}, without a reason.")
-    if status not in TERMINAL and record.final:
+    if record.final:
         return State("Broke off", "cross", "bad", f"Killed after {lasted}, as it seems: it had no time to say why.")
     return State(
         "Running", "dots", "plain",
@@ -97,10 +98,9 @@ def findings(record: Record) -> list[dict[str, Any]]:
     """The rules, those first that fired, most urgent first; every value a text or a number that can be shown."""
     rows = []
     for rule in record.rules:
-        status = str(rule["status"])
+        status, name = str(rule["status"]), str(rule["rule"])
         word, icon, order = STATUSES.get(status, (status, "dash", 9))
-        name = str(rule["rule"])
-        fired, checked = number(rule.get("fired")), number(rule.get("checked"))
+        first = table(rule.get("first"))
         rows.append(
             {
                 "name": name,
@@ -113,13 +113,13 @@ def findings(record: Record) -> list[dict[str, Any]]:
                 "icon": icon,
                 "reason": str(rule.get("reason") or ""),
                 "advice": str(rule.get("advice") or ""),
-                "fired": 0 if math.isnan(fired) else int(fired),
-                "checked": 0 if math.isnan(checked) else int(checked),
+                **{key: int(np.nan_to_num(number(rule.get(key)))) for key in ("fired", "checked")},
                 "parameters": {str(key): str(value) for key, value in table(rule.get("parameters")).items()},
                 "evidence": [
                     (when, _evidence(record, table(rule[when]))) for when in ("first", "last") if table(rule.get(when))
                 ],
-                "step": number(table(rule.get("first")).get("step")),
+                # An evaluation's step is the number of training steps before it, a training step counts from 0.
+                "steps": number(first.get("step")) + (first.get("mode") == "TRAIN"),
                 "order": (order, URGENCY.index(name) if name in URGENCY else len(URGENCY), name),
             }
         )
@@ -138,38 +138,36 @@ def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _evidence(record: Record, evidence: dict[str, Any]) -> dict[str, str]:
     """One time that a rule fired, in words."""
     step, when = number(evidence.get("step")), number(evidence.get("time"))
-    words = {"step": f"{step:.0f}" if math.isfinite(step) else ""}
-    if evidence.get("mode"):
-        words["mode"] = str(evidence["mode"])
-    if math.isfinite(when):
-        words["time"] = f"{duration(float(record.clock([when])[0]))} after the start"
-    words["tensor"] = str(evidence.get("tensor") or "")
-    words["value"] = figure(number(evidence.get("value")))
-    words["threshold"] = figure(number(evidence.get("threshold")))
+    words = {
+        "step": f"{step:.0f}" if math.isfinite(step) else "",
+        "mode": str(evidence.get("mode") or ""),
+        "time": f"{duration(float(record.clock([when])[0]))} after the start" if math.isfinite(when) else "",
+        "tensor": str(evidence.get("tensor") or ""),
+        "value": figure(number(evidence.get("value"))),
+        "threshold": figure(number(evidence.get("threshold"))),
+    }
     return {key: value for key, value in words.items() if value}
 
 
 def cards(record: Record) -> list[tuple[str, str]]:
     """(figure, what it is) of what one asks first; what is not known is left out."""
-    result = [(duration(record.clock.length), "so far" if _under_way(record) else "from start to end")]
-    asked = record.hyperparameters.get("epochs")
-    epochs = record.epochs
+    under_way = str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
+    result = [(duration(record.clock.length), "so far" if under_way else "from start to end")]
+    asked, epochs = record.hyperparameters.get("epochs"), record.epochs
+    if epochs or asked:
+        result.append((f"{len(epochs)} of {asked}" if asked else str(len(epochs)), "epochs done"))
     if epochs:
         # As the training itself decides: of equal accuracies the one with the lower loss.
         best = max(epochs, key=lambda row: tuple(np.nan_to_num([row["valid_accuracy"], -row["valid_loss"]], nan=-1e9)))
-        result.append((f"{len(epochs)} of {asked}" if asked else str(len(epochs)), "epochs done"))
         result.append((share(best["valid_accuracy"]), f"validation accuracy, best, epoch {best['epoch']}"))
         speeds = [row["images_per_second"] for row in epochs if math.isfinite(row["images_per_second"])]
-        if speeds:
-            result.append((f"{np.median(speeds):.0f} /s", "pictures trained on, median epoch"))
-    elif asked:
-        result.append((f"0 of {asked}", "epochs done"))
+        result += [(f"{np.median(speeds):.0f} /s", "images trained on, median epoch")] if speeds else []
     tested = number(record.metrics.get("test_accuracy"))
-    if math.isfinite(tested):
-        result.append((share(tested), "test accuracy"))
+    result += [(share(tested), "test accuracy")] if math.isfinite(tested) else []
     total = record.steps.total[np.isfinite(record.steps.total)]
     if len(total):
-        result.append((duration(float(np.median(total))), f"a step, median; 95 % below {_p95(total)}"))
+        p50, p95 = np.percentile(total, [50, 95])
+        result.append((duration(float(p50)), f"per step, median; 95 % below {duration(float(p95))}"))
     for curves, what in ((record.usage.gpu, "GPU"), (record.usage.cpu[:1], "CPU")):
         if curves:
             mean = np.mean([curve.average for curve in curves])
@@ -181,43 +179,29 @@ def cards(record: Record) -> list[tuple[str, str]]:
     return result
 
 
-def _p95(total: Any) -> str:
-    return duration(float(np.percentile(total, 95)))
-
-
-def _under_way(record: Record) -> bool:
-    return str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
-
-
 def shares(record: Record) -> list[Share]:
     """Where the seconds between start and end went, each second once, the parts of the training steps below them."""
     length = record.clock.length
     if not length:
         return []
-    seconds = clock.leaves(record.timeline.phases)
+    seconds = clock.leaves(record.phases)
     rows: list[Share] = []
+
+    def add(label: str, colour: str, took: float, depth: int = 0) -> None:
+        rows.append(Share(label, took, took / length, colour, depth))
+
     for name in [*PHASES, *sorted(seconds.keys() - PHASES.keys())]:
-        if name not in seconds:
-            continue
-        label, colour = PHASES.get(name, (title(name), OTHER))
-        rows.append(Share(label, seconds[name], seconds[name] / length, colour))
-        if name == "train":
-            rows += _parts(record, seconds[name], length)
-    rest = length - sum(seconds.values())
-    if seconds and rest > 0.005 * length:
-        rows.append(Share("In between and before", rest, rest / length, OTHER))
-    return rows
-
-
-def _parts(record: Record, train: float, length: float) -> list[Share]:
-    rows = []
-    for part, (label, colour) in PARTS.items():
-        taken = record.steps.weight * getattr(record.steps, part)
-        if np.isfinite(taken).any():
-            rows.append(Share(label, (own := float(np.nansum(taken))), own / length, colour, 1))
-    rest = train - sum(row.seconds for row in rows)
-    if rows and rest > 0.005 * length:
-        rows.append(Share("everything else", rest, rest / length, OTHER, 1))
+        if name in seconds:
+            add(*PHASES.get(name, (title(name), OTHER)), seconds[name])
+        if name == "train" and name in seconds:
+            taken = {part: record.steps.weight * getattr(record.steps, part) for part in PARTS}
+            known = {part: float(np.nansum(each)) for part, each in taken.items() if np.isfinite(each).any()}
+            for part, own in known.items():
+                add(*PARTS[part], own, 1)
+            if known and (rest := seconds[name] - sum(known.values())) > NOTABLE * length:
+                add("everything else", OTHER, rest, 1)
+    if seconds and (rest := length - sum(seconds.values())) > NOTABLE * length:
+        add("In between and before", OTHER, rest)
     return rows
 
 
@@ -230,15 +214,14 @@ def slowest(record: Record) -> list[dict[str, str]]:
     rows = []
     for index in np.argsort(-np.nan_to_num(steps.total))[:SLOWEST].tolist():
         parts = {label: float(getattr(steps, part)[index]) for part, (label, _) in PARTS.items()}
-        known = {label: value for label, value in parts.items() if math.isfinite(value)}
-        most = max(known, key=lambda label: known[label]) if known else ""
+        took, label = max(((value, label) for label, value in parts.items() if math.isfinite(value)), default=(0.0, ""))
         rows.append(
             {
                 "step": f"{steps.number[index]:.0f}",
                 "epoch": f"{steps.epoch[index]:.0f}" if steps.epoch[index] >= 1 else "",
                 "took": duration(float(steps.total[index])),
                 "times": f"{steps.total[index] / median:.1f} times" if median > 0 else "",
-                "most": f"{most}, {duration(known[most])}" if most else "",
+                "most": f"{label}, {duration(took)}" if label else "",
             }
         )
     return rows
@@ -246,20 +229,20 @@ def slowest(record: Record) -> list[dict[str, str]]:
 
 def notes(record: Record) -> list[str]:
     """What a reader has to know before trusting the page: what was switched off or broke, what is missing."""
-    debug = table(record.job.get("debug"))
-    result = []
-    if debug.get("state") == "failed":
-        result.append(f"The debugger did not work, the training went on without it: {debug.get('reason') or 'unknown'}")
-    elif debug.get("state") == "off":
-        result.append("The debugger was off (debug=off): no gradients, and no rule on tensors.")
-    if number(record.job.get("profile_interval_ms")) == 0:
-        result.append("The profiler was off (profile-interval=0): nothing was measured of the machine.")
-    problems = record.job.get("problems")
-    result += [str(problem) for problem in problems] if isinstance(problems, list) else []
-    if sampler := str(table(record.job.get("sampler")).get("problem") or ""):
-        result.append(sampler)
-    for _, seconds in record.clock.breaks:
-        result.append(f"The job did not run for {duration(seconds)} and was taken up again; the charts leave that out.")
-    if str(record.metrics.get("weights")) == "none" and record.hyperparameters.get("freeze-until") != "none":
-        result.append("The frozen layers have random weights: the accuracies say nothing about real training.")
-    return result
+    debug, problems = table(record.job.get("debug")), record.job.get("problems")
+    result = {
+        f"The debugger did not work, the training went on without it: {debug.get('reason') or 'unknown'}":
+            debug.get("state") == "failed",
+        "The debugger was off (debug=off): no gradients, and no rule on tensors.": debug.get("state") == "off",
+        "The profiler was off (profile-interval=0): nothing was measured of the machine.":
+            number(record.job.get("profile_interval_ms")) == 0,
+        **{str(problem): True for problem in (problems if isinstance(problems, list) else [])},
+        str(problem := table(record.job.get("sampler")).get("problem")): bool(problem),
+        **{
+            f"The job did not run for {duration(seconds)} and was taken up again; the charts leave that out.": True
+            for _, seconds in record.clock.breaks
+        },
+        "The frozen layers have random weights: the accuracies say nothing about real training.":
+            str(record.metrics.get("weights")) == "none" and record.hyperparameters.get("freeze-until") != "none",
+    }  # fmt: skip
+    return [note for note, holds in result.items() if holds]

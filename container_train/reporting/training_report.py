@@ -11,23 +11,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LinearColorMapper, Model
-from bokeh.plotting import figure
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
 
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data.dataset import Split
 from container_train.paths import replace_file
-from container_train.reporting import page, style
+from container_train.reporting import page
+from container_train.reporting.drawing import Chart, blank, hover
+from container_train.reporting.learning_charts import curves
 
+BLUES = ("#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b")
 EXAMPLES = 6  # of each kind
 THUMBNAIL = 160  # pixels, longer side
 
 
 @dataclass(frozen=True)
 class Tested:
-    """What the serving code made of the test pictures.
+    """What the serving code made of the test images.
 
-    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N pictures of `split`.
+    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`.
     """
 
     matrix: npt.NDArray[np.int64]
@@ -52,17 +54,17 @@ def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
 def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None) -> None:
     """Write report.html into `folder`; without `tested` it tells of the training alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    epochs, classes = summary["epochs"], tuple(summary["classes"])
-    plots: dict[str, Model] = {
-        "loss": style.curves(epochs, "loss", "cross entropy"),
-        "accuracy": style.curves(epochs, "accuracy", "share of pictures"),
-    }
+    classes = tuple(summary["classes"])
+    charts = {what: curves(summary["epochs"], what) for what in ("loss", "accuracy")}
     if tested is not None:
-        plots["confusion"] = confusion(tested.matrix, classes)
+        charts["confusion"] = confusion(tested.matrix, classes)
     text = page.render(
         "report.html.jinja",
-        plots,
+        {name: chart.plot for name, chart in charts.items()},
+        charts=charts,
         summary=summary,
+        # A file that was given takes precedence over the hyperparameter of the same name.
+        settings={**summary["hyperparameters"], "weights": summary["weights"]},
         tested=tested is not None,
         wrong=examples(tested.split, tested.served, classes, right=False) if tested else [],
         right=examples(tested.split, tested.served, classes, right=True) if tested else [],
@@ -71,57 +73,52 @@ def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None
     replace_file(folder / "report.html", text.encode())
 
 
-def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> figure:
+def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
     """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
     number = len(classes)
     rows, columns = np.nonzero(matrix)
-    share = matrix[rows, columns] / matrix.sum(1)[rows]
     data = ColumnDataSource(
         {
             "x": columns,
             "y": rows,
-            "share": share,
+            "share": matrix[rows, columns] / matrix.sum(1)[rows],
             "count": matrix[rows, columns],
             "true": [classes[i] for i in rows],
             "predicted": [classes[i] for i in columns],
         }
     )
-    plot = style.plot(
-        "confusion matrix of the test pictures", height=640, x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5),
-        x_axis_label="predicted class", y_axis_label="true class", tools=style.TOOLS,
-    )  # fmt: skip
-    mapper = LinearColorMapper(palette=style.BLUES, low=0, high=1)
-    cells = plot.rect("x", "y", 1, 1, source=data, fill_color={"field": "share", "transform": mapper}, line_color=None)
-    tips = [("true", "@true"), ("predicted", "@predicted"), ("pictures", "@count (@share{0 %})")]
-    plot.add_tools(HoverTool(renderers=[cells], tooltips=tips))
+    plot = blank(640, "predicted class", x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5))
+    plot.yaxis.axis_label = "true class"
+    colour = {"field": "share", "transform": LinearColorMapper(palette=BLUES, low=0, high=1)}
+    cells = plot.rect("x", "y", 1, 1, source=data, fill_color=colour, line_color=None)
+    hover(plot, [cells], [("true", "@true"), ("predicted", "@predicted"), ("images", "@count (@share{0 %})")])
     plot.grid.grid_line_color = None
     labelled = list(range(0, number, max(1, -(-number // 30))))
     for axis in plot.axis:
         axis.ticker = FixedTicker(ticks=labelled)
         axis.major_label_overrides = {i: classes[i] for i in labelled}
     plot.xaxis.major_label_orientation = 1.1
-    return plot
+    return Chart("Test images", "share of each true class", plot)
 
 
 def examples(
     test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
 ) -> list[dict[str, Any]]:
-    """Pictures with the three most probable classes: right ones spread over the classes, or the surest errors."""
-    true, called = np.asarray(test.targets), served.argmax(1)
-    order = np.flatnonzero((called == true) == right)
+    """Images with the three most probable classes: right ones spread over the classes, or the surest errors."""
+    true, predicted = np.asarray(test.targets), served.argmax(1)
+    order = np.flatnonzero((predicted == true) == right)
     order = order[np.argsort(-served.max(1)[order], kind="stable")]
     if right:
         _, firsts = np.unique(true[order], return_index=True)
         order = order[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)]
-    chosen = order[:EXAMPLES].tolist()
     return [
         {
-            "picture": _thumbnail(test.paths[i]),
+            "image": _thumbnail(test.paths[i]),
             "file": f"{test.paths[i].parent.name}/{test.paths[i].name}",
             "true": classes[true[i]],
             "top": [(classes[k], float(served[i, k])) for k in np.argsort(-served[i])[:3].tolist()],
         }
-        for i in chosen
+        for i in order[:EXAMPLES].tolist()
     ]
 
 

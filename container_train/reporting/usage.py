@@ -1,10 +1,12 @@
 """How busy the machine was over time, thinned to what a chart can show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from container_train.profiler import store
+from container_train.profiler.evidence import at
 from container_train.profiler.store import Floats, Series, System
 from container_train.reporting.clock import Clock
 
@@ -22,6 +24,16 @@ class Curve:
     maximum: Floats
     average: float
     peak: float
+
+    @staticmethod
+    def mean_of(curves: "Sequence[Curve]") -> "Curve":
+        """One curve for many devices, which were measured at the same moments."""
+        short = min(len(curve.x) for curve in curves)
+        return Curve(
+            f"mean of {len(curves)}", curves[0].x[:short], np.mean([curve.mean[:short] for curve in curves], axis=0),
+            np.max([curve.maximum[:short] for curve in curves], axis=0),
+            float(np.mean([curve.average for curve in curves])), max(curve.peak for curve in curves),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,63 +53,56 @@ class Usage:
         return any(vars(self).values())
 
 
-def select(system: System, what: str) -> dict[tuple[str, str], Series]:
-    """(node, name) -> series of what the service calls `what`, be it as the dimension or as the name."""
-    return {
-        (node, name): Series(np.array(times), np.array(values))
-        for (node, dimension, name), (times, values) in sorted(system.rows.items(), key=lambda item: _natural(item[0]))
-        if what in (dimension, name)
-    }
-
-
 def measure(system: System, clock: Clock) -> Usage:
     """All of it, on the job's clock."""
     several = len(system.nodes()) > 1
 
-    def curves(what: str, label: str, scale: float = 1.0) -> list[Curve]:
-        """One for each device; `{}` in the label is its name."""
-        return [
-            curve
-            for (node, name), series in select(system, what).items()
-            if (curve := thin(_label(label, name, node if several else ""), series, clock, scale)) is not None
-        ]
+    def curve(label: str, name: str, node: str, series: Series) -> list[Curve]:
+        device = name.replace("gpu", "GPU ").replace("cpu", "core ")
+        drawn = thin(f"{node if several else ''} {label.replace('{}', device)}".strip(), series, clock)
+        return [drawn] if drawn else []
 
-    cores = select(system, store.CPU)
-    per_core = [
-        curve
-        for (node, name), series in cores.items()
-        if (curve := thin(_label("{}", name, node if several else ""), series, clock)) is not None
-    ]
-    cpu = curves(store.CONTAINER_CPU, "the container, of what it may use") + _together(
-        cores, f"all {len(cores)} cores of the machine", clock, several
-    )
-    waits = _together(select(system, store.IO_WAIT), "waiting for the disk", clock, several)
+    def curves(dimension: str, label: str, unit: float = 1.0) -> list[Curve]:
+        """One for each device; `{}` in the label is its name."""
+        found = system.series(dimension).items()
+        return [c for (node, name), s in found for c in curve(label, name, node, Series(s.times, s.values / unit))]
+
+    def together(dimension: str, label: str) -> list[Curve]:
+        """The mean over the cores of each node."""
+        result = []
+        for node in system.nodes():
+            own = list(system.series(dimension, node).values())
+            if own:
+                mean = np.mean([at(series, own[0].times) for series in own], axis=0)
+                result += curve(label, "", node, Series(own[0].times, mean))
+        return result
+
     return Usage(
-        cpu=cpu + waits,
-        cores=per_core,
+        cpu=curves(store.CONTAINER_CPU, "the container, of what it may use")
+        + together(store.CPU, f"all {len(system.series(store.CPU))} cores of the machine")
+        + together(store.IO_WAIT, "waiting for the disk"),
+        cores=curves(store.CPU, "{}"),
         gpu=curves(store.GPU, "{}"),
         memory=curves(store.MEMORY, "main memory") + curves(store.GPU_MEMORY, "{} memory"),
-        disk=curves(store.READ, "read", 1 / MEGABYTE) + curves(store.WRITTEN, "written", 1 / MEGABYTE),
-        network=curves(store.RECEIVED, "received", 1 / MEGABYTE) + curves(store.SENT, "sent", 1 / MEGABYTE),
+        disk=curves(store.READ, "read", MEGABYTE) + curves(store.WRITTEN, "written", MEGABYTE),
+        network=curves(store.RECEIVED, "received", MEGABYTE) + curves(store.SENT, "sent", MEGABYTE),
         power=curves(store.GPU_POWER, "{}"),
         temperature=curves(store.GPU_TEMPERATURE, "{}"),
     )
 
 
-def thin(label: str, series: Series, clock: Clock, scale: float = 1.0) -> Curve | None:
+def thin(label: str, series: Series, clock: Clock) -> Curve | None:
     """Mean and maximum in at most COLUMNS equal parts of the job's time; None of a series without numbers."""
     good = np.isfinite(series.times) & np.isfinite(series.values)
-    times, values = series.times[good], series.values[good] * scale
+    times, values = series.times[good], series.values[good]
     if not len(times):
         return None
     x = clock(times)
     interval = float(np.median(np.diff(np.sort(x)))) if len(x) > 1 else 1.0
     width = max(clock.length / COLUMNS, interval, 1e-3)
     column = (x / width).astype(np.int64)
-    size = int(column.max()) + 1
-    counts = np.bincount(column, minlength=size)
-    sums = np.bincount(column, weights=values, minlength=size)
-    maxima = np.full(size, -np.inf)
+    counts, sums = np.bincount(column), np.bincount(column, weights=values)
+    maxima = np.full(len(counts), -np.inf)
     np.maximum.at(maxima, column, values)
     filled = np.flatnonzero(counts)
     middle, mean, maximum = (filled + 0.5) * width, sums[filled] / counts[filled], maxima[filled]
@@ -107,27 +112,3 @@ def thin(label: str, series: Series, clock: Clock, scale: float = 1.0) -> Curve 
         label, np.insert(middle, holes, middle[holes] - width), np.insert(mean, holes, np.nan),
         np.insert(maximum, holes, np.nan), float(values.mean()), float(values.max()),
     )  # fmt: skip
-
-
-def _together(cores: dict[tuple[str, str], Series], label: str, clock: Clock, several: bool) -> list[Curve]:
-    """The mean over the cores of each node; their samples were taken at the same moments."""
-    result = []
-    for node in sorted({node for node, _ in cores}):
-        own = [series for (of, _), series in cores.items() if of == node]
-        short = min(len(series.times) for series in own)
-        mean = np.mean([series.values[:short] for series in own], axis=0)
-        curve = thin(_label(label, "", node if several else ""), Series(own[0].times[:short], mean), clock)
-        result += [curve] if curve else []
-    return result
-
-
-def _label(label: str, name: str, node: str) -> str:
-    device = name.replace("gpu", "GPU ").replace("cpu", "core ")
-    return " ".join(filter(None, (node, label.replace("{}", device))))
-
-
-def _natural(key: tuple[str, str, str]) -> tuple[str, str, int, str]:
-    """cpu2 before cpu10."""
-    node, dimension, name = key
-    digits = "".join(filter(str.isdigit, name))
-    return node, dimension, int(digits[:9] or 0), name

@@ -12,8 +12,7 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1000:.3g} ms" if seconds > 0 else "0 s"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    minutes, second = divmod(whole, 60)
+    minutes, second = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes} min {second:02} s"
     hours, minute = divmod(round(seconds / 60), 60)
@@ -42,9 +41,11 @@ def rate(value: float) -> str:
     return f"{value:.3g}" if value >= 0.05 else "0"
 
 
-def count(number: float, one: str, many: str = "") -> str:
+def count(number: float, one: str) -> str:
     """1 epoch, 2 epochs, 100 000 steps."""
-    return f"{int(number):,}".replace(",", "\u202f") + " " + (one if number == 1 else many or one + "s")
+    if not math.isfinite(number):
+        return "unknown"
+    return f"{int(number):,}".replace(",", "\u202f") + " " + (one if number == 1 else one + "s")
 
 
 def clock_time(seconds: float) -> str:
@@ -58,6 +59,5 @@ def clock_time(seconds: float) -> str:
 def title(name: str) -> str:
     """vanishing_gradient -> Vanishing gradient; the short names of the field stay as they are written."""
     known = {"cpu": "CPU", "gpu": "GPU", "io": "I/O", "relu": "ReLU"}
-    words = [known.get(word, word) for word in name.replace("-", "_").split("_")]
-    text = " ".join(words)
+    text = " ".join(known.get(word, word) for word in name.replace("-", "_").split("_"))
     return text[:1].upper() + text[1:]

@@ -1,33 +1,47 @@
-"""Patience with a service that does not answer while it is polled."""
+"""The one loop that waits for jobs, searches and endpoints."""
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from scripts.aws.errors import explain, is_passing
 
-JOB_SECONDS = 3600.0  # with what may take days
+JOB_SECONDS = 3600.0  # without an answer; with what may take days
 ENDPOINT_SECONDS = 300.0
+T = TypeVar("T")
 
 
-class Patience:
-    """Bears with throttling and a network that is down, once there has been an answer: before, settings are wrong."""
+def poll(
+    look: Callable[[], T],
+    is_over: Callable[[T], bool],
+    pause: float,
+    seconds: float,
+    *,
+    say: Callable[[str], None] | None = None,
+    untouched: str = "",
+    answered: bool = False,
+) -> T:
+    """Call `look` every `pause` seconds until `is_over` of what it returns.
 
-    def __init__(self, seconds: float, say: Callable[[str], None] | None = None, untouched: str = "") -> None:
-        """`say` gets one line for each stretch without an answer; `untouched`: what goes on in the meantime."""
-        self._seconds, self._say, self._untouched = seconds, say, untouched
-        self._heard: float | None = None
-        self._troubled = False
-
-    def answered(self, *, fully: bool = True) -> None:
-        """`fully`: nothing of the look is missing, so that the next trouble is a new one."""
-        self._heard, self._troubled = time.monotonic(), self._troubled and not fully
-
-    def bear(self, error: ClientError | BotoCoreError) -> None:
-        """Raises `error` where it will not pass, or has lasted too long."""
-        if not is_passing(error) or self._heard is None or time.monotonic() - self._heard > self._seconds:
-            raise error
-        if self._say and not self._troubled:
-            self._say(f"{explain(error)}; trying again ({self._untouched} is not touched by this)")
-        self._troubled = True
+    Throttling and a network that is down are borne for `seconds`, once there has been an answer (`answered`: before
+    this call): until then, settings are wrong. `say` gets one line for each stretch without an answer, which names what
+    is `untouched` by it. Raises botocore's errors.
+    """
+    heard = time.monotonic() if answered else None
+    troubled = False
+    while True:
+        try:
+            found = look()
+        except (ClientError, BotoCoreError) as error:
+            if not is_passing(error) or heard is None or time.monotonic() - heard > seconds:
+                raise
+            if say and not troubled:
+                say(f"{explain(error)}; trying again ({untouched} is not touched by this)")
+            troubled = True
+        else:
+            heard, troubled = time.monotonic(), False
+            if is_over(found):
+                return found
+        time.sleep(pause)

@@ -16,6 +16,7 @@ from botocore.parsers import ResponseParserError
 
 from container_serve import __version__
 from container_train.errors import DataError
+from local_test.errors import LocalError
 from scripts.aws.errors import CloudError, explain, one_line
 
 
@@ -42,6 +43,29 @@ def parser(program: str, description: str) -> Parser:
     return made
 
 
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return the type of a flag that takes an integer within these limits, both included."""
+    limits = f"from {low}" if high is None else f"from {low} to {high}"
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            raise argparse.ArgumentTypeError(f"{text!r} must be an integer {limits}")
+        return int(text)
+
+    return parse
+
+
+def key_values(items: Sequence[str], source: str) -> dict[str, str]:
+    """KEY=VALUE items as a mapping. Raises CloudError, which names their `source`."""
+    found = {}
+    for item in items:
+        key, separator, value = item.partition("=")
+        if not separator or not key.strip():
+            raise CloudError(f"{source} has value {item!r}: expected KEY=VALUE", 2)
+        found[key.strip()] = value
+    return found
+
+
 def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """The exit code of main(arguments): 0, 1 for what failed, 2 for a wrong call, 130 for Ctrl-C."""
     signal.signal(signal.SIGTERM, _terminated)
@@ -59,7 +83,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    except CloudError as error:
+    except (CloudError, LocalError) as error:
         say(str(error))
         return error.code
     except DataError as error:

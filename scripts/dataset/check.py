@@ -1,26 +1,54 @@
-"""Whether a set of pictures is what training can use."""
+"""Checks of a set of images before it is copied or sent anywhere: training could use it."""
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from container_serve.picture import FORMATS, HEIC, is_heic
-from container_train.data.listing import HEAD_BYTES
-from container_train.data.listing import MAX_BAD_SHARE as MAX_BAD_SHARE
-from scripts.dataset import folders
-from scripts.dataset.folders import ClassFiles, DataError
+from container_serve.image import FORMATS, HEIC, is_heic
+from container_train.data import splits
+from container_train.data.listing import HEAD_BYTES, MAX_BAD_SHARE
+from container_train.data.splits import ClassFiles, Plan
+from container_train.errors import DataError
 
+SHOWN = 10  # unreadable images that are named
 DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
 DOG_CLASSES = 133
-DOG_BYTES = 1_132_023_110  # of dogImages.zip
 
 
-def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Files that do not begin as a picture does; a truncated one shows only when training decodes it."""
+def readable(plan: Plan, say: Callable[[str], None], then: str = "they are not sent") -> dict[str, ClassFiles]:
+    """The plan's splits without the images that cannot be read, which are named to `say`, as are the plan's notes.
+
+    Raises DataError where training would end at once: for too many of them, or a class of nothing else.
+    """
+    for note in plan.notes:
+        say(note)
+    files = [file for _, file in plan.files()]
+    bad = unreadable(files)
+    if len(bad) > MAX_BAD_SHARE * len(files):
+        raise DataError(
+            f"{len(bad)} of {len(files)} images cannot be read, more than the {MAX_BAD_SHARE:.0%} that training"
+            f" skips, such as {bad[0][0]} ({bad[0][1]}): remove or replace them"
+        )
+    for file, reason in bad[:SHOWN]:
+        say(f"not readable: {file}: {reason}")
+    if bad:
+        say(f"{len(bad)} image{'s' * (len(bad) != 1)} cannot be read; {then}")
+    left_out = {file for file, _ in bad}
+    found = {
+        split: {name: [file for file in members if file not in left_out] for name, members in classes.items()}
+        for split, classes in plan.splits.items()
+    }
+    if empty := [name for name, members in found["train"].items() if not members]:
+        raise DataError(f"class {empty[0]} has no readable image to train with: add some or remove the folder")
+    return found
+
+
+def unreadable(files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Files that do not begin as an image does; a truncated one shows only when training decodes it."""
 
     def look(file: Path) -> tuple[Path, str] | None:
         try:
@@ -41,27 +69,12 @@ def unreadable(files: Iterable[Path]) -> list[tuple[Path, str]]:
         return [found for found in pool.map(look, files) if found]
 
 
-def dog_size(archive: Path) -> None:
-    """Raises DataError unless `archive`, which was downloaded, is as long as dogImages.zip."""
-    size = archive.stat().st_size
-    if size != DOG_BYTES:
-        raise DataError(
-            f"{archive} has {size:,} bytes and dogImages.zip {DOG_BYTES:,}: remove the file to download it again, or"
-            " take it as it is with --any-counts"
-        )
-
-
-def dog_counts(found: folders.Found, source: Path) -> None:
-    """Raises DataError unless `found` is all of dogImages; `source` is what it came from."""
-    counts = folders.count(found.splits)
-    classes = {name: len(files) for name, files in found.splits.items()}
+def dog_images(plan: Plan, source: Path) -> None:
+    """Raises DataError unless the plan has all of dogImages; `source` is what it came from."""
+    counts = splits.count(plan.splits)
+    classes = {name: len(files) for name, files in plan.splits.items()}
     if counts != DOG_COUNTS or set(classes.values()) != {DOG_CLASSES}:
         raise DataError(
-            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} pictures of {DOG_CLASSES}"
-            f" breeds, found {counts} of {classes}; remove the file to download it again, or take it as it is"
-            " with --any-counts"
+            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} images of {DOG_CLASSES} breeds, found"
+            f" {counts} of {classes}; remove the file to download it again, or take it as it is with --any-counts"
         )
-
-
-def all_files(splits: Mapping[str, ClassFiles]) -> list[Path]:
-    return [file for classes in splits.values() for files in classes.values() for file in files]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_serve.picture import FORMATS
+from container_serve.image import FORMATS
 from container_train.data import listing
 from container_train.data.labels import SPLIT_NAMES, SPLITS, natural, split_folders
 from container_train.data.listing import Listing

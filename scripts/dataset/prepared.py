@@ -1,16 +1,16 @@
-"""A folder that was made whole: DIR/{train,valid,test}/CLASS/picture, and a record of what it was made from."""
+"""A folder that was made whole: DIR/{train,valid,test}/CLASS/image, and a record of what it was made from."""
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from scripts.dataset import folders
-from scripts.dataset.folders import ClassFiles, DataError
+from container_train.data import splits
+from container_train.data.splits import ClassFiles
+from container_train.errors import DataError
+from container_train.paths import locked
 
 RECORD = ".prepared.json"  # written last: a folder that has it is complete
 
@@ -39,26 +39,19 @@ def workplace(out: Path) -> Iterator[Path]:
     """
     work = out.with_name(f".{out.name}.tmp")
     work.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # The lock is the kernel's: it ends with its process, however that ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(work, lambda: DataError(f"another call is making {out}: wait for it, or give another --out")):
         for left in work.iterdir():
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
-    except (BlockingIOError, FileNotFoundError):  # the other call removes it at its end
-        os.close(descriptor)
-        raise DataError(f"another call is making {out}: wait for it, or give another --out") from None
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        os.close(descriptor)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def make(out: Path, splits: Mapping[str, ClassFiles], record: Mapping[str, object], work: Path) -> None:
-    """Lay the pictures out in `work` and move them to `out` at once: there is never half of it."""
+def make(out: Path, found: Mapping[str, ClassFiles], record: Mapping[str, object], work: Path) -> None:
+    """Lay the images out in `work` and move them to `out` at once: there is never half of it."""
     made = work / "made"
-    folders.lay_out(splits, made)
+    splits.lay_out(found, made)
     (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     if out.exists():
         out.rmdir()

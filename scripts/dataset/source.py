@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder, a zip or a URL, opened as a folder."""
+"""The origin of images: a folder, a zip or a URL, opened as a folder."""
 
 import hashlib
 import os
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container_train.data.listing import of_others
+from container_train.errors import DataError
+from scripts.console.command import progress
 from scripts.dataset.download import download
-from scripts.dataset.folders import DataError
-from scripts.dataset.progress import say
 from scripts.dataset.unzip import unzip
 
 DOG_IMAGES = "https://s3-us-west-1.amazonaws.com/udacity-aind/dog-project/dogImages.zip"
@@ -17,7 +17,7 @@ CACHE = "byoc-image-classifier"
 
 @dataclass(frozen=True)
 class Opened:
-    """`root` is the folder of pictures, `archive` the zip that it came from, `below` where that was unpacked."""
+    """`root` is the folder of images, `archive` the zip that it came from, `below` where that was unpacked."""
 
     root: Path
     archive: Path | None = None
@@ -45,16 +45,14 @@ class Source:
         return self.text.startswith(("http://", "https://"))
 
     @property
-    def name(self) -> str:
-        """Of the set of pictures: the folder's, the zip's without its ending."""
-        if self.is_url:
-            return Path(self.file_name).stem
-        path = Path(self.text).resolve()
-        return path.name if path.is_dir() else path.stem
-
-    @property
     def file_name(self) -> str:
         return self.text.partition("?")[0].rpartition("/")[2] or "download.zip"
+
+    @property
+    def name(self) -> str:
+        """Of the set of images: the folder's, the zip's without its ending."""
+        path = Path(self.file_name) if self.is_url else Path(self.text).resolve()
+        return path.name if path.is_dir() else path.stem
 
     def record(self) -> str:
         return self.text if self.is_url else str(Path(self.text).resolve())
@@ -63,7 +61,7 @@ class Source:
         """Raises DataError where there is nothing at all; touches no network."""
         if not self.is_url and not Path(self.text).exists():
             raise DataError(
-                f"{self.text} is not there: give a zip, a folder or a URL, or nothing to download dogImages"
+                f"{self.text}: no such file or folder: give a zip, a folder or a URL, or nothing to download dogImages"
             )
 
     def archive(self, downloads: Path) -> Path:
@@ -71,7 +69,7 @@ class Source:
         return downloads / self.file_name if self.is_url else Path(self.text)
 
     def cache(self) -> Path:
-        """Where a download is kept that has no better place, one folder a URL."""
+        """The folder of a download that has no better place, one folder per URL."""
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / CACHE / hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
@@ -82,23 +80,15 @@ class Source:
             return Opened(Path(self.text).resolve())
         archive = self.archive(downloads)
         if self.is_url and not archive.exists():
-            say(f"downloading {self.text} to {archive}")
+            progress(f"downloading {self.text} to {archive}")
             download(self.text, archive)
             with archive.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            say(f"{archive.name}: {archive.stat().st_size:,} bytes, SHA-256 {sha256}")
-        say(f"unpacking {archive}")
-        below = work / "zip"
-        others = unzip(archive, below)
-        if others:
-            say(of_others(others))
-        return Opened(_only_folder(below), archive, below, self.is_url)
-
-
-def _only_folder(root: Path) -> Path:
-    """dogImages.zip has one folder dogImages/ with everything in it."""
-    below = [path for path in root.iterdir() if path.is_dir()]
-    while len(below) == 1 and not any(path.is_file() for path in root.iterdir()):
-        root = below[0]
-        below = [path for path in root.iterdir() if path.is_dir()]
-    return root
+            progress(f"{archive.name}: {archive.stat().st_size:,} bytes, SHA-256 {sha256}")
+        progress(f"unpacking {archive}")
+        root = below = work / "zip"
+        if others := unzip(archive, below):
+            progress(of_others(others))
+        while len(only := list(root.iterdir())) == 1 and only[0].is_dir():  # dogImages.zip has one folder dogImages/
+            root = only[0]
+        return Opened(root, archive, below, self.is_url)

@@ -1,5 +1,6 @@
 """A model to be served: the requests that make an endpoint of it, or give it to one that is there. No network."""
 
+import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,11 @@ from typing import Any
 
 from scripts.aws import instances, names
 from scripts.aws.errors import CloudError
-from scripts.aws.names import S3Uri
+from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
+from scripts.console.command import progress
+from scripts.endpoints import model_data
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
 VARIANT = "AllTraffic"
@@ -82,6 +85,54 @@ class Deployment:
             Request("sagemaker", "CreateModel", model),
             Request("sagemaker", "CreateEndpointConfig", configuration),
         ]
+
+
+def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Deployment:
+    """What the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
+    if not flags.image:
+        raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
+    if not (flags.model_data or flags.job):
+        raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
+    image = Image.parse(flags.image, region)
+    chosen.need_role()
+    kind = flags.instance_type or INSTANCE_TYPE
+    if flags.model_data:
+        artifact = model_data.s3_uri(flags.model_data)
+    else:
+        if flags.dry_run:  # otherwise it is looked up
+            progress(f"--dry-run: the model of {flags.job} is taken to lie where train.py lets it be put by default")
+        artifact = chosen.home() / flags.job / "output" / "model.tar.gz"
+    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
+        model_data.check_environment(environment)
+    if remark := check_instance(kind):
+        progress(remark)
+    if chosen.volume_kms_key and not instances.takes_volume_key(kind):
+        progress(instances.NO_VOLUME_KEY.format(kind))
+    endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
+    if not endpoint.startswith(chosen.project):
+        progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")
+    if flags.instance_count:
+        check_strategy(flags.strategy, flags.instance_count)
+    base = resource_name(endpoint, chosen.project)
+    return Deployment(
+        endpoint=endpoint,
+        name=names.unique(base) if flags.update else base,
+        image=flags.image,
+        model_data=artifact,
+        instance_type=kind,
+        instance_count=flags.instance_count or 1,
+        environment=environment,
+        startup_timeout=flags.startup_timeout,
+        download_timeout=flags.download_timeout,
+        network_isolation=flags.network_isolation,
+    )
+
+
+def requests(wanted: Deployment, flags: argparse.Namespace, chosen: Settings) -> list[Request]:
+    if not flags.update:
+        return wanted.create(chosen)
+    change = policy(flags.strategy, flags.wait_interval, flags.alarm)
+    return wanted.update(chosen, change, retain=flags.instance_count is None)
 
 
 def resource_name(endpoint: str, project: str) -> str:

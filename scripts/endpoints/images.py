@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.picture import FORMATS, MAX_PIXELS, decode, is_heic
+from container_serve.image import FORMATS, MAX_PIXELS, decode, is_heic
 from container_serve.settings import MAX_REQUEST_BYTES
 from container_train.data import listing
 from container_train.data.labels import natural

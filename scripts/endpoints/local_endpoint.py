@@ -1,104 +1,97 @@
 """An endpoint on this machine, through the SDK's local mode: its image, its start, its end."""
 
-import re
+import argparse
+import json
 import signal
 import socket
+import tempfile
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import requests
+
 from container_serve.settings import MAX_PORT
-from local_test import engine
-from local_test.errors import LocalError
+from local_test import engine as local_engine
 from scripts.aws.errors import CloudError
+from scripts.aws.settings import Settings
 from scripts.console.command import progress, tell_loading
-from scripts.jobs.local_mode import REGION, Engine
+from scripts.endpoints import model_data
+from scripts.images import engine
+from scripts.jobs.local_mode import REGION, Engine, log_line
+from scripts.jobs.local_training import locally
 from scripts.resources import leftovers
 
 if TYPE_CHECKING:
-    from scripts.jobs.sdk_local import ServedHere
+    from scripts.jobs import sdk
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0
 POLL_SECONDS = 0.2
-# Straight there: a proxy knows nothing of this machine's ports.
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_DIRECT = requests.Session()
+_DIRECT.trust_env = False  # straight there: a proxy knows nothing of this machine's ports
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where it runs: the engine of this machine, and an image that is there. Raises CloudError where one is missing."""
+def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
+    """`deploy.py --local`: serve until Ctrl-C. Raises CloudError where something is missing, or the port is taken."""
+    if not flags.model_data:
+        raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)
+    in_s3 = flags.model_data.startswith("s3://")
+    artifact = model_data.s3_uri(flags.model_data) if in_s3 else model_data.file(flags.model_data)
+    if in_s3:
+        chosen.need_region()
+    here = Engine()
+    here.prune()
+    image = flags.image or locally(lambda: local_engine.find_image("serve"))
+    if image is None:
+        raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
+    engine.need_image(here.client, image)
+    if flags.port is not None and not _is_free(flags.port):
+        raise CloudError(f"--port {flags.port} is taken: give another one, or none")
+    port = flags.port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
+    local_image = engine.find_image(here.client, image)
+    server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
+    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+        if isinstance(artifact, Path):
+            model_data.unpack(artifact, work / "model")
+        else:
+            model_data.fetch(chosen.aws(), artifact, work / "model")
+        progress(model_data.check(work / "model", flags.model_data, server, image))
+        with _served(here, image, work, work / "model", environment, port) as url:
+            progress(f"try it: scripts/predict.py --local {url} IMAGE")
+            print(json.dumps({"url": url, "image": image}) if flags.json else url, flush=True)
+            wait(url)
+    return 0
 
-    engine: Engine
-    image: str
 
-    @classmethod
-    def find(cls, image: str | None) -> "Place":
-        """`image`, or the one made of the files as they are now."""
-        place = Engine()
-        place.sweep()
-        if image is None:
-            try:
-                image = engine.find_image("serve")
-            except LocalError as error:
-                raise CloudError(str(error)) from None
-            if image is None:
-                raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
-        place.need_image(image)
-        return cls(place, image)
+@contextmanager
+def _served(
+    here: Engine, image: str, work: Path, model: Path, environment: Mapping[str, str], port: int
+) -> Iterator[str]:
+    """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
 
-    def need_free(self, port: int | None) -> None:
-        """Raises CloudError that says who has the port."""
-        if port is None or _is_free(port):
-            return
-        columns = f'{{{{.Names}}}} ({{{{.Image}}}})\t{{{{.Label "{leftovers.OWNER}"}}}}'
-        listed = self.engine.docker.call("ps", "--filter", f"publish={port}", "--format", columns).stdout.splitlines()
-        by = "another program"
-        if listed:
-            name, _, owner = listed[0].partition("\t")
-            process = leftovers.process_of(owner)
-            by = f"the container {name}" + (f" of the process {process}, which serves too" if process else "")
-        raise CloudError(f"--port {port} is taken by {by}: give another one, or none")
+    `work`: a folder to work in. Raises CloudError where it does not come up.
+    """
+    tell_loading()
+    progress(f"starting {image} through the SageMaker SDK's local mode")
+    from scripts.jobs import sdk
 
-    def labels(self) -> Mapping[str, str]:
-        found = self.engine.docker.inspect(self.image)
-        return found.labels if found else {}
-
-    @contextmanager
-    def serve(self, work: Path, model: Path, environment: Mapping[str, str], port: int | None) -> Iterator[str]:
-        """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
-
-        `work`: a folder to work in. Raises CloudError where it does not come up.
-        """
-        self.need_free(port)
-        port = port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
-        tell_loading()
-        progress(f"starting {self.image} through the SageMaker SDK's local mode")
-        from scripts.jobs import sdk_local
-
-        label = uuid.uuid4().hex
-        environment = {**self.engine.environment(), **environment}
-        with sdk_local.local_mode(work, self.engine.service(label, work), REGION, _log, port=port) as session:
-            served = sdk_local.ServedHere(session, self.image, model, environment)
-            url = f"http://localhost:{port}"
-            try:
-                _until_ready(served, url)
-                yield url
-            finally:
-                with _undisturbed():
-                    self._end(served, label)
-
-    def _end(self, served: "ServedHere", label: str) -> None:
-        self.engine.stop(label)
-        served.end_compose(5.0)
-        # Only now can Compose make nothing more.
-        self.engine.remove(label)
+    label = uuid.uuid4().hex
+    with sdk.LocalMode(work, here.service(label, work), REGION, _log, port) as mode:
+        mode.serve(image, model, {**here.environment(), **environment})
+        url = f"http://localhost:{port}"
+        try:
+            _until_ready(mode, url)
+            yield url
+        finally:
+            with _undisturbed():
+                here.stop(label)
+                mode.end_compose(5.0)
+                # Only now can Compose make nothing more.
+                here.remove(label)
 
 
 def wait(url: str) -> None:
@@ -115,12 +108,11 @@ def wait(url: str) -> None:
     raise CloudError(f"the server at {url} has ended; its log stands above")
 
 
-def _until_ready(served: "ServedHere", url: str) -> None:
+def _until_ready(mode: "sdk.LocalMode", url: str) -> None:
     begun = time.monotonic()
     while _ping(url) != 200:
-        problem = served.problem()
-        if problem:
-            raise CloudError(f"the container did not start: {problem}; its log stands above")
+        if mode.problem:
+            raise CloudError(f"the container did not start: {mode.problem}; its log stands above")
         if time.monotonic() - begun > START_SECONDS:
             raise CloudError(f"the server was not ready within {START_SECONDS:.0f} s; its log stands above")
         time.sleep(POLL_SECONDS)
@@ -139,22 +131,15 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _log(line: str) -> None:
-    """Compose puts the container's name and colours before what it says."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", line)
-    text = re.sub(r"^\S+-algo-\d+-\w+\s*\| ?", "", text).strip()
-    if text:
+    if text := log_line(line)[0].strip():
         progress(f"  {text}")
 
 
 def _ping(url: str) -> int | None:
     """The status of /ping, None where nobody listens."""
-    try:
-        with _DIRECT.open(f"{url}/ping", timeout=5) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return None
+    with suppress(requests.RequestException):
+        return _DIRECT.get(f"{url}/ping", timeout=5).status_code
+    return None
 
 
 def _is_free(port: int) -> bool:

@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG
-from scripts.aws.polling import ENDPOINT_SECONDS, Patience
-from scripts.jobs.training_jobs import is_missing
+from scripts.aws.polling import ENDPOINT_SECONDS, poll
+from scripts.jobs.training_jobs import is_missing, tags_of
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 LOG_LINES = 15
@@ -66,27 +66,18 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
     as well, for a while.
     """
     begun = said = time.monotonic()
-    patience = Patience(ENDPOINT_SECONDS)
-    patience.answered()  # a call has just made, changed or found it
     status = ""
-    while True:
-        try:
-            endpoint = find(aws, name)
-            patience.answered()
-        except (ClientError, BotoCoreError) as error:
-            patience.bear(error)
-        else:
-            now = time.monotonic()
-            if endpoint and (endpoint.status != status or now - said >= 30):
-                status, said = endpoint.status, now
-                say(f"{name}: {status}, {clock(now - begun)}")
-            if endpoint is None or not endpoint.busy:
-                return endpoint
-        time.sleep(POLL_SECONDS)
 
+    def is_over(endpoint: Endpoint | None) -> bool:
+        nonlocal status, said
+        now = time.monotonic()
+        if endpoint and (endpoint.status != status or now - said >= 30):
+            status, said = endpoint.status, now
+            seconds = int(now - begun)
+            say(f"{name}: {status}, {seconds // 60}:{seconds % 60:02} min")
+        return endpoint is None or not endpoint.busy
 
-def clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02} min"
+    return poll(lambda: find(aws, name), is_over, POLL_SECONDS, ENDPOINT_SECONDS, answered=True)
 
 
 def log_tail(aws: Aws, name: str) -> list[str]:
@@ -105,14 +96,9 @@ def log_tail(aws: Aws, name: str) -> list[str]:
     return [str(event["message"]).rstrip() for event in events]
 
 
-def tags(aws: Aws, arn: str) -> dict[str, str]:
-    pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
-    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
-
-
 def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
     """Raises CloudError for an endpoint that this project did not make."""
-    if tags(aws, endpoint.arn).get(PROJECT_TAG) != project:
+    if tags_of(aws, endpoint.arn).get(PROJECT_TAG) != project:
         raise CloudError(
             f"the endpoint {endpoint.name} has no tag {PROJECT_TAG}={project}, so these scripts did not make it:"
             " it is left alone"

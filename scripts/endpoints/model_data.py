@@ -1,28 +1,27 @@
 """model.tar.gz before it is deployed: where it lies, and whether an image can serve it."""
 
 import json
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import ClientError
-from tqdm import tqdm
 
-from container_serve import artifact, user_code
+from container_serve import artifact
 from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
-from container_serve.errors import ArtifactError
+from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
-from container_serve.settings import SettingsError
-from container_serve.user_code import UserCodeError
+from container_serve.worker import user_code
 from local_test import pack
 from local_test.errors import LocalError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
-from scripts.aws.names import S3Uri
+from scripts.aws.names import Image, S3Uri
 from scripts.console.command import progress
+from scripts.dataset.progress import Progress
+from scripts.images import registry
 
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
@@ -56,12 +55,33 @@ class Server:
             raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)
         if title not in TARGETS:
             return None
-        target = TARGETS[title]
+        check_environment(environment)
+        return cls(int(version) if version.isdecimal() else None, TARGETS[title], environment)
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Raises CloudError for variables that this project's server would refuse."""
+    try:
+        ServerSettings.read(environment)
+    except ServeError as error:
+        raise CloudError(f"--environment {error}", 2) from None
+
+
+def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> None:
+    """Raises CloudError where image or artifact is missing, or the one cannot serve the other."""
+    image = Image.parse(uri)
+    registry.find(aws, image)
+    server = Server.of(uri, registry.image_labels(aws, image), environment)
+    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+        model = Path(folder, "model")
         try:
-            ServerSettings.read(environment)
-        except SettingsError as error:
-            raise CloudError(f"--environment {error}", 2) from None
-        return cls(int(version) if version.isdecimal() else None, target, environment)
+            fetch(aws, artifact, model)
+        except UnusualError as error:
+            if server:
+                raise
+            progress(f"not checked: {error}")
+            return
+        progress(check(model, str(artifact), server, uri))
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
@@ -77,11 +97,21 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
     try:
         answer = aws.client("s3").get_object(Bucket=uri.bucket, Key=uri.key)
     except ClientError as error:
-        raise _missing(error, uri) or error from None
-    size = int(answer["ContentLength"])
-    progress(f"reading {uri} ({size / 1e6:,.1f} MB) to check it")
-    with _metered(answer["Body"], size) as stream:
-        _unpack(stream, target, str(uri))
+        if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
+            raise CloudError(
+                f"{uri} is not there: check --model-data; train.py prints where a job leaves its model"
+            ) from None
+        raise
+    progress(f"reading {uri} ({answer['ContentLength'] / 1e6:,.1f} MB) to check it")
+    with Progress(str(uri), answer["ContentLength"]) as bar:
+
+        class Metered:
+            def read(self, length: int = -1) -> bytes:
+                piece: bytes = answer["Body"].read(length if length >= 0 else None)
+                bar.add(len(piece))
+                return piece
+
+        _unpack(cast(BinaryIO, Metered()), target, str(uri))
 
 
 def file(text: str) -> Path:
@@ -122,7 +152,7 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
         model = artifact.read(folder)
         if server and server.target == "serve":
             user_code.find(ServerSettings.read({**server.environment, "BYOC_TARGET": server.target}), folder)
-    except (ArtifactError, UserCodeError) as error:
+    except ServeError as error:
         raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
     what = f"{model.architecture}, {len(model.classes)} classes, {model.precision}"
     if reads is None:
@@ -160,12 +190,6 @@ def _format(folder: Path) -> int:
     return version if type(version) is int else 0
 
 
-def _missing(error: ClientError, uri: S3Uri) -> CloudError | None:
-    if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
-        return CloudError(f"{uri} is not there: check --model-data; train.py prints where a job leaves its model")
-    return None
-
-
 def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
     try:
         pack.unpack_stream(stream, target, where)
@@ -173,17 +197,3 @@ def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
         raise UnusualError(str(error)) from None
     except LocalError as error:
         raise CloudError(str(error)) from None
-
-
-@contextmanager
-def _metered(body: Any, size: int) -> Iterator[BinaryIO]:
-    """A stream of `size` bytes that shows on a terminal how far it has come."""
-    with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        class Metered:
-            def read(self, length: int = -1) -> bytes:
-                piece: bytes = body.read(length if length >= 0 else None)
-                bar.update(len(piece))
-                return piece
-
-        yield cast(BinaryIO, Metered())

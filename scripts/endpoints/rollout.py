@@ -9,13 +9,16 @@ from scripts.aws import creation, names
 from scripts.aws.account import Aws
 from scripts.aws.creation import UnansweredError
 from scripts.aws.errors import CloudError, explain
+from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.console.command import Interrupted, progress
 from scripts.endpoints import lookup
-from scripts.endpoints.deployment import Deployment
+from scripts.endpoints.deployment import INSTANCE_TYPE, Deployment
 from scripts.endpoints.lookup import LOG_GROUP, Configuration, Endpoint
+from scripts.endpoints.model_data import s3_uri
+from scripts.jobs import training_jobs
 from scripts.resources import removal
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, Thing
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, Resource
 
 # What each of these makes, and the key that names it.
 _MADE = {
@@ -28,7 +31,7 @@ _MADE = {
 def send_all(aws: Aws, requests: Sequence[Request]) -> None:
     """All of them, or none: what was made before one was refused is removed again.
 
-    The last one makes or changes the endpoint. Where its answer is lost, everything stays: it may be performed yet.
+    The last one makes or changes the endpoint. Where its answer is lost, everyresource stays: it may be performed yet.
     """
     made: list[Request] = []
     try:
@@ -48,30 +51,30 @@ def send_all(aws: Aws, requests: Sequence[Request]) -> None:
 
 def undo(aws: Aws, made: Sequence[Request]) -> None:
     """Remove what these requests have made, unless something uses it; says what it left, and how that is removed."""
-    things = []
+    resources = []
     for request in made:
         if request.operation in _MADE:
             kind, key = _MADE[request.operation]
-            things.append(Thing(kind, request.request[key], "in progress" if kind == ENDPOINT else ""))
-    remove_unused(aws, things)
+            resources.append(Resource(kind, request.request[key], "in progress" if kind == ENDPOINT else ""))
+    remove_unused(aws, resources)
 
 
-def remove_unused(aws: Aws, things: Sequence[Thing]) -> list[Thing]:
+def remove_unused(aws: Aws, resources: Sequence[Resource]) -> list[Resource]:
     """Remove an endpoint, then configurations, then models; return what has gone. Raises nothing but interrupts."""
     order = [ENDPOINT, CONFIGURATION, MODEL]
-    things = sorted(things, key=lambda thing: order.index(thing.kind))
+    resources = sorted(resources, key=lambda resource: order.index(resource.kind))
     try:
-        return removal.remove(aws, things, progress)
+        return removal.remove(aws, resources, progress)
     except (ClientError, BotoCoreError, CloudError) as error:
-        progress(f"not removed ({explain(error)}): {_later(things)}")
+        progress(f"not removed ({explain(error)}): {_later(resources)}")
         return []
     except (KeyboardInterrupt, Interrupted):
-        raise Interrupted(f"interrupted; still to remove: {_later(things)}") from None
+        raise Interrupted(f"interrupted; still to remove: {_later(resources)}") from None
 
 
-def _later(things: Sequence[Thing]) -> str:
-    which = next((thing.name for thing in things if thing.kind == ENDPOINT), "--unused")
-    return f"{', '.join(map(str, things))}; scripts/cleanup.py {which} does it later"
+def _later(resources: Sequence[Resource]) -> str:
+    which = next((resource.name for resource in resources if resource.kind == ENDPOINT), "--unused")
+    return f"{', '.join(map(str, resources))}; scripts/cleanup.py {which} does it later"
 
 
 def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None:
@@ -90,10 +93,10 @@ def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None
         )
 
 
-def need_updatable(aws: Aws, name: str, project: str) -> Configuration:
+def need_updatable(aws: Aws, name: str, project: str, instance_type: str | None) -> Configuration:
     """The configuration that it has now, with the number of instances that it is scaled to.
 
-    Raises CloudError where it may not, or cannot now, be changed.
+    Raises CloudError where it may not, or cannot now, be changed, or would silently come to another type of instance.
     """
     live = lookup.find(aws, name)
     if live is None:
@@ -111,39 +114,44 @@ def need_updatable(aws: Aws, name: str, project: str) -> Configuration:
     now = lookup.configuration(aws, live.configuration)
     if now is None:
         raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it anew")
+    if not instance_type and now.instance_type != INSTANCE_TYPE:
+        running = f"{now.instance_count} x {now.instance_type}"
+        raise CloudError(f"{name} runs on {running}: say with --instance-type what it shall run on", 2)
     return replace(now, instance_count=live.instances or now.instance_count)
 
 
-def settle(aws: Aws, wanted: Deployment, requests: Sequence[Request], *, update: bool) -> Endpoint:
+def model_of(aws: Aws, name: str) -> S3Uri:
+    """Where a training job has left its model. Raises CloudError unless it has completed."""
+    job = training_jobs.describe(aws, name, with_tags=False)
+    if job.status != "Completed" or not job.artifact:
+        raise CloudError(f"the training job {name} is {job.status}: only a completed one has a model to deploy")
+    return s3_uri(job.artifact, "--job")
+
+
+def wait_in_service(aws: Aws, wanted: Deployment, requests: Sequence[Request], *, update: bool) -> Endpoint:
     """Wait until it serves what was asked for.
 
     Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use; what
     goes on is said of a broken connection too.
     """
-    try:
-        endpoint = lookup.wait(aws, wanted.endpoint, progress)
-    except (ClientError, BotoCoreError) as error:
-        raise CloudError(f"{explain(error)}; {goes_on(wanted.endpoint, aws.region)}") from None
+    name = wanted.endpoint
+    endpoint = _settled(aws, name)
     if endpoint and endpoint.status == "InService" and endpoint.configuration == wanted.name:
         return endpoint
-    show_log(aws, wanted.endpoint)
     if endpoint is None:
         undo(aws, requests[:2])
-        raise CloudError(f"the endpoint {wanted.endpoint} was removed meanwhile")
-    why = f"{endpoint.failure or 'SageMaker gives no reason'}; its log: {LOG_GROUP.format(wanted.endpoint)}"
-    if not update:
-        undo(aws, requests)
-        raise CloudError(f"the endpoint {wanted.endpoint} is {endpoint.status}: {why}")
-    if endpoint.configuration == wanted.name:
+        raise CloudError(f"the endpoint {name} was removed meanwhile")
+    why = f"{endpoint.failure or 'SageMaker gives no reason'}; its log: {LOG_GROUP.format(name)}"
+    if update and endpoint.configuration == wanted.name:
         raise CloudError(
-            f"the update failed, and so did the way back: {wanted.endpoint} is {endpoint.status} with {wanted.name}:"
-            f" {why}; remove it with scripts/cleanup.py {wanted.endpoint}, and deploy again"
+            f"the update failed, and so did the way back: {name} is {endpoint.status} with {wanted.name}: {why}; remove"
+            f" it with scripts/cleanup.py {name}, and deploy again"
         )
     undo(aws, requests)
+    if not update:
+        raise CloudError(f"the endpoint {name} is {endpoint.status}: {why}")
     back = "serves" if endpoint.status == "InService" else f"is {endpoint.status} with"
-    raise CloudError(
-        f"the update failed, {wanted.endpoint} {back} the configuration from before, {endpoint.configuration}: {why}"
-    )
+    raise CloudError(f"the update failed, {name} {back} the configuration from before, {endpoint.configuration}: {why}")
 
 
 def attach(aws: Aws, name: str) -> Endpoint:
@@ -153,14 +161,13 @@ def attach(aws: Aws, name: str) -> Endpoint:
         raise CloudError(f"there is no endpoint {name} in {aws.region}: check the name and --region")
     wanted = endpoint.pending or endpoint.configuration
     try:
-        endpoint = lookup.wait(aws, name, progress)
+        endpoint = _settled(aws, name)
     except KeyboardInterrupt:
         raise goes_on(name, aws.region) from None
     if endpoint is None:
         raise CloudError(f"the endpoint {name} has been removed")
     if endpoint.status == "InService" and endpoint.configuration == wanted:
         return endpoint
-    show_log(aws, name)
     reason = endpoint.failure or "SageMaker gives no reason"
     if endpoint.status == "InService":
         raise CloudError(
@@ -170,27 +177,34 @@ def attach(aws: Aws, name: str) -> Endpoint:
     raise CloudError(f"the endpoint {name} is {endpoint.status}: {reason}; remove it with scripts/cleanup.py {name}")
 
 
+def _settled(aws: Aws, name: str) -> Endpoint | None:
+    """The endpoint once nothing is in progress; the end of its log is shown where it has failed."""
+    try:
+        endpoint = lookup.wait(aws, name, progress)
+    except (ClientError, BotoCoreError) as error:
+        raise CloudError(f"{explain(error)}; {goes_on(name, aws.region)}") from None
+    if endpoint is None or endpoint.failure or endpoint.status != "InService":
+        for line in lookup.log_tail(aws, name):
+            progress(f"  {line}")
+    return endpoint
+
+
 def prune(aws: Aws, before: Configuration, project: str) -> list[str]:
     """Remove a configuration that is served no more, and its models; the names of what was removed."""
-    if lookup.tags(aws, before.arn).get(names.PROJECT_TAG) != project:
+    if training_jobs.tags_of(aws, before.arn).get(names.PROJECT_TAG) != project:
         progress(f"the configuration {before.name} was not made by these scripts: it is left")
         return []
-    things = [Thing(CONFIGURATION, before.name), *(Thing(MODEL, name) for name in before.models)]
-    return [thing.name for thing in remove_unused(aws, things)]
-
-
-def show_log(aws: Aws, name: str) -> None:
-    for line in lookup.log_tail(aws, name):
-        progress(f"  {line}")
+    resources = [Resource(CONFIGURATION, before.name), *(Resource(MODEL, name) for name in before.models)]
+    return [resource.name for resource in remove_unused(aws, resources)]
 
 
 def goes_on(name: str, region: str) -> Interrupted:
-    return Interrupted(f"the endpoint {name} goes on, and costs money; {_ways(name, region)}")
+    return Interrupted(f"the endpoint {name} stays and is billed; {_ways(name, region)}")
 
 
 def _ways(name: str, region: str) -> str:
     return (
-        f"take up again: scripts/deploy.py --attach {name} --region {region}; remove it: scripts/cleanup.py {name}"
+        f"wait for it again: scripts/deploy.py --attach {name} --region {region}; remove it: scripts/cleanup.py {name}"
         f" --region {region}"
     )
 

@@ -1,29 +1,31 @@
-"""Where images are pushed to: the account's ECR, or any registry that the user has signed in to."""
+"""Registries that images are pushed to: the account's ECR, or any that the user has signed in to."""
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from docker.errors import APIError
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import POLICY, CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.images import credentials, registry
-from scripts.images.credentials import Credentials
+from scripts.images import registry
+from scripts.images.engine import LocalImage, explained
+
+
+@dataclass(frozen=True)
+class RemoteImage:
+    """An image in a registry; `is_same`: it is known to be the local one."""
+
+    media_type: str
+    digest: str
+    is_same: bool
 
 
 class Destination(Protocol):
-    @property
-    def host(self) -> str: ...
-
-    @property
-    def denied(self) -> str:
-        """What to do where the registry denies something."""
-
-    @property
-    def hides(self) -> bool:
-        """Whether the registry may deny reading what is not there."""
+    denied: str  # what to do where the registry denies something
 
     def repository(self, target: str) -> str:
         """HOST/NAME."""
@@ -31,16 +33,15 @@ class Destination(Protocol):
     def immutable(self, target: str) -> bool:
         """Whether it is known that tags cannot be moved."""
 
-    def sign_in(self) -> Credentials | None: ...
+    def credentials(self) -> Mapping[str, str] | None:
+        """As docker-py takes them; None: those of `docker login`."""
 
-    def environment(self, known: Credentials | None) -> AbstractContextManager[dict[str, str]]:
-        """The environment in which Docker has what `sign_in` gave."""
+    def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None: ...
 
 
 class Ecr:
     """The account's registry. Makes the repositories of all targets, or fails, before anything long begins."""
 
-    hides = False
     denied = f"a permission is missing; {POLICY} lists those that the scripts need"
 
     def __init__(self, aws: Aws, targets: Sequence[str], chosen: Settings) -> None:
@@ -56,8 +57,7 @@ class Ecr:
         }
         for repository in self._repositories.values():
             if repository.made:
-                progress(f"made the repository {repository.name} in {aws.region}, account {account}")
-        self.host = next(iter(self._repositories.values())).uri.split("/")[0]
+                progress(f"created the repository {repository.name} in {aws.region}, account {account}")
 
     def repository(self, target: str) -> str:
         return self._repositories[target].uri
@@ -65,25 +65,29 @@ class Ecr:
     def immutable(self, target: str) -> bool:
         return self._repositories[target].immutable
 
-    def sign_in(self) -> Credentials:
+    def credentials(self) -> Mapping[str, str]:
         return registry.sign_in(self.aws)
 
-    @contextmanager
-    def environment(self, known: Credentials | None) -> Iterator[dict[str, str]]:
-        assert known is not None
-        with credentials.given(self.host, known) as environment:
-            yield environment
+    def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None:
+        found = registry.look_up(
+            self.aws, self.aws.identity.account, self._repositories[target].name, {"imageTag": tag}
+        )
+        if found is None:
+            return None
+        manifest = json.loads(found["imageManifest"])
+        digest: str = found["imageId"]["imageDigest"]
+        same = image.id in (manifest.get("config", {}).get("digest"), digest)
+        return RemoteImage(str(manifest.get("mediaType", found.get("imageManifestMediaType"))), digest, same)
 
 
-class Elsewhere:
+class GenericRegistry:
     """Any registry, `place` is HOST or HOST/PATH; the user has called `docker login`."""
 
-    hides = True
-
-    def __init__(self, place: str, chosen: Settings) -> None:
-        self.host = place.split("/")[0]
-        self.denied = f"`docker login {self.host}` as a user who may push there"
+    def __init__(self, client: Any, place: str, chosen: Settings) -> None:
+        self._client = client
+        self._host = place.split("/")[0]
         self._prefix = f"{place}/{chosen.project}"
+        self.denied = f"`docker login {self._host}` as a user who may push there"
 
     def repository(self, target: str) -> str:
         return f"{self._prefix}-{target}"
@@ -91,8 +95,17 @@ class Elsewhere:
     def immutable(self, target: str) -> bool:
         return False
 
-    def sign_in(self) -> Credentials | None:
-        return credentials.of(self.host)
+    def credentials(self) -> None:
+        return None
 
-    def environment(self, known: Credentials | None) -> AbstractContextManager[dict[str, str]]:
-        return nullcontext(dict(os.environ))
+    def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None:
+        """Ask through the engine. None too where reading is denied: some registries deny what is not there."""
+        with explained(self._host):
+            try:
+                found = self._client.api.inspect_distribution(f"{self.repository(target)}:{tag}")["Descriptor"]
+            except APIError as error:
+                if error.status_code not in (401, 403, 404):
+                    raise
+                return None
+        same = f"{self.repository(target)}@{found['digest']}" in image.pushed
+        return RemoteImage(found["mediaType"], found["digest"], same)

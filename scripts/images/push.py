@@ -15,9 +15,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from container_serve import __version__
 from scripts.aws import settings
@@ -26,10 +26,10 @@ from scripts.aws.requests import show
 from scripts.console import command
 from scripts.console.command import progress
 from scripts.environment import ROOT
-from scripts.images import registry
-from scripts.images.destination import Destination, Ecr, Elsewhere
-from scripts.images.distribution import DOCKER_MANIFEST, Broken, Denied, Manifest, Registry
-from scripts.images.docker import Docker, LocalImage, sizes
+from scripts.images import engine, registry
+from scripts.images.destination import Destination, Ecr, GenericRegistry, RemoteImage
+from scripts.images.engine import AccessDenied, LocalImage, RetryableError
+from scripts.images.registry import DOCKER_MANIFEST
 
 PROGRAM = "push.sh"
 TARGETS = {"train": ("train",), "serve": ("serve",), "serve-torch": ("serve-torch",), "all": ("train", "serve")}
@@ -75,13 +75,13 @@ def main(arguments: Sequence[str]) -> int:
         print(show([request for name in names for request in registry.repository_requests(name, chosen)]))
         return 0
 
-    docker = Docker.find()
+    client = engine.connect()
     destination: Destination
-    destination = Elsewhere(place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
-    images = [_checked(built(docker, target)) for target in targets]
+    destination = GenericRegistry(client, place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
+    images = [_checked(built(client, target)) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):
-        result = push(docker, image, target, destination, flags.tag or default_tag(image))
+        result = push(client, image, target, destination, flags.tag or default_tag(image))
         results.append(result)
         if not flags.json:
             print(result.uri, flush=True)
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def built(docker: Docker, target: str) -> LocalImage:
+def built(client: Any, target: str) -> LocalImage:
     """The image of the files as they are now; built where there is none yet."""
     script = ROOT / "scripts" / "build.sh"
     done = subprocess.run([script, "--content", target], capture_output=True, text=True)
@@ -98,7 +98,7 @@ def built(docker: Docker, target: str) -> LocalImage:
         raise CloudError(f"scripts/build.sh --content {target} failed: {done.stderr.strip()}")
     content = done.stdout.strip()
     name = f"byoc-{target}:{__version__}-{content}"
-    image = docker.inspect(name)
+    image = engine.find_image(client, name)
     if image is None:
         progress(f"{name} is not built yet: building it with scripts/build.sh")
         # The same client; what build.sh prints as its result is no result of ours.
@@ -107,7 +107,7 @@ def built(docker: Docker, target: str) -> LocalImage:
                 f"{name} was not built, the reason stands above: build it with scripts/build.sh {target}, which has"
                 " options for other bases, proxies and mirrors, then call this again"
             )
-        image = docker.inspect(name)
+        image = engine.find_image(client, name)
         if image is None:
             raise CloudError(f"the files changed while {name} was built: call this again")
     if image.labels.get("byoc.content") != content:
@@ -120,79 +120,56 @@ def default_tag(image: LocalImage) -> str:
     return f"{image.name.rpartition(':')[2]}-{image.id.removeprefix('sha256:')[:8]}"
 
 
-def push(docker: Docker, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
+def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
     """Push one image unless it is there, and check what lies there then; tried again where the connection breaks."""
-    insecure = docker.allows_insecure(destination.host)
     for pause in (*PAUSES, None):
         try:
-            return _push_once(docker, image, target, destination, tag, insecure)
-        except Denied as error:
+            return _push_once(client, image, target, destination, tag)
+        except AccessDenied as error:
             raise CloudError(f"{error}: {destination.denied}") from None
-        except Broken as error:
+        except RetryableError as error:
             if pause is None:
                 raise CloudError(f"{error}: call this again, what is there is not sent again") from None
             progress(f"{image.name}: {error}; trying again in {pause:g} s")
             time.sleep(pause)
+        except KeyboardInterrupt:
+            raise command.Interrupted("broken off: call this again, layers that are there are not sent again") from None
     raise AssertionError  # the last try returns or raises
 
 
-def _push_once(
-    docker: Docker, image: LocalImage, target: str, destination: Destination, tag: str, insecure: bool
-) -> Pushed:
+def _push_once(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
     repository = destination.repository(target)
-    path = repository.partition("/")[2]
-    known = destination.sign_in()
-    remote = Registry(destination.host, known, insecure)
-    try:
-        there = remote.manifest(path, tag)
-    except Denied:
-        # Some registries say so of what is not there; whether more is wrong, the push will tell.
-        if not destination.hides:
-            raise
-        there = None
-    if is_same := there is not None and image.id in (there.config, there.digest):
+    name = f"{repository}:{tag}"
+    there = destination.find(target, tag, image)
+    if is_same := there is not None and there.is_same:
         progress(f"{image.name} is in {repository} already")
     else:
         if there is not None and destination.immutable(target):
-            _check_remote(there, f"{repository}:{tag}")
+            _check_remote(there, name)
             raise CloudError(
-                f"{repository}:{tag} is another image, and tags there cannot be moved: give another --tag, or use"
+                f"{name} is another image, and tags there cannot be moved: give another --tag, or use"
                 f" {repository}@{there.digest}"
             )
         if there is not None:
-            progress(f"{repository}:{tag} was another image, {there.digest}")
-        progress(f"pushing {image.name} ({sizes(image.bytes)}, {image.layers} layers) to {repository}:{tag}")
+            progress(f"{name} was another image, {there.digest}")
+        progress(f"pushing {image.name} ({image.bytes / 1e6:,.1f} MB) to {name}")
         begun = time.monotonic()
         try:
-            with destination.environment(known) as environment, _interruptible():
-                docker.push(image, f"{repository}:{tag}", environment)
+            engine.push(client, image, repository, tag, destination.credentials())
         except CloudError:
-            # The last answer may be all that was lost; the client's own second try is told that tags cannot be moved.
-            if not _arrived(remote, path, tag, image):
+            # The last answer may be all that was lost; a second try is told that tags cannot be moved.
+            there = destination.find(target, tag, image)
+            if there is None or not there.is_same:
                 raise
         progress(f"pushed {image.name} in {time.monotonic() - begun:.0f} s")
-        there = remote.manifest(path, tag)
+        there = destination.find(target, tag, engine.find_image(client, image.name) or image)
         if there is None:
-            raise Broken(f"{repository}:{tag} was pushed and is not there")
+            raise RetryableError(f"{name} was pushed and is not there")
     assert there is not None
-    _check_remote(there, f"{repository}:{tag}")
+    _check_remote(there, name)
+    if not there.is_same:
+        raise CloudError(f"{name} is another image, {there.digest}: another push was faster, give another --tag")
     return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
-
-
-def _arrived(remote: Registry, path: str, tag: str, image: LocalImage) -> bool:
-    try:
-        there = remote.manifest(path, tag)
-    except CloudError:
-        return False
-    return there is not None and image.id in (there.config, there.digest)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise command.Interrupted("broken off: call this again, layers that are there are not sent again") from None
 
 
 def _checked(image: LocalImage) -> LocalImage:
@@ -208,11 +185,9 @@ def _checked(image: LocalImage) -> LocalImage:
     return image
 
 
-def _check_remote(manifest: Manifest, reference: str) -> None:
-    if manifest.media_type != DOCKER_MANIFEST:
-        raise CloudError(f"{reference} lies there as {_remedy(manifest.media_type)}, and give another --tag")
-    if manifest.platform != PLATFORM:
-        raise CloudError(f"{reference} is for {manifest.platform}, and SageMaker runs {PLATFORM}: give another --tag")
+def _check_remote(there: RemoteImage, reference: str) -> None:
+    if there.media_type != DOCKER_MANIFEST:
+        raise CloudError(f"{reference} lies there as {_remedy(there.media_type)}, and give another --tag")
 
 
 def _remedy(media_type: str | None) -> str:

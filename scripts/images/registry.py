@@ -14,9 +14,11 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG, Image, tag_list
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.images import distribution
-from scripts.images.credentials import Credentials
 
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 UNTAGGED_DAYS = 14
 # Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
 TAGGED_IMAGES = 100
@@ -99,11 +101,11 @@ def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
     )
 
 
-def sign_in(aws: Aws) -> Credentials:
-    """Good for twelve hours."""
+def sign_in(aws: Aws) -> dict[str, str]:
+    """Return what Docker takes for twelve hours."""
     data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return Credentials(user, password)
+    return {"username": user, "password": password}
 
 
 def find(aws: Aws, image: Image) -> str:
@@ -131,7 +133,7 @@ def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
     }
     try:
         url = send(aws, Request("ecr", "GetDownloadUrlForLayer", layer))["downloadUrl"]
-        answer = requests.get(url, timeout=distribution.TIMEOUT)
+        answer = requests.get(url, timeout=(10, 60))
         answer.raise_for_status()
         labels = (answer.json().get("config") or {}).get("Labels") or {}
     except (ClientError, CloudError, requests.RequestException, ValueError, AttributeError):
@@ -142,20 +144,25 @@ def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
 def _image(aws: Aws, image: Image) -> dict[str, Any]:
     """ECR's description of the image, `imageId` and `imageManifest`."""
     wanted = {"imageDigest": image.digest} if image.digest else {"imageTag": image.tag}
-    request = {
-        "registryId": image.account,
-        "repositoryName": image.repository,
-        "imageIds": [wanted],
-        "acceptedMediaTypes": list(distribution.MANIFESTS),
-    }
-    ecr = aws.client("ecr")
-    try:
-        found: Sequence[dict[str, Any]] = send(aws, Request("ecr", "BatchGetImage", request)).get("images", [])
-    except ecr.exceptions.RepositoryNotFoundException:
-        found = []
-    if not found:
+    found = look_up(aws, image.account, image.repository, wanted)
+    if found is None:
         raise CloudError(f"the image {image.uri} is not in ECR: push it with scripts/push.sh, which prints its URI")
-    return found[0]
+    return found
+
+
+def look_up(aws: Aws, account: str, repository: str, identifier: dict[str, Any]) -> dict[str, Any] | None:
+    """Return ECR's `imageId` and `imageManifest` of an imageTag or imageDigest; None where it is missing."""
+    request = {
+        "registryId": account,
+        "repositoryName": repository,
+        "imageIds": [identifier],
+        "acceptedMediaTypes": [DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX],
+    }
+    try:
+        found: list[dict[str, Any]] = send(aws, Request("ecr", "BatchGetImage", request)).get("images", [])
+    except aws.client("ecr").exceptions.RepositoryNotFoundException:
+        return None
+    return found[0] if found else None
 
 
 def _amd64(manifests: Sequence[dict[str, Any]]) -> str | None:

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from container_train import hyperparameters
+from container_train.data import sample, splits
+from container_train.data.labels import SAMPLE as SAMPLE
 from container_train.data.labels import SPLITS
+from container_train.data.splits import ClassFiles
 from container_train.errors import TrainError
-from local_test import options, sample
+from local_test import options
 from local_test.errors import LocalError
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
-from scripts.dataset import folders
-from scripts.dataset.plan import plan
+from scripts.console.command import key_values, progress
+from scripts.dataset import check as checking
 from scripts.dataset.source import Source
 from scripts.resources import leftovers
 from scripts.s3 import storage
 from scripts.s3.objects import digest
 
-SAMPLE = "sample"
 WEIGHTS = "weights"  # the channel, and the hyperparameter
 
 
@@ -34,7 +36,7 @@ class Data:
     """Pictures: in S3 already (`splits` is None), or in a folder, on their way to `prefix`."""
 
     prefix: S3Uri
-    splits: Mapping[str, folders.ClassFiles] | None
+    splits: Mapping[str, ClassFiles] | None
 
     def channels(self) -> dict[str, str]:
         """With a slash at the end: S3 takes a prefix letter by letter, and `train` is that of `training` too."""
@@ -55,18 +57,15 @@ def check(text: str | None) -> None:
 
 
 @contextlib.contextmanager
-def pictures(text: str) -> Iterator[Mapping[str, folders.ClassFiles]]:
+def pictures(text: str) -> Iterator[Mapping[str, ClassFiles]]:
     """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""
     with leftovers.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
             source = made / SAMPLE
-            try:
-                sample.write(source)
-            except LocalError as error:
-                raise CloudError(str(error), error.code) from None
+            sample.write(source)
         else:
             source = Path(text)
-        yield plan(source)
+        yield checking.readable(splits.plan(source), progress)
 
 
 @contextlib.contextmanager
@@ -182,10 +181,4 @@ def dashes(arguments: Sequence[str]) -> list[str]:
 
 def environment(image: str, pairs: Sequence[str] | None) -> dict[str, str]:
     """The container's, of --environment KEY=VALUE; the training program writes the image's name into the artifact."""
-    made = {"BYOC_IMAGE": image}
-    for pair in pairs or ():
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise CloudError(f"--environment has value {pair!r}: expected KEY=VALUE", 2)
-        made[key] = value
-    return made
+    return {"BYOC_IMAGE": image, **key_values(pairs or (), "--environment")}

@@ -1,7 +1,7 @@
 """Local mode: the SDK runs the job in a container on this machine, and nothing of it stays but its results."""
 
 import contextlib
-import json
+import importlib.util
 import os
 import re
 import signal
@@ -18,8 +18,8 @@ from typing import Any
 from scripts.aws.errors import CloudError, one_line
 from scripts.console.command import Interrupted, progress, tell_loading
 from scripts.environment import ROOT
-from scripts.images.docker import Docker, compose
-from scripts.jobs.training_jobs import STOP_SECONDS, Wanted
+from scripts.images import engine
+from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
 from scripts.resources import leftovers
 
 OUT = ROOT / "local_test" / "out.jobs"  # training's results; git takes local_test/out.* for results
@@ -61,26 +61,15 @@ class Engine:
     """The Docker engine of this machine, as local mode needs it. Raises CloudError where something is missing."""
 
     def __init__(self) -> None:
-        self.docker = Docker.find()
-        if compose() is None:
+        if importlib.util.find_spec("sagemaker") is None:
+            raise CloudError("--local needs the SageMaker SDK, which .venv-cloud lacks: run local_test/setup.sh")
+        self.client = engine.connect()
+        if engine.compose() is None:
             raise CloudError("--local needs Docker Compose: install docker-compose-plugin or docker-compose")
-        answer = self.docker.call("info", "--format", "{{json .}}")
-        info: dict[str, Any] = json.loads(answer.stdout or "{}")
-        options = [str(option) for option in info.get("SecurityOptions") or []]
-        self.is_rootless = any("rootless" in option for option in options)
-        self.has_selinux = any("selinux" in option for option in options)
+        info: dict[str, Any] = self.client.info()
+        options = " ".join(map(str, info.get("SecurityOptions") or []))
+        self.is_rootless, self.has_selinux = "rootless" in options, "selinux" in options
         self.has_gpu = "nvidia" in (info.get("Runtimes") or {})
-
-    def need_image(self, image: str) -> None:
-        """On this machine, or fetched to it with the credentials that the Docker client has."""
-        if self.docker.inspect(image):
-            return
-        progress(f"{image} is not on this machine: pulling it")
-        if reason := self.docker.pull(image):
-            raise CloudError(
-                f"the image {image} is not on this machine, and cannot be pulled ({reason}): build it"
-                " with scripts/build.sh train, or sign in to its registry and call `docker pull`"
-            )
 
     def service(self, label: str, work: Path) -> dict[str, Any]:
         """What every container of a job gets from the compose file; the job works in the folder `work`."""
@@ -93,7 +82,7 @@ class Engine:
             # In the cloud it runs as root; here its files must belong to whoever called.
             options["user"] = f"{os.getuid()}:{os.getgid()}"
         if self.has_selinux:
-            # SELinux would keep containers out of the folders; relabelling a user's pictures is not ours to do.
+            # SELinux would keep containers out of the folders; relabelling a user's images is not ours to do.
             options["security_opt"] = ["label=disable"]
         return options
 
@@ -101,62 +90,59 @@ class Engine:
         """A user without a name and a home in the image needs both."""
         return {} if self.is_rootless else {"HOME": "/tmp", "USER": "local"}
 
-    def containers(self, label: str) -> list[str]:
-        return self.docker.call("ps", "-aq", "--no-trunc", "--filter", f"label={leftovers.JOB}={label}").stdout.split()
-
     def stop(self, label: str) -> None:
-        for container in self.containers(label):
-            self.docker.call("stop", "-t", str(STOP_SECONDS), container, seconds=STOP_SECONDS)
+        for container in self._of_job(self.client.containers, label, all=True):
+            container.stop(timeout=STOP_SECONDS)
 
     def exit_code(self, label: str) -> int | None:
         """The worst of the job's containers; None where none was made."""
-        codes = [
-            self.docker.call("inspect", "--format", "{{.State.ExitCode}}", container).stdout.strip()
-            for container in self.containers(label)
-        ]
-        return max((int(code) for code in codes if code.isdigit()), default=None)
+        containers = self._of_job(self.client.containers, label, all=True)
+        return max((int(container.attrs["State"]["ExitCode"]) for container in containers), default=None)
 
     def remove(self, label: str) -> None:
-        for container in self.containers(label):
-            self.docker.call("rm", "--force", "--volumes", container)
-        chosen = f"label={leftovers.JOB}={label}"
-        for network in self.docker.call("network", "ls", "-q", "--filter", chosen).stdout.split():
-            self.docker.call("network", "rm", network)
+        for container in self._of_job(self.client.containers, label, all=True):
+            container.remove(force=True, v=True)
+        for network in self._of_job(self.client.networks, label):
+            network.remove()
 
-    def sweep(self, *places: Path) -> None:
+    def _of_job(self, kind: Any, label: str, **options: Any) -> list[Any]:
+        found: list[Any] = kind.list(filters={"label": f"{leftovers.JOB}={label}"}, **options)
+        return found
+
+    def prune(self, *places: Path) -> None:
         """Remove what killed calls have left, here and in `places`."""
-        leftovers.sweep(self.docker, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
+        leftovers.prune(self.client, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
 
 
-def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], None]) -> Result:
+def train(here: Engine, spec: TrainingJobSpec, work: Path, on_line: Callable[[str], None]) -> Result:
     """Run the job to its end. Ctrl-C stops its container, which may save what it has, and raises KeyboardInterrupt.
 
-    `wanted.output` is file://DIR, where model.tar.gz and output.tar.gz are left; once stopped, it raises Interrupted,
+    `spec.output` is file://DIR, where model.tar.gz and output.tar.gz are left; once stopped, it raises Interrupted,
     which says so. Raises CloudError where no container came to run.
     """
     tell_loading()
-    from scripts.jobs import sdk, sdk_local
+    from scripts.jobs import sdk
 
     label = uuid.uuid4().hex
     said: list[str] = []  # by Compose itself
 
     def line(raw: str) -> None:
         stop.try_again()
-        text = _COLOURS.sub("", raw).rstrip()
-        if _PREFIX.match(text):
-            on_line(_PREFIX.sub("", text))
+        text, is_containers = log_line(raw)
+        if is_containers:
+            on_line(text)
         elif text:
             said.append(text)
 
-    wanted = replace(wanted, environment={**wanted.environment, **engine.environment()})
+    spec = replace(spec, environment={**spec.environment, **here.environment()})
     try:
-        with _Stop(lambda: engine.stop(label)) as stop:
-            with sdk_local.local_mode(work, engine.service(label, work), wanted.region, line) as session:
-                sdk.fit(wanted, session)
-            code = engine.exit_code(label)
+        with _Stop(lambda: here.stop(label)) as stop:
+            with sdk.LocalMode(work, here.service(label, work), spec.region, line) as mode:
+                sdk.fit(spec, mode.session)
+            code = here.exit_code(label)
     finally:
-        engine.remove(label)
-        output = Path(wanted.output.removeprefix("file://"))
+        here.remove(label)
+        output = Path(spec.output.removeprefix("file://"))
         archives = [_kept(output / name) for name in ("model.tar.gz", "output.tar.gz")]
         for folder in (output, output.parent):
             with contextlib.suppress(OSError):
@@ -168,6 +154,12 @@ def train(engine: Engine, wanted: Wanted, work: Path, on_line: Callable[[str], N
         reason = one_line(" ".join(said[-TAIL:])) or "it said nothing"
         raise CloudError(f"Docker Compose started no container: {reason}")
     return result
+
+
+def log_line(raw: str) -> tuple[str, bool]:
+    """Return a line without what Compose puts before it, and whether a container printed it."""
+    text = _COLOURS.sub("", raw).rstrip()
+    return _PREFIX.sub("", text), bool(_PREFIX.match(text))
 
 
 class _Stop:

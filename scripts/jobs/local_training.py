@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
 from local_test.errors import LocalError
@@ -12,11 +13,11 @@ from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.dataset import folders
+from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
 from scripts.jobs.training import check_numbers, is_none
-from scripts.jobs.training_jobs import NO_ROLE, Wanted
+from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 from scripts.resources import leftovers
 
 # Flags that are taken with --local, so that one command serves for both, and do nothing there.
@@ -57,24 +58,24 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     if (home / name).exists():
         raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the image, the weights, the pictures")
-    engine = local_mode.Engine()
-    engine.sweep(home)
+    here = local_mode.Engine()
+    here.prune(home)
     image = flags.image or _own_image()
     environment = inputs.environment(image, flags.environment)
-    engine.need_image(image)
+    engine.need_image(here.client, image)
     file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
-    metrics, quiet = watch.Metrics(), watch.Quiet()
+    metrics, quiet = watch.Metrics(), watch.ToolkitLogFilter()
 
     def tell(line: str) -> None:
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
     with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
-        folders.lay_out(splits, work / "data")
+        data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
-            folders.link(file, work / "data" / WEIGHTS / file.name)
-        wanted = Wanted(
+            data_sets.link(file, work / "data" / WEIGHTS / file.name)
+        spec = TrainingJobSpec(
             name=name,
             image=image,
             role=NO_ROLE,
@@ -84,12 +85,12 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
             },
             hyperparameters=hyperparameters,
             output=f"file://{home / name / 'output'}",
-            instance_type="local_gpu" if engine.has_gpu else "local",
+            instance_type="local_gpu" if here.has_gpu else "local",
             instance_count=flags.instance_count or 1,
             environment=environment,
         )
         progress(f"training {name} in {image}")
-        result = local_mode.train(engine, wanted, work, tell)
+        result = local_mode.train(here, spec, work, tell)
     for shown in metrics.flush():
         progress(f"  {shown}")
     return outcome.of_local(name, image, result, metrics.summary(), as_json=flags.json)

@@ -1,21 +1,23 @@
 """What a training job has left, from wherever it lies: a folder, an archive, S3, or a job's name."""
 
 import contextlib
+import itertools
 import json
 import re
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of, message_of
+from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
+from scripts.aws.parallel import each
+from scripts.jobs import training_jobs
 
 ARCHIVE = "output.tar.gz"
 # Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
@@ -110,27 +112,24 @@ def _unpacked(archive: Path, folder: Path) -> Path:
 
 def unpack(archive: Path, folder: Path) -> None:
     """Write the regular files of a tar below `folder`. What points out of it, links and devices are passed over."""
-    written = 0
+    written = number = 0
+
+    def keep(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        nonlocal written, number
+        number, written = number + 1, written + (member.size if member.isreg() else 0)
+        if number > MANY:
+            raise CloudError(f"{archive} holds more than {MANY} files")
+        if written > LARGEST:
+            raise CloudError(f"{archive} unpacks to more than {LARGEST / 1e9:g} GB")
+        try:
+            return tarfile.data_filter(member, path) if member.isreg() and member.name[:1] != "/" else None
+        except tarfile.FilterError:
+            return None
+
     try:
         with tarfile.open(archive) as tar:
-            for number, member in enumerate(tar):
-                name = PurePosixPath(member.name)
-                if number >= MANY:
-                    raise CloudError(f"{archive} holds more than {MANY} files")
-                if not member.isreg() or name.is_absolute() or ".." in name.parts or "\\" in member.name:
-                    continue
-                written += member.size
-                if written > LARGEST:
-                    raise CloudError(f"{archive} unpacks to more than {LARGEST / 1e9:g} GB")
-                content = tar.extractfile(member)
-                target = folder / name
-                if content is None or target.is_dir():
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as file:
-                    while block := content.read(1 << 20):
-                        file.write(block)
-    except (tarfile.TarError, EOFError, zlib.error, FileExistsError, NotADirectoryError) as error:
+            tar.extractall(folder, filter=keep)
+    except (tarfile.TarError, EOFError, zlib.error, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         # tarfile goes on with a line for each compression that it tried.
         first = (str(error) or "cut off").splitlines()[0].rstrip(":")
         raise CloudError(f"{archive} is no whole tar archive: {first}") from None
@@ -138,14 +137,9 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def _of_job(aws: Aws, name: str, folder: Path) -> Path:
     try:
-        job = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
-    except ClientError as error:
-        if code_of(error) in ("ValidationException", "ResourceNotFound"):
-            said = message_of(error)
-            raise CloudError(
-                f"{name} is no file or folder here, and no training job in {aws.region} ({said}): check --region"
-            ) from None
-        raise
+        job = training_jobs.described(aws, name)
+    except CloudError as error:
+        raise CloudError(f"{name}: no such file or folder here, and {error}") from None
     status = job["TrainingJobStatus"]
     missing = f"training job {name} is {status} and has left no {ARCHIVE}" + (
         ": it comes to S3 when the job ends" if status in ("InProgress", "Stopping") else ""
@@ -186,38 +180,27 @@ def _from_s3(aws: Aws, uri: S3Uri, folder: Path, missing: str) -> Path:
 
 
 def _download(s3: Any, uri: S3Uri, target: Path) -> bool:
-    """Whether there is such an object."""
+    """Return whether there is such an object."""
     try:
-        body = s3.get_object(Bucket=uri.bucket, Key=uri.key)["Body"]
+        s3.download_file(uri.bucket, uri.key, str(target))
     except ClientError as error:
         if code_of(error) in ("NoSuchKey", "404"):
             return False
         raise
-    with target.open("wb") as file:
-        for block in body.iter_chunks(1 << 20):
-            file.write(block)
     return True
 
 
 def _download_all(s3: Any, prefix: S3Uri, folder: Path) -> None:
-    def names() -> Iterator[str]:
-        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=f"{prefix.key}/")
-        for page in pages:
-            for item in page.get("Contents", []):
-                yield item["Key"][len(prefix.key) + 1 :]
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=f"{prefix.key}/")
+    names = (item["Key"][len(prefix.key) + 1 :] for page in pages for item in page.get("Contents", []))
+    found = list(itertools.islice(names, MANY + 1))
+    if len(found) > MANY:
+        raise CloudError(f"{prefix} holds more than {MANY} objects: give the job's own prefix")
 
     def get(name: str) -> None:
         parts = PurePosixPath(name)
-        if not name or name.endswith("/") or parts.is_absolute() or ".." in parts.parts:
-            return
-        target = folder / parts
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _download(s3, prefix / name, target)
+        if name and not name.endswith("/") and not parts.is_absolute() and ".." not in parts.parts:
+            (folder / parts).parent.mkdir(parents=True, exist_ok=True)
+            _download(s3, prefix / name, folder / parts)
 
-    found = []
-    for name in names():
-        found.append(name)
-        if len(found) > MANY:
-            raise CloudError(f"{prefix} holds more than {MANY} objects: give the job's own prefix")
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(get, found))
+    each(get, found, lambda *_: None, 8)

@@ -1,14 +1,18 @@
-"""The SageMaker Python SDK, version 2: imported here and in sdk_local.py, since its end is set for July 2027.
+"""The SageMaker Python SDK, version 2: its Estimator, and its local mode with faults mended. Imported nowhere else.
 
 Its telemetry is off, and what it logs on import and of defaults it does not apply is left out.
 """
 
 import contextlib
 import copy
+import json
 import logging
 import os
+import subprocess
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -31,28 +35,21 @@ with warnings.catch_warnings():
     from sagemaker.debugger import DebuggerHookConfig, ProfilerConfig, ProfilerRule, Rule, rule_configs
     from sagemaker.estimator import Estimator
     from sagemaker.inputs import TrainingInput
-    from sagemaker.local import LocalSession as LocalSession
-    from sagemaker.model import Model as Model
-    from sagemaker.parameter import CategoricalParameter, ContinuousParameter, IntegerParameter
+    from sagemaker.local import LocalSession
+    from sagemaker.model import Model
     from sagemaker.session import Session
-    from sagemaker.tuner import (
-        HyperbandStrategyConfig,
-        HyperparameterTuner,
-        StrategyConfig,
-        WarmStartConfig,
-        WarmStartTypes,
-    )
 
 # On import it lets every library's INFO lines through, to standard error.
 logging.getLogger().handlers[:] = _handlers
 logging.getLogger().setLevel(_level)
 
+from container_train.training.metrics import DEFINITIONS
 from scripts.aws import names
 from scripts.aws.account import core_session
 from scripts.aws.errors import CloudError, one_line
-from scripts.jobs.training_jobs import Wanted
-from scripts.tuning.space import Choice, Range
-from scripts.tuning.tuning_jobs import WantedSearch
+from scripts.images import engine
+from scripts.jobs.job_request import WEIGHTS
+from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 # The SDK holds it against a schema whenever it looks something up, twenty times a job: seconds, for a constant.
@@ -61,7 +58,6 @@ for _module in (sagemaker.utils, sagemaker.session, sagemaker.local.local_sessio
 # The service's rules see nothing of a short job at their default of 500 steps.
 SAVE_INTERVAL = 10
 PROFILER_INTERVAL = 500  # milliseconds
-WEIGHTS = "weights"  # the channel that is one file, read at once: never streamed
 
 
 class Recorder(Session):  # type: ignore[misc]
@@ -82,124 +78,64 @@ def offline(region: str) -> boto3.Session:
     return boto3.Session(botocore_session=core, region_name=region)
 
 
-def training_request(wanted: Wanted) -> dict[str, Any]:
+def training_request(spec: TrainingJobSpec) -> dict[str, Any]:
     """CreateTrainingJob as the SDK's Estimator makes it. Raises CloudError for what the SDK refuses."""
-    recorder = Recorder(offline(wanted.region), names.S3Uri.parse(wanted.output, "--output").bucket)
+    recorder = Recorder(offline(spec.region), names.S3Uri.parse(spec.output, "--output").bucket)
     try:
-        fit(wanted, recorder)
+        fit(spec, recorder)
     except ValueError as error:
         raise CloudError(f"the SageMaker SDK refuses this job: {one_line(str(error))}", 2) from None
     (request,) = recorder.requests
     return request
 
 
-def tuning_request(wanted: WantedSearch) -> dict[str, Any]:
-    """CreateHyperParameterTuningJob as the SDK's HyperparameterTuner makes it, over the Estimator of one trial."""
-    job = wanted.trial
-    recorder = Recorder(offline(job.region), names.S3Uri.parse(job.output, "--output").bucket)
-    space = wanted.space.discrete() if wanted.strategy == "grid" else wanted.space
-    warm = {"identical": WarmStartTypes.IDENTICAL_DATA_AND_ALGORITHM, "transfer": WarmStartTypes.TRANSFER_LEARNING}
-    try:
-        tuner = HyperparameterTuner(
-            _estimator(job, recorder),
-            objective_metric_name=space.objective,
-            objective_type="Maximize" if space.maximises else "Minimize",
-            hyperparameter_ranges={name: _range(part) for name, part in space.searched.items()},
-            metric_definitions=_definitions(),
-            strategy=wanted.strategy.capitalize(),
-            strategy_config=StrategyConfig(HyperbandStrategyConfig(max_resource=wanted.epochs, min_resource=1))
-            if wanted.strategy == "hyperband"
-            else None,
-            max_jobs=wanted.trials,
-            max_parallel_jobs=wanted.parallel,
-            early_stopping_type="Auto" if wanted.early_stopping else "Off",
-            warm_start_config=WarmStartConfig(warm[wanted.warm_start_type], set(wanted.warm_start))
-            if wanted.warm_start
-            else None,
-            tags=names.tag_list(job.tags),
-        )
-        with _silent("sagemaker.estimator"):  # it misses a finished job, of which there is none yet
-            tuner.fit(_inputs(job), job_name=wanted.name, wait=False)
-    except ValueError as error:
-        raise CloudError(f"the SageMaker SDK refuses this search: {one_line(str(error))}", 2) from None
-    (request,) = recorder.requests
-    if "WarmStartConfig" in request:  # made of a set
-        request["WarmStartConfig"]["ParentHyperParameterTuningJobs"].sort(key=str)
-    return request
-
-
-@contextlib.contextmanager
-def _silent(name: str) -> Iterator[None]:
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _range(part: Range | Choice) -> Any:
-    if isinstance(part, Choice):
-        return CategoricalParameter([str(value) for value in part.values])
-    kind = IntegerParameter if part.whole else ContinuousParameter
-    return kind(part.low, part.high, scaling_type="Logarithmic" if part.logarithmic else "Linear")
-
-
-def fit(wanted: Wanted, session: Session) -> None:
+def fit(spec: TrainingJobSpec, session: Session) -> None:
     """The Estimator's job in this session. In local mode this is the whole job."""
-    _estimator(wanted, session).fit(_inputs(wanted), job_name=wanted.name, wait=False, logs=False)
+    _estimator(spec, session).fit(_inputs(spec), job_name=spec.name, wait=False, logs=False)
 
 
-def _definitions() -> list[dict[str, str]]:
-    # Imported here: the package of the training program needs numpy, which other users of this module do not.
-    from container_train.training.metrics import DEFINITIONS
-
-    return DEFINITIONS
-
-
-def _estimator(wanted: Wanted, session: Session) -> Estimator:
+def _estimator(spec: TrainingJobSpec, session: Session) -> Estimator:
     debugger: dict[str, Any] = {"debugger_hook_config": False, "disable_profiler": True}
-    if wanted.service_debugger:
-        debugger = _service_debugger(wanted)
+    if spec.service_debugger:
+        debugger = _service_debugger(spec)
     return Estimator(
-        image_uri=wanted.image,
-        role=wanted.role,
-        instance_type=wanted.instance_type,
-        instance_count=wanted.instance_count,
-        volume_size=wanted.volume_size,
-        volume_kms_key=wanted.volume_kms_key,
-        output_path=wanted.output,
-        output_kms_key=wanted.output_kms_key,
-        input_mode=wanted.input_mode,
-        max_run=wanted.max_run,
-        use_spot_instances=wanted.max_wait is not None,
-        max_wait=wanted.max_wait,
-        checkpoint_s3_uri=wanted.checkpoints,
-        enable_network_isolation=wanted.isolated,
-        subnets=list(wanted.subnets) or None,
-        security_group_ids=list(wanted.security_groups) or None,
-        environment=dict(wanted.environment),
-        tags=names.tag_list(wanted.tags),
-        hyperparameters=dict(wanted.hyperparameters),
-        metric_definitions=_definitions(),
+        image_uri=spec.image,
+        role=spec.role,
+        instance_type=spec.instance_type,
+        instance_count=spec.instance_count,
+        volume_size=spec.volume_size,
+        volume_kms_key=spec.volume_kms_key,
+        output_path=spec.output,
+        output_kms_key=spec.output_kms_key,
+        input_mode=spec.input_mode,
+        max_run=spec.max_run,
+        use_spot_instances=spec.max_wait is not None,
+        max_wait=spec.max_wait,
+        checkpoint_s3_uri=spec.checkpoints,
+        enable_network_isolation=spec.isolated,
+        subnets=list(spec.subnets) or None,
+        security_group_ids=list(spec.security_groups) or None,
+        environment=dict(spec.environment),
+        tags=names.tag_list(spec.tags),
+        hyperparameters=dict(spec.hyperparameters),
+        metric_definitions=DEFINITIONS,
         sagemaker_session=session,
         **debugger,
     )
 
 
-def _inputs(wanted: Wanted) -> dict[str, Any]:
+def _inputs(spec: TrainingJobSpec) -> dict[str, Any]:
     return {
         name: uri
         if uri.startswith("file://")
         else TrainingInput(
             uri, s3_data_type="S3Prefix", distribution="FullyReplicated", input_mode="File" if name == WEIGHTS else None
         )
-        for name, uri in wanted.channels.items()
+        for name, uri in spec.channels.items()
     }
 
 
-def _service_debugger(wanted: Wanted) -> dict[str, Any]:
+def _service_debugger(spec: TrainingJobSpec) -> dict[str, Any]:
     """The service's own rules, which it evaluates beside the job on instances of its own."""
     rules: list[Any] = []
     for rule in (
@@ -214,8 +150,116 @@ def _service_debugger(wanted: Wanted) -> dict[str, Any]:
         rules.append(Rule.sagemaker(own))
     return {
         "rules": [*rules, ProfilerRule.sagemaker(rule_configs.ProfilerReport())],
-        "profiler_config": ProfilerConfig(
-            s3_output_path=wanted.output, system_monitor_interval_millis=PROFILER_INTERVAL
-        ),
-        "debugger_hook_config": DebuggerHookConfig(s3_output_path=wanted.output),
+        "profiler_config": ProfilerConfig(s3_output_path=spec.output, system_monitor_interval_millis=PROFILER_INTERVAL),
+        "debugger_hook_config": DebuggerHookConfig(s3_output_path=spec.output),
     }
+
+
+class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[misc]
+    """Local mode's containers, with its faults mended."""
+
+    @staticmethod
+    def _get_compose_cmd_prefix() -> list[str]:
+        """The SDK takes a plugin of version 2 only, and passes over the newer ones."""
+        command = engine.compose()
+        if command is None:
+            raise CloudError("Docker Compose is not installed")
+        return command
+
+    def _build_optml_volumes(self, host: str, subdirs: set[str]) -> list[Any]:
+        """Create what is mounted: the engine would make it root's, as are the folders of /opt/ml in the image."""
+        if "input" in subdirs:
+            subdirs = subdirs | {"checkpoints", "code"}
+        for name in ("model", *(f"{host}/{name}" for name in subdirs)):
+            Path(self.container_root, name).mkdir(parents=True, exist_ok=True)
+        volumes: list[Any] = super()._build_optml_volumes(host, subdirs)
+        return volumes
+
+    def _generate_compose_file(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Give the job a network of its own. Of the SDK's one for all there are two when two jobs start at once, and
+        from then on none can start."""
+        content: dict[str, Any] = super()._generate_compose_file(*arguments, **named)
+        if "networks" in content:  # not so in Studio
+            labels = self.sagemaker_session.config["local"]["container_config"].get("labels", {})
+            network = {"name": f"byoc-{Path(self.container_root).name}", "labels": labels}
+            content["networks"] = dict.fromkeys(content["networks"], network)
+            # JSON is YAML, too.
+            Path(self.container_root, sagemaker.local.image.DOCKER_COMPOSE_FILENAME).write_text(json.dumps(content))
+        return content
+
+
+class LocalMode:
+    """A session of local mode, which works in `folder` and looks for no credentials; to be used in a `with`.
+
+    `container`: what every service of its compose file gets (user, labels ...). `on_line` is given what Compose and
+    the containers print, line by line. `port`: of a served endpoint on this machine.
+    """
+
+    def __init__(
+        self, folder: Path, container: dict[str, Any], region: str, on_line: Callable[[str], None], port: int = 8080
+    ) -> None:
+        self.session = LocalSession(boto_session=offline(region), sagemaker_config=CONFIG)
+        local = {"container_root": str(folder), "container_config": container, "serving_port": port}
+        self.session.config = {"local": local}
+        # It would tell the containers of an S3 endpoint that they have nothing to do with.
+        self.session.s3_resource = None
+        self._on_line = on_line
+        self._compose: subprocess.Popen[bytes] | None = None
+        self._ended = threading.Event()
+        self.problem: str | None = None  # why what is served is over
+        self._replaced = contextlib.ExitStack()
+
+    def __enter__(self) -> "LocalMode":
+        self._replace(sagemaker.local.image, "_stream_output", self._stream)
+        # Each makes containers of its own, the last one those that serve; the first asks its own name for Compose.
+        for module in (sagemaker.local.image, sagemaker.local.local_session, sagemaker.local.entities):
+            self._replace(module, "_SageMakerContainer", _Container)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._replaced.close()
+
+    def serve(self, image: str, model: Path, environment: Mapping[str, str]) -> None:
+        """Start a model's endpoint in a thread, since the SDK looks at /ping every 5 s only.
+
+        `model` is the unpacked folder: from a file, the SDK would mount the folder in which it lies.
+        """
+        name = names.unique("local")
+        served = Model(
+            image_uri=image,
+            model_data=f"file://{model}",
+            role=NO_ROLE,
+            env=dict(environment),
+            name=name,
+            sagemaker_session=self.session,
+        )
+
+        def deploy() -> None:
+            try:
+                served.deploy(1, "local", endpoint_name=name, wait=False)
+            except Exception as error:
+                self.problem = one_line(str(error))
+
+        threading.Thread(target=deploy, daemon=True).start()
+
+    def end_compose(self, seconds: float) -> None:
+        """Wait for Compose, its containers being gone; end it where it does not end by itself."""
+        if self._compose is not None and not self._ended.wait(seconds):
+            self._compose.terminate()
+            self._ended.wait()
+
+    def _stream(self, process: "subprocess.Popen[bytes]") -> int:
+        self._compose = process
+        assert process.stdout is not None
+        for line in process.stdout:
+            self._on_line(line.decode(errors="replace"))
+        said = process.stderr.read().decode(errors="replace").split("\n") if process.stderr else []
+        code = process.wait()
+        last = next((one_line(line) for line in reversed(said) if line.strip()), "")
+        self.problem = last if code and last else "the container has ended"
+        self._ended.set()
+        return code
+
+    def _replace(self, module: Any, name: str, value: object) -> None:
+        self._replaced.callback(setattr, module, name, getattr(module, name))
+        setattr(module, name, value)

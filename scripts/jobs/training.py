@@ -1,8 +1,10 @@
 """A job in the cloud, decided as a whole before anything is sent: what is uploaded, and the request that creates it."""
 
 import argparse
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scripts.aws import creation, instances, names
 from scripts.aws.account import Aws
@@ -13,9 +15,9 @@ from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress, tell_loading
 from scripts.images import registry
-from scripts.jobs import training_jobs, watch
+from scripts.jobs import job_request, training_jobs, watch
 from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
-from scripts.jobs.training_jobs import Wanted
+from scripts.jobs.training_jobs import TrainingJobSpec
 from scripts.s3 import bucket, storage
 
 PROGRAM = "train.py"
@@ -55,7 +57,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 class Plan:
     """All that a call is going to do."""
 
-    wanted: Wanted
+    wanted: TrainingJobSpec
     data: Data
     weights: Weights
     create: Request
@@ -103,13 +105,22 @@ def plan(
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     wanted = wanted_by(flags, settings, weights, hyperparameters, data, name)
-    if not flags.dry_run:
+    request = Request("sagemaker", "CreateTrainingJob", _request(wanted, say=not flags.dry_run))
+    check(request, allow_unknown=settings.allow_unknown)
+    return Plan(wanted, data, weights, request, name, PROGRAM)
+
+
+def _request(spec: TrainingJobSpec, *, say: bool) -> dict[str, Any]:
+    """CreateTrainingJob, built by the SDK's Estimator where the SDK is installed."""
+    if importlib.util.find_spec("sagemaker") is None:
+        if spec.service_debugger:
+            raise CloudError("--service-debugger needs the SageMaker SDK: run local_test/setup.sh", 2)
+        return job_request.training_request(spec)
+    if say:
         tell_loading()
     from scripts.jobs import sdk  # takes seconds to import
 
-    request = Request("sagemaker", "CreateTrainingJob", sdk.training_request(wanted))
-    check(request, allow_unknown=settings.allow_unknown)
-    return Plan(wanted, data, weights, request, name, PROGRAM)
+    return sdk.training_request(spec)
 
 
 def wanted_by(
@@ -120,7 +131,7 @@ def wanted_by(
     data: Data,
     name: str,
     longest: int = training_jobs.MAX_RUN,
-) -> Wanted:
+) -> TrainingJobSpec:
     """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it."""
     region, role = settings.need_region(), settings.need_role()
     if not flags.image:
@@ -142,7 +153,7 @@ def wanted_by(
         S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else output / name / "checkpoints"
     )
     max_run = flags.max_run or longest
-    wanted = Wanted(
+    wanted = TrainingJobSpec(
         name=name,
         image=image.uri,
         role=role.arn,
@@ -195,7 +206,7 @@ def _check_wait(flags: argparse.Namespace, longest: int) -> None:
         )
 
 
-def _warn(wanted: Wanted, settings: Settings) -> None:
+def _warn(wanted: TrainingJobSpec, settings: Settings) -> None:
     if wanted.instance_count > 1:
         progress(f"--instance-count {wanted.instance_count}: the instances share each batch, and each is billed")
         if wanted.security_groups:

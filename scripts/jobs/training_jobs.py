@@ -21,7 +21,7 @@ SPOT_PATIENCE = 24 * 3600  # seconds beyond the run itself that a spot job may w
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TrainingJobSpec:
     """A job to be made. URIs are s3://, and file:// for local mode."""
 
     name: str
@@ -96,20 +96,48 @@ class Job:
         return 1 - self.billable_seconds / self.training_seconds
 
 
-def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
-    """Raises CloudError where there is no such job."""
-    client = aws.client("sagemaker")
+def described(aws: Aws, name: str) -> dict[str, Any]:
+    """DescribeTrainingJob. Raises CloudError where there is no such job."""
     try:
-        found = client.describe_training_job(TrainingJobName=name)
+        found: dict[str, Any] = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
     except ClientError as error:
         if is_missing(error):
             raise CloudError(f"there is no training job {name} in {aws.region}: check the name and --region") from None
         raise
-    tags: dict[str, str] = {}
-    if with_tags:
-        pages = client.get_paginator("list_tags").paginate(ResourceArn=found["TrainingJobArn"])
-        tags = {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
-    return _job(found, aws.region, tags)
+    return found
+
+
+def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
+    """Raises CloudError where there is no such job."""
+    found = described(aws, name)
+    resources = found.get("ResourceConfig", {})
+    return Job(
+        name=found["TrainingJobName"],
+        arn=found["TrainingJobArn"],
+        region=aws.region,
+        status=found["TrainingJobStatus"],
+        secondary=found.get("SecondaryStatus", ""),
+        image=found.get("AlgorithmSpecification", {}).get("TrainingImage", ""),
+        artifact=found.get("ModelArtifacts", {}).get("S3ModelArtifacts"),
+        failure=found.get("FailureReason"),
+        instance_type=resources.get("InstanceType", ""),
+        instance_count=resources.get("InstanceCount", 1),
+        spot=found.get("EnableManagedSpotTraining", False),
+        billable_seconds=found.get("BillableTimeInSeconds"),
+        training_seconds=found.get("TrainingTimeInSeconds"),
+        metrics={metric["MetricName"]: metric["Value"] for metric in found.get("FinalMetricDataList", ())},
+        transitions=tuple(
+            Transition(step["Status"], step.get("StatusMessage", ""), step.get("StartTime"))
+            for step in found.get("SecondaryStatusTransitions", ())
+        ),
+        tags=tags_of(aws, found["TrainingJobArn"]) if with_tags else {},
+    )
+
+
+def tags_of(aws: Aws, arn: str) -> dict[str, str]:
+    """The tags of any resource in SageMaker."""
+    pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
 
 
 def stop(aws: Aws, name: str) -> Job:
@@ -142,28 +170,3 @@ def console(region: str, name: str) -> str:
     """The job's page in the browser."""
     domain = "console.amazonaws.cn" if region.startswith("cn-") else "console.aws.amazon.com"
     return f"https://{region}.{domain}/sagemaker/home?region={region}#/jobs/{name}"
-
-
-def _job(found: Mapping[str, Any], region: str, tags: Mapping[str, str]) -> Job:
-    resources = found.get("ResourceConfig", {})
-    return Job(
-        name=found["TrainingJobName"],
-        arn=found["TrainingJobArn"],
-        region=region,
-        status=found["TrainingJobStatus"],
-        secondary=found.get("SecondaryStatus", ""),
-        image=found.get("AlgorithmSpecification", {}).get("TrainingImage", ""),
-        artifact=found.get("ModelArtifacts", {}).get("S3ModelArtifacts"),
-        failure=found.get("FailureReason"),
-        instance_type=resources.get("InstanceType", ""),
-        instance_count=resources.get("InstanceCount", 1),
-        spot=found.get("EnableManagedSpotTraining", False),
-        billable_seconds=found.get("BillableTimeInSeconds"),
-        training_seconds=found.get("TrainingTimeInSeconds"),
-        metrics={metric["MetricName"]: metric["Value"] for metric in found.get("FinalMetricDataList", ())},
-        transitions=tuple(
-            Transition(step["Status"], step.get("StatusMessage", ""), step.get("StartTime"))
-            for step in found.get("SecondaryStatusTransitions", ())
-        ),
-        tags=tags,
-    )

@@ -3,7 +3,8 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,10 +12,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from container_train.training.metrics import DEFINITIONS
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, explain, is_passing, one_line
-from scripts.aws.polling import JOB_SECONDS, Patience
+from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.console.command import Interrupted, progress
 from scripts.jobs import training_jobs
-from scripts.jobs.training_jobs import Job, Transition
+from scripts.jobs.training_jobs import Job
 
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
@@ -78,7 +79,7 @@ class Metrics:
         }
 
 
-class Quiet:
+class ToolkitLogFilter:
     """Leaves out what the training toolkit says of itself before the program begins: a page, most of it twice."""
 
     LONGEST = 300  # lines; whatever comes after is shown in any case
@@ -89,13 +90,11 @@ class Quiet:
     def keeps(self, line: str) -> bool:
         text = line.strip()
         if self._left:
-            self._left -= 1
+            is_error = text.startswith("Traceback") or "ERROR" in text
+            self._left = 0 if is_error else self._left - 1
             if text == "Invoking script with the following command:":
                 self._left = 2  # an empty line, and the command
-            elif text.startswith("Traceback") or "ERROR" in text:
-                self._left = 0
-                return True
-            return False
+            return is_error
         if text == "Training Env:":
             self._left = self.LONGEST
             return False
@@ -143,114 +142,82 @@ class Log:
 class _Follower:
     def __init__(self, aws: Aws, name: str, say: Callable[[str], None]) -> None:
         self.aws, self.name, self.say = aws, name, say
-        self.patience = Patience(JOB_SECONDS, say, "the job")
         self.metrics = Metrics()
-        self.quiet = Quiet()
-        self.log = Log(aws, name)
-        self.log_is_open = True
+        self.filter = ToolkitLogFilter()
+        self.log: Log | None = Log(aws, name)
         self.known: list[tuple[str, str]] = []
         self.first = True
 
     def look(self) -> Job:
         job = training_jobs.describe(self.aws, self.name, with_tags=False)
-        self.patience.answered(fully=False)
-        self._tell_transitions(job.transitions)
+        for index, step in enumerate(job.transitions):
+            now = (step.status, one_line(step.message))
+            if self.known[index : index + 1] != [now]:
+                self.known[index : index + 1] = [now]
+                at = step.start.astimezone().strftime("%H:%M:%S") if step.start else "--:--:--"
+                self.say(f"{at} {now[0]}{f': {now[1]}' if now[1] else ''}")
         self.read_log()
         return job
 
     def read_log(self) -> bool:
-        """Whether anything new was in it."""
-        if not self.log_is_open:
-            return False
+        """Show what is new in it, and return whether anything was. The job can be followed without it."""
         shown: list[str] = []
         some = False
         try:
-            for line in self.log.new():
+            for line in self.log.new() if self.log else ():
                 some = True
-                if self.quiet.keeps(line):
+                if self.filter.keeps(line):
                     shown += self.metrics.feed(line)
-        except ClientError as error:
-            if is_passing(error):
-                raise
-            # The job can be followed without it.
-            self.log_is_open = False
-            self.say(f"the log cannot be read: {explain(error)}")
-        finally:
-            self._show(shown)
+        except (ClientError, BotoCoreError) as error:
+            if not is_passing(error):
+                self.log = None
+                self.say(f"the log cannot be read: {explain(error)}")
+        if self.first and len(shown) > LAST_LINES:
+            self.say(f"({len(shown) - LAST_LINES} lines before these are in CloudWatch, {LOG_GROUP})")
+            shown = shown[-LAST_LINES:]
+        self.first = self.first and not shown
+        for line in shown:
+            self.say(f"  {line}")
         return some
 
-    def _show(self, lines: list[str]) -> None:
-        if self.first and len(lines) > LAST_LINES:
-            self.say(f"({len(lines) - LAST_LINES} lines before these are in CloudWatch, {LOG_GROUP})")
-            lines = lines[-LAST_LINES:]
-        self.first = self.first and not lines
-        for line in lines:
-            self.say(f"  {line}")
 
-    def _tell_transitions(self, steps: Iterable[Transition]) -> None:
-        for index, step in enumerate(steps):
-            now = (step.status, one_line(step.message))
-            if index < len(self.known):
-                if self.known[index] == now:
-                    continue
-                self.known[index] = now
-            else:
-                self.known.append(now)
-            at = step.start.astimezone().strftime("%H:%M:%S") if step.start else "--:--:--"
-            self.say(f"{at} {now[0]}{f': {now[1]}' if now[1] else ''}")
-
-
-def follow(
-    aws: Aws,
-    name: str,
-    *,
-    say: Callable[[str], None] = progress,
-    sleep: Callable[[float], None] = time.sleep,
-    seconds: float | None = None,
-) -> tuple[Job, Metrics]:
+def follow(aws: Aws, name: str, say: Callable[[str], None] = progress) -> tuple[Job, Metrics]:
     """Until the job has ended. Ctrl-C raises Interrupted, and leaves the job running.
 
     So does an error that stays, as CloudError, and any error of the very first look: the way there is wrong.
     """
-    pause = POLL_SECONDS if seconds is None else seconds
     follower = _Follower(aws, name, say)
-    try:
-        while True:
-            try:
-                job = follower.look()
-                if not job.in_progress:
-                    break
-                follower.patience.answered()
-            except (ClientError, BotoCoreError) as error:
-                follower.patience.bear(error)
-            sleep(pause)
+    with leaving_it_running(name, aws.region, "job"):
+        job = poll(
+            follower.look,
+            lambda job: not job.in_progress,
+            POLL_SECONDS,
+            JOB_SECONDS,
+            say=say,
+            untouched="the job",
+        )
         for _ in range(LATE_LOOKS):
-            sleep(pause)
-            if not _late(follower):
+            time.sleep(POLL_SECONDS)
+            if not follower.read_log():
                 break
-    except KeyboardInterrupt:
-        raise Interrupted(f"interrupted; {goes_on(name, aws.region)}") from None
-    except (ClientError, BotoCoreError) as error:
-        raise CloudError(
-            f"{explain(error)}; after that: {attach(name, aws.region)} (no job is stopped by this)"
-        ) from None
     for line in follower.metrics.flush():
         say(f"  {line}")
     return job, follower.metrics
 
 
-def _late(follower: _Follower) -> bool:
+@contextmanager
+def leaving_it_running(name: str, region: str, what: str, program: str = "train.py") -> Iterator[None]:
+    """Say of a job or search that is followed no more how to re-attach to it."""
     try:
-        return follower.read_log()
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; the {what} is still running and billed; re-attach with: {attach(name, region, program)};"
+            f" stop it with: {stop(name, region, program)}"
+        ) from None
     except (ClientError, BotoCoreError) as error:
-        if is_passing(error):
-            return False
-        raise
-
-
-def goes_on(name: str, region: str) -> str:
-    """What to say of a job that is left alone, with the commands for it."""
-    return f"the job goes on, and costs. Come back: {attach(name, region)}   Stop it: {stop(name, region)}"
+        again = attach(name, region, program)
+        raise CloudError(f"{explain(error)}; after that: {again} (no {what} is stopped by this)") from None
 
 
 def attach(name: str, region: str, program: str = "train.py") -> str:

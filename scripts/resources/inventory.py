@@ -1,10 +1,11 @@
-"""What this project has in an account, and what only looks like it: known by the tag byoc-project."""
+"""Resources of this project in an account, and those that only look like them: known by the tag byoc-project."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from scripts.aws import instances
@@ -16,25 +17,24 @@ from scripts.aws.requests import Request
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import ENDPOINT_TAG
 from scripts.jobs import training_jobs
-from scripts.jobs.training_jobs import is_missing
+from scripts.jobs.training_jobs import is_missing, tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
 SEARCH, JOB, REPOSITORY = "tuning job", "training job", "repository"
+NOUNS = {
+    ENDPOINT: "Endpoint",
+    CONFIGURATION: "EndpointConfig",
+    MODEL: "Model",
+    SEARCH: "HyperParameterTuningJob",
+    JOB: "TrainingJob",
+}  # in the names of SageMaker's operations
+RUNNING = ("InProgress", "Stopping")
 TARGETS = ("train", "serve", "serve-torch")  # of scripts/push.sh
 THREADS = 8  # ListTags is throttled early
-# The request that removes a thing, by the key that names it; of a job or a search, stops it.
-REMOVAL = {
-    ENDPOINT: ("sagemaker", "DeleteEndpoint", "EndpointName"),
-    CONFIGURATION: ("sagemaker", "DeleteEndpointConfig", "EndpointConfigName"),
-    MODEL: ("sagemaker", "DeleteModel", "ModelName"),
-    SEARCH: ("sagemaker", "StopHyperParameterTuningJob", "HyperParameterTuningJobName"),
-    JOB: ("sagemaker", "StopTrainingJob", "TrainingJobName"),
-    REPOSITORY: ("ecr", "DeleteRepository", "repositoryName"),
-}
 
 
 @dataclass(frozen=True)
-class Thing:
+class Resource:
     """`own`: it bears the project's tag."""
 
     kind: str
@@ -49,9 +49,6 @@ class Thing:
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
-    def removal(self) -> Request:
-        return removal(self.kind, self.name)
-
     def to_dict(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
@@ -65,64 +62,56 @@ class Thing:
 
 @dataclass
 class Inventory:
-    """`foreign` bear a name like this project's, and no tag of these scripts."""
+    """`unmanaged` bear a name like this project's, and no tag of these scripts."""
 
-    own: list[Thing] = field(default_factory=list)
-    foreign: list[Thing] = field(default_factory=list)
+    own: list[Resource] = field(default_factory=list)
+    unmanaged: list[Resource] = field(default_factory=list)
 
-    def of(self, *kinds: str) -> list[Thing]:
-        return [thing for thing in self.own if thing.kind in kinds]
+    def of(self, *kinds: str) -> list[Resource]:
+        return [resource for resource in self.own if resource.kind in kinds]
 
-    def add(self, things: Sequence[Thing]) -> None:
-        self.own += [thing for thing in things if thing.own]
-        self.foreign += [thing for thing in things if not thing.own]
+    def add(self, resources: Sequence[Resource]) -> None:
+        self.own += [resource for resource in resources if resource.own]
+        self.unmanaged += [resource for resource in resources if not resource.own]
 
-    def of_endpoint(self, name: str) -> list[Thing]:
+    def of_endpoint(self, name: str) -> list[Resource]:
         """The endpoint, and what was made for it."""
-        return [
-            thing for thing in self.own if (thing.kind == ENDPOINT and thing.name == name) or thing.endpoint == name
-        ]
+        return [one for one in self.own if (one.kind == ENDPOINT and one.name == name) or one.endpoint == name]
 
 
 def removal(kind: str, name: str) -> Request:
-    service, operation, key = REMOVAL[kind]
-    return Request(service, operation, {key: name} | ({"force": True} if kind == REPOSITORY else {}))
+    """The request that removes it; of a job or a search, stops it."""
+    if kind == REPOSITORY:
+        return Request("ecr", "DeleteRepository", {"repositoryName": name, "force": True})
+    verb = "Stop" if kind in (SEARCH, JOB) else "Delete"
+    return Request("sagemaker", f"{verb}{NOUNS[kind]}", {f"{NOUNS[kind]}Name": name})
 
 
-def serving(aws: Aws, project: str) -> Inventory:
-    """Endpoints, configurations and models.
+def listed(aws: Aws, noun: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    """The summaries of all resources of SageMaker with this noun."""
+    for page in aws.client("sagemaker").get_paginator(f"list_{xform_name(noun)}s").paginate(**parameters):
+        yield from next((value for value in page.values() if isinstance(value, list)), ())
+
+
+def serving(aws: Aws, project: str, found: Inventory) -> None:
+    """Add endpoints, configurations and models.
 
     Endpoints may bear any name, and cost: all of the account are looked at. The others' names begin with the project.
     """
-    found = Inventory()
-    client = aws.client("sagemaker")
-    pages = client.get_paginator("list_endpoints").paginate()
-    _look(aws, found, project, (item for page in pages for item in page["Endpoints"]), _endpoint)
-    pages = client.get_paginator("list_endpoint_configs").paginate(NameContains=project)
-    _look(aws, found, project, (item for page in pages for item in page["EndpointConfigs"]), _configuration)
-    pages = client.get_paginator("list_models").paginate(NameContains=project)
-    _look(aws, found, project, (item for page in pages for item in page["Models"]), _model)
-    return found
+    _look(aws, found, project, ENDPOINT, listed(aws, NOUNS[ENDPOINT]))
+    for kind in (CONFIGURATION, MODEL):
+        _look(aws, found, project, kind, listed(aws, NOUNS[kind], NameContains=project))
 
 
-def training(aws: Aws, project: str) -> Inventory:
-    """Tuning jobs and training jobs in progress; a tuning job's trials are training jobs, too."""
-    found = Inventory()
-    paginator = aws.client("sagemaker").get_paginator("list_hyper_parameter_tuning_jobs")
-    for status in ("InProgress", "Stopping"):
-        pages = paginator.paginate(StatusEquals=status)
-        items = (item for page in pages for item in page["HyperParameterTuningJobSummaries"])
-        _look(aws, found, project, items, _search)
-    paginator = aws.client("sagemaker").get_paginator("list_training_jobs")
-    for status in ("InProgress", "Stopping"):
-        pages = paginator.paginate(StatusEquals=status)
-        _look(aws, found, project, (item for page in pages for item in page["TrainingJobSummaries"]), _job)
-    return found
+def training(aws: Aws, project: str, found: Inventory) -> None:
+    """Add tuning jobs and training jobs in progress; a tuning job's trials are training jobs, too."""
+    for kind in (SEARCH, JOB):
+        for status in RUNNING:
+            _look(aws, found, project, kind, listed(aws, NOUNS[kind], StatusEquals=status))
 
 
-def repositories(aws: Aws, project: str) -> Inventory:
-    """Those of the images of this project."""
-    found = Inventory()
+def repositories(aws: Aws, project: str, found: Inventory) -> None:
+    """Add those of the images of this project."""
     ecr = aws.client("ecr")
     for target in TARGETS:
         try:
@@ -130,99 +119,64 @@ def repositories(aws: Aws, project: str) -> Inventory:
         except ecr.exceptions.RepositoryNotFoundException:
             continue
         for item in items:
-            listed = ecr.list_tags_for_resource(resourceArn=item["repositoryArn"])["tags"]
-            thing = Thing(REPOSITORY, item["repositoryName"], "", item.get("createdAt"), detail=item["repositoryUri"])
-            judged = _judged(thing, {tag["Key"]: tag["Value"] for tag in listed}, project)
+            tags = {
+                tag["Key"]: tag["Value"]
+                for tag in ecr.list_tags_for_resource(resourceArn=item["repositoryArn"])["tags"]
+            }
+            made = Resource(REPOSITORY, item["repositoryName"], "", item.get("createdAt"), detail=item["repositoryUri"])
+            judged = _judged(made, tags, project)
             found.add([judged] if judged else [])
-    return found
 
 
-def _look(
-    aws: Aws,
-    found: Inventory,
-    project: str,
-    items: Iterator[dict[str, Any]],
-    make: Callable[[Aws, dict[str, Any], Mapping[str, str]], Thing],
-) -> None:
-    def look(item: dict[str, Any]) -> Thing | None:
-        arn = next(value for key, value in item.items() if key.endswith("Arn"))
-        name = next(value for key, value in item.items() if key.endswith("Name"))
+def _look(aws: Aws, found: Inventory, project: str, kind: str, items: Iterator[dict[str, Any]]) -> None:
+    noun = NOUNS[kind]
+
+    def look(item: dict[str, Any]) -> Resource | None:
+        name = item[f"{noun}Name"]
         try:
-            tags = lookup.tags(aws, arn)
+            tags = tags_of(aws, item[f"{noun}Arn"])
             if PROJECT_TAG not in tags and not name.startswith(project):
                 return None
-            return _judged(make(aws, item, tags), tags, project)
+            status, created = item.get(f"{noun}Status", ""), item.get("CreationTime")
+            made = Resource(kind, name, status, created, endpoint=tags.get(ENDPOINT_TAG))
+            return _judged(_detailed(aws, made, item), tags, project)
         except ClientError as error:
             # Removed since it was listed, or another's, whose tags are not for us to see.
             if is_missing(error) or (is_denied(error) and not name.startswith(project)):
                 return None
             raise
 
-    _each(look, list(items), found)
+    resources: list[Resource] = []
+    each(look, list(items), lambda _, one: resources.append(one) if one else None, THREADS)
+    found.add(sorted(resources, key=lambda one: one.name))
 
 
-def _judged(thing: Thing, tags: Mapping[str, str], project: str) -> Thing | None:
+def _judged(resource: Resource, tags: Mapping[str, str], project: str) -> Resource | None:
     """None where it is another project's, or nothing to do with any."""
     owner = tags.get(PROJECT_TAG)
     if owner == project:
-        return thing
-    return replace(thing, own=False) if owner is None and thing.name.startswith(project) else None
+        return resource
+    return replace(resource, own=False) if owner is None and resource.name.startswith(project) else None
 
 
-def _each(look: Callable[[Any], Thing | None], items: Sequence[Any], found: Inventory) -> None:
-    things: list[Thing] = []
-    each(look, items, lambda _, thing: things.append(thing) if thing else None, THREADS)
-    found.add(sorted(things, key=lambda thing: thing.name))
-
-
-def _endpoint(aws: Aws, item: dict[str, Any], _: Mapping[str, str]) -> Thing:
-    name = item["EndpointName"]
-    live = lookup.find(aws, name)
-    configuration = lookup.configuration(aws, live.configuration) if live else None
-    kind, count = (configuration.instance_type, configuration.instance_count) if configuration else (None, 0)
-    return Thing(
-        ENDPOINT,
-        name,
-        item["EndpointStatus"],
-        item.get("CreationTime"),
-        _usd(kind, count, aws.region),
-        detail=f"{count} x {kind}" if kind else "",
-    )
-
-
-def _configuration(_: Aws, item: dict[str, Any], tags: Mapping[str, str]) -> Thing:
-    created, endpoint = item.get("CreationTime"), tags.get(ENDPOINT_TAG)
-    return Thing(CONFIGURATION, item["EndpointConfigName"], created=created, endpoint=endpoint)
-
-
-def _search(_: Aws, item: dict[str, Any], __: Mapping[str, str]) -> Thing:
-    counters = item["TrainingJobStatusCounters"]
-    planned = item.get("ResourceLimits", {}).get("MaxNumberOfTrainingJobs")
-    return Thing(
-        SEARCH,
-        item["HyperParameterTuningJobName"],
-        item["HyperParameterTuningJobStatus"],
-        item.get("CreationTime"),
-        detail=f"{counters.get('Completed', 0)} of {planned or '?'} trials completed",
-    )
-
-
-def _job(aws: Aws, item: dict[str, Any], _: Mapping[str, str]) -> Thing:
-    job = training_jobs.describe(aws, item["TrainingJobName"], with_tags=False)
-    return Thing(
-        JOB,
-        job.name,
-        job.secondary or job.status,
-        item.get("CreationTime"),
-        _usd(job.instance_type, job.instance_count, aws.region),
-        detail=f"{job.instance_count} x {job.instance_type}",
-    )
-
-
-def _model(_: Aws, item: dict[str, Any], tags: Mapping[str, str]) -> Thing:
-    return Thing(MODEL, item["ModelName"], created=item.get("CreationTime"), endpoint=tags.get(ENDPOINT_TAG))
-
-
-def _usd(instance_type: str | None, count: int, region: str) -> float | None:
-    hourly = instances.price(instance_type, region).hourly if instance_type else None
-    return None if hourly is None else hourly * count
+def _detailed(aws: Aws, resource: Resource, item: Mapping[str, Any]) -> Resource:
+    """The same with what it runs on and costs, and how far a search has come."""
+    kind, count = None, 0
+    if resource.kind == ENDPOINT:
+        live = lookup.find(aws, resource.name)
+        configuration = lookup.configuration(aws, live.configuration) if live else None
+        if configuration:
+            kind, count = configuration.instance_type, configuration.instance_count
+    elif resource.kind == JOB:
+        job = training_jobs.describe(aws, resource.name, with_tags=False)
+        kind, count = job.instance_type, job.instance_count
+        resource = replace(resource, status=job.secondary or job.status)
+    elif resource.kind == SEARCH:
+        completed = item["TrainingJobStatusCounters"].get("Completed", 0)
+        planned = item.get("ResourceLimits", {}).get("MaxNumberOfTrainingJobs", "?")
+        return replace(resource, detail=f"{completed} of {planned} trials completed")
+    if not kind:
+        return resource
+    hourly = instances.price(kind, aws.region).hourly
+    usd = None if hourly is None else hourly * count
+    return replace(resource, usd_per_hour=usd, detail=f"{count} x {kind}")

@@ -4,7 +4,7 @@ An endpoint whose configuration or model is gone is not patched and not scaled a
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,47 +15,45 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.jobs.training_jobs import is_missing
-from scripts.resources.belongings import PICTURES, Belonging
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, THREADS, Thing
+from scripts.resources.assets import PICTURES, RESULTS, WEIGHTS, S3Asset
+from scripts.resources.inventory import (
+    CONFIGURATION,
+    ENDPOINT,
+    JOB,
+    MODEL,
+    NOUNS,
+    REPOSITORY,
+    RUNNING,
+    SEARCH,
+    THREADS,
+    Resource,
+    listed,
+)  # fmt: skip
 
-T = TypeVar("T", bound=Thing | Belonging)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A kind of user: how all of the account are listed, those in `statuses` only, and each is described.
-
-    `key`: what names one, in its summary and in the request that describes it.
-    """
-
-    kind: str
-    noun: str
-    key: str
-    statuses: tuple[str, ...] = ()
-    more: tuple[tuple[str, str], ...] = ()  # parameters of the list
+T = TypeVar("T", bound=Resource | S3Asset)
 
 
-_RUNNING = ("InProgress", "Stopping")
 _COMPONENT, _TRANSFORM, _PACKAGE = "inference component", "transform job", "model package"
-_SOURCES = {
-    source.kind: source
-    for source in (
-        _Source(ENDPOINT, "Endpoint", "EndpointName"),
-        _Source(CONFIGURATION, "EndpointConfig", "EndpointConfigName"),
-        _Source(_COMPONENT, "InferenceComponent", "InferenceComponentName"),
-        _Source(MODEL, "Model", "ModelName"),
-        _Source(JOB, "TrainingJob", "TrainingJobName", _RUNNING),
-        _Source(SEARCH, "HyperParameterTuningJob", "HyperParameterTuningJobName", _RUNNING),
-        _Source(_TRANSFORM, "TransformJob", "TransformJobName", _RUNNING),
-        _Source(_PACKAGE, "ModelPackage", "ModelPackageArn", more=(("ModelPackageType", "Both"),)),
-    )
+_NOUNS = {
+    ENDPOINT: NOUNS[ENDPOINT],
+    CONFIGURATION: NOUNS[CONFIGURATION],
+    _COMPONENT: "InferenceComponent",
+    MODEL: NOUNS[MODEL],
+    JOB: NOUNS[JOB],
+    SEARCH: NOUNS[SEARCH],
+    _TRANSFORM: "TransformJob",
+    _PACKAGE: "ModelPackage",
 }
-_STORES = (MODEL, JOB, SEARCH, _TRANSFORM, _PACKAGE)
-# What may use a thing of this kind; nothing uses the others.
-_USERS = {
+_READERS = (JOB, SEARCH, _TRANSFORM)  # only those in progress use anything
+_STORES = (MODEL, *_READERS, _PACKAGE)
+# What may use a resource or asset of this kind; nothing uses the others.
+_USERS: dict[str, tuple[str, ...]] = {
     CONFIGURATION: (ENDPOINT,),
     MODEL: (CONFIGURATION, _COMPONENT, _TRANSFORM),
     REPOSITORY: _STORES,
+    PICTURES: _READERS,
+    WEIGHTS: _READERS,
+    RESULTS: _STORES,
 }
 # A model's address may also be https://BUCKET.s3.REGION.amazonaws.com/KEY, or have the bucket in the path.
 _HTTPS = re.compile(r"https://(?:(?P<host>[a-z0-9.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com(?:\.cn)?/(?P<path>.+)")
@@ -73,72 +71,66 @@ class User:
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
-    def uses(self, thing: "Thing | Belonging") -> bool:
-        if isinstance(thing, Belonging):
+    def uses(self, thing: "Resource | S3Asset") -> bool:
+        if isinstance(thing, S3Asset):
             return any(key != _WRITTEN and _overlaps(text, str(thing.uri)) for key, text in self.values)
         if thing.kind == REPOSITORY:
             return any(text.startswith((f"{thing.detail}:", f"{thing.detail}@")) for _, text in self.values)
-        return thing.kind in _USERS and (_SOURCES[thing.kind].key, thing.name) in self.values
+        return (f"{_NOUNS.get(thing.kind)}Name", thing.name) in self.values
 
 
-def kept(aws: Aws, doomed: Sequence[T]) -> dict[T, User]:
-    """Those of `doomed` that something uses which stays, and what. Raises botocore's errors where it cannot be seen."""
-    needed = {kind for thing in doomed for kind in _users_of(thing)}
-    users = [user for kind in _SOURCES if kind in needed for user in _find(aws, _SOURCES[kind])]
-    going = {(thing.kind, thing.name) for thing in doomed if isinstance(thing, Thing)}
+def kept(aws: Aws, to_delete: Sequence[T]) -> dict[T, User]:
+    """Those that something uses which stays, and what. Raises botocore's errors where it cannot be seen."""
+    needed = {kind for thing in to_delete for kind in _USERS.get(thing.kind, ())}
+    users = [user for kind in _NOUNS if kind in needed for user in _find(aws, kind)]
+    going = {(thing.kind, thing.name) for thing in to_delete if isinstance(thing, Resource)}
     found: dict[T, User] = {}
     while True:
         staying = [user for user in users if (user.kind, user.name) not in going]
-        more = {thing: user for thing in doomed if thing not in found and (user := _first_user(thing, staying))}
+        more = {thing: user for thing in to_delete if thing not in found and (user := _first_user(thing, staying))}
         if not more:
             return found
         # A configuration that stays needs its model.
         found |= more
-        going -= {(thing.kind, thing.name) for thing in more if isinstance(thing, Thing)}
+        going -= {(thing.kind, thing.name) for thing in more if isinstance(thing, Resource)}
 
 
-def _first_user(thing: Thing | Belonging, users: Sequence[User]) -> User | None:
-    return next((user for user in users if user.kind in _users_of(thing) and user.uses(thing)), None)
+def _first_user(thing: Resource | S3Asset, users: Sequence[User]) -> User | None:
+    return next((user for user in users if user.kind in _USERS.get(thing.kind, ()) and user.uses(thing)), None)
 
 
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
-    data = Belonging(PICTURES, uri, (), 0)
-    return _first_user(data, [user for kind in (JOB, SEARCH, _TRANSFORM) for user in _find(aws, _SOURCES[kind])])
+    return _first_user(S3Asset(PICTURES, uri), [user for kind in _READERS for user in _find(aws, kind)])
 
 
-def can_be_used(thing: Thing | Belonging) -> bool:
+def can_be_used(thing: Resource | S3Asset) -> bool:
     """Tell whether anything else could need it."""
-    return bool(_users_of(thing))
+    return thing.kind in _USERS
 
 
-def _users_of(thing: Thing | Belonging) -> Collection[str]:
-    return _STORES if isinstance(thing, Belonging) else _USERS.get(thing.kind, ())
-
-
-def _find(aws: Aws, source: _Source) -> list[User]:
-    client = aws.client("sagemaker")
-    paginator = client.get_paginator(f"list_{xform_name(source.noun)}s")
-    describe = getattr(client, f"describe_{xform_name(source.noun)}")
-    asked = source.key.replace("Arn", "Name")  # a package of a group has no name, and its ARN in the place of one
+def _find(aws: Aws, kind: str) -> list[User]:
+    """All of the account; of jobs, those in progress."""
+    noun = _NOUNS[kind]
+    describe = getattr(aws.client("sagemaker"), f"describe_{xform_name(noun)}")
+    # A package of a group has no name, and its ARN in the place of one.
+    key = "ModelPackageArn" if kind == _PACKAGE else f"{noun}Name"
+    queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == _PACKAGE else {}]
+    if kind in _READERS:
+        queries = [{"StatusEquals": status} for status in RUNNING]
 
     def look(summary: Mapping[str, Any]) -> User | None:
         try:
-            found = describe(**{asked: summary[source.key]})
+            found = describe(**{f"{noun}Name": summary[key]})
         except ClientError as error:
             if is_missing(error):  # removed since it was listed
                 return None
             raise
-        return User(source.kind, summary[source.key], frozenset(_texts(found)))
-
-    def listed() -> Iterator[Mapping[str, Any]]:
-        for status in source.statuses or (None,):
-            request = dict(source.more) | ({"StatusEquals": status} if status else {})
-            for page in paginator.paginate(**request):
-                yield from next((value for value in page.values() if isinstance(value, list)), ())
+        return User(kind, summary[key], frozenset(_texts(found)))
 
     users: list[User] = []
-    each(look, list(listed()), lambda _, user: users.append(user) if user else None, THREADS)
+    summaries = [summary for query in queries for summary in listed(aws, noun, **query)]
+    each(look, summaries, lambda _, user: users.append(user) if user else None, THREADS)
     return sorted(users, key=lambda user: user.name)
 
 

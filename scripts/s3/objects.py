@@ -2,23 +2,25 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from container_train.errors import DataError
 from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
-from scripts.dataset.folders import DataError
 from scripts.s3.bucket import owner
 
 MAX_BYTES = 5 * 1024**3  # of an object sent in one request
 MAX_KEY_BYTES = 1024  # of a whole key, UTF-8
+DELETED_AT_ONCE = 1000  # the service's limit
 HASH = "sha256"  # name of the objects' metadata
 
 
@@ -62,6 +64,16 @@ def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -
     # An alias cannot be told from another key's; then it is sent again.
     encrypted = key is None or str(head.get("SSEKMSKeyId", "")).endswith(key)
     return bool(encrypted and head["ContentLength"] == size and head.get("Metadata", {}).get(HASH) == sha256)
+
+
+def delete(aws: Aws, bucket: str, keys: Sequence[str]) -> None:
+    """Delete objects, in this order. Raises CloudError where one cannot be deleted."""
+    for start in range(0, len(keys), DELETED_AT_ONCE):
+        some = [{"Key": key} for key in keys[start : start + DELETED_AT_ONCE]]
+        request = {"Bucket": bucket, "Delete": {"Objects": some, "Quiet": True}, **owner(bucket)}
+        for failed in requests.send(aws, Request("s3", "DeleteObjects", request)).get("Errors", ()):
+            reason = f"{failed.get('Message')} ({failed.get('Code')})"
+            raise CloudError(f"s3://{bucket}/{failed.get('Key')} could not be deleted: {reason}")
 
 
 def check_key(key: str, path: Path) -> None:

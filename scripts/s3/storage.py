@@ -5,6 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from container_train.data.labels import SPLIT_NAMES, SPLITS
+from container_train.data.splits import ClassFiles, placed
+from container_train.errors import DataError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
@@ -12,8 +14,6 @@ from scripts.aws.parallel import THREADS, each
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.dataset import folders
-from scripts.dataset.folders import DataError
 from scripts.s3 import bucket as buckets
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
@@ -24,11 +24,11 @@ from scripts.s3.sync import Sync
 from scripts.s3.sync import Uploaded as Uploaded
 
 
-def items(splits: Mapping[str, folders.ClassFiles]) -> list[Item]:
-    """The files of a plan, under the names that folders.lay_out gives them. Raises DataError naming a file that S3
+def items(splits: Mapping[str, ClassFiles]) -> list[Item]:
+    """The files of a plan, under the names that splits.lay_out gives them. Raises DataError naming a file that S3
     cannot take."""
     made = []
-    for key, path in folders.named(splits):
+    for key, path in placed(splits):
         size = path.stat().st_size
         check_key(key, path)
         check_size(path, size)

@@ -14,12 +14,10 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain, is_denied
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
-from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress
 from scripts.dataset.progress import Progress
@@ -27,10 +25,9 @@ from scripts.resources import usage
 from scripts.s3 import bucket
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME, Entry, Manifest, Stored
-from scripts.s3.objects import check_key, digest, is_there, put, send
+from scripts.s3.objects import check_key, delete, digest, is_there, put, send
 
 SAVE_EVERY_SECONDS = 30.0  # the manifest, while files are sent
-DELETED_AT_ONCE = 1000  # the service's limit
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Sync:
         bucket.require(self.aws, self.prefix.bucket, create=True)
         before = self.stored.read() or Manifest()
         there = self._list()
-        self._refuse_foreign(before, there)
+        self._refuse_unmanaged(before, there)
         todo = self._compare(before, there)
         gone = sorted(key for key in there if key not in self.items)
         kept = len(self.items) - len(todo)
@@ -96,7 +93,7 @@ class Sync:
             try:
                 self.stored.write(self.manifest)
                 self._send_all(todo)
-                self._delete(gone)
+                delete(self.aws, self.prefix.bucket, [(self.prefix / key).key for key in gone])
                 self._finish()
             except KeyboardInterrupt:
                 self._save()
@@ -121,13 +118,13 @@ class Sync:
                     found[key] = Object(each_object["Size"], each_object["ETag"].strip('"'))
         return found
 
-    def _refuse_foreign(self, before: Manifest, there: Mapping[str, Object]) -> None:
-        foreign = [key for key in there if not before.knows(key)]
-        if foreign:
+    def _refuse_unmanaged(self, before: Manifest, there: Mapping[str, Object]) -> None:
+        unmanaged = [key for key in there if not before.knows(key)]
+        if unmanaged:
             raise CloudError(
-                f"{self.prefix / foreign[0]} was not put there by this program"
-                f"{f', nor were {len(foreign) - 1} more' if len(foreign) > 1 else ''}: give another prefix, or empty"
-                f" this one (`aws s3 rm --recursive {self.prefix}`)"
+                f"{len(unmanaged)} objects below {self.prefix} were not put there by this program, such as"
+                f" {self.prefix / unmanaged[0]}: give another prefix, or empty this one (`aws s3 rm --recursive"
+                f" {self.prefix}`)"
             )
 
     def _refuse_read(self) -> None:
@@ -196,27 +193,6 @@ class Sync:
 
         with Progress(str(self.prefix), total) as bar:
             each(send_one, todo, note, self.threads)
-
-    def _delete(self, gone: Sequence[str]) -> None:
-        for start in range(0, len(gone), DELETED_AT_ONCE):
-            keys = [{"Key": (self.prefix / key).key} for key in gone[start : start + DELETED_AT_ONCE]]
-            answer = requests.send(
-                self.aws,
-                Request(
-                    "s3",
-                    "DeleteObjects",
-                    {
-                        "Bucket": self.prefix.bucket,
-                        "Delete": {"Objects": keys, "Quiet": True},
-                        **owner(self.prefix.bucket),
-                    },
-                ),
-            )
-            for failed in answer.get("Errors", ()):
-                raise CloudError(
-                    f"s3://{self.prefix.bucket}/{failed.get('Key')} could not be deleted: {failed.get('Message')}"
-                    f" ({failed.get('Code')})"
-                )
 
     def _finish(self) -> None:
         """Hold what lies there against the manifest, and write it as complete."""

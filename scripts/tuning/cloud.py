@@ -1,8 +1,6 @@
 """`tune.py` in the cloud: what a search asks for, and following it with a table of its trials."""
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,17 +9,25 @@ from scripts.aws import names
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.parallel import each
-from scripts.aws.polling import JOB_SECONDS, Patience
+from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.console.command import progress
 from scripts.jobs import training, watch
 from scripts.jobs.inputs import Data, Weights
 from scripts.jobs.training import Plan
-from scripts.tuning import table
+from scripts.tuning import table, tuning_request
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
-from scripts.tuning.tuning_jobs import LEAN, MAX_RUN, OWN_CHECKPOINTS, PARENTS, TuningJob, WantedSearch, describe
+from scripts.tuning.tuning_jobs import (
+    MAX_RUN,
+    OWN_CHECKPOINTS,
+    PARENTS,
+    TRIAL_OVERRIDES,
+    TuningJob,
+    TuningJobSpec,
+    describe,
+)
 
 PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
@@ -31,7 +37,7 @@ THREADS = 4
 
 def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, space: Space, data: Data
-) -> tuple[Plan, WantedSearch]:
+) -> tuple[Plan, TuningJobSpec]:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     if flags.strategy == "hyperband" and flags.early_stopping:
         raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
@@ -45,12 +51,12 @@ def plan(
         if flags.name
         else names.unique(settings.project, "tune", most=names.MAX_SEARCH)
     )
-    fixed = {**LEAN, **{key: str(value) for key, value in space.fixed.items()}}
+    fixed = {**TRIAL_OVERRIDES, **{key: str(value) for key, value in space.fixed.items()}}
     trial = training.wanted_by(flags, settings, weights, fixed, data, name, MAX_RUN)
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
-    wanted = WantedSearch(
+    wanted = TuningJobSpec(
         name,
         trial,
         space,
@@ -62,11 +68,7 @@ def plan(
         parents,
         flags.warm_start_type or "identical",
     )
-    if not flags.dry_run:
-        tell_loading()
-    from scripts.jobs import sdk  # takes seconds to import
-
-    create = Request("sagemaker", "CreateHyperParameterTuningJob", sdk.tuning_request(wanted))
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_request.build(wanted))
     check(create, allow_unknown=settings.allow_unknown)
     return Plan(trial, data, weights, create, name, PROGRAM), wanted
 
@@ -75,35 +77,25 @@ def _listed(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def follow(
-    aws: Aws, name: str, *, sleep: Callable[[float], None] = time.sleep, seconds: float | None = None
-) -> TuningJob:
+def follow(aws: Aws, name: str) -> TuningJob:
     """Until it has ended. Ctrl-C raises Interrupted, and leaves it running; so does an error that stays."""
-    pause = POLL_SECONDS if seconds is None else seconds
-    patience = Patience(JOB_SECONDS, progress, "the search")
-    try:
-        job = describe(aws, name)
-        patience.answered()
-        with table.live(job.planned) as show:
-            while True:
+    with watch.leaving_it_running(name, aws.region, "search", PROGRAM):
+        first = describe(aws, name)
+        with table.live(first.planned) as show:
+
+            def is_over(job: TuningJob) -> bool:
                 show(job.search)
-                if not job.in_progress:
-                    return job
-                sleep(pause)
-                try:
-                    job = describe(aws, name)
-                    patience.answered()
-                except (ClientError, BotoCoreError) as error:
-                    patience.bear(error)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; the search goes on, and costs. Come back: {watch.attach(name, aws.region, PROGRAM)}"
-            f"   Stop it: {watch.stop(name, aws.region, PROGRAM)}"
-        ) from None
-    except (ClientError, BotoCoreError) as error:
-        raise CloudError(
-            f"{explain(error)}; after that: {watch.attach(name, aws.region, PROGRAM)} (no search is stopped by this)"
-        ) from None
+                return not job.in_progress
+
+            return poll(
+                lambda: describe(aws, name),
+                is_over,
+                POLL_SECONDS,
+                JOB_SECONDS,
+                say=progress,
+                untouched="the search",
+                answered=True,
+            )
 
 
 def with_curves(aws: Aws, search: Search) -> Search:

@@ -1,4 +1,4 @@
-"""What a search leaves: best.json, trials.json and tuning-report.html in its folder; and finding it again."""
+"""The files that a search leaves in its folder: best.json, trials.json and tuning-report.html; and reading them."""
 
 import json
 from pathlib import Path
@@ -19,16 +19,15 @@ def write(search: Search, folder: Path) -> None:
     """Write the three files; best.json only where a trial was completed."""
     from scripts.tuning import report
 
+    def put(name: str, document: Any) -> None:
+        replace_file(folder / name, (json.dumps(document, indent=1) + "\n").encode())
+
     folder.mkdir(parents=True, exist_ok=True)
     document = search.to_dict()
-    replace_file(folder / TRIALS, _json(document))
-    if document["best"] is not None:
+    put(TRIALS, document)
+    if best := document["best"]:
         head = {key: document[key] for key in ("name", "where", "strategy", "objective", "direction")}
-        best = document["best"]
-        replace_file(
-            folder / BEST,
-            _json({**head, "value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]}),
-        )
+        put(BEST, head | {"value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]})
     else:
         (folder / BEST).unlink(missing_ok=True)  # of a search that was here before, whose study somebody removed
     report.write(search, folder / REPORT)
@@ -36,10 +35,7 @@ def write(search: Search, folder: Path) -> None:
 
 def tell(search: Search, folder: Path, *, as_json: bool) -> None:
     """The table and the best on standard output, or all of it as one JSON object."""
-    if as_json:
-        print(json.dumps({**search.to_dict(), "folder": str(folder)}))
-    else:
-        print(trials.render(search))
+    print(json.dumps({**search.to_dict(), "folder": str(folder)}) if as_json else trials.render(search))
     best = search.best
     if best is None:
         progress("no trial was completed")
@@ -64,8 +60,4 @@ def read(where: str) -> dict[str, str] | None:
     except FileNotFoundError:
         raise CloudError(f"{path} has no {BEST}: its search has completed no trial yet", 2) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CloudError(f"{file} is not what scripts/tune.py writes: {error}", 2) from None
-
-
-def _json(document: Any) -> bytes:
-    return (json.dumps(document, indent=1) + "\n").encode()
+        raise CloudError(f"{file} was not written by scripts/tune.py: {error}", 2) from None

@@ -10,32 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS
-from container_train.training.metrics import NAMES
 from scripts.aws.errors import CloudError
 
 FILE = Path(__file__).resolve().parents[1] / "search_space.toml"
 Value: TypeAlias = int | float | str
-KINDS = ("continuous", "integer", "categorical", "fixed")
-SCALINGS = ("linear", "logarithmic")
 DIRECTIONS = ("maximise", "minimise")
 _SPELLINGS = {"maximize": "maximise", "minimize": "minimise", "log": "logarithmic"}
 # The metrics that say how good a setting is, and why the others will not do.
 OBJECTIVES = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss")
 _NO_OBJECTIVE = {
-    "test_accuracy": "a search that has seen the test pictures leaves nothing to measure its result on",
+    "test_accuracy": "a search that has seen the test images leaves nothing to measure its result on",
     **dict.fromkeys(("epoch", "best_epoch", "images_per_second"), "it does not say how good a setting is"),
 }
 MAX_VALUES = 30  # of a categorical one, in the service
 POINTS = 5
-_KEYS = {
-    "continuous": {"kind", "low", "high", "scaling", "points"},
-    "integer": {"kind", "low", "high", "scaling", "points"},
-    "categorical": {"kind", "values"},
-    "fixed": {"kind", "value"},
+# Of each kind: the keys that it needs, and others that it takes.
+_KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "continuous": (("low", "high"), ("scaling", "points")),
+    "integer": (("low", "high"), ("scaling", "points")),
+    "categorical": (("values",), ()),
+    "fixed": (("value",), ()),
 }
 
 
@@ -92,7 +90,7 @@ class Space:
         return max(int(value) for value in values)
 
     def default(self) -> dict[str, Value] | None:
-        """What the training program takes by itself, where that lies in the space."""
+        """The training program's own values, where they lie in the space."""
         values: dict[str, Value] = {name: OPTIONS[name][1] for name in self.searched}
         return values if all(self.searched[name].holds(value) for name, value in values.items()) else None
 
@@ -112,16 +110,14 @@ class Space:
         return replace(self, searched={name: Choice(part.grid()) for name, part in self.searched.items()})
 
     def with_fixed(self, given: Mapping[str, str]) -> "Space":
-        """`given`, of the command line, stand for the file's fixed ones. Raises CloudError for one that is searched."""
+        """`given`, of the command line, take precedence over the file's fixed ones.
+
+        Raises CloudError for one that is searched.
+        """
         for name in given:
             if name in self.searched:
-                raise CloudError(
-                    f"--{name} is searched for: leave it out here, or make it fixed in the space's file", 2
-                )
+                raise CloudError(f"--{name} is in the search space: leave it out here, or make it fixed in the file", 2)
         return replace(self, fixed={**self.fixed, **given})
-
-    def better(self, value: float, other: float) -> bool:
-        return value > other if self.maximises else value < other
 
     @property
     def digest(self) -> str:
@@ -137,121 +133,112 @@ def load(path: Path = FILE) -> Space:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise CloudError(f"--space {path} is not there", 2) from None
+        raise CloudError(f"--search-space {path}: no such file", 2) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CloudError(f"{path} cannot be read: {error}", 2) from None
-    return _Reader(path.name).space(content)
+    try:
+        return _space(content)
+    except ValueError as error:
+        raise CloudError(f"{path.name}: {error}", 2) from None
 
 
-@dataclass(frozen=True)
-class _Reader:
-    file: str
+def _space(content: Mapping[str, Any]) -> Space:
+    """Raises ValueError, as all below."""
+    _check_keys("the file", content, (), ("objective", "direction", "hyperparameters"))
+    _check_keys("the file", content, ("objective", "direction"), tuple(content))
+    objective = content["objective"]
+    if objective in _NO_OBJECTIVE:
+        raise ValueError(f"objective {objective} cannot be searched for: {_NO_OBJECTIVE[objective]}")
+    _word("objective", objective, OBJECTIVES)
+    direction = _word("direction", content["direction"], DIRECTIONS)
+    if direction != ("minimise" if objective.endswith("loss") else "maximise"):
+        raise ValueError(f"direction is {direction}, and {objective} is better the other way")
+    parts = content.get("hyperparameters")
+    if not isinstance(parts, dict) or not parts:
+        raise ValueError("there is no table [hyperparameters] that names any")
+    read = {name: _part(name, part) for name, part in parts.items()}
+    searched = {name: part for name, part in read.items() if isinstance(part, Range | Choice)}
+    if not searched:
+        raise ValueError("every hyperparameter is fixed: nothing is left to search")
+    fixed = {name: part for name, part in read.items() if not isinstance(part, Range | Choice)}
+    return Space(objective, cast(Literal["maximise", "minimise"], direction), searched, fixed)
 
-    def fail(self, what: str) -> NoReturn:
-        raise CloudError(f"{self.file}: {what}", 2)
 
-    def word(self, key: str, value: object, words: Sequence[str]) -> str:
-        """`value`, one of `words`; American spellings are taken, too."""
-        known = _SPELLINGS.get(value, value) if isinstance(value, str) else value
-        if known not in words:
-            self.fail(f"{key} has value {value!r}: {_guess(value, words)}")
-        return str(known)
+def _part(name: str, part: object) -> Range | Choice | Value:
+    if name not in OPTIONS:
+        raise ValueError(f"unknown hyperparameter {name!r}: {_guess(name, list(OPTIONS))}")
+    if not isinstance(part, dict):
+        raise ValueError(f'{name} has value {part!r}: expected a table such as {{ kind = "fixed", value = {part!r} }}')
+    kind = _word(f"{name}: kind", part.get("kind"), list(_KINDS))
+    needed, more = _KINDS[kind]
+    _check_keys(name, part, needed, ("kind", *needed, *more))
+    if kind == "fixed":
+        return _value(name, "value", part["value"])
+    if kind == "categorical":
+        return _choice(name, part["values"])
+    return _range(name, part, whole=kind == "integer")
 
-    def keys(self, where: str, content: Mapping[str, object], known: Sequence[str]) -> None:
-        for key in content:
-            if key not in known:
-                self.fail(f"{where} has an unknown key {key!r}: {_guess(key, known)}")
 
-    def space(self, content: Mapping[str, Any]) -> Space:
-        self.keys("the file", content, ("objective", "direction", "hyperparameters"))
-        for key, words in (("objective", OBJECTIVES), ("direction", DIRECTIONS)):
-            if key not in content:
-                self.fail(f'there is no line {key} = "...": expected one of {", ".join(words)}')
-        objective = content["objective"]
-        if objective in _NO_OBJECTIVE:
-            self.fail(f"objective {objective} cannot be searched for: {_NO_OBJECTIVE[str(objective)]}")
-        if objective not in OBJECTIVES:
-            assert set(OBJECTIVES) | set(_NO_OBJECTIVE) == set(NAMES)
-            self.fail(f"objective has value {objective!r}, which is no metric: {_guess(objective, OBJECTIVES)}")
-        direction = self.word("direction", content["direction"], DIRECTIONS)
-        if direction != ("minimise" if str(objective).endswith("loss") else "maximise"):
-            self.fail(f"direction is {direction}, and {objective} is better the other way")
-        parts = content.get("hyperparameters")
-        if not isinstance(parts, dict) or not parts:
-            self.fail("there is no table [hyperparameters] that names any")
-        searched: dict[str, Range | Choice] = {}
-        fixed: dict[str, Value] = {}
-        for name, part in parts.items():
-            if name not in OPTIONS:
-                self.fail(f"unknown hyperparameter {name!r}: {_guess(name, list(OPTIONS))}")
-            made = self.part(name, part)
-            if isinstance(made, Range | Choice):
-                searched[name] = made
-            else:
-                fixed[name] = made
-        if not searched:
-            self.fail("every hyperparameter is fixed: nothing is left to search")
-        return Space(str(objective), "maximise" if direction == "maximise" else "minimise", searched, fixed)
+def _choice(name: str, values: object) -> Choice:
+    if not isinstance(values, list) or not 2 <= len(values) <= MAX_VALUES:
+        raise ValueError(f"{name}: values is {values!r}: expected a list of 2 to {MAX_VALUES}, or kind fixed")
+    checked = tuple(_value(name, "values", value) for value in values)
+    if twice := [value for value in checked if checked.count(value) > 1]:
+        raise ValueError(f"{name}: values has {twice[0]!r} twice")
+    return Choice(checked)
 
-    def part(self, name: str, part: object) -> Range | Choice | Value:
-        if not isinstance(part, dict):
-            self.fail(f'{name} has value {part!r}: expected a table such as {{ kind = "fixed", value = {part!r} }}')
-        kind = self.word(f"{name}: kind", part.get("kind"), KINDS)
-        self.keys(name, part, sorted(_KEYS[kind]))
-        needed = {"fixed": ("value",), "categorical": ("values",)}.get(kind, ("low", "high"))
-        for key in needed:
-            if key not in part:
-                self.fail(f"{name} has no {key}: kind {kind} needs {' and '.join(needed)}")
-        if kind == "fixed":
-            return self.value(name, "value", part["value"])
-        if kind == "categorical":
-            return self.choice(name, part["values"])
-        return self.range(name, part, whole=kind == "integer")
 
-    def choice(self, name: str, values: object) -> Choice:
-        if not isinstance(values, list) or len(values) < 2:
-            self.fail(f"{name}: values is {values!r}: expected a list of two or more, or kind fixed")
-        if len(values) > MAX_VALUES:
-            self.fail(f"{name}: values has {len(values)}: the service takes {MAX_VALUES} at most")
-        checked = tuple(self.value(name, "values", value) for value in values)
-        if len(set(checked)) != len(checked):
-            self.fail(f"{name}: values has {next(v for v in checked if checked.count(v) > 1)!r} twice")
-        return Choice(checked)
+def _range(name: str, part: Mapping[str, Any], *, whole: bool) -> Range:
+    default = OPTIONS[name][1]
+    if not isinstance(default, int | float):
+        raise ValueError(f"{name} takes words, not numbers: kind categorical")
+    if not whole and isinstance(default, int):
+        raise ValueError(f"{name} takes whole numbers: kind integer")
+    logarithmic = _word(f"{name}: scaling", part.get("scaling", "linear"), ("linear", "logarithmic")) == "logarithmic"
+    low, high, points = part["low"], part["high"], part.get("points", POINTS)
+    for key, number in (("low", low), ("high", high)):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"{name}: {key} is {number!r}: expected a number")
+        if whole and number != int(number):
+            raise ValueError(f"{name}: {key} is {number!r}: kind integer takes whole numbers")
+        if logarithmic and number <= 0:
+            raise ValueError(f"{name}: {key} is {number!r}, which has no logarithm: above 0, or scaling linear")
+    if low >= high:
+        raise ValueError(f"{name}: the range from {low!r} to {high!r} is empty: low has to be below high")
+    for key in ("low", "high"):
+        _value(name, key, part[key])
+    if isinstance(points, bool) or not isinstance(points, int) or not 2 <= points <= MAX_VALUES:
+        raise ValueError(f"{name}: points is {points!r}: expected an integer from 2 to {MAX_VALUES}")
+    return Range(low, high, logarithmic, whole, points)
 
-    def range(self, name: str, part: Mapping[str, Any], *, whole: bool) -> Range:
-        scaling = self.word(f"{name}: scaling", part.get("scaling", "linear"), SCALINGS)
-        for key in ("low", "high"):
-            number = part[key]
-            if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-                self.fail(f"{name}: {key} is {number!r}: expected a number")
-            if whole and number != int(number):
-                self.fail(f"{name}: {key} is {number!r}: kind integer takes whole numbers")
-        low, high = part["low"], part["high"]
-        if scaling == "logarithmic" and low <= 0:
-            self.fail(f"{name}: low is {low!r}, which has no logarithm: take one above 0, or scaling linear")
-        if not isinstance(OPTIONS[name][1], int | float):
-            self.fail(f"{name} takes words, not numbers: kind categorical")
-        if not whole and isinstance(OPTIONS[name][1], int):
-            self.fail(f"{name} takes whole numbers: kind integer")
-        if low >= high:
-            self.fail(f"{name}: the range from {low!r} to {high!r} is empty: low has to be below high")
-        for key in ("low", "high"):
-            self.value(name, key, part[key])
-        points = part.get("points", POINTS)
-        if isinstance(points, bool) or not isinstance(points, int) or not 2 <= points <= MAX_VALUES:
-            self.fail(f"{name}: points is {points!r}: expected a whole number from 2 to {MAX_VALUES}")
-        return Range(low, high, scaling == "logarithmic", whole, points)
 
-    def value(self, name: str, key: str, value: object) -> Value:
-        """One that the training program takes."""
-        text = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-        if not isinstance(text, int | float | str):
-            self.fail(f"{name}: {key} is {value!r}: expected a number or a word")
-        try:
-            OPTIONS[name][0](str(text).strip())
-        except (argparse.ArgumentTypeError, TrainError) as error:
-            self.fail(f"{name}: {key} is {value!r}: expected {error}")
-        return text
+def _value(name: str, key: str, value: object) -> Value:
+    """One that the training program takes."""
+    text = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    if not isinstance(text, int | float | str):
+        raise ValueError(f"{name}: {key} is {value!r}: expected a number or a word")
+    try:
+        OPTIONS[name][0](str(text).strip())
+    except (argparse.ArgumentTypeError, TrainError) as error:
+        raise ValueError(f"{name}: {key} is {value!r}: expected {error}") from None
+    return text
+
+
+def _word(key: str, value: object, words: Sequence[str]) -> str:
+    """`value`, one of `words`; American spellings are taken, too."""
+    known = _SPELLINGS.get(value, value) if isinstance(value, str) else value
+    if known not in words:
+        raise ValueError(f"{key} has value {value!r}: {_guess(value, words)}")
+    return str(known)
+
+
+def _check_keys(where: str, content: Mapping[str, object], needed: Sequence[str], known: Sequence[str]) -> None:
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{where} has an unknown key {key!r}: {_guess(key, known)}")
+    for key in needed:
+        if key not in content:
+            raise ValueError(f"{where} has no {key}: expected {' and '.join(needed)}")
 
 
 def _guess(value: object, known: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from scripts.console.command import progress
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ROWS, AROUND = 30, 8  # of the table on a terminal: the newest trials; and lines around them
-Show = Callable[[Search], None]
 COLOURS = {"running": "cyan", "failed": "red", "pruned": "yellow", "stopped": "yellow"}
 
 
 @contextlib.contextmanager
-def live(total: int) -> Iterator[Show]:
+def live(total: int) -> Iterator[Callable[[Search], None]]:
     """A function to be called whenever something may have changed; `total` trials are planned."""
     if not sys.stderr.isatty():
         yield Lines(total)
@@ -42,10 +41,9 @@ class Lines:
         if self.known is None:
             self.known = {trial.number: trial.status for trial in search.trials if trial.status in OVER}
         for trial in search.trials:
-            if self.known.get(trial.number) == trial.status:
-                continue
-            self.known[trial.number] = trial.status
-            self.say(line(trial, search, self.total))
+            if self.known.get(trial.number) != trial.status:
+                self.known[trial.number] = trial.status
+                self.say(line(trial, search, self.total))
 
 
 def line(trial: Trial, search: Search, total: int) -> str:
@@ -65,19 +63,16 @@ def _drawn(search: Search, total: int, rows: int) -> "Table":
     from rich.table import Table
 
     best = search.best
-    table = Table(title=_title(search, total), title_justify="left")
-    for head in heads(search.space):
-        table.add_column(head)
-    shown: Sequence[Trial] = search.trials[-rows:]
+    title = f"{search.name} ({search.strategy}, {search.where}): {search.count(*OVER)} of {total} trials"
+    if best is not None:
+        title += f", best {search.space.objective} {words(best.value)} in trial {best.number}"
+    table = Table(*heads(search.space), title=title, title_justify="left")
+    shown = list(search.trials[-rows:])
     if best is not None and best not in shown:
         shown = [best, *shown[1:]]
     for trial in shown:
-        style = "bold green" if best is not None and trial.number == best.number else COLOURS.get(trial.status, "")
-        table.add_row(*row(trial, search.space, best), style=style)
+        table.add_row(
+            *row(trial, search.space, best),
+            style="bold green" if trial is best else COLOURS.get(trial.status, ""),
+        )
     return table
-
-
-def _title(search: Search, total: int) -> str:
-    best = search.best
-    found = f", best {search.space.objective} {words(best.value)} in trial {best.number}" if best else ""
-    return f"{search.name} ({search.strategy}, {search.where}): {search.count(*OVER)} of {total} trials{found}"

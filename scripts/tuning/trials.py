@@ -1,15 +1,15 @@
-"""Trials and what a search has found, whether they ran in the cloud or here."""
+"""Trials and the findings of a search, whether they ran in the cloud or here."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from scripts.console.text import table
 from scripts.tuning.space import Space, Value
 
 Status = Literal["running", "completed", "pruned", "failed", "stopped"]
-OVER: frozenset[Status] = frozenset({"completed", "pruned", "failed", "stopped"})
+OVER: tuple[Status, ...] = ("completed", "pruned", "failed", "stopped")
 Epoch = Mapping[str, float]
 
 
@@ -33,20 +33,20 @@ class Trial:
             "status": self.status,
             "hyperparameters": dict(self.parameters),
             "value": self.value,
-            "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "seconds": self.seconds,
             "reason": self.reason or None,
         }
 
 
 @dataclass(frozen=True)
 class Search:
-    """A tuning job, or a study on this machine. `best_job`: in the cloud, the training job that was best."""
+    """A tuning job, or a study on this machine. `where` is for people: "eu-central-1", "this machine, ..." """
 
     name: str
-    where: str  # for people: "eu-central-1", "this machine, process engine"
+    where: str
     strategy: str
     space: Space
-    trials: Sequence[Trial] = field(default=())
+    trials: Sequence[Trial] = ()
     seconds: float | None = None
 
     @property
@@ -56,13 +56,13 @@ class Search:
         sign = 1 if self.space.maximises else -1
         return max(rated, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
 
-    def hyperparameters(self) -> dict[str, str]:
-        """Of the best trial, as a job takes them: what was found, and what was fixed. Empty without any."""
-        return {name: str(value) for name, value in self.hyperparameters_typed().items()}
+    def best_values(self) -> dict[str, Value]:
+        """The hyperparameters of the best trial: what was found, and what was fixed. Empty without any."""
+        return {} if self.best is None else {**self.space.fixed, **self.best.parameters}
 
-    def hyperparameters_typed(self) -> dict[str, Value]:
-        best = self.best
-        return {} if best is None else {**self.space.fixed, **best.parameters}
+    def hyperparameters(self) -> dict[str, str]:
+        """The same as a job takes them."""
+        return {name: str(value) for name, value in self.best_values().items()}
 
     def count(self, *statuses: Status) -> int:
         return sum(trial.status in statuses for trial in self.trials)

@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
 from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import IN_PROGRESS, Wanted, is_missing, is_stopped
+from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_missing, is_stopped
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
 
@@ -25,14 +25,14 @@ _STATUS: dict[str, Status] = {
 
 
 @dataclass(frozen=True)
-class WantedSearch:
+class TuningJobSpec:
     """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is passed over.
 
     `epochs`: of the longest trial, which is what Hyperband shares out.
     """
 
     name: str
-    trial: Wanted
+    trial: TrainingJobSpec
     space: Space
     strategy: str
     trials: int
@@ -152,7 +152,7 @@ RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"
 # Says to the training program that other jobs may write to its checkpoint folder, too.
 OWN_CHECKPOINTS = "BYOC_OWN_CHECKPOINTS"
 # Hyperparameters of a search's trials, and not of what is trained afterwards.
-LEAN = {"debug": "off", "profile-interval": "0"}
+TRIAL_OVERRIDES = {"debug": "off", "profile-interval": "0"}
 
 
 def console(region: str, name: str) -> str:
@@ -175,7 +175,7 @@ def _space(configuration: Mapping[str, Any], definition: Mapping[str, Any]) -> S
     fixed = {
         name: value
         for name, value in definition.get("StaticHyperParameters", {}).items()
-        if not name.startswith("_") and LEAN.get(name) != value
+        if not name.startswith("_") and TRIAL_OVERRIDES.get(name) != value
     }
     direction = "maximise" if objective["Type"] == "Maximize" else "minimise"
     return Space(objective["MetricName"], direction, searched, fixed)  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def sampler(interval: int, seconds: float) -> None:
     print(
         f"every {interval:3} ms: {told['samples']:4} samples, {told['missed']} missed; interval off by"
         f" {np.median(errors):.2f} ms (median), {np.percentile(errors, 99):.2f} (p99), {errors.max():.2f} (max);"
-        f" {100 * told['cpu_seconds'] / told['seconds']:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
+        f" {100 * told['cpu_seconds'] / seconds:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
         flush=True,
     )
 

@@ -12,6 +12,7 @@ import pytest
 from botocore import xform_name
 from botocore.exceptions import EndpointConnectionError
 
+from container_train.data import splits as data_sets
 from container_train.data.labels import SPLITS
 from scripts import cleanup
 from scripts.aws import account as module
@@ -19,7 +20,6 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import load
 from scripts.console.command import run
-from scripts.dataset import folders
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import Deployment, resource_name
 from scripts.images.registry import repository_requests
@@ -111,7 +111,7 @@ def test_an_endpoint_goes_with_all_that_was_made_for_it(
         ("model", "byoc-dogs-now"),
     ]
     assert "left: the log group /aws/sagemaker/Endpoints/byoc-dogs" in captured.err
-    assert "left, and costing: endpoint byoc-dogs-2" in captured.err
+    assert "left, and billed: endpoint byoc-dogs-2" in captured.err
 
     assert call("byoc-dogs", "--yes") == 1
     assert "there is no endpoint byoc-dogs of the project byoc in eu-central-1 (any more)" in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_an_endpoint_goes_with_all_that_was_made_for_it(
 
 def test_a_misspelt_name_is_no_success(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("byoc-dogs", "--yes") == 1
-    assert capsys.readouterr().err.endswith("(any more): without a name, this lists what there is\n")
+    assert capsys.readouterr().err.endswith("(any more): without a name, this lists what exists\n")
     deploy(aws, "byoc-dogs")
     deploy(aws, "cats")
     assert call("byoc-dgos", "--yes", "--json") == 1
@@ -250,7 +250,7 @@ def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: py
 def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert call() == 0
     captured = capsys.readouterr()
-    assert captured.out == "nothing of the project byoc is there\n"
+    assert captured.out == "nothing of the project byoc exists\n"
     assert "role byoc-sagemaker (scripts/make_role.py --delete removes it)" in captured.err
     deploy(aws, "byoc-dogs")
     by_hand(aws, "byoc-horses")
@@ -389,7 +389,7 @@ def test_running_jobs(
     give(monkeypatch, "ListTrainingJobs", {"TrainingJobSummaries": [summary]}, {"TrainingJobSummaries": []})
     deploy(aws, "byoc-dogs")
     assert call("--all", "--yes") == 0
-    assert "left, and costing: training job byoc-train-1" in capsys.readouterr().err
+    assert "left, and billed: training job byoc-train-1" in capsys.readouterr().err
 
     # It ended by itself meanwhile.
     give(monkeypatch, "ListTrainingJobs", {"TrainingJobSummaries": [summary]}, {"TrainingJobSummaries": []})
@@ -414,7 +414,7 @@ def fill_bucket(session: boto3.Session, folder: Path) -> list[str]:
     settings = load(argparse.Namespace(region=REGION, role=ROLE), {})
     aws, home = Aws(REGION), settings.home()
     root = fill(folder / "pictures", 1)
-    splits = {split: folders.class_files(root / split).classes for split in SPLITS}
+    splits = {split: data_sets.class_files(root / split).classes for split in SPLITS}
     storage.upload(aws, storage.items(splits), home / "data" / "pictures", settings)
     (folder / "resnet50.pth").write_bytes(b"weights")
     digest = objects.digest(folder / "resnet50.pth")

@@ -130,8 +130,11 @@ def test_golden_requests_of_an_update_with_everything(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    flags = "--name byoc-dogs --update --strategy canary --pause 60 --alarm errors --alarm latency --instance-type"
-    flags += " ml.c5.xlarge --instance-count 4 --network-isolation --startup-timeout 120 --download-timeout 300"
+    flags = (
+        "--name byoc-dogs --update --strategy canary --wait-interval 60 --alarm errors --alarm latency --instance-type"
+    )
+    flags += " ml.c5.xlarge --instance-count 4"
+    flags += " --network-isolation --startup-timeout 120 --download-timeout 300"
     flags += " --environment BYOC_THREADS=2 --environment SAGEMAKER_CONTAINER_LOG_LEVEL=DEBUG --tags team=vision"
     flags += " --subnets subnet-1,subnet-2 --security-groups sg-1 --volume-kms-key 1234abcd"
     assert call(*OFFLINE, "--model-data", MODEL, *flags.split(), "--dry-run") == 0
@@ -258,8 +261,15 @@ def test_every_strategy_is_one_the_service_takes(strategy: str, capsys: pytest.C
             "--instance-count",
         ),
         ((*OFFLINE, "--model-data", MODEL, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
-        ((*OFFLINE, "--model-data", MODEL, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model"),
-        (("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"), "an endpoint of one model"),
+        ((*OFFLINE, "--model-data", MODEL, "--environment", "BYOC_THREADS=x"), "--environment BYOC_THREADS: got 'x'"),
+        (
+            (*OFFLINE, "--model-data", MODEL, "--environment", "SAGEMAKER_MULTI_MODEL=True"),
+            "an endpoint of one model; a server",
+        ),
+        (
+            ("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"),
+            "an endpoint of one model; a server",
+        ),
         ((*OFFLINE, "--model-data", MODEL, "--port", "8080"), "--local"),
         (("--local", "--job", "j"), "no --job"),
         (("--local",), "no model"),
@@ -306,7 +316,7 @@ def test_made_and_in_service(account: boto3.Session, capsys: pytest.CaptureFixtu
         "the image can serve it: resnet50, 2 classes, fp32",
         "1 x ml.m5.large: 0.12 USD an hour",
         f"scripts/cleanup.py byoc-dogs --region {REGION}",
-        f"scripts/predict.py byoc-dogs PICTURE --region {REGION}",
+        f"scripts/predict.py byoc-dogs IMAGE --region {REGION}",
     ):
         assert expected in captured.err
     client = account.client("sagemaker")

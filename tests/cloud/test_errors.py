@@ -8,9 +8,9 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
+from container_train.errors import DataError
 from scripts.aws.errors import CloudError, explain
 from scripts.console.command import Interrupted, run
-from scripts.dataset.folders import DataError
 
 
 def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> ClientError:

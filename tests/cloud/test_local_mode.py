@@ -20,7 +20,7 @@ import pytest
 from container_train.hyperparameters import OPTIONS
 from scripts import train
 from scripts.console import command
-from scripts.images import docker
+from scripts.images import engine as docker_engine
 from scripts.jobs import local_mode, local_training
 from scripts.resources import leftovers
 from tests import trees
@@ -367,7 +367,7 @@ def test_the_real_image_by_a_user_who_is_not_root(
 def test_flags_that_do_nothing_are_named_with_the_reason(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
     given = [
         "--spot", "--max-wait", "200000", "--max-run", "10", "--checkpoints", "s3://bucket/x", "--volume-size", "9",
         "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
@@ -376,7 +376,7 @@ def test_flags_that_do_nothing_are_named_with_the_reason(
         "--no-wait", "--allow-unknown",
     ]  # fmt: skip
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
-    assert code == 1  # there is no Docker on this PATH
+    assert code == 1  # there is no Docker there
     (line,) = [line for line in err.splitlines() if line.startswith("local mode leaves out: ")]
     for flag, reason in local_training.LEFT_OUT.items():
         assert f"{flag} ({reason})" in line
@@ -393,27 +393,23 @@ def test_every_flag_is_honoured_left_out_or_refused() -> None:
     assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
 
 
-def test_without_docker(
+def test_what_is_missing_is_said_in_one_line(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
-    assert code == 1
-    assert "no docker client on PATH" in err.splitlines()[-1]
+    def last() -> str:
+        code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
+        assert code == 1
+        return err.splitlines()[-1]
 
-
-def test_without_compose(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    docker = tmp_path / "docker"
-    docker.write_text('#!/bin/sh\n[ "$1" = version ] && echo 20.10\n')
-    docker.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    monkeypatch.setattr(shutil, "which", lambda name, path=None: str(docker) if name == "docker" else None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
-    assert code == 1
-    assert "--local needs Docker Compose" in err.splitlines()[-1]
+    with monkeypatch.context() as without:
+        without.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+        assert "no Docker daemon answers: install Docker, or start it" in last()
+    with monkeypatch.context() as without:
+        without.setattr(docker_engine, "connect", lambda: None)
+        without.setattr(docker_engine, "compose", lambda: None)
+        assert "--local needs Docker Compose" in last()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "--local needs the SageMaker SDK" in last()
 
 
 @pytest.mark.docker
@@ -430,12 +426,12 @@ def test_an_image_that_is_nowhere(
 
 def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
-    from scripts.jobs import sdk_local  # imports the SDK in its own way
+    from scripts.jobs import sdk  # imports the SDK in its own way
 
-    monkeypatch.setattr(docker, "compose", lambda: ["docker", "compose"])
-    with sdk_local.local_mode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as session:
+    monkeypatch.setattr(docker_engine, "compose", lambda: ["docker", "compose"])
+    with sdk.LocalMode(tmp_path, {"labels": {"a": "b"}}, REGION, print) as mode:
         for name in ("entities", "local_session"):
-            container = sys.modules[f"sagemaker.local.{name}"]._SageMakerContainer("local", 1, "image", session)
+            container = sys.modules[f"sagemaker.local.{name}"]._SageMakerContainer("local", 1, "image", mode.session)
             assert container.compose_cmd_prefix == ["docker", "compose"]
             container.container_root = container._create_tmp_folder()
             (network,) = container._generate_compose_file("serve")["networks"].values()

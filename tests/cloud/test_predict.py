@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from container_serve import codec
+from container_serve.codec import requests as codec
 from scripts import predict
 from scripts.console.command import run
 from scripts.endpoints import images

@@ -13,11 +13,10 @@ from typing import Any
 import boto3
 import pytest
 
-from container_train.data import listing
 from container_train.data.labels import SPLITS
 from scripts import prepare_data
 from scripts.console import command
-from scripts.dataset import check, source
+from scripts.dataset import source
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.pictures import CLASSES, bodies, fill, intercept, jpeg, stored
 
@@ -235,7 +234,7 @@ def test_a_dry_run_is_the_requests_and_nothing_else(
         },
     }
     assert json.loads(printed.out) == [*pictures, manifest]
-    assert f"s3://{BUCKET} would be made if it is missing" in printed.err
+    assert f"s3://{BUCKET} would be created if it is missing" in printed.err
     assert calls == []
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -252,7 +251,7 @@ def test_a_dry_run_names_the_pictures_of_a_zip_by_their_places_in_it(
         f"{archive}/pets/{name}/{index}.jpg" for name in CLASSES for index in range(3)
     }
     assert "ExpectedBucketOwner" not in requests[0]
-    assert "would be made" not in printed.err
+    assert "would be created" not in printed.err
     assert list(temporary.iterdir()) == []
     assert calls == []
 
@@ -290,9 +289,8 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
     (root / "test" / CLASSES[0] / "0000.jpg").write_bytes(b"")
     calls.clear()
     assert run(root, "--s3") == 1
-    assert "2 of 24 pictures cannot be read, more than the 5% that training skips, such as" in capsys.readouterr().err
+    assert "2 of 24 images cannot be read, more than the 5% that training skips, such as" in capsys.readouterr().err
     assert "s3:PutObject" not in calls
-    assert check.MAX_BAD_SHARE == listing.MAX_BAD_SHARE
 
 
 @pytest.mark.parametrize(
@@ -306,7 +304,7 @@ def test_too_many_unreadable_pictures_are_said_before_anything_is_sent(
         (["--s3", "--role", ROLE], 2, "no region: give --region"),
         (["--s3", "s3://my-bucket/x"], 2, "no region: give --region"),
         (["--s3", "--region", REGION, "--role", ROLE], 1, "no usable AWS credentials"),
-        (["gone", "--s3", "--region", REGION, "--role", ROLE], 1, "gone is not there"),
+        (["gone", "--s3", "--region", REGION, "--role", ROLE], 1, "gone: no such file or folder"),
     ],
 )
 def test_a_call_that_cannot_work_ends_in_one_line(

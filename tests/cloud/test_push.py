@@ -1,6 +1,5 @@
 """scripts/push.sh: images of a few megabytes, pushed by Docker to a real registry; ECR's requests go to moto."""
 
-import base64
 import functools
 import hashlib
 import io
@@ -12,20 +11,21 @@ import signal
 import subprocess
 import tarfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import boto3
 import pytest
 
+from scripts.aws.errors import CloudError
 from scripts.aws.names import Image
 from scripts.console.command import run
-from scripts.images import docker as docker_client
+from scripts.images import engine as docker_engine
 from scripts.images import push
-from scripts.images.distribution import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST, Broken, Denied
-from scripts.images.docker import Docker, LocalImage
+from scripts.images.engine import AccessDenied, LocalImage, RetryableError
+from scripts.images.registry import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.stand_in import Gate, Server, StandIn
@@ -168,7 +168,7 @@ def test_pushed_and_the_second_time_nothing_is_done(
     assert call(TARGET) == 0
     first = capsys.readouterr()
     assert re.fullmatch(rf"{ecr.host}/{NAME}@sha256:[0-9a-f]{{64}}\n", first.out)
-    assert f"made the repository {NAME} in {REGION}, account {ACCOUNT}" in first.err
+    assert f"created the repository {NAME} in {REGION}, account {ACCOUNT}" in first.err
     # What train.py and deploy.py take, had ECR been ECR.
     image = Image.parse(ecr.uri(first.out.strip()), REGION)
     [tag] = ecr.registry.tags(NAME)
@@ -296,15 +296,13 @@ def test_an_image_that_the_engine_keeps_as_oci_is_refused_before_anything_is_sen
     elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make()
-    original = Docker.call
+    original = docker_engine.find_image
 
-    def as_containerd_says(docker: Docker, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        done = original(docker, *arguments)
-        if arguments[:2] == ("image", "inspect"):
-            done.stdout = json.dumps([{**json.loads(done.stdout)[0], "Descriptor": {"mediaType": OCI_INDEX}}])
-        return done
+    def as_containerd_says(client: Any, name: str) -> LocalImage | None:
+        found = original(client, name)
+        return found and replace(found, media_type=OCI_INDEX)
 
-    monkeypatch.setattr(Docker, "call", as_containerd_says)
+    monkeypatch.setattr(docker_engine, "find_image", as_containerd_says)
     assert call(TARGET, "--registry", elsewhere) == 1
     assert f"is stored as {OCI_INDEX}" in error(capsys)
     assert server.uploads() == 0
@@ -341,20 +339,20 @@ def lies_as(server: Server, kind: str, reference: str) -> None:
         (OCI_MANIFEST, f"lies there as {OCI_MANIFEST}, and SageMaker takes application/vnd.docker"),
         (OCI_INDEX, f"lies there as {OCI_INDEX}"),
         (DOCKER_LIST, f"lies there as {DOCKER_LIST}"),
-        ("arm64", "is for linux/arm64, and SageMaker runs linux/amd64"),
+        ("another", "is another image"),
     ],
 )
 def test_what_sagemaker_does_not_take_is_found_after_the_push(
     ecr: StandIn, make: Make, kind: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
-    original = Docker.push
+    original = docker_engine.push
 
-    def pushes(docker: Docker, image: LocalImage, reference: str, environment: Any) -> None:
-        original(docker, image, reference, environment)
-        lies_as(ecr.registry, kind, reference)
+    def pushes(client: Any, image: LocalImage, repository: str, tag: str, credentials: Any) -> None:
+        original(client, image, repository, tag, credentials)
+        lies_as(ecr.registry, kind, f"{repository}:{tag}")
 
-    monkeypatch.setattr(Docker, "push", pushes)
+    monkeypatch.setattr(docker_engine, "push", pushes)
     assert call(TARGET, "--tag", "one") == 1
     assert said in error(capsys)
     # And again where the tag is there already: not skipped, no advice to use it.
@@ -368,7 +366,7 @@ def test_an_image_that_is_gone_after_the_push_is_not_reported_as_pushed(
     ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
-    monkeypatch.setattr(Docker, "push", lambda *_: None)
+    monkeypatch.setattr(docker_engine, "push", lambda *_: None)
     assert call(TARGET) == 1
     assert "was pushed and is not there" in error(capsys)
 
@@ -402,23 +400,6 @@ def in_the_middle(gate: Gate) -> Callable[[Callable[[], None]], Any]:
     return then
 
 
-def test_a_docker_client_that_dies_is_started_again(
-    ecr: StandIn, gate: Gate, make: Make, in_the_middle: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make(size=2_000_000)
-
-    def kill_client() -> None:
-        [client] = stand_in.processes("push", gate.host)
-        stand_in.kill(client)
-
-    thread = in_the_middle(kill_client)
-    assert call(TARGET) == 0
-    thread.join()
-    captured = capsys.readouterr()
-    assert captured.out.startswith(f"{gate.host}/{NAME}@sha256:")
-    assert "trying again" in captured.err
-
-
 def test_a_registry_that_dies_and_comes_back(
     ecr: StandIn, gate: Gate, make: Make, in_the_middle: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -442,14 +423,14 @@ def test_a_push_whose_last_answer_is_lost(
 ) -> None:
     """The client sends the manifest again, and is told of its own tag that it is there, and cannot be moved."""
     make()
-    original = Docker.push
+    original = docker_engine.push
 
-    def lose(docker: Docker, *arguments: Any) -> None:
+    def lose(*arguments: Any) -> None:
         if pushed:
-            original(docker, *arguments)
-        raise docker_client.explain("the image tag already exists: the tag is immutable", ecr.host)
+            original(*arguments)
+        raise docker_engine.explain("the image tag already exists: the tag is immutable", ecr.host)
 
-    monkeypatch.setattr(Docker, "push", lose)
+    monkeypatch.setattr(docker_engine, "push", lose)
     assert call(TARGET) == (0 if pushed else 1)
     captured = capsys.readouterr()
     assert captured.out.startswith(f"{ecr.host}/{NAME}@sha256:") == pushed
@@ -457,16 +438,16 @@ def test_a_push_whose_last_answer_is_lost(
 
 
 def test_a_registry_that_is_gone_for_good(
-    ecr: StandIn, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+    elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
     make()
-    ecr.registry.kill()
-    assert call(TARGET) == 1
+    server.kill()
+    assert call(TARGET, "--registry", elsewhere) == 1
     captured = capsys.readouterr()
     assert captured.err.count("trying again") == len(push.PAUSES)
-    assert "cannot be reached" in captured.err.splitlines()[-1]
-    ecr.registry.start()
-    assert call(TARGET) == 0
+    assert "connection refused: call this again" in captured.err.splitlines()[-1]
+    server.start()
+    assert call(TARGET, "--registry", elsewhere) == 0
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -488,11 +469,6 @@ def test_broken_off_and_called_again(
         if blow != signal.SIGKILL:
             assert broken.returncode == 130
             assert said.splitlines()[-1].startswith("push.sh: broken off: call this again")
-        deadline = time.monotonic() + 10
-        while stand_in.processes("push", gate.host) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert stand_in.processes("push", gate.host) == []
-        assert server.tags(NAME) == []
         gate.opened.set()
         again = start(tree, TARGET, "--registry", gate.host)
         out, said = again.communicate(timeout=120)
@@ -507,39 +483,19 @@ def test_broken_off_and_called_again(
 # Credentials
 
 
-def test_the_password_is_in_no_command_line_and_in_no_file(
-    ecr: StandIn, gate: Gate, make: Make, in_the_middle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_context_of_docker_s_configuration_counts_and_its_credentials_do_not(
+    ecr: StandIn, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The user's configuration counts as it does for `docker push`: here a context and a credential store."""
-    make(size=2_000_000)
-    docker = tmp_path / "docker"
+    make()
     socket_of = engine.docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout.strip()
     engine.docker("context", "create", "byoc-test", "--docker", f"host={os.environ.get('DOCKER_HOST') or socket_of}")
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    (docker / "config.json").write_text(json.dumps({"currentContext": "byoc-test", "credsStore": "not-installed"}))
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    password = ecr.registry.password
-    forms = (password, base64.b64encode(f"{stand_in.USER}:{password}".encode()).decode())
-    seen: list[str] = []
-
-    def holds_it(folder: Path) -> list[Path]:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return [path for path in files if any(form.encode() in path.read_bytes() for form in forms)]
-
-    def look() -> None:
-        assert stand_in.processes("push", gate.host)
-        seen.extend(form for form in forms if stand_in.processes(form))
-        seen.extend(map(str, [*holds_it(temporary), *holds_it(docker)]))
-        seen.append(f"{len(list(temporary.iterdir()))} folder")
-
-    thread = in_the_middle(look)
+    config = tmp_path / "docker" / "config.json"
+    config.write_text(json.dumps({"currentContext": "byoc-test", "credsStore": "not-installed"}))
     assert call(TARGET) == 0
-    thread.join()
-    assert seen == ["1 folder"]
-    assert list(temporary.iterdir()) == []
-    assert holds_it(docker) == []
+    engine.docker("context", "create", "byoc-gone", "--docker", "host=tcp://127.0.0.1:9")
+    config.write_text(json.dumps({"currentContext": "byoc-gone"}))
+    assert call(TARGET) == 1
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
@@ -558,32 +514,25 @@ def test_elsewhere_without_a_login(
 # Errors
 
 
-def test_a_push_that_ecr_denies(
-    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make()
-
-    def denied(*_: object) -> None:
-        raise Denied("denied: User: ... is not authorized to perform: ecr:InitiateLayerUpload")
-
-    monkeypatch.setattr(Docker, "push", denied)
-    assert call(TARGET) == 1
-    line = error(capsys)
-    assert "ecr:InitiateLayerUpload" in line
-    assert "scripts/iam/scripts.json" in line
-
-
+@pytest.mark.parametrize(
+    ("error_of_the_push", "said"),
+    [
+        (AccessDenied("denied: User: ... is not authorized to perform: ecr:InitiateLayerUpload"), "scripts/iam/"),
+        (RetryableError("unexpected EOF"), "unexpected EOF: call this again"),
+    ],
+)
 def test_a_push_that_never_gets_through(
-    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    error_of_the_push: Exception, said: str,
+) -> None:  # fmt: skip
     make()
 
     def broken(*_: object) -> None:
-        raise Broken("unexpected EOF")
+        raise error_of_the_push
 
-    monkeypatch.setattr(Docker, "push", broken)
+    monkeypatch.setattr(docker_engine, "push", broken)
     assert call(TARGET) == 1
-    assert "unexpected EOF: call this again" in error(capsys)
+    assert said in error(capsys)
 
 
 OPERATIONS = ("GetCallerIdentity", "DescribeRepositories", "CreateRepository", "PutLifecyclePolicy")
@@ -635,12 +584,26 @@ def test_a_role_of_another_account(
 def test_no_daemon(ecr: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     assert call(TARGET) == 1
-    assert "no Docker daemon answers: start Docker" in error(capsys)
+    assert "no Docker daemon answers: install Docker, or start it" in error(capsys)
 
 
-def test_no_client(
-    ecr: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert call(TARGET) == 1
-    assert "no docker client on PATH" in error(capsys)
+@pytest.mark.parametrize(
+    ("said", "kind", "remedy"),
+    [
+        ("tag invalid: The image tag 'dev' already exists ... because the tag is immutable.", CloudError, "--tag"),
+        ("denied: User: ann is not authorized to perform: ecr:InitiateLayerUpload on resource: x", AccessDenied, ""),
+        ("unauthorized: authentication required", AccessDenied, ""),
+        ("error parsing HTTP 403 response body: invalid character '<'", AccessDenied, ""),
+        ("denied: Your authorization token has expired. Reauthenticate and try again.", RetryableError, ""),
+        ("write /var/lib/docker/tmp/x: no space left on device", CloudError, "docker system prune"),
+        ('Get "https://r:5000/v2/": http: server gave HTTP response to HTTPS client', CloudError, "list r:5000 in"),
+        ("x509: certificate signed by unknown authority", CloudError, "/etc/docker/certs.d/r:5000/ca.crt"),
+        ("name unknown: The repository with name 'x' does not exist in the registry", CloudError, "make the repo"),
+        ("received unexpected HTTP status: 503 Service\nUnavailable", RetryableError, ""),
+    ],
+)
+def test_what_the_engine_says(said: str, kind: type[CloudError], remedy: str) -> None:
+    found = docker_engine.explain(said, "r:5000")
+    assert type(found) is kind
+    assert remedy in str(found)
+    assert "\n" not in str(found)

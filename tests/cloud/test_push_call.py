@@ -99,10 +99,10 @@ def test_dry_run_elsewhere_has_no_request(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:
-    (tmp_path / "scripts" / "cloud").mkdir(parents=True)
+    (tmp_path / "scripts" / "images").mkdir(parents=True)
     (tmp_path / "local_test").mkdir()
     shutil.copy(engine.ROOT / "scripts" / "push.sh", tmp_path / "scripts")
-    shutil.copy(engine.ROOT / "scripts" / "cloud" / "push.py", tmp_path / "scripts" / "cloud")
+    shutil.copy(engine.ROOT / "scripts" / "images" / "push.py", tmp_path / "scripts" / "images")
     setup = tmp_path / "local_test" / "setup.sh"
     setup.write_text(
         "#!/bin/sh\ncd $(dirname $0)/.. && mkdir -p .venv/bin && printf '#!/bin/sh\\necho python $PYTHONPATH $@\\n'"

@@ -14,7 +14,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import Image
 from scripts.aws.settings import Settings
 from scripts.images import registry
-from scripts.images.distribution import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
+from scripts.images.registry import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws

@@ -73,7 +73,7 @@ def test_what_the_service_s_profiler_wrote(aws: boto3.Session, folder: Path, tmp
     ("source", "said"),
     [
         (JOB, "has left no output.tar.gz"),
-        ("byoc-no-such-job", f"no training job in {REGION}"),
+        ("byoc-no-such-job", f"and there is no training job byoc-no-such-job in {REGION}"),
         (f"s3://{BUCKET}/byoc/nothing", "holds no output.tar.gz and no profiler-output/"),
         (f"s3://{BUCKET}/byoc/nothing/output.tar.gz", "holds no output.tar.gz"),
         ("s3://no-such-bucket-anywhere/x", "NoSuchBucket"),

@@ -26,7 +26,7 @@ from scripts.console.command import run
 from scripts.endpoints import invocations, lookup
 from scripts.endpoints.deployment import Deployment
 from scripts.images import registry
-from scripts.images.distribution import DOCKER_MANIFEST
+from scripts.images.registry import DOCKER_MANIFEST
 from scripts.jobs import watch
 from scripts.tuning import cloud
 from tests import trees

@@ -14,6 +14,8 @@ import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from container_train.data import splits
+from container_train.errors import DataError
 from scripts.aws import requests as sending
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -21,8 +23,6 @@ from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted
-from scripts.dataset import folders
-from scripts.dataset.folders import DataError
 from scripts.s3 import bucket as buckets
 from scripts.s3 import objects, storage, sync
 from scripts.s3.manifest import Entry, Manifest, Stored
@@ -47,7 +47,7 @@ def account() -> Aws:
 
 
 def items(root: Path) -> list[storage.Item]:
-    return storage.items(folders.find(root).splits)
+    return storage.items(splits.plan(root).splits)
 
 
 def upload(root: Path, prefix: S3Uri = PREFIX, **settings: Any) -> Uploaded:
@@ -198,7 +198,7 @@ def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, ca
     root = fill(tmp_path / "pets")
     put(aws, f"{PREFIX.key}/train/001.cat/0000.jpg")
     put(aws, f"{PREFIX.key}/notes.txt")
-    with pytest.raises(CloudError, match=r"notes.txt was not put there by this program, nor were 1 more: give another"):
+    with pytest.raises(CloudError, match=r"2 objects below .*, such as .*notes.txt: give another"):
         upload(root)
     assert "s3:PutObject" not in calls
     assert set(there(aws)) == {"train/001.cat/0000.jpg", "notes.txt"}

@@ -16,8 +16,8 @@ from scripts.aws.settings import Settings
 from scripts.console.command import run
 from scripts.endpoints import lookup
 from scripts.images.registry import ensure_repository
-from scripts.resources.belongings import PICTURES, Belonging
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Thing
+from scripts.resources.assets import PICTURES, RESULTS, S3Asset
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Resource
 from scripts.resources.usage import kept
 from scripts.s3 import storage
 from tests.cloud.answers import error, give
@@ -108,8 +108,8 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
     flaky.slow(99)
     data = f"{DATA}/model.tar.gz" if make in (model, package) else DATA
     make(aws.client("sagemaker"), "image", data)
-    dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
-    cats = Belonging(PICTURES, S3Uri.parse(f"s3://{BUCKET}/byoc/data/cats", "-"), (), 0)
+    dogs = S3Asset(RESULTS, S3Uri.parse(DATA, "-"))
+    cats = S3Asset(RESULTS, S3Uri.parse(f"s3://{BUCKET}/byoc/data/cats", "-"))
     assert [
         (thing, user.name.endswith(("theirs", "theirs/1"))) for thing, user in kept(Aws(REGION), [dogs, cats]).items()
     ] == [(dogs, True)]
@@ -149,8 +149,8 @@ def test_data_that_a_job_reads_is_not_changed(
 def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
     for make in (training_job, tuning_job, transform_job):
         make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
-    dogs = Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)
-    doomed: list[Thing | Belonging] = [dogs, Thing(MODEL, "byoc-dogs"), repository("byoc-serve")]
+    dogs = S3Asset(RESULTS, S3Uri.parse(DATA, "-"))
+    doomed: list[Resource | S3Asset] = [dogs, Resource(MODEL, "byoc-dogs"), repository("byoc-serve")]
     assert kept(Aws(REGION), doomed) == {}
 
 
@@ -164,14 +164,21 @@ def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
 ])  # fmt: skip
 def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
     model(aws.client("sagemaker"), "image", address)
-    assert kept(Aws(REGION), [Belonging(PICTURES, S3Uri.parse(DATA, "-"), (), 0)])
+    assert kept(Aws(REGION), [S3Asset(RESULTS, S3Uri.parse(DATA, "-"))])
     others = [f"{DATA}-2", f"s3://{BUCKET}/byoc/weights", f"s3://{BUCKET}-2/byoc/data/dogs"]
     if address.endswith("model.tar.gz"):
-        assert not kept(Aws(REGION), [Belonging(PICTURES, S3Uri.parse(uri, "-"), (), 0) for uri in others])
+        assert not kept(Aws(REGION), [S3Asset(RESULTS, S3Uri.parse(uri, "-")) for uri in others])
 
 
-def repository(name: str) -> Thing:
-    return Thing(REPOSITORY, name, detail=f"{HOST}/{name}")
+def test_pictures_are_read_by_jobs_only_and_no_model_is_described(aws: boto3.Session, calls: list[str]) -> None:
+    model(aws.client("sagemaker"), "image", f"{DATA}/model.tar.gz")
+    assert not kept(Aws(REGION), [S3Asset(PICTURES, S3Uri.parse(DATA, "-"))])
+    assert "sagemaker:ListTrainingJobs" in calls
+    assert not [call for call in calls if "Model" in call]
+
+
+def repository(name: str) -> Resource:
+    return Resource(REPOSITORY, name, detail=f"{HOST}/{name}")
 
 
 @pytest.mark.parametrize("make", [one for one in STORES if one is not transform_job])
@@ -204,15 +211,15 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
     )
     serve(client, "moving", "byoc-fish")
-    doomed = [Thing(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
-    doomed += [Thing(CONFIGURATION, "theirs"), Thing(CONFIGURATION, "moving"), Thing(ENDPOINT, "moving")]
+    doomed = [Resource(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
+    doomed += [Resource(CONFIGURATION, "theirs"), Resource(CONFIGURATION, "moving"), Resource(ENDPOINT, "moving")]
     assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
         "byoc-dogs": "the configuration theirs",  # which stays itself, because of its endpoint
         "byoc-cats": "the inference component parts",
         "byoc-birds": "the transform job batch",
         "theirs": "the endpoint theirs",
     }
-    assert Thing(MODEL, "byoc-fish") not in kept(Aws(REGION), doomed)  # all that uses it goes with it
+    assert Resource(MODEL, "byoc-fish") not in kept(Aws(REGION), doomed)  # all that uses it goes with it
 
 
 @pytest.mark.parametrize("flags", [("byoc-dogs",), ("--all",), ("--unused",)])

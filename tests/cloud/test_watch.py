@@ -20,7 +20,7 @@ from scripts.console import command
 from scripts.console.command import Interrupted
 from scripts.jobs import training_jobs, watch
 from scripts.jobs.training_jobs import Job
-from scripts.jobs.watch import LOG_GROUP, Log, Metrics, Quiet
+from scripts.jobs.watch import LOG_GROUP, Log, Metrics, ToolkitLogFilter
 from tests.cloud.conftest import ACCOUNT, REGION
 
 NAME = "byoc-job"
@@ -102,7 +102,9 @@ class Sleep:
 
 def follow(account: Aws, sleep: Callable[[float], None]) -> tuple[Job, Metrics, list[str]]:
     said: list[str] = []
-    job, metrics = watch.follow(account, NAME, say=said.append, sleep=sleep)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("time.sleep", sleep)
+        job, metrics = watch.follow(account, NAME, said.append)
     return job, metrics, said
 
 
@@ -291,13 +293,13 @@ data: 3 classes
 epoch=1
 2026-11-22 17:04:30,365 sagemaker-training-toolkit ERROR    Reporting training FAILURE
 """
-    quiet = Quiet()
+    quiet = ToolkitLogFilter()
     kept = [text for text in said.splitlines() if quiet.keeps(text) and text]
     assert kept == ["data: 3 classes", "epoch=1", said.splitlines()[-1]]
 
 
 def test_an_error_in_the_midst_of_that_page_is_shown() -> None:
-    quiet = Quiet()
+    quiet = ToolkitLogFilter()
     lines = ["Training Env:", "{", "Traceback (most recent call last):", "ValueError: x"]
     assert [text for text in lines if quiet.keeps(text)] == lines[2:]
 
@@ -386,7 +388,10 @@ def test_ctrl_c_ends_the_script_with_130(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr(training_jobs, "describe", interrupted)
     assert command.run("train.py", train.main, ["--attach", NAME]) == 130
-    assert f"the job goes on, and costs. Come back: scripts/train.py --attach {NAME}" in capsys.readouterr().err
+    assert (
+        f"the job is still running and billed; re-attach with: scripts/train.py --attach {NAME}"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

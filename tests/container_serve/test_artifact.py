@@ -121,7 +121,7 @@ def test_a_document_that_is_not_json(model: Path, text: bytes) -> None:
     assert refusal(model).startswith("model.json: is not JSON (")
 
 
-@pytest.mark.parametrize(("text", "kind"), [("[]", "an empty list"), ("[1]", "a list"), ("3", "3"), ("null", "None")])
+@pytest.mark.parametrize(("text", "kind"), [("[]", "an empty list"), ("[1]", "a list"), ("3", "3"), ("null", "null")])
 def test_a_document_that_is_no_object(model: Path, text: str, kind: str) -> None:
     (model / MODEL_JSON).write_text(text)
     assert refusal(model) == f"model.json: expected an object, got {kind}"
@@ -155,7 +155,7 @@ def test_a_missing_key_is_named(model: Path, key: str) -> None:
         ("classes", ["a", 5], r"classes[1]: expected a label, got 5"),
         ("classes", ["a", "a"], r"classes[1]: 'a' occurs twice"),
         ("classes", ["\ud800"], r"classes[0]: expected a label"),
-        ("architecture", None, "architecture: expected a name, got None"),
+        ("architecture", None, "architecture: expected a name, got null"),
         ("precision", 32, "precision: expected a name, got 32"),
         ("preprocessing", [], "preprocessing: expected an object, got list"),
         ("preprocessing", {**SPEC.to_dict(), "crop": "224"}, "preprocessing: crop: expected a whole number"),

@@ -1,16 +1,16 @@
 import json
 import pickle
 
-from container_serve.errors import ArtifactError, RequestError, ServeError, error_body
+from container_serve.errors import ArtifactError, RequestError, ServeError
 
 
 def test_the_body_has_code_type_and_message() -> None:
-    body = error_body(415, "UnsupportedMediaType", "no")
+    body = RequestError(415, "UnsupportedMediaType", "no").body()
     assert json.loads(body) == {"code": 415, "type": "UnsupportedMediaType", "message": "no"}
 
 
 def test_a_message_that_quotes_a_lone_surrogate_can_be_sent() -> None:
-    assert json.loads(error_body(400, "InvalidJSON", "key '\ud800'"))["message"] == "key '\ud800'"
+    assert json.loads(RequestError(400, "InvalidJSON", "key '\ud800'").body())["message"] == "key '\ud800'"
 
 
 def test_a_request_error_is_its_message_and_survives_pickling() -> None:

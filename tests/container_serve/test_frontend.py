@@ -77,11 +77,9 @@ def test_the_tests_in_java_have_run_and_passed(built: Path) -> None:
 
 
 def test_maven_used_nothing_but_what_is_locked(built: Path) -> None:
-    files = [path for path in (built / "repository").rglob("*") if path.suffix in repository.SUFFIXES]
-    digests = {
-        path.relative_to(built / "repository").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
+    local = repository.fill(None)
+    files = [path for path in local.rglob("*") if path.suffix in repository.SUFFIXES]
+    digests = {path.relative_to(local).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     assert digests == repository.read_lock()
 
 
@@ -126,42 +124,30 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_a_file_comes_from_the_mirror_of_the_settings(mirror: Path, tmp_path: Path) -> None:
     lock = tmp_path / "maven.lock"
     lock.write_text(f"# comment\n{hashlib.sha256(b'jar').hexdigest()}  a/a.jar\n")
-    repository.fill(tmp_path / "repository", mirror, lock)
-    assert (tmp_path / "repository" / "a" / "a.jar").read_bytes() == b"jar"
-    mirror.write_text("")  # the second time it is in the cache
-    repository.fill(tmp_path / "again", mirror, lock)
-    assert (tmp_path / "again" / "a" / "a.jar").read_bytes() == b"jar"
-    # A cache that somebody has changed is not trusted.
-    [cached] = (tmp_path / "cache").rglob("a.jar")
-    cached.write_bytes(b"other")
+    local = repository.fill(mirror, lock)
+    assert (local / "a" / "a.jar").read_bytes() == b"jar"
+    mirror.write_text("")  # the second time it is there
+    assert repository.fill(mirror, lock) == local
+    # A file that somebody has changed is not trusted.
+    (local / "a" / "a.jar").write_bytes(b"other")
     with pytest.raises(SystemExit, match=r"settings\.xml: cannot be read as Maven settings"):
-        repository.fill(tmp_path / "third", mirror, lock)
+        repository.fill(mirror, lock)
 
 
 def test_a_file_of_another_hash_stops_the_build_before_anything_is_used(mirror: Path, tmp_path: Path) -> None:
     lock = tmp_path / "maven.lock"
     lock.write_text(f"{'0' * 64}  a/a.jar\n")
     with pytest.raises(SystemExit, match=r"a/a\.jar: its SHA-256 is [0-9a-f]{64}, not 0{64}") as stop:
-        repository.fill(tmp_path / "repository", mirror, lock)
+        repository.fill(mirror, lock)
     assert "\n" not in str(stop.value)
     assert list(tmp_path.rglob("a.jar")) == []
-
-
-@pytest.mark.parametrize("line", ["not a lock", "a b c", f"{'0' * 64}  ../../x.pom", "\xff"])
-def test_a_lock_that_is_none_is_one_line(line: str, tmp_path: Path) -> None:
-    lock = tmp_path / "maven.lock"
-    lock.write_text(f"# comment\n{line}\n", encoding="latin-1")
-    with pytest.raises(SystemExit, match=r"maven\.lock.*: .*restore it"):
-        repository.fill(tmp_path / "repository", None, lock)
-    with pytest.raises(SystemExit, match="cannot be read"):
-        repository.fill(tmp_path / "repository", None, tmp_path / "nosuch")
 
 
 def test_a_file_that_the_mirror_does_not_have_is_one_line(mirror: Path, tmp_path: Path) -> None:
     lock = tmp_path / "maven.lock"
     lock.write_text(f"{'0' * 64}  b/b.jar\n")
     with pytest.raises(SystemExit, match=r"^b/b\.jar: cannot be downloaded \(HTTP Error 401") as stop:
-        repository.fill(tmp_path / "repository", mirror, lock)
+        repository.fill(mirror, lock)
     assert "secret" not in str(stop.value)
 
 
@@ -170,7 +156,7 @@ def test_a_mirror_counts_where_it_stands_for_central(of: str, used: bool, tmp_pa
     need(shutil.which("mvn"), "Maven")
     settings = tmp_path / "settings.xml"
     settings.write_text(MIRROR.format(of=of, url="https://mirror.example/m2"))
-    assert (repository.find_source(settings).url == "https://mirror.example/m2") == used
+    assert (repository.find_source(settings)[0] == "https://mirror.example/m2") == used
 
 
 def test_without_settings_the_files_come_from_where_maven_takes_them(
@@ -179,7 +165,7 @@ def test_without_settings_the_files_come_from_where_maven_takes_them(
     need(shutil.which("mvn"), "Maven")
     settings = tmp_path / "settings.xml"
     settings.write_text("<settings/>")
-    assert repository.find_source(settings).url.startswith("https://")
+    assert repository.find_source(settings)[0].startswith("https://")
 
 
 def test_the_images_class_path_has_one_netty_and_one_log4j(libraries: Path) -> None:

@@ -198,10 +198,8 @@ def test_openvino_comes_without_telemetry_and_with_its_converter() -> None:
         "assert not any(name.startswith('openvino.tools.ovc') for name in sys.modules)\n"
         "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)\n"
         "assert 'torch' not in sys.modules\n"
-        "from openvino import convert_model\n"
-        "assert openvino.convert_model is convert_model\n"
+        "from openvino.tools import ovc\n"
         "assert not any(name.startswith('openvino_telemetry.') for name in sys.modules)\n"
-        "assert not hasattr(openvino, 'nonsense')\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False

@@ -9,10 +9,10 @@ from PIL import Image
 from torchvision import transforms
 
 from container_serve import preprocess as module
-from container_serve.picture import ORIENTATION, decode
+from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from tests.conftest import need
-from tests.container_serve.pictures import encode, noise
+from tests.container_serve.images import encode, noise
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -157,7 +157,7 @@ def test_a_large_jpeg_is_scaled_while_it_is_decoded(orientation: int) -> None:
     with Image.open(photographs()[0]) as photograph:
         large = photograph.convert("RGB").resize((2400, 1600), Image.Resampling.BICUBIC)
     exif = Image.Exif()
-    exif[ORIENTATION] = orientation
+    exif[0x0112] = orientation
     body = encode(large, "JPEG", quality=90, exif=exif)
     # By 2: by 4 the shorter side would be 400, less than twice the 256 that are needed.
     size = (1200, 800) if orientation == 1 else (800, 1200)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from container_serve import privileges
-from container_serve.privileges import User, UserError
+from container_serve.errors import ServeError
+from container_serve.privileges import User
 from tests.conftest import need
 from tests.contract.models import write_model
 from tests.contract.serving import free_port, one_line
@@ -21,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 os.umask(0o077)
 from container_serve import privileges
-with privileges.given_up(privileges.User(65534, 65534), Path(sys.argv[2])) as model:
+with privileges.dropped(privileges.User(65534, 65534), Path(sys.argv[2])) as model:
     text, linked = (model / "code" / "a.txt").read_text(), (model / "link").is_symlink()
     print(model, text, linked, *os.getresuid(), *os.getgroups())
     print(Path("/proc/self/status").read_text().split("NoNewPrivs:\\t")[1][0])
@@ -42,7 +43,7 @@ def test_nobody_to_become(name: str | None) -> None:
 def test_a_name_or_a_number() -> None:
     assert privileges.find("nobody") == privileges.find("65534")
     assert privileges.find("123456") == User(123456, 123456)
-    with pytest.raises(UserError, match="BYOC_USER: got 'no-such-user'"):
+    with pytest.raises(ServeError, match="BYOC_USER: got 'no-such-user'"):
         privileges.find("no-such-user")
 
 

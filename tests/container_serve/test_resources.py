@@ -124,7 +124,7 @@ def test_memory(
 ) -> None:
     monkeypatch.setattr(resources, "memory_limit", lambda: total * MIB)
     found = resources.memory(workers, 100 * MIB, largest * MIB, 102)
-    shares = (found.largest, found.bodies, found.copies, found.picture)
+    shares = (found.largest, found.bodies, found.copies, found.image)
     assert [share // MIB for share in shares] == pytest.approx(expected, abs=1)
 
 

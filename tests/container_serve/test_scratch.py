@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.configuration import ConfigurationError
+from container_serve.errors import ServeError
 from container_serve.scratch import LOCK, PREFIX, run_directory
 
 
@@ -39,5 +39,5 @@ def test_what_goes_wrong_leaves_nothing(here: Path) -> None:
 
 def test_no_folder_to_be_had_is_said(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(here / "nowhere"))
-    with pytest.raises(ConfigurationError, match="TMPDIR: no folder for temporary files"), run_directory():
+    with pytest.raises(ServeError, match="TMPDIR: no folder for temporary files"), run_directory():
         pass

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.settings import Settings, SettingsError
+from container_serve.errors import ServeError
+from container_serve.settings import Settings
 
 
 def test_defaults() -> None:
@@ -16,7 +17,7 @@ def test_defaults() -> None:
     assert settings.log_level == 20
     assert settings.max_pixels == 50_000_000
     assert (settings.workers, settings.threads, settings.program, settings.target) == (None, None, None, None)
-    assert settings.picture_bytes is None
+    assert settings.image_bytes is None
     assert not settings.multi_model
 
 
@@ -61,7 +62,7 @@ def test_every_variable() -> None:
         log_level=30,
         multi_model=True,
         max_pixels=5,
-        picture_bytes=6,
+        image_bytes=6,
         queue_size=0,
         program="mine.py",
         submit_directory=Path("/opt/ml/model/code"),
@@ -89,14 +90,14 @@ def test_log_levels(level: str, expected: int) -> None:
         ("SAGEMAKER_MODEL_SERVER_TIMEOUT", "-1", "a whole number"),
         ("SAGEMAKER_MAX_REQUEST_SIZE", "6MB", "a whole number"),
         ("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6MB", "a whole number"),
-        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "verbose", "a number or one of DEBUG"),
+        ("SAGEMAKER_CONTAINER_LOG_LEVEL", "verbose", "a number or one of CRITICAL"),
         ("SAGEMAKER_MULTI_MODEL", "1", "true or false"),
         ("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "text/html", "application/json"),
         ("BYOC_THREADS", "²", "a whole number"),
     ],
 )
 def test_errors_name_key_value_and_expectation(key: str, value: str, expected: str) -> None:
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(ServeError) as caught:
         Settings.read({key: value})
     line = str(caught.value)
     assert line.startswith(f"{key}: ")

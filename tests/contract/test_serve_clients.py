@@ -290,7 +290,7 @@ def test_avif_is_read_and_heic_is_named(server: Server) -> None:
 
 
 def test_cmyk_without_adobe_s_marker(server: Server) -> None:
-    from tests.container_serve.test_picture import cmyk_files
+    from tests.container_serve.test_image import cmyk_files
 
     answers = [server.invoke(body).json()["predictions"] for name, body in cmyk_files().items() if name != "ycck"]
     assert answers[0] == answers[1]

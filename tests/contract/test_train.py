@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from container_serve import artifact
+from container_train.data import sample
+from container_train.paths import locked
 from container_train.training.metrics import DEFINITIONS
-from local_test import sample
 from tests import trees
 from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
@@ -147,6 +148,21 @@ def test_a_job_by_hand_makes_no_tree_where_there_is_none(tmp_path: Path) -> None
         assert done.returncode == 1
         assert "did you mean epochs?" in done.stderr or "channel train: " in done.stderr
         assert not base.exists()
+
+
+def test_two_trainings_by_hand_do_not_write_into_one_tree(tmp_path: Path) -> None:
+    trees.tree(tmp_path)
+    with locked(tmp_path, RuntimeError):
+        done = subprocess.run(
+            [sys.executable, "-m", "container_train", "--weights", "none"],
+            env={**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: another training is running in {tmp_path}: wait for it")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "output").exists()
 
 
 @both_engines_in_full

@@ -99,7 +99,7 @@ with tempfile.TemporaryDirectory() as folder:
     run, share, divided = Path(folder), Share(1, 1, 1), memory(1, 0, 1, 1)
     settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", "SAGEMAKER_BIND_TO_PORT": "20001"})
     configuration.write(run, settings, share, divided)
-    command = [one for one in configuration.command(run, divided) if one != "-Xlog:disable"]
+    command = [one for one in configuration.command(run, settings, divided) if one != "-Xlog:disable"]
     command.insert(1, f"-Xlog:class+load:file={run}/loaded")
     env = configuration.environment(os.environ, run, share, 1)
     java = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from container_serve.codec import IMAGE_TYPES
-from tests.container_serve.pictures import png_header
+from container_serve.codec.media import IMAGE_TYPES
+from tests.container_serve.images import png_header
 from tests.contract.models import picture
 from tests.faults import pictures
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from tests.container_serve.pictures import bmp_header, encode, gif, noise, png_chunk, png_header, seeds, tiff
+from tests.container_serve.images import bmp_header, encode, gif, noise, png_chunk, png_header, seeds, tiff
 
 MEGA = 10**6
 OTHER_FORMATS = {

@@ -23,21 +23,21 @@ WORKERS = 2
 LIMIT = 2  # seconds
 CALLERS = 40  # each would have to wait 4 s: twice the limit
 GOOD = typed(picture("red"), "image/jpeg")
-SLOW = f"""
+SLOW = """
 import time
 from pathlib import Path
 
 def predict_fn(batch, model):
     with Path("/tmp/computed").open("a") as file:
         file.write("x")
-    time.sleep({SECONDS})
+    time.sleep(SECONDS)
     return model.probabilities(batch)
 """
 
 
 @contextlib.contextmanager
-def slow_server(folder: Path, queue: int, kind: str) -> Iterator[tuple[Server, Path]]:
-    """A server whose every prediction takes `SECONDS`, and a file with a byte for each that was computed."""
+def slow_server(folder: Path, queue: int, kind: str, seconds: float = SECONDS) -> Iterator[tuple[Server, Path]]:
+    """A server whose every prediction takes `seconds`, and a file with a byte for each that was computed."""
     code = write_model(folder / "model") / artifact.CODE
     code.mkdir()
     env = {
@@ -46,7 +46,8 @@ def slow_server(folder: Path, queue: int, kind: str) -> Iterator[tuple[Server, P
         "BYOC_QUEUE_SIZE": str(queue),
     }
     program = code / "inference.py"
-    program.write_text(SLOW.replace("/tmp/computed", "/tmp/computed" if kind == "docker" else str(folder / "computed")))
+    counted = "/tmp/computed" if kind == "docker" else str(folder / "computed")
+    program.write_text(SLOW.replace("/tmp/computed", counted).replace("SECONDS", str(seconds)))
     with serving(folder / "model", folder / "run", env, kind=kind) as server:
         yield server, server.tmp / "computed" if kind == "docker" else folder / "computed"
 
@@ -91,6 +92,23 @@ def test_overload_takes_nothing_from_those_that_can_be_answered(tmp_path: Path, 
         assert computed.stat().st_size - sofar <= 1.1 * statuses[200] + WORKERS
         _, after = ask(server.port, WORKERS, 3)
         assert after >= 0.9 * before
+
+
+@both_engines_in_full
+def test_nothing_is_computed_for_callers_who_have_gone(tmp_path: Path, kind: str) -> None:
+    with slow_server(tmp_path, 100, kind, 1) as (server, computed), contextlib.ExitStack() as stack:
+        assert exchange(server.port, GOOD).status == 200
+        sofar = computed.stat().st_size
+        busy = [stack.enter_context(connect(server.port)) for _ in range(WORKERS)]
+        for connection in busy:
+            connection.sendall(GOOD)
+        until(lambda: computed.stat().st_size == sofar + WORKERS, "both workers busy", 5)
+        for _ in range(20):
+            with connect(server.port) as connection:
+                connection.sendall(GOOD)
+        assert [read(connection).status for connection in busy] == [200] * WORKERS
+        assert exchange(server.port, GOOD).status == 200
+        assert computed.stat().st_size == sofar + WORKERS + 1
 
 
 def padded(size: int) -> bytes:

@@ -24,7 +24,7 @@ time.sleep(600)
 
 def start(tmp_path: Path, code: str, *arguments: str) -> Child:
     command = [sys.executable, "-c", code, *arguments]
-    return Child(command, tmp_path / "log", environment=os.environ, folder=tmp_path, echo=False)
+    return Child(command, tmp_path / "log", environment=os.environ, echo=False)
 
 
 def until(condition: object, seconds: float = 60) -> None:
@@ -57,11 +57,18 @@ def test_the_exit_code_and_the_last_lines_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text().split() == [str(n) for n in range(100)]
 
 
+def test_a_full_disk_ends_the_log_and_not_the_program(tmp_path: Path) -> None:
+    (tmp_path / "log").symlink_to("/dev/full")
+    child = start(tmp_path, "[print(n) for n in range(100_000)]")
+    assert child.wait() == 0
+    assert child.tail().split()[-1] == "99999"
+
+
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time; from pathlib import Path; from local_test.child import Child\n"
         "child = Child([sys.executable, '-c', 'import time; time.sleep(600)'], Path(sys.argv[1]) / 'log',"
-        " environment=os.environ, folder=Path(sys.argv[1]), echo=False)\n"
+        " environment=os.environ, echo=False)\n"
         "print(child.process.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen(

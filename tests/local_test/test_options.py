@@ -36,7 +36,7 @@ def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: pytest.Monkey
         (["--port", "80"], ["--port", "'80'", "32766"]),
         (["--port", "32767"], ["32767"]),
         (["--port", "many"], ["'many'"]),
-        (["--data", "nowhere"], ["--data", "nowhere", "not there"]),
+        (["--data", "nowhere"], ["--data", "nowhere", "no such folder"]),
         (["--data", ""], ["--data is empty"]),
         (["--out", ""], ["--out is empty"]),
         (["--weights="], ["--weights is empty"]),

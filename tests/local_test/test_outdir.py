@@ -18,21 +18,20 @@ def finish(out: Path, text: str) -> None:
         claimed.keep()
 
 
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
 def test_a_run_replaces_the_one_before_as_a_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    for word in ("", ".old", ".failed"):  # empty folders are used
+        (tmp_path / f"out{word}").mkdir()
     finish(out, "one")
     (out / "only-in-one").touch()
     finish(out, "two")
-    assert {path.name for path in out.iterdir()} == {outdir.MARK, "summary.json"}
+    assert names(out) == {"summary.json"}
     assert (out / "summary.json").read_text() == "two"
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.lock"}
-
-
-def fail(claimed: outdir.OutDir, file: str) -> Path | None:
-    path = claimed.begin() / file
-    path.parent.mkdir(parents=True)
-    path.touch()
-    return claimed.give_up()
+    assert names(tmp_path) == {"out"}
 
 
 @pytest.mark.parametrize(
@@ -45,101 +44,76 @@ def fail(claimed: outdir.OutDir, file: str) -> Path | None:
         ("ml/output/failure", False),
     ],
 )
-def test_a_failed_run_is_kept_for_what_took_time(tmp_path: Path, file: str, is_kept: bool) -> None:
-    with outdir.claimed(tmp_path / "out") as claimed:
-        assert fail(claimed, "model/before") == tmp_path / "out.failed"
-    with outdir.claimed(tmp_path / "out") as claimed:
-        kept = fail(claimed, file)
-    assert kept == (tmp_path / "out.failed" if is_kept else None)
+def test_a_failed_run_is_kept_for_what_took_time_and_the_results_before_come_back(
+    tmp_path: Path, file: str, is_kept: bool
+) -> None:
+    def fail(file: str) -> Path | None:
+        with outdir.claimed(tmp_path / "out") as claimed:
+            (path := claimed.begin() / file).parent.mkdir(parents=True)
+            path.touch()
+            return claimed.give_up()
+
+    finish(tmp_path / "out", "one")
+    assert fail("model/before") == tmp_path / "out.failed"
+    assert fail(file) == (tmp_path / "out.failed" if is_kept else None)
     assert (tmp_path / "out.failed" / file).exists() == is_kept
     assert (tmp_path / "out.failed" / "model" / "before").exists() == (not is_kept)
-    assert not (tmp_path / "out.new").exists()
+    assert (tmp_path / "out" / "summary.json").read_text() == "one"
+    finish(tmp_path / "out", "two")
+    assert names(tmp_path) == {"out"}
 
 
-def test_a_failed_run_leaves_the_results_of_the_one_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["at work", "before it began", "at its end"])
+def test_a_killed_run_is_tidied_up(tmp_path: Path, moment: str) -> None:
     out = tmp_path / "out"
     finish(out, "one")
-    with outdir.claimed(out) as claimed:
-        fail(claimed, "model/model.tar.gz")
-    assert (out / "summary.json").read_text() == "one"
-    assert (tmp_path / "out.failed" / "model" / "model.tar.gz").exists()
-    finish(out, "two")
-    assert not (tmp_path / "out.failed").exists()
-
-
-def test_a_run_killed_while_it_put_its_results_in_place_is_repaired(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    finish(out, "one")
-    out.rename(tmp_path / "out.old")
+    killed = outdir.OutDir(out)
+    if moment == "before it began":
+        out.rename(tmp_path / "out.old")
+    else:
+        (killed.begin() / "model").mkdir()
+        (out / "model" / "model.tar.gz").touch()
+        if moment == "at its end":
+            (out / outdir.MARK).write_text(outdir.DONE)
     with outdir.claimed(out) as claimed:
         claimed.begin()
-        assert (out / "summary.json").read_text() == "one"
+        assert (tmp_path / "out.failed" / "model" / "model.tar.gz").exists() == (moment == "at work")
+        claimed.give_up()
+    assert (out / "summary.json").exists() == (moment != "at its end")
+    assert not (tmp_path / "out.old").exists()
 
 
-def test_folders_that_are_not_ours_are_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "precious").touch()
-    with pytest.raises(LocalError, match="something else"), outdir.claimed(tmp_path):
-        pass
-    assert (tmp_path / "precious").exists()
-    assert not tmp_path.with_name(f"{tmp_path.name}.lock").exists()
-
-
-@pytest.mark.parametrize("word", ["new", "old", "failed"])
+@pytest.mark.parametrize("word", ["", ".old", ".failed"])
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
-def test_a_sibling_that_is_not_ours_stays(tmp_path: Path, word: str, kind: str) -> None:
-    sibling = tmp_path / f"out.{word}"
+def test_what_is_not_ours_stays(tmp_path: Path, word: str, kind: str) -> None:
+    taken = tmp_path / f"out{word}"
     if kind == "folder":
-        sibling.mkdir()
-        (sibling / "precious").touch()
+        taken.mkdir()
+        (taken / "precious").touch()
     elif kind == "file":
-        sibling.write_text("precious")
+        taken.write_text("precious")
+    elif word:
+        taken.symlink_to(tmp_path / "elsewhere")
     else:
-        sibling.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(LocalError, match="give another folder with --out") as caught, outdir.claimed(tmp_path / "out"):
-        pass
+        return  # test_a_link_to_a_folder_of_results_stays_a_link
+    with pytest.raises(LocalError, match=r"holds something else.* give another --out") as caught:
+        outdir.claimed(tmp_path / "out").__enter__()
     assert caught.value.code == 2
-    assert str(sibling) in str(caught.value)
+    assert str(taken) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert list(tmp_path.iterdir()) == [sibling]
-    assert kind != "folder" or (sibling / "precious").exists()
-
-
-def test_empty_siblings_are_used(tmp_path: Path) -> None:
-    for word in ("new", "old", "failed"):
-        (tmp_path / f"out.{word}").mkdir()
-    finish(tmp_path / "out", "one")
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "out.lock"}
-
-
-@pytest.mark.parametrize("content", [b"poetry==1.8\n", b"\xff\x00", b"1" * 100, b"\n"])
-def test_a_lock_file_that_is_not_ours_stays(tmp_path: Path, content: bytes) -> None:
-    lock = tmp_path / "out.lock"
-    lock.write_bytes(content)
-    with (
-        pytest.raises(LocalError, match=r"out\.lock .*give another folder with --out"),
-        outdir.claimed(tmp_path / "out"),
-    ):
-        pass
-    assert lock.read_bytes() == content
-
-
-def test_the_lock_of_a_killed_run_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "out.lock").write_text("123456789\n")
-    with outdir.claimed(tmp_path / "out"):
-        assert (tmp_path / "out.lock").read_text() == f"{os.getpid()}\n"
+    assert list(tmp_path.iterdir()) == [taken]
+    assert kind != "folder" or (taken / "precious").exists()
 
 
 def test_a_run_killed_while_it_removed_a_folder_is_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with outdir.claimed(tmp_path / "out") as claimed:
-        folder = claimed.begin() / "ml"
-        folder.mkdir()
+        (claimed.begin() / "ml").mkdir()
         monkeypatch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            outdir.remove(claimed.new)
+            outdir.remove(claimed.out)
     monkeypatch.undo()
-    assert (tmp_path / "out.new" / outdir.MARK).exists()
+    assert (tmp_path / "out" / outdir.MARK).exists()
     finish(tmp_path / "out", "two")
-    assert not (tmp_path / "out.new").exists()
 
 
 def test_a_link_to_a_folder_of_results_stays_a_link(tmp_path: Path) -> None:
@@ -151,7 +125,7 @@ def test_a_link_to_a_folder_of_results_stays_a_link(tmp_path: Path) -> None:
 
 
 def test_the_root_is_no_folder_of_results() -> None:
-    with pytest.raises(LocalError, match="another folder"), outdir.claimed(Path("/")):
+    with pytest.raises(LocalError, match="give another --out"), outdir.claimed(Path("/")):
         pass
 
 
@@ -177,4 +151,4 @@ def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> No
         first.communicate()
     # However it ended, its lock ended with it.
     with outdir.claimed(tmp_path / "out"):
-        assert (tmp_path / "out.lock").exists()
+        assert next(tmp_path.glob(".*lock")).read_text() == f"{os.getpid()}\n"

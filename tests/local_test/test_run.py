@@ -1,9 +1,11 @@
 """The one command, as a user calls it: the ways in which it ends early (test_chain.py has those that end well)."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from local_test import engine, outdir, run, stage, weights
+from local_test import __main__ as program
+from local_test import engine, outdir, run, server, stage, weights
 from local_test.engine import DockerEngine
-from local_test.errors import LocalError
+from local_test.errors import LocalError, guarded
 from tests import trees
 from tests.conftest import need
 from tests.local_test.runs import RUN, SECONDS, call, mentioning
@@ -31,19 +34,23 @@ def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> No
     assert done.returncode == 2
     assert "learning-rate" in done.stdout
     assert "training" not in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["out.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".out.byoc-lock"]
+
+
+def main(*arguments: str) -> int:
+    return guarded("run.sh", lambda: program.main("run.sh", list(arguments)))
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return the message of run.sh about a mistake, which it finds before it looks at hyperparameters and weights."""
     monkeypatch.setattr(weights, "url_of", lambda *_: pytest.fail("this asks the network"))
-    assert run.main([*map(str, arguments), "--engine", "process"]) != 0
+    assert main(*map(str, arguments), "--engine", "process") != 0
     return capsys.readouterr().err.strip()
 
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """run.main sets handlers of its own."""
+    """The program sets handlers of its own."""
     kept = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for each, handler in kept.items():
@@ -54,7 +61,7 @@ def test_a_taken_port_is_found_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as holder:
-        port = run.free_port()
+        port = server.free_port()
         holder.bind(("127.0.0.1", port))
         holder.listen()
         said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--port", port)
@@ -83,12 +90,12 @@ def test_a_training_that_leaves_no_model_is_refused(
 def test_a_foreign_folder_is_named_by_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "out.new").mkdir()
-    (tmp_path / "out.new" / "precious").touch()
+    (tmp_path / "out.old").mkdir()
+    (tmp_path / "out.old" / "precious").touch()
     said = refused(monkeypatch, capsys, "--out", tmp_path / "out")
     assert "\n" not in said
-    assert f"{tmp_path / 'out.new'} " in said
-    assert (tmp_path / "out.new" / "precious").exists()
+    assert f"{tmp_path / 'out.old'} " in said
+    assert (tmp_path / "out.old" / "precious").exists()
 
 
 def test_a_typing_error_keeps_what_a_failed_run_left(
@@ -96,17 +103,17 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
 ) -> None:
     with outdir.claimed(tmp_path / "out") as out:
         (out.begin() / "model").mkdir()
-        (out.new / "model" / "model.tar.gz").touch()
+        (out.out / "model" / "model.tar.gz").touch()
         run.leave(out)
     said = capsys.readouterr().err
     archive = tmp_path / "out.failed" / "model" / "model.tar.gz"
     assert f"./local_test/serve_local.sh --model {archive}" in said
-    assert run.main(["--engine", "process", "--out", str(tmp_path / "out"), "--epochs", "0"]) == 2
+    assert main("--engine", "process", "--out", str(tmp_path / "out"), "--epochs", "0") == 2
     said, error = capsys.readouterr()
     assert "the sample is trained with --epochs 60 --lr 0.003" in said
     assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected an integer from 1 to 10000"
     assert archive.exists()
-    assert not (tmp_path / "out.new").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -118,8 +125,8 @@ def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code:
         str(word) for word in (RUN, "--engine", "process", "--out", out, "--weights", "none", "--arch", "resnet18")
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log = tmp_path / "out.new" / "logs" / "train.log"
-    checkpoints = tmp_path / "out.new" / "ml" / "checkpoints"
+    log = out / "logs" / "train.log"
+    checkpoints = out / "ml" / "checkpoints"
     try:
         until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 400)
         until(lambda: list(checkpoints.glob("*")), 200)
@@ -137,21 +144,27 @@ def test_a_signal_stops_everything(tmp_path: Path, signum: signal.Signals, code:
     assert list((tmp_path / "out.failed" / "ml" / "checkpoints").iterdir())
 
 
+def test_a_signal_in_the_first_seconds_is_told(tmp_path: Path) -> None:
+    """While setup.sh runs, and, without waiting for slow imports, from the first of Python on."""
+    (tmp_path / "local_test").mkdir()
+    shutil.copy(RUN, tmp_path / "local_test")
+    (tmp_path / "local_test" / "setup.sh").write_text("#!/bin/sh\nkill -TERM $PPID\n")
+    (tmp_path / "local_test" / "setup.sh").chmod(0o755)
+    (python := tmp_path / ".venv" / "bin" / "python").parent.mkdir(parents=True)
+    python.symlink_to("/bin/true")
+    done = subprocess.run([tmp_path / "local_test" / "run.sh"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "run.sh: stopped\n")
+    code = "import local_test.__main__, sys; print({'numpy', 'PIL', 'psutil'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
 def test_an_occupied_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as holder:
-        port = run.free_port()
+        port = server.free_port()
         holder.bind(("127.0.0.1", port))
         holder.listen()
         with pytest.raises(LocalError, match=f"port {port}"):
-            run.start_server(engine.ProcessEngine(), tmp_path, port, tmp_path / "log")
-
-
-def test_a_server_is_heard_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[bool] = []
-    monkeypatch.setattr(engine, "Child", lambda *_, echo, **__: heard.append(echo))
-    for echo in (True, False):
-        run.start_server(engine.ProcessEngine(), tmp_path, run.free_port(), tmp_path / "log", echo=echo)
-    assert heard == [True, False]
+            server.serving(engine.ProcessEngine(), tmp_path, port, tmp_path / "log").__enter__()
 
 
 def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +172,7 @@ def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeyp
     monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
     data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
     it = engine.ProcessEngine()
-    staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, is_sample=False, host=it.host)
+    staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, host=it.host)
     assert it.train(staged, tmp_path / "log") == 1
     assert "unknown hyperparameter learning-rate" in (tmp_path / "log").read_text()
 
@@ -209,7 +222,7 @@ def test_files_from_the_training_container_belong_to_the_caller(
             for number in range(4):
                 Image.new("RGB", (64, 64), (number, 255 * (name == "cat"), 0)).save(folder / f"{number}.png")
     hyperparameters = {"arch": "resnet18", "weights": "none", "epochs": "1", "workers": "0"}
-    staged = stage.stage(tmp_path / "ml", str(tmp_path / "mine"), hyperparameters, None, is_sample=False)
+    staged = stage.stage(tmp_path / "ml", str(tmp_path / "mine"), hyperparameters, None)
     for path in [staged.tree, *staged.tree.rglob("*")]:
         os.chown(path, user, user)
     monkeypatch.setattr(os, "getuid", lambda: user)
@@ -233,7 +246,7 @@ def test_a_signal_stops_the_container(tmp_path: Path) -> None:
         str(word) for word in (RUN, "--engine", "docker", "--out", out, "--weights", "none", "--arch", "resnet18")
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    log = tmp_path / "out.new" / "logs" / "train.log"
+    log = out / "logs" / "train.log"
     try:
         until(lambda: log.is_file() and "hyperparameters:" in log.read_text(), 400)
         process.send_signal(signal.SIGINT)

@@ -4,6 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = ROOT / "local_test" / "setup.sh"
 
@@ -43,7 +45,7 @@ def test_an_argument_that_it_does_not_know_is_refused() -> None:
     for words in (["--foo"], ["--find", "more"], [""]):
         done = subprocess.run(["bash", str(SETUP), *words], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (2, "")
-        assert "it takes --find, or nothing" in done.stderr
+        assert "it takes cloud, --find, or nothing" in done.stderr
 
 
 def test_a_python_without_venv_is_said(tmp_path: Path) -> None:
@@ -83,3 +85,17 @@ def test_the_packages_with_c_parts_are_in_the_lock() -> None:
     for name in names:
         assert any(entry.startswith(f"{name}==") for entry in locked)
     assert len(names) == 2
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_the_environment_for_the_cloud_is_small_and_runs_the_scripts(tmp_path: Path) -> None:
+    for name in ("local_test/setup.sh", "local_test/cloud.lock", "docker/uv.lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run(["bash", tmp_path / "local_test" / "setup.sh", "cloud"], check=True)
+    venv = tmp_path / ".venv-cloud"
+    assert sum(file.lstat().st_size for file in venv.rglob("*")) <= 400e6
+    for script in sorted((ROOT / "scripts").glob("*.py")):
+        command = [str(venv / "bin" / "python"), str(script), "--help"]
+        assert subprocess.run(command, capture_output=True).returncode == 0, script

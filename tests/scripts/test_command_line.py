@@ -1,5 +1,6 @@
 """What all scripts have in common before they do anything."""
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -90,4 +91,18 @@ def test_within_another_program_a_missing_package_is_an_import_error(tmp_path: P
     program = f"{setting}import runpy; runpy.run_path({str(cell)!r}, run_name={name!r})"
     ended = call("-c", f"try:\n    {program}\nexcept ImportError as error:\n    print('still here:', error)")
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout.startswith("still here: the package no_such_package is not here: use ")
+    assert ended.stdout.startswith("still here: the package no_such_package is not installed in ")
+
+
+def test_the_environment_that_is_there_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "environment.py", tmp_path / "scripts")
+    (tmp_path / "program.py").write_text("from scripts.environment import use\nuse('no_such_package')\n")
+    said = call(str(tmp_path / "program.py"))
+    assert said.returncode == 1
+    assert said.stderr.startswith("program.py: the package no_such_package is not installed: run `local_test/setup.sh")
+    for venv in (".venv-cloud", ".venv"):  # of both, the one that has more
+        (python := tmp_path / venv / "bin" / "python").parent.mkdir(parents=True)
+        python.write_text(f"#!/bin/sh\necho {venv} $2\n")
+        python.chmod(0o755)
+        assert call(str(tmp_path / "program.py"), "--flag").stdout == f"{venv} --flag\n"

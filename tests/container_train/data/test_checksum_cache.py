@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.picture import decode
+from container_serve.image import decode
 from container_train.data import checksum_cache, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.paths import SageMakerPaths

@@ -11,12 +11,11 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from container_serve.picture import HEIC, decode
+from container_serve.image import HEIC, decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
-from container_train.data import dataset, loading
+from container_train.data import dataset, loading, sample
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
-from local_test import sample
 from tests import trees
 
 SPEC = Preprocessing(resize=64, crop=56, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), interpolation="bilinear")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from container_train.data import duplicates
+from container_train.data import duplicates, sample
 from container_train.data.duplicates import perceptual_hash
-from container_train.data.split import Split
-from local_test import sample
+from container_train.data.listing import Split
 
 
 def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Split]:

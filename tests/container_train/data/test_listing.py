@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from container_serve.picture import FORMATS
+from container_serve.image import FORMATS
 from container_train.data import listing
 from container_train.errors import DataError
 

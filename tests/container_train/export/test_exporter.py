@@ -155,7 +155,7 @@ def test_anybody_s_checkpoint_becomes_an_artifact(
     )  # fmt: skip
     assert said.returncode == 1
     last = said.stderr.strip().splitlines()[-1]
-    assert "does not fit resnet18 with 2 classes: fc.bias is (3,), expected (2,)" in last
+    assert "the weights (file w.pth, 2 classes) do not fit resnet18: 2 tensors differ, first fc.bias, which is" in last
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "n").exists()
 

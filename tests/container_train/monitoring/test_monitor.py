@@ -187,14 +187,14 @@ def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Sa
 def test_a_full_disk_ends_the_timeline_and_not_the_training(
     tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from container_train.profiler.timeline import Timeline
+    from container_train.profiler.timeline import TimelineWriter
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     hp = parsed(torch_profile="0:1")
     with Monitor.start(tree, hp) as watching:
-        monkeypatch.setattr(Timeline, "step", full)
+        monkeypatch.setattr(TimelineWriter, "step", full)
         assert len(trainer(tree, hp, watching).fit()) == 2
     assert caplog.text.count("the timeline could not be written") == 1
     problems = facts(tree)["problems"]

@@ -23,7 +23,6 @@ V2 = {
     "cpu.stat": "usage_usec 2500000\nuser_usec 2000000\nsystem_usec 500000\n",
     "memory.current": f"{300 * MIB}\n",
     "memory.stat": f"anon 1\ninactive_file {100 * MIB}\nactive_file 5\n",
-    "io.stat": "259:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=100 wbytes=200 rios=3 wios=4\n",
 }
 
 
@@ -32,34 +31,31 @@ def test_version_2(tmp_path: Path, own: str, folder: str) -> None:
     group = Cgroup(*tree(tmp_path, own, {folder + name: text for name, text in V2.items()}))
     assert group.cpu_seconds() == 2.5
     assert group.memory_bytes() == 200 * MIB
-    assert group.disk() == (110, 220, 10)
 
 
 def test_version_1_in_a_container_whose_own_path_is_the_hosts(tmp_path: Path) -> None:
-    own = "12:cpu,cpuacct:/docker/x\n9:memory:/docker/x\n4:blkio:/docker/x\n0::/\n"
+    own = "12:cpu,cpuacct:/docker/x\n9:memory:/docker/x\n0::/\n"
     files = {
         "cpu,cpuacct/cpuacct.usage": "1500000000\n",
         "cpu,cpuacct/cpu.stat": "nr_periods 0\n",
         "memory/memory.usage_in_bytes": f"{50 * MIB}\n",
         "memory/memory.stat": f"cache 7\ntotal_inactive_file {20 * MIB}\n",
-        "blkio/blkio.throttle.io_service_bytes": "259:0 Read 4096\n259:0 Write 0\nTotal 4096\n",
     }
     group = Cgroup(*tree(tmp_path, own, files))
     assert group.cpu_seconds() == 1.5
     assert group.memory_bytes() == 30 * MIB
-    assert group.disk() is None  # it knows nothing of buffered writes: the machine's disks are taken
 
 
 def test_the_root_group_of_version_1_is_the_machine_and_so_nobody_s_own(tmp_path: Path) -> None:
-    own = "9:memory:/\n4:blkio:/\n2:cpuacct:/\n"
+    own = "9:memory:/\n2:cpuacct:/\n"
     files = {"memory/memory.usage_in_bytes": "5\n", "cpuacct/cpuacct.usage": "5\n"}
     group = Cgroup(*tree(tmp_path, own, files))
-    assert (group.cpu_seconds(), group.memory_bytes(), group.disk()) == (None, None, None)
+    assert (group.cpu_seconds(), group.memory_bytes()) == (None, None)
 
 
 def test_without_cgroups(tmp_path: Path) -> None:
     group = Cgroup(tmp_path / "none", tmp_path / "nothing")
-    assert (group.cpu_seconds(), group.memory_bytes(), group.disk()) == (None, None, None)
+    assert (group.cpu_seconds(), group.memory_bytes()) == (None, None)
 
 
 def test_limits_keep_fractions_of_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
+import os
 from pathlib import Path
 
-from container_train.profiler.machine import Machine
+import psutil
+import pytest
+
+from container_train.profiler import machine
 
 STAT = """cpu  200 0 100 1000 50 0 10 5 0 0
 cpu0 100 0 50 500 40 0 10 0 0 0
@@ -25,34 +29,44 @@ docker0: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
 veth05f: 500 1 0 0 0 0 0 0 500 1 0 0 0 0 0 0
 """  # noqa: E501
 
+MEMORY = """MemTotal: 1000 kB
+MemFree: 1 kB
+MemAvailable: 400 kB
+Buffers: 1 kB
+Cached: 1 kB
+Active: 1 kB
+Inactive: 1 kB
+Shmem: 1 kB
+"""
 
-def proc(root: Path) -> Path:
-    (root / "net").mkdir()
-    (root / "stat").write_text(STAT)
-    (root / "diskstats").write_text(DISKS)
-    (root / "net" / "dev").write_text(NETWORK)
-    (root / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\nHugePages_Total: 0\n")
-    return root
+
+@pytest.fixture
+def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "stat").write_text(STAT)
+    (tmp_path / "diskstats").write_text(DISKS)
+    (tmp_path / "net" / "dev").write_text(NETWORK)
+    (tmp_path / "meminfo").write_text(MEMORY)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    return tmp_path
 
 
-def test_counters(tmp_path: Path) -> None:
-    machine = Machine(proc(tmp_path), cores=[0, 1])
-    # busy, waiting for a disk, all; cpu2 is not among the cores that the process may use
-    assert machine.core_times() == {"cpu0": (160, 40, 700), "cpu1": (145, 10, 635)}
-    assert machine.disk() == (512 * 111, 512 * 222, 10 + 20 + 1 + 2 + 5 + 5)
+def test_counters(proc: Path) -> None:
+    # busy, waiting for a disk, all, in seconds; cpu2 is not among the cores that the process may use
+    ticks = os.sysconf("SC_CLK_TCK")
+    times = {core: tuple(round(each * ticks) for each in seconds) for core, seconds in machine.core_times().items()}
+    assert times == {"cpu0": (160, 40, 700), "cpu1": (145, 10, 635)}
+    blocks = proc / "block"
+    for disk in ("loop0", "nvme0n1", "nvme1n1", "sda", "dm-0"):
+        (blocks / disk).mkdir(parents=True)
+    assert machine.disk(blocks) == (512 * 111, 512 * 222, 10 + 20 + 1 + 2 + 5 + 5)
     assert machine.network() == (1100, 40)
     assert machine.memory_bytes() == 600 * 1024
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, cores=[0])
-    assert machine.core_times() == {}
-    assert (machine.disk(), machine.network(), machine.memory_bytes()) == (None, None, None)
-
-
 def test_this_machine() -> None:
-    machine = Machine()
     times = machine.core_times()
-    assert len(times) == len(machine.cores)
+    assert len(times) == len(os.sched_getaffinity(0))
     assert all(0 <= busy <= total for busy, _, total in times.values())
-    assert (machine.memory_bytes() or 0) > 1e6
+    assert machine.memory_bytes() > 1e6

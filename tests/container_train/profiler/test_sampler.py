@@ -13,9 +13,7 @@ import pytest
 from smdebug.profiler.system_metrics_reader import LocalSystemMetricsReader
 
 from container_train.profiler import sampler as module
-from container_train.profiler.cgroup import Cgroup
 from container_train.profiler.gpu import Gpus
-from container_train.profiler.machine import Machine
 from container_train.profiler.sampler import Files, Sampler, Statistics, run
 from tests.container_train.profiler.nvml import Library
 from tests.contract.serving import until
@@ -129,7 +127,7 @@ def sample(folder: Path, clock: Clock, seconds: float, sampler: Sampler) -> Stat
 
 
 def test_missed_samples_are_counted_and_the_schedule_is_kept(tmp_path: Path, clock: Clock) -> None:
-    slow = Slow(Machine(), Cgroup(), Gpus())
+    slow = Slow()
     slow.clock = clock
     statistics = sample(tmp_path, clock, 1.45, slow)
     times = sorted({e.timestamp - clock.began for e in read_back(tmp_path)})  # type: ignore[attr-defined]
@@ -140,7 +138,7 @@ def test_missed_samples_are_counted_and_the_schedule_is_kept(tmp_path: Path, clo
 
 
 def test_gpus_are_in_the_files(tmp_path: Path, clock: Clock) -> None:
-    sample(tmp_path, clock, 0.25, Sampler(Machine(), Cgroup(), Gpus(Library())))
+    sample(tmp_path, clock, 0.25, Sampler(Gpus(Library())))
     events = read_back(tmp_path)
     values = {(e.name, e.dimension): e.value for e in events if e.type == "gpu"}  # type: ignore[attr-defined]
     assert values == {
@@ -157,7 +155,7 @@ def test_gpus_are_in_the_files(tmp_path: Path, clock: Clock) -> None:
 def test_a_long_job_s_files_grow_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr(module, "BYTES_AN_INTERVAL", 1000)
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.2)
-    assert sample(tmp_path, clock, 1.2, Sampler(Machine(), Cgroup(), Gpus())).interval_ms > 100
+    assert sample(tmp_path, clock, 1.2, Sampler()).interval_ms > 100
 
 
 def test_a_file_a_minute_in_a_folder_an_hour(tmp_path: Path) -> None:

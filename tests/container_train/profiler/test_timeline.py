@@ -8,13 +8,13 @@ import pytest
 
 from container_train.profiler import store
 from container_train.profiler import timeline as module
-from container_train.profiler.timeline import Timeline
+from container_train.profiler.timeline import TimelineWriter
 
 SECONDS = (0.5, 0.1, 0.2, 0.1, 0.05)
 
 
-def write(out: Path) -> Timeline:
-    return Timeline(out / "profiler")
+def write(out: Path) -> TimelineWriter:
+    return TimelineWriter(out / "profiler")
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:

@@ -9,15 +9,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from container_train.monitoring.findings import Finding
+from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
-from container_train.reporting.style import TRAIN, VALID
+from container_train.reporting.drawing import TRAIN, VALID
 from tests.browser import Browser
 from tests.conftest import FULL
 from tests.container_train.profiler import made_up
@@ -203,11 +202,11 @@ def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
 def test_a_phase_that_goes_on_lasts_until_now_and_one_of_a_killed_run_until_then(tmp_path: Path) -> None:
     running(tmp_path / "running")
     found = record.read(tmp_path / "running")
-    train = next(phase for phase in found.timeline.phases if phase.name == "train")
+    train = next(phase for phase in found.phases if phase.name == "train")
     assert train.end == pytest.approx(made_up.START + 300, abs=1)  # the last sample
     resumed(tmp_path / "resumed")
     found = record.read(tmp_path / "resumed")
-    first, second = [phase for phase in found.timeline.phases if phase.name == "train"]
+    first, second = [phase for phase in found.phases if phase.name == "train"]
     assert first.end == pytest.approx(made_up.START + 0.85 * 200, abs=1)
     assert second.start > made_up.START + 9200
     ((where, seconds),) = found.clock.breaks
@@ -255,28 +254,37 @@ def test_an_empty_folder_has_a_report_that_says_so(tmp_path: Path) -> None:
 
 
 def test_the_service_s_own_files(browser: Browser, tmp_path: Path) -> None:
-    """System metrics and steps as the service's profiler leaves them; its last file is half written."""
+    """System metrics as the service's profiler leaves them; its last file is half written."""
     made_up.write(tmp_path / "made", seconds=120)
     (tmp_path / "made" / "profiler" / "system").rename(tmp_path / "system")
-    folder = tmp_path / "framework" / "pevents" / "2026112217"
-    folder.mkdir(parents=True)
-    start = int(made_up.START * 1e6)
-    events: list[dict[str, Any]] = [
-        {"name": "process_name", "ph": "M", "pid": 0, "args": {"start_time_since_epoch_in_micros": start}},
-        *(
-            {"name": f"Step:ModeKeys.{mode}", "ph": "X", "ts": at * 10**6, "dur": 900_000, "args": {"step_num": str(k)}}
-            for mode, first in (("TRAIN", 5), ("EVAL", 60))
-            for k, at in enumerate(range(first, first + 40))
-        ),
-    ]
-    text = "[\n" + "".join(json.dumps(event) + ",\n" for event in events)
-    (folder / f"{start}_1-algo-1_pythontimeline.json").write_text(text[:-30])
-    found = record.read(tmp_path)
-    assert [phase.name for phase in found.timeline.phases] == ["train", "train", "evaluate"]
-    assert len(found.steps) == 40
+    made_up.cut(max(tmp_path.rglob("*.algo-1.json")))
     page = profiler_report.write(tmp_path)
-    assert "Profiled By the service's profiler" in words(page)
-    looks_right(browser, page, 1440, OVER_TIME | (OF_STEPS - {"chart-step_parts"}))
+    assert "Profiled By the service's profiler: 2 min 00 s" in words(page)
+    looks_right(browser, page, 1440, OVER_TIME - {"chart-phases"})
+
+
+def test_a_file_of_weights_is_among_the_settings(tmp_path: Path) -> None:
+    given = {"epochs": 10, "lr": 0.001, "weights": "DEFAULT"}
+    out = made_up.write(tmp_path, seconds=20, hyperparameters=given)
+    (out / "metrics.json").write_text(json.dumps({"weights": "file resnet50-dogs.pth"}))
+    text = words(profiler_report.write(out))
+    assert "weights file resnet50-dogs.pth" in text
+    assert "DEFAULT" not in text
+
+
+@pytest.mark.parametrize(("mode", "step"), [("EVAL", 8), ("TRAIN", 7)])
+def test_a_rule_that_fired_at_the_end_is_marked_within_the_charts(
+    browser: Browser, tmp_path: Path, mode: str, step: int
+) -> None:
+    fired = replace(made_up.SICK[0], first=Evidence(0.3, 0.1, step, mode))
+    page = profiler_report.write(made_up.write(tmp_path, seconds=20, steps=8, epochs=2, rules=[fired]))
+    assert "Overfit first fired, after 8 steps" in words(page)
+    browser.open(page, 1440)
+    marks = """Bokeh.documents[0].roots().flatMap(plot => [...plot.center, ...plot.left, ...plot.renderers]
+        .filter(r => r.type === 'Span').map(s => [s.location, plot.x_range.start, plot.x_range.end]))"""
+    drawn = browser.ask(marks)
+    assert len(drawn) == 2  # loss and gradients
+    assert all(start <= at <= end for at, start, end in drawn), drawn
 
 
 def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:

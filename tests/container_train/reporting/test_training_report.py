@@ -12,12 +12,12 @@ from PIL import Image
 from container_train.data import dataset
 from container_train.data.duplicates import Leak
 from container_train.paths import SageMakerPaths
-from container_train.reporting import style, training_report
+from container_train.reporting import drawing, training_report
 from container_train.training import metrics
 from tests import trees
 from tests.conftest import need
 
-HYPERPARAMETERS = {"arch": "resnet50", "lr": 0.001}
+HYPERPARAMETERS = {"arch": "resnet50", "lr": 0.001, "weights": "DEFAULT"}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_the_page_says_what_happened(written: Path) -> None:
         "&lt;b&gt;blue",
     ):
         assert words in " ".join(page.split()), words
+    assert "<td>weights</td><td>none</td>" in page  # what was taken, not what was asked for
     assert "<b>blue" not in page.split("</style>")[1].split("<script")[0]
     assert len(page) < 3_000_000
 
@@ -104,6 +105,7 @@ def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int) 
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     assert not [line for line in console if "rror" in line or "Uncaught" in line], console
     pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
-    for colour in (style.TRAIN, style.VALID, style.BLUES[-1]):  # both curves, and the confusion matrix's full cells
+    # Both curves, and the confusion matrix's full cells.
+    for colour in (drawing.TRAIN, drawing.VALID, training_report.BLUES[-1]):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(pixels.astype(int) - wanted).max(1) < 8).sum() > 100, f"{colour} is not on the page"

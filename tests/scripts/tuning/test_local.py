@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from container_train.paths import locked
 from scripts import tune
 from scripts.console import command
 from scripts.tuning import results
-from scripts.tuning.local_search import file_digest, pictures_digest
+from scripts.tuning.local_search import images_digest
 from tests import trees
 from tests.conftest import FULL, need
 from tests.docker import engine as docker_engine
@@ -79,6 +80,14 @@ def test_a_search_and_the_final_training_with_the_best_values(pictures: Path, tm
     assert kept["arch"] == "mobilenet_v3_small"
     assert "debug" not in kept
     assert (folder / "tuning-report.html").stat().st_size > 100_000
+    # Its last line is a command that this engine can run.
+    values = f"--lr {best['hyperparameters']['lr']} --batch-size {best['hyperparameters']['batch-size']}"
+    assert done.stderr.splitlines()[-1].startswith(
+        f"next: local_test/train_local.sh --engine process --data {pictures} --"
+        if engine == "process"
+        else f"next: scripts/train.py --local --data {pictures} --from-tuning "
+    )
+    assert engine == "docker" or values in done.stderr.splitlines()[-1]
     # A trial leaves what is small, and nothing runs on.
     for number in range(trials):
         trial = folder / "trials" / f"trial-{number:04d}"
@@ -120,7 +129,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
         assert code == 130
         last = log.read_text().splitlines()[-1]
         assert "interrupted after 0 of 1 trials" in last
-        assert "the same call goes on with it" in last
+        assert "the same call resumes it" in last
     until(lambda: not mentioning(str(tmp_path / "cut")), 60)
     search = found(subprocess.run(line, capture_output=True, text=True, timeout=SECONDS))
     # The one that was cut off is tried again with the same values, and does not count.
@@ -179,25 +188,24 @@ def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: py
         assert command.run("tune.py", tune.main, rest) == code
         return capsys.readouterr().err.splitlines()[-1]
 
+    (tmp_path / "busy").mkdir()
+    with locked(tmp_path / "busy" / "lock", RuntimeError):
+        assert "another search is working in" in last(1, "busy")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
     assert "study.db cannot be read" in last(1, "old")
     assert "--name has value 'a_b'" in last(2, "a_b")
 
 
-def test_other_pictures_or_weights_are_another_search(tmp_path: Path) -> None:
+def test_other_images_are_another_search(tmp_path: Path) -> None:
     root = trees.fill(tmp_path / "colours", {"train": 3, "valid": 1, "test": 1})
-    seen = [pictures_digest(root)]
+    seen = [images_digest(root)]
     assert seen[0].startswith("15 files, ")
     trees.picture(root / "train" / "01.red" / "more.jpg", (1, 2, 3), seed=9)
-    seen.append(pictures_digest(root))
+    seen.append(images_digest(root))
     (root / "train" / "01.red" / "more.jpg").rename(root / "train" / "01.red" / "other.jpg")
-    seen.append(pictures_digest(root))
+    seen.append(images_digest(root))
     assert len(set(seen)) == 3
-    (file := tmp_path / "w.pth").write_bytes(b"one")
-    before = file_digest(file)
-    file.write_bytes(b"two")
-    assert file_digest(file) != before
 
 
 def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:

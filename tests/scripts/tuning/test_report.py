@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from scripts.aws.errors import CloudError
-from scripts.tuning import importance, report, results
+from scripts.tuning import report, results
+from scripts.tuning.study import importance
 from scripts.tuning.trials import Search, render
 from tests.browser import Browser
 from tests.conftest import FULL
@@ -77,7 +78,7 @@ def test_what_it_says(tmp_path: Path) -> None:
 
 
 def test_importance_finds_what_mattered() -> None:
-    shares = importance.shares(usual())
+    shares = importance(usual())
     assert shares["lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
 
@@ -98,7 +99,7 @@ def test_the_files_and_reading_them_again(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(CloudError, match=r"has no best\.json"):
         results.read("cats")
     (tmp_path / "cats" / "best.json").write_text('{"hyperparameters": 1}')
-    with pytest.raises(CloudError, match="is not what"):
+    with pytest.raises(CloudError, match="was not written by"):
         results.read("cats")
 
 

@@ -47,7 +47,7 @@ def test_a_grid_has_both_ends_and_the_scale_between() -> None:
 def test_what_is_given_stands_for_what_is_fixed(tmp_path: Path) -> None:
     found = load(tmp_path, HEAD + LR + 'epochs = { kind = "fixed", value = 2 }')
     assert found.with_fixed({"epochs": "5", "seed": "1"}).fixed == {"epochs": "5", "seed": "1"}
-    with pytest.raises(CloudError, match="--lr is searched for"):
+    with pytest.raises(CloudError, match="--lr is in the search space"):
         found.with_fixed({"lr": "0.1"})
 
 
@@ -77,30 +77,27 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
         (HEAD + LR.replace("continuous", "continous"), "lr: kind has value 'continous': did you mean continuous?"),
         (HEAD + LR.replace("logarithmic", "exp"), "lr: scaling has value 'exp': "),
         (HEAD + LR.replace("high", "hight"), "lr has an unknown key 'hight': did you mean high"),
-        (HEAD + 'lr = { kind = "continuous", low = 0.1 }', "lr has no high: kind continuous needs low and high"),
-        (HEAD + LR.replace(" }", ", points = 1 }"), "lr: points is 1: expected a whole number from 2 to 30"),
+        (HEAD + 'lr = { kind = "continuous", low = 0.1 }', "lr has no high: expected low and high"),
+        (HEAD + LR.replace(" }", ", points = 1 }"), "lr: points is 1: expected an integer from 2 to 30"),
         (HEAD + "lr = 0.1", "lr has value 0.1: expected a table"),
         (HEAD + LR.replace("lr", "batch-size", 1), "batch-size takes whole numbers: kind integer"),
         (HEAD + LR.replace("lr", "optimizer", 1), "optimizer takes words, not numbers: kind categorical"),
         (HEAD + 'epochs = { kind = "integer", low = 1.5, high = 3 }', "epochs: low is 1.5: kind integer takes whole"),
         (HEAD + 'optimizer = { kind = "categorical", values = ["adam", "adamm"] }', "optimizer: values is 'adamm': "),
-        (HEAD + 'optimizer = { kind = "categorical", values = ["adam"] }', "expected a list of two or more"),
+        (HEAD + 'optimizer = { kind = "categorical", values = ["adam"] }', "expected a list of 2 to 30"),
         (HEAD + 'optimizer = { kind = "categorical", values = ["adam", "adam"] }', "values has 'adam' twice"),
         (HEAD + 'epochs = { kind = "fixed", value = 2 }', "every hyperparameter is fixed"),
         (HEAD + LR + 'epochs = { kind = "fixed", value = 0 }', "epochs: value is 0: expected an integer from 1"),
         (HEAD, "there is no table [hyperparameters]"),
-        (HEAD.replace("valid_accuracy", "valid_acuracy") + LR, "is no metric: did you mean valid_accuracy"),
+        (
+            HEAD.replace("valid_accuracy", "valid_acuracy") + LR,
+            "objective has value 'valid_acuracy': did you mean",
+        ),
         (HEAD.replace("valid_accuracy", "test_accuracy") + LR, "objective test_accuracy cannot be searched for"),
         (HEAD.replace("valid_accuracy", "epoch") + LR, "objective epoch cannot be searched for"),
         (HEAD.replace("valid_accuracy", "valid_loss") + LR, "valid_loss is better the other way"),
-        (
-            HEAD.replace('direction = "maximise"\n', "") + LR,
-            'no line direction = "...": expected one of maximise, minimise',
-        ),
-        (
-            HEAD.replace('objective = "valid_accuracy"\n', "") + LR,
-            'there is no line objective = "...": expected one of ',
-        ),
+        (HEAD.replace('direction = "maximise"\n', "") + LR, "the file has no direction"),
+        (HEAD.replace('objective = "valid_accuracy"\n', "") + LR, "the file has no objective"),
         (HEAD.replace("maximise", "up") + LR, "direction has value 'up': expected one of maximise, minimise"),
         ("objectiv = 1\n" + HEAD + LR, "the file has an unknown key 'objectiv': did you mean objective?"),
         ("objective = [\n", "cannot be read"),
@@ -116,7 +113,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, words: str) -> Non
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CloudError, match="is not there"):
+    with pytest.raises(CloudError, match="no such file"):
         space.load(tmp_path / "none.toml")
 
 

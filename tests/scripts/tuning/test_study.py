@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.tuning import local_search, space, table
+from scripts.tuning import space, table
 from scripts.tuning.study import Study
 from scripts.tuning.table import Lines
 from scripts.tuning.trials import Search
@@ -26,7 +26,7 @@ def test_a_grid_is_tried_in_order(tmp_path: Path) -> None:
     for _ in range(10):
         trial = made.ask()
         asked.append(dict(trial.parameters))
-        made.completed(trial.number, 0.5)
+        made.end(trial.number, "completed", 0.5)
     assert asked == space.load().grid()
 
 
@@ -38,7 +38,7 @@ def test_begun_again_it_does_not_repeat_itself(tmp_path: Path, strategy: str) ->
         for _ in range(2):
             trial = made.ask()
             tried.add(trial.parameters["lr"])
-            made.completed(trial.number, 0.5)
+            made.end(trial.number, "completed", 0.5)
     assert len(tried) == 8
 
 
@@ -51,11 +51,11 @@ def test_hyperband_ends_what_is_worse_than_others_were(tmp_path: Path) -> None:
         for step in range(1, 10):
             if made.report(trial.number, epoch(step, (0.1 if good else 0.01) * step)):
                 assert not good
-                made.pruned(trial.number)
+                made.end(trial.number, "pruned")
                 ended += 1
                 break
         else:
-            made.completed(trial.number, 0.9 if good else 0.09)
+            made.end(trial.number, "completed", 0.9 if good else 0.09)
     assert ended > 0
     pruned = [trial for trial in made.trials() if trial.status == "pruned"]
     assert len(pruned) == ended
@@ -83,10 +83,10 @@ def test_lines_say_each_change_once(tmp_path: Path) -> None:
     first = made.ask()
     look()
     look()
-    made.completed(first.number, 0.5)
+    made.end(first.number, "completed", 0.5)
     second = made.ask()
     look()
-    made.failed(second.number, "it broke")
+    made.end(second.number, "failed", reason="it broke")
     look()
     assert [line.split(" (")[0].split(",")[0] for line in said] == [
         "trial 0: running", "trial 0: completed", "trial 1: running", "trial 1: failed",
@@ -95,28 +95,6 @@ def test_lines_say_each_change_once(tmp_path: Path) -> None:
     assert "valid_accuracy 0.5, the best so far" in said[1]
     assert "it broke" in said[3]
     assert isinstance(made.search("dogs", "here"), Search)
-
-
-def test_a_log_keeps_its_ends(tmp_path: Path) -> None:
-    file = tmp_path / "log"
-    file.write_bytes(b"begin" + b"x" * 5000 + b"the end")
-    local_search.shorten(file, 1000)
-    content = file.read_bytes()
-    assert len(content) < 1100
-    assert content.startswith(b"begin")
-    assert content.endswith(b"the end")
-    assert b"bytes left out" in content
-
-
-def test_one_search_at_a_time_works_in_a_folder(tmp_path: Path) -> None:
-    from scripts.aws.errors import CloudError
-
-    with (
-        local_search.claimed(tmp_path),
-        pytest.raises(CloudError, match="another search"),
-        local_search.claimed(tmp_path),
-    ):
-        pass
 
 
 def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

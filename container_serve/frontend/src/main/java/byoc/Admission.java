@@ -1,14 +1,18 @@
 package byoc;
 
+import byoc.workers.PendingRequest;
 import byoc.workers.RequestQueue;
+import io.netty.handler.codec.DecoderResult;
+import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
-import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
+import java.nio.charset.StandardCharsets;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
 
-/** Decides by a request's head whether it goes on to the model server. */
+/** Decides by a request's head, and by how its body comes, whether it goes on to the models; puts it into a queue. */
 final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
@@ -21,86 +25,117 @@ final class Admission {
         this.settings = settings;
     }
 
-    /** The gate's own answer; null: the request is for the model server, under the path that the table says. */
-    FullHttpResponse decide(Exchange exchange, HttpRequest request, Target target) {
+    /** The filter's own answer; null: the request is for a model, or changes one. */
+    FullHttpResponse answer(HttpRequest request, Target target) throws Refusal {
         if (!request.decoderResult().isSuccess()) {
-            return Answers.invalid(request.decoderResult().cause());
+            throw Refusal.invalid(request.decoderResult().cause());
         }
         // Whatever reads a request's end otherwise than whoever stands before us would take its body for a request.
         String expected = request.headers().get(HttpHeaderNames.EXPECT);
         if (expected != null && !"100-continue".equalsIgnoreCase(expected.trim())) {
-            return Answers.error(417, "ExpectationFailed", "The only expectation that is met is 100-continue.");
+            throw new Refusal(417, "ExpectationFailed", "The only expectation that is met is 100-continue.");
         }
         if (!target.valid) {
-            return Answers.error(400, "BadAddress", "The address has to be a path of letters, digits and - . _ ~ alone.");
+            throw new Refusal(400, "BadAddress", "The address has to be a path of letters, digits and - . _ ~ alone.");
+        }
+        if (target.route == null && !target.allowed.isEmpty()) {
+            return Answers.wrongMethod(target.allowed);
         }
         if (target.route == null) {
-            return Answers.noRoute(target, settings.multiModel);
+            String there = settings.multiModel ? "/models/NAME/invoke" : "/invocations";
+            throw new Refusal(404, "NotFound", "There is nothing at this path; images go to POST " + there + ".");
         }
         switch (target.route) {
             case PING:
             case PING_HEAD:
-                return Answers.json(Health.answers(settings.multiModel) ? 200 : 503, Health.report());
+                return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
             case EXECUTION_PARAMETERS:
                 return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
             case LIST_MODELS:
                 return Answers.models(target);
             case DESCRIBE_MODEL:
-                return Answers.model(target.model);
+                if (!Health.workers.models().contains(target.model)) {
+                    throw Refusal.noModel(target.model);
+                }
+                return Answers.json(200, Answers.described(target.model));
             default:
-                request.setUri(target.route.path(target.model));
-                return refusal(exchange, request);
+                check(request, model(target));
+                return null;
         }
     }
 
-    private FullHttpResponse refusal(Exchange exchange, HttpRequest request) {
+    private void check(HttpRequest request, String model) throws Refusal {
         String type = Form.mimeType(request);
         if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
-            return Answers.form(type);
+            throw new Refusal(415, "UnsupportedMediaType", "Content-Type " + RequestContext.printable(type, 100)
+                    + " is not taken (curl sends it when no header is given); send the image itself with its type, for"
+                    + " example curl -H 'Content-Type: image/jpeg' --data-binary @image.jpg URL.");
         }
         String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
-            return Answers.error(415, "UnsupportedMediaType", "Content-Encoding " + Exchange.printable(coding, 50)
+            throw new Refusal(415, "UnsupportedMediaType", "Content-Encoding " + RequestContext.printable(coding, 50)
                     + " is not taken: send the body as it is, without that header.");
         }
-        for (CharSequence list : LISTS) { // of what may stand in several lines the model server would see the first
+        for (CharSequence list : LISTS) { // the Python side sees the first line of each
             List<String> lines = request.headers().getAll(list);
             if (lines.size() > 1) {
                 request.headers().set(list, String.join(", ", lines));
             }
         }
         long length = HttpUtil.getContentLength(request, 0L);
-        if (length > settings.maxRequestBytes) {
-            return Answers.tooLarge(settings);
+        checkSize(length);
+        if (!Supervisor.state().equals(Health.READY)) {
+            throw new Refusal(503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        if (!"ready".equals(Supervisor.state())) {
-            return Answers.error(
-                    503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
+        RequestQueue queue = Health.workers.queue(model);
+        if (queue != null && queue.isFull()) { // before its body is sent
+            throw Refusal.queueFull();
         }
-        RequestQueue queue = Health.workers.queue(exchange.model);
-        if (queue != null && queue.isFull()) {
-            return Answers.queueFull(); // before its body is sent
+        if (!settings.memory.fits(length)) {
+            throw Refusal.memoryFull();
         }
-        return settings.memory.fits(length) ? null : memoryFull();
     }
 
-    /** What more of a request's body means for it: null, or a refusal. */
-    FullHttpResponse more(Exchange exchange, HttpContent content) {
-        if (!content.decoderResult().isSuccess()) {
-            return Answers.invalid(content.decoderResult().cause());
+    /** Refuses a request by what has come of its body; `result`: of the newest piece. */
+    void check(RequestContext request, DecoderResult result) throws Refusal {
+        if (!result.isSuccess()) {
+            throw Refusal.invalid(result.cause());
         }
-        if (exchange.received > settings.maxRequestBytes) {
-            return Answers.tooLarge(settings);
+        checkSize(request.received);
+        if (request.pieces() > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
+            throw new Refusal(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
-        if (exchange.pieces > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
-            return Answers.error(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
+        if (!request.grow()) { // a slow client takes memory from others only for what it has sent
+            throw Refusal.memoryFull();
         }
-        // A slow client takes memory from others only for what it has sent.
-        return exchange.grow() ? null : memoryFull();
     }
 
-    private static FullHttpResponse memoryFull() {
-        return Answers.error(
-                503, "MemoryFull", "Other requests take the memory that this one needs; send the request again later.");
+    private void checkSize(long bytes) throws Refusal {
+        if (bytes > settings.maxRequestBytes) {
+            throw new Refusal(413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
+        }
+    }
+
+    /** Hands on a request that is there as a whole: only such a one takes a place from others. */
+    void handOn(RequestContext request) throws Refusal {
+        FullHttpRequest whole = Form.unpacked(request.whole());
+        if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
+            String text = whole.content().toString(StandardCharsets.UTF_8);
+            whole.release();
+            ModelChanges.change(request.target, text, request);
+            return;
+        }
+        String model = model(request.target);
+        RequestQueue queue = Health.workers.queue(model);
+        long deadline = request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
+        PendingRequest pending = new PendingRequest(whole, deadline, request);
+        if (queue == null || !request.enqueue(queue, pending)) {
+            pending.release();
+            throw queue == null ? Refusal.noModel(model) : Refusal.queueFull();
+        }
+    }
+
+    private String model(Target target) {
+        return settings.multiModel ? target.model : FrontEnd.MODEL;
     }
 }

@@ -1,9 +1,6 @@
 package byoc;
 
 import io.netty.buffer.Unpooled;
-import io.netty.channel.ChannelHandler.Sharable;
-import io.netty.channel.ChannelHandlerContext;
-import io.netty.channel.ChannelInboundHandlerAdapter;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpMessage;
@@ -17,10 +14,11 @@ import java.util.List;
 import java.util.Locale;
 
 /** Takes the one file out of a form, as requests.post(files=...) and curl -F send it, for a request of that file alone. */
-@Sharable
-final class Form extends ChannelInboundHandlerAdapter {
+final class Form {
     private static final String FORM = "multipart/form-data";
     private static final String EXPECTED = "The form has to hold one file, and nothing else: ";
+
+    private Form() {}
 
     static String mimeType(HttpMessage request) {
         CharSequence type = HttpUtil.getMimeType(request);
@@ -31,23 +29,16 @@ final class Form extends ChannelInboundHandlerAdapter {
         return type.equals(FORM);
     }
 
-    @Override
-    public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (!(message instanceof FullHttpRequest) || !isForm(mimeType((FullHttpRequest) message))) {
-            ctx.fireChannelRead(message);
-            return;
+    /** The request itself where it is no form, else one of its file alone; owns the one that it gets. */
+    static FullHttpRequest unpacked(FullHttpRequest request) throws Refusal {
+        if (!isForm(mimeType(request))) {
+            return request;
         }
-        FullHttpRequest request = (FullHttpRequest) message;
-        FullHttpRequest alone;
         try {
-            alone = file(request);
-        } catch (Refusal refusal) {
-            ctx.writeAndFlush(refusal.answer());
-            return;
+            return file(request);
         } finally {
             request.release();
         }
-        ctx.fireChannelRead(alone);
     }
 
     private static FullHttpRequest file(FullHttpRequest request) throws Refusal {

@@ -8,43 +8,60 @@ import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.http.DefaultFullHttpRequest;
 import io.netty.handler.codec.http.DefaultLastHttpContent;
 import io.netty.handler.codec.http.HttpMethod;
+import io.netty.handler.codec.http.HttpObject;
 import io.netty.handler.codec.http.HttpVersion;
 import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
 import java.util.regex.Pattern;
 
 /**
  * Finds where each request begins and ends, before the HTTP decoder does, and passes on only what every reader of
  * HTTP/1.1 reads alike. A request whose end could be seen in two places would hide another one in its body. Anything
- * else is refused with 400 and ends the connection; so does, once it is answered, a request with a body in chunks.
+ * else is refused with 400 and ends the connection; so does, once it is answered, a request with a body in chunks. A
+ * head that does not come to its end in time is refused with 408, and a client that says nothing at all is left.
  */
 final class Framing extends ByteToMessageDecoder {
     // What the decoder takes: 4 KB for the request line and 8 KB for the headers.
     private static final int HEAD_BYTES = 12 * 1024;
-    private static final int SIZE_DIGITS = 8;
-    private static final int CRLF = 2;
+    private static final int CHUNK_LINE_BYTES = 10; // a size of 8 digits
     private static final Pattern REQUEST_LINE = Pattern.compile("[A-Z]{1,20} [\\x21-\\x7e]+ HTTP/1\\.[01]");
     private static final Pattern HEADER = Pattern.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\\t\\x20-\\x7e\\x80-\\xff]*");
-    private static final Pattern HOST = Pattern.compile("([A-Za-z0-9._~%-]*|\\[[0-9A-Fa-f:.%]+\\])(:[0-9]{0,5})?");
-    private static final Pattern LENGTH = Pattern.compile("0|[1-9][0-9]{0,17}");
+    private static final Pattern CHUNK_SIZE = Pattern.compile("[0-7]?[0-9A-Fa-f]{1,7}");
+    // Headers that may stand there once, and what they may say.
+    private static final Map<String, Pattern> ONCE = Map.of(
+            "content-length", Pattern.compile("0|[1-9][0-9]{0,17}"),
+            "transfer-encoding", Pattern.compile("(?i)chunked"),
+            "host", Pattern.compile("([A-Za-z0-9._~%-]*|\\[[0-9A-Fa-f:.%]+\\])(:[0-9]{0,5})?"));
 
     private enum Part { HEAD, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, LAST_CHUNK, NOTHING }
 
+    private final int seconds; // for a head
+    private final Map<String, String> once = new HashMap<>(); // the values of those headers
     private Part part = Part.HEAD;
     private int checked; // bytes of the head that were looked at: whole lines
-    private String[] words = {}; // method, target and version of the request, where they were understood
-    private boolean isHttp10;
-    private String host;
-    private String length; // header values; null: there is none
-    private String coding;
+    private String requestLine = ""; // where it was understood
     private long left; // bytes of the body or chunk that have not come yet
+    private boolean spoken;
+    private ScheduledFuture<?> timer;
+
+    Framing(int seconds) {
+        this.seconds = seconds;
+    }
+
+    @Override
+    public void channelActive(ChannelHandlerContext ctx) {
+        waitForHead(ctx);
+        ctx.fireChannelActive();
+    }
 
     @Override
     protected void decode(ChannelHandlerContext ctx, ByteBuf in, List<Object> out) {
-        if (part == Part.NOTHING) {
-            in.skipBytes(in.readableBytes());
-            return;
-        }
+        spoken = true;
         int at = in.readerIndex();
         Refusal refusal = null;
         try {
@@ -55,53 +72,85 @@ final class Framing extends ByteToMessageDecoder {
             refusal = wrong;
         }
         if (at > in.readerIndex()) {
+            stop();
             out.add(in.readRetainedSlice(at - in.readerIndex()));
         }
         if (refusal != null) {
+            out.add(failed(refusal));
+        }
+        if (part == Part.NOTHING) {
             in.skipBytes(in.readableBytes());
-            out.add(failed(DecoderResult.failure(refusal)));
-            part = Part.NOTHING;
+        } else if (part == Part.HEAD && in.isReadable()) {
+            waitForHead(ctx);
         }
     }
 
-    /** A message that tells the gate to refuse the request, or the rest of its body. */
-    private Object failed(DecoderResult result) {
-        if (part == Part.HEAD) {
-            boolean known = words.length > 0;
-            HttpMethod method = HttpMethod.valueOf(known ? words[0] : "UNKNOWN");
-            DefaultFullHttpRequest request = new DefaultFullHttpRequest(
-                    HttpVersion.HTTP_1_1, method, known ? words[1] : "-", Unpooled.EMPTY_BUFFER);
-            request.setDecoderResult(result);
-            return request;
+    private void waitForHead(ChannelHandlerContext ctx) {
+        if (timer == null) {
+            timer = ctx.executor().schedule(() -> giveUp(ctx), seconds, TimeUnit.SECONDS);
         }
-        DefaultLastHttpContent content = new DefaultLastHttpContent(Unpooled.EMPTY_BUFFER);
-        content.setDecoderResult(result);
-        return content;
+    }
+
+    private void giveUp(ChannelHandlerContext ctx) {
+        timer = null;
+        if (!spoken) {
+            ctx.close();
+        } else if (!ctx.channel().config().isAutoRead()) { // the request before it is not answered yet
+            waitForHead(ctx);
+        } else if (part == Part.HEAD) {
+            ctx.fireChannelRead(failed(new Refusal(
+                    408, "RequestTimeout", "The request's head did not arrive within " + seconds + " s.")));
+        }
+    }
+
+    private void stop() {
+        if (timer != null) {
+            timer.cancel(false);
+            timer = null;
+        }
+    }
+
+    @Override
+    protected void handlerRemoved0(ChannelHandlerContext ctx) {
+        stop();
+    }
+
+    /** A message that tells the filter to refuse the request, or the rest of its body. Nothing is read after it. */
+    private HttpObject failed(Refusal refusal) {
+        stop();
+        HttpObject message = new DefaultLastHttpContent(Unpooled.EMPTY_BUFFER);
+        if (part == Part.HEAD) {
+            String[] words = requestLine.isEmpty() ? new String[] {"UNKNOWN", "-"} : requestLine.split(" ");
+            message = new DefaultFullHttpRequest(
+                    HttpVersion.HTTP_1_1, HttpMethod.valueOf(words[0]), words[1], Unpooled.EMPTY_BUFFER);
+        }
+        message.setDecoderResult(DecoderResult.failure(refusal));
+        part = Part.NOTHING;
+        return message;
     }
 
     /** The number of bytes from `at` on that are understood; 0: more have to come. */
     private int step(ByteBuf in, int at) throws Refusal {
-        int there = in.writerIndex() - at;
         switch (part) {
             case HEAD:
                 return head(in, at);
             case BODY:
-                return content(there, Part.HEAD);
+                return content(in, at, Part.HEAD);
             case CHUNK_SIZE:
                 return chunkSize(in, at);
             case CHUNK:
-                return content(there, Part.CHUNK_END);
+                return content(in, at, Part.CHUNK_END);
             case CHUNK_END:
-                return lineEnd(in, at, Part.CHUNK_SIZE, "a chunk does not end where its size says");
+                return empty(in, at, Part.CHUNK_SIZE, "a chunk does not end where its size says");
             case LAST_CHUNK:
-                return lineEnd(in, at, Part.NOTHING, "trailers after the last chunk are not taken");
+                return empty(in, at, Part.NOTHING, "trailers after the last chunk are not taken");
             default:
                 return 0;
         }
     }
 
-    private int content(int there, Part next) {
-        int step = (int) Math.min(left, there);
+    private int content(ByteBuf in, int at, Part next) {
+        int step = (int) Math.min(left, in.writerIndex() - at);
         left -= step;
         if (left == 0) {
             part = next;
@@ -109,37 +158,36 @@ final class Framing extends ByteToMessageDecoder {
         return step;
     }
 
-    private int lineEnd(ByteBuf in, int at, Part next, String otherwise) throws Refusal {
-        int there = in.writerIndex() - at;
-        if (there > 0 && in.getByte(at) != '\r' || there > 1 && in.getByte(at + 1) != '\n') {
+    /** The line that begins at `at`, without its CR LF, if it is there; `otherwise` says what is wrong with another one. */
+    private static String line(ByteBuf in, int at, int most, String otherwise) throws Refusal {
+        int end = Math.min(in.writerIndex(), at + most);
+        int feed = in.indexOf(at, end, (byte) '\n');
+        if (feed == at || feed > at && in.getByte(feed - 1) != '\r' || feed < 0 && end == at + most) {
             throw invalid(otherwise);
         }
-        if (there < CRLF) {
+        return feed < 0 ? null : in.toString(at, feed - 1 - at, StandardCharsets.ISO_8859_1);
+    }
+
+    private int empty(ByteBuf in, int at, Part next, String otherwise) throws Refusal {
+        if (line(in, at, 2, otherwise) == null) {
             return 0;
         }
         part = next;
-        return CRLF;
+        return 2;
     }
 
     private int chunkSize(ByteBuf in, int at) throws Refusal {
-        int end = at;
-        while (end < in.writerIndex() && Character.digit(in.getByte(end), 16) >= 0) {
-            end++;
-        }
-        if (end == in.writerIndex() && end - at <= SIZE_DIGITS) {
+        String expected = "a chunk begins with its size, up to 7fffffff, and CR LF, without extensions";
+        String line = line(in, at, CHUNK_LINE_BYTES, expected);
+        if (line == null) {
             return 0;
         }
-        if (end == at || end - at > SIZE_DIGITS) {
-            throw invalid("a chunk begins with its size, up to 8 hexadecimal digits");
+        if (!CHUNK_SIZE.matcher(line).matches()) {
+            throw invalid(expected);
         }
-        long size = Long.parseLong(in.toString(at, end - at, StandardCharsets.US_ASCII), 16);
-        if (size > Integer.MAX_VALUE) {
-            throw invalid("a chunk is too large");
-        }
-        Part next = size == 0 ? Part.LAST_CHUNK : Part.CHUNK;
-        int rest = lineEnd(in, end, next, "a chunk's size is followed by CR LF alone, without extensions");
-        left = size;
-        return rest == 0 ? 0 : end - at + rest;
+        left = Long.parseLong(line, 16);
+        part = left == 0 ? Part.LAST_CHUNK : Part.CHUNK;
+        return line.length() + 2;
     }
 
     private int head(ByteBuf in, int start) throws Refusal {
@@ -148,27 +196,21 @@ final class Framing extends ByteToMessageDecoder {
         }
         while (true) {
             int from = start + checked;
-            int feed = in.indexOf(from, Math.min(in.writerIndex(), start + HEAD_BYTES), (byte) '\n');
-            if (feed < 0) {
-                if (in.writerIndex() - start >= HEAD_BYTES) {
-                    throw invalid("its head is larger than " + HEAD_BYTES + " bytes");
-                }
+            String line = line(in, from, HEAD_BYTES - checked,
+                    "a line of its head does not end with CR LF, or its head is larger than " + HEAD_BYTES + " bytes");
+            if (line == null) {
                 return 0;
             }
-            if (feed == from || in.getByte(feed - 1) != '\r') {
-                throw invalid("a line of its head does not end with CR LF");
-            }
-            String line = in.toString(from, feed - 1 - from, StandardCharsets.ISO_8859_1);
             boolean first = checked == 0;
-            checked = feed + 1 - start;
+            checked += line.length() + 2;
             if (first) {
                 requestLine(line);
-            } else if (line.isEmpty()) {
+            } else if (!line.isEmpty()) {
+                header(line);
+            } else {
                 int size = checked;
                 endHead();
                 return size;
-            } else {
-                header(line);
             }
         }
     }
@@ -177,11 +219,8 @@ final class Framing extends ByteToMessageDecoder {
         if (!REQUEST_LINE.matcher(line).matches()) {
             throw invalid("its first line is not METHOD /path HTTP/1.1");
         }
-        words = line.split(" ");
-        isHttp10 = line.endsWith("0");
-        host = null;
-        length = null;
-        coding = null;
+        requestLine = line;
+        once.clear();
     }
 
     private void header(String line) throws Refusal {
@@ -189,46 +228,33 @@ final class Framing extends ByteToMessageDecoder {
             throw invalid("a line of its head is not Name: value");
         }
         int colon = line.indexOf(':');
-        String name = line.substring(0, colon);
+        String name = line.substring(0, colon).toLowerCase(Locale.ROOT);
         String value = line.substring(colon + 1).trim(); // nothing but spaces and tabs can be trimmed
-        if (name.equalsIgnoreCase("Content-Length")) {
-            if (length != null || !LENGTH.matcher(value).matches()) {
-                throw invalid("Content-Length has to be one number");
-            }
-            length = value;
-        } else if (name.equalsIgnoreCase("Transfer-Encoding")) {
-            if (coding != null || !value.equalsIgnoreCase("chunked")) {
-                throw invalid("the only Transfer-Encoding that is taken is chunked");
-            }
-            coding = value;
-        } else if (name.equalsIgnoreCase("Host")) {
-            if (host != null || !HOST.matcher(value).matches()) {
-                throw invalid("Host has to be one name or address, with or without a port");
-            }
-            host = value;
-        } else if (name.regionMatches(true, 0, "Sec-WebSocket-Key", 0, 17) && name.length() > 17) {
+        Pattern allowed = ONCE.get(name);
+        if (allowed != null && (!allowed.matcher(value).matches() || once.put(name, value) != null)) {
+            throw invalid("there may be one Content-Length with a number, one Transfer-Encoding: chunked, and one Host"
+                    + " with a name or address and maybe a port");
+        }
+        if (name.startsWith("sec-websocket-key") && name.length() > 17) {
             throw invalid("this server speaks no WebSocket"); // the decoder would take 8 bytes for a body
         }
     }
 
     /** The head is whole: where its body ends follows from it. */
     private void endHead() throws Refusal {
-        if (coding != null && length != null) {
-            throw invalid("it has both Content-Length and Transfer-Encoding");
+        boolean isHttp10 = requestLine.endsWith("0");
+        boolean isChunked = once.containsKey("transfer-encoding");
+        if (isChunked && (isHttp10 || once.containsKey("content-length"))) {
+            throw invalid("Transfer-Encoding is for HTTP/1.1, and without Content-Length");
         }
-        if (host == null && !isHttp10) {
+        if (!isHttp10 && !once.containsKey("host")) {
             throw invalid("it has no Host header");
         }
-        if (coding != null && isHttp10) {
-            throw invalid("HTTP/1.0 has no Transfer-Encoding");
-        }
         checked = 0;
-        words = new String[0];
-        left = length == null ? 0 : Long.parseLong(length);
-        if (coding != null) {
-            part = Part.CHUNK_SIZE;
-        } else if (left > 0) {
-            part = Part.BODY;
+        requestLine = "";
+        left = Long.parseLong(once.getOrDefault("content-length", "0"));
+        if (isChunked || left > 0) {
+            part = isChunked ? Part.CHUNK_SIZE : Part.BODY;
         }
     }
 

@@ -1,31 +1,25 @@
 package byoc;
 
 import byoc.workers.Workers;
-import com.amazonaws.ml.mms.http.HttpRequestHandler;
-import com.amazonaws.ml.mms.http.ManagementRequestHandler;
-import com.amazonaws.ml.mms.servingsdk.impl.PluginsManager;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.util.Connector;
 import com.amazonaws.ml.mms.util.ServerGroups;
-import com.amazonaws.ml.mms.wlm.ModelManager;
 import io.netty.bootstrap.ServerBootstrap;
 import io.netty.channel.Channel;
 import io.netty.channel.ChannelInitializer;
 import io.netty.channel.ChannelOption;
-import io.netty.channel.ChannelPipeline;
-import io.netty.handler.codec.http.HttpObjectAggregator;
 import io.netty.handler.codec.http.HttpServerCodec;
 import io.netty.handler.flow.FlowControlHandler;
+import io.netty.handler.timeout.WriteTimeoutHandler;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.net.InetSocketAddress;
-import java.util.Map;
 import org.apache.commons.cli.CommandLine;
 import org.apache.commons.cli.DefaultParser;
 import org.apache.logging.log4j.util.StackLocator;
 
 /**
- * multi-model-server's management of models and workers, with a {@link Gate} and queues of our own in front of it. Its
+ * multi-model-server's management of models and workers, with a {@link RequestFilter} and queues of our own in front of it. Its
  * own main class is not used, because it answers /ping with 200 whatever happens, offers its management API, computes
  * requests whose callers have gone, and has no way to be drained.
  */
@@ -43,22 +37,18 @@ public final class FrontEnd {
         try {
             CommandLine line = new DefaultParser().parse(ConfigManager.Arguments.getOptions(), args, null, false);
             ConfigManager.init(new ConfigManager.Arguments(line));
-            PluginsManager.getInstance().initialize();
             ConfigManager config = ConfigManager.getInstance();
             config.validateConfigurations();
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
-            Health.workers = new Workers(config, groups.getChildGroup(), settings.workers + settings.queueSize,
+            Health.multiModel = settings.multiModel;
+            Health.workers = new Workers(groups.getChildGroup(), settings.workers + settings.queueSize,
                     settings.batch, settings.timeoutSeconds, settings.memory);
-            ModelManager.init(config, Health.workers);
             if (!settings.multiModel) {
-                ModelManager models = ModelManager.getInstance();
-                models.registerModel(ModelFolders.EMPTY, MODEL, null, null, 1, 0,
-                        config.getDefaultResponseTimeoutSeconds(), MODEL, config.getPreloadModel());
-                models.updateModel(MODEL, settings.workers, settings.workers);
+                Health.workers.start(MODEL);
             }
             listen(config.getListener(false), groups, settings);
-            Supervisor.report(settings);
+            Supervisor.report();
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);
@@ -82,32 +72,20 @@ public final class FrontEnd {
                 .option(ChannelOption.SO_BACKLOG, 1024)
                 .option(ChannelOption.SO_REUSEADDR, true)
                 .childOption(ChannelOption.SO_KEEPALIVE, true)
+                .childOption(ChannelOption.ALLOW_HALF_CLOSURE, true) // who sends no more may wait for an answer
                 .childHandler(
                         new ChannelInitializer<Channel>() {
                             @Override
                             protected void initChannel(Channel channel) {
-                                fill(channel.pipeline(), settings);
+                                channel.pipeline().addLast(
+                                        new Framing(settings.timeoutSeconds),
+                                        new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES),
+                                        new FlowControlHandler(),
+                                        new WriteTimeoutHandler(settings.timeoutSeconds),
+                                        new RequestFilter(settings));
                             }
                         })
                 .bind(new InetSocketAddress(((InetSocketAddress) connector.getSocketAddress()).getPort())) // IPv6, too
                 .sync();
-    }
-
-    private static void fill(ChannelPipeline pipeline, Settings settings) {
-        Gate gate = new Gate(settings);
-        HttpObjectAggregator aggregator = new HttpObjectAggregator(settings.maxRequestBytes);
-        aggregator.setMaxCumulationBufferComponents(Integer.MAX_VALUE); // more would be copied into one
-        pipeline.addLast("patience", new Patience(gate, settings.timeoutSeconds));
-        pipeline.addLast("framing", new Framing());
-        pipeline.addLast("http", new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES));
-        pipeline.addLast("flow", new FlowControlHandler());
-        pipeline.addLast("gate", gate);
-        pipeline.addLast(Intake.AGGREGATOR, aggregator);
-        pipeline.addLast("form", new Form());
-        pipeline.addLast("intake", new Intake(gate, settings.timeoutSeconds));
-        if (settings.multiModel) {
-            pipeline.addLast("models", new ModelChanges());
-            pipeline.addLast("handler", new HttpRequestHandler(new ManagementRequestHandler(Map.of())));
-        }
     }
 }

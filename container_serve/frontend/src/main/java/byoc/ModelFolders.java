@@ -8,11 +8,9 @@ import java.nio.file.Path;
 import java.nio.file.Paths;
 
 /**
- * Where each model lies, as links in a folder of our own, which the workers read. The model server itself gets an empty
- * folder: of a model's own it would take a handler, another Python, or an archive to unpack, and put it on Python's path.
+ * Where each model lies, as links in a folder of our own, which the workers read; and what they leave there of a load.
  */
 final class ModelFolders {
-    static final String EMPTY = "empty"; // in the model server's store
     private static final Path RUN = Paths.get(System.getProperty("model_server_home"));
     private static final Path LINKS = RUN.resolve("models");
     private static final String FAILURE = "load-failure-"; // and the model's name: why a worker could not load it
@@ -30,8 +28,8 @@ final class ModelFolders {
         }
     }
 
-    static void remove(String model) throws IOException {
-        Files.deleteIfExists(LINKS.resolve(model));
+    static void remove(String model) {
+        LINKS.resolve(model).toFile().delete();
     }
 
     /** Why the model could not be loaded. */

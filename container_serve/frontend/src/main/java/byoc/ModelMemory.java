@@ -3,12 +3,13 @@ package byoc;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import java.io.File;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * The memory that this machine, or this container's share of it, has left for further models. It is measured, for what
@@ -45,7 +46,7 @@ final class ModelMemory {
 
     /** What is free; if that suffices, the bytes are promised. */
     private static synchronized long take(long bytes) {
-        // Each worker that is loaded may decode a large picture at any time, and there may be many requests.
+        // Each worker that is loaded may decode a large image at any time, and there may be many requests.
         double reserved = Health.workers() * setting("byoc_model_picture_bytes") + setting("byoc_model_spare_bytes");
         String folders = ConfigManager.getInstance().getProperty("byoc_memory_folders", "");
         long free = available(folders) - promised - (long) reserved;
@@ -86,17 +87,13 @@ final class ModelMemory {
         return least;
     }
 
-    /** The first number behind the key, at the beginning of a line; 0 where there is none. */
+    /** The first number behind the key, at the beginning of a line; 0 where there is none, or no such file or limit. */
     private static long number(Path file, String key) {
         try {
-            for (String line : Files.readAllLines(file, StandardCharsets.US_ASCII)) {
-                if (line.startsWith(key) && line.matches("\\Q" + key + "\\E\\s*[0-9]{1,18}.*")) {
-                    return Long.parseLong(line.substring(key.length()).trim().split("\\s")[0]);
-                }
-            }
+            Matcher found = Pattern.compile("(?m)^" + key + "\\s*([0-9]{1,18})\\b").matcher(Files.readString(file));
+            return found.find() ? Long.parseLong(found.group(1)) : 0;
         } catch (IOException none) {
-            // not in this version of cgroups, or no limit
+            return 0;
         }
-        return 0;
     }
 }

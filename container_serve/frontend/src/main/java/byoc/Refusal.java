@@ -1,6 +1,10 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
+import io.netty.handler.codec.TooLongFrameException;
 import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpHeaderValues;
 
 /** A request that is refused; the message says what is wrong with it. */
 final class Refusal extends Exception {
@@ -15,7 +19,39 @@ final class Refusal extends Exception {
         this.type = type;
     }
 
+    /** `cause`: why it could not be read; what the decoder says stays inside. */
+    static Refusal invalid(Throwable cause) {
+        if (cause instanceof Refusal) {
+            return (Refusal) cause;
+        }
+        boolean tooLong = cause instanceof TooLongFrameException;
+        String reason = tooLong ? ": its first line is longer than 4 KB, or its headers than 8 KB." : ".";
+        return new Refusal(400, "BadRequest", "This is not a valid HTTP request" + reason);
+    }
+
+    static Refusal noModel(String name) {
+        return new Refusal(404, "ModelNotFoundException", "Model not found: " + name);
+    }
+
+    static Refusal queueFull() {
+        int waiting = RequestQueue.queued();
+        return new Refusal(503, "QueueFull", waiting + " requests are waiting already; send the request again later.");
+    }
+
+    static Refusal memoryFull() {
+        String message = "Other requests take the memory that this one needs; send the request again later.";
+        return new Refusal(503, "MemoryFull", message);
+    }
+
+    static Refusal internal() {
+        return new Refusal(500, "InternalError", "The request failed inside the server.");
+    }
+
+    /** The connection ends with it, once the request's body has been read. */
     FullHttpResponse answer() {
-        return Answers.error(status, type, getMessage());
+        FullHttpResponse response =
+                Answers.json(status, Answers.object("code", status, "type", type, "message", getMessage()));
+        response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
+        return response;
     }
 }

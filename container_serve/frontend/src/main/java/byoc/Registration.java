@@ -1,26 +1,24 @@
 package byoc;
 
-import com.google.gson.JsonElement;
-import com.google.gson.JsonObject;
+import com.google.gson.Gson;
 import com.google.gson.JsonParseException;
-import com.google.gson.JsonParser;
+import com.google.gson.annotations.SerializedName;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.AccessDeniedException;
-import java.nio.file.FileVisitOption;
-import java.nio.file.FileVisitResult;
 import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.nio.file.Paths;
-import java.nio.file.SimpleFileVisitor;
-import java.nio.file.attribute.BasicFileAttributes;
-import java.util.EnumSet;
+import java.util.stream.Stream;
 
 /**
  * What a caller may say of a model to load: its name, and the local folder that it lies in. The model server would also
  * download code from a URL and run any handler that the request names; of that it never hears.
  */
 final class Registration {
+    // Characters that mean the same however often they are decoded, and that name one file.
+    static final String NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}";
     private static final int LEVELS = 4; // of folders that are looked through
     private static final int FILES = 10_000;
 
@@ -28,61 +26,60 @@ final class Registration {
     final Path folder;
     long weights; // their bytes, once it is checked
 
-    Registration(String body) throws Refusal {
-        JsonElement asked;
-        try {
-            asked = JsonParser.parseString(body);
-        } catch (JsonParseException invalid) {
-            asked = null;
-        }
-        if (asked == null || !asked.isJsonObject()) {
-            throw new Refusal(400, "BadRequest", "The body: expected {\"model_name\": NAME, \"url\": FOLDER} in JSON.");
-        }
-        model = text(asked.getAsJsonObject(), "model_name");
-        if (!Route.isModelName(model)) {
-            throw new Refusal(400, "BadModelName", "model_name: got " + shown(model) + ", expected " + Route.NAMES + ".");
-        }
-        folder = folder(text(asked.getAsJsonObject(), "url"));
+    /** What is read of the body; other keys are not. */
+    private static final class Body {
+        private @SerializedName("model_name") String model = "";
+        private String url = "";
     }
 
-    /** What the model server gets. */
-    String body() {
-        JsonObject known = new JsonObject();
-        known.addProperty("model_name", model);
-        known.addProperty("url", ModelFolders.EMPTY);
-        return known.toString();
+    Registration(String text) throws Refusal {
+        Body body;
+        try {
+            body = new Gson().fromJson(text, Body.class);
+        } catch (JsonParseException invalid) {
+            body = null;
+        }
+        if (body == null || body.model == null || body.url == null) {
+            throw new Refusal(400, "BadRequest", "The body: expected {\"model_name\": NAME, \"url\": FOLDER} in JSON.");
+        }
+        if (!body.model.matches(NAME)) {
+            throw new Refusal(400, "BadModelName", "model_name: got " + shown(body.model) + ", expected 1 to 200 of the"
+                    + " characters A-Z a-z 0-9 . _ -, the first a letter or a digit.");
+        }
+        model = body.model;
+        folder = folder(body.url);
     }
 
     /** Whether there is such a folder, and this process may read what is in it. */
     void check() throws Refusal {
-        int[] seen = {0};
-        try {
-            boolean isModel = Files.exists(folder.resolve("model.json")) || Files.exists(folder.resolve("code"));
-            if (Files.isDirectory(folder) && Files.isReadable(folder) && Files.isExecutable(folder) && !isModel) {
-                return; // any folder may have files that nobody may read: its worker says what is missing
-            }
-            Files.walkFileTree(folder.toRealPath(), EnumSet.noneOf(FileVisitOption.class), LEVELS, new SimpleFileVisitor<Path>() {
-                @Override
-                public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) throws IOException {
-                    if (Files.exists(file) && !Files.isReadable(file)) {
-                        throw new AccessDeniedException(file.toString());
-                    }
-                    weights += attributes.size();
-                    return ++seen[0] < FILES ? FileVisitResult.CONTINUE : FileVisitResult.TERMINATE;
+        boolean isFolder = Files.isDirectory(folder) && Files.isReadable(folder) && Files.isExecutable(folder);
+        boolean isModel = Files.exists(folder.resolve("model.json")) || Files.exists(folder.resolve("code"));
+        if (isFolder && !isModel) {
+            return; // any folder may have files that nobody may read: its worker says what is missing
+        }
+        try (Stream<Path> files = Files.walk(folder.toRealPath(), LEVELS)) {
+            for (Path file : (Iterable<Path>) files.limit(FILES)::iterator) {
+                if (Files.exists(file) && !Files.isReadable(file)) {
+                    throw denied();
                 }
-            });
+                weights += Files.isRegularFile(file) ? Files.size(file) : 0;
+            }
             Path graph = folder.resolve("model.bin");
             weights = Files.exists(graph) ? Files.size(graph) : weights; // an own program may load any file
-        } catch (AccessDeniedException denied) {
-            String user = System.getProperty("user.name");
-            throw new Refusal(403, "PermissionDenied", "url: " + shown(folder) + " cannot be read by the user " + user
-                    + ", as whom the server runs: make it readable (chmod -R a+rX), or start the server with BYOC_USER=root.");
+        } catch (AccessDeniedException | UncheckedIOException unreadable) {
+            throw denied();
         } catch (IOException missing) {
             throw new Refusal(404, "ModelNotFound", "url: " + shown(folder) + ": there is no such folder.");
         }
         if (!Files.isDirectory(folder)) {
             throw new Refusal(400, "BadRequest", "url: " + shown(folder) + ": is not a folder; unpack model.tar.gz into one.");
         }
+    }
+
+    private Refusal denied() {
+        String user = System.getProperty("user.name");
+        return new Refusal(403, "PermissionDenied", "url: " + shown(folder) + " cannot be read by the user " + user
+                + ", as whom the server runs: make it readable (chmod -R a+rX), or start the server with BYOC_USER=root.");
     }
 
     private static Path folder(String url) throws Refusal {
@@ -96,12 +93,7 @@ final class Registration {
         throw new Refusal(400, "BadRequest", "url: got " + shown(url) + ", expected the absolute path of a local folder.");
     }
 
-    private static String text(JsonObject asked, String key) {
-        JsonElement value = asked.get(key);
-        return value != null && value.isJsonPrimitive() ? value.getAsString() : "";
-    }
-
     private static String shown(Object text) {
-        return Exchange.printable(text.toString(), 300);
+        return RequestContext.printable(text.toString(), 300);
     }
 }

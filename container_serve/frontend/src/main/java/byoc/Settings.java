@@ -3,7 +3,7 @@ package byoc;
 import byoc.workers.Memory;
 import com.amazonaws.ml.mms.util.ConfigManager;
 
-/** What the supervisor wrote for the gate into the model server's own properties file. */
+/** What the supervisor wrote for the filter into the model server's own properties file. */
 final class Settings {
     final int timeoutSeconds;
     final int workers;

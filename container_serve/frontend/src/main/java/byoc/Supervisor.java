@@ -21,7 +21,7 @@ final class Supervisor {
 
     private static volatile String state = "starting";
     private static volatile long heard = System.nanoTime();
-    private static volatile Settings settings; // not null: the server listens
+    private static volatile boolean reports; // the server listens
 
     private Supervisor() {}
 
@@ -32,20 +32,20 @@ final class Supervisor {
         thread.start();
     }
 
-    static void report(Settings listening) {
-        settings = listening;
+    static void report() {
+        reports = true;
     }
 
     private static void read(InputStream input, String pipe) {
         try (BufferedReader lines = new BufferedReader(new InputStreamReader(input, StandardCharsets.US_ASCII));
-                OutputStream reports = new FileOutputStream(pipe)) {
+                OutputStream answers = new FileOutputStream(pipe)) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 state = line;
                 heard = System.nanoTime();
-                if (settings != null) {
+                if (reports) {
                     JsonObject report = Health.report();
                     report.add("stuck", Health.workers.stuck());
-                    reports.write((report + "\n").getBytes(StandardCharsets.UTF_8));
+                    answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));
                 }
             }
         } catch (IOException ignored) {

@@ -1,49 +1,59 @@
 package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
-import com.amazonaws.ml.mms.wlm.BatchAggregator;
 import com.amazonaws.ml.mms.wlm.Model;
-import com.amazonaws.ml.mms.wlm.WorkerState;
-import com.amazonaws.ml.mms.wlm.WorkerStateListener;
-import com.amazonaws.ml.mms.wlm.WorkerThread;
-import io.netty.channel.EventLoopGroup;
+import com.amazonaws.ml.mms.wlm.WorkerInitializationException;
+import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.LockSupport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
  * The thread that keeps the process running which forks a model's workers. The kernel ends that process along with the
- * thread that started it. The model server would not start it again: it fails where it closes a connection that this
- * process does not have.
+ * thread that started it.
  */
-final class ForkServer extends WorkerThread {
+final class ForkServer extends Thread {
     private static final Logger LOG = LoggerFactory.getLogger("workers");
-    private static final long PAUSE_MILLIS = 200;
+    private static final long PAUSE_NANOS = TimeUnit.MILLISECONDS.toNanos(200);
 
     private final Model model;
+    private final Runnable started; // is called each time
+    private volatile WorkerLifeCycle process;
+    private volatile boolean closed;
 
-    ForkServer(EventLoopGroup group, Model model, WorkerStateListener listener, int number) {
-        super(ConfigManager.getInstance(), group, model.getPort(), -1, model, new BatchAggregator(model), listener, number, true);
+    ForkServer(Model model, Runnable started) {
+        super("fork-server-" + model.getModelName());
         this.model = model;
+        this.started = started;
     }
 
     @Override
     public void run() {
-        while (getState() != WorkerState.WORKER_SCALED_DOWN) {
+        while (!closed) {
+            process = new WorkerLifeCycle(ConfigManager.getInstance(), model);
             try {
-                super.run();
-            } catch (NullPointerException notConnected) {
-                // always, see above
-            }
-            Integer status = getLifeCycle().getExitValue();
-            getLifeCycle().exit(); // and its socket's file goes
-            try {
-                if (getState() != WorkerState.WORKER_SCALED_DOWN) {
-                    LOG.warn("the worker process of {} ended with {}; starting it again", model.getModelName(), status);
-                    Thread.sleep(PAUSE_MILLIS);
+                process.startBackendServer(model.getPort());
+                if (!closed) {
+                    started.run();
+                    process.getProcess().waitFor();
                 }
-            } catch (InterruptedException asked) {
-                // to end, most likely: the state says it
+            } catch (InterruptedException | WorkerInitializationException failed) {
+                LOG.debug("the worker process of {}: {}", model.getModelName(), failed.toString());
             }
+            Integer status = process.getExitValue();
+            process.exit(); // and its socket's file goes
+            if (!closed) {
+                LOG.warn("the worker process of {} ended with {}; starting it again", model.getModelName(), status);
+                LockSupport.parkNanos(PAUSE_NANOS);
+            }
+        }
+    }
+
+    void close() {
+        closed = true;
+        if (process != null) {
+            process.exit();
         }
     }
 }

@@ -1,5 +1,7 @@
 package byoc.workers;
 
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
 
 /**
@@ -7,20 +9,21 @@ import java.util.concurrent.Semaphore;
  * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
  */
 public final class Memory {
-    static final int COPIES = 2; // of a body in a worker: as it is read, and as somebody's program may copy it
-    static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, and what their base64 decodes to
+    private static final int COPIES = 2; // of a body in a worker: as it is read, and as somebody's program may copy it
+    private static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, what their base64 decodes to
     private static final int UNIT = 1024; // bytes
 
     private final long bodyBytes;
     private final int workerUnits;
     private final Semaphore free;
+    private final Set<RequestQueue> starved = ConcurrentHashMap.newKeySet(); // their next request did not fit
     private long held;
 
     /** `bodyBytes` for bodies and answers in this process, `workerBytes` for copies of bodies in the workers. */
     public Memory(long bodyBytes, long workerBytes) {
         this.bodyBytes = bodyBytes;
         workerUnits = (int) Math.min(Integer.MAX_VALUE, workerBytes / UNIT + 1);
-        free = new Semaphore(workerUnits, true);
+        free = new Semaphore(workerUnits);
     }
 
     /** Counts that many bytes more, or fewer if negative. */
@@ -43,25 +46,28 @@ public final class Memory {
         return fits;
     }
 
-    /** Waits until the copies of a body fit into the workers' share. Returns what has to be given back. */
-    int lend(long bytes, boolean json) throws InterruptedException {
-        int lent = units(bytes, json);
-        free.acquire(lent);
-        return lent;
+    /** Takes the copies of a body from the workers' share. False: they do not fit, and the queue hears when some may. */
+    boolean lend(PendingRequest request, RequestQueue queue) {
+        long units = request.bytes * (request.isJson ? JSON_COPIES : COPIES) / UNIT;
+        int lent = (int) Math.min(workerUnits, units); // one that is larger than all goes alone
+        starved.add(queue); // before the look, so that what is given back meanwhile is not missed
+        boolean fits = free.tryAcquire(lent);
+        if (fits) {
+            request.lent = lent;
+            starved.remove(queue);
+        }
+        return fits;
     }
 
-    /** The same without waiting; -1: they do not fit. */
-    int tryLend(long bytes, boolean json) {
-        int lent = units(bytes, json);
-        return free.tryAcquire(lent) ? lent : -1;
+    void forget(RequestQueue queue) {
+        starved.remove(queue);
     }
 
-    private int units(long bytes, boolean json) {
-        long units = bytes * (json ? JSON_COPIES : COPIES) / UNIT;
-        return (int) Math.min(workerUnits, units); // one that is larger than all goes alone
-    }
-
-    void giveBack(int lent) {
-        free.release(lent);
+    void giveBack(PendingRequest request) {
+        free.release(request.lent);
+        request.lent = 0;
+        for (RequestQueue queue : starved) {
+            queue.dispatch();
+        }
     }
 }

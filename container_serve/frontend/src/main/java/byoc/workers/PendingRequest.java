@@ -19,23 +19,23 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicLong;
 
-/** A whole request that waits for a worker, or has one. */
+/** A whole request that waits for a worker, or has one; what changes in it is guarded by its queue. */
 public final class PendingRequest {
     private static final int END = -1; // of a list, in the model server's protocol
-    private static final String JSON = "json";
     private static final int SMALL_BYTES = 1 << 20;
     private static final AtomicLong CREATED = new AtomicLong();
 
     final long deadline;
-    int lent; // of the workers' memory
+    final long bytes;
+    final boolean isJson;
     boolean alone; // it was with others at a worker that died, or is too large: it goes without others
+    boolean abandoned; // its caller has an answer, or went away
+    int lent; // of the workers' memory
+    volatile boolean taken; // by a worker
     private final Caller caller;
-    private final String id; // unique, unlike the caller's
-    private final long bytes;
+    private final String id = Long.toString(CREATED.incrementAndGet()); // unique, unlike the caller's
     private final String type;
     private FullHttpRequest request; // null: its body has been sent, or is not needed any more
-    private boolean taken;
-    private boolean abandoned;
 
     /** Who gets the answer: on any thread, and maybe too late. */
     public interface Caller {
@@ -46,47 +46,18 @@ public final class PendingRequest {
 
     /** Owns the request from now on. `deadline` is of System.nanoTime(). */
     public PendingRequest(FullHttpRequest request, long deadline, Caller caller) {
-        id = Long.toString(CREATED.incrementAndGet());
         this.request = request;
         this.deadline = deadline;
         this.caller = caller;
         bytes = request.content().readableBytes();
         CharSequence mime = HttpUtil.getMimeType(request);
         type = mime == null ? "" : mime.toString();
-        alone = isJson() || bytes > SMALL_BYTES; // JSON, and JSON lines, have several images, maybe
+        isJson = type.toLowerCase(Locale.ROOT).contains("json");
+        alone = isJson || bytes > SMALL_BYTES; // JSON, and JSON lines, have several images, maybe
     }
 
-    long bytes() {
-        return bytes;
-    }
-
-    boolean isJson() {
-        return type.toLowerCase(Locale.ROOT).contains(JSON);
-    }
-
-    /** A worker takes it; false where nobody waits for the answer any more. */
-    synchronized boolean begin() {
-        taken = !abandoned;
+    public boolean isTaken() {
         return taken;
-    }
-
-    public synchronized boolean isTaken() {
-        return taken;
-    }
-
-    synchronized boolean isAbandoned() {
-        return abandoned;
-    }
-
-    /** It goes back into the queue. */
-    synchronized void putBack() {
-        taken = false;
-        alone = true;
-    }
-
-    /** Its caller has an answer, or went away. */
-    public synchronized void abandon() {
-        abandoned = true;
     }
 
     void answer(Predictions prediction) {
@@ -110,7 +81,7 @@ public final class PendingRequest {
         caller.fail(status, message);
     }
 
-    public synchronized void release() {
+    public void release() {
         if (request != null) {
             request.release();
             request = null;
@@ -120,46 +91,41 @@ public final class PendingRequest {
     /** Requests as the workers' protocol has them, in pieces; bodies are not copied. */
     static List<ByteBuf> encode(List<PendingRequest> requests, ByteBufAllocator allocator) {
         List<ByteBuf> pieces = new ArrayList<>();
-        pieces.add(allocator.buffer(1).writeByte('I'));
+        ByteBuf fields = allocator.buffer().writeByte('I');
         for (PendingRequest request : requests) {
-            request.encode(allocator, pieces);
+            request.encode(fields, pieces);
             if (requests.size() == 1) {
                 request.release(); // nobody needs its body again: see RequestQueue.failed
             }
+            fields = allocator.buffer().writeInt(END);
         }
-        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
+        pieces.add(fields.writeInt(END));
         return pieces;
     }
 
-    private synchronized void encode(ByteBufAllocator allocator, List<ByteBuf> pieces) {
-        if (request == null) {
-            throw new IllegalStateException("the request has gone");
+    private void encode(ByteBuf fields, List<ByteBuf> pieces) {
+        field(fields, id);
+        for (Map.Entry<String, String> header : request.headers()) {
+            field(fields, header.getKey());
+            field(fields, header.getValue());
         }
-        ByteBuf head = allocator.buffer();
-        pieces.add(head);
-        field(head, id);
-        for (Map.Entry<String, String> header : request.headers().entries()) {
-            field(head, header.getKey());
-            field(head, header.getValue());
-        }
-        head.writeInt(END);
-        field(head, "body");
-        field(head, type);
-        head.writeInt(request.content().readableBytes());
+        fields.writeInt(END);
+        field(fields, "body");
+        field(fields, type);
+        pieces.add(fields.writeInt((int) bytes));
         ByteBuf body = request.content();
         if (body instanceof CompositeByteBuf) { // as a whole, it may have more parts than can be sent at once
-            for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), body.readableBytes())) {
+            for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), (int) bytes)) {
                 pieces.add(part.retain());
             }
         } else {
             pieces.add(body.retainedSlice());
         }
-        pieces.add(allocator.buffer(Integer.BYTES).writeInt(END));
     }
 
     private static void field(ByteBuf out, String text) {
-        byte[] bytes = text.getBytes(StandardCharsets.UTF_8);
-        out.writeInt(bytes.length);
-        out.writeBytes(bytes);
+        int at = out.writerIndex();
+        int length = out.writeInt(0).writeCharSequence(text, StandardCharsets.UTF_8);
+        out.setInt(at, length);
     }
 }

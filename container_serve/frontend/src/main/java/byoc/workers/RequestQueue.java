@@ -7,8 +7,8 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
- * The requests for one model, which its workers take out. A request leaves when its caller has an answer or went away,
- * so that nobody computes for a caller who is gone.
+ * The requests for one model, and the workers that are free for them. A request leaves when its caller has an answer or
+ * went away, so that nobody computes for a caller who is gone.
  */
 public final class RequestQueue {
     private static final AtomicInteger QUEUED = new AtomicInteger();
@@ -20,7 +20,7 @@ public final class RequestQueue {
     private final int batch;
     private final Memory memory;
     private final Deque<PendingRequest> waiting = new ArrayDeque<>();
-    private int idle; // workers, which wait for a request
+    private final Deque<Worker> idle = new ArrayDeque<>(); // first the one that was busy last: its caches are warm
     private int taken; // by workers, which have not answered yet
     private double nanos; // that a worker takes to answer, the running mean; 0: not known
     private boolean closed;
@@ -30,6 +30,11 @@ public final class RequestQueue {
         this.capacity = capacity;
         this.batch = batch;
         this.memory = memory;
+    }
+
+    /** Something that computes requests, and says when each is `done`, or `failed`. */
+    interface Worker {
+        void send(List<PendingRequest> requests);
     }
 
     /** Requests in all queues, those that a worker has included. */
@@ -48,47 +53,48 @@ public final class RequestQueue {
         }
         waiting.add(request);
         QUEUED.incrementAndGet();
-        notifyAll();
+        dispatch();
         return true;
     }
 
-    /**
-     * Waits for a request, and for the memory that a worker needs for it; takes more with it where they
-     * wait. The worker has to say when each is `done`, or `failed`.
-     */
-    List<PendingRequest> take() throws InterruptedException {
-        while (true) {
-            PendingRequest request = next();
-            try {
-                request.lent = memory.lend(request.bytes(), request.isJson());
-            } catch (InterruptedException end) {
-                putBack(request);
-                throw end;
+    synchronized void free(Worker worker) {
+        idle.push(worker);
+        dispatch();
+    }
+
+    synchronized void leave(Worker worker) {
+        idle.remove(worker);
+    }
+
+    /** Gives free workers what waits, as far as there is memory for it. */
+    synchronized void dispatch() {
+        while (!idle.isEmpty() && !waiting.isEmpty()) {
+            List<PendingRequest> next = take();
+            if (next.isEmpty()) {
+                return;
             }
-            if (request.begin()) {
-                List<PendingRequest> taken = new ArrayList<>(List.of(request));
-                if (!request.alone) {
-                    addMore(taken);
-                }
-                return taken;
-            }
-            done(request, 0); // answered while it waited for memory
+            idle.pop().send(next);
         }
     }
 
-    private synchronized PendingRequest next() throws InterruptedException {
-        idle++;
-        try {
-            while (waiting.isEmpty()) {
-                wait();
+    /** Takes what waits, up to a batch, but leaves their share to other workers that are free. */
+    private List<PendingRequest> take() {
+        int most = Math.min(batch, 1 + (waiting.size() - 1) / idle.size());
+        List<PendingRequest> batched = new ArrayList<>();
+        while (batched.size() < most) {
+            PendingRequest next = choose();
+            if (next.alone && !batched.isEmpty() || !memory.lend(next, this)) {
+                break;
             }
-        } finally {
-            idle--;
+            waiting.remove(next);
+            next.taken = true;
+            batched.add(next);
+            if (next.alone) {
+                break;
+            }
         }
-        PendingRequest next = choose();
-        waiting.remove(next);
-        taken++;
-        return next;
+        taken += batched.size();
+        return batched;
     }
 
     /**
@@ -105,30 +111,13 @@ public final class RequestQueue {
         return waiting.getLast();
     }
 
-    /** Takes what waits, up to a batch, but leaves their share to other workers that are free. */
-    private synchronized void addMore(List<PendingRequest> batched) {
-        int most = Math.min(batch, 1 + waiting.size() / (1 + idle));
-        while (batched.size() < most) {
-            PendingRequest next = choose();
-            next.lent = next.alone ? -1 : memory.tryLend(next.bytes(), false);
-            if (next.lent < 0 || !next.begin()) {
-                memory.giveBack(Math.max(0, next.lent));
-                return;
-            }
-            waiting.remove(next);
-            taken++;
-            batched.add(next);
-        }
-    }
-
     /** Their worker has died. One of several may be to blame for it: each is tried again, alone. False: it was alone. */
     boolean failed(List<PendingRequest> requests) {
         if (requests.size() <= 1) {
             return false;
         }
         for (int i = requests.size() - 1; i >= 0; i--) {
-            memory.giveBack(requests.get(i).lent);
-            requests.get(i).putBack();
+            memory.giveBack(requests.get(i));
             putBack(requests.get(i));
         }
         return true;
@@ -136,31 +125,32 @@ public final class RequestQueue {
 
     private synchronized void putBack(PendingRequest request) {
         taken--;
-        if (closed || request.isAbandoned()) {
-            QUEUED.decrementAndGet();
-            request.release();
+        request.taken = false;
+        request.alone = true;
+        waiting.addFirst(request);
+        if (closed || request.abandoned) {
+            remove(request);
             request.fail(503, GONE); // for whoever still waits
-        } else {
-            waiting.addFirst(request);
-            notifyAll();
         }
+        dispatch();
     }
 
     /** A worker has answered it, after `nanos`, or did not come to an answer: 0. */
     void done(PendingRequest request, long nanos) {
-        memory.giveBack(request.lent);
-        request.release();
-        QUEUED.decrementAndGet();
         synchronized (this) {
+            request.release();
+            QUEUED.decrementAndGet();
             taken--;
             if (nanos > 0) {
                 this.nanos = this.nanos == 0 ? nanos : this.nanos + WEIGHT * (nanos - this.nanos);
             }
         }
+        memory.giveBack(request);
     }
 
-    /** Takes it out if no worker has it yet: its caller has an answer, or went away. */
+    /** Its caller has an answer, or went away: it leaves, if no worker has it yet. */
     public synchronized void remove(PendingRequest request) {
+        request.abandoned = true;
         if (waiting.remove(request)) {
             QUEUED.decrementAndGet();
             request.release();
@@ -170,6 +160,7 @@ public final class RequestQueue {
     /** No more requests: the model goes. Those that wait are told so. */
     synchronized void close() {
         closed = true;
+        memory.forget(this);
         for (PendingRequest request : new ArrayList<>(waiting)) {
             remove(request);
             request.fail(503, GONE);

@@ -2,7 +2,6 @@ package byoc.workers;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
-import static org.junit.jupiter.api.Assertions.assertSame;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.netty.buffer.ByteBuf;
@@ -14,8 +13,7 @@ import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpVersion;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.TimeUnit;
+import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 final class RequestQueueTest {
@@ -49,12 +47,21 @@ final class RequestQueueTest {
         return request;
     }
 
+    /** What a worker gets that becomes free now: nothing, where there is nothing for it. */
+    private static List<PendingRequest> taken(RequestQueue queue) {
+        List<PendingRequest> taken = new ArrayList<>();
+        RequestQueue.Worker worker = taken::addAll;
+        queue.free(worker);
+        queue.leave(worker);
+        return taken;
+    }
+
     @Test
-    void placesAreTakenAndGivenBackOnce() throws InterruptedException {
+    void placesAreTakenAndGivenBackOnce() {
         int before = RequestQueue.queued();
         PendingRequest first = offered(10);
         PendingRequest second = offered(10);
-        assertSame(first, queue.take().get(0));
+        assertEquals(List.of(first), taken(queue));
         offered(10);
         assertFalse(queue.offer(request(10, 1)), "one is with a worker, two wait");
         queue.remove(second);
@@ -68,79 +75,70 @@ final class RequestQueueTest {
     }
 
     @Test
-    void aRequestWhoseCallerIsGoneIsNotComputed() throws InterruptedException {
+    void aRequestWhoseCallerIsGoneIsNotComputed() {
         PendingRequest gone = offered(10);
         PendingRequest next = offered(10);
-        gone.abandon(); // before it is taken out: whoever takes it sees that
-        assertSame(next, queue.take().get(0));
+        queue.remove(gone);
+        assertEquals(List.of(next), taken(queue));
         assertFalse(gone.isTaken());
         assertTrue(next.isTaken());
     }
 
     @Test
-    void theOldestThatCanBeAnsweredInTimeComesFirstElseTheYoungest() throws InterruptedException {
+    void theWorkerThatWasBusyLastGetsTheNextRequest() {
+        List<PendingRequest> first = new ArrayList<>();
+        List<PendingRequest> second = new ArrayList<>();
+        RequestQueue.Worker worker = first::addAll;
+        queue.free(worker);
+        queue.free(second::addAll);
+        PendingRequest one = offered(10);
+        assertEquals(List.of(one), second);
+        queue.leave(worker); // it has died
+        PendingRequest other = offered(10);
+        assertEquals(List.of(), first);
+        assertFalse(other.isTaken());
+    }
+
+    @Test
+    void theOldestThatCanBeAnsweredInTimeComesFirstElseTheYoungest() {
         PendingRequest measured = offered(10);
-        queue.done(queue.take().get(0), SECOND); // so long does one take
-        assertTrue(measured.isTaken());
+        assertEquals(List.of(measured), taken(queue));
+        queue.done(measured, SECOND); // so long does one take
         PendingRequest late = offered(0.5);
         PendingRequest inTime = offered(5);
-        assertSame(inTime, queue.take().get(0));
+        assertEquals(List.of(inTime), taken(queue));
         PendingRequest youngest = offered(1);
-        assertSame(youngest, queue.take().get(0));
+        assertEquals(List.of(youngest), taken(queue));
         queue.done(youngest, 0);
-        assertSame(late, queue.take().get(0));
+        assertEquals(List.of(late), taken(queue));
     }
 
     @Test
-    void aBodyWaitsUntilThereIsMemoryForItsCopies() throws Exception {
+    void aBodyWaitsUntilThereIsMemoryForItsCopies() {
+        RequestQueue another = new RequestQueue(3, 1, memory); // another model's
         PendingRequest large = request(60, (int) MEGABYTE); // larger than the share: it goes alone
         PendingRequest other = request(60, 10_000);
+        PendingRequest third = request(60, 10_000);
         queue.offer(large);
         queue.offer(other);
-        assertSame(large, queue.take().get(0));
-        CompletableFuture<PendingRequest> next = CompletableFuture.supplyAsync(() -> {
-            try {
-                return queue.take().get(0);
-            } catch (InterruptedException error) {
-                throw new IllegalStateException(error);
-            }
-        });
-        assertFalse(next.isDone());
+        another.offer(third);
+        assertEquals(List.of(large), taken(queue));
+        List<PendingRequest> next = new ArrayList<>();
+        queue.free(next::addAll);
+        another.free(next::addAll);
+        assertEquals(List.of(), next);
         assertFalse(other.isTaken());
         queue.done(large, SECOND);
-        assertSame(other, next.get(30, TimeUnit.SECONDS));
+        assertEquals(Set.of(other, third), Set.copyOf(next));
     }
 
     @Test
-    void aWorkerThatEndsWhileItWaitsForMemoryPutsTheRequestBack() throws Exception {
-        PendingRequest large = request(60, (int) MEGABYTE);
-        PendingRequest other = request(60, 10_000);
-        queue.offer(large);
-        queue.offer(other);
-        queue.take();
-        CompletableFuture<Boolean> interrupted = new CompletableFuture<>();
-        Thread worker = new Thread(() -> {
-            try {
-                queue.take();
-                interrupted.complete(false);
-            } catch (InterruptedException end) {
-                interrupted.complete(true);
-            }
-        });
-        worker.start();
-        worker.interrupt();
-        assertTrue(interrupted.get(30, TimeUnit.SECONDS));
-        queue.done(large, 0);
-        assertSame(other, queue.take().get(0));
-    }
-
-    @Test
-    void whoeverWaitsForAModelThatGoesIsTold() throws InterruptedException {
+    void whoeverWaitsForAModelThatGoesIsTold() {
         RequestQueue shared = new RequestQueue(20, 2, memory);
         for (int i = 0; i < 3; i++) {
             shared.offer(request(60, 1));
         }
-        List<PendingRequest> batch = shared.take();
+        List<PendingRequest> batch = taken(shared);
         shared.close();
         assertEquals(List.of(503), failures);
         assertTrue(shared.failed(batch)); // its worker ends at the same time
@@ -174,34 +172,34 @@ final class RequestQueueTest {
     }
 
     @Test
-    void whatWaitsIsTakenTogether() throws InterruptedException {
+    void whatWaitsIsTakenTogether() {
         RequestQueue shared = new RequestQueue(20, 4, memory);
         for (int i = 0; i < 7; i++) {
             shared.offer(request(60, 1));
         }
-        assertEquals(4, shared.take().size(), "at most so many");
-        assertEquals(3, shared.take().size());
+        assertEquals(4, taken(shared).size(), "at most so many");
+        assertEquals(3, taken(shared).size());
         PendingRequest large = request(60, (int) MEGABYTE + 1);
         shared.offer(request(60, 1));
         shared.offer(large);
         shared.offer(request(60, 1));
-        assertEquals(1, shared.take().size(), "the next one goes alone");
+        assertEquals(1, taken(shared).size(), "the next one goes alone");
     }
 
     @Test
-    void ofABatchWhoseWorkerDiesEachIsTriedAgainAlone() throws InterruptedException {
+    void ofABatchWhoseWorkerDiesEachIsTriedAgainAlone() {
         RequestQueue shared = new RequestQueue(20, 4, memory);
         List<PendingRequest> offered = new ArrayList<>();
         for (int i = 0; i < 3; i++) {
             offered.add(request(60, 1));
             shared.offer(offered.get(i));
         }
-        List<PendingRequest> batch = shared.take();
+        List<PendingRequest> batch = taken(shared);
         assertEquals(offered, batch);
-        offered.get(1).abandon();
+        shared.remove(offered.get(1));
         assertTrue(shared.failed(batch));
-        assertEquals(List.of(offered.get(0)), shared.take());
-        assertEquals(List.of(offered.get(2)), shared.take());
+        assertEquals(List.of(offered.get(0)), taken(shared));
+        assertEquals(List.of(offered.get(2)), taken(shared));
         assertFalse(shared.failed(List.of(offered.get(2))));
         PendingRequest.encode(List.of(offered.get(2)), Unpooled.buffer().alloc()); // its body is still there
     }

@@ -1,0 +1,49 @@
+package byoc;
+
+import byoc.workers.RequestQueue;
+
+/**
+ * Whether predictions fail, whoever asks: a model whose every answer is an error of the server (500, 504) must not
+ * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
+ */
+final class FailureTracker {
+    private static final long SECOND = 1_000_000_000L;
+    private static final long SPAN = SECOND; // between the first failure and one that shows it to last
+    private static final long HOLD = 5 * SECOND; // after the last one; then somebody may try again
+    private static final long FORGET = 60 * SECOND; // failures that are further apart have nothing to do with each other
+
+    private static boolean failed;
+    private static long first;
+    private static long last;
+    private static long good = System.nanoTime() - FORGET; // the last good answer
+
+    private FailureTracker() {}
+
+    /** What a worker or the clock says to a prediction; refusals of our own tell nothing about it, nor does 503. */
+    static synchronized void count(int status) {
+        if (Health.multiModel || status == 503) { // there is too much to do, or no worker, which is seen anyway
+            return;
+        }
+        long now = System.nanoTime();
+        if (status < 400) {
+            failed = false;
+            good = now;
+        } else if (status >= 500) {
+            if (!failed || now - last > FORGET) {
+                first = now;
+            }
+            if (status == 504 && now - good >= SPAN) {
+                first = now - SPAN; // it has lasted already, as long as a request may take
+            }
+            failed = true;
+            last = now;
+        }
+    }
+
+    static synchronized boolean failing() {
+        if (!failed || last - first < SPAN) {
+            return false;
+        }
+        return System.nanoTime() - last < HOLD || RequestQueue.queued() > 0; // what is asked now will tell
+    }
+}

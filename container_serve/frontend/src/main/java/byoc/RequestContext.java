@@ -1,0 +1,201 @@
+package byoc;
+
+import byoc.workers.Memory;
+import byoc.workers.PendingRequest;
+import byoc.workers.RequestQueue;
+import io.netty.buffer.CompositeByteBuf;
+import io.netty.buffer.Unpooled;
+import io.netty.handler.codec.http.DefaultFullHttpRequest;
+import io.netty.handler.codec.http.EmptyHttpHeaders;
+import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.FullHttpResponse;
+import io.netty.handler.codec.http.HttpContent;
+import io.netty.handler.codec.http.HttpHeaders;
+import io.netty.handler.codec.http.HttpRequest;
+import io.netty.handler.codec.http.HttpUtil;
+import io.netty.handler.codec.http.HttpVersion;
+import java.util.Map;
+import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.regex.Pattern;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** One request and its answer: what has come of it, what it holds, and its line in the access log. */
+final class RequestContext implements PendingRequest.Caller {
+    private static final Logger LOG = LoggerFactory.getLogger("access");
+    // The first two are the platform's; the third is what proxies and other people's clients send.
+    private static final String[] ID_HEADERS = {"X-Amzn-SageMaker-Inference-Id", "X-Amzn-RequestId", "X-Request-Id"};
+    // The Python side looks these up by name; clients spell them as they like.
+    private static final String[] HEADERS_BY_NAME = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
+    private static final Pattern UNPRINTABLE = Pattern.compile("[^\\x21-\\x7e]");
+    private static final int ID_LENGTH = 128;
+    private static final long STUCK_NANOS = 1_000_000_000L;
+    private static final Map<Thread, Long> WRITING = new ConcurrentHashMap<>();
+
+    final String id;
+    final Target target;
+    final boolean keepAlive;
+    final boolean isHttp10; // and has to be told that the connection stays
+    final long begun = System.nanoTime();
+    boolean unreadable; // its end is not known: what follows is dropped
+    long received; // bytes of the body
+    boolean complete; // the whole body was read
+    boolean answered; // an answer is on its way
+    boolean written; // it has left
+    boolean close; // and the connection ends with it
+    private final RequestFilter filter;
+    private final HttpRequest head;
+    private final Memory memory;
+    private final CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
+    private boolean bodyIsElsewhere;
+    private ScheduledFuture<?> timer; // not null: it is counted as in flight
+    private RequestQueue queue; // that holds it, once it is there as a whole
+    private PendingRequest pending; // and as what
+    private long held; // bytes of its body, later of its answer, that are counted in `memory`
+
+    RequestContext(RequestFilter filter, HttpRequest request, Target target, Memory memory) {
+        this.filter = filter;
+        this.head = request;
+        this.target = target;
+        this.memory = memory;
+        id = id(request.headers());
+        // Where chunks end is read in more ways than one: what follows them is not taken for another request.
+        keepAlive = HttpUtil.isKeepAlive(request) && !HttpUtil.isTransferEncodingChunked(request);
+        isHttp10 = HttpVersion.HTTP_1_0.equals(request.protocolVersion());
+    }
+
+    /** `timer`: ends with the request. */
+    void accept(ScheduledFuture<?> timer) {
+        this.timer = timer;
+        Health.IN_FLIGHT.incrementAndGet();
+    }
+
+    /** Counts what has come of its body; false where there is no memory for it, and none of it is to be kept. */
+    boolean grow() {
+        boolean fits = memory.grow(held, received - held);
+        held = fits ? received : 0;
+        return fits;
+    }
+
+    /** Owns the content from now on. */
+    void add(HttpContent content) {
+        received += content.content().readableBytes();
+        if (content.content().isReadable()) {
+            body.addComponent(true, content.content());
+        } else {
+            content.release();
+        }
+    }
+
+    /** How many pieces the body has come in. */
+    int pieces() {
+        return body.numComponents();
+    }
+
+    /** The request as the workers get it; its owner is who asks. */
+    FullHttpRequest whole() {
+        HttpHeaders headers = head.headers();
+        for (String name : HEADERS_BY_NAME) {
+            String value = headers.get(name);
+            if (value != null) {
+                headers.set(name, value);
+            }
+        }
+        headers.set("X-Request-Id", id);
+        bodyIsElsewhere = true;
+        return new DefaultFullHttpRequest(
+                HttpVersion.HTTP_1_1, head.method(), head.uri(), body, headers, EmptyHttpHeaders.INSTANCE);
+    }
+
+    /** False when there is no room for it among those that wait for a worker. */
+    boolean enqueue(RequestQueue queue, PendingRequest request) {
+        this.queue = queue;
+        pending = request;
+        return queue.offer(request);
+    }
+
+    /** A worker has it, or had. */
+    boolean wasTaken() {
+        return pending != null && pending.isTaken();
+    }
+
+    @Override
+    public void answer(FullHttpResponse response) {
+        filter.answer(this, response);
+    }
+
+    @Override
+    public void fail(int status, String message) {
+        answer(new Refusal(status, status == 503 ? "ServiceUnavailable" : "InternalError", message).answer());
+    }
+
+    /** Counts `bytes` as what is held in memory of this request. */
+    void hold(long bytes) {
+        memory.add(bytes - held);
+        held = bytes;
+    }
+
+    /** It has its answer, and no worker needs to have it any more. */
+    void dequeue() {
+        if (timer != null) {
+            timer.cancel(false);
+        }
+        if (pending != null) {
+            queue.remove(pending);
+        }
+        if (!bodyIsElsewhere) {
+            bodyIsElsewhere = true;
+            body.release();
+        }
+    }
+
+    /** Its answer has left, or nobody is there any more to take it. */
+    void release() {
+        dequeue();
+        hold(0);
+        if (timer != null) {
+            timer = null;
+            Health.IN_FLIGHT.decrementAndGet();
+        }
+    }
+
+    private static String id(HttpHeaders headers) {
+        for (String name : ID_HEADERS) {
+            String value = headers.get(name);
+            if (value != null && !value.isEmpty()) {
+                return printable(value, ID_LENGTH);
+            }
+        }
+        ThreadLocalRandom random = ThreadLocalRandom.current(); // it has to differ from others, and guard nothing
+        return new UUID(random.nextLong(), random.nextLong()).toString();
+    }
+
+    /** A caller's text must not be able to forge a line of the log. */
+    static String printable(String text, int length) {
+        return UNPRINTABLE.matcher(text.substring(0, Math.min(text.length(), length))).replaceAll("?");
+    }
+
+    /** Whether a line of the log has been on its way for so long that nobody can be reading it. */
+    static boolean isLogStuck() {
+        return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
+    }
+
+    /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
+    void log(int status, long sent, String timing) {
+        WRITING.put(Thread.currentThread(), System.nanoTime());
+        LOG.info(
+                "id={} {} {} status={} received={} sent={}{} total_ms={}",
+                id,
+                printable(head.method().name(), 16),
+                printable(target.path, 200),
+                status,
+                received,
+                sent,
+                timing.isEmpty() ? "" : " " + timing.replace(";dur=", "_ms=").replace(",", ""),
+                Math.round((System.nanoTime() - begun) / 1e5) / 10.0);
+        WRITING.remove(Thread.currentThread());
+    }
+}

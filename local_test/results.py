@@ -1,0 +1,59 @@
+"""The files that a run leaves for its user: reports and summary.json."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from container_train.paths import replace_file
+from local_test.errors import LocalError
+from local_test.predictions import Row
+
+PROFILER_FILES = ("profiler-report.html", "rules.json")
+
+
+def copy_reports(tree: Path, folder: Path) -> list[str] | None:
+    """Copy the report, and the profiler's where it has one, into `folder`.
+
+    Gives the rules of debugger and profiler that fired, or None where nothing watched the training.
+    """
+    output = tree / "output" / "data"
+    if not (output / "report.html").is_file():
+        raise LocalError("training wrote no output/data/report.html")
+    for name in ("report.html", *PROFILER_FILES):
+        if (output / name).is_file():
+            shutil.copyfile(output / name, folder / name)
+    try:
+        rules = json.loads((folder / "rules.json").read_text())["rules"]
+        return [f"{rule['rule']} ({rule['reason']})" for rule in rules if rule["status"] == "fired"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A file that the training has written. Raises LocalError."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise LocalError(f"training's {path.name} cannot be read: {error}") from None
+    return content
+
+
+def write_summary(folder: Path, tree: Path, rows: list[Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write summary.json, of what the training has measured, the server's answers, and `facts` of the run."""
+    metrics, model = read(tree / "output" / "data" / "metrics.json"), read(tree / "model" / "model.json")
+    try:
+        summary = {
+            **{key: model[key] for key in ("classes", "precision", "accuracy")},
+            **{key: metrics[key] for key in ("images", "test_accuracy", "hyperparameters")},
+            "training_seconds": metrics["seconds"],
+            "prediction": asdict(rows[0]),
+            "predictions": [asdict(row) for row in rows],
+            **facts,
+        }
+    except KeyError as error:
+        raise LocalError(f"training's metrics.json or model.json has no key {error}") from None
+    replace_file(folder / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    return summary

@@ -1,0 +1,124 @@
+"""The project's resources in SageMaker and ECR and its assets in S3, as far as they can be seen, and who uses them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.aws import names
+from scripts.aws.account import Aws
+from scripts.aws.errors import explain
+from scripts.aws.names import PROJECT_TAG, S3Uri
+from scripts.aws.settings import Settings
+from scripts.console import text
+from scripts.console.command import progress
+from scripts.endpoints import lookup
+from scripts.resources import assets, inventory, usage
+from scripts.resources.assets import S3Asset
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Inventory, Resource
+
+ORDER = (SEARCH, JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY)  # of removal: first those that cost
+
+
+class Account:
+    """`seen`: kinds that were looked at; `unseen`: kinds that cannot be seen, and why."""
+
+    def __init__(self, aws: Aws, settings: Settings) -> None:
+        self.aws, self.settings, self.project = aws, settings, settings.project
+        self.resources = Inventory()
+        self.stored: list[S3Asset] = []
+        self.seen: list[str] = []
+        self.unseen: dict[str, str] = {}
+        self._of_others: list[tuple[S3Uri, int]] = []
+
+    def look(self, *, serving: bool, jobs: bool, repositories: bool, data: bool, rest: bool) -> None:
+        """Find the wanted kinds, and with `rest` the others too, as far as they may be seen.
+
+        Raises botocore's errors of what is wanted.
+        """
+        for wanted, what, find in (
+            (serving, "endpoints, configurations, models", inventory.serving),
+            (jobs, "tuning jobs, training jobs", inventory.training),
+            (repositories, "repositories", inventory.repositories),
+            (data, "S3", self._look_into_s3),
+        ):
+            if wanted or rest:
+                self._try(find, what, wanted=wanted)
+
+    def _try(self, find: Callable[[Aws, str, Inventory], Any], what: str, *, wanted: bool) -> None:
+        try:
+            find(self.aws, self.project, self.resources)
+            self.seen.append(what)
+        except (ClientError, BotoCoreError) as error:
+            # No network and no credentials are the same for all of them: said once.
+            if wanted or (isinstance(error, BotoCoreError) and not self.seen):
+                raise
+            self.unseen[what] = str(explain(error))
+
+    def _look_into_s3(self, aws: Aws, project: str, _: Inventory) -> None:
+        bucket = self.settings.bucket or names.default_bucket(aws.region, aws.identity.account)
+        self.stored, self._of_others = assets.find(aws, S3Uri(bucket, project), project)
+
+    def unneeded(
+        self, asked: Sequence[Resource | S3Asset], complaints: list[str], *, unused: bool
+    ) -> tuple[list[Resource], list[S3Asset]]:
+        """Those asked for that nothing which stays uses, in the order of removal.
+
+        `unused`: configurations and models too, whichever nothing uses. Where users cannot be seen, a complaint is
+        added, and what could be used stays.
+        """
+        more = self.resources.of(CONFIGURATION, MODEL) if unused else []
+        wanted: list[Resource | S3Asset] = list(dict.fromkeys([*asked, *more]))
+        try:
+            kept = usage.kept(self.aws, wanted)
+        except (ClientError, BotoCoreError) as error:
+            left = [one for one in wanted if usage.can_be_used(one)]
+            complaints.append(f"left: {', '.join(map(str, left))}: cannot see what uses them: {explain(error)}")
+        else:
+            left = list(kept)
+            for one in asked:
+                if one in kept:
+                    progress(f"left: {one}, which {kept[one]} uses")
+        resources = [one for one in wanted if isinstance(one, Resource) and one not in left]
+        stored = [one for one in wanted if isinstance(one, S3Asset) and one not in left]
+        return sorted(resources, key=lambda one: ORDER.index(one.kind)), stored
+
+    def why_not(self, name: str) -> str:
+        """The reason why there is nothing to remove of an endpoint of this name."""
+        if any(one.name == name for one in self.resources.unmanaged) or lookup.find(self.aws, name):
+            return f"left: {name}, which has no tag {PROJECT_TAG}={self.project}: these scripts did not make it"
+        own = self.resources.own
+        known = {one.name for one in own if one.kind == ENDPOINT} | {one.endpoint for one in own if one.endpoint}
+        close = get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "without a name, this lists what exists"
+        return f"there is no endpoint {name} of the project {self.project} in {self.aws.region} (any more): {hint}"
+
+    def not_seen(self) -> Iterator[str]:
+        return (f"{what} cannot be seen: {why}" for what, why in self.unseen.items())
+
+    def unmanaged(self) -> Iterator[str]:
+        for one in self.resources.unmanaged:
+            yield f"{one} has no tag {PROJECT_TAG}: these scripts did not make it, and leave it"
+        for uri, count in self._of_others:
+            yield f"{uri}: {count} objects that these scripts cannot account for, and leave"
+
+
+def dicts(resources: Sequence[Resource], stored: Sequence[S3Asset]) -> list[dict[str, Any]]:
+    return [*(one.to_dict() for one in resources), *(one.to_dict() for one in stored)]
+
+
+def table(resources: Sequence[Resource], stored: Sequence[S3Asset]) -> str:
+    rows = [
+        (
+            one.kind,
+            one.name,
+            one.status,
+            one.created.strftime("%Y-%m-%d %H:%M") if one.created else "",
+            "" if one.usd_per_hour is None else f"{one.usd_per_hour:.3f}",
+            one.detail,
+        )
+        for one in resources
+    ]
+    rows += [(one.kind, str(one), "", "", "", f"{len(one.keys)} objects, {one.bytes / 1e6:,.1f} MB") for one in stored]
+    return text.table(("kind", "name", "status", "created", "USD/hour", ""), rows)

@@ -1,0 +1,119 @@
+"""What this project has in S3, below s3://BUCKET/PROJECT: sets of pictures, weights, and what training jobs left.
+
+Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
+job's results by the job, which is tagged.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of
+from scripts.aws.names import PROJECT_TAG, S3Uri
+from scripts.aws.parallel import each
+from scripts.jobs import training_jobs
+from scripts.s3 import objects
+from scripts.s3.bucket import owner
+from scripts.s3.manifest import NAME as MANIFEST
+from scripts.s3.manifest import Manifest
+from scripts.s3.objects import HASH, place
+
+PICTURES, WEIGHTS, RESULTS = "pictures", "weights", "results of a job"
+
+
+@dataclass(frozen=True)
+class S3Asset:
+    """`keys` are whole ones, in the order in which they have to go: a manifest last."""
+
+    kind: str
+    uri: S3Uri
+    keys: tuple[str, ...] = ()
+    bytes: int = 0
+
+    def __str__(self) -> str:
+        return str(self.uri)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "name": str(self.uri), "objects": len(self.keys), "bytes": self.bytes}
+
+
+def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
+    """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
+    sizes = _list(aws, home)
+    own = [*_pictures(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
+    unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
+    return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
+
+
+def delete(aws: Aws, asset: S3Asset) -> None:
+    """Delete all its objects. Raises CloudError where one cannot be deleted."""
+    objects.delete(aws, asset.uri.bucket, asset.keys)
+
+
+def _list(aws: Aws, home: S3Uri) -> dict[str, int]:
+    """Sizes by whole key."""
+    pages = aws.client("s3").get_paginator("list_objects_v2")
+    try:
+        return {
+            found["Key"]: found["Size"]
+            for page in pages.paginate(Bucket=home.bucket, Prefix=f"{home.key}/", **owner(home.bucket))
+            for found in page.get("Contents", ())
+        }
+    except ClientError as error:
+        if code_of(error) == "NoSuchBucket":
+            return {}
+        raise
+
+
+def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> S3Asset:
+    """Out of `sizes`, so that what stays there at the end is nobody's."""
+    return S3Asset(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
+
+
+def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
+    found = []
+    for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
+        uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
+        body = aws.client("s3").get_object(**place(S3Uri(home.bucket, key)))["Body"].read()
+        try:
+            manifest = Manifest.load(body, uri)
+        except CloudError:  # of another program
+            continue
+        known = [f"{uri.key}/{name}" for name in sorted(manifest.pending.union(manifest.files))]
+        found.append(_take(PICTURES, uri, [*(key for key in known if key in sizes), key], sizes))
+    return found
+
+
+def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
+    """weights/HASH/FILE, where the object bears that hash."""
+    found = []
+    for key in [key for key in sizes if key.startswith(f"{home.key}/{WEIGHTS}/")]:
+        uri = S3Uri(home.bucket, key)
+        head = aws.client("s3").head_object(**place(uri))
+        sha256 = head.get("Metadata", {}).get(HASH, "")
+        if sha256 and sha256.startswith(key.split("/")[-2]):
+            found.append(_take(WEIGHTS, uri, [key], sizes))
+    return found
+
+
+def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
+    by_job: dict[str, list[str]] = defaultdict(list)
+    for key in sizes:
+        name, _, rest = key.removeprefix(f"{home.key}/").partition("/")
+        if rest:
+            by_job[name].append(key)
+    made: list[str] = []
+
+    def is_own(name: str) -> bool:
+        try:
+            job = training_jobs.describe(aws, name)
+        except (CloudError, ClientError):  # no such job, or no name that a job could have
+            return False
+        return job.tags.get(PROJECT_TAG) == project and not job.in_progress
+
+    each(is_own, by_job, lambda name, own: made.append(name) if own else None, 8)
+    return [_take(RESULTS, home / name, by_job[name], sizes) for name in sorted(made)]
