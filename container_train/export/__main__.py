@@ -32,25 +32,18 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
-    parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
+    parser.add_argument("--classes", type=Path, required=True, help="text file, one label per line, in index order")
     parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
-    parser.add_argument(
-        "--resize-size",
-        type=OPTIONS["resize-size"][0],
-        default=0,
-        help="shorter side before the crop (0: as the weights')",
-    )
-    parser.add_argument(
-        "--image-size", type=OPTIONS["image-size"][0], default=0, help="side of the crop (0: as the weights')"
-    )
+    for name, what in (("resize-size", "shorter side before the crop"), ("image-size", "side of the crop")):
+        parser.add_argument(f"--{name}", type=OPTIONS[name].parse, default=0, help=f"{what} (0: as the weights')")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="pictures in class folders, or train/ and valid/ with class folders: to quantise with, and to measure",
+        help="images in class folders, or train/ and valid/ with class folders: to quantise, and to evaluate",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "int8"), default="auto",
-        help="auto: int8 where it is as accurate on the pictures of --calibration, else fp32 (%(default)s)",
+        help="auto: int8 if it is as accurate on the images of --calibration, else fp32 (%(default)s)",
     )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
@@ -62,10 +55,10 @@ def main() -> None:
     try:
         for flag, folder in (("--out", arguments.out), ("--calibration", arguments.calibration)):
             if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--calibration"):
-                raise TrainError(f"{flag} {folder}: {'is no folder' if folder.exists() else 'is not there'}")
+                raise TrainError(f"{flag} {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
         classes = _labels(arguments.classes)
         if arguments.precision == "int8" and arguments.calibration is None:
-            raise TrainError("--precision int8 needs --calibration DIR, pictures to quantise with")
+            raise TrainError("--precision int8 needs --calibration DIR, images to quantise with")
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)

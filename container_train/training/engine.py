@@ -21,6 +21,7 @@ from container_train.monitoring.monitor import OFF, Monitor
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
 from container_train.training.metrics import line
+from container_train.training.optimization import optimizer_for
 from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -53,14 +54,6 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
     stopped_by: str = ""  # the rule, where one ended the training
-
-
-def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
-    parameters = network.trainable()
-    if hp.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
-    kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
 
 
 class Trainer:
