@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from container_train.data.dataset import ImageDataset
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ class Decoders:
     free: int
 
     @classmethod
-    def of(cls, wanted: int, world: World = ALONE) -> "Decoders":
+    def of(cls, wanted: int, group: ProcessGroup = SINGLE) -> "Decoders":
         """The training processes of a host share what is free: all of them look before any takes of it."""
-        free = _free_shared_memory() // world.local_size
-        world.meet()
+        free = _free_shared_memory() // group.local_size
+        group.barrier()
         return cls(wanted, free)
 
     def processes(self, batch: int, side: int) -> int:
