@@ -1,4 +1,4 @@
-"""What is saved when, and where: defaults of our own, and what the service's debughookconfig.json says."""
+"""The steps that are saved and their folder: by default, and by the service's debughookconfig.json."""
 
 import math
 import shutil
@@ -21,8 +21,11 @@ ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
 
 @dataclass(frozen=True)
 class SaveSchedule:
-    """How long the training is, in steps, and how many steps, of training and of evaluation, were done before it was
-    stopped: of it follows what is saved. Of evaluations that is every step, their losses, labels and predictions."""
+    """The length of the training in steps, from which the interval of saved steps follows.
+
+    `done` and `done_evaluation` are the steps before the job was stopped. Of evaluations every step is saved: its loss,
+    labels and predictions.
+    """
 
     steps_per_epoch: int
     epochs: int
@@ -57,7 +60,7 @@ def service_interval(tree: SageMakerPaths) -> int:
 
 
 def folder(tree: SageMakerPaths) -> Path:
-    """Where this job's tensors go."""
+    """Return the folder of this job's tensors."""
     return Path(configuration.read_or_empty(tree, FILE).get("LocalPath") or tree.base / "output" / "tensors")
 
 

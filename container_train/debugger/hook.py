@@ -1,4 +1,4 @@
-"""What the training loop knows of the debugger: it is told of the network, the mode and the end, and never fails."""
+"""The debugger as the training loop sees it: it is told of the network, the mode and the end, and never fails."""
 
 import logging
 import time

@@ -1,7 +1,7 @@
 """Hooks on the network and its loss that save tensors in the files, and under the names, of smdebug's own hook.
 
 What differs from smdebug 1.0.34's:
-* Of a tensor at most sample.VALUES values are saved, and over all of it `mean`, of gradients `abs_mean` and the norm
+* Of a tensor at most reductions.VALUES values are saved, and over all of it `mean`, of gradients `abs_mean` and the norm
   `l2`: a NaN or an infinite value anywhere turns them into one. An unfrozen ResNet50 would be 200 MB a step.
 * Inputs of a ReLU are read before it runs. smdebug reads them after, when an in-place one holds its own output there.
   Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, one value per unit.
@@ -27,7 +27,7 @@ from smdebug.core.modes import ModeKeys
 from smdebug.core.reductions import get_reduction_tensor_name
 from torch import nn
 
-from container_train.debugger import config, events, sample
+from container_train.debugger import config, events, reductions
 from container_train.debugger.config import SaveSchedule
 
 BUDGET = 1 << 30
@@ -50,8 +50,8 @@ COLLECTIONS = {  # expressions for the names of their tensors
     "labels": "^labels$",
     "predictions": "^predictions$",
 }
-SUMS = {("mean", False): sample.mean}
-GRADIENT_SUMS = {("mean", True): sample.mean_absolute, ("l2", False): sample.norm}
+SUMS = {("mean", False): reductions.mean}
+GRADIENT_SUMS = {("mean", True): reductions.mean_absolute, ("l2", False): reductions.norm}
 Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
@@ -85,7 +85,7 @@ class Recorder:
         self.parameters = [(f"{kind}_{name}", value) for name, value in head.named_parameters() if value.requires_grad]
         self.handles.append(head.register_forward_pre_hook(guard(self.on_step)))
         for name, module in head.named_modules():
-            if isinstance(module, sample.RELUS):
+            if isinstance(module, reductions.RELUS):
                 hook = guard(lambda _module, inputs, name=name: self.on_relu(name, inputs))
                 self.handles.append(module.register_forward_pre_hook(hook))
         self.handles.append(loss.register_forward_hook(guard(self.on_loss)))
@@ -137,7 +137,7 @@ class Recorder:
             index, tensor = self.calls[path], inputs[0].detach()
             self.calls[path] += 1
             self.save(f"{path}_input_{index}", tensor)
-            self.tensors.append((f"{path}_activity_{index}", sample.activity(tensor)))
+            self.tensors.append((f"{path}_activity_{index}", reductions.activity(tensor)))
 
     def on_loss(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         # The training itself waits for this value in the next line, so that waiting here costs nothing.
@@ -170,7 +170,7 @@ class Recorder:
         factor = 1 / self.loss_scale() if gradient else 1.0
         for (reduction, absolute), of in (GRADIENT_SUMS if gradient else SUMS).items():
             self.tensors.append((get_reduction_tensor_name(name, reduction, absolute), of(value) * factor))
-        self.tensors.append((name, sample.values(value) * factor))
+        self.tensors.append((name, reductions.values(value) * factor))
 
     def loss_scale(self) -> float:
         if self.factor is None:
