@@ -21,7 +21,6 @@ import psutil
 
 from container_serve import artifact, configuration, privileges, processes, resources, scratch
 from container_serve.errors import ServeError
-from container_serve.image import MAX_PIXEL_BYTES
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 from container_serve.worker import precompile, user_code
 
@@ -57,7 +56,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
-            if image_bytes < MAX_PIXEL_BYTES * settings.max_pixels and not settings.multi_model:
+            if image_bytes < resources.MAX_PIXEL_BYTES * settings.max_pixels and not settings.multi_model:
                 LOG.info("memory is short: images that take over %d MB to decode are refused", image_bytes // 10**6)
             if memory.largest < settings.max_request_bytes:
                 LOG.warning(
