@@ -26,7 +26,7 @@ from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
-STARTING_TICK = 0.1
+STARTING_TICK = 0.02
 DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 END_SECONDS = 29
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
@@ -156,7 +156,7 @@ class Server:
     def start(self, stop: threading.Event) -> None:
         """Wait until a worker has loaded the model and answered a warm-up prediction."""
         while not stop.wait(STARTING_TICK):
-            report = self._look("starting", STARTING_TICK)
+            report = self._look("starting", 5 * STARTING_TICK)
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 took = time.monotonic() - self.begun
                 # A model that loads slowly may take its time again.
