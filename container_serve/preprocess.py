@@ -47,7 +47,7 @@ def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32
 
 
 def _offset(side: int, crop: int) -> int:
-    """Where torchvision's CenterCrop starts on a side of that length; negative where it pads."""
+    """The first pixel of torchvision's CenterCrop on a side of that length; negative where it pads."""
     return -((crop - side) // 2) if side < crop else round((side - crop) / 2.0)
 
 

@@ -83,7 +83,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 def _force_exit(server: "Server", stop: threading.Event) -> None:
-    """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
+    """Exit if the end takes too long, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
     processes.kill_descendants()
@@ -247,7 +247,7 @@ class Server:
             self.java.stdin.flush()
 
     def _load_failure(self) -> str | None:
-        """Why no worker can load the model: the reason that one gave, or that they keep dying without one."""
+        """The reason why no worker can load the model: one of theirs, or that they keep dying without one."""
         with suppress(FileNotFoundError):
             return (self.run / f"{LOAD_FAILURE}{configuration.MODEL_NAME}").read_text()
         loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]

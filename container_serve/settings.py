@@ -31,7 +31,7 @@ T = TypeVar("T", int, None)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment asks for; None where the program decides by itself."""
+    """The settings of one server; None where the program decides by itself."""
 
     model_dir: Path
     port: int
