@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
+    inputs.check_unknown(flags, rest)
     for name in ("trials", "parallel"):
         value = getattr(flags, name)
         if value is not None and value < 1:

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from container_serve import __version__
-from container_train.errors import DataError
+from container_train.errors import TrainError
 from local_test.errors import LocalError
 from scripts.aws.errors import CloudError, explain, one_line
 
@@ -86,7 +86,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except (CloudError, LocalError) as error:
         say(str(error))
         return error.code
-    except DataError as error:
+    except TrainError as error:
         say(str(error))
         return 1
     except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
