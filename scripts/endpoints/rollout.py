@@ -31,7 +31,7 @@ _MADE = {
 def send_all(aws: Aws, requests: Sequence[Request]) -> None:
     """All of them, or none: what was made before one was refused is removed again.
 
-    The last one makes or changes the endpoint. Where its answer is lost, everyresource stays: it may be performed yet.
+    The last one makes or changes the endpoint. Where its answer is lost, everything stays: it may be performed yet.
     """
     made: list[Request] = []
     try:
