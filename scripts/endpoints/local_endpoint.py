@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import signal
 import socket
 import tempfile
 import time
@@ -16,13 +15,14 @@ import requests
 
 from container_serve.settings import MAX_PORT
 from local_test import engine as local_engine
+from local_test import pack
+from local_test.errors import ignoring_signals
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress, tell_loading
 from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
-from scripts.jobs.local_training import locally
 from scripts.resources import leftovers
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
         chosen.need_region()
     here = Engine()
     here.prune()
-    image = flags.image or locally(lambda: local_engine.find_image("serve"))
+    image = flags.image or local_engine.find_image("serve")
     if image is None:
         raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
     engine.need_image(here.client, image)
@@ -56,7 +56,7 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
     with leftovers.folder(Path(tempfile.gettempdir())) as work:
         if isinstance(artifact, Path):
-            model_data.unpack(artifact, work / "model")
+            pack.unpack(artifact, work / "model")
         else:
             model_data.fetch(chosen.aws(), artifact, work / "model")
         progress(model_data.check(work / "model", flags.model_data, server, image))
@@ -87,7 +87,7 @@ def _served(
             _until_ready(mode, url)
             yield url
         finally:
-            with _undisturbed():
+            with ignoring_signals():
                 here.stop(label)
                 mode.end_compose(5.0)
                 # Only now can Compose make nothing more.
@@ -117,17 +117,6 @@ def _until_ready(mode: "sdk.LocalMode", url: str) -> None:
             raise CloudError(f"the server was not ready within {START_SECONDS:.0f} s; its log stands above")
         time.sleep(POLL_SECONDS)
     progress(f"ready after {time.monotonic() - begun:.1f} s")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not break it off."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def _log(line: str) -> None:
