@@ -83,7 +83,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     except KeyboardInterrupt:
         say("interrupted")
         return 130
-    except (CloudError, LocalError) as error:
+    except LocalError as error:
         say(str(error))
         return error.code
     except TrainError as error:

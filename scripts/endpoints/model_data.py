@@ -15,7 +15,6 @@ from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
 from container_serve.worker import user_code
 from local_test import pack
-from local_test.errors import LocalError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import Image, S3Uri
@@ -26,10 +25,6 @@ from scripts.images import registry
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
-
-
-class UnusualError(CloudError):
-    """An archive with links in it, which SageMaker may unpack, and this does not."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
         model = Path(folder, "model")
         try:
             fetch(aws, artifact, model)
-        except UnusualError as error:
+        except pack.NotPlainError as error:
             if server:
                 raise
             progress(f"not checked: {error}")
@@ -111,7 +106,7 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
                 bar.add(len(piece))
                 return piece
 
-        _unpack(cast(BinaryIO, Metered()), target, str(uri))
+        pack.unpack_stream(cast(BinaryIO, Metered()), target, str(uri))
 
 
 def file(text: str) -> Path:
@@ -126,8 +121,7 @@ def file(text: str) -> Path:
 
 def unpack(path: Path, target: Path) -> None:
     """The same from this machine."""
-    with path.open("rb") as stream:
-        _unpack(stream, target, str(path))
+    pack.unpack(path, target)
 
 
 def check(folder: Path, where: str, server: Server | None, image: str) -> str:
@@ -188,12 +182,3 @@ def _format(folder: Path) -> int:
     document = _document(folder)
     version = document.get("format_version") if isinstance(document, dict) else None
     return version if type(version) is int else 0
-
-
-def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
-    try:
-        pack.unpack_stream(stream, target, where)
-    except pack.NotPlainError as error:
-        raise UnusualError(str(error)) from None
-    except LocalError as error:
-        raise CloudError(str(error)) from None

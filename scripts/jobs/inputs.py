@@ -95,10 +95,7 @@ class Weights:
             return cls(uri=S3Uri.parse(text, "--weights"))
         if text == "":
             raise CloudError("--weights is empty: give a state_dict file, `none`, or a torchvision name", 2)
-        try:
-            found = options.weights(text)
-        except LocalError as error:
-            raise CloudError(str(error), error.code) from None
+        found = options.weights(text)
         return cls(file=found) if isinstance(found, Path) else cls(word=found)
 
     def place(self, settings: Settings) -> S3Uri | None:

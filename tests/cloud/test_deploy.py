@@ -469,7 +469,7 @@ def test_a_damaged_artifact_needs_no_label_to_be_refused(
         ("without model.json", "are not of this project"),
         ("nested", "are not of this project"),
         ("model.json of others", "are not of this project"),
-        ("link", "no plain file below it"),
+        ("link", "cannot lie below its folder"),
     ],
 )
 def test_what_an_image_of_others_serves_is_its_own_affair(
@@ -496,7 +496,7 @@ def test_an_image_of_others_is_not_checked_but_the_object_has_to_be_there(
     assert f"{MODEL} is not there" in last_line(capsys)
     account.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=b"anything")
     assert call(*CALL) == 1
-    assert "no tar file packed with gzip" in last_line(capsys)
+    assert "not a .tar.gz archive" in last_line(capsys)
 
 
 def test_what_is_missing_is_said_in_one_line(

@@ -258,7 +258,7 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         ((*BASE, *DATA, "--spot", "--max-run", "100", "--max-wait", "99"), "--max-wait 99 is less than --max-run 100"),
         ((*BASE, *DATA, "--network-isolation"), "could not download the ImageNet weights"),
         ((*BASE, *DATA, "--environment", "NOVALUE"), "--environment has value 'NOVALUE': expected KEY=VALUE"),
-        ((*BASE, *DATA, "--weights", "gone.pth"), "--weights gone.pth is not there"),
+        ((*BASE, *DATA, "--weights", "gone.pth"), "--weights gone.pth: no such file"),
         ((*BASE, *DATA, "--weights", ""), "--weights is empty"),
         ((*BASE, *DATA, "--name", "under_score"), "--name has value 'under_score'"),
         ((*BASE, *DATA, "--checkpoints", "/tmp/x"), "--checkpoints has value '/tmp/x': expected s3://"),

@@ -65,7 +65,7 @@ def test_a_taken_port_is_found_before_training(
         holder.bind(("127.0.0.1", port))
         holder.listen()
         said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--port", port)
-    assert said.startswith(f"run.sh: port {port}: ")
+    assert said.startswith(f"run.sh: --port {port} is taken")
     assert "\n" not in said
     assert list(tmp_path.iterdir()) == []
 
