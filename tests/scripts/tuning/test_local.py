@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -197,23 +196,3 @@ def test_other_images_are_another_search(tmp_path: Path) -> None:
     (root / "train" / "01.red" / "more.jpg").rename(root / "train" / "01.red" / "other.jpg")
     seen.append(images_digest(root))
     assert len(set(seen)) == 3
-
-
-def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
-    code = """
-import sys
-from pathlib import Path
-from scripts.aws.errors import CloudError
-from scripts.tuning import space
-from scripts.tuning.study import Study
-folder = Path(sys.argv[1])
-plain = space.load()
-Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/a"}, parallel=1)
-Study(folder, plain, "random", {"space": plain.digest, "data": "/a"}, parallel=2)
-try:
-    Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/b"}, parallel=1)
-except CloudError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert "is a search begun with another data (/a, now /b): give another --name" in done.stdout, done.stderr
