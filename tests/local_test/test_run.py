@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -99,6 +100,21 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
     assert "the sample is trained with --epochs 60 --lr 0.003" in said
     assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected an integer from 1 to 10000"
     assert archive.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_fails_is_told_without_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fails := tmp_path / "program").write_text(
+        "#!/bin/sh\nprintf 'No space left: model.pth\\n\\nTraceback' >$SAGEMAKER_BASE_DIR/output/failure\nexit 7\n"
+    )
+    fails.chmod(0o755)
+    monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(fails)))
+    data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
+    assert main("--engine", "process", "--data", str(data), "--out", str(tmp_path / "out"), "--weights", "none") == 7
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "run.sh: training failed with exit code 7: No space left: model.pth"
     assert not (tmp_path / "out").exists()
 
 
