@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +31,20 @@ CHUNK = 256  # images whose features are written at a time: a kill costs at most
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
+@dataclass(eq=False)
 class Cache:
     """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
     Of several processes each keeps the features of its own images only (ProcessGroup.own): none is computed twice.
     """
 
-    def __init__(
-        self,
-        data: Data,
-        hp: Hyperparameters,
-        extractor: FeatureExtractor,
-        store: Store,
-        stop: StopFlag,
-        decoders: loading.Decoders,
-        group: ProcessGroup = SINGLE,
-    ) -> None:
-        self.data, self.hp, self.extractor, self.store = data, hp, extractor, store
-        self.stop, self.decoders, self.group = stop, decoders, group
+    data: Data
+    hp: Hyperparameters
+    extractor: FeatureExtractor
+    store: Store
+    stop: StopFlag
+    decoders: loading.Decoders
+    group: ProcessGroup = SINGLE
 
     def parts(self) -> list[Part]:
         """List all that training will ask for."""
