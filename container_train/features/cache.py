@@ -1,4 +1,4 @@
-"""The features of all images and views that a training will ask for: read if they exist, else computed and kept."""
+"""The features of all images and views that a training needs: read if they exist, else computed and kept."""
 
 import functools
 import logging
@@ -47,7 +47,7 @@ class Cache:
     group: ProcessGroup = SINGLE
 
     def parts(self) -> list[Part]:
-        """List all that training will ask for."""
+        """List all parts that the training needs."""
         views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 

@@ -25,7 +25,7 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Network:
-    """The whole model, and where one exists the cut of it: model(x) == head(*backbone(x)), backbone frozen."""
+    """The whole model, and its parts if it can be cut: model(x) == head(*backbone(x)), backbone frozen."""
 
     model: nn.Module
     preprocessing: Preprocessing
