@@ -1,7 +1,7 @@
 """Hooks on the network and its loss that save tensors in the files, and under the names, of smdebug's own hook.
 
 What differs from smdebug 1.0.34's:
-* Of a tensor at most reductions.VALUES values are saved, and over all of it `mean`, of gradients `abs_mean` and the norm
+* Of a tensor at most reductions.VALUES values are saved, and over all `mean`, of gradients `abs_mean` and the norm
   `l2`: a NaN or an infinite value anywhere turns them into one. An unfrozen ResNet50 would be 200 MB a step.
 * Inputs of a ReLU are read before it runs. smdebug reads them after, when an in-place one holds its own output there.
   Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, one value per unit.

@@ -102,15 +102,14 @@ class Watcher:
         if self.evaluator is None:
             if not job and not final:
                 return []  # the rules need to know what is trained
-            self.evaluator = RuleEvaluator(job, self.parameters)
-        self.evaluator.learn(job)
+            self.evaluator = RuleEvaluator(self.parameters)
         # Until the hook has named its folder, the tensors of an earlier run may lie there.
         folder = Path(job["debug"].get("folder", "")) if job.get("debug") else self.tensors
         if folder != Path() and (self.steps is None or self.steps.folder != folder):
             self.steps = Steps(folder)
         if self.steps is not None:
             self.evaluator.see(self.steps.new())
-        return list(self.evaluator.findings(final))
+        return list(self.evaluator.findings(job, final=final))
 
     def _profiler(self, final: bool) -> list[Finding]:
         return rules.evaluate(self.out, self.parameters, final=final)

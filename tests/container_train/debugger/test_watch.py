@@ -221,7 +221,7 @@ def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Pa
     told(tmp_path, **hook.describe())
     train(tmp_path, network(8), epochs=1, hook=hook)
     watcher.look(final=True)
-    assert watcher.evaluator.steps == 25
+    assert watcher.evaluator.history.steps == 25
 
 
 def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
