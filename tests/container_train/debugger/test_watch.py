@@ -97,7 +97,6 @@ def test_it_judges_while_the_training_runs_and_once_more_at_its_end(tmp_path: Pa
     assert printed[0] == ""
     content = rules(out)
     assert content["final"]
-    assert abs(content["generated"] - time.time()) < SECONDS
     assert list(statuses(out)) == list(KNOWN)
     assert statuses(out)["overtraining"] == "not_applicable"
     tensors = json.loads((out / "profiler" / "tensors.json").read_text())
