@@ -2,11 +2,11 @@
 """Train in Amazon SageMaker, or the same job in a container on this machine.
 
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as scripts/push.sh prints it
-scripts/train.py --image URI --data my-pictures --spot                  uploads the folder; up to 90 % cheaper
+scripts/train.py --image URI --data my-images --spot                  uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
-scripts/train.py --image URI --data my-pictures --from-tuning NAME      with the best values of scripts/tune.py
-scripts/train.py --image URI --data my-pictures --dry-run               prints the requests, sends nothing
+scripts/train.py --image URI --data my-images --from-tuning NAME      with the best values of scripts/tune.py
+scripts/train.py --image URI --data my-images --dry-run               prints the requests, sends nothing
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "numpy", "psutil", "tqdm")
+use("boto3", "PIL", "numpy", "psutil", "tqdm", "docker")
 
 import argparse
 import json
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
+    inputs.check_unknown(flags, rest)
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
@@ -102,6 +103,9 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
     if found is None:
         name = names.checked(flags.from_tuning, "--from-tuning", names.MAX_SEARCH)
         chosen = settings.load(flags)
+        if flags.dry_run:
+            progress(f"--dry-run: the best values of {name} are not in these requests: they are looked up in AWS")
+            return {}
         if chosen.region is None:
             raise CloudError(
                 f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2

@@ -8,13 +8,11 @@ import errno
 import logging
 import sys
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from container_serve import __version__
-from container_serve.errors import RequestError, ServeError
-from container_serve.image import decode
+from container_serve.errors import ServeError
 from container_train.data import listing
 from container_train.data.labels import SPLITS, class_of, labels
 from container_train.errors import TrainError
@@ -34,51 +32,37 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
-    parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
+    parser.add_argument("--classes", type=Path, required=True, help="text file, one label per line, in index order")
     parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
-    parser.add_argument(
-        "--resize-size",
-        type=OPTIONS["resize-size"][0],
-        default=0,
-        help="shorter side before the crop (0: as the weights')",
-    )
-    parser.add_argument(
-        "--image-size", type=OPTIONS["image-size"][0], default=0, help="side of the crop (0: as the weights')"
-    )
+    for name, what in (("resize-size", "shorter side before the crop"), ("image-size", "side of the crop")):
+        parser.add_argument(f"--{name}", type=OPTIONS[name].parse, default=0, help=f"{what} (0: as the weights')")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="pictures in class folders, or train/ and valid/ with class folders: to quantise with, and to measure",
+        help="images in class folders, or train/ and valid/ with class folders: to quantise, and to evaluate",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "int8"), default="auto",
-        help="auto: int8 where it is as accurate on the pictures of --calibration, else fp32 (%(default)s)",
+        help="auto: int8 if it is as accurate on the images of --calibration, else fp32 (%(default)s)",
     )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     from container_train.export import exporter, quantize
-    from container_train.model.builder import bare, preprocessing_of, read_state_dict
+    from container_train.model.builder import bare, preprocessing_of
+    from container_train.model.weights import load, read_state_dict
 
     begun = whole = False
     try:
         for flag, folder in (("--out", arguments.out), ("--calibration", arguments.calibration)):
             if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--calibration"):
-                raise TrainError(f"{flag} {folder}: {'is no folder' if folder.exists() else 'is not there'}")
+                raise TrainError(f"{flag} {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
         classes = _labels(arguments.classes)
         if arguments.precision == "int8" and arguments.calibration is None:
-            raise TrainError("--precision int8 needs --calibration DIR, pictures to quantise with")
+            raise TrainError("--precision int8 needs --calibration DIR, images to quantise with")
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
-        own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        given = {name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")}
-        if own != given:
-            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-            raise TrainError(
-                f"{arguments.weights} does not fit {arguments.arch} with {len(classes)} classes: {odd[0]} is"
-                f" {given.get(odd[0], 'missing')}, expected {own.get(odd[0], 'nothing of that name')}"
-            )
-        model.load_state_dict(state, strict=False)
+        load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes")
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
         begun = True
         done = exporter.export(
@@ -104,49 +88,38 @@ def main() -> None:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> "dict[str, Split]":
-    """Pictures to calibrate with (`train`) and to measure with (`valid`, maybe `test`) from a folder of class folders.
+    """Return images to calibrate with (`train`) and to evaluate (`valid`, maybe `test`) from a folder of class folders.
 
-    Without folders of these names, every second picture of each class is for calibration.
+    Without folders of these names, every second image of each class is for calibration.
     """
-    from container_train.data.dataset import Split
+    from container_train.data import dataset
+    from container_train.data.checksum_cache import ChecksumCache
 
     split_already = all((folder / name).is_dir() for name in ("train", "valid"))
     roots = [name for name in SPLITS if (folder / name).is_dir()] if split_already else [""]
     listings = [listing.read(folder / root, root) for root in roots]
     for words in listing.remarks(listings):
         log.warning("%s: %s", folder, words)
-    found: dict[str, list[tuple[Path, int]]] = {}
+    splits: dict[str, dataset.Split] = {}
     for root, listed in zip(roots, listings, strict=True):
         of = {name: class_of(name, classes) for name in listed.classes}
         strange = [name for name, known in of.items() if known is None]
         if strange or not listed.classes:
             what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
-            raise TrainError(f"{folder / root}: holds {what}; expected a folder of pictures for each class")
-        for name, paths in listed.classes.items():
-            pictures = [(path, classes.index(of[name] or name)) for path in _readable(paths)]
-            if split_already:
-                found.setdefault(root, []).extend(pictures)
-            else:
-                found.setdefault("train", []).extend(pictures[::2])
-                found.setdefault("valid", []).extend(pictures[1::2])
-    if empty := [name for name, pictures in found.items() if not pictures]:
-        raise TrainError(f"{folder}: no readable pictures for {empty[0]}; expected at least two in each class folder")
-    return {
-        name: Split(name, tuple(path for path, _ in pictures), tuple(target for _, target in pictures))
-        for name, pictures in found.items()
-    }
-
-
-def _readable(paths: Iterable[Path]) -> list[Path]:
-    """Those that can be read; the others are named, as in training."""
-    found = []
-    for path in paths:
-        try:
-            decode(path.read_bytes())
-            found.append(path)
-        except (RequestError, OSError) as error:
-            log.warning("skipped %s: %s", path, error)
-    return found
+            raise TrainError(f"{folder / root}: holds {what}; expected a folder of images for each class")
+        index = {name: classes.index(known) for name, known in of.items() if known is not None}
+        split, _, bad = dataset.check(listed, index, ChecksumCache())
+        for name, reason in bad.items():
+            log.warning("skipped %s: %s", folder / name, reason)
+        if split_already:
+            splits[root] = split
+        else:
+            of_class = [[i for i, target in enumerate(split.targets) if target == n] for n in range(len(classes))]
+            for name, first in (("train", 0), ("valid", 1)):
+                splits[name] = split.subset(name, [i for indices in of_class for i in indices[first::2]])
+    if empty := [name for name, split in splits.items() if not split.paths]:
+        raise TrainError(f"{folder}: no readable images for {empty[0]}; expected at least two in each class folder")
+    return splits
 
 
 def _labels(file: Path) -> tuple[str, ...]:

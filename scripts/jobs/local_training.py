@@ -1,14 +1,11 @@
 """A job on this machine: what the flags ask for, made ready for local mode."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
-from local_test.errors import LocalError
 from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
@@ -20,34 +17,17 @@ from scripts.jobs.training import check_numbers, is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 from scripts.resources import leftovers
 
-# Flags that are taken with --local, so that one command serves for both, and do nothing there.
-LEFT_OUT = {
-    "--instance-type": "the container runs on this machine",
-    "--volume-size": "the container uses this machine's disk",
-    "--spot": "no instances are bought; a container that was stopped does not go on",
-    "--max-wait": "nothing is waited for",
-    "--max-run": "the job runs until it ends",
-    "--checkpoints": "they are not kept",
-    "--input-mode": "pictures are read from the disk",
-    "--network-isolation": "the container has a network",
-    "--service-debugger": "the service's rules run in the cloud only",
-    "--upload-to": "nothing is uploaded",
-    "--allow-unknown": "nothing is asked of AWS",
-    "--role": "the container has no role and no credentials",
-    "--bucket": "nothing is in S3",
-    "--tags": "nothing is in an account",
-    "--subnets": "the container has a network of Docker's",
-    "--security-groups": "the container has a network of Docker's",
-    "--output-kms-key": "nothing is in S3",
-    "--volume-kms-key": "the container uses this machine's disk",
-    "--no-wait": "the call lasts as long as the job",
-}
+# Flags that are taken with --local, so that one command serves for both, and have no effect there.
+LEFT_OUT = (
+    "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--checkpoints", "--input-mode",
+    "--network-isolation", "--service-debugger", "--upload-to", "--allow-unknown", "--role", "--bucket", "--tags",
+    "--subnets", "--security-groups", "--output-kms-key", "--volume-kms-key", "--no-wait",
+)  # fmt: skip
 _NOT_S3 = {
     "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",
     "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
     "--output": "give a folder of this machine",
 }
-T = TypeVar("T")
 
 
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
@@ -56,7 +36,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
-        raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+        raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the image, the weights, the pictures")
     here = local_mode.Engine()
     here.prune(home)
@@ -105,14 +85,13 @@ def check(flags: argparse.Namespace) -> None:
     check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
-    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
-    if left_out:
-        progress("local mode leaves out: " + "; ".join(left_out))
+    if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
+        progress(f"no effect in local mode: {', '.join(left_out)}")
 
 
 def _own_image() -> str:
     """The image of this repository's files as they are, built where there is none."""
-    return locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
+    return local_engine.find_image("train") or local_engine.build_image("train")
 
 
 def backbone(
@@ -121,17 +100,10 @@ def backbone(
     """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
     if asked.file or is_none(hyperparameters):
         return asked.file
-    url = locally(lambda: weights.url_of(hyperparameters))
-    found = locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container))
+    url = weights.url_of(hyperparameters)
+    found = weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container)
     if found.note:
         progress(found.note)
     if found.hyperparameter is not None:
         hyperparameters[WEIGHTS] = found.hyperparameter
     return found.file
-
-
-def locally(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except LocalError as error:
-        raise CloudError(str(error), error.code) from None

@@ -102,7 +102,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
         "--instance-type", "ml.m5.xlarge", "--volume-size", "50", "--input-mode", "FastFile", "--network-isolation",
         "--weights", "s3://my-weights/resnet50.pth", "--environment", "A=1", "--output", "s3://results/here/",
         "--tags", "team=vision", "--subnets", "subnet-1", "--security-groups", "sg-1", "--output-kms-key", "alias/out",
-        "--volume-kms-key", "alias/disk", "--augment", "flip",
+        "--volume-kms-key", "1234abcd-key", "--augment", "flip",
     ]  # fmt: skip
     (shown,) = dry(capsys, *BASE, *DATA, *options)
     inputs = DEFINITION["InputDataConfig"]
@@ -124,7 +124,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
             "OutputDataConfig": {"S3OutputPath": "s3://results/here", "KmsKeyId": "alias/out"},
             "HyperParameterTuningResourceConfig": {
                 "InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50,
-                "VolumeKmsKeyId": "alias/disk",
+                "VolumeKmsKeyId": "1234abcd-key",
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 900},
             "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
@@ -198,8 +198,6 @@ def test_a_folder_is_uploaded_first(tmp_path: Path, capsys: pytest.CaptureFixtur
         ((*BASE, *DATA, "--freeze-until", "layer9"), "hyperparameter freeze-until has value 'layer9'"),
         (("--local", "--data", "sample", "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
         (("--local", "--data", "sample", "--instance-count", "2"), "unknown hyperparameter instance-count"),
-        ((*BASE, *DATA, "--trials", "0"), "--trials 0: must be at least 1"),
-        ((*BASE, *DATA, "--parallel", "0"), "--parallel 0: must be at least 1"),
         ((*BASE, *DATA, "--strategy", "grid", "--trials", "3"), "--trials is for the other strategies"),
         ((*BASE, *DATA, "--strategy", "hyperband", "--epochs", "9", "--early-stopping"), "the service takes only one"),
         ((*BASE, *DATA, "--strategy", "hyperband"), "needs at least 3 epochs: give --epochs 9"),
@@ -225,6 +223,13 @@ def test_refused_before_anything_is_sent(
     assert (code, out) == (2, ""), err
     assert words in err.splitlines()[-1]
     assert calls == []
+
+
+@pytest.mark.parametrize("flag", ["--trials", "--parallel"])
+def test_numbers_are_at_least_1(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        call(capsys, *BASE, *DATA, flag, "0")
+    assert f"argument {flag}: '0' must be an integer from 1" in capsys.readouterr().err
 
 
 # --- against moto
@@ -470,9 +475,16 @@ def test_train_from_a_search_here(
 def test_train_from_a_search_in_the_cloud(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
     give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS})
-    code, out, err = call(capsys, "--image", IMAGE, *DATA, "--from-tuning", NAME, "--dry-run", script=train)
-    assert code == 0, err
-    assert json.loads(out)[0]["request"]["HyperParameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
+    flags = train.parser().parse_args(["--from-tuning", NAME])
+    assert train._found(flags) == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
+
+
+def test_a_dry_run_asks_no_account_for_a_search(capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
+    job = ("--image", IMAGE, "--region", REGION, "--role", ROLE, *DATA, "--dry-run")
+    code, out, err = call(capsys, *job, "--from-tuning", NAME, "--lr", "0.5", script=train)
+    assert (code, calls) == (0, [])
+    assert json.loads(out)[0]["request"]["HyperParameters"] == {"lr": "0.5"}
+    assert f"the best values of {NAME} are not in these requests" in err
 
 
 def test_cleanup_lists_and_stops_searches(
