@@ -84,7 +84,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         values |= {
             "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + image_bytes),
             "byoc_weight_copies": share.workers * resources.COPIES,
-            "byoc_model_picture_bytes": image_bytes,
+            "byoc_model_image_bytes": image_bytes,
             "byoc_model_spare_bytes": memory.bodies + memory.copies,  # requests
             "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
         }
