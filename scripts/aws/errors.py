@@ -5,15 +5,13 @@ import re
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
+from local_test.errors import LocalError
+
 POLICY = "scripts/iam/scripts.json"  # the permissions that the scripts need
 
 
-class CloudError(Exception):
+class CloudError(LocalError):
     """Ends a script; `str()` is one line, `code` the exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 _CREDENTIALS = (
