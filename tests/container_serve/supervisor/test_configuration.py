@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from container_serve import configuration
 from container_serve.errors import ServeError
 from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import Settings
+from container_serve.supervisor import configuration
 
 MEMORY = Memory(largest=1000, bodies=8 * MIB, copies=5000, heap=180 * MIB, image=7)
 
