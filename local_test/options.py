@@ -74,9 +74,9 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     add("--port", type=port, metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
     add("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")  # fmt: skip
     known, rest = parser.parse_known_args(arguments)
-    for name in ("data", "out", "weights"):
-        if getattr(known, name) == "":  # Path("") would be the folder this is called in
-            raise LocalError(f"--{name} is empty; see {program} --help", 2)
+    if empty := [name for name in ("data", "out", "weights") if getattr(known, name) == ""]:
+        # Path("") would be the folder this is called in.
+        raise LocalError(f"--{empty[0]} is empty; see {program} --help", 2)
     out = Path(known.out).absolute()
     if known.data != SAMPLE:
         known.data = str(Path(known.data).absolute())

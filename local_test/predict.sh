@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Posts one picture to a server and prints its answer. Needs curl only.
+# Posts one image to a server and prints its answer. Needs curl only.
 set -euo pipefail
-usage="Usage: local_test/predict.sh PICTURE [--url http://127.0.0.1:8080] [--top-k 5]"
+usage="Usage: local_test/predict.sh IMAGE [--url http://127.0.0.1:8080] [--top-k 5]"
 wrong() {
   echo "predict.sh: $*; $usage" >&2
   exit 2
 }
 
-picture="" url=http://127.0.0.1:8080 top_k=5
+image="" url=http://127.0.0.1:8080 top_k=5
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) echo "$usage"; exit 0 ;;
@@ -18,31 +18,22 @@ while [ $# -gt 0 ]; do
       shift 2 ;;
     -*) wrong "unknown flag $1" ;;
     *)
-      [ -z "$picture" ] || wrong "one picture, not both $picture and $1"
-      picture=$1
+      [ -z "$image" ] || wrong "one image, not both $image and $1"
+      image=$1
       shift ;;
   esac
 done
-[ -n "$picture" ] || wrong "no picture given"
-if [ ! -f "$picture" ] || [ ! -r "$picture" ]; then wrong "$picture is not a file that can be read"; fi
-case $top_k in '' | *[!0-9]* | 0) wrong "--top-k has value '$top_k': expected a whole number above 0" ;; esac
+[ -n "$image" ] || wrong "no image given"
+if [ ! -f "$image" ] || [ ! -r "$image" ]; then wrong "$image is not a file that can be read"; fi
+case $top_k in '' | *[!0-9]* | 0) wrong "--top-k $top_k: must be an integer above 0" ;; esac
 command -v curl >/dev/null || wrong "curl is not on PATH: install it"
 
-case $(echo "${picture##*.}" | tr '[:upper:]' '[:lower:]') in
-  jpg | jpeg) type=image/jpeg ;;
-  png) type=image/png ;;
-  webp) type=image/webp ;;
-  bmp) type=image/bmp ;;
-  gif) type=image/gif ;;
-  tif | tiff) type=image/tiff ;;
-  *) type=application/octet-stream ;;
-esac
 url=${url%/}
 url=${url%/invocations}
 
 answer=$(curl --silent --show-error --max-time 60 --noproxy localhost,127.0.0.1,::1 \
-  --header "Content-Type: $type" --header 'Accept: application/json' \
-  --header "X-Amzn-SageMaker-Custom-Attributes: top_k=$top_k" --data-binary "@$picture" \
+  --header 'Content-Type: application/x-image' --header 'Accept: application/json' \
+  --header "X-Amzn-SageMaker-Custom-Attributes: top_k=$top_k" --data-binary "@$image" \
   --write-out '\n%{http_code}' "$url/invocations") || {
   echo "predict.sh: no answer from $url: start the server with local_test/serve_local.sh, or give --url" >&2
   exit 1

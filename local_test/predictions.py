@@ -11,11 +11,11 @@ from PIL import Image
 from container_train.data import splits
 from container_train.data.labels import class_of, natural
 from local_test.errors import LocalError
+from local_test.text import table
 
 ROWS = 10
 CURL_SECONDS = 60
 MAX_BYTES = 6_291_456  # what the platform takes in one request
-TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,8 @@ def choose(test: Path, labels: Sequence[str], rows: int = ROWS) -> list[tuple[Pa
 
 def post(image: Path, url: str) -> tuple[str, float]:
     """The most probable class and its probability. Raises LocalError for any answer but a good one."""
-    kind = TYPES.get(image.suffix.lower(), "application/x-image")
     command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(CURL_SECONDS)]
-    command += ["--header", f"Content-Type: {kind}", "--header", "Accept: application/json"]
+    command += ["--header", "Content-Type: application/x-image", "--header", "Accept: application/json"]
     command += ["--data-binary", f"@{image}", "--write-out", "\n%{http_code}", url]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -68,12 +67,9 @@ def post(image: Path, url: str) -> tuple[str, float]:
 
 def render(rows: list[Row]) -> str:
     heads = ("picture", "true class", "predicted class", "probability")
-    lines = [heads, *((row.picture, row.true, row.predicted, f"{row.probability:.3f}") for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    lines.insert(1, ("-" * widths[0], "-" * widths[1], "-" * widths[2], "-" * widths[3]))
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    lines = [(row.picture, row.true, row.predicted, f"{row.probability:.3f}") for row in rows]
     correct = sum(row.true == row.predicted for row in rows)
-    return "\n".join([*text, f"{correct} of {len(rows)} correct"])
+    return f"{table(heads, lines)}\n{correct} of {len(rows)} correct"
 
 
 def _is_usable(path: Path) -> bool:

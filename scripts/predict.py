@@ -27,12 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.console import command
 from scripts.console.command import integer, progress
-from scripts.console.text import table
 from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Target
 
 PROGRAM = "predict.py"

@@ -5,7 +5,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.data.listing import of_others
 from container_train.errors import DataError
 from scripts.console.command import progress
 from scripts.dataset.download import download
@@ -87,8 +86,7 @@ class Source:
             progress(f"{archive.name}: {archive.stat().st_size:,} bytes, SHA-256 {sha256}")
         progress(f"unpacking {archive}")
         root = below = work / "zip"
-        if others := unzip(archive, below):
-            progress(of_others(others))
+        unzip(archive, below)
         while len(only := list(root.iterdir())) == 1 and only[0].is_dir():  # dogImages.zip has one folder dogImages/
             root = only[0]
         return Opened(root, archive, below, self.is_url)

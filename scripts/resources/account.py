@@ -6,12 +6,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local_test import text
 from scripts.aws import names
 from scripts.aws.account import Aws
 from scripts.aws.errors import explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.settings import Settings
-from scripts.console import text
 from scripts.console.command import progress
 from scripts.endpoints import lookup
 from scripts.resources import assets, inventory, usage

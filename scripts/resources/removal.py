@@ -29,7 +29,7 @@ def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) 
                 left.remove(resource)
         waiting = [resource for resource in live if not _delete_endpoint(aws, resource, say)]
         for resource in waiting:
-            # An endpoint in the middle of someresource cannot be deleted.
+            # An endpoint in the middle of something cannot be deleted.
             say(f"{resource.name} is still {resource.status}: waiting until it can be deleted")
             lookup.wait(aws, resource.name, say)
             if not _delete_endpoint(aws, resource, say):

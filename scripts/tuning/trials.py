@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from scripts.console.text import table
+from local_test.text import table
 from scripts.tuning.space import Space, Value
 
 Status = Literal["running", "completed", "pruned", "failed", "stopped"]

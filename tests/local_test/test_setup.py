@@ -93,7 +93,7 @@ def test_the_environment_for_the_cloud_is_small_and_runs_the_scripts(tmp_path: P
     for name in ("local_test/setup.sh", "local_test/cloud.lock", "docker/uv.lock"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    subprocess.run(["bash", tmp_path / "local_test" / "setup.sh", "cloud"], check=True)
+    subprocess.run(["bash", str(tmp_path / "local_test" / "setup.sh"), "cloud"], check=True)
     venv = tmp_path / ".venv-cloud"
     assert sum(file.lstat().st_size for file in venv.rglob("*")) <= 400e6
     for script in sorted((ROOT / "scripts").glob("*.py")):

@@ -168,7 +168,7 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(files: Files, tm
 
 def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> None:
     waited: list[float] = []
-    with pytest.raises(DataError, match=r"could not be downloaded .*refused.*call again") as caught:
+    with pytest.raises(DataError, match=r"could not be downloaded .*connect to.*call again") as caught:
         download("http://127.0.0.1:9/a.zip", tmp_path / "a.zip", pause=waited.append)
     assert "\n" not in str(caught.value)
     assert len(waited) == downloading.ATTEMPTS - 1
@@ -186,7 +186,7 @@ def test_a_zip_from_a_server_becomes_class_folders(
     assert run(files.url(), "--out", out) == 0
     said = capsys.readouterr().err
     assert f"pictures.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
-    assert "not used: 1 file (pets/readme.txt), no images of a kind that is read" in said
+    assert "not used: 1 file (readme.txt), beside the class folders" in said
     assert {split: len(list((out / split).glob("*/*"))) for split in SPLITS} == {"train": 17, "valid": 2, "test": 2}
     assert sorted(path.name for path in (out / "train").iterdir()) == ["001.cat", "002.dog"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made.zip", "pets"]
@@ -352,7 +352,7 @@ def test_links_twins_and_encrypted_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="link"):
         unzip(tmp_path / "link.zip", tmp_path / "target")
     with pytest.raises(DataError, match="twice"):
-        unzip(make_zip(tmp_path / "twins.zip", {"a/1.jpg": b"1", "a/1.JPG": b"2"}), tmp_path / "target")
+        unzip(make_zip(tmp_path / "twins.zip", {"a/1.jpg": b"1", "a\\1.jpg": b"2"}), tmp_path / "target")
     locked = bytearray(make_zip(tmp_path / "locked.zip", {"a/1.jpg": jpeg()}).read_bytes())
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
     (tmp_path / "locked.zip").write_bytes(locked)
