@@ -139,7 +139,7 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
 def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     """--attach and --stop."""
     if flags.attach and flags.stop:
-        raise CloudError("--attach and --stop are two calls", 2)
+        raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if flags.attach else "--stop"
     wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value not in (None, False)]
     if rest or wrong:

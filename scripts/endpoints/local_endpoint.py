@@ -23,7 +23,7 @@ from scripts.console.command import progress, tell_loading
 from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 if TYPE_CHECKING:
     from scripts.jobs import sdk
@@ -54,7 +54,7 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
     port = flags.port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
     local_image = engine.find_image(here.client, image)
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
-    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+    with stale.folder(Path(tempfile.gettempdir())) as work:
         if isinstance(artifact, Path):
             pack.unpack(artifact, work / "model")
         else:

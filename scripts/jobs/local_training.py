@@ -15,7 +15,7 @@ from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
 from scripts.jobs.training import check_numbers, is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 # Flags that are taken with --local, so that one command serves for both, and have no effect there.
 LEFT_OUT = (
@@ -50,7 +50,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
+    with inputs.pictures(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()

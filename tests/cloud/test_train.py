@@ -271,7 +271,7 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         (("--image", IMAGE, *DATA, "--region", REGION), "no role"),
         (("--image", "byoc-train:1", *BASE[2:], *DATA), "--image has value 'byoc-train:1'"),
         (("--image", IMAGE, *DATA, "--role", ROLE, "--region", "us-east-1"), "takes images of its own region"),
-        (("--attach", "a", "--stop", "b"), "two calls"),
+        (("--attach", "a", "--stop", "b"), "cannot be combined"),
         (("--attach", "a", "--epochs", "3"), "--attach is for a job that exists"),
         (("--stop", "a", "--local"), "--stop is for a job that exists, and --local for a new one"),
         (("--local", *DATA), "--data s3://my-data/dogs: --local neither reads nor writes in S3"),
