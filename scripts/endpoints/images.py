@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.image import FORMATS, MAX_PIXELS, decode, is_heic
-from container_serve.settings import MAX_REQUEST_BYTES
+from container_serve.image import FORMATS, decode, is_heic
+from container_serve.settings import MAX_PIXELS, MAX_REQUEST_BYTES
 from container_train.data import listing
 from container_train.data.labels import natural
 from scripts.aws.errors import CloudError, one_line
