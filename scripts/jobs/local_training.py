@@ -13,7 +13,7 @@ from scripts.console.command import progress
 from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
-from scripts.jobs.training import check_numbers, is_none
+from scripts.jobs.training import is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 from scripts.resources import stale
 
@@ -82,7 +82,6 @@ def check(flags: argparse.Namespace) -> None:
     for flag, remedy in _NOT_S3.items():
         if str(given.get(flag) or "").startswith("s3://"):
             raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
-    check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
