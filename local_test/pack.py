@@ -38,28 +38,35 @@ def pack(folder: Path, target: Path) -> None:
     temporary.replace(target)
 
 
-def unpack(archive: Path, target: Path) -> None:
-    """Into the new folder `target`. Raises LocalError for an archive that is damaged or leads outside."""
+def unpack(archive: Path, target: Path, largest: int | None = None) -> None:
+    """Into the folder `target`. Raises LocalError for an archive that is damaged, leads outside, or is too large."""
     try:
         with archive.open("rb") as stream:
-            unpack_stream(stream, target, str(archive))
+            unpack_stream(stream, target, str(archive), largest)
     except FileNotFoundError as error:
         if error.filename != str(archive):
             raise
         raise LocalError(f"{archive}: no such file: train first, with local_test/train_local.sh", 2) from None
 
 
-def unpack_stream(stream: BinaryIO, target: Path, name: str) -> None:
+def unpack_stream(stream: BinaryIO, target: Path, name: str, largest: int | None = None) -> None:
     """The same from an open file, read to its end, so that a cut or changed archive is found; `name` is for errors."""
+    size = 0
+
+    def checked(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        nonlocal size
+        size += member.size + tarfile.BLOCKSIZE
+        if largest and size > largest:
+            raise LocalError(f"{name} unpacks to more than {largest / 1e9:g} GB")
+        return tarfile.data_filter(member, folder)
+
     try:
         with gzip.GzipFile(fileobj=stream) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
-            target.mkdir(parents=True)
-            tar.extractall(target, filter="data")
+            target.mkdir(parents=True, exist_ok=True)
+            tar.extractall(target, filter=checked)
             while packed.read(_PIECE):
                 pass  # gzip's checksum stands behind the last byte
     except (tarfile.FilterError, ValueError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        raise NotPlainError(
-            f"{name} holds a file that cannot be unpacked below its folder ({error}): refused"
-        ) from None
+        raise NotPlainError(f"{name} holds a file that cannot lie below its folder ({error}): refused") from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise LocalError(f"{name} is damaged, or not a .tar.gz archive: {error}") from None

@@ -134,7 +134,8 @@ def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
         if code := job.engine.train(staged, job.folder / "logs" / "train.log"):
             failure = staged.tree / "output" / "failure"
             text = failure.read_text(errors="replace").strip() if failure.is_file() else "it left no failure file"
-            raise LocalError(f"training failed with exit code {code}: {text}", code)
+            # What follows the first paragraph, a traceback, is in the log above.
+            raise LocalError(f"training failed with exit code {code}: {text.split(chr(10) * 2)[0]}", code)
     with job.step("pack", "packing model.tar.gz"):
         pack.pack(staged.tree / "model", job.archive)
         job.fired = results.copy_reports(staged.tree, job.folder)

@@ -1,7 +1,6 @@
 """A server on this machine: its port, and when it is ready."""
 
 import contextlib
-import os
 import socket
 import time
 import urllib.error
@@ -20,24 +19,26 @@ FREE_PORTS = range(20000, 32000)  # multi-model-server takes no port as high as 
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+def is_free(port: int, address: str = "127.0.0.1") -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))
+        return True
+    return False
+
+
 def check_port(port: int, address: str = "127.0.0.1") -> None:
     """Raises LocalError when something else has the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError as error:
-            raise LocalError(f"port {port}: {error.strerror}; give another with --port, or none") from None
+    if not is_free(port, address):
+        raise LocalError(f"--port {port} is taken: give another one, or none")
 
 
-def free_port() -> int:
-    start = os.getpid() % len(FREE_PORTS)
-    for offset in range(len(FREE_PORTS)):
-        port = FREE_PORTS[(start + offset) % len(FREE_PORTS)]
-        with contextlib.suppress(LocalError):
-            check_port(port)
+def free_port(ports: range = FREE_PORTS, address: str = "127.0.0.1") -> int:
+    """One of `ports`. Raises LocalError where none is free."""
+    for port in ports:
+        if is_free(port, address):
             return port
-    raise LocalError(f"no free port from {FREE_PORTS.start} to {FREE_PORTS.stop - 1}: give one with --port")
+    raise LocalError(f"no free port from {ports.start} to {ports.stop - 1}: give one with --port")
 
 
 def ping(url: str) -> int | None:
@@ -52,11 +53,11 @@ def ping(url: str) -> int | None:
 
 
 def wait_until_ready(url: str, ended: Callable[[], str | None], seconds: float = READY_SECONDS) -> None:
-    """Wait for /ping to be 200. `ended` says how the server ended, None while it runs. Raises LocalError."""
+    """Wait for /ping to be 200. `ended`: the reason why that will not be, None while it may. Raises LocalError."""
     until = time.monotonic() + seconds
     while ping(url) != 200:
-        if (end := ended()) is not None:
-            raise LocalError(f"the server ended {end} before it was ready")
+        if reason := ended():
+            raise LocalError(reason)
         if time.monotonic() > until:
             raise LocalError(f"the server was not ready after {seconds:.0f} s")
         time.sleep(POLL_SECONDS)
@@ -73,7 +74,7 @@ def serving(where: Engine, model: Path, port: int, log: Path, *, echo: bool = Fa
 
     def ended() -> str | None:
         code = server.ended()
-        return None if code is None else f"with exit code {code}"
+        return None if code is None else f"the server ended with exit code {code} before it was ready"
 
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", ended)

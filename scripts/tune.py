@@ -55,8 +55,8 @@ def parser() -> argparse.ArgumentParser:
     search = made.add_argument_group("search").add_argument
     search("--search-space", metavar="FILE", type=Path, default=space.FILE, help="default scripts/search_space.toml")
     search("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="bayesian (default): TPE with --local")
-    search("--trials", metavar="N", type=int, help=f"in all (default {TRIALS}; grid: all combinations)")
-    search("--parallel", metavar="N", type=int, default=1, help="at a time (default 1)")
+    search("--trials", metavar="N", type=command.integer(1), help=f"in all (default {TRIALS}; grid: all combinations)")
+    search("--parallel", metavar="N", type=command.integer(1), default=1, help="at a time (default 1)")
     search("--early-stopping", action="store_true", help="the service ends poor trials")
     search("--warm-start", metavar="NAME,NAME", help="start from the trials of these searches in the cloud")
     search("--warm-start-type", choices=("identical", "transfer"), help="data and image are the same (default), or not")
@@ -82,10 +82,6 @@ def main(arguments: Sequence[str]) -> int:
     if flags.attach or flags.stop:
         return _existing(flags, rest)
     inputs.check_unknown(flags, rest)
-    for name in ("trials", "parallel"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise CloudError(f"--{name} {value}: must be at least 1", 2)
     if flags.strategy == "grid" and flags.trials:
         raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
     flags.trials = flags.trials or TRIALS
@@ -148,10 +144,8 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
 def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
     """A job of the trials' own definition, with the best values and everything that trials leave out."""
     chosen = settings.load(flags)
-    request = tuning_jobs.training_request(
-        job, names.unique(chosen.project, "train"), names.tag_list(chosen.all_tags())
-    )
-    name = request.request["TrainingJobName"]
+    name = names.unique(chosen.project, "train")
+    request = tuning_jobs.training_request(job, name, names.tag_list(chosen.all_tags()))
     training.create(aws, request, name, training.PROGRAM)
     progress(f"created {name}, which trains with the best values\n  {training_jobs.console(aws.region, name)}")
     done, metrics = watch.follow(aws, name)

@@ -23,7 +23,7 @@ from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import labels
 from container_train.data.listing import MAX_BAD_SHARE, SHOWN, Listing
-from container_train.data.split import Split as Split
+from container_train.data.listing import Split as Split
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from container_train.progress import in_threads
@@ -98,7 +98,7 @@ def read(tree: SageMakerPaths, known: ChecksumCache | None = None) -> Data:
 
 
 def _listed(split: str, folder: Path) -> Listing:
-    """Raises TrainError if there are no class folders, and as `listing.read`."""
+    """List one split. Raises TrainError if there are no class folders, and as `listing.read`."""
     listed = listing.read(folder, split)
     if not listed.classes:
         holds = listing.some([path.name for path in listed.loose])

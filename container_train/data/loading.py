@@ -1,4 +1,4 @@
-"""Pictures decoded beside the training, by processes, in batches."""
+"""Images decoded by processes beside the training, in batches."""
 
 import logging
 import shutil
@@ -46,7 +46,7 @@ class Decoders:
 
     @classmethod
     def of(cls, wanted: int, group: ProcessGroup = SINGLE) -> "Decoders":
-        """The training processes of a host share what is free: all of them look before any takes of it."""
+        """Divide the free bytes among the training processes of the host, before any of them uses some."""
         free = _free_shared_memory() // group.local_size
         group.barrier()
         return cls(wanted, free)
@@ -73,9 +73,9 @@ def _free_shared_memory() -> int:
 
 
 def start_decoding(_worker: int) -> None:
-    """Prepare a decoding process. A stop is the training process's to handle, but its end has to be theirs, too:
+    """Prepare a decoding process: the training process handles a stop, and ends the others with SIGTERM.
 
-    Python ends what is left of them with SIGTERM and waits, for ever if they took that for a wish to save a checkpoint.
+    With the training's own handler they would ignore it, and Python would wait for them forever.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,9 +1,10 @@
-"""The features of all images and views that a training will ask for: read if they exist, else computed and kept."""
+"""The features of all images and views that a training needs: read if they exist, else computed and kept."""
 
 import functools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +30,23 @@ CHUNK = 256  # images whose features are written at a time: a kill costs at most
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
+@dataclass(eq=False)
 class Cache:
     """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
     Of several processes each computes the features of its own images only, and gets those of the others from them.
     """
 
-    def __init__(
-        self,
-        data: Data,
-        hp: Hyperparameters,
-        extractor: FeatureExtractor,
-        store: Store,
-        stop: StopFlag,
-        decoders: loading.Decoders,
-        group: ProcessGroup = SINGLE,
-    ) -> None:
-        self.data, self.hp, self.extractor, self.store = data, hp, extractor, store
-        self.stop, self.decoders, self.group = stop, decoders, group
+    data: Data
+    hp: Hyperparameters
+    extractor: FeatureExtractor
+    store: Store
+    stop: StopFlag
+    decoders: loading.Decoders
+    group: ProcessGroup = SINGLE
 
     def parts(self) -> list[Part]:
-        """List all that training will ask for."""
+        """List all parts that the training needs."""
         views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 

@@ -5,15 +5,13 @@ import re
 from botocore import exceptions
 from botocore.parsers import ResponseParserError
 
+from local_test.errors import LocalError
+
 POLICY = "scripts/iam/scripts.json"  # the permissions that the scripts need
 
 
-class CloudError(Exception):
+class CloudError(LocalError):
     """Ends a script; `str()` is one line, `code` the exit code."""
-
-    def __init__(self, message: str, code: int = 1) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 _CREDENTIALS = (
@@ -108,6 +106,14 @@ def message_of(error: exceptions.ClientError) -> str:
 def is_denied(error: exceptions.ClientError) -> bool:
     """Whether a permission is missing."""
     return code_of(error) in _DENIED
+
+
+def is_missing(error: exceptions.ClientError) -> bool:
+    """SageMaker has no code of its own for what is not there."""
+    text = message_of(error).lower()
+    return code_of(error) in {"ValidationException", "ResourceNotFound"} and any(
+        words in text for words in ("not found", "could not find", "does not exist")
+    )
 
 
 def is_throttled(error: exceptions.ClientError) -> bool:

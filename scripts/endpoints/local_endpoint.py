@@ -2,37 +2,29 @@
 
 import argparse
 import json
-import signal
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import requests
 
 from container_serve.settings import MAX_PORT
 from local_test import engine as local_engine
+from local_test import pack
+from local_test import server as local_server
+from local_test.errors import ignoring_signals
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
 from scripts.console.command import progress, tell_loading
 from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
-from scripts.jobs.local_training import locally
-from scripts.resources import leftovers
-
-if TYPE_CHECKING:
-    from scripts.jobs import sdk
+from scripts.resources import stale
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0
-POLL_SECONDS = 0.2
-_DIRECT = requests.Session()
-_DIRECT.trust_env = False  # straight there: a proxy knows nothing of this machine's ports
+ANYWHERE = "0.0.0.0"
 
 
 def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
@@ -45,18 +37,18 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
         chosen.need_region()
     here = Engine()
     here.prune()
-    image = flags.image or locally(lambda: local_engine.find_image("serve"))
+    image = flags.image or local_engine.find_image("serve")
     if image is None:
         raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
     engine.need_image(here.client, image)
-    if flags.port is not None and not _is_free(flags.port):
-        raise CloudError(f"--port {flags.port} is taken: give another one, or none")
-    port = flags.port or next(filter(_is_free, range(FIRST_PORT, MAX_PORT)))
+    if flags.port is not None:
+        local_server.check_port(flags.port, ANYWHERE)
+    port = flags.port or local_server.free_port(range(FIRST_PORT, MAX_PORT), ANYWHERE)
     local_image = engine.find_image(here.client, image)
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
-    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+    with stale.folder(Path(tempfile.gettempdir())) as work:
         if isinstance(artifact, Path):
-            model_data.unpack(artifact, work / "model")
+            pack.unpack(artifact, work / "model")
         else:
             model_data.fetch(chosen.aws(), artifact, work / "model")
         progress(model_data.check(work / "model", flags.model_data, server, image))
@@ -83,11 +75,17 @@ def _served(
     with sdk.LocalMode(work, here.service(label, work), REGION, _log, port) as mode:
         mode.serve(image, model, {**here.environment(), **environment})
         url = f"http://localhost:{port}"
+
+        def ended() -> str | None:
+            return mode.problem and f"the container did not start: {mode.problem}; its log stands above"
+
         try:
-            _until_ready(mode, url)
+            begun = time.monotonic()
+            local_server.wait_until_ready(url, ended, START_SECONDS)
+            progress(f"ready after {time.monotonic() - begun:.1f} s")
             yield url
         finally:
-            with _undisturbed():
+            with ignoring_signals():
                 here.stop(label)
                 mode.end_compose(5.0)
                 # Only now can Compose make nothing more.
@@ -101,51 +99,13 @@ def wait(url: str) -> None:
     try:
         while gone < 5:
             time.sleep(1)
-            gone = 0 if _ping(url) is not None else gone + 1
+            gone = 0 if local_server.ping(url) is not None else gone + 1
     except KeyboardInterrupt:
         progress("stopping")
         return
     raise CloudError(f"the server at {url} has ended; its log stands above")
 
 
-def _until_ready(mode: "sdk.LocalMode", url: str) -> None:
-    begun = time.monotonic()
-    while _ping(url) != 200:
-        if mode.problem:
-            raise CloudError(f"the container did not start: {mode.problem}; its log stands above")
-        if time.monotonic() - begun > START_SECONDS:
-            raise CloudError(f"the server was not ready within {START_SECONDS:.0f} s; its log stands above")
-        time.sleep(POLL_SECONDS)
-    progress(f"ready after {time.monotonic() - begun:.1f} s")
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not break it off."""
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
 def _log(line: str) -> None:
     if text := log_line(line)[0].strip():
         progress(f"  {text}")
-
-
-def _ping(url: str) -> int | None:
-    """The status of /ping, None where nobody listens."""
-    with suppress(requests.RequestException):
-        return _DIRECT.get(f"{url}/ping", timeout=5).status_code
-    return None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            probe.bind(("0.0.0.0", port))
-            return True
-    return False

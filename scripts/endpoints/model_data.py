@@ -16,7 +16,6 @@ from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
 from container_serve.worker import user_code
 from local_test import pack
-from local_test.errors import LocalError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import Image, S3Uri
@@ -27,10 +26,6 @@ from scripts.images import registry
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
-
-
-class UnusualError(CloudError):
-    """An archive with links in it, which SageMaker may unpack, and this does not."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
         model = Path(folder, "model")
         try:
             fetch(aws, artifact, model)
-        except UnusualError as error:
+        except pack.NotPlainError as error:
             if server:
                 raise
             progress(f"not checked: {error}")
@@ -112,7 +107,7 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
                 bar.add(len(piece))
                 return piece
 
-        _unpack(cast(BinaryIO, Metered()), target, str(uri))
+        pack.unpack_stream(cast(BinaryIO, Metered()), target, str(uri))
 
 
 def file(text: str) -> Path:
@@ -123,12 +118,6 @@ def file(text: str) -> Path:
     if not path.exists():
         raise CloudError(f"--model-data {path} is not there", 2)
     return path
-
-
-def unpack(path: Path, target: Path) -> None:
-    """The same from this machine."""
-    with path.open("rb") as stream:
-        _unpack(stream, target, str(path))
 
 
 def check(folder: Path, where: str, server: Server | None, image: str) -> str:
@@ -173,12 +162,3 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
             " serve it with a newer image (scripts/push.sh serve)"
         )
     return f"the image can serve it: {what}"
-
-
-def _unpack(stream: BinaryIO, target: Path, where: str) -> None:
-    try:
-        pack.unpack_stream(stream, target, where)
-    except pack.NotPlainError as error:
-        raise UnusualError(str(error)) from None
-    except LocalError as error:
-        raise CloudError(str(error)) from None

@@ -24,7 +24,7 @@ from scripts.aws.settings import Settings
 from scripts.console.command import key_values, progress
 from scripts.dataset import check as checking
 from scripts.dataset.source import Source
-from scripts.resources import leftovers
+from scripts.resources import stale
 from scripts.s3 import storage
 from scripts.s3.objects import digest
 
@@ -59,7 +59,7 @@ def check(text: str | None) -> None:
 @contextlib.contextmanager
 def pictures(text: str) -> Iterator[Mapping[str, ClassFiles]]:
     """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""
-    with leftovers.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
+    with stale.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
             source = made / SAMPLE
             sample.write(source)
@@ -95,10 +95,7 @@ class Weights:
             return cls(uri=S3Uri.parse(text, "--weights"))
         if text == "":
             raise CloudError("--weights is empty: give a state_dict file, `none`, or a torchvision name", 2)
-        try:
-            found = options.weights(text)
-        except LocalError as error:
-            raise CloudError(str(error), error.code) from None
+        found = options.weights(text)
         return cls(file=found) if isinstance(found, Path) else cls(word=found)
 
     def place(self, settings: Settings) -> S3Uri | None:
@@ -128,8 +125,6 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
             parse(text.strip())
         except argparse.ArgumentTypeError as error:
             raise CloudError(f"hyperparameter {name} has value {text!r}: expected {error}", 2) from None
-        except TrainError as error:
-            raise CloudError(str(error), 2) from None
         values[name] = text.strip()
     return values
 
@@ -146,16 +141,15 @@ def check_unknown(known: argparse.Namespace, rest: Sequence[str]) -> None:
         if unknown:
             # Raises what training would: which there are, and what was probably meant.
             hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
+    except CloudError:
+        raise
     except (LocalError, TrainError) as error:
         raise CloudError(f"{error}; --help lists the other flags", 2) from None
 
 
 def check_together(values: Mapping[str, object]) -> None:
-    """Hyperparameters that are right one by one. Raises CloudError where they do not go together."""
-    try:
-        hyperparameters.check_together(values)
-    except TrainError as error:
-        raise CloudError(str(error), 2) from None
+    """Hyperparameters that are right one by one. Raises TrainError or CloudError where they do not go together."""
+    hyperparameters.check_together(values)
     until = str(values.get("freeze-until", ""))
     # A module within another: only torch knows those. Where the scripts run without it, the training tells.
     if "." in until and importlib.util.find_spec("torchvision"):

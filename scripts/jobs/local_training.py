@@ -1,14 +1,11 @@
 """A job on this machine: what the flags ask for, made ready for local mode."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
-from local_test.errors import LocalError
 from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
@@ -16,9 +13,9 @@ from scripts.console.command import progress
 from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
-from scripts.jobs.training import check_numbers, is_none
+from scripts.jobs.training import is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 # Flags that are taken with --local, so that one command serves for both, and have no effect there.
 LEFT_OUT = (
@@ -31,7 +28,6 @@ _NOT_S3 = {
     "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
     "--output": "give a folder of this machine",
 }
-T = TypeVar("T")
 
 
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
@@ -40,7 +36,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
-        raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+        raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the image, the weights, the pictures")
     here = local_mode.Engine()
     here.prune(home)
@@ -54,7 +50,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
+    with inputs.pictures(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
@@ -86,7 +82,6 @@ def check(flags: argparse.Namespace) -> None:
     for flag, remedy in _NOT_S3.items():
         if str(given.get(flag) or "").startswith("s3://"):
             raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
-    check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
@@ -95,7 +90,7 @@ def check(flags: argparse.Namespace) -> None:
 
 def _own_image() -> str:
     """The image of this repository's files as they are, built where there is none."""
-    return locally(lambda: local_engine.find_image("train") or local_engine.build_image("train"))
+    return local_engine.find_image("train") or local_engine.build_image("train")
 
 
 def backbone(
@@ -104,17 +99,10 @@ def backbone(
     """The file for the channel. What is not said is decided as local_test/run.sh does, and put into hyperparameters."""
     if asked.file or is_none(hyperparameters):
         return asked.file
-    url = locally(lambda: weights.url_of(hyperparameters))
-    found = locally(lambda: weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container))
+    url = weights.url_of(hyperparameters)
+    found = weights.choose(asked.word, url, is_sample=is_sample, in_container=in_container)
     if found.note:
         progress(found.note)
     if found.hyperparameter is not None:
         hyperparameters[WEIGHTS] = found.hyperparameter
     return found.file
-
-
-def locally(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except LocalError as error:
-        raise CloudError(str(error), error.code) from None

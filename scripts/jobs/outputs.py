@@ -4,15 +4,14 @@ import contextlib
 import itertools
 import json
 import re
-import tarfile
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from local_test import pack
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
@@ -25,7 +24,7 @@ FILES = ("profiler/job.json", "profiler/timeline.jsonl", "rules.json", "metrics.
 FOLDERS = ("profiler", "profiler-output", "system", "framework")
 BELOW = ("", "output/data", "ml/output/data", "data", "output", "profiler-output")
 LARGEST = 4 * 10**9  # bytes that an archive may unpack to
-MANY = 100_000  # files, and objects below a prefix
+MANY = 100_000  # objects below a prefix
 QUIET = 120.0  # seconds without a change, after which a folder's job counts as over
 _JOB = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}\Z")
 
@@ -98,36 +97,11 @@ def damage(folder: Path) -> list[str]:
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:
-    unpack(archive, folder)
+    pack.unpack(archive, folder, LARGEST)
     found = find(folder)
     if found is None:
         raise CloudError(f"{archive} holds nothing that a job or the service's profiler writes (profiler/, rules.json)")
     return found
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the regular files of a tar below `folder`. What points out of it, links and devices are passed over."""
-    written = number = 0
-
-    def keep(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        nonlocal written, number
-        number, written = number + 1, written + (member.size if member.isreg() else 0)
-        if number > MANY:
-            raise CloudError(f"{archive} holds more than {MANY} files")
-        if written > LARGEST:
-            raise CloudError(f"{archive} unpacks to more than {LARGEST / 1e9:g} GB")
-        try:
-            return tarfile.data_filter(member, path) if member.isreg() and member.name[:1] != "/" else None
-        except tarfile.FilterError:
-            return None
-
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter=keep)
-    except (tarfile.TarError, EOFError, zlib.error, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        # tarfile goes on with a line for each compression that it tried.
-        first = (str(error) or "cut off").splitlines()[0].rstrip(":")
-        raise CloudError(f"{archive} is no whole tar archive: {first}") from None
 
 
 def _of_job(aws: Aws, name: str, folder: Path) -> Path:
@@ -159,7 +133,7 @@ def _from_s3(aws: Aws, uri: S3Uri, folder: Path, missing: str) -> Path:
     whole = uri.key.endswith((".tar.gz", ".tgz", ".tar"))
     for key in [uri] if whole else [uri / ARCHIVE, uri / "output" / ARCHIVE]:
         if _download(s3, key, folder / ARCHIVE):
-            unpack(folder / ARCHIVE, folder)
+            pack.unpack(folder / ARCHIVE, folder, LARGEST)
             (folder / ARCHIVE).unlink()
             break
     if not whole:

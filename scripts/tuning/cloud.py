@@ -16,18 +16,10 @@ from scripts.console.command import progress
 from scripts.jobs import training, watch
 from scripts.jobs.inputs import Data, Weights
 from scripts.jobs.training import Plan
-from scripts.tuning import table, tuning_request
+from scripts.tuning import table, tuning_jobs, tuning_request
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
-from scripts.tuning.tuning_jobs import (
-    MAX_RUN,
-    OWN_CHECKPOINTS,
-    PARENTS,
-    TRIAL_OVERRIDES,
-    TuningJob,
-    TuningJobSpec,
-    describe,
-)
+from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, TuningJobSpec, describe
 
 PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
@@ -46,13 +38,10 @@ def plan(
         raise CloudError(f"--warm-start names {len(parents)} searches: the service takes {PARENTS}", 2)
     if flags.warm_start_type and not parents:
         raise CloudError("--warm-start-type goes with --warm-start", 2)
-    name = (
-        names.checked(flags.name, "--name", names.MAX_SEARCH)
-        if flags.name
-        else names.unique(settings.project, "tune", most=names.MAX_SEARCH)
-    )
+    name = flags.name or names.unique(settings.project, "tune", most=names.MAX_SEARCH)
+    names.checked(name, "--name", names.MAX_SEARCH)
     fixed = {**TRIAL_OVERRIDES, **{key: str(value) for key, value in space.fixed.items()}}
-    trial = training.wanted_by(flags, settings, weights, fixed, data, name, MAX_RUN)
+    trial = training.wanted_by(flags, settings, weights, fixed, data, name, tuning_jobs.MAX_RUN)
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials

@@ -6,10 +6,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
 from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_missing, is_stopped
+from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_stopped
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
 
@@ -64,12 +65,9 @@ class TuningJob:
 def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
     """Raises CloudError where there is no such tuning job."""
     client = aws.client("sagemaker")
-    try:
-        found = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    except ClientError as error:
-        if is_missing(error):
-            raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region") from None
-        raise
+    found = requests.describe(aws, "HyperParameterTuningJob", name)
+    if found is None:
+        raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region")
     summaries: list[Mapping[str, Any]] = []
     if with_trials:
         pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
@@ -120,34 +118,29 @@ def training_request(job: TuningJob, name: str, tags: list[dict[str, str]]) -> R
     hyperparameters = job.search.hyperparameters()
     if not hyperparameters:
         raise CloudError(f"no trial of {job.name} was completed: there is nothing to train with")
-    definition = dict(job.definition)
-    algorithm = dict(definition.pop("AlgorithmSpecification"))
-    for key in ("StaticHyperParameters", "HyperParameterRanges", "TuningObjective", "DefinitionName"):
-        definition.pop(key, None)
-    # The SDK describes a search's instances in a structure of their own.
-    if machine := definition.pop("HyperParameterTuningResourceConfig", None):
-        definition["ResourceConfig"] = {k: v for k, v in machine.items() if k in RESOURCES}
-    definition.pop("RetryStrategy", None)
-    definition["Environment"] = {k: v for k, v in definition.get("Environment", {}).items() if k != OWN_CHECKPOINTS}
-    if "CheckpointConfig" in definition:
+    found = job.definition
+    machine = found.get("HyperParameterTuningResourceConfig") or found["ResourceConfig"]
+    request: dict[str, Any] = {
+        "TrainingJobName": name,
+        "HyperParameters": hyperparameters,
+        **{key: found[key] for key in OF_A_JOB if key in found},
+        "ResourceConfig": {key: value for key, value in machine.items() if key in RESOURCES},
+        "Environment": {k: v for k, v in found.get("Environment", {}).items() if k != OWN_CHECKPOINTS},
+        "Tags": tags,
+        "ProfilerConfig": {"DisableProfiler": True},
+    }
+    if "CheckpointConfig" in found:
         # Not the trials': there, others' checkpoints lie.
-        home = definition["OutputDataConfig"]["S3OutputPath"].rstrip("/")
-        definition["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": f"{home}/{name}/checkpoints"}
-    return Request(
-        "sagemaker",
-        "CreateTrainingJob",
-        {
-            "TrainingJobName": name,
-            "HyperParameters": hyperparameters,
-            "AlgorithmSpecification": algorithm,
-            **definition,
-            "Tags": tags,
-            "ProfilerConfig": {"DisableProfiler": True},
-        },
-    )
+        home = found["OutputDataConfig"]["S3OutputPath"].rstrip("/")
+        request["CheckpointConfig"] = {**found["CheckpointConfig"], "S3Uri": f"{home}/{name}/checkpoints"}
+    return Request("sagemaker", "CreateTrainingJob", request)
 
 
-# What both structures call the same; with InstanceConfigs, which these scripts do not use, there is more.
+# What a trial's definition and a job's request call the same.
+OF_A_JOB = (
+    "AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "VpcConfig", "StoppingCondition",
+    "EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining",
+)  # fmt: skip
 RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
 # Says to the training program that other jobs may write to its checkpoint folder, too.
 OWN_CHECKPOINTS = "BYOC_OWN_CHECKPOINTS"

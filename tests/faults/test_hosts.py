@@ -30,7 +30,7 @@ def weights(base: Path) -> dict[str, torch.Tensor]:
 
 def gradients(base: Path) -> dict[tuple[int, str], Values]:
     """The tensors that the debugger saved of them, by training step and tensor."""
-    steps = Steps(config.tensors(SageMakerPaths(base))).new()
+    steps = Steps(config.folder(SageMakerPaths(base))).new()
     found = {(s.number, n): s.values(n) for s in steps if s.mode == "TRAIN" for n in s.names("gradients")}
     return {key: values for key, values in found.items() if values is not None}
 

@@ -147,6 +147,13 @@ def test_the_whole_path_leaves_its_results(finished: Finished) -> None:
     with tarfile.open(finished.out / "model" / "model.tar.gz") as tar:
         assert {"model.json", "model.pth", "model.xml", "model.bin"} <= set(tar.getnames())
     assert not (finished.out / "served").exists()
+    is_random = summary["weights"] == "none"
+    assert finished.log.count("NO IMAGENET WEIGHTS") == (2 if is_random else 0)
+    assert bool(summary["note"]) == is_random
+    assert mentioning(str(finished.out)) == [], "nothing is left running"
+    # Paths in what the programs have said are those of the results.
+    assert str(finished.out) in (finished.out / "logs" / "train.log").read_text()
+    assert "out.new" not in finished.log
 
 
 @pytest.mark.timeout(SECONDS)
@@ -159,18 +166,6 @@ def test_the_table_is_what_curl_got(finished: Finished) -> None:
         columns = [row["picture"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
         assert re.search(r"\s+".join(map(re.escape, columns)), table)
         assert (finished.out / "ml" / "input" / "data" / row["picture"]).is_file()
-
-
-@pytest.mark.timeout(SECONDS)
-def test_random_weights_are_said_loudly(finished: Finished) -> None:
-    is_random = finished.summary["weights"] == "none"
-    assert finished.log.count("NO IMAGENET WEIGHTS") == (2 if is_random else 0)
-    assert bool(finished.summary["note"]) == is_random
-
-
-@pytest.mark.timeout(SECONDS)
-def test_nothing_is_left_running(finished: Finished) -> None:
-    assert mentioning(str(finished.out)) == []
 
 
 @pytest.mark.timeout(SECONDS)

@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from local_test.child import Child
+from tests.local_test.runs import until
 
 # Starts a grandchild in a session of its own, as the training toolkit does, and ignores SIGTERM where asked.
 PARENT = """
@@ -25,14 +25,6 @@ time.sleep(600)
 def start(tmp_path: Path, code: str, *arguments: str) -> Child:
     command = [sys.executable, "-c", code, *arguments]
     return Child(command, tmp_path / "log", environment=os.environ, echo=False)
-
-
-def until(condition: object, seconds: float = 60) -> None:
-    assert callable(condition)
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:

@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -19,14 +19,7 @@ from local_test.engine import DockerEngine
 from local_test.errors import LocalError, guarded
 from tests import trees
 from tests.conftest import need
-from tests.local_test.runs import RUN, SECONDS, call, mentioning
-
-
-def until(condition: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
+from tests.local_test.runs import RUN, SECONDS, call, mentioning, until
 
 
 def test_a_wrong_hyperparameter_is_refused_before_training(tmp_path: Path) -> None:
@@ -65,37 +58,31 @@ def test_a_taken_port_is_found_before_training(
         holder.bind(("127.0.0.1", port))
         holder.listen()
         said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--port", port)
-    assert said.startswith(f"run.sh: port {port}: ")
+    assert said.startswith(f"run.sh: --port {port} is taken")
     assert "\n" not in said
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_are_checked_before_hyperparameters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--data", "mine", "--epochs", "x"), "has no class folders"),
+        (("--measure", "none"), "--measure none leaves no model"),
+        (("--weights", "none"), "out.old holds something else"),
+    ],
+)
+def test_a_mistake_is_found_before_hyperparameters_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...], said: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
-    said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--data", tmp_path / "mine", "--epochs", "x")
-    assert "no class folders" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
-def test_a_training_that_leaves_no_model_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--measure", "none")
-    assert said.startswith("run.sh: --measure none leaves no model")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_foreign_folder_is_named_by_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     (tmp_path / "out.old").mkdir()
     (tmp_path / "out.old" / "precious").touch()
-    said = refused(monkeypatch, capsys, "--out", tmp_path / "out")
-    assert "\n" not in said
-    assert f"{tmp_path / 'out.old'} " in said
-    assert (tmp_path / "out.old" / "precious").exists()
+    found = refused(monkeypatch, capsys, "--out", tmp_path / "out", *arguments)
+    assert said in found
+    assert "\n" not in found
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "out.old", "precious"]
 
 
 def test_a_typing_error_keeps_what_a_failed_run_left(
@@ -113,6 +100,21 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
     assert "the sample is trained with --epochs 60 --lr 0.003" in said
     assert error.strip() == "run.sh: hyperparameter epochs has value '0': expected an integer from 1 to 10000"
     assert archive.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_fails_is_told_without_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (fails := tmp_path / "program").write_text(
+        "#!/bin/sh\nprintf 'No space left: model.pth\\n\\nTraceback' >$SAGEMAKER_BASE_DIR/output/failure\nexit 7\n"
+    )
+    fails.chmod(0o755)
+    monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(fails)))
+    data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
+    assert main("--engine", "process", "--data", str(data), "--out", str(tmp_path / "out"), "--weights", "none") == 7
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "run.sh: training failed with exit code 7: No space left: model.pth"
     assert not (tmp_path / "out").exists()
 
 
@@ -156,15 +158,6 @@ def test_a_signal_in_the_first_seconds_is_told(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (143, "run.sh: stopped\n")
     code = "import local_test.__main__, sys; print({'numpy', 'PIL', 'psutil'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
-
-
-def test_an_occupied_port_is_named(tmp_path: Path) -> None:
-    with socket.socket() as holder:
-        port = server.free_port()
-        holder.bind(("127.0.0.1", port))
-        holder.listen()
-        with pytest.raises(LocalError, match=f"port {port}"):
-            server.serving(engine.ProcessEngine(), tmp_path, port, tmp_path / "log").__enter__()
 
 
 def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,14 +23,14 @@ from scripts.dataset import check, prepared
 from scripts.dataset import download as downloading
 from scripts.dataset.download import download
 from scripts.dataset.unzip import unzip
-from tests import trees
+from tests import web
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def jpeg(shade: int = 0, size: tuple[int, int] = (8, 8)) -> bytes:
+def jpeg(shade: int = 0) -> bytes:
     body = io.BytesIO()
-    Image.new("RGB", size, (shade % 256, 80, 120)).save(body, "JPEG")
+    Image.new("RGB", (8, 8), (shade % 256, 80, 120)).save(body, "JPEG")
     return body.getvalue()
 
 
@@ -55,34 +53,25 @@ def run(*arguments: object) -> int:
     return command.run("prepare_data.py", prepare_data.main, [str(argument) for argument in arguments])
 
 
-class Files(ThreadingHTTPServer):
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Files(web.Handler):
     """Serves one body with Range support; `cuts` says after how many bytes each of the next answers breaks off."""
 
-    body = b""
-    tag = '"one"'
-    ranges = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.cuts: list[int] = []
-        self.statuses: list[int] = []
-        self.asked: list[str] = []
-
-    def url(self, name: str = "pictures.zip") -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/{name}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Files
+    body, tag, ranges = b"", '"one"', True
+    cuts: list[int]
+    statuses: list[int]
+    asked: list[str]
+    url = ""
 
     def do_GET(self) -> None:
-        files = self.server
-        wanted = self.headers.get("Range", "")
+        files, wanted, start = type(self), self.headers.get("Range", ""), 0
         files.asked.append(wanted)
         if files.statuses:
             self.send_error(files.statuses.pop(0))
             return
-        start = 0
         if wanted and files.ranges and self.headers.get("If-Range") == files.tag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             self.send_response(206)
@@ -93,77 +82,75 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("ETag", files.tag)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if files.cuts:
-            body = body[: files.cuts.pop(0)]
-        self.wfile.write(body)
+        self.wfile.write(body[: files.cuts.pop(0)] if files.cuts else body)
         self.close_connection = True
-
-    def log_message(self, format: str, *arguments: object) -> None:
-        pass
 
 
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    server = Files()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def files() -> Iterator[type[Files]]:
+    class Own(Files):
+        pass
+
+    Own.cuts, Own.statuses, Own.asked = [], [], []
+    with web.serving(Own) as url:
+        Own.url = f"{url}/images.zip"
+        yield Own
 
 
-def test_a_cut_download_goes_on_where_it_stopped(files: Files, tmp_path: Path) -> None:
+def no_pause(_: float) -> None:
+    pass
+
+
+def test_a_cut_download_resumes_where_it_stopped_and_no_other_call_mixes_in(files: type[Files], tmp_path: Path) -> None:
     files.body, files.cuts = os.urandom(300_000), [100_000, 50_000]
-    waited: list[float] = []
-    download(files.url(), tmp_path / "a.zip", pause=waited.append)
-    assert (tmp_path / "a.zip").read_bytes() == files.body
+    target = tmp_path / "a.zip"
+
+    def meanwhile(_: float) -> None:
+        with pytest.raises(DataError, match=f"another call is downloading {target}: wait for it"):
+            download(files.url, target)
+
+    download(files.url, target, pause=meanwhile)
+    assert target.read_bytes() == files.body
     assert files.asked == ["", "bytes=100000-", "bytes=150000-"]
-    assert len(waited) == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    assert visible(tmp_path) == ["a.zip"]
 
 
-def test_the_next_call_goes_on_too(files: Files, tmp_path: Path) -> None:
+def test_the_next_call_resumes_too(files: type[Files], tmp_path: Path) -> None:
     files.body, files.cuts = os.urandom(10_000), [4000]
-    files.statuses = []
 
     def give_up(_: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download(files.url(), tmp_path / "a.zip", pause=give_up)
+        download(files.url, tmp_path / "a.zip", pause=give_up)
     assert not (tmp_path / "a.zip").exists()
-    download(files.url(), tmp_path / "a.zip")
+    download(files.url, tmp_path / "a.zip")
     assert (tmp_path / "a.zip").read_bytes() == files.body
     assert files.asked[-1] == "bytes=4000-"
 
 
-def test_a_changed_file_is_fetched_from_the_beginning(files: Files, tmp_path: Path) -> None:
-    files.body, files.cuts = b"a" * 10_000, [4000]
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_changed_file_and_one_without_ranges_are_fetched_from_the_beginning(
+    files: type[Files], tmp_path: Path, ranges: bool
+) -> None:
+    files.body, files.cuts, files.ranges = b"a" * 10_000, [4000], ranges
 
     def change(_: float) -> None:
         files.body, files.tag = b"b" * 9000, '"two"'
 
-    download(files.url(), tmp_path / "a.zip", pause=change)
+    download(files.url, tmp_path / "a.zip", pause=change)
     assert (tmp_path / "a.zip").read_bytes() == b"b" * 9000
 
 
-def test_a_server_without_ranges_is_asked_for_everything(files: Files, tmp_path: Path) -> None:
-    files.body, files.cuts, files.ranges = os.urandom(9000), [4000], False
-    download(files.url(), tmp_path / "a.zip", pause=lambda _: None)
-    assert (tmp_path / "a.zip").read_bytes() == files.body
-
-
-def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(files: Files, tmp_path: Path) -> None:
+def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(files: type[Files], tmp_path: Path) -> None:
     files.body, files.statuses = b"x" * 100, [503, 429]
-    download(files.url(), tmp_path / "a.zip", pause=lambda _: None)
+    download(files.url, tmp_path / "a.zip", pause=no_pause)
     assert len(files.asked) == 3
     files.statuses = [404]
     with pytest.raises(DataError, match="404"):
-        download(files.url(), tmp_path / "b.zip", pause=lambda _: None)
+        download(files.url, tmp_path / "b.zip", pause=no_pause)
     assert len(files.asked) == 4
+    assert visible(tmp_path) == ["a.zip"]
 
 
 def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> None:
@@ -175,23 +162,22 @@ def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> No
 
 
 def test_a_zip_from_a_server_becomes_class_folders(
-    files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: type[Files], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     members = {f"pets/{name}/{n}.jpg": jpeg(n) for name in ("001.cat", "002.dog") for n in range(10)}
     members |= {"__MACOSX/pets/001.cat/._0.jpg": b"fork", "pets/.DS_Store": b"x", "pets/readme.txt": b"hello"}
-    files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
     members["pets/001.cat/noext"] = jpeg(77)
     files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
     out = tmp_path / "pets"
-    assert run(files.url(), "--out", out) == 0
+    assert run(files.url, "--out", out) == 0
     said = capsys.readouterr().err
-    assert f"pictures.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
+    assert f"images.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
     assert "not used: 1 file (readme.txt), beside the class folders" in said
     assert {split: len(list((out / split).glob("*/*"))) for split in SPLITS} == {"train": 17, "valid": 2, "test": 2}
-    assert sorted(path.name for path in (out / "train").iterdir()) == ["001.cat", "002.dog"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["made.zip", "pets"]
+    assert visible(out / "train") == ["001.cat", "002.dog"]
+    assert visible(tmp_path) == ["made.zip", "pets"]
     asked = len(files.asked)
-    assert run(files.url(), "--out", out) == 0
+    assert run(files.url, "--out", out) == 0
     assert len(files.asked) == asked
 
 
@@ -204,24 +190,6 @@ def test_other_contents_are_not_overwritten(tmp_path: Path, capsys: pytest.Captu
     assert (tmp_path / "out" / "precious").read_text() == "mine"
 
 
-def test_two_downloads_at_once_do_not_mix(files: Files, tmp_path: Path) -> None:
-    files.body = bytes(range(256)) * 40
-    files.cuts = [5000]
-    target = tmp_path / "pictures.zip"
-
-    def meanwhile(seconds: float) -> None:
-        with pytest.raises(DataError, match=f"another call is downloading {target}: wait for it"):
-            download(files.url(), target)
-
-    download(files.url(), target, pause=meanwhile)
-    assert target.read_bytes() == files.body
-    assert files.asked == ["", "bytes=5000-"]
-    files.statuses = [404]
-    with pytest.raises(DataError, match="404"):
-        download(files.url(), tmp_path / "other.zip")
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures.zip"]
-
-
 def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = make_folder(tmp_path / "in", {"a": 4, "b": 4}), tmp_path / "out"
     with prepared.workplace(out) as work:
@@ -229,110 +197,83 @@ def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: pytest.C
         assert run(source, "--out", out) == 1
         assert f"another call is making {out}: wait for it" in capsys.readouterr().err
         assert (work / "half").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+    assert visible(tmp_path) == ["in"]
     # What a killed call has left is no hindrance.
     (tmp_path / ".out.tmp" / "made").mkdir(parents=True)
     (tmp_path / ".out.tmp" / "archive").write_bytes(b"half")
     assert run(source, "--out", out) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+    assert visible(tmp_path) == ["in", "out"]
 
 
-def test_links_that_lead_in_a_circle_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They would put pictures into other classes, and the same ones into train and test."""
-    source = trees.fill(tmp_path / "pictures", {"x": 4}) / "x"
-    for link, target in ((source / "01.red" / "all", source), (source / "01.red" / "twice", source / "01.red")):
-        link.symlink_to(target)
-        assert run(source, "--out", tmp_path / "out") == 1
-        assert f"{link} leads to {target}, whose images are used already" in capsys.readouterr().err
-        link.unlink()
-    outside = trees.fill(tmp_path / "more", {"x": 4}) / "x" / "01.red"
-    (source / "01.red" / "more").symlink_to(outside)
-    assert run(source, "--out", tmp_path / "out") == 0
-
-
-def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("..", "leads to {source}, whose images are used already"),
+        ("../a", "leads to {source}/a, whose images are used already"),
+        ("/dev/zero", "is no ordinary file, but a pipe, a device or the like: remove it"),
+        ("pipe", "pipe.jpg is no ordinary file"),
+    ],
+)
+def test_what_would_be_read_twice_or_for_ever_is_refused(
+    tmp_path: Path, target: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
-    os.mkfifo(source / "a" / "pipe.jpg")
+    if target == "pipe":
+        os.mkfifo(source / "a" / "pipe.jpg")
+    else:
+        (source / "a" / "link.jpg").symlink_to(target)
     assert run(source, "--out", tmp_path / "out") == 1
-    assert "pipe.jpg is no ordinary file, but a pipe, a device or the like: remove it" in capsys.readouterr().err
-    (source / "a" / "pipe.jpg").unlink()
-    (source / "a" / "zero.jpg").symlink_to("/dev/zero")
-    assert run(source, "--out", tmp_path / "out") == 1
-    assert "zero.jpg is no ordinary file" in capsys.readouterr().err
+    assert said.format(source=source) in capsys.readouterr().err
 
 
-def test_what_a_file_is_does_not_hang_on_its_suffix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = make_folder(tmp_path / "in", {"cat": 12, "dog": 12})
+def test_what_a_file_is_does_not_hang_on_its_suffix_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Pillow reads far more than the training and the server do."""
+    source = make_folder(tmp_path / "in", {"cat": 40, "dog": 40})
     for name in ("a.jfif", "noext", "wrong.txt"):
         (source / "cat" / name).write_bytes(jpeg(7))
     (source / "cat" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400))
-    (source / "cat" / "notes.md").write_text("# no picture")
-    (source / "loose1.jpg").write_bytes(jpeg())
-    for litter in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.jfif"):
-        (source / "cat" / litter).write_bytes(b"\xd0\xcf\x11\xe0")
-    (source / "__MACOSX" / "cat").mkdir(parents=True)
-    assert run(source, "--out", tmp_path / "out", "--json") == 0
-    made = [path.name for path in (tmp_path / "out").glob("*/cat/*")]
-    assert {"a.jfif", "noext", "wrong.txt"} < set(made)
-    assert len(made) == 15
-    said = capsys.readouterr()
-    assert json.loads(said.out)["classes"] == 2
-    lines = said.err.splitlines()
-    assert (
-        "not used: 1 file (loose1.jpg), beside the class folders; move images into the folder of their class" in lines
-    )
-    assert "not used: 1 file (cat/notes.md), no images of a kind that is read" in lines
-    assert any("phone.HEIC: HEIC images are not taken: convert it" in line for line in lines)
-    assert "Thumbs.db" not in said.err
-
-
-def test_what_cannot_be_read_is_not_sent_and_named(tmp_path: Path) -> None:
-    """As scripts/train.py and tune.py upload a folder. Pillow reads far more than the training and the server do."""
-    source = make_folder(tmp_path / "in", {"cat": 30, "dog": 30})
-    (source / "cat" / "a.jfif").write_bytes(jpeg(7))
-    (source / "cat" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(400))
+    (source / "cat" / "notes.md").write_text("# no image")
     Image.new("RGB", (8, 8)).save(source / "cat" / "zicon.png", "ICO")
     (source / "loose.png").write_bytes(jpeg())
+    for litter in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.jfif"):
+        (source / "cat" / litter).write_bytes(b"\xd0\xcf\x11\xe0")
     said: list[str] = []
     found = check.readable(splits.plan(source), said.append)
-    sent = [path.name for classes in found.values() for path in classes["cat"]]
-    assert "a.jfif" in sent
-    assert len(sent) == 31
-    assert said[0].startswith("not used: 1 file (loose.png), beside the class folders")
-    assert said[-1] == "2 images cannot be read; they are not sent"
-    assert f"not readable: {source / 'cat' / 'phone.heic'}: {HEIC}" in said
+    sent = {path.name for classes in found.values() for path in classes["cat"]}
+    assert {"a.jfif", "noext", "wrong.txt"} < sent
+    assert len(sent) == 43
+    assert said[:2] == [
+        "not used: 1 file (loose.png), beside the class folders; move images into the folder of their class",
+        "not used: 1 file (cat/notes.md), no images of a kind that is read",
+    ]
+    assert f"not readable: {source / 'cat' / 'phone.HEIC'}: {HEIC}" in said
     assert any("zicon.png: no image of a kind that is read (JPEG, PNG," in line for line in said)
+    assert said[-1] == "2 images cannot be read; they are not sent"
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_many_unreadable_images_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
-    (source / "a" / "broken.jpg").write_bytes(b"no picture")
+    (source / "a" / "broken.jpg").write_bytes(b"no image")
     assert run(source, "--out", tmp_path / "out") == 1
     assert "1 of 11 images cannot be read, more than the 5% that training skips" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    for number in range(20):
-        (source / "a" / f"more{number}.jpg").write_bytes(jpeg(number))
-    assert run(source, "--out", tmp_path / "out") == 0
-    said = capsys.readouterr().err
-    assert "broken.jpg" in said
-    assert "1 image cannot be read; they are left out" in said
+    make_folder(source / "a", {"more": 20})
+    assert run(source, "--out", tmp_path / "out", "--json") == 0
+    said = capsys.readouterr()
+    assert "1 image cannot be read; they are left out" in said.err
     assert list((tmp_path / "out").glob("*/a/broken.jpg")) == []
+    assert sum(json.loads(said.out)["images"].values()) == 30
 
 
 def test_dog_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    members = {
-        f"dogImages/{split}/{breed}/{n}.jpg": jpeg(n)
-        for split in SPLITS
-        for breed in ("001.Affenpinscher", "002.Afghan_hound")
-        for n in range(3)
-    }
+    members = {f"dogImages/{split}/{breed}/{n}.jpg": jpeg(n) for split in SPLITS for breed in "ab" for n in range(3)}
     archive = make_zip(tmp_path / "dogImages.zip", members)
     assert run(archive, "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err
+    first, error = capsys.readouterr().err.splitlines()
+    assert first == f"unpacking {archive}"
     assert "6680" in error
     assert "133" in error
-    assert error.splitlines()[:-1] == [f"unpacking {archive}"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["dogImages.zip"]
+    assert visible(tmp_path) == ["dogImages.zip"]
     assert run(archive, "--out", tmp_path / "out", "--any-counts") == 0
 
 
@@ -341,7 +282,7 @@ def test_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None
     archive = make_zip(tmp_path / "evil.zip", {"a/1.jpg": jpeg(), name: jpeg()})
     with pytest.raises(DataError, match="outside"):
         unzip(archive, tmp_path / "target")
-    assert [path.name for path in tmp_path.iterdir()] == ["evil.zip"]
+    assert visible(tmp_path) == ["evil.zip"]
 
 
 def test_links_twins_and_encrypted_files_are_refused(tmp_path: Path) -> None:
@@ -349,37 +290,28 @@ def test_links_twins_and_encrypted_files_are_refused(tmp_path: Path) -> None:
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    with pytest.raises(DataError, match="link"):
-        unzip(tmp_path / "link.zip", tmp_path / "target")
-    with pytest.raises(DataError, match="twice"):
-        unzip(make_zip(tmp_path / "twins.zip", {"a/1.jpg": b"1", "a\\1.jpg": b"2"}), tmp_path / "target")
-    locked = bytearray(make_zip(tmp_path / "locked.zip", {"a/1.jpg": jpeg()}).read_bytes())
+    make_zip(tmp_path / "twice.zip", {"a/1.jpg": b"1", "a\\1.jpg": b"2"})
+    locked = bytearray(make_zip(tmp_path / "encrypted.zip", {"a/1.jpg": jpeg()}).read_bytes())
     locked[locked.index(b"PK\x01\x02") + 8] |= 1
-    (tmp_path / "locked.zip").write_bytes(locked)
-    with pytest.raises(DataError, match="encrypted"):
-        unzip(tmp_path / "locked.zip", tmp_path / "target")
+    (tmp_path / "encrypted.zip").write_bytes(locked)
+    make_zip(tmp_path / "bomb.zip", {"a/1.bmp": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
+    for word in ("link", "twice", "encrypted", "bomb"):
+        with pytest.raises(DataError, match=f"{word}"):
+            unzip(tmp_path / f"{word}.zip", tmp_path / "target")
     assert not (tmp_path / "target").exists()
 
 
-def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
-    archive = make_zip(tmp_path / "bomb.zip", {"a/1.bmp": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
-    with pytest.raises(DataError, match="bomb"):
-        unzip(archive, tmp_path / "target")
-
-
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_damage_of_every_compression_is_told_in_one_line(
-    tmp_path: Path, kind: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_zip_leaves_nothing(tmp_path: Path, kind: int, capsys: pytest.CaptureFixture[str]) -> None:
     members = {f"{name}/{n}.jpg": os.urandom(3000) for name in "ab" for n in range(3)}
     body = bytearray(make_zip(tmp_path / "good.zip", members, kind).read_bytes())
     body[40:2000] = bytes(1960)
     (tmp_path / "bad.zip").write_bytes(body)
     assert run(tmp_path / "bad.zip", "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err
-    assert error.splitlines()[0] == f"unpacking {tmp_path / 'bad.zip'}"
-    assert f"prepare_data.py: {tmp_path / 'bad.zip'} is damaged" in error.splitlines()[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.zip", "good.zip"]
+    first, error = capsys.readouterr().err.splitlines()
+    assert first == f"unpacking {tmp_path / 'bad.zip'}"
+    assert error.startswith(f"prepare_data.py: {tmp_path / 'bad.zip'} is damaged")
+    assert visible(tmp_path) == ["bad.zip", "good.zip"]
 
 
 @pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2", "nan,0.5,0.5", "0.5,0.5,nan"])
@@ -391,11 +323,7 @@ def test_shares_that_make_no_sense_are_refused(tmp_path: Path, split: str, capsy
 
 def test_it_runs_as_a_program_from_anywhere(tmp_path: Path) -> None:
     make_folder(tmp_path / "in", {"a": 5, "b": 5})
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "prepare_data.py", "in", "--out", "out"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    words = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), "in", "--out", "out"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "2 classes, 6 train, 2 valid, 2 test" in done.stdout

@@ -3,9 +3,6 @@
 import json
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +17,7 @@ from scripts.tuning.local_search import images_digest
 from tests import trees
 from tests.conftest import FULL, need
 from tests.docker import engine as docker_engine
-from tests.local_test.runs import mentioning
+from tests.local_test.runs import mentioning, until
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "tune.py"
@@ -46,13 +43,6 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
     document: dict[str, Any] = json.loads(done.stdout)
     return document
-
-
-def until(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
 
 
 @pytest.mark.timeout(SECONDS)
@@ -206,23 +196,3 @@ def test_other_images_are_another_search(tmp_path: Path) -> None:
     (root / "train" / "01.red" / "more.jpg").rename(root / "train" / "01.red" / "other.jpg")
     seen.append(images_digest(root))
     assert len(set(seen)) == 3
-
-
-def test_a_search_of_something_else_is_not_gone_on_with(tmp_path: Path) -> None:
-    code = """
-import sys
-from pathlib import Path
-from scripts.aws.errors import CloudError
-from scripts.tuning import space
-from scripts.tuning.study import Study
-folder = Path(sys.argv[1])
-plain = space.load()
-Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/a"}, parallel=1)
-Study(folder, plain, "random", {"space": plain.digest, "data": "/a"}, parallel=2)
-try:
-    Study(folder, plain, "bayesian", {"space": plain.digest, "data": "/b"}, parallel=1)
-except CloudError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert "is a search begun with another data (/a, now /b): give another --name" in done.stdout, done.stderr

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.aws.errors import CloudError
 from scripts.tuning import space, table
 from scripts.tuning.study import Study
 from scripts.tuning.table import Lines
@@ -70,6 +71,14 @@ def test_a_trial_that_was_running_is_tried_again(tmp_path: Path) -> None:
     assert again.trials() == []
     assert again.ask().parameters == cut.parameters
     assert [trial.status for trial in again.trials()] == ["running"]
+
+
+def test_a_search_of_something_else_is_not_resumed(tmp_path: Path) -> None:
+    plain = space.load()
+    Study(tmp_path, plain, "bayesian", {"data": "/a"}, parallel=1)
+    Study(tmp_path, plain, "random", {"data": "/a"}, parallel=2)
+    with pytest.raises(CloudError, match="is a search begun with another data \\(/a, now /b\\): give another --name"):
+        Study(tmp_path, plain, "bayesian", {"data": "/b"}, parallel=1)
 
 
 def test_lines_say_each_change_once(tmp_path: Path) -> None:
