@@ -80,7 +80,7 @@ def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: s
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if interface:
             os.environ.setdefault(name, interface)
-    signal.signal(signal.SIGUSR1, lambda *_: None)  # of the timer of a step, which the agent gets as well
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # of ProcessGroup.watchdog, which reaches the agent, too
     address, number = hosts.store.host, hosts.store.port
     rendezvous = StaticTCPRendezvous(address, number, cluster.index, len(cluster.hosts), "job", int(REASON_SECONDS))
     spec = WorkerSpec(
