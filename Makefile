@@ -72,4 +72,4 @@ images:  ## both images: scripts/build.sh, which has options for other bases, pr
 
 clean:  ## removes results and caches, not .venv
 	rm -rf local_test/out dist .mypy_cache .ruff_cache .pytest_cache
-	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

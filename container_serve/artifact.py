@@ -150,6 +150,11 @@ def _wrong(reason: str) -> ArtifactError:
     return ArtifactError(f"{MODEL_JSON}: {reason}")
 
 
+def _require(ok: object, reason: str) -> None:
+    if not ok:
+        raise _wrong(reason)
+
+
 def _document(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise ArtifactError(f"{directory}: there is no such folder; the model's files have to be mounted there")
@@ -166,8 +171,7 @@ def _document(directory: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0][:120]
         raise _wrong(f"is not JSON ({reason}); copy the artifact again") from None
-    if not isinstance(document, dict):
-        raise _wrong(f"expected an object, got {shown(document)}")
+    _require(isinstance(document, dict), f"expected an object, got {shown(document)}")
     version = document.get("format_version")
     # Before anything else: a newer format may lack or add any key.
     if type(version) is int and version > FORMAT_VERSION:
@@ -175,18 +179,17 @@ def _document(directory: Path) -> dict[str, Any]:
             f"made by a newer version (format_version {version}), this server reads up to {FORMAT_VERSION};"
             " serve it with a newer image"
         )
-    if missing := [key for key in _KEYS if key not in document]:
-        raise _wrong(f"the key {missing[0]!r} is missing; export the model again")
-    if type(version) is not int or version < 1:
-        raise _wrong(f"format_version: expected a whole number from 1, got {shown(version)}")
-    return document
+    for key in _KEYS:
+        _require(key in document, f"the key {key!r} is missing; export the model again")
+    valid = type(version) is int and version >= 1
+    _require(valid, f"format_version: expected a whole number from 1, got {shown(version)}")
+    return dict(document)
 
 
 def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
     """Checks the types of the keys; the files are not looked at."""
     classes = document["classes"]
-    if not isinstance(classes, list) or not classes:
-        raise _wrong(f"classes: expected a list of labels, got {shown(classes)}")
+    _require(isinstance(classes, list) and classes, f"classes: expected a list of labels, got {shown(classes)}")
     seen: set[str] = set()
     for index, label in enumerate(classes):
         if not isinstance(label, str) or not label or _SURROGATE.search(label):
@@ -195,8 +198,9 @@ def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
             raise _wrong(f"classes[{index}]: {label!r} occurs twice, labels have to differ")
         seen.add(label)
     for key in ("architecture", "precision"):
-        if not isinstance(document[key], str) or not document[key]:
-            raise _wrong(f"{key}: expected a name, got {shown(document[key])}")
+        _require(
+            isinstance(document[key], str) and document[key], f"{key}: expected a name, got {shown(document[key])}"
+        )
     try:
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
     except ValueError as error:

@@ -1,7 +1,6 @@
 """The graph that is served, run by OpenVINO on the CPU."""
 
 import functools
-import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ import numpy.typing as npt
 from container_serve.artifact import GRAPH, GRAPH_WEIGHTS, Artifact
 from container_serve.errors import ArtifactError
 
-LOG = logging.getLogger("worker")
 # What the artifact calls its precision -> what the floating point operations are computed in. OpenVINO would
 # otherwise choose bf16 by itself on the CPUs that have it, and answers would differ from machine to machine.
 _PRECISION = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
@@ -37,10 +35,10 @@ class Prediction:
 class Predictor:
     """The compiled graph of an artifact, for several callers at a time, which share its weights."""
 
-    def __init__(self, artifact: Artifact, threads: int = 1, callers: int = 1, compiled: Path | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, callers: int = 1, cache: Path | None = None) -> None:
         """Compile model.xml for `callers` threads that ask at the same time; each is computed for with `threads`.
 
-        `compiled` is what `save` of an equal Predictor left on this machine: its graph is taken where it is usable.
+        `cache` is a folder in which OpenVINO keeps what it compiles, for equal Predictors on this machine.
         Raises ArtifactError when the graph cannot be read, does not take this artifact's images, or does
         not have one output per class.
         """
@@ -55,21 +53,13 @@ class Predictor:
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_PRECISION_HINT": _PRECISION[artifact.precision],
         }
+        if cache is not None:
+            settings["CACHE_DIR"] = str(cache)
         self._side = artifact.preprocessing.crop
-        graph = None if compiled is None else _imported(compiled, settings)
-        self._graph: Any = _compiled(artifact, settings) if graph is None else graph
+        self._graph = _compiled(artifact, settings)
         self._requests: SimpleQueue[Any] = SimpleQueue()  # those that nobody uses just now
         for _ in range(callers):
             self._requests.put(self._graph.create_infer_request())
-
-    def save(self, path: Path) -> None:
-        """Leave the compiled graph for others of this machine, whole or not at all. Raises OSError."""
-        partial = path.with_suffix(".partial")
-        try:
-            partial.write_bytes(self._graph.export_model().getbuffer())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def probabilities(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """float32 (N, 3, H, W) -> float32 (N, classes), each row adding up to 1.
@@ -93,34 +83,25 @@ class Predictor:
 
 
 def _compiled(artifact: Artifact, settings: dict[str, Any]) -> Any:
-    path = artifact.directory / GRAPH
     for name in (GRAPH, GRAPH_WEIGHTS):
         if name not in artifact.document["files"]:
             raise ArtifactError(f"{name}: missing, there is no graph to serve; export the model again")
+    path, reason = artifact.directory / GRAPH, " (not OpenVINO's XML)"
     with path.open("rb") as file:
         # OpenVINO would try its other formats on anything else, each with a complaint of its own on stderr.
-        if not re.search(rb'<net\s[^>]*version="', file.read(4096)):
-            raise ArtifactError(f"{GRAPH}: is no readable graph (not OpenVINO's XML); export the model again")
-    try:
-        model = core().read_model(path)
-    except Exception as error:
-        raise ArtifactError(f"{GRAPH}: is no readable graph{_reason(error)}; export the model again") from None
-    _check(model, artifact)
-    try:
-        return core().compile_model(model, "CPU", settings)
-    except Exception as error:
-        raise ArtifactError(f"{GRAPH}: cannot be compiled{_reason(error)}; export the model again") from None
-
-
-def _imported(compiled: Path, settings: dict[str, Any]) -> Any:
-    """The graph in the file; None where there is none, or none that this machine can run."""
-    try:
-        return core().import_model(compiled.read_bytes(), "CPU", settings)
-    except FileNotFoundError:
-        return None
-    except Exception as error:  # a cut file: of whatever kind, the graph can be compiled instead
-        LOG.warning("the compiled graph cannot be used%s: compiling it anew", _reason(error))
-        return None
+        is_graph = re.search(rb'<net\s[^>]*version="', file.read(4096))
+    if is_graph:
+        try:
+            graph = core().compile_model(path, "CPU", settings)
+        except Exception as error:
+            # The one telling line of a stack of source positions.
+            lines = [line.strip() for line in str(error).splitlines()]
+            lines = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+            reason = f" ({lines[-1][:160]})" if lines else ""
+        else:
+            _check(graph, artifact)
+            return graph
+    raise ArtifactError(f"{GRAPH}: is no readable graph{reason}; export the model again")
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -166,14 +147,14 @@ def convert_model(*arguments: Any, **options: Any) -> Any:
     return import_module("openvino.tools.ovc").convert_model(*arguments, **options)
 
 
-def _check(model: Any, artifact: Artifact) -> None:
+def _check(graph: Any, artifact: Artifact) -> None:
     """The graph's one input takes the artifact's images, and its one output has a number for each class."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise ArtifactError(
-            f"{GRAPH}: expected one input and one output, it has {len(model.inputs)} and {len(model.outputs)}"
+            f"{GRAPH}: expected one input and one output, it has {len(graph.inputs)} and {len(graph.outputs)}"
         )
     side = artifact.preprocessing.crop
-    taken, given = model.inputs[0].get_partial_shape(), model.outputs[0].get_partial_shape()
+    taken, given = graph.inputs[0].get_partial_shape(), graph.outputs[0].get_partial_shape()
     wanted = [-1, 3, side, side]
     fits = taken.rank.is_static and len(taken) == len(wanted) and taken[0].is_dynamic
     if not fits or any(taken[i].is_static and taken[i].get_length() != wanted[i] for i in (1, 2, 3)):
@@ -184,10 +165,3 @@ def _check(model: Any, artifact: Artifact) -> None:
             f"{GRAPH}: has {outputs} outputs, but model.json lists {len(artifact.classes)} classes;"
             " export the model again with its own classes"
         )
-
-
-def _reason(error: Exception) -> str:
-    """The one telling line of OpenVINO's message, which is a stack of source positions."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
-    return f" ({telling[-1][:160]})" if telling else ""

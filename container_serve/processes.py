@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -53,13 +54,12 @@ def alive(pid: int) -> bool:
         return False
 
 
-def kill_group(group: int, seconds: float = 5) -> None:
-    """End every process of the group at once and wait until none is left, for at most `seconds`."""
+def kill_descendants(seconds: float = 5) -> None:
+    """End every process below this one at once and wait until none is left, for at most `seconds`."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):  # the latter: only zombies of other parents
-            return
+    while (below := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
+        for process in below:
+            with suppress(psutil.Error):  # it has ended meanwhile
+                process.kill()
         reap_orphans(but=0)
         time.sleep(0.01)

@@ -87,7 +87,7 @@ def _force_exit(server: "Server", stop: threading.Event) -> None:
     """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
-    processes.kill_group(server.java.pid)
+    processes.kill_descendants()
     shutil.rmtree(server.run, ignore_errors=True)
     os._exit(1)
 
@@ -111,8 +111,8 @@ def check_model(settings: Settings) -> int:
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
         raise ServeError(f"{folder}: cannot be read (Permission denied); make it readable (chmod -R a+rX)")
     code = user_code.find(settings, folder)
-    if code is not None and (code.directory / "requirements.txt").exists():
-        LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.directory)
+    if code is not None and (code.parent / "requirements.txt").exists():
+        LOG.warning("%s/requirements.txt is not installed: build an image that has these packages", code.parent)
     if code is None or (folder / artifact.MODEL_JSON).exists():
         for notice in artifact.read(folder, verify=False).notices:
             LOG.warning("%s", notice)
@@ -130,7 +130,7 @@ def check_port(port: int) -> None:
 
 
 class Server:
-    """The Java process and its workers, in a process group of their own."""
+    """The Java process and its workers, in a session of their own."""
 
     def __init__(self, settings: Settings, run: Path, memory: resources.Memory, environment: Mapping[str, str]) -> None:
         self.settings = settings
@@ -209,7 +209,7 @@ class Server:
 
     def end(self) -> None:
         """End all processes; none of them holds anything that is worth a gentler end."""
-        processes.kill_group(self.java.pid)
+        processes.kill_descendants()
         self.java.wait()
         os.close(self.reports)
 

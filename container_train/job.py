@@ -5,7 +5,6 @@ import re
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from container_train import configuration
@@ -59,9 +58,3 @@ def node(tree: SageMakerPaths) -> str:
     """Return algo-N, as the platform names its hosts, and as the readers of its metrics want them."""
     host, every = hosts(tree)
     return host if re.fullmatch(r"algo-\d+", host) else f"algo-{1 + (every.index(host) if host in every else 0)}"
-
-
-def tensors(tree: SageMakerPaths) -> Path:
-    """Return the folder where the hook saves: the service's debughookconfig.json may name another one."""
-    path = configuration.read_or_empty(tree, "debughookconfig.json").get("LocalPath")
-    return Path(str(path)) if path else tree.base / "output" / "tensors"

@@ -1,10 +1,9 @@
 """Progress of long work: a bar on a terminal, a plain line now and then in a log."""
 
-import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,16 +16,17 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 15.0
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-@contextlib.contextmanager
-def dropped(pool: ThreadPoolExecutor) -> Iterator[None]:
-    """What is not begun is not done any more when an exception, a stop for instance, ends the work."""
-    try:
-        yield
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, workers: int) -> list[R]:
+    """Return the results in order, showing progress. If one raises, or a stop ends it, items not begun are dropped."""
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            return list(track(pool.map(function, items), what, len(items)))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

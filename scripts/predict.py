@@ -33,7 +33,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.console import command
 from scripts.console.command import integer, progress
-from scripts.endpoints.invocations import EndpointTarget, LocalTarget, Refused, Target
+from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Target
 
 PROGRAM = "predict.py"
 THREADS = 4
@@ -109,7 +109,7 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
         identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
         try:
             answer = target.invoke(body, identifier, top_k)
-        except Refused as error:
+        except InvocationError as error:
             return Result(str(path), None, str(error), body.notice, None)
         return Result(str(path), answer.document, None, body.notice, answer.milliseconds)
 

@@ -3,16 +3,18 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-if [ ! -x "$root/.venv/bin/python" ]; then
-    # Help is to be had before a set-up of minutes.
+python=$root/.venv/bin/python
+[ -x "$python" ] || python=$root/.venv-cloud/bin/python
+if [ ! -x "$python" ]; then
+    # Help is to be had before a set-up.
     for argument; do
         case $argument in
             --version) exec sed -n 's/^__version__ = "\(.*\)"$/push.sh \1/p' "$root/container_serve/__init__.py" ;;
             -h | --help) exec sed -n -e '1s/^"""//p' -e '2,/^"""/{/^"""/!p;}' "$root/scripts/images/push.py" ;;
         esac
     done
-    "$root/local_test/setup.sh" >&2
+    "$root/local_test/setup.sh" cloud >&2
 fi
 # -P keeps the folder of the call off the path, where another `scripts` may lie.
 export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
-exec "$root/.venv/bin/python" -P -m scripts.images.push "$@"
+exec "$python" -P -m scripts.images.push "$@"

@@ -24,15 +24,17 @@ use("boto3", "bokeh")
 import argparse
 import tempfile
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from container_train.paths import replace_file
-from container_train.reporting import compare, profiler_report
-from container_train.reporting.record import Record, read
 from scripts.aws import settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.console import command
 from scripts.jobs import outputs
+
+if TYPE_CHECKING:
+    from container_train.reporting.record import Record
 
 PROGRAM = "report.py"
 
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (profiler-report.html, compare.html)")
     settings.add_flags(parser)
     flags = parser.parse_args(arguments)
+    from container_train.reporting import compare, profiler_report  # half a second, for which --help need not wait
+
     if len(flags.jobs) > 2:
         raise CloudError(f"{len(flags.jobs)} jobs were given: expected one, or two to compare", 2)
     target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else profiler_report.NAME)
@@ -60,7 +64,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _record(job: str, scratch: Path, flags: argparse.Namespace) -> Record:
+def _record(job: str, scratch: Path, flags: argparse.Namespace) -> "Record":
+    from container_train.reporting.record import read
+
     chosen = settings.load(flags)
 
     def account() -> Aws:

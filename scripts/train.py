@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "numpy", "psutil", "tqdm")
+use("boto3", "PIL", "numpy", "psutil", "tqdm", "docker")
 
 import argparse
 import json
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
+    inputs.check_unknown(flags, rest)
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, rest, weights.word)
@@ -102,6 +103,9 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
     if found is None:
         name = names.checked(flags.from_tuning, "--from-tuning", names.MAX_SEARCH)
         chosen = settings.load(flags)
+        if flags.dry_run:
+            progress(f"--dry-run: the best values of {name} are not in these requests: they are looked up in AWS")
+            return {}
         if chosen.region is None:
             raise CloudError(
                 f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2

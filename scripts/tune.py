@@ -81,6 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
         return _existing(flags, rest)
+    inputs.check_unknown(flags, rest)
     if flags.strategy == "grid" and flags.trials:
         raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
     flags.trials = flags.trials or TRIALS

@@ -39,18 +39,16 @@ def negotiate(accept: str | None, preferred: str = JSON) -> str:
     ranges = [_media_range(part) for part in (accept or "").split(",") if part.strip()]
     if not ranges:
         return preferred
-    best: tuple[float, int, int] | None = None
-    chosen = ""
-    for answer in (preferred, *ANSWER_TYPES):
+
+    def rank(answer: str) -> tuple[float, int, int]:
         patterns = ("*/*", answer.split("/")[0] + "/*", answer)
         # The most specific range that matches decides about this type, whatever its q.
         matches = [(patterns.index(kind), -i, q) for i, (kind, q) in enumerate(ranges) if kind in patterns]
-        if not matches:
-            continue
-        specific, position, q = max(matches)
-        if q > 0 and (best is None or (q, specific, position) > best):
-            best, chosen = (q, specific, position), answer
-    if not chosen:
+        specific, position, q = max(matches, default=(0, 0, 0.0))
+        return q, specific, position
+
+    chosen = max((preferred, *ANSWER_TYPES), key=rank)
+    if not rank(chosen)[0]:
         types = ", ".join(ANSWER_TYPES)
         raise RequestError(406, "NotAcceptable", f"there is no answer of type {shown(accept)}: accept one of {types}")
     return chosen

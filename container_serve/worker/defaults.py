@@ -43,6 +43,10 @@ class Call:
         value: str | None = self.context.get_request_header(0, name)
         return value
 
+    @property
+    def content_type(self) -> str | None:
+        return self.header("Content-Type") or self.header("content-type")  # the latter of a file in a form
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         begun = time.perf_counter()
@@ -59,23 +63,30 @@ class DefaultHandler:
     """
 
     call: Call  # the request that is being answered
+    artifact: artifact.Artifact  # there need be none where the user has written all the functions
 
     def __init__(self, settings: Settings, model_dir: Path, *, optional: bool) -> None:
-        """With `optional` there need be no artifact, for the user may have written all the functions."""
+        """Raises ArtifactError; with `optional` there need be no artifact."""
         self.settings = settings
         self.writes = True  # the answer is that of default_output_fn
         self.deadline = 0.0  # to stop decoding: a few megabytes hold dozens of images that take seconds each
-        self.artifact: artifact.Artifact | None = None
-        if not optional or (model_dir / artifact.MODEL_JSON).exists():
-            # The supervisor has verified the hashes of the one model; further models come without it.
-            self.artifact = artifact.read(model_dir, verify=settings.multi_model)
-            for notice in self.artifact.notices if settings.multi_model else ():
-                LOG.warning("%s: %s", model_dir, notice)
+        self.has_artifact = not optional or (model_dir / artifact.MODEL_JSON).exists()
+        if not self.has_artifact:
+            return
+        # The supervisor has verified the hashes of the one model; further models come without it.
+        self.artifact = artifact.read(model_dir, verify=settings.multi_model)
+        for notice in self.artifact.notices if settings.multi_model else ():
+            LOG.warning("%s: %s", model_dir, notice)
+        weights = self.artifact.document["files"].get(artifact.GRAPH_WEIGHTS, {})
+        self.description = {  # of the model, in each answer
+            "architecture": self.artifact.architecture,
+            "precision": self.artifact.precision,
+            "sha256": str(weights.get("sha256", ""))[:12],
+        }
 
     def default_model_fn(self, model_dir: str) -> Predictor:
-        assert self.artifact is not None
-        compiled = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
-        predictor = Predictor(self.artifact, self.settings.threads or 1, compiled=compiled)
+        cache = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
+        predictor = Predictor(self.artifact, self.settings.threads or 1, cache=cache)
         predictor.warm_up()
         return predictor
 
@@ -84,9 +95,8 @@ class DefaultHandler:
         decoded = []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):
-                content_type = self.call.header("Content-Type")
-                if media.media_type(content_type) not in (media.JSON, *media.LINE_TYPES):
-                    self.call.tensors = self.default_input_fn(self.call.body, content_type)
+                if media.media_type(self.call.content_type) not in (media.JSON, *media.LINE_TYPES):
+                    self.call.tensors = self.default_input_fn(self.call.body, self.call.content_type)
                     decoded.append(self.call)
         begun = time.perf_counter()
         if len(decoded) > 1:
@@ -99,7 +109,6 @@ class DefaultHandler:
                     call.seconds["model"] = time.perf_counter() - begun
 
     def default_input_fn(self, body: bytes, content_type: str | None) -> npt.NDArray[np.float32]:
-        assert self.artifact is not None
         call = self.call
         if call.tensors is not None:
             return call.tensors
@@ -127,7 +136,6 @@ class DefaultHandler:
         return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
 
     def _tensor(self, image: requests.EncodedImage) -> npt.NDArray[np.float32]:
-        assert self.artifact is not None
         if isinstance(image, RequestError):
             raise image
         if time.perf_counter() > self.deadline:
@@ -136,7 +144,6 @@ class DefaultHandler:
         return preprocess(image, spec, max_pixels=limits.max_pixels, max_bytes=limits.image_bytes)
 
     def default_predict_fn(self, tensors: npt.NDArray[np.float32], model: Predictor) -> npt.NDArray[np.float32]:
-        assert self.artifact is not None
         if self.call.probabilities is not None:
             return self.call.probabilities
         if not len(tensors):  # of all its images none can be read
@@ -144,7 +151,6 @@ class DefaultHandler:
         return model.probabilities(tensors)
 
     def default_output_fn(self, probabilities: Any, accept: str) -> tuple[bytes, str]:
-        assert self.artifact is not None
         classes, request, errors = self.artifact.classes, self.call.request, self.call.errors
         table = np.asarray(probabilities)
         count = len(request.images) - len(errors) if request else len(table)
@@ -156,10 +162,4 @@ class DefaultHandler:
         good = (top(row, classes, top_k) for row in table)
         rows: list[answers.Row] = [errors[i] if i in errors else next(good) for i in range(count + len(errors))]
         kind = self.call.answer_type if request else media.negotiate(accept)
-        weights = self.artifact.document["files"].get(artifact.GRAPH_WEIGHTS, {})
-        model = {
-            "architecture": self.artifact.architecture,
-            "precision": self.artifact.precision,
-            "sha256": str(weights.get("sha256", ""))[:12],
-        }
-        return answers.render(rows, kind, model=model, batched=batched, first=self.call.first), kind
+        return answers.render(rows, kind, model=self.description, batched=batched, first=self.call.first), kind

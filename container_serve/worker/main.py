@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from mms import model_service_worker, service
@@ -19,20 +20,20 @@ from container_serve.processes import die_with_parent
 BUFFER_BYTES = 2**16
 
 
-class Connection:
-    """A worker's reads from its front end; the model server's own code asks the kernel for each field of a request."""
+@cache
+def _stream(connection: socket.socket) -> Any:
+    return connection.makefile("rb", buffering=BUFFER_BYTES)
 
-    stream: Any = None  # of the one connection that a worker has in its life
 
-    @classmethod
-    def read(cls, connection: socket.socket, length: int) -> bytes:
-        """The next `length` bytes. Raises ConnectionError where the connection ends before."""
-        if cls.stream is None:
-            cls.stream = connection.makefile("rb", buffering=BUFFER_BYTES)
-        content: bytes = cls.stream.read(length)
-        if len(content) < length:
-            raise ConnectionError("Frontend disconnected")
-        return content
+def read(connection: socket.socket, length: int) -> bytes:
+    """The next `length` bytes, buffered: the model server's own code asks the kernel for each field of a request.
+
+    Raises ConnectionError where the connection ends before.
+    """
+    content: bytes = _stream(connection).read(length)
+    if len(content) < length:
+        raise ConnectionError("Frontend disconnected")
+    return content
 
 
 def framed(write: Callable[..., bytes]) -> Callable[..., bytes]:
@@ -53,7 +54,7 @@ def main() -> None:
     # The Java server waits for lines of the model server's own log.
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
     # In place of the model server's own functions, by the names under which its modules call them.
-    otf_message_handler._retrieve_buffer = Connection.read
+    otf_message_handler._retrieve_buffer = read
     service.create_predict_response = framed(service.create_predict_response)
     model_service_worker.create_load_model_response = framed(model_service_worker.create_load_model_response)
     args = ArgParser.model_service_worker_args().parse_args()

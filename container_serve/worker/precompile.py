@@ -13,8 +13,8 @@ from pathlib import Path
 from container_serve import artifact, processes
 from container_serve.predictor import Predictor
 
-COMPILED = "graph.compiled"
-COMPILING = "graph.compiling"  # holds the id of the process that does it
+CACHE = "graphs"  # OpenVINO's cache, in the run directory
+COMPILING = "graph.compiling"  # holds the id of the process that fills it
 TICK = 0.01
 
 
@@ -33,16 +33,18 @@ def start(model_dir: Path, run: Path, threads: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
-        Predictor(artifact.read(model_dir, verify=False), threads).save(run / COMPILED)
+        Predictor(artifact.read(model_dir, verify=False), threads, cache=run / CACHE)
     finally:
         os._exit(0)  # without a trace, and without what the supervisor has yet to do at its end
 
 
-def wait(run: Path, seconds: float) -> Path:
-    """The compiled graph's file, which may be missing; waits for the process that makes it, while there is one."""
+def wait(run: Path, seconds: float) -> Path | None:
+    """The cache that `start` has filled, None where it was not called; waits for its process, while there is one."""
     deadline = time.monotonic() + seconds
-    with suppress(FileNotFoundError, ValueError):
+    try:
         child = int((run / COMPILING).read_text())
-        while not (run / COMPILED).exists() and processes.alive(child) and time.monotonic() < deadline:
-            time.sleep(TICK)
-    return run / COMPILED
+    except (FileNotFoundError, ValueError):
+        return None
+    while processes.alive(child) and time.monotonic() < deadline:
+        time.sleep(TICK)
+    return run / CACHE

@@ -66,32 +66,25 @@ class Service(Transformer):  # type: ignore[misc]
         self.defaults = DefaultHandler(settings, model_dir, optional=self.user_code is not None)
         super().__init__(self.defaults)
         if self.user_code is not None:
-            sys.path.insert(0, str(self.user_code.directory))
+            sys.path.insert(0, str(self.user_code.parent))
             os.chdir(model_dir)  # where such programs look for their files
-            LOG.info("own program: %s", self.user_code.directory / f"{self.user_code.module}.py")
+            LOG.info("own program: %s", self.user_code)
         # The Transformer looks for the module of this name.
-        os.environ["SAGEMAKER_PROGRAM"] = self.user_code.module if self.user_code else NO_USER_CODE
+        os.environ["SAGEMAKER_PROGRAM"] = self.user_code.stem if self.user_code else NO_USER_CODE
         self.validate_and_initialize(str(model_dir), context)
 
     def _validate_user_module_and_set_functions(self) -> None:
         super()._validate_user_module_and_set_functions()
         self.staged = self._transform_fn == self._default_transform_fn
-        self.reads = self.staged and self._input_fn == self.defaults.default_input_fn
-        self.defaults.writes = self.staged and self._output_fn == self.defaults.default_output_fn
-        if self.user_code is None:
-            return
-        module = importlib.import_module(self.user_code.module)
-        name = f"{self.user_code.module}.py"
-        given = {function for function in FUNCTIONS if hasattr(module, function)}
-        if not self.staged:
-            given |= set(FUNCTIONS) - {"model_fn"}
-        if "model_fn" in given and "predict_fn" not in given:
-            raise ServeError(f"{name}: defines model_fn; expected predict_fn with it, to run that model")
-        missing = [function for function in FUNCTIONS if function not in given]
-        if missing and self.defaults.artifact is None:
+        used = FUNCTIONS if self.staged else FUNCTIONS[:1]
+        ours = [name for name in used if getattr(self, f"_{name}") == getattr(self.defaults, f"default_{name}")]
+        self.reads, self.defaults.writes = "input_fn" in ours, "output_fn" in ours
+        if self.user_code and "predict_fn" in ours and "model_fn" not in ours:
+            raise ServeError(f"{self.user_code.name}: defines model_fn; expected predict_fn with it, to run that model")
+        if self.user_code and ours and not self.defaults.has_artifact:
             raise ServeError(
-                f"{name}: does not define {', '.join(missing)}, and the defaults need {artifact.MODEL_JSON},"
-                f" which is missing in {self.model_dir}"
+                f"{self.user_code.name}: does not define {', '.join(ours)}, and the defaults need"
+                f" {artifact.MODEL_JSON}, which is missing in {self.model_dir}"
             )
 
     def answer(self, data: list[dict[str, Any]], context: Any) -> list[Any]:
@@ -121,7 +114,7 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _response(self, call: Call) -> tuple[Any, str]:
         """(body, content type); a body of many lines passes through our own functions some lines at a time."""
-        content_type, accept = call.header("Content-Type"), call.header("Accept")
+        content_type, accept = call.content_type, call.header("Accept")
         if not accept or accept == ANY:
             accept = self.settings.default_accept
         if self.reads and self.defaults.writes:

@@ -1,9 +1,8 @@
-"""The job's channels: the folder of each split, and input modes that this program does not have. Needs no torch."""
+"""The job's channels: the folder of each split, and input modes that are not supported. Needs no torch."""
 
-import contextlib
-import json
 from pathlib import Path
 
+from container_train import configuration
 from container_train.data.labels import SPLIT_NAMES, SPLITS, split_folders
 from container_train.data.listing import is_hidden
 from container_train.errors import TrainError
@@ -11,13 +10,15 @@ from container_train.paths import SageMakerPaths
 
 TRAINING = "training"  # the one channel that may hold all three
 WEIGHTS = "weights"
-OTHERS = {WEIGHTS, "features", "code"}  # features: see store.py; code, and those that begin with sm_, are the SDKs'
+OTHERS = {
+    WEIGHTS,
+    "features",
+    "code",
+}  # features: see features/location.py; code, and those that begin with sm_, are the SDKs'
 
 
 def splits(tree: SageMakerPaths) -> dict[str, Path]:
-    """The folder of each split: a channel each (`validation` is taken as `valid`), or one channel `training` with three
-    folders. Raises TrainError.
-    """
+    """Return the folder of each split: a channel each, or the folders of one channel `training`. Raises TrainError."""
     _check_modes(tree)
     there = _folders(tree.channels)
     try:
@@ -44,17 +45,14 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _check_modes(tree: SageMakerPaths) -> None:
-    """Raises TrainError for channels that do not come as folders of files."""
-    content: object = None
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads((tree.config / "inputdataconfig.json").read_bytes())
+    """Raise TrainError for channels that do not come as folders of files."""
     ours = {name for names in SPLIT_NAMES.values() for name in names} | {WEIGHTS}
-    for name, channel in content.items() if isinstance(content, dict) else ():
+    for name, channel in configuration.read_or_empty(tree, "inputdataconfig.json").items():
         if name not in ours or not isinstance(channel, dict):
             continue
         if channel.get("TrainingInputMode") == "Pipe":
             raise TrainError(
-                f"channel {name} comes in Pipe mode, this program takes File or FastFile: change input_mode"
+                f"channel {name} comes in Pipe mode, this program supports File and FastFile: change input_mode"
             )
         for key, wrong, right in (
             ("S3DataType", "AugmentedManifestFile", "S3Prefix"),
@@ -67,7 +65,7 @@ def _check_modes(tree: SageMakerPaths) -> None:
 
 
 def weights(tree: SageMakerPaths) -> Path | None:
-    """The one file of the channel `weights`, where the job has that channel. Raises TrainError."""
+    """Return the one file of the channel `weights`, if the job has that channel. Raises TrainError."""
     folder = tree.channels / WEIGHTS
     if not folder.is_dir():
         return None
@@ -79,7 +77,7 @@ def weights(tree: SageMakerPaths) -> Path | None:
 
 
 def unused(tree: SageMakerPaths) -> list[str]:
-    """The channels, or folders of the one channel, that hold nothing for this program, in order."""
+    """List the channels, or folders of the one channel, that hold nothing for this program."""
     used = list(splits(tree).values())
     root = used[0].parent
     beside = [f"{TRAINING}/{name}" for name in _folders(root) if root != tree.channels and root / name not in used]

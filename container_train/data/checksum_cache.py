@@ -1,25 +1,26 @@
-"""Pictures that an earlier training of the same search has decoded: not looked into again while they are the same."""
+"""Checks of images that an earlier training of the same search made: not made again while the files are the same."""
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
 
+from container_serve.image import decode
+from container_train.data.duplicates import perceptual_hash
 from container_train.features.location import VARIABLE
 from container_train.paths import replace_file
 
-FILE = "pictures.json"
+FILE = "images.json"
 
 
 class ChecksumCache:
-    """name -> what the file system says of the file, the SHA-256 of its content, and its perceptual hash; only of
-    readable pictures.
-    """
+    """By name of a readable image: the state of its file, the SHA-256 of its content, and its perceptual hash."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.files: dict[str, list[str | int]] = {}
-        self.learned = False
+        self.changed = False
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):
                 found = json.loads((folder / FILE).read_text())
@@ -27,28 +28,25 @@ class ChecksumCache:
 
     @classmethod
     def of_search(cls, scratch: Path | None = None) -> "ChecksumCache":
-        """In the folder that the trials of a search share, or the processes of a host; elsewhere nothing is known."""
+        """Use the folder that the trials of a search share, else `scratch`, that of a host's processes."""
         named = os.environ.get(VARIABLE, "").strip()
         return cls(Path(named)) if named else cls(scratch)
 
-    def find(self, name: str, path: Path) -> tuple[str, bytes] | None:
+    def check(self, name: str, path: Path) -> tuple[str, bytes]:
+        """Return checksum and perceptual hash; decodes the image if it is new. Raises RequestError, OSError."""
+        found = path.stat()
+        state = [found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev]  # also detects a replaced file
         entry = self.files.get(name)
-        return (str(entry[4]), bytes.fromhex(str(entry[5]))) if entry and entry[:4] == _state(path) else None
-
-    def add(self, name: str, path: Path, content: str, similar: bytes) -> None:
-        self.files[name] = [*_state(path), content, similar.hex()]
-        self.learned = True
+        if entry is None or entry[:4] != state:
+            body = path.read_bytes()
+            similar = perceptual_hash(decode(body))
+            entry = self.files[name] = [*state, hashlib.sha256(body).hexdigest(), similar.hex()]
+            self.changed = True
+        return str(entry[4]), bytes.fromhex(str(entry[5]))
 
     def save(self) -> None:
-        """For the next training; where it cannot be written, that one looks for itself."""
-        if self.folder is None or not self.learned:
-            return
-        with contextlib.suppress(OSError):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            replace_file(self.folder / FILE, json.dumps(self.files).encode())
-
-
-def _state(path: Path) -> list[str | int]:
-    """Device and inode, too: a file that took another's place is not taken for it."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev]
+        """Write the file for the next training; if that fails, the next one checks for itself."""
+        if self.folder is not None and self.changed:
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                replace_file(self.folder / FILE, json.dumps(self.files).encode())

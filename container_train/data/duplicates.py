@@ -6,7 +6,7 @@ side change at most 40 of the bits of 99 in 100 photographs. Of 6,000 photograph
 below 60 bits were all of one photograph; the first of two was at 68. (64 bits do not tell these apart.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from container_train.data.labels import SPLITS
+from container_train.data.split import Split
 
 SIDE = 16
 HASH_BYTES = SIDE * SIDE // 8
@@ -56,51 +57,39 @@ class Leak:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Hashed:
-    """A split: HASH_BYTES for each image, one after another, the index of its class, and its name in messages."""
-
-    hashes: bytes
-    classes: Sequence[int]
-    name: Callable[[int], str]
-
-    def array(self) -> Hashes:
-        """(N, 4)"""
-        return np.frombuffer(self.hashes, dtype=np.uint64).reshape(-1, HASH_BYTES // 8)
-
-
 def perceptual_hash(image: Image.Image) -> bytes:
-    """HASH_BYTES."""
+    """Return HASH_BYTES."""
     grey = np.asarray(image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.BOX))
     return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
 
 
-def between(splits: Mapping[str, Hashed]) -> list[Leak]:
+def between(splits: Mapping[str, Split]) -> list[Leak]:
     """Compare the images of each split with those of the others and their mirrored ones."""
     found = []
-    for of, split in combinations([name for name in SPLITS if name in splits and splits[name].hashes], 2):
-        ours, theirs = splits[split].array(), splits[of].array()
+    for of, split in combinations([splits[name] for name in SPLITS if name in splits and splits[name].hashes], 2):
+        ours, theirs = _array(split), _array(of)
         step = 1 + 2 * len(theirs) * len(ours) // MOST_PAIRS
-        classes, their_classes = (np.asarray(splits[name].classes, dtype=np.int64) for name in (split, of))
-        pairs = _near(
-            ours[::step], classes[::step], np.concatenate([theirs, _mirrored(theirs)]), np.tile(their_classes, 2)
-        )
-        if pairs:
-            examples = tuple(
-                (splits[split].name(i * step), splits[of].name(j % len(theirs))) for i, j in pairs[:EXAMPLES]
-            )
-            found.append(Leak(split, of, len(pairs), len(ours[::step]), examples))
+        targets, their_targets = (np.asarray(one.targets, dtype=np.int64) for one in (split, of))
+        mirrored = np.concatenate([theirs, _mirrored(theirs)])
+        if pairs := _near(ours[::step], targets[::step], mirrored, np.tile(their_targets, 2)):
+            examples = tuple((split.shown(i * step), of.shown(j % len(theirs))) for i, j in pairs[:EXAMPLES])
+            found.append(Leak(split.name, of.name, len(pairs), len(ours[::step]), examples))
     return found
 
 
+def _array(split: Split) -> Hashes:
+    """Return the hashes (N, 4)."""
+    return np.frombuffer(split.hashes, dtype=np.uint64).reshape(-1, HASH_BYTES // 8)
+
+
 def _mirrored(hashes: Hashes) -> Hashes:
-    """Of the same images mirrored: the bits in the other direction, and each the opposite."""
+    """Return the hashes of the mirrored images: the bits in reverse order, and each inverted."""
     bits = np.unpackbits(hashes.view(np.uint8), axis=1).reshape(-1, SIDE, SIDE)
     return np.packbits(1 - bits[:, :, ::-1], axis=None).view(np.uint64).reshape(hashes.shape)
 
 
 def _near(hashes: Hashes, classes: Classes, others: Hashes, their_classes: Classes) -> list[tuple[int, int]]:
-    """For each of `hashes` with a near-duplicate in `others` its index, and that one's."""
+    """Return the index of each of `hashes` with a near-duplicate in `others`, and that one's."""
     nearest = np.zeros(len(hashes), dtype=np.int64)
     distance, to_others = np.zeros((2, len(hashes)), dtype=np.uint16)
     size = max(1, COMPARED // len(others))

@@ -17,6 +17,7 @@ from container_train.data.labels import natural
 from container_train.errors import DataError
 
 SHOWN = 5  # files that a message names
+MAX_BAD_SHARE = 0.05  # of all files: with more that cannot be read, there is no training
 HEAD_BYTES = 32
 # Of files that are images, or are meant to be: one that cannot be read is named as such. Others are known by their
 # first bytes.

@@ -1,6 +1,6 @@
 """dead_relu."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,20 +8,19 @@ import numpy as np
 
 from container_train.debugger.rule import Rule
 from container_train.debugger.saved_steps import Step, Values
-from container_train.monitoring.findings import Evidence
 
 WINDOW = 5
-"""Saved training steps over which the activity of a unit is averaged: a batch is too few pictures for one feature."""
+"""Saved training steps over which the activity of a unit is averaged: a batch is too few images for one feature."""
 
 
 class DeadRelu(Rule):
     """Fires when more than `threshold_layer` percent of a layer's ReLUs are dead.
 
-    DeadRelu in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html: one is dead that is active
-    less than `threshold_inactivity` percent. What one ReLU is, and over what it is active, is left open. Chosen: a
-    channel of a convolution's output, or a feature of a linear layer's; it is active at the share of pictures and
-    positions where its input is positive, over WINDOW saved training steps. The hook counts that over the inputs, of
-    large ones over half a million of them. A ReLU that a network calls as a function is not seen.
+    One is dead that is active less than `threshold_inactivity` percent. The document leaves open what one ReLU is, and
+    over what it is active. Chosen: a channel of a convolution's output, or a feature of a linear layer's; it is active
+    at the share of images and positions where its input is positive, over WINDOW saved training steps. The hook counts
+    that over the inputs, of large ones over half a million of them. A ReLU that a network calls as a function is not
+    seen.
     """
 
     name = "dead_relu"
@@ -29,39 +28,30 @@ class DeadRelu(Rule):
         "Lower lr: one step too large is what usually kills them, and they do not come back. Start again from a"
         " checkpoint before; use LeakyReLU or GELU, normalisation before the ReLU, biases that start at 0."
     )
+    missing = "what is trained has no ReLU of its own (one that is called as a function is not seen)"
+    healthy = "{layers} ReLU layers, looked at {checked} times"
+    layers = 0
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
-        self.activity: dict[str, deque[Values]] = {}
+        self.activity: dict[str, deque[Values]] = defaultdict(lambda: deque(maxlen=WINDOW))
 
     def see(self, step: Step) -> None:
-        if step.mode != "TRAIN":
-            return
         inactive, allowed = float(self.parameters["threshold_inactivity"]), float(self.parameters["threshold_layer"])
-        for tensor in step.names("relu_activity"):
-            values = step.values(tensor)
+        for tensor in step.names("relu_activity") if step.mode == "TRAIN" else ():
+            values, window = step.values(tensor), self.activity[tensor]
             if values is None:
                 continue
-            window = self.activity.setdefault(tensor, deque(maxlen=WINDOW))
-            if window and window[0].shape != values.shape:
-                window.clear()
             window.append(values)
+            self.layers, self.missing = len(self.activity), f"fewer than the {WINDOW} steps needed were saved"
             if len(window) < WINDOW:
                 continue
             self.checked += 1
             dead = 100 * float((100 * np.mean(window, axis=0) < inactive).mean())
             if dead > allowed:
                 relu = tensor.replace("_activity_", "_input_")
-                self.fire(
-                    Evidence(dead, allowed, step.number, step.mode, relu),
+                reason = (
                     f"at step {step.number} {dead:.3g} % of the {values.size} ReLUs of {relu} were active less than"
-                    f" {inactive:g} % of the time, allowed are {allowed:g} %",
+                    f" {inactive:g} % of the time; up to {allowed:g} % are allowed"
                 )
-
-    def missing(self) -> str:
-        if not self.activity:
-            return "what is trained has no ReLU of its own (one that is called as a function is not seen)"
-        return f"it looks at {WINDOW} saved steps together, fewer were saved"
-
-    def healthy(self) -> str:
-        return f"{len(self.activity)} ReLU layers, looked at {self.checked} times"
+                self.fire(reason, dead, allowed, step.number, step.mode, relu)

@@ -8,115 +8,94 @@ import numpy as np
 
 from container_train.debugger.rule import Rule
 from container_train.debugger.saved_steps import Step
-from container_train.monitoring.findings import Evidence
 
 LEAST = 5
-"""Pictures of a class that have to be seen before its mispredictions are a share."""
+"""Images of a class that have to be seen before its mispredictions are a share."""
 
 
 class ClassImbalance(Rule):
-    """Fires when the largest class has more than `threshold_imbalance` times the pictures of the smallest.
+    """Fires when the largest class has more than `threshold_imbalance` times the images of the smallest.
 
-    ClassImbalance in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html counts the labels
-    that go by, once `samples` were seen. Here the training pictures of each class are known and taken; the labels only
-    where they are not. It also fires when more than `threshold_misprediction` of a class is mispredicted. Chosen: since
-    that is to be "as a result of the imbalance", only classes with less than half the pictures of the median class
-    count; they are judged after each evaluation, of whose saved batches LEAST pictures have to be of the class.
+    The documented rule counts the labels that go by, once `samples` were seen. Here the training images of each class
+    are known and taken; the labels only where they are not. It also fires when more than `threshold_misprediction` of a
+    class is mispredicted. Chosen: since that is to be "as a result of the imbalance", only classes with less than half
+    the images of the median class count; they are judged after each evaluation, of whose saved batches LEAST images
+    have to be of the class.
     """
 
     name = "class_imbalance"
     advice = (
-        "Add pictures of the small classes, or leave some of the large ones out; look at the accuracy per class in"
-        " report.html, the mean over all pictures hides small classes."
+        "Add images of the small classes, or leave some of the large ones out; look at the accuracy per class in"
+        " report.html, the mean over all images hides small classes."
     )
+    missing = "the images of each class are not known, and fewer than {parameters[samples]} labels were seen"
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         super().__init__(parameters)
         self.names: list[str] = []
-        self.counts: dict[int, int] = {}
-        self.known = False
+        self.counts: Counter[int] = Counter()  # training images of each class, or labels seen
         self.judged = False
         self.evaluation = -1
         self.labels: Counter[int] = Counter()
         self.missed: Counter[int] = Counter()
-        self.seen = 0
 
     def learn(self, job: Mapping[str, Any]) -> None:
         counts = job.get("class_counts") or {}
-        if counts and not self.known:
-            self.known, self.names = True, list(counts)
-            self.counts = {index: int(count) for index, count in enumerate(counts.values())}
-            self._imbalance()
+        if counts and not self.names:
+            self.names = list(counts)
+            self.counts = Counter({index: int(count) for index, count in enumerate(counts.values())})
+            self._imbalance("training images")
 
     def see(self, step: Step) -> None:
         labels = self._integers(step, "labels")
         if labels is None:
             return
+        if step.mode == "TRAIN" or step.before != self.evaluation:
+            self.conclude()
         if step.mode == "TRAIN":
-            self._close()
-            if not self.known:
-                self._count(labels, step)
+            self.counts.update(labels if not self.names else ())
+            if not self.judged and self.counts.total() >= int(self.parameters["samples"]):
+                self._imbalance("labels seen", step.number)
             return
-        if step.before != self.evaluation:
-            self._close()
-            self.evaluation = step.before
+        self.evaluation = step.before
         predictions = self._integers(step, "predictions")
         if predictions is not None and len(predictions) == len(labels):
             self.labels.update(labels)
             self.missed.update(label for label, guess in zip(labels, predictions, strict=True) if label != guess)
 
-    def conclude(self) -> None:
-        self._close()
-
     def _integers(self, step: Step, name: str) -> list[int] | None:
-        values = step.values(name) if name in step.names(name) else None
+        values = step.values(name)
         return None if values is None else [int(value) for value in values.reshape(-1)]
 
-    def _count(self, labels: list[int], step: Step) -> None:
-        for label in labels:
-            self.counts[label] = self.counts.get(label, 0) + 1
-        self.seen += len(labels)
-        if self.seen >= int(self.parameters["samples"]) and not self.judged:
-            self._imbalance(step.number)
-
-    def _imbalance(self, step: int | None = None) -> None:
+    def _imbalance(self, what: str, step: int | None = None) -> None:
         self.checked, self.judged = self.checked + 1, True
         small, large = min(self.counts, key=self.counts.__getitem__), max(self.counts, key=self.counts.__getitem__)
-        allowed = float(self.parameters["threshold_imbalance"])
-        ratio = self.counts[large] / max(self.counts[small], 1)
+        least, most = self.counts[small], self.counts[large]
+        self.healthy = f"{len(self.counts)} classes with {least} to {most} training images"
+        ratio, allowed = most / max(least, 1), float(self.parameters["threshold_imbalance"])
         if ratio > allowed:
-            what = "labels seen" if step is not None else "training pictures"
-            self.fire(
-                Evidence(ratio, allowed, step, "TRAIN", "labels"),
-                f"class {self._label(large)} has {self.counts[large]} {what}, class {self._label(small)}"
-                f" {self.counts[small]}: {ratio:.3g} times as many, allowed are {allowed:g} times",
+            reason = (
+                f"class {self._label(large)} has {most} {what}, class {self._label(small)} {least}: {ratio:.3g}"
+                f" times as many; up to {allowed:g} times are allowed"
             )
+            self.fire(reason, ratio, allowed, step, "TRAIN", "labels")
 
-    def _close(self) -> None:
-        """An evaluation is complete: look at the classes that have few training pictures."""
+    def conclude(self) -> None:
+        """An evaluation is complete: look at the classes that have few training images."""
         labels, missed, self.labels, self.missed = self.labels, self.missed, Counter[int](), Counter[int]()
         if not labels or not self.judged:
             return
         half = float(np.median(list(self.counts.values()))) / 2
         allowed = float(self.parameters["threshold_misprediction"])
-        for label in sorted(labels):
-            if self.counts.get(label, 0) >= half or labels[label] < LEAST:
-                continue
+        for label in sorted(label for label in labels if self.counts[label] < half and labels[label] >= LEAST):
             self.checked += 1
             share = missed[label] / labels[label]
             if share > allowed:
-                self.fire(
-                    Evidence(share, allowed, self.evaluation, "EVAL", "predictions"),
+                reason = (
                     f"after {self.evaluation} training steps {share:.0%} of class {self._label(label)}, which has only"
-                    f" {self.counts.get(label, 0)} training pictures, were mispredicted, allowed are {allowed:.0%}",
+                    f" {self.counts[label]} training images, were mispredicted; up to {allowed:.0%} are allowed"
                 )
+                self.fire(reason, share, allowed, self.evaluation, "EVAL", "predictions")
 
     def _label(self, index: int) -> str:
         return self.names[index] if index < len(self.names) else str(index)
-
-    def missing(self) -> str:
-        return f"the pictures of each class are not known, and fewer than {self.parameters['samples']} labels were seen"
-
-    def healthy(self) -> str:
-        most, least = max(self.counts.values()), min(self.counts.values())
-        return f"{len(self.counts)} classes with {least} to {most} training pictures"

@@ -13,43 +13,32 @@ FILE = "debughookconfig.json"
 FIRST_STEPS = 10
 """The first steps of a training are all saved: poor_weight_initialization looks at them."""
 STEPS_PER_EPOCH = 20
-"""Saved steps of an epoch, and of an evaluation, that the default interval aims at."""
+"""Saved steps of an epoch that the default interval aims at."""
 MOST_STEPS = 1000
-"""Saved training steps of a whole job, and evaluation steps, that the default interval keeps to."""
+"""Saved training steps of a whole job that the default interval keeps to."""
 COLLECTIONS = ("losses", "gradients", "weights", "biases", "relu_input", "relu_activity", "labels", "predictions")
-OURS = ("events", "index", "collections", "claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
+SAVED = ("events", "index", "collections")
+ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long the training is, in steps: of it follows what is saved. `done` were made before the job was stopped."""
+class SaveSchedule:
+    """How long the training is, in steps, and how many steps, of training and of evaluation, were done before it was
+    stopped: of it follows what is saved. Of evaluations that is every step, their losses, labels and predictions."""
 
     steps_per_epoch: int
-    evaluation_steps: int
     epochs: int
     done: int = 0
     done_evaluation: int = 0
 
     def interval(self, asked: int = 0) -> int:
-        """Save every n-th training step; `asked` wins where it is not 0."""
-        return asked or _spread(self.steps_per_epoch, self.epochs)
+        """Save every n-th training step; `asked` takes precedence where it is not 0."""
+        spread = round(self.steps_per_epoch / STEPS_PER_EPOCH)
+        return asked or max(1, spread, math.ceil(self.steps_per_epoch * self.epochs / MOST_STEPS))
 
-    def evaluation_interval(self) -> int:
-        """Save every n-th batch of each evaluation, beginning with its first."""
-        return _spread(self.evaluation_steps, self.epochs)
-
-    def first_evaluation(self, interval: int) -> int:
-        """The number of the next evaluation step: each evaluation begins at a multiple of its `interval`."""
-        passes = self.done_evaluation // max(self.evaluation_steps, 1)
-        return passes * math.ceil(self.evaluation_steps / interval) * interval
-
-    def first(self, interval: int) -> int:
+    def first(self) -> int:
         """The global step with which the training goes on: training and evaluation steps together."""
-        return self.done + self.first_evaluation(interval)
-
-
-def _spread(steps: int, epochs: int) -> int:
-    return max(1, round(steps / STEPS_PER_EPOCH), math.ceil(steps * epochs / MOST_STEPS))
+        return self.done + self.done_evaluation
 
 
 def read(tree: SageMakerPaths) -> dict[str, Any] | None:
@@ -82,19 +71,15 @@ def clear(where: Path, first: int) -> None:
 
     Takes away what smdebug left there, nothing else. Raises FileExistsError where other things lie.
     """
-    if not where.exists():
-        return
-    strange = sorted(p.name for p in where.iterdir() if p.name not in OURS)
+    strange = sorted(p.name for p in where.glob("*") if p.name not in SAVED + ENDED)
     if strange and first == 0:
         raise FileExistsError(f"{where} holds other files than tensors ({strange[0]})")
-    for name in ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp"):
+    for name in ENDED:
         (where / name).unlink(missing_ok=True)
-    if first == 0:
-        for name in ("events", "index", "collections"):
-            shutil.rmtree(where / name, ignore_errors=True)
-        return
+    for name in SAVED if first == 0 else ():
+        shutil.rmtree(where / name, ignore_errors=True)
     # The steps after the checkpoint are made again; what was half written when the job was killed goes, too.
-    for file in [p for part in ("events", "index") for p in (where / part).rglob("*") if p.is_file()]:
+    for file in [path for name in SAVED[:2] for path in (where / name).rglob("*") if path.is_file()]:
         number = file.name.partition("_")[0]
         if not number.isdigit() or int(number) >= first or file.suffix == ".tmp":
             file.unlink()

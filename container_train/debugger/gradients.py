@@ -4,16 +4,14 @@ import math
 
 from container_train.debugger.rule import Rule, number
 from container_train.debugger.saved_steps import Step
-from container_train.monitoring.findings import Evidence
 
 
 class VanishingGradient(Rule):
     """Fires when the mean of the absolute values of a layer's gradient is below `threshold`.
 
-    VanishingGradient in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html speaks of "the
-    mean of the absolute values of the gradients"; it does not say whether of each tensor or of all. Chosen: of the
-    weights (two dimensions and more) of each layer, all of their values, at every saved training step. Biases and
-    normalisations are left out: a bias in front of a normalisation has no gradient by its nature.
+    The document does not say whether that is the mean of each tensor or of all. Chosen: of the weights (two dimensions
+    and more) of each layer, all of their values, at every saved training step. Biases and normalisations are left out:
+    a bias in front of a normalisation has no gradient by its nature.
     """
 
     name = "vanishing_gradient"
@@ -22,69 +20,46 @@ class VanishingGradient(Rule):
         " normalisation or skip connections, weights that start too small. A larger lr helps where all gradients are"
         " small alike; where the loss is close to 0, the training is simply done."
     )
+    missing = "no gradients were saved"
+    healthy = "{checked} gradients of layers, none of them vanished"
 
     def see(self, step: Step) -> None:
         if step.mode != "TRAIN":
             return
         threshold = float(self.parameters["threshold"])
-        layers = set(step.names("layers"))
-        # Tensors saved under the service's configuration do not say which are layers' weights.
-        chosen = [n for n in step.names("gradients") if n in layers] or step.names("gradients")
-        for tensor in chosen:
-            value = step.mean_absolute(tensor)
-            if value is None:
-                continue
-            self.checked += 1
-            if value < threshold:
-                self.fire(
-                    Evidence(value, threshold, step.number, step.mode, tensor),
-                    f"at step {step.number} the mean absolute gradient of {tensor} was {number(value)}, below"
-                    f" {number(threshold)}",
-                )
-
-    def missing(self) -> str:
-        return "no gradients were saved"
-
-    def healthy(self) -> str:
-        return f"{self.checked} gradients of layers, none of them vanished"
+        for tensor in step.gradients():
+            value = step.reduction(tensor, "mean", absolute=True)
+            self.checked += value is not None
+            if value is not None and value < threshold:
+                reason = f"the mean absolute gradient of {tensor} was {number(value)}, below {number(threshold)}"
+                self.fire(f"at step {step.number} {reason}", value, threshold, step.number, step.mode, tensor)
 
 
 class ExplodingTensor(Rule):
     """Fires when a saved tensor holds a value that is not finite: NaN, or (unless `only_nan` is 1) infinite.
 
-    ExplodingTensor in https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html. Losses, gradients,
-    weights, biases and inputs of ReLUs are looked at, in both modes, and all values of each: the mean over the whole
-    tensor was saved (of gradients that of |x|), which is NaN or infinite if one value is. Chosen: with a loss
-    scale (float16) gradients are not judged, since scaling up until they overflow, and passing over that step, is how
-    it works; the loss and the weights still are.
+    Losses, gradients, weights, biases and inputs of ReLUs are looked at, in both modes, and all values of each: the
+    mean over the whole tensor was saved (of gradients that of |x|), which is NaN or infinite if one value is. Chosen:
+    with a loss scale (float16) gradients are not judged, since scaling up until they overflow, and leaving out that
+    step, is how it works; the loss and the weights still are.
     """
 
     name = "exploding_tensor"
     advice = (
-        "Lower lr, first by a factor of ten; clip gradients; look for pictures or labels that are broken, for a"
+        "Lower lr, first by a factor of ten; clip gradients; look for images or labels that are broken, for a"
         " division by 0 or a logarithm of 0; train with amp off to see whether it is float16's range."
     )
+    missing = "no tensors were saved"
+    healthy = "{checked} tensors, all of them finite"
 
     def see(self, step: Step) -> None:
-        only_nan = bool(int(self.parameters["only_nan"]))
-        scaled = "loss_scale" in step.tensors()
+        only_nan, scaled = int(self.parameters["only_nan"]), "loss_scale" in step.tensors
         for collection in ("losses", "gradients", "weights", "biases", "relu_input"):
-            if collection == "gradients" and scaled:
-                continue
-            for tensor in step.names(collection):
-                value = step.reduction(tensor, "mean", absolute=collection == "gradients")
-                if value is None:
-                    continue
-                self.checked += 1
-                if math.isnan(value) or (math.isinf(value) and not only_nan):
+            gradients = collection == "gradients"
+            for tensor in step.names(collection) if not (gradients and scaled) else ():
+                value = step.reduction(tensor, "mean", absolute=gradients)
+                self.checked += value is not None
+                if value is not None and (math.isnan(value) or (math.isinf(value) and not only_nan)):
                     kind = "NaN" if math.isnan(value) else "an infinite value"
-                    self.fire(
-                        Evidence(value, math.inf, step.number, step.mode, tensor),
-                        f"at {step.mode} step {step.number} {tensor} holds {kind}",
-                    )
-
-    def missing(self) -> str:
-        return "no tensors were saved"
-
-    def healthy(self) -> str:
-        return f"{self.checked} tensors, all of them finite"
+                    reason = f"at {step.mode} step {step.number} {tensor} holds {kind}"
+                    self.fire(reason, value, math.inf, step.number, step.mode, tensor)

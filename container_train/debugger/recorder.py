@@ -4,7 +4,7 @@ What differs from smdebug 1.0.34's own:
 * Of a tensor at most sample.VALUES values are saved, and over all of it `mean`, of gradients `abs_mean` and the norm
   `l2`: a NaN or an infinite value anywhere turns them into one. An unfrozen ResNet50 would be 200 MB a step.
 * Inputs of a ReLU are read before it runs. smdebug reads them after, when an in-place one holds its own output there.
-  Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, a value a unit.
+  Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, one value per unit.
 * Gradients are divided by the loss scale, and parameters that are not trained are not saved.
 * A step is written in one go when it is over, from this thread: smdebug's own thread dies of a full disk and hangs.
 * A step whose loss is not finite is saved whatever the interval says: the training ends right there.
@@ -26,7 +26,6 @@ from smdebug.pytorch import Hook
 from torch import nn
 
 from container_train.debugger import config, events, sample
-from container_train.debugger.config import Plan
 
 BUDGET = 1 << 30
 """Bytes of tensors a job may save."""
@@ -35,14 +34,15 @@ AFTERWARDS = 64 << 20
 LEAST_FREE = 1 << 30
 """Bytes that stay free on the disk."""
 SHARE = 0.04
-"""Of the training's time that the hook may take at the interval of its own choice; it passes over steps for it."""
+"""Of the training's time that the hook may take at the interval of its own choice; it leaves out steps for it."""
 CHEAP = 0.02
 """Seconds of a saved step that are never too dear: a training of a few layers on cached features has steps of 1 ms."""
 SMALL = frozenset({"losses", "labels", "predictions"})
+Guard = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class Recorder(Hook):  # type: ignore[misc]
-    """Records the training of `rest` and `loss` in the folder `out_dir`, as smdebug's trials read it."""
+    """Records the training of `head` and `loss` in the folder `out_dir`, as smdebug's trials read it."""
 
     def __init__(self, **options: Any) -> None:
         self.handles: list[Any] = []
@@ -55,20 +55,17 @@ class Recorder(Hook):  # type: ignore[misc]
         self.every_module = self.thrifty = False
         self.seconds: Callable[[], float] = lambda: 0.0
         self.started = time.perf_counter()
-        self.evaluation_interval = 1
         super().__init__(**options)
         if not hasattr(self, "module_set"):  # smdebug logs what its constructor raises, and goes on
             raise RuntimeError("smdebug's hook could not be set up; SMDEBUG_LOG_LEVEL=error shows why")
 
-    def attach(
-        self, rest: nn.Module, loss: nn.Module, guard: Callable[[Callable[..., None]], Callable[..., None]]
-    ) -> None:
+    def attach(self, head: nn.Module, loss: nn.Module, guard: Guard) -> None:
         """Put hooks on the network and the loss. `guard` wraps all that the training will call."""
-        kind = rest._get_name()
-        trained = [(f"{kind}_{name}", value) for name, value in rest.named_parameters() if value.requires_grad]
+        kind = head._get_name()
+        trained = [(f"{kind}_{name}", value) for name, value in head.named_parameters() if value.requires_grad]
         self.parameters = trained
-        self.handles.append(rest.register_forward_pre_hook(guard(self.on_step)))
-        for name, module in rest.named_modules():
+        self.handles.append(head.register_forward_pre_hook(guard(self.on_step)))
+        for name, module in head.named_modules():
             if isinstance(module, sample.RELUS):
                 hook = guard(lambda _module, inputs, name=name: self.on_relu(name, inputs))
                 self.handles.append(module.register_forward_pre_hook(hook))
@@ -94,24 +91,9 @@ class Recorder(Hook):  # type: ignore[misc]
         self.handles.clear()
         self.parameters = ()
 
-    def begin(self, plan: Plan) -> None:
-        """Count on from the steps of `plan` that were done before."""
-        self.mode_steps[ModeKeys.TRAIN] = plan.done - 1
-        self.mode_steps[ModeKeys.EVAL] = plan.first_evaluation(self.evaluation_interval) - 1
-        self.step = self.mode_steps[ModeKeys.GLOBAL] = self.init_step = plan.first(self.evaluation_interval) - 1
-
-    def set_mode(self, mode: ModeKeys) -> None:
-        """Each evaluation begins at a multiple of its interval, so that the same batches are saved of all of them.
-
-        The global step skips as much: global step - EVAL step stays the number of training steps before.
-        """
+    def set_mode(self, mode: str) -> None:
         self.flush()
-        super().set_mode(mode)
-        if mode == ModeKeys.EVAL:
-            skip = -(self.mode_steps[mode] + 1) % self.evaluation_interval
-            self.mode_steps[mode] += skip
-            self.step += skip
-            self.mode_steps[ModeKeys.GLOBAL] = self.step
+        super().set_mode(ModeKeys[mode.upper()])
 
     # What the training calls.
 
@@ -175,11 +157,9 @@ class Recorder(Hook):  # type: ignore[misc]
     def _get_collections_to_save_for_step(self) -> set[Any]:
         if self._collections_to_save_for_step is None:
             chosen: set[Any] = super()._get_collections_to_save_for_step()
-            if self.exhausted:
-                little = self.written <= BUDGET + AFTERWARDS
-                chosen = {collection for collection in chosen if little and collection.name in SMALL}
-            if self.thrifty and self._is_dear():
-                chosen = {collection for collection in chosen if collection.name in SMALL}
+            if self.exhausted or (self.thrifty and self._is_dear()):
+                room = self.written <= BUDGET + AFTERWARDS
+                chosen = {collection for collection in chosen if room and collection.name in SMALL}
             self._collections_to_save_for_step = chosen
         return self._collections_to_save_for_step
 
@@ -194,27 +174,24 @@ class Recorder(Hook):  # type: ignore[misc]
         collections = self._get_collections_with_tensor(tensor_name) & self._get_collections_to_save_for_step()
         if not collections or not tensor_value.numel():
             return
-        value, factor = tensor_value, 1.0
-        gradient = tensor_name.startswith(self.GRADIENT_PREFIX)
-        if gradient and self.scale is not None:
-            factor = 1 / self.loss_scale()
-        names = {collection.name for collection in collections}
-        if names == {"losses"}:
-            self.tensors.append((tensor_name, value.to(torch.float32, copy=True)))
+        if {collection.name for collection in collections} == {"losses"}:
+            self.tensors.append((tensor_name, tensor_value.to(torch.float32, copy=True)))
             return
-        wanted = {(reduction, absolute) for c in collections for reduction, absolute in _reductions(c.reduction_config)}
-        wanted |= {("mean", True), ("l2", False)} if gradient else {("mean", False)}
-        for reduction, absolute in sorted(wanted):
+        gradient = tensor_name.startswith(self.GRADIENT_PREFIX)
+        factor = 1 / self.loss_scale() if gradient else 1.0
+        asked = {reduction for collection in collections for reduction in _reductions(collection.reduction_config)}
+        ours = {("mean", True), ("l2", False)} if gradient else {("mean", False)}
+        for reduction, absolute in sorted(asked | ours):
             if reduction == "mean":
-                result = sample.mean_absolute(value) if absolute else sample.mean(value)
+                result = sample.mean_absolute(tensor_value) if absolute else sample.mean(tensor_value)
             elif reduction == "l2":
-                result = sample.norm(value)
+                result = sample.norm(tensor_value)
             else:
-                result = self._get_reduction_of_data(reduction, value.float(), tensor_name, absolute)
+                result = self._get_reduction_of_data(reduction, tensor_value.float(), tensor_name, absolute)
             name = self._get_reduction_tensor_name(tensor_name, reduction, absolute)
             self.tensors.append((name, result.reshape(()) * factor))
-        if any(c.reduction_config.save_raw_tensor for c in collections) or not _asked(collections):
-            self.tensors.append((tensor_name, sample.values(value) * factor))
+        if not asked or any(collection.reduction_config.save_raw_tensor for collection in collections):
+            self.tensors.append((tensor_name, sample.values(tensor_value) * factor))
 
     def loss_scale(self) -> float:
         if self.factor is None:
@@ -231,17 +208,19 @@ class Recorder(Hook):  # type: ignore[misc]
         if not tensors:
             return
         device = next((value.device for _, value in tensors if value.device.type != "cpu"), torch.device("cpu"))
-        line = torch.cat([value.reshape(-1).to(device) for _, value in tensors]).cpu().numpy()
-        ends = np.cumsum([value.numel() for _, value in tensors])[:-1]
-        parts = np.split(line.astype("<f4", copy=False), ends)
+        line = torch.cat([value.reshape(-1).to(device) for _, value in tensors]).float().cpu().numpy()
+        parts = np.split(line, np.cumsum([value.numel() for _, value in tensors])[:-1])
         named = [(name, part.reshape(value.shape)) for (name, value), part in zip(tensors, parts, strict=True)]
-        mode_step = self.mode_steps[self.mode]
         folder = Path(self.out_dir)
-        self.written += events.write(folder, self.step, self.mode.name, mode_step, named)
+        self.written += events.write(folder, self.step, self.mode, self.mode_steps[self.mode], named)
         self.saved_steps += 1
         self.last_saved_step = self.step
-        if not self.exhausted:
-            self.exhausted = spent(self.written, folder)
+        self.exhausted = self.exhausted or spent(self.written, folder)
+
+    def finish(self) -> None:
+        """Write what is left, and mark the end as smdebug does."""
+        self.exported_collections = False  # once more: they know the names of their tensors by now
+        super()._cleanup()
 
     # What smdebug would do by itself.
 
@@ -266,11 +245,6 @@ class Recorder(Hook):  # type: ignore[misc]
     def _get_worker_name(self) -> str:
         return events.WORKER
 
-    def finish(self) -> None:
-        """Write what is left, and mark the end as smdebug does."""
-        self.exported_collections = False  # once more: they know the names of their tensors by now
-        super()._cleanup()
-
 
 def spent(written: int, folder: Path) -> str:
     """Why nothing but losses can be saved any more; empty where there is room."""
@@ -289,7 +263,3 @@ def relu_path(name: str) -> str:
 def _reductions(config: Any) -> list[tuple[str, bool]]:
     plain = [(name, False) for name in (*config.reductions, *config.norms)]
     return plain + [(name, True) for name in (*config.abs_reductions, *config.abs_norms)]
-
-
-def _asked(collections: set[Any]) -> bool:
-    return any(_reductions(collection.reduction_config) for collection in collections)

@@ -1,4 +1,8 @@
-"""What all rules of the debugger have in common."""
+"""What all rules of the debugger have in common.
+
+Their definitions are those of https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html; a rule's
+docstring says what was chosen where that leaves something open.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -9,22 +13,21 @@ from container_train.monitoring.findings import Evidence, Finding
 
 
 class Rule:
-    """Sees every saved step once, in order, and keeps what it needs of it.
-
-    A subclass says in its docstring what it judges, from which document, and what was chosen where that leaves it open.
-    """
+    """Sees every saved step once, in order, and keeps what it needs of it."""
 
     name: ClassVar[str]
     advice: ClassVar[str]
+    missing: str
+    """Why nothing was judged; what stands in braces are the rule's own attributes."""
+    healthy: str
+    """What was looked at, where nothing was found."""
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self.parameters = {**KNOWN[self.name], **parameters}
         self.checked = self.fired = 0
         self.first: Evidence | None = None
         self.last: Evidence | None = None
-        self.reason = ""
-        self.nothing = ""
-        self.failed = ""
+        self.reason = self.nothing = self.failed = ""
 
     def learn(self, job: Mapping[str, Any]) -> None:
         """Take job.json as it is now; some of it is not known at the start."""
@@ -36,20 +39,14 @@ class Rule:
     def conclude(self) -> None:
         """The training is over: judge what is still open."""
 
-    def missing(self) -> str:
-        """Why nothing was judged, in a sentence without a full stop."""
-        raise NotImplementedError
-
-    def healthy(self) -> str:
-        """What was looked at, where nothing was found."""
-        raise NotImplementedError
-
-    def fire(self, evidence: Evidence, reason: str) -> None:
+    def fire(
+        self, reason: str, value: float, threshold: float, step: int | None, mode: str, tensor: str = "loss"
+    ) -> None:
         """Note that the rule fired; `reason` of the first time stays."""
         self.fired += 1
         self.reason = self.reason or reason
-        self.first = self.first or evidence
-        self.last = evidence
+        self.last = Evidence(value, threshold, step, mode, tensor)
+        self.first = self.first or self.last
 
     def finding(self, final: bool) -> Finding:
         result = Finding(
@@ -62,9 +59,9 @@ class Rule:
         elif self.nothing:
             result.status, result.reason = "not_applicable", self.nothing
         elif self.checked:
-            result.reason = self.healthy()
+            result.reason = self.healthy.format(**vars(self))
         else:
-            result.status, result.reason = "not_applicable" if final else "waiting", self.missing()
+            result.status, result.reason = "not_applicable" if final else "waiting", self.missing.format(**vars(self))
         return result
 
 

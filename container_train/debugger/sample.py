@@ -7,6 +7,7 @@ VALUES = 1024
 """Values saved of a tensor: every n-th in the order of memory, at most this many. Smaller tensors are saved whole."""
 ACTIVITY_VALUES = 1 << 19
 """Values of a ReLU's input that are looked at for its activity; of a larger one every n-th position."""
+RELUS = (nn.ReLU, nn.ReLU6)
 
 
 def flat(tensor: torch.Tensor) -> torch.Tensor:
@@ -20,10 +21,9 @@ def values(tensor: torch.Tensor) -> torch.Tensor:
     """A sample of VALUES float32 values at most, evenly spread; a copy. Whole tensors keep their shape."""
     if tensor.numel() <= VALUES:
         return tensor.to(torch.float32, copy=True)
-    line = flat(tensor)
     # An odd stride: an even one would meet the same channels of a convolution's weights again and again.
-    stride = (line.numel() // VALUES) | 1
-    return line[:: max(stride, -(-line.numel() // VALUES))][:VALUES].to(torch.float32, copy=True)
+    stride = (tensor.numel() // VALUES) | 1
+    return flat(tensor)[::stride][:VALUES].to(torch.float32, copy=True)
 
 
 def mean_absolute(tensor: torch.Tensor) -> torch.Tensor:
@@ -39,10 +39,7 @@ def norm(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def mean(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of the whole tensor, in float32: not finite where it holds a value that is not.
-
-    It takes a third of the time of mean_absolute.
-    """
+    """The mean of the whole tensor, in float32, not finite where a value is not; a third of mean_absolute's time."""
     return flat(tensor).sum(dtype=torch.float32) / max(tensor.numel(), 1)
 
 
@@ -52,16 +49,8 @@ def activity(inputs: torch.Tensor) -> torch.Tensor:
     A unit is a channel of a convolution's output, or one feature of a linear layer's. Of more than ACTIVITY_VALUES
     inputs every n-th position is looked at, n odd, so that these are not all of the same column.
     """
-    every = -(-inputs.numel() // ACTIVITY_VALUES)
-    every += every % 2 == 0
-    if inputs.ndim in (4, 5) and not inputs.is_contiguous(memory_format=_last(inputs)):
+    every = -(-inputs.numel() // ACTIVITY_VALUES) | 1
+    if inputs.ndim == 4 and not inputs.is_contiguous(memory_format=torch.channels_last):
         return (inputs.flatten(2)[:, :, ::every] > 0).float().mean(dim=(0, 2))
-    rows = inputs.movedim(1, -1) if inputs.ndim in (4, 5) else inputs
+    rows = inputs.movedim(1, -1) if inputs.ndim == 4 else inputs
     return (rows.reshape(-1, rows.shape[-1])[::every] > 0).float().mean(dim=0)
-
-
-def _last(inputs: torch.Tensor) -> torch.memory_format:
-    return torch.channels_last if inputs.ndim == 4 else torch.channels_last_3d
-
-
-RELUS = (nn.ReLU, nn.ReLU6)

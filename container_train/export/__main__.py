@@ -8,13 +8,11 @@ import errno
 import logging
 import sys
 import unicodedata
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from container_serve import __version__
-from container_serve.errors import RequestError, ServeError
-from container_serve.image import decode
+from container_serve.errors import ServeError
 from container_train.data import listing
 from container_train.data.labels import SPLITS, class_of, labels
 from container_train.errors import TrainError
@@ -104,49 +102,38 @@ def main() -> None:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> "dict[str, Split]":
-    """Pictures to calibrate with (`train`) and to measure with (`valid`, maybe `test`) from a folder of class folders.
+    """Return images to calibrate with (`train`) and to evaluate (`valid`, maybe `test`) from a folder of class folders.
 
-    Without folders of these names, every second picture of each class is for calibration.
+    Without folders of these names, every second image of each class is for calibration.
     """
-    from container_train.data.dataset import Split
+    from container_train.data import dataset
+    from container_train.data.checksum_cache import ChecksumCache
 
     split_already = all((folder / name).is_dir() for name in ("train", "valid"))
     roots = [name for name in SPLITS if (folder / name).is_dir()] if split_already else [""]
     listings = [listing.read(folder / root, root) for root in roots]
     for words in listing.remarks(listings):
         log.warning("%s: %s", folder, words)
-    found: dict[str, list[tuple[Path, int]]] = {}
+    splits: dict[str, dataset.Split] = {}
     for root, listed in zip(roots, listings, strict=True):
         of = {name: class_of(name, classes) for name in listed.classes}
         strange = [name for name, known in of.items() if known is None]
         if strange or not listed.classes:
             what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
-            raise TrainError(f"{folder / root}: holds {what}; expected a folder of pictures for each class")
-        for name, paths in listed.classes.items():
-            pictures = [(path, classes.index(of[name] or name)) for path in _readable(paths)]
-            if split_already:
-                found.setdefault(root, []).extend(pictures)
-            else:
-                found.setdefault("train", []).extend(pictures[::2])
-                found.setdefault("valid", []).extend(pictures[1::2])
-    if empty := [name for name, pictures in found.items() if not pictures]:
-        raise TrainError(f"{folder}: no readable pictures for {empty[0]}; expected at least two in each class folder")
-    return {
-        name: Split(name, tuple(path for path, _ in pictures), tuple(target for _, target in pictures))
-        for name, pictures in found.items()
-    }
-
-
-def _readable(paths: Iterable[Path]) -> list[Path]:
-    """Those that can be read; the others are named, as in training."""
-    found = []
-    for path in paths:
-        try:
-            decode(path.read_bytes())
-            found.append(path)
-        except (RequestError, OSError) as error:
-            log.warning("skipped %s: %s", path, error)
-    return found
+            raise TrainError(f"{folder / root}: holds {what}; expected a folder of images for each class")
+        index = {name: classes.index(known) for name, known in of.items() if known is not None}
+        split, _, bad = dataset.check(listed, index, ChecksumCache())
+        for name, reason in bad.items():
+            log.warning("skipped %s: %s", folder / name, reason)
+        if split_already:
+            splits[root] = split
+        else:
+            of_class = [[i for i, target in enumerate(split.targets) if target == n] for n in range(len(classes))]
+            for name, first in (("train", 0), ("valid", 1)):
+                splits[name] = split.subset(name, [i for indices in of_class for i in indices[first::2]])
+    if empty := [name for name, split in splits.items() if not split.paths]:
+        raise TrainError(f"{folder}: no readable images for {empty[0]}; expected at least two in each class folder")
+    return splits
 
 
 def _labels(file: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from container_serve.errors import RequestError
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from container_train.data.dataset import lost
-from container_train.progress import dropped, track
+from container_train.progress import in_threads
 
 
 def probabilities(artifacts: Sequence[Artifact], paths: Sequence[Path], what: str) -> list[npt.NDArray[np.float32]]:
@@ -33,8 +32,7 @@ def probabilities(artifacts: Sequence[Artifact], paths: Sequence[Path], what: st
             raise lost(path, error) from None
         return [predictor.probabilities(tensor[None])[0] for predictor in predictors]
 
-    with ThreadPoolExecutor(cores) as pool, dropped(pool):
-        rows = list(track(pool.map(answers, paths), f"evaluating {what}", len(paths)))
+    rows = in_threads(answers, paths, f"evaluating {what}", cores)
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 

@@ -39,6 +39,12 @@ class Finding:
     last: Evidence | None = None
 
 
+def from_json(row: Mapping[str, Any]) -> Finding:
+    """A Finding as rules.json holds it. Raises TypeError for a row that is none."""
+    evidence = {key: Evidence(**row[key]) if row.get(key) else None for key in ("first", "last")}
+    return Finding(**{**row, **evidence})
+
+
 def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """`vanishing_gradient:threshold=1e-6,patience=2;overfit:...` -> {rule: {parameter: value}}.
 

@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from container_train import job
+from container_train.debugger import config
+from container_train.debugger.config import SaveSchedule
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
-from container_train.monitoring.sidecar import SAMPLER, WATCHER, Companion
+from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
@@ -24,7 +26,7 @@ from container_train.profiler.timeline import TimelineWriter
 if TYPE_CHECKING:  # torch and smdebug are imported when they are needed
     from torch import nn
 
-    from container_train.debugger.hook import Hook, Plan
+    from container_train.debugger.hook import Hook
     from container_train.profiler.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,6 @@ log = logging.getLogger(__name__)
 REPORT, RULES = "profiler-report.html", "rules.json"
 # For the last look at everything and the last report; after SIGTERM there are 120 s for all that has to happen.
 END_SECONDS, STOP_SECONDS, SAMPLER_SECONDS = 60.0, 20.0, 5.0
-NICENESS = 10  # of the watcher: what it does can wait, the training cannot
 
 T = TypeVar("T")
 
@@ -49,8 +50,8 @@ class Monitor:
         self.timeline: TimelineWriter | None = None
         self.hook: Hook | None = None
         self.trace: Trace | None = None
-        self.sampler: Companion | None = None
-        self.watcher: Companion | None = None
+        self.sampler: Sidecar | None = None
+        self.watcher: Sidecar | None = None
         self.out = Path()
         self.marks: list[float] = []
 
@@ -64,29 +65,29 @@ class Monitor:
             monitor._start(tree, hp)
         except Exception as error:
             log.warning("monitor: it could not be started, the training goes on without (%s)", error)
-            for companion in filter(None, (monitor.sampler, monitor.watcher)):
-                companion.end()
+            for sidecar in filter(None, (monitor.sampler, monitor.watcher)):
+                sidecar.end()
             return cls()
         return monitor
 
     def _start(self, tree: SageMakerPaths, hp: Hyperparameters) -> None:
         self.tree, self.hp, self.out = tree, hp, tree.output
-        folder = self.out / "profiler"
+        self.folder = self.out / "profiler"
         # A restarted job goes on with its files; those of another one are not to be mixed with this one's.
         if not any(tree.checkpoints.glob("checkpoint*")):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
         for name in (REPORT, RULES):
             (self.out / name).unlink(missing_ok=True)
         self.job = job.describe(tree, hp)
-        self.timeline = TimelineWriter(folder)
+        self.timeline = TimelineWriter(self.folder)
         self.note()
         if hp.profile_interval:
-            words = ["--folder", str(folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]
-            self.sampler = Companion(SAMPLER, words, folder / "sampler.log")
+            words = ["--folder", str(self.folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]
+            self.sampler = Sidecar(SAMPLER, words, self.folder / "sampler.log")
         if hp.debug == "on" or hp.profile_interval:
-            words = ["--out", str(self.out), "--tensors", str(job.tensors(tree)), "--rule", hp.rule]
+            words = ["--out", str(self.out), "--tensors", str(config.folder(tree)), "--rule", hp.rule]
             words += ["--on-rule", hp.on_rule]
-            self.watcher = Companion(WATCHER, words, folder / "watcher.log", niceness=NICENESS, listener=self._hear)
+            self.watcher = Sidecar(WATCHER, words, self.folder / "watcher.log", listener=self._hear)
 
     def _hear(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -99,7 +100,7 @@ class Monitor:
             return
         self.job.update(facts)
         with self._safely("job.json could not be written"):
-            replace_file(self.out / "profiler" / JOB, json.dumps(self.job, indent=1, default=str).encode())
+            replace_file(self.folder / JOB, json.dumps(self.job, indent=1, default=str).encode())
 
     def describe(self, **facts: Any) -> None:
         """Add facts on what is trained to job.json's `debug`."""
@@ -108,53 +109,41 @@ class Monitor:
     @contextlib.contextmanager
     def phase(self, name: str, epoch: int | None = None) -> Iterator[None]:
         """Time what happens within; phases may nest."""
-        if self.timeline is None:
-            yield
-            return
         start = time.time()
-        with self._safely("the timeline could not be written"):
-            self.timeline.begin(name, start, epoch)
+        self._write(TimelineWriter.begin, name, start, epoch)
         try:
             yield
         finally:
-            if self.timeline is not None:
-                with self._safely("the timeline could not be written"):
-                    self.timeline.phase(name, start, time.time(), epoch)
+            self._write(TimelineWriter.phase, name, start, time.time(), epoch)
 
-    def debug(self, rest: "nn.Module", loss: "nn.Module", plan: "Plan", scale: Callable[[], float]) -> None:
-        """Save tensors of what is trained, `rest`, and of its loss, from now until `release`."""
+    def debug(self, head: "nn.Module", loss: "nn.Module", schedule: SaveSchedule, scale: Callable[[], float]) -> None:
+        """Save tensors of what is trained, `head`, and of its loss, from now until `release`."""
         if not self.job:
             return
         if self.hp.torch_profile != "none":
             with self._safely("torch.profiler could not be started"):
                 from container_train.profiler.trace import Trace, window
 
-                self.trace = Trace(window(self.hp.torch_profile), self.out / "profiler")
+                self.trace = Trace(window(self.hp.torch_profile), self.folder)
                 self.trace.step()
         if self.hp.debug == "on":
             with self._safely("the debugger could not be started"):
                 from container_train.debugger.hook import Hook
 
-                self.hook = Hook.make(self.tree, plan, interval=self.hp.debug_interval, scale=scale)
-                self.hook.register(rest, loss)
-            self._note_hook()
+                self.hook = Hook(self.tree, schedule, interval=self.hp.debug_interval, scale=scale)
+                self.hook.register(head, loss)
+                self.describe(**self.hook.describe())
 
     def release(self) -> None:
         """Take the hooks off the network; it is going to be exported, or the training has failed."""
-        if self.trace is not None:
+        trace, self.trace, hook, self.hook = self.trace, None, self.hook, None
+        if trace is not None:
             with self._safely("the trace of torch.profiler could not be written"):
-                self.trace.close()
-            self.trace = None
-        if self.hook is not None:
+                trace.close()
+        if hook is not None:
             with self._safely("the debugger could not be ended"):
-                self.hook.close()
-            self._note_hook()
-            self.hook = None
-
-    def _note_hook(self) -> None:
-        if self.hook is not None:
-            with self._safely("the debugger does not say how it is"):
-                self.describe(**self.hook.describe())
+                hook.close()
+                self.describe(**hook.describe())
 
     def mode(self, mode: Literal["train", "eval"]) -> None:
         if self.hook is not None:
@@ -169,7 +158,7 @@ class Monitor:
         """The items of `source`, with the steps between them timed; `first` is the number of the first step.
 
         `prefix` says how many seconds of fetching the newest item were spent in frozen layers: they are the network's
-        forward pass, not the data's. See Timeline on what is timed on a GPU.
+        forward pass, not the data's. See TimelineWriter on what is timed on a GPU.
         """
         return source if self.timeline is None else self._timed(source, epoch, first, prefix)
 
@@ -182,13 +171,12 @@ class Monitor:
             self.marks = [clock()]
             yield item
             now, marks = clock(), self.marks
-            if len(marks) == 4 and self.timeline is not None:  # otherwise no step was made of this one
+            if len(marks) == 4:  # otherwise no step was made of this one
                 got, forward, backward, optimizer = marks
-                parts = (got - ended - frozen, forward - got + frozen, backward - forward, optimizer - backward)
-                try:
-                    self.timeline.step(epoch, number, wall + ended, (now - ended, *parts))
-                except OSError as error:
-                    self._give_up("the timeline could not be written", error)
+                seconds = (
+                    now - ended, got - ended - frozen, forward - got + frozen, backward - forward, optimizer - backward
+                )  # fmt: skip
+                self._write(TimelineWriter.step, epoch, number, wall + ended, seconds)
                 number += 1
             if self.trace is not None:
                 with self._safely("torch.profiler failed"):
@@ -203,9 +191,17 @@ class Monitor:
 
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
-        if self.timeline is not None:
-            with self._safely("the timeline could not be written"):
-                self.timeline.epoch(record)
+        self._write(TimelineWriter.epoch, record)
+
+    def _write(self, write: Callable[..., None], *values: Any) -> None:
+        """Write to the timeline; one that cannot be written ends."""
+        if self.timeline is None:
+            return
+        try:
+            write(self.timeline, *values)
+        except Exception as error:
+            self._problem(f"the timeline could not be written ({type(error).__name__}: {error})")
+            self.timeline = None
 
     def __enter__(self) -> "Monitor":
         return self
@@ -225,47 +221,37 @@ class Monitor:
         if not self.job:
             return
         self.release()
-        if self.timeline is not None:
-            with self._safely("the timeline could not be written"):
-                self.timeline.flush()
+        self._write(TimelineWriter.close)
+        self.timeline = None
         statistics: dict[str, Any] = {}
         if self.sampler is not None:
             self.sampler.end()
             self._problem(self.sampler.wait(SAMPLER_SECONDS))
             with contextlib.suppress(OSError, ValueError):
-                statistics = json.loads((self.out / "profiler" / "sampler.json").read_text())
+                statistics = json.loads((self.folder / "sampler.json").read_text())
         self.note(status=status, reason=reason, ended=round(time.time(), 3), sampler=statistics)
         if self.watcher is not None:
             self.watcher.end(status)
-            problem = self.watcher.wait(STOP_SECONDS if status == "stopped" else END_SECONDS)
-            if problem:
+            if problem := self.watcher.wait(STOP_SECONDS if status == "stopped" else END_SECONDS):
                 self._problem(problem)
                 self.note()
-            self._say()
-        if self.timeline is not None:
-            with self._safely("the timeline could not be closed"):
-                self.timeline.close()
-        self.timeline, self.job = None, {}
+            with self._safely("rules.json could not be read"):
+                self._tell(json.loads((self.out / RULES).read_text())["rules"])
+        self.job = {}
 
-    def _say(self) -> None:
+    def _tell(self, rules: list[dict[str, Any]]) -> None:
         """One line of log for the report, and one for each rule that fired."""
-        with self._safely("rules.json could not be read"):
-            rules = json.loads((self.out / RULES).read_text())["rules"]
-            fired = [rule for rule in rules if rule["status"] == "fired"]
-            judged = sum(rule["status"] in ("fired", "ok") for rule in rules)
-            log.info("report: %s; %d of %d rules that could judge fired", self.out / REPORT, len(fired), judged)
-            for rule in fired:
-                log.info("rule %s fired: %s", rule["rule"], rule["reason"])
+        fired = [rule for rule in rules if rule["status"] == "fired"]
+        judged = sum(rule["status"] in ("fired", "ok") for rule in rules)
+        log.info("report: %s; %d of %d rules that could judge fired", self.out / REPORT, len(fired), judged)
+        for rule in fired:
+            log.info("rule %s fired: %s", rule["rule"], rule["reason"])
 
     def _problem(self, words: str) -> None:
         problems = self.job.setdefault("problems", [])
         if words and words not in problems:  # a full disk is told once
             log.warning("monitor: %s", words)
             problems.append(words)
-
-    def _give_up(self, what: str, error: Exception) -> None:
-        self._problem(f"{what} ({type(error).__name__}: {error})")
-        self.timeline = None
 
     @contextlib.contextmanager
     def _safely(self, what: str) -> Iterator[None]:

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,16 +17,15 @@ WATCHER, SAMPLER = "container_train.debugger.watch", "container_train.profiler.s
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
-class Companion:
+class Sidecar:
     """`python -m module arguments`; its standard error goes to `problems`, a file that is removed when it is empty.
 
     The end of its standard input tells it that this process is gone, however that ended.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], problems: Path, *, niceness: int = 0,
-        listener: Callable[[str], None] | None = None,
-    ) -> None:  # fmt: skip
+        self, module: str, arguments: Sequence[str], problems: Path, listener: Callable[[str], None] | None = None
+    ) -> None:
         self.module, self.problems = module, problems
         # The packages are found from wherever the job runs.
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
@@ -38,10 +36,6 @@ class Companion:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE if listener else file, stderr=file,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
             )  # fmt: skip
-        self.started = time.monotonic()
-        if niceness:
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self.process.pid, niceness)
         if listener is not None:
             threading.Thread(target=self._listen, args=(listener,), name=module, daemon=True).start()
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,8 @@ from bokeh.models import NumeralTickFormatter, Range1d
 
 from container_train.reporting import page, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, hover, line, over_epochs
-from container_train.reporting.record import Record, number
+from container_train.reporting.measures import MEASURES, Measure
+from container_train.reporting.record import Record
 from container_train.reporting.step_charts import unit_of
 from container_train.reporting.usage import Curve
 from container_train.reporting.words import clock_time, duration, share
@@ -18,6 +18,7 @@ from container_train.reporting.words import clock_time, duration, share
 A, B = Key("A", TRAIN, mark="circle"), Key("B", VALID, "6 4", "square")  # told apart by colour and by dash
 CLOSE = 0.02  # relative difference that is not worth a word
 HALF_A_POINT = 0.005
+COUNTED = ("epochs", "rules that fired")
 
 
 class Figure(NamedTuple):
@@ -28,47 +29,6 @@ class Figure(NamedTuple):
     b: str
     difference: str
     better: str
-
-
-class Measure(NamedTuple):
-    """How a figure is taken and shown. `sign` is 1 where more is better, -1 where less is, 0 where neither is."""
-
-    of: Callable[[Record], float]
-    words: Callable[[float], str]
-    sign: int
-
-
-def _plain(value: float) -> str:
-    return f"{value:.0f}"
-
-
-def _statistic(values: Any, take: Callable[[Any], Any]) -> float:
-    known = np.array([value for value in values if math.isfinite(value)])
-    return float(take(known)) if len(known) else math.nan
-
-
-MEASURES = {
-    "best validation accuracy": Measure(
-        lambda r: _statistic([row["valid_accuracy"] for row in r.epochs], np.max), share, 1
-    ),
-    "test accuracy": Measure(lambda r: number(r.metrics.get("test_accuracy")), share, 1),
-    "epochs": Measure(lambda r: len(r.epochs) or math.nan, _plain, 0),
-    "time from start to end": Measure(lambda r: r.clock.length or math.nan, duration, -1),
-    "time of a step, median": Measure(lambda r: _statistic(r.steps.total, np.median), duration, -1),
-    "time of a step, 95 %": Measure(
-        lambda r: _statistic(r.steps.total, lambda total: np.percentile(total, 95)), duration, -1
-    ),
-    "images per second, median epoch": Measure(
-        lambda r: _statistic([row["images_per_second"] for row in r.epochs], np.median), _plain, 1
-    ),
-    "GPU busy": Measure(lambda r: _statistic([c.average / 100 for c in r.usage.gpu], np.mean), share, 0),
-    "CPU busy": Measure(lambda r: _statistic([c.average / 100 for c in r.usage.cpu[:1]], np.mean), share, 0),
-    "memory used, peak": Measure(lambda r: _statistic([c.peak / 100 for c in r.usage.memory], np.max), share, 0),
-    "rules that fired": Measure(
-        lambda r: sum(row["status"] == "fired" for row in r.rules) if r.rules else math.nan, _plain, -1
-    ),
-}
-COUNTS = ("epochs", "rules that fired")
 
 
 def render(a: Record, b: Record, names: tuple[str, str]) -> str:
@@ -107,7 +67,7 @@ def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None
         return Figure(label, in_words, other_in_words, "", "") if math.isfinite(one) or math.isfinite(other) else None
     if measure.words is share:
         difference, close = f"{100 * change:+.1f} points", abs(change) < HALF_A_POINT
-    elif label in COUNTS:
+    elif label in COUNTED:
         difference, close = f"{change:+.0f}", not change
     else:
         relative = change / one if one else 0.0
@@ -134,7 +94,7 @@ def _verdict(figures: list[Figure]) -> list[str]:
 
 def _rules(a: Record, b: Record) -> list[dict[str, Any]]:
     """All rules of both, those first on which they differ."""
-    found: list[dict[str, dict[str, Any]]] = [{row["name"]: row for row in summary.findings(r)} for r in (a, b)]
+    found: list[dict[str, dict[str, Any]]] = [{row["rule"]: row for row in summary.findings(r)} for r in (a, b)]
     rows = []
     for name in sorted(found[0].keys() | found[1].keys()):
         pair = [side.get(name) for side in found]

@@ -8,26 +8,11 @@ from bokeh.models import Range1d
 from bokeh.plotting import figure
 
 from container_train.profiler.store import Floats
-from container_train.reporting.drawing import (
-    COLOURS,
-    DASHES,
-    LINES,
-    POINTS,
-    TRAIN,
-    VALID,
-    Chart,
-    Key,
-    blank,
-    heat_map,
-    hover,
-    line,
-    over_epochs,
-    span,
-    thinned,
-)
+from container_train.reporting import drawing
+from container_train.reporting.drawing import Chart, Key
 from container_train.reporting.record import Record
 
-CURVES = (Key("train", TRAIN, mark="circle"), Key("valid", VALID, mark="square"))
+CURVES = (Key("train", drawing.TRAIN, mark="circle"), Key("valid", drawing.VALID, mark="square"))
 LAST = ("classifier", "fc", "head", "heads")  # what architectures call the layers that give the classes
 MARKS = 4  # of rules that fired
 
@@ -37,17 +22,16 @@ Mark = tuple[float, str]  # steps that were done when a rule first fired, and it
 def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
     """Those that there is something to draw for, by name. `marks` of the rules that fired."""
     drawn: dict[str, Chart] = {}
-    losses = record.losses.get("train", {"step": [], "value": []})
-    single = bool(losses["step"]) and record.steps_per_epoch > 0
+    single = bool(record.losses["step"]) and record.steps_per_epoch > 0
     if record.epochs or single:
         drawn["loss"] = curves(record.epochs, "loss")
     if single:
-        _single_steps(drawn["loss"], losses, record.steps_per_epoch)
+        _single_steps(drawn["loss"], record.losses, record.steps_per_epoch)
         _mark(drawn["loss"], [(steps / record.steps_per_epoch, text) for steps, text in _words(marks)])
     if record.epochs:
         drawn["accuracy"] = curves(record.epochs, "accuracy")
     gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
-    if len(gradients) > LINES:
+    if len(gradients) > drawing.LINES:
         drawn["gradients"] = _gradient_map(gradients)
     elif gradients:
         drawn["gradients"] = _gradient_lines(gradients)
@@ -58,14 +42,14 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
 def curves(epochs: Sequence[dict[str, float]], what: str) -> Chart:
     """`what`, loss or accuracy, of training and validation."""
     of = {key: (epochs, f"{key.label}_{what}") for key in CURVES} if epochs else {}
-    return over_epochs(what.capitalize(), what, of)
+    return drawing.over_epochs(what.capitalize(), what, of)
 
 
 def _single_steps(chart: Chart, losses: Mapping[str, list[float]], an_epoch: float) -> None:
     """Behind the curves, thin, the loss of the steps whose tensors were saved."""
-    x, y = thinned(np.array(losses["step"]), np.array(losses["value"]))
+    x, y = drawing.thinned(np.array(losses["step"]), np.array(losses["value"]))
     chart.keys.append(Key("train, single steps", "#7fadd8"))
-    line(chart.plot, (x + 1) / an_epoch, y, chart.keys[-1], 1).level = "underlay"
+    drawing.line(chart.plot, (x + 1) / an_epoch, y, chart.keys[-1], 1).level = "underlay"
 
 
 def _words(marks: Sequence[Mark]) -> list[Mark]:
@@ -75,9 +59,9 @@ def _words(marks: Sequence[Mark]) -> list[Mark]:
 def _mark(chart: Chart, marks: Sequence[Mark]) -> None:
     """Vertical lines and their keys; a glyph, unlike an annotation, makes room for itself on the axis."""
     for x, text in marks[:MARKS]:
-        chart.plot.add_layout(span(x, COLOURS[6]))
+        chart.plot.add_layout(drawing.span(x, drawing.COLOURS[6]))
         chart.plot.vspan(x=[x], line_alpha=0)
-        chart.keys.append(Key(text, COLOURS[6], "2 3"))
+        chart.keys.append(Key(text, drawing.COLOURS[6], "2 3"))
 
 
 def _layers(record: Record) -> list[str]:
@@ -92,20 +76,20 @@ def _layers(record: Record) -> list[str]:
 
 def _gradient_lines(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     """The norm of the gradient of each layer over the steps."""
-    plot: figure = blank(250, "step", y_axis_type="log")
-    keys = [Key(name, COLOURS[i], DASHES[i]) for i, name in enumerate(gradients)]
+    plot: figure = drawing.blank(250, "step", y_axis_type="log")
+    keys = [Key(name, drawing.COLOURS[i], drawing.DASHES[i]) for i, name in enumerate(gradients)]
     lines = [
-        line(plot, *thinned(np.array(series["step"]), _positive(series["norm"])), key)
+        drawing.line(plot, *drawing.thinned(np.array(series["step"]), _positive(series["norm"])), key)
         for key, series in zip(keys, gradients.values(), strict=True)
     ]
-    hover(plot, lines, [("", "$name"), ("step", "@x{0}"), ("norm", "@y{0.00e+0}")])
+    drawing.hover(plot, lines, [("", "$name"), ("step", "@x{0}"), ("norm", "@y{0.00e+0}")])
     return Chart("Gradient of each layer", "L2 norm, logarithmic", plot, keys)
 
 
 def _gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     """A row for each layer, the one next to the images on top; the colour is the power of ten of the norm."""
     steps = np.unique(np.concatenate([series["step"] for series in gradients.values()]))
-    columns = int(min(steps[-1] - steps[0] + 1, POINTS))
+    columns = int(min(steps[-1] - steps[0] + 1, drawing.POINTS))
     edges = np.linspace(steps[0], steps[-1] + 1, columns + 1)
     image = np.full((len(gradients), columns), np.nan)
     for row, series in enumerate(gradients.values()):
@@ -117,7 +101,7 @@ def _gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     ends = float(edges[0]), float(edges[-1])
     names = [name if len(name) <= 22 else "…" + name[-21:] for name in gradients]  # layers differ at their ends
     height = max(220, min(520, 90 + 10 * len(names)))
-    plot = heat_map(names, image, ends, (low, max(high, low + 1)), height, 32, "step", x_range=Range1d(*ends))
+    plot = drawing.heat_map(names, image, ends, (low, max(high, low + 1)), height, 32, "step", x_range=Range1d(*ends))
     plot.yaxis.major_label_text_font_size = "10px"
     return Chart("Gradient of each layer", "power of ten of the L2 norm; the layers next to the images on top", plot)
 

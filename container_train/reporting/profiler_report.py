@@ -32,8 +32,7 @@ def render(record: Record, now: float | None = None) -> str:
     now = time.time() if now is None else now
     findings = summary.findings(record)
     fired = [row for row in findings if row["status"] == "fired"]
-    marks = [(row["steps"], row["title"]) for row in fired if row["steps"] >= 0 and row["about"] == "training"]
-    drawn = learning(record, marks) | of_steps(record.steps) | over_time(record)
+    drawn = learning(record, summary.marks(record)) | of_steps(record.steps) | over_time(record)
     return page.render(
         "profiler-report.html.jinja",
         {name: chart.plot for name, chart in drawn.items()},

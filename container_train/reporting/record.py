@@ -2,10 +2,13 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from container_train.monitoring import findings
+from container_train.monitoring.findings import Finding
 from container_train.profiler import store
 from container_train.profiler.store import Phase, Steps, Timeline
 from container_train.reporting import usage
@@ -18,19 +21,18 @@ TERMINAL = {"completed", "stopped", "failed"}
 
 @dataclass(frozen=True)
 class Record:
-    """`rules` are Findings as dicts; `final`: no more of them will come. `service`: the files are those of the
-    service's profiler."""
+    """`final`: no more `rules` will come. `service`: the files are those of the service's profiler."""
 
     out: Path
     job: dict[str, Any]
     metrics: dict[str, Any]
-    rules: list[dict[str, Any]]
+    rules: list[Finding]
     final: bool
     phases: list[Phase]
     steps: Steps
     epochs: list[dict[str, Any]]
     gradients: dict[str, dict[str, list[float]]]
-    losses: dict[str, dict[str, list[float]]]
+    losses: dict[str, list[float]]  # of the training steps whose tensors were saved
     usage: Usage
     clock: Clock
     service: bool
@@ -66,7 +68,7 @@ def read(out: Path, *, over: bool = False) -> Record:
     timeline, system = store.timeline(out), store.system(out)
     epochs = {
         int(row["epoch"]): {"epoch": int(row["epoch"]), **{key: number(row.get(key)) for key in EPOCH}}
-        for row in [*_rows(metrics.get("epochs")), *map(table, timeline.epochs)]
+        for row in [*metrics.get("epochs", []), *timeline.epochs]
         if number(row.get("epoch")) >= 1
     }
     samples = [series for what in (store.CPU, store.GPU) for series in list(system.series(what).values())[:1]]
@@ -81,13 +83,13 @@ def read(out: Path, *, over: bool = False) -> Record:
         out=out,
         job=job,
         metrics=metrics,
-        rules=[row for row in _rows(said.get("rules")) if row.get("rule") and row.get("status")],
+        rules=[findings.from_json(row) for row in said.get("rules", [])],
         final=over or said.get("final") is True,
         phases=_phases(timeline, ticks.end),
         steps=timeline.steps,
         epochs=[epochs[key] for key in sorted(epochs)],
-        gradients=_series(tensors.get("gradients"), ("step", "norm")),
-        losses=_series(tensors.get("losses"), ("step", "value")),
+        gradients={name: _numbers(columns) for name, columns in tensors.get("gradients", {}).items()},
+        losses=_numbers(tensors.get("losses", {}).get("train", {"step": [], "value": []})),
         usage=usage.measure(system, ticks),
         clock=ticks,
         service=not job and bool(system.metrics),
@@ -102,19 +104,8 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _rows(value: object) -> list[dict[str, Any]]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def _series(value: object, columns: tuple[str, ...]) -> dict[str, dict[str, list[float]]]:
-    """name -> column -> numbers, all columns of a name equally long."""
-    result = {}
-    for name, series in table(value).items():
-        lists = [column for key in columns if isinstance(column := table(series).get(key), list)]
-        if len(lists) == len(columns):
-            points = [[number(item) for item in point] for point in zip(*lists, strict=False)]
-            result[str(name)] = {key: [point[i] for point in points] for i, key in enumerate(columns)}
-    return result
+def _numbers(columns: Mapping[str, list[Any]]) -> dict[str, list[float]]:
+    return {name: [number(item) for item in items] for name, items in columns.items()}
 
 
 def _phases(timeline: Timeline, until: float) -> list[Phase]:

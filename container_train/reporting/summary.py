@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from container_train.monitoring.findings import Evidence
 from container_train.reporting import clock
+from container_train.reporting.measures import MEASURES, best_epoch
 from container_train.reporting.record import TERMINAL, Record, number, table
 from container_train.reporting.words import clock_time, duration, figure, share, title
 
@@ -95,35 +97,33 @@ def state(record: Record, now: float) -> State:
 
 
 def findings(record: Record) -> list[dict[str, Any]]:
-    """The rules, those first that fired, most urgent first; every value a text or a number that can be shown."""
+    """The rules as the pages show them, those first that fired, most urgent first."""
     rows = []
     for rule in record.rules:
-        status, name = str(rule["status"]), str(rule["rule"])
-        word, icon, order = STATUSES.get(status, (status, "dash", 9))
-        first = table(rule.get("first"))
+        word, icon, order = STATUSES[rule.status]
         rows.append(
             {
-                "name": name,
-                "anchor": "rule-" + "".join(c if c.isalnum() else "-" for c in name),
-                "title": title(name),
-                "about": "training" if rule.get("kind") == "debugger" else "machine",
-                "status": status,
-                "detailed": status != "not_applicable",  # there the reason says it all
+                **vars(rule),
+                "anchor": "rule-" + "".join(c if c.isalnum() else "-" for c in rule.rule),
+                "title": title(rule.rule),
+                "about": "training" if rule.kind == "debugger" else "machine",
+                "detailed": rule.status != "not_applicable",  # there the reason says it all
                 "word": word,
                 "icon": icon,
-                "reason": str(rule.get("reason") or ""),
-                "advice": str(rule.get("advice") or ""),
-                **{key: int(np.nan_to_num(number(rule.get(key)))) for key in ("fired", "checked")},
-                "parameters": {str(key): str(value) for key, value in table(rule.get("parameters")).items()},
-                "evidence": [
-                    (when, _evidence(record, table(rule[when]))) for when in ("first", "last") if table(rule.get(when))
-                ],
-                # An evaluation's step is the number of training steps before it, a training step counts from 0.
-                "steps": number(first.get("step")) + (first.get("mode") == "TRAIN"),
-                "order": (order, URGENCY.index(name) if name in URGENCY else len(URGENCY), name),
+                "evidence": [(k, _evidence(record, e)) for k, e in (("first", rule.first), ("last", rule.last)) if e],
+                "order": (order, URGENCY.index(rule.rule) if rule.rule in URGENCY else len(URGENCY), rule.rule),
             }
         )
     return sorted(rows, key=lambda row: row["order"])
+
+
+def marks(record: Record) -> list[tuple[float, str]]:
+    """(steps that were done when it first fired, title) of the debugger's rules.
+
+    An evaluation's step is the number of training steps before it, a training step counts from 0.
+    """
+    fired = [(rule.first, rule) for rule in record.rules if rule.kind == "debugger" and rule.status == "fired"]
+    return [(e.step + (e.mode == "TRAIN"), title(rule.rule)) for e, rule in fired if e and e.step is not None]
 
 
 def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -135,48 +135,35 @@ def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(", ".join(titles), reason) for reason, titles in reasons.items()]
 
 
-def _evidence(record: Record, evidence: dict[str, Any]) -> dict[str, str]:
+def _evidence(record: Record, evidence: Evidence) -> dict[str, str]:
     """One time that a rule fired, in words."""
-    step, when = number(evidence.get("step")), number(evidence.get("time"))
+    after = None if evidence.time is None else f"{duration(float(record.clock([evidence.time])[0]))} after the start"
     words = {
-        "step": f"{step:.0f}" if math.isfinite(step) else "",
-        "mode": str(evidence.get("mode") or ""),
-        "time": f"{duration(float(record.clock([when])[0]))} after the start" if math.isfinite(when) else "",
-        "tensor": str(evidence.get("tensor") or ""),
-        "value": figure(number(evidence.get("value"))),
-        "threshold": figure(number(evidence.get("threshold"))),
+        "step": evidence.step,
+        "mode": evidence.mode,
+        "time": after,
+        "tensor": evidence.tensor,
+        "value": figure(number(evidence.value)),
+        "threshold": figure(number(evidence.threshold)),
     }
-    return {key: value for key, value in words.items() if value}
+    return {key: str(value) for key, value in words.items() if value is not None}
 
 
 def cards(record: Record) -> list[tuple[str, str]]:
     """(figure, what it is) of what one asks first; what is not known is left out."""
     under_way = str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
-    result = [(duration(record.clock.length), "so far" if under_way else "from start to end")]
-    asked, epochs = record.hyperparameters.get("epochs"), record.epochs
-    if epochs or asked:
-        result.append((f"{len(epochs)} of {asked}" if asked else str(len(epochs)), "epochs done"))
-    if epochs:
-        # As the training itself decides: of equal accuracies the one with the lower loss.
-        best = max(epochs, key=lambda row: tuple(np.nan_to_num([row["valid_accuracy"], -row["valid_loss"]], nan=-1e9)))
-        result.append((share(best["valid_accuracy"]), f"validation accuracy, best, epoch {best['epoch']}"))
-        speeds = [row["images_per_second"] for row in epochs if math.isfinite(row["images_per_second"])]
-        result += [(f"{np.median(speeds):.0f} /s", "images trained on, median epoch")] if speeds else []
-    tested = number(record.metrics.get("test_accuracy"))
-    result += [(share(tested), "test accuracy")] if math.isfinite(tested) else []
-    total = record.steps.total[np.isfinite(record.steps.total)]
-    if len(total):
-        p50, p95 = np.percentile(total, [50, 95])
-        result.append((duration(float(p50)), f"per step, median; 95 % below {duration(float(p95))}"))
-    for curves, what in ((record.usage.gpu, "GPU"), (record.usage.cpu[:1], "CPU")):
-        if curves:
-            mean = np.mean([curve.average for curve in curves])
-            several = f" of {len(curves)}" if len(curves) > 1 else ""
-            result.append((f"{mean:.0f} %", f"{what} busy on average{several}"))
-    if record.usage.memory:
-        curve = max(record.usage.memory, key=lambda curve: curve.peak)
-        result.append((f"{curve.peak:.0f} %", f"{curve.label}, peak"))
-    return result
+    asked, epochs = record.hyperparameters.get("epochs"), len(record.epochs)
+    changed = {
+        "time from start to end": (duration(record.clock.length), "so far" if under_way else "from start to end"),
+        "epochs": (f"{epochs} of {asked}" if asked else str(epochs) if epochs else "", "epochs done"),
+        "rules that fired": ("", ""),  # they have a box of their own
+    }
+    if best := best_epoch(record):
+        words = share(best["valid_accuracy"]), f"best validation accuracy, epoch {best['epoch']}"
+        changed["best validation accuracy"] = words
+    values = {label: (measure, measure.of(record)) for label, measure in MEASURES.items()}
+    shown = {label: (measure.words(value), label) for label, (measure, value) in values.items() if math.isfinite(value)}
+    return [card for label in MEASURES if (card := changed.get(label) or shown.get(label, ("", "")))[0]]
 
 
 def shares(record: Record) -> list[Share]:

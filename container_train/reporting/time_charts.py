@@ -5,20 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from bokeh.models import ColumnDataSource, PrintfTickFormatter, Range1d
 
-from container_train.reporting.drawing import (
-    COLOURS,
-    DASHES,
-    LINES,
-    POINTS,
-    VALID,
-    Chart,
-    Key,
-    blank,
-    heat_map,
-    hover,
-    line,
-    span,
-)
+from container_train.reporting import drawing
+from container_train.reporting.drawing import Chart, Key
 from container_train.reporting.record import Record
 from container_train.reporting.summary import OTHER, PHASES
 from container_train.reporting.usage import Curve
@@ -54,7 +42,7 @@ def over_time(record: Record) -> dict[str, Chart]:
         chart.plot.min_border_left, chart.plot.min_border_right = LEFT, 30
         chart.plot.xaxis.formatter = PrintfTickFormatter(format=f"%g {unit}")
         for where, _ in record.clock.breaks:
-            chart.plot.add_layout(span(where / seconds, VALID))
+            chart.plot.add_layout(drawing.span(where / seconds, drawing.VALID))
     return drawn
 
 
@@ -71,7 +59,7 @@ def _phases(record: Record, seconds: float, axis: Range1d) -> Chart:
                 bars.append((name, first, max(last, end), times + 1))
             else:
                 bars.append((name, start, end, 1))
-    plot = blank(30 + 18 * len(names), y_range=names[::-1], x_range=axis, tools=TIME_TOOLS)
+    plot = drawing.blank(30 + 18 * len(names), y_range=names[::-1], x_range=axis, tools=TIME_TOOLS)
     data = ColumnDataSource(
         {
             "name": [name for name, *_ in bars],
@@ -83,29 +71,29 @@ def _phases(record: Record, seconds: float, axis: Range1d) -> Chart:
         }
     )
     drawn = plot.hbar(y="name", left="left", right="right", height=0.7, source=data, color="colour")
-    hover(plot, [drawn], [("", "@name"), ("took", "@took{0.0} s"), ("times", "@times")])
+    drawing.hover(plot, [drawn], [("", "@name"), ("took", "@took{0.0} s"), ("times", "@times")])
     plot.ygrid.grid_line_color = None
     return Chart("Phases", "of the job", plot)
 
 
 def _curves(title: str, unit: str, curves: Sequence[Curve], seconds: float, axis: Range1d) -> Chart:
-    curves = curves if len(curves) <= LINES else [Curve.mean_of(curves)]
+    curves = curves if len(curves) <= drawing.LINES else [Curve.mean_of(curves)]
     # The highest of the means: a single moment at thrice the rest would press all of it flat.
     highest = max(1.0, *(float(np.nanmax(curve.mean)) * 1.1 for curve in curves))
     top = 100.0 if unit.startswith("%") else highest
-    plot = blank(118, y_range=Range1d(0, top * 1.04), x_range=axis, tools=TIME_TOOLS)
+    plot = drawing.blank(118, y_range=Range1d(0, top * 1.04), x_range=axis, tools=TIME_TOOLS)
     keys, lines, word = [], [], unit.split()[0]
     for index, curve in enumerate(curves):
         label = f"{curve.label}: {rate(curve.average)} {word} on average"
-        keys.append(Key(label, COLOURS[index % 8], DASHES[index % 8]))
-        lines.append(line(plot, curve.x / seconds, curve.mean, keys[-1], 1.4, top=curve.maximum))
-    hover(plot, lines, [("", "$name"), ("here", "@y{0.0} " + word), ("at most", "@top{0.0} " + word)])
+        keys.append(Key(label, drawing.COLOURS[index % 8], drawing.DASHES[index % 8]))
+        lines.append(drawing.line(plot, curve.x / seconds, curve.mean, keys[-1], 1.4, top=curve.maximum))
+    drawing.hover(plot, lines, [("", "$name"), ("here", "@y{0.0} " + word), ("at most", "@top{0.0} " + word)])
     return Chart(title, unit, plot, keys)
 
 
 def _cores(cores: Sequence[Curve], length: float, seconds: float, axis: Range1d) -> Chart:
     """A row for each core, the colour is how busy it was."""
-    columns = max(2, min(POINTS, max(len(core.x) for core in cores)))
+    columns = max(2, min(drawing.POINTS, max(len(core.x) for core in cores)))
     width = length / columns
     middles = (np.arange(columns) + 0.5) * width
     image = np.full((len(cores), columns), np.nan)
@@ -115,5 +103,5 @@ def _cores(cores: Sequence[Curve], length: float, seconds: float, axis: Range1d)
         near = np.abs(core.x[good][nearest] - middles) < 5 * width
         image[row] = np.where(near, core.mean[good][nearest], np.nan)
     height, names = 60 + max(36, min(320, 10 * len(cores))), [core.label for core in cores]
-    plot = heat_map(names, image, (0, length / seconds), (0, 100), height, 8, x_range=axis, tools=TIME_TOOLS)
+    plot = drawing.heat_map(names, image, (0, length / seconds), (0, 100), height, 8, x_range=axis, tools=TIME_TOOLS)
     return Chart("CPU, each core", "% busy", plot)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import nn
 
-from container_train.debugger.hook import Plan
+from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import ALONE, World
 from container_train.errors import Stopped, TrainError
 from container_train.features.sources import Source
@@ -128,11 +128,11 @@ class Trainer:
         self.monitor.note(reason=f"stopped early by rule {state.stopped_by}")
         return True
 
-    def plan(self) -> Plan:
+    def plan(self) -> SaveSchedule:
         """How many steps there are and were, of training and of evaluation."""
         train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
         done = self.state.epoch * train + self.state.step
-        return Plan(train, valid, self.hp.epochs, done, self.state.epoch * valid)
+        return SaveSchedule(train, self.hp.epochs, done, self.state.epoch * valid)
 
     def _epoch(self) -> None:
         state, started, before = self.state, time.monotonic(), self.state.tally.seen

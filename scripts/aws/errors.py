@@ -25,29 +25,45 @@ _CREDENTIALS = (
 _UNREACHABLE = (exceptions.ConnectionError, exceptions.HTTPClientError)  # time-outs, proxies and TLS are kinds of them
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "403", "Forbidden"}
-_EXPIRED = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "SignatureDoesNotMatch",
-    "InvalidAccessKeyId",
-    "InvalidSignatureException",
-    "RequestExpired",
-    "AuthFailure",
-}
-_QUOTA = {"ResourceLimitExceeded", "LimitExceededException", "ServiceQuotaExceededException"}
 _THROTTLED = {
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
+    "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded",
     "SlowDown",
+}  # fmt: skip
+_EXPIRED = (
+    "ExpiredToken ExpiredTokenException InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch"
+    " InvalidAccessKeyId InvalidSignatureException RequestExpired AuthFailure"
+)
+# What to do, by the service's codes.
+_REMEDIES = {
+    code: remedy
+    for codes, remedy in (
+        (
+            " ".join(_DENIED),
+            f"a permission is missing; {POLICY} lists those that the scripts need",
+        ),
+        (" ".join(_THROTTLED), "AWS still throttles after several tries; wait a minute and call this again"),
+        (_EXPIRED, "the AWS credentials are wrong or have expired; run `aws sso login` or `aws configure` again"),
+        (
+            "ResourceLimitExceeded LimitExceededException ServiceQuotaExceededException",
+            "ask for more in the Service Quotas console, or take another --instance-type or --region",
+        ),
+        (
+            "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301",
+            "it lies in another region; give that one with --region",
+        ),
+        ("NoSuchBucket", "make the bucket with `aws s3 mb`, or name another one"),
+        (
+            "OptInRequired SubscriptionRequiredException",
+            "the account has not been enabled for this service in this region",
+        ),
+        (
+            "ResourceInUse ResourceInUseException",
+            "give another --name, or remove the old one with scripts/cleanup.py",
+        ),
+        ("ResourceNotFound ResourceNotFoundException", "check the name and --region"),
+    )
+    for code in codes.split()
 }
-_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
-_TAKEN = {"ResourceInUse", "ResourceInUseException"}
-_MISSING = {"ResourceNotFound", "ResourceNotFoundException"}
 
 
 def explain(error: Exception) -> CloudError:
@@ -110,33 +126,15 @@ def one_line(text: str) -> str:
 
 
 def _client_error(error: exceptions.ClientError) -> str:
-    code, message, operation = code_of(error), message_of(error), error.operation_name
-    said = f"{operation}: {message} ({code})"
+    code, message = code_of(error), message_of(error)
+    remedy = _REMEDIES.get(code)
     if "assume" in message.lower() and "role" in message.lower():
-        return f"{said}: the role's trust policy must let sagemaker.amazonaws.com assume it (scripts/iam/trust.json)"
-    if code in _DENIED:
-        who = "a permission is missing" if code != "403" else "this account may not do that"
-        return f"{said}: {who}; {POLICY} lists those that the scripts need, scripts/iam/role.json the role's"
-    if code in _EXPIRED:
-        return f"{said}: the AWS credentials are wrong or have expired; run `aws sso login` or `aws configure` again"
-    if code in _QUOTA:
-        return f"{said}: ask for more in the Service Quotas console, or take another --instance-type or --region"
-    if code in _THROTTLED:
-        return f"{said}: AWS still throttles after several tries; wait a minute and call this again"
-    if code in _REGION:
-        return f"{said}: it lies in another region; give that one with --region"
-    if code == "NoSuchBucket":
-        return f"{said}: make the bucket with `aws s3 mb`, or name another one"
-    if code in {"OptInRequired", "SubscriptionRequiredException"}:
-        return f"{said}: the account has not been enabled for this service in this region"
-    if (
+        remedy = "the role's trust policy must let sagemaker.amazonaws.com assume it (scripts/iam/trust.json)"
+    elif (
         code == "ValidationException"
         and re.search(r"ECR|[Ii]mage", message)
         and re.search(r"not (found|exist|accessible)|does not exist|[Cc]annot find|Could not find", message)
     ):
-        return f"{said}: push the image first (scripts/push.sh prints its URI)"
-    if code in _TAKEN:
-        return f"{said}: give another --name, or remove the old one with scripts/cleanup.py"
-    if code in _MISSING:
-        return f"{said}: check the name and --region"
-    return said
+        remedy = "push the image first (scripts/push.sh prints its URI)"
+    said = f"{error.operation_name}: {message} ({code})"
+    return f"{said}: {remedy}" if remedy else said

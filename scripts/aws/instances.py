@@ -11,22 +11,15 @@ _ARM = "an ARM processor; the image is for amd64"
 _OTHER_CHIP = "{}, for which the image has no software; it uses CPUs and NVIDIA GPUs"
 REFUSED = {
     "p2": _OLD_GPU.format("3.7 (K80)"),
-    "p3": _OLD_GPU.format("7.0 (V100)"),
-    "p3dn": _OLD_GPU.format("7.0 (V100)"),
-    "g3": _OLD_GPU.format("5.2 (M60)"),
-    "g3s": _OLD_GPU.format("5.2 (M60)"),
+    **dict.fromkeys(("p3", "p3dn"), _OLD_GPU.format("7.0 (V100)")),
+    **dict.fromkeys(("g3", "g3s"), _OLD_GPU.format("5.2 (M60)")),
     "g4ad": _OTHER_CHIP.format("AMD GPUs"),
-    "g5g": _ARM,
     "dl1": _OTHER_CHIP.format("Gaudi chips"),
-    "p6e-gb200": _ARM,
-    "trn1": _OTHER_CHIP.format("Trainium chips"),
-    "trn1n": _OTHER_CHIP.format("Trainium chips"),
-    "trn2": _OTHER_CHIP.format("Trainium chips"),
-    "inf1": _OTHER_CHIP.format("Inferentia chips"),
-    "inf2": _OTHER_CHIP.format("Inferentia chips"),
+    **dict.fromkeys(("trn1", "trn1n", "trn2"), _OTHER_CHIP.format("Trainium chips")),
+    **dict.fromkeys(("inf1", "inf2"), _OTHER_CHIP.format("Inferentia chips")),
+    **dict.fromkeys(("g5g", "p6e-gb200"), _ARM),
 }
-_GRAVITON = frozenset({"a1", "t4g", "m6g", "m6gd", "m7g", "m7gd", "m8g", "c6g", "c6gd", "c6gn", "c7g", "c7gd", "c7gn",
-                       "c8g", "r6g", "r6gd", "r7g", "r7gd", "r8g", "x2gd"})  # fmt: skip
+_GRAVITON = re.compile(r"(a1|t4g|x2gd|(m6|m7|m8|c6|c7|c8|r6|r7|r8)g[dn]?)\Z")
 INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
 
 # Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
@@ -40,35 +33,15 @@ _NAMED_DISKS = re.compile(r"[a-z]+\d+[a-ce-z]*d")
 PRICE_REGION = "us-west-2"
 PRICE_MONTH = "2026-09"
 PRICE_PAGE = "https://aws.amazon.com/sagemaker/ai/pricing/"
-PRICES = {
-    "ml.m5.large": 0.115,
-    "ml.m5.xlarge": 0.23,
-    "ml.m5.2xlarge": 0.461,
-    "ml.m5.4xlarge": 0.922,
-    "ml.c5.large": 0.102,
-    "ml.c5.xlarge": 0.204,
-    "ml.c5.2xlarge": 0.408,
-    "ml.g4dn.xlarge": 0.7364,
-    "ml.g4dn.2xlarge": 0.94,
-    "ml.g4dn.4xlarge": 1.505,
-    "ml.g4dn.8xlarge": 2.72,
-    "ml.g4dn.12xlarge": 4.89,
-    "ml.g4dn.16xlarge": 5.44,
-    "ml.g5.xlarge": 1.408,
-    "ml.g5.2xlarge": 1.515,
-    "ml.g5.4xlarge": 2.03,
-    "ml.g5.8xlarge": 3.06,
-    "ml.g5.12xlarge": 7.09,
-    "ml.g5.16xlarge": 5.12,
-    "ml.g5.24xlarge": 10.18,
-    "ml.g5.48xlarge": 20.36,
-    "ml.g6.xlarge": 1.127,
-    "ml.g6.2xlarge": 1.222,
-    "ml.g6.4xlarge": 1.654,
-    "ml.g6.12xlarge": 5.752,
-    "ml.g6.24xlarge": 8.344,
-    "ml.g6.48xlarge": 16.688,
-}
+_PRICES = """
+    m5.large=0.115 m5.xlarge=0.23 m5.2xlarge=0.461 m5.4xlarge=0.922
+    c5.large=0.102 c5.xlarge=0.204 c5.2xlarge=0.408
+    g4dn.xlarge=0.7364 g4dn.2xlarge=0.94 g4dn.4xlarge=1.505 g4dn.8xlarge=2.72 g4dn.12xlarge=4.89 g4dn.16xlarge=5.44
+    g5.xlarge=1.408 g5.2xlarge=1.515 g5.4xlarge=2.03 g5.8xlarge=3.06 g5.12xlarge=7.09 g5.16xlarge=5.12
+    g5.24xlarge=10.18 g5.48xlarge=20.36
+    g6.xlarge=1.127 g6.2xlarge=1.222 g6.4xlarge=1.654 g6.12xlarge=5.752 g6.24xlarge=8.344 g6.48xlarge=16.688
+"""
+PRICES = {f"ml.{kind}": float(usd) for kind, _, usd in (item.partition("=") for item in _PRICES.split())}
 SPOT = "spot costs up to 90 % less"
 
 
@@ -91,13 +64,13 @@ def family(instance_type: str) -> str:
 
 def is_arm(instance_type: str) -> bool:
     kind = family(instance_type)
-    return kind in _GRAVITON or REFUSED.get(kind) == _ARM
+    return bool(_GRAVITON.match(kind)) or REFUSED.get(kind) == _ARM
 
 
 def check(instance_type: str) -> None:
     """Raises CloudError for an instance that cannot run the images."""
     kind = family(instance_type)
-    reason = REFUSED.get(kind) or (_ARM if kind in _GRAVITON else None)
+    reason = REFUSED.get(kind) or (_ARM if _GRAVITON.match(kind) else None)
     if reason:
         raise CloudError(f"--instance-type {instance_type} has {reason}: take {INSTEAD}", 2)
     if not instance_type.startswith("ml.") or instance_type.count(".") != 2:

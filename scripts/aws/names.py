@@ -30,10 +30,10 @@ class Role:
     account: str
 
     @classmethod
-    def parse(cls, arn: str) -> "Role":
+    def parse(cls, arn: str, source: str = "--role") -> "Role":
         match = _ROLE.match(arn)
         if not match:
-            raise CloudError(f"--role has value {arn!r}: expected arn:aws:iam::ACCOUNT:role/NAME", 2)
+            raise CloudError(f"{source} has value {arn!r}: expected arn:aws:iam::ACCOUNT:role/NAME", 2)
         return cls(arn, match[1], match[2])
 
 

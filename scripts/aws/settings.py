@@ -23,7 +23,7 @@ _LISTS = frozenset({"subnets", "security_groups"})
 # key of byoc.toml: (environment variables, help). The flag is --key with dashes.
 KEYS: dict[str, tuple[tuple[str, ...], str]] = {
     "region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "region, such as eu-central-1"),
-    "role": (("BYOC_ROLE",), "ARN of the role that SageMaker takes on"),
+    "role": (("BYOC_ROLE",), "ARN of the execution role SageMaker assumes"),
     "bucket": (("BYOC_BUCKET",), "S3 bucket (default: sagemaker-REGION-ACCOUNT)"),
     "project": (("BYOC_PROJECT",), "beginning of all names, S3 prefix, value of the tag byoc-project (default: byoc)"),
     "tags": (("BYOC_TAGS",), "more tags on everything that is made: key=value,key=value"),
@@ -104,17 +104,14 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
     file = _file(config)
     values: dict[str, Any] = {}
     for key, (variables, _) in KEYS.items():
-        variable = next((name for name in variables if environment.get(name)), None)
-        flag = getattr(flags, key, None)
-        if flag is not None:
-            values[key], source = flag, f"--{key.replace('_', '-')}"
-        elif variable:
-            values[key], source = environment[variable], variable
-        elif key in file:
-            values[key], source = file[key], f"{config or FILE}: {key}"
-        else:
-            continue
-        values[key] = _checked(key, values[key], source)
+        sources = [
+            (getattr(flags, key, None), f"--{key.replace('_', '-')}"),
+            *((environment.get(name) or None, name) for name in variables),
+            (file.get(key), f"{config or FILE}: {key}"),
+        ]
+        value, source = next((pair for pair in sources if pair[0] is not None), (None, ""))
+        if value is not None:
+            values[key] = _checked(key, value, source)
     if "region" not in values and (region := _region_of_profile(environment)):
         values["region"] = region
     settings = Settings(**values, allow_unknown=getattr(flags, "allow_unknown", False))
@@ -139,46 +136,34 @@ def _file(path: Path | None) -> dict[str, Any]:
     return content
 
 
-def _checked(key: str, value: object, source: str) -> object:
+def _checked(key: str, value: Any, source: str) -> object:
     """The value of a key in its own type; `source` says in an error where it came from."""
 
-    def wrong(expected: str) -> CloudError:
-        return CloudError(f"{source} has value {value!r}: expected {expected}", 2)
+    def need(right: object, expected: str) -> None:
+        if not right:
+            raise CloudError(f"{source} has value {value!r}: expected {expected}", 2)
 
     if key == "tags":
-        return _tags(value, wrong)
+        if isinstance(value, str):
+            pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+            need(all(separator and name.strip() for name, separator, _ in pairs), "key=value,key=value")
+            value = {name.strip(): text.strip() for name, _, text in pairs}
+        is_table = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+        need(is_table, 'a table of strings: { team = "vision" }')
+        own = PROJECT_TAG in value or any(name.lower().startswith("aws:") for name in value)
+        need(not own, f"other keys than {PROJECT_TAG} and aws:...")
+        return value
     if key in _LISTS:
         items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(item, str) and item.strip() for item in items):
-            raise wrong("a list of ids such as subnet-0a1b2c3d,subnet-4e5f6a7b")
+        is_list = isinstance(items, list) and all(isinstance(item, str) and item.strip() for item in items)
+        need(is_list, "a list of ids such as subnet-0a1b2c3d,subnet-4e5f6a7b")
         return tuple(item.strip() for item in items)
-    if not isinstance(value, str) or not value:
-        raise wrong("a string")
-    if key == "region" and not _REGION.match(value):
-        raise wrong("a region such as eu-central-1")
-    if key == "project" and not _PROJECT.match(value):
-        raise wrong("small letters, digits and single -, at most 24")
+    need(isinstance(value, str) and value, "a string")
+    need(key != "region" or _REGION.match(value), "a region such as eu-central-1")
+    need(key != "project" or _PROJECT.match(value), "small letters, digits and single -, at most 24")
     if key == "bucket":
         return S3Uri.parse(f"s3://{value.removeprefix('s3://').rstrip('/')}", source).bucket
-    if key == "role":
-        try:
-            return Role.parse(value)
-        except CloudError:
-            raise wrong("arn:aws:iam::ACCOUNT:role/NAME") from None
-    return value
-
-
-def _tags(value: object, wrong: Any) -> dict[str, str]:
-    if isinstance(value, str):
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        if not all(separator and key.strip() for key, separator, _ in pairs):
-            raise wrong("key=value,key=value")
-        value = {key.strip(): text.strip() for key, _, text in pairs}
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise wrong('a table of strings: { team = "vision" }')
-    if PROJECT_TAG in value or any(key.lower().startswith("aws:") for key in value):
-        raise wrong(f"other keys than {PROJECT_TAG} and aws:...")
-    return value
+    return Role.parse(value, source) if key == "role" else value
 
 
 def _region_of_profile(environment: Mapping[str, str]) -> str | None:

@@ -10,11 +10,10 @@ from PIL import Image, UnidentifiedImageError
 
 from container_serve.image import FORMATS, HEIC, is_heic
 from container_train.data import splits
-from container_train.data.listing import HEAD_BYTES
+from container_train.data.listing import HEAD_BYTES, MAX_BAD_SHARE
 from container_train.data.splits import ClassFiles, Plan
 from container_train.errors import DataError
 
-MAX_BAD_SHARE = 0.05  # container_train.data.dataset's: a job with more of them ends with an error
 SHOWN = 10  # unreadable images that are named
 DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
 DOG_CLASSES = 133

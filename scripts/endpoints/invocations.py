@@ -1,16 +1,14 @@
 """Requests to a server: at a SageMaker endpoint, or at a URL on this machine. Both answer in the same form."""
 
-import http.client
 import json
 import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import requests
 from botocore.exceptions import (
     ClientError,
     ConnectTimeoutError,
@@ -34,10 +32,9 @@ _NOT_READY = "ModelNotReadyException"  # instances or a model are being loaded, 
 # What the service says of one request; anything else it would say of the next one too.
 _PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class Refused(Exception):
+class InvocationError(Exception):
     """The server's or the platform's answer to this one request, in one line."""
 
 
@@ -51,7 +48,7 @@ class Answer:
 
 class Target(Protocol):
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
-        """The answer. Raises Refused for this request alone, CloudError or botocore's errors for all of them."""
+        """Raises InvocationError for this request alone, CloudError or botocore's errors for all of them."""
 
 
 class EndpointTarget:
@@ -72,9 +69,11 @@ class EndpointTarget:
                 if pause is None:
                     raise
             except ReadTimeoutError:
-                raise Refused("no answer within 60 s") from None
+                raise InvocationError("no answer within 60 s") from None
             except (HTTPClientError, IncompleteReadError) as error:
-                raise Refused(f"the connection broke before the answer was there: {one_line(str(error))}") from None
+                raise InvocationError(
+                    f"the connection broke before the answer was there: {one_line(str(error))}"
+                ) from None
             else:
                 if _is_page(content):
                     raise self._page(200)
@@ -103,9 +102,9 @@ class EndpointTarget:
             return self._page(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code == "ModelError":
             status = error.response.get("OriginalStatusCode", "")
-            return Refused(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
+            return InvocationError(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
         if code in _PASSING:
-            return Refused(f"{code}: {message_of(error)}")
+            return InvocationError(f"{code}: {message_of(error)}")
         if code in {"ValidationError", "ValidationException"}:
             return self._state(error)
         unchanged: Exception = error
@@ -150,35 +149,26 @@ class LocalTarget:
             "X-Amzn-SageMaker-Custom-Attributes": f"top_k={top_k}",
             "X-Amzn-SageMaker-Inference-Id": identifier,
         }
-        request = urllib.request.Request(self.url, body.content, headers)
         begun = time.monotonic()
         try:
-            with _DIRECT.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as error:
-            said = error.read()
-            if _is_page(said):
-                raise self._page(error.code) from None
-            raise Refused(_complaint(error.code, said.decode(errors="replace"))) from None
-        except TimeoutError:
-            raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                raise Refused(f"no answer within {TIMEOUT_SECONDS} s") from None
+            with requests.Session() as session:
+                session.trust_env = False  # a proxy knows nothing of this machine
+                answer = session.post(self.url, body.content, headers=headers, timeout=TIMEOUT_SECONDS)
+        except requests.Timeout:
+            raise InvocationError(f"no answer within {TIMEOUT_SECONDS} s") from None
+        except requests.RequestException as error:
+            said = one_line(str(error))[:200]
+            if "BadStatusLine" in said or "Invalid" in said:
+                raise CloudError(f"what answers at {self.url} speaks no HTTP ({said}): is the URL right?") from None
             raise CloudError(
-                f"no server answers at {self.url} ({one_line(str(reason))}): start one with scripts/deploy.py --local"
-                " or local_test/serve_local.sh"
+                f"no server answers at {self.url} ({said}): start one with scripts/deploy.py --local or"
+                " local_test/serve_local.sh"
             ) from None
-        except http.client.HTTPException as error:
-            words = one_line(repr(error))[:200]
-            raise CloudError(f"what answers at {self.url} does not speak HTTP ({words}): is the URL right?") from None
-        if _is_page(content):
-            raise self._page(200)
-        return _answer(content, begun)
-
-    def _page(self, status: int) -> Exception:
-        return _not_json(self.url, status, "is the URL right?")
+        if _is_page(answer.content):
+            raise _not_json(self.url, answer.status_code, "is the URL right?")
+        if not answer.ok:
+            raise InvocationError(_complaint(answer.status_code, answer.content.decode(errors="replace")))
+        return _answer(answer.content, begun)
 
 
 def _is_page(body: bytes | str) -> bool:
@@ -189,7 +179,7 @@ def _is_page(body: bytes | str) -> bool:
 def _not_json(url: str, status: int, hint: str) -> Exception:
     """Of a server's own trouble, which may pass, for this request alone; otherwise for all of them."""
     said = f"{url} answered with a web page, not JSON"
-    return Refused(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
+    return InvocationError(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
 
 
 def _answer(content: bytes, begun: float) -> Answer:
@@ -199,7 +189,7 @@ def _answer(content: bytes, begun: float) -> Answer:
         for row in answer["predictions"]:
             str(row["label"]), float(row["probability"])
     except (ValueError, KeyError, TypeError):
-        raise Refused(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
+        raise InvocationError(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
     return Answer(answer, milliseconds)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from container_serve.settings import MAX_PORT
 from local_test import engine as local_engine
+from local_test import pack
 from local_test import server as local_server
 from local_test.errors import ignoring_signals
 from scripts.aws.errors import CloudError
@@ -47,7 +48,7 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
     with leftovers.folder(Path(tempfile.gettempdir())) as work:
         if isinstance(artifact, Path):
-            model_data.unpack(artifact, work / "model")
+            pack.unpack(artifact, work / "model")
         else:
             model_data.fetch(chosen.aws(), artifact, work / "model")
         progress(model_data.check(work / "model", flags.model_data, server, image))

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -69,13 +70,7 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
     server = Server.of(uri, registry.image_labels(aws, image), environment)
     with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
         model = Path(folder, "model")
-        try:
-            fetch(aws, artifact, model)
-        except pack.NotPlainError as error:
-            if server:
-                raise
-            progress(f"not checked: {error}")
-            return
+        fetch(aws, artifact, model)
         progress(check(model, str(artifact), server, uri))
 
 
@@ -119,18 +114,18 @@ def file(text: str) -> Path:
     return path
 
 
-def unpack(path: Path, target: Path) -> None:
-    """The same from this machine."""
-    pack.unpack(path, target)
-
-
 def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     """What has become known of the unpacked artifact, in a few words; `where` names it in errors.
 
     The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
     is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
     """
-    if server is None and not _is_own(folder):
+    document: Any = {}
+    with suppress(OSError, ValueError, RecursionError):
+        document = json.loads((folder / MODEL_JSON).read_bytes())
+    known = document if isinstance(document, dict) else {}
+    is_own = (folder / MODEL_JSON).is_file() and ("format_version" in known or not document)
+    if server is None and not is_own:
         return f"{image} and {where} are not of this project: whether the one can serve the other was not checked"
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
     if nested and not (folder / MODEL_JSON).exists():
@@ -139,7 +134,9 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
             f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
         )
     reads = server.format_version if server else None
-    if _format(folder) > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
+    version = known.get("format_version")
+    version = version if type(version) is int else 0
+    if version > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
         # Others know more than this checkout: what they make of the rest only they can say.
         return f"{where} is newer than this checkout: whether {image} can serve it was not checked"
     try:
@@ -153,32 +150,9 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
         return (
             f"{where} is whole ({what}); {image} has no label {FORMAT_LABEL}: whether it can serve it was not checked"
         )
-    version = model.document["format_version"]
     if version > reads:
         raise CloudError(
             f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to {reads}:"
             " serve it with a newer image (scripts/push.sh serve)"
         )
     return f"the image can serve it: {what}"
-
-
-def _document(folder: Path) -> Any:
-    try:
-        return json.loads((folder / MODEL_JSON).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether its model.json is one of this project's, or one that nobody can read any more."""
-    if not (folder / MODEL_JSON).is_file():
-        return False
-    document = _document(folder)
-    return document is None or (isinstance(document, dict) and "format_version" in document)
-
-
-def _format(folder: Path) -> int:
-    """0 where it does not say."""
-    document = _document(folder)
-    version = document.get("format_version") if isinstance(document, dict) else None
-    return version if type(version) is int else 0

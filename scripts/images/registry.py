@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,30 +21,19 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 UNTAGGED_DAYS = 14
 # Every push has a tag of its own. An endpoint fetches its image again whenever it scales, so the number is generous.
 TAGGED_IMAGES = 100
-LIFECYCLE: dict[str, list[dict[str, Any]]] = {
+
+
+def _rule(priority: int, description: str, status: str, **count: Any) -> dict[str, Any]:
+    selection = {"tagStatus": status, **count}
+    return {"rulePriority": priority, "description": description, "selection": selection, "action": {"type": "expire"}}
+
+
+_OLD = {"countType": "sinceImagePushed", "countUnit": "days", "countNumber": UNTAGGED_DAYS}
+_MANY = {"tagPatternList": ["*"], "countType": "imageCountMoreThan", "countNumber": TAGGED_IMAGES}
+LIFECYCLE = {
     "rules": [
-        {
-            "rulePriority": 1,
-            "description": f"untagged images go after {UNTAGGED_DAYS} days",
-            "selection": {
-                "tagStatus": "untagged",
-                "countType": "sinceImagePushed",
-                "countUnit": "days",
-                "countNumber": UNTAGGED_DAYS,
-            },
-            "action": {"type": "expire"},
-        },
-        {
-            "rulePriority": 2,
-            "description": f"of the tagged images the newest {TAGGED_IMAGES} stay",
-            "selection": {
-                "tagStatus": "tagged",
-                "tagPatternList": ["*"],
-                "countType": "imageCountMoreThan",
-                "countNumber": TAGGED_IMAGES,
-            },
-            "action": {"type": "expire"},
-        },
+        _rule(1, f"untagged images go after {UNTAGGED_DAYS} days", "untagged", **_OLD),
+        _rule(2, f"of the tagged images the newest {TAGGED_IMAGES} stay", "tagged", **_MANY),
     ]
 }
 
@@ -77,8 +65,8 @@ def repository_requests(name: str, settings: Settings) -> list[Request]:
 def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
     """The repository, made if it is missing.
 
-    One that this project made gets its lifecycle rules, where a call that broke off has left it without, or an older
-    version with the first one only. Rules of somebody's own stay; a repository that others made is used as it is.
+    One that this project made gets its lifecycle rules, where a call that broke off has left it without. Rules of
+    somebody's own stay; a repository that others made is used as it is.
     """
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
@@ -115,22 +103,13 @@ def find(aws: Aws, image: Image) -> str:
 
 
 def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
-    """The labels of an image in ECR, the one for linux/amd64 where there are several. Raises CloudError as `find` does.
+    """The labels of an image in ECR. Raises CloudError as `find` does.
 
-    None where they cannot be read: the permission ecr:GetDownloadUrlForLayer or the way to ECR's bucket is lacking.
+    None where they cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
+    way to ECR's bucket is lacking.
     """
-    manifest = json.loads(_image(aws, image)["imageManifest"])
-    if "manifests" in manifest:
-        digest = _amd64(manifest["manifests"])
-        if digest is None:
-            return None
-        one = Image(image.uri, image.account, image.region, image.repository, None, digest)
-        manifest = json.loads(_image(aws, one)["imageManifest"])
-    layer = {
-        "registryId": image.account,
-        "repositoryName": image.repository,
-        "layerDigest": manifest.get("config", {}).get("digest", ""),
-    }
+    digest = json.loads(_image(aws, image)["imageManifest"]).get("config", {}).get("digest", "")
+    layer = {"registryId": image.account, "repositoryName": image.repository, "layerDigest": digest}
     try:
         url = send(aws, Request("ecr", "GetDownloadUrlForLayer", layer))["downloadUrl"]
         answer = requests.get(url, timeout=(10, 60))
@@ -165,14 +144,6 @@ def look_up(aws: Aws, account: str, repository: str, identifier: dict[str, Any])
     return found[0] if found else None
 
 
-def _amd64(manifests: Sequence[dict[str, Any]]) -> str | None:
-    for entry in manifests:
-        platform = entry.get("platform", {})
-        if (platform.get("os"), platform.get("architecture")) == ("linux", "amd64"):
-            return str(entry["digest"])
-    return None
-
-
 def _described(ecr: Any, name: str) -> dict[str, Any] | None:
     try:
         found: list[dict[str, Any]] = ecr.describe_repositories(repositoryNames=[name])["repositories"]
@@ -187,9 +158,8 @@ def _is_own(ecr: Any, arn: str, settings: Settings) -> bool:
 
 
 def _has_rules(ecr: Any, name: str) -> bool:
-    """Tell whether it has lifecycle rules that are to stay as they are."""
     try:
-        text = ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"]
+        ecr.get_lifecycle_policy(repositoryName=name)
     except ecr.exceptions.LifecyclePolicyNotFoundException:
         return False
-    return bool(json.loads(text) != {"rules": LIFECYCLE["rules"][:1]})
+    return True

@@ -115,18 +115,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> dict[str, str]:
     """The hyperparameters of a call, checked as training checks them, as strings. Raises CloudError."""
+    check_unknown(known, rest)
     values: dict[str, str] = {}
-    try:
-        unknown = options.hyperparameters(rest)
-        for name in unknown:
-            # tune.py sets some of train.py's flags, and has not got them.
-            if close := difflib.get_close_matches(name, [flag for flag in _flags(known) if flag != name], 1, 0.8):
-                raise CloudError(f"unknown flag --{name}: did you mean --{close[0]}?", 2)
-        if unknown:
-            # Raises what training would: which there are, and what was probably meant.
-            hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
-    except (LocalError, TrainError) as error:
-        raise CloudError(f"{error}; --help lists the other flags", 2) from None
     for name, (parse, _, _) in hyperparameters.OPTIONS.items():
         text = word if name == WEIGHTS else getattr(known, name.replace("-", "_"))
         if text is None:
@@ -139,6 +129,22 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
             raise CloudError(str(error), 2) from None
         values[name] = text.strip()
     return values
+
+
+def check_unknown(known: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Raises CloudError for words that are neither flags nor hyperparameters."""
+    flags = [name.replace("_", "-") for name in vars(known)]
+    try:
+        unknown = options.hyperparameters(rest)
+        for name in unknown:
+            # tune.py sets some of train.py's flags, and has not got them.
+            if close := difflib.get_close_matches(name, [flag for flag in flags if flag != name], 1, 0.8):
+                raise CloudError(f"unknown flag --{name}: did you mean --{close[0]}?", 2)
+        if unknown:
+            # Raises what training would: which there are, and what was probably meant.
+            hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
+    except (LocalError, TrainError) as error:
+        raise CloudError(f"{error}; --help lists the other flags", 2) from None
 
 
 def check_together(values: Mapping[str, object]) -> None:
@@ -161,10 +167,6 @@ def check_together(values: Mapping[str, object]) -> None:
                 f" {', '.join(close)}",
                 2,
             )
-
-
-def _flags(known: argparse.Namespace) -> list[str]:
-    return [name.replace("_", "-") for name in vars(known)]
 
 
 def dashes(arguments: Sequence[str]) -> list[str]:

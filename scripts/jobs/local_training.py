@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import TypeVar
 
 from container_train.data import splits as data_sets
 from local_test import engine as local_engine
@@ -18,34 +17,17 @@ from scripts.jobs.training import check_numbers, is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
 from scripts.resources import leftovers
 
-# Flags that are taken with --local, so that one command serves for both, and do nothing there.
-LEFT_OUT = {
-    "--instance-type": "the container runs on this machine",
-    "--volume-size": "the container uses this machine's disk",
-    "--spot": "no instances are bought; a container that was stopped does not go on",
-    "--max-wait": "nothing is waited for",
-    "--max-run": "the job runs until it ends",
-    "--checkpoints": "they are not kept",
-    "--input-mode": "pictures are read from the disk",
-    "--network-isolation": "the container has a network",
-    "--service-debugger": "the service's rules run in the cloud only",
-    "--upload-to": "nothing is uploaded",
-    "--allow-unknown": "nothing is asked of AWS",
-    "--role": "the container has no role and no credentials",
-    "--bucket": "nothing is in S3",
-    "--tags": "nothing is in an account",
-    "--subnets": "the container has a network of Docker's",
-    "--security-groups": "the container has a network of Docker's",
-    "--output-kms-key": "nothing is in S3",
-    "--volume-kms-key": "the container uses this machine's disk",
-    "--no-wait": "the call lasts as long as the job",
-}
+# Flags that are taken with --local, so that one command serves for both, and have no effect there.
+LEFT_OUT = (
+    "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--checkpoints", "--input-mode",
+    "--network-isolation", "--service-debugger", "--upload-to", "--allow-unknown", "--role", "--bucket", "--tags",
+    "--subnets", "--security-groups", "--output-kms-key", "--volume-kms-key", "--no-wait",
+)  # fmt: skip
 _NOT_S3 = {
     "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",
     "--weights": "give a file of this machine (`aws s3 cp` fetches one), or a word",
     "--output": "give a folder of this machine",
 }
-T = TypeVar("T")
 
 
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
@@ -103,9 +85,8 @@ def check(flags: argparse.Namespace) -> None:
     check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
-    left_out = [f"{flag} ({reason})" for flag, reason in LEFT_OUT.items() if given.get(flag) not in (None, False)]
-    if left_out:
-        progress("local mode leaves out: " + "; ".join(left_out))
+    if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
+        progress(f"no effect in local mode: {', '.join(left_out)}")
 
 
 def _own_image() -> str:

@@ -69,18 +69,13 @@ def find(path: Path) -> Path | None:
     """The folder at or below `path` that holds a job's files."""
     if path.name == "profiler" and any((path.parent / name).exists() for name in FILES):
         return path.parent
+    folders = [path / below for below in BELOW]
     # A run of this machine has a copy of rules.json above the folder that has everything.
-    counts = {path / below: sum((path / below / name).exists() for name in FILES) for below in BELOW}
-    best = max(counts, key=lambda folder: counts[folder])
-    if counts[best]:
+    best = max(folders, key=lambda folder: sum((folder / name).exists() for name in FILES))
+    if any((best / name).exists() for name in FILES):
         return best
-    for below in BELOW:
-        folder = path / below
-        if any((folder / name).is_dir() and (folder / name / "system").is_dir() for name in FOLDERS[:2]):
-            return folder
-        if any((folder / name).is_dir() for name in FOLDERS[2:]):
-            return folder
-    return None
+    of_the_service = ("profiler/system", "profiler-output/system", *FOLDERS[2:])
+    return next((folder for folder in folders if any((folder / name).is_dir() for name in of_the_service)), None)
 
 
 def damage(folder: Path) -> list[str]:

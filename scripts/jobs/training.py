@@ -36,8 +36,10 @@ DEBUGGER_NOTE = (
 def flags(parser: argparse.ArgumentParser) -> None:
     """What a job and its instances are; one job's, or every trial's."""
     job = parser.add_argument_group("job").add_argument
-    job("--image", metavar="URI", help="in ECR, in the job's region (--local: any image of this machine)")
-    job("--data", metavar="S3|DIR|sample", help="s3://... with train/, valid/ and test/ below it, or a folder")
+    job("--image", metavar="URI", help="required: in ECR, in the job's region (--local: any image of this machine)")
+    job(
+        "--data", metavar="S3|DIR|sample", help="required: s3://... with train/, valid/ and test/ below it, or a folder"
+    )
     job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
     job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
     job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
@@ -46,7 +48,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     machine = parser.add_argument_group("instances").add_argument
     machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
     machine("--volume-size", metavar="GB", type=int, help=f"disk (default {VOLUME})")
-    machine("--spot", action="store_true", help="spare instances: cheaper, may be taken away, go on later")
+    machine(
+        "--spot", action="store_true", help="managed spot: cheaper, may be interrupted, resumes from the checkpoint"
+    )
     machine("--max-run", metavar="S", type=int, help="seconds, then it is stopped (default: a day; a trial an hour)")
     machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
     machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
@@ -132,7 +136,7 @@ def wanted_by(
     name: str,
     longest: int = training_jobs.MAX_RUN,
 ) -> TrainingJobSpec:
-    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it."""
+    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it. Raises CloudError."""
     region, role = settings.need_region(), settings.need_role()
     if not flags.image:
         raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
@@ -140,20 +144,39 @@ def wanted_by(
     kind = flags.instance_type or INSTANCE
     instances.check(kind)
     check_numbers(flags)
-    _check_wait(flags, longest)
-    if flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters):
-        raise CloudError(
+    max_run = flags.max_run or longest
+    takes_key = instances.takes_volume_key(kind)
+    for wrong, complaint in (
+        (flags.max_wait and not flags.spot, "--max-wait is for spot instances: give --spot too, or --max-run alone"),
+        (
+            flags.max_wait and flags.max_wait < max_run,
+            f"--max-wait {flags.max_wait} is less than --max-run {max_run}: it counts the run, and the wait before it",
+        ),
+        (
+            flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters),
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
             " --weights s3://..., or train from random ones with --weights none",
-            2,
-        )
+        ),
+        (
+            takes_key and (settings.volume_kms_key or "").rpartition(":")[2].startswith("alias/"),
+            f"--volume-kms-key {settings.volume_kms_key}: training takes a key's id or ARN here, not an alias",
+        ),
+    ):
+        if wrong:
+            raise CloudError(complaint, 2)
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
     weights_at = weights.place(settings)
-    checkpoints = (
-        S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else output / name / "checkpoints"
-    )
-    max_run = flags.max_run or longest
-    wanted = TrainingJobSpec(
+    checkpoints = S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else None
+    count = flags.instance_count or 1
+    if count > 1:
+        progress(f"--instance-count {count}: the instances share each batch, and each is billed")
+        if settings.security_groups:
+            progress("--security-groups: one of them has to let the instances reach each other, on all ports")
+    if settings.volume_kms_key and not takes_key:
+        progress(instances.NO_VOLUME_KEY.format(kind))
+    if flags.service_debugger:
+        progress(DEBUGGER_NOTE)
+    return TrainingJobSpec(
         name=name,
         image=image.uri,
         role=role.arn,
@@ -164,25 +187,23 @@ def wanted_by(
         instance_type=kind,
         environment=environment(image.uri, flags.environment),
         tags=settings.all_tags(),
-        instance_count=flags.instance_count or 1,
+        instance_count=count,
         volume_size=flags.volume_size or VOLUME,
         max_run=max_run,
         max_wait=(flags.max_wait or max_run + training_jobs.SPOT_PATIENCE) if flags.spot else None,
-        checkpoints=str(checkpoints) if flags.spot or flags.checkpoints else None,
+        checkpoints=str(checkpoints or output / name / "checkpoints") if flags.spot or checkpoints else None,
         input_mode=flags.input_mode or "File",
         isolated=flags.network_isolation,
         subnets=settings.subnets,
         security_groups=settings.security_groups,
         output_kms_key=settings.output_kms_key,
-        volume_kms_key=settings.volume_kms_key if instances.takes_volume_key(kind) else None,
+        volume_kms_key=settings.volume_kms_key if takes_key else None,
         service_debugger=flags.service_debugger,
     )
-    _warn(wanted, settings)
-    return wanted
 
 
 def is_none(hyperparameters: Mapping[str, str]) -> bool:
-    """Whether random weights are asked for."""
+    """Tell whether random weights are asked for."""
     return hyperparameters.get(WEIGHTS, "").lower() == "none"
 
 
@@ -191,27 +212,3 @@ def check_numbers(flags: argparse.Namespace) -> None:
         value = getattr(flags, name)
         if value is not None and value < 1:
             raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)
-
-
-def _check_wait(flags: argparse.Namespace, longest: int) -> None:
-    if flags.max_wait is None:
-        return
-    max_run = flags.max_run or longest
-    if not flags.spot:
-        raise CloudError("--max-wait is for spot instances: give --spot too, or --max-run alone", 2)
-    if flags.max_wait < max_run:
-        raise CloudError(
-            f"--max-wait {flags.max_wait} is less than --max-run {max_run}: it counts the run, and the wait before it",
-            2,
-        )
-
-
-def _warn(wanted: TrainingJobSpec, settings: Settings) -> None:
-    if wanted.instance_count > 1:
-        progress(f"--instance-count {wanted.instance_count}: the instances share each batch, and each is billed")
-        if wanted.security_groups:
-            progress("--security-groups: one of them has to let the instances reach each other, on all ports")
-    if settings.volume_kms_key and not wanted.volume_kms_key:
-        progress(instances.NO_VOLUME_KEY.format(wanted.instance_type))
-    if wanted.service_debugger:
-        progress(DEBUGGER_NOTE)

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError, NotFound
-
 from scripts.aws.errors import one_line
 from scripts.console.command import progress
 
@@ -58,6 +56,8 @@ def is_dead(place: Path) -> bool:
 
 def prune(client: Any, *places: Path) -> None:
     """Remove what dead calls have left: on docker-py's engine, and the folders in `places`. Says what in one line."""
+    from docker.errors import APIError, NotFound  # brings paramiko, for which --help need not wait
+
     mine = {"filters": {"label": f"{OWNER}={me()}"}}
     containers = client.containers.list(all=True, ignore_removed=True, **mine)
     networks = client.networks.list(**mine)

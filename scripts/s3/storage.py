@@ -14,11 +14,12 @@ from scripts.aws.parallel import THREADS, each
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
+from scripts.dataset.progress import Progress
 from scripts.s3 import bucket as buckets
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Stored
-from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, place, put, send
+from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, place, put
 from scripts.s3.sync import Item as Item
 from scripts.s3.sync import Sync
 from scripts.s3.sync import Uploaded as Uploaded
@@ -50,10 +51,9 @@ def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[R
 
 
 def file_request(path: Path, uri: S3Uri, settings: Settings) -> Request:
-    """What upload_file sends. Raises DataError where the file is missing or too large."""
+    """What upload_file sends, in parts where the file is large. Raises DataError where it is missing."""
     if not path.is_file():
         raise DataError(f"{path} is not there, or no file")
-    check_size(path, path.stat().st_size)
     check_key(uri.key, path)
     return put(path, digest(path), uri, settings)
 
@@ -68,14 +68,23 @@ def upload(aws: Aws, items: Sequence[Item], prefix: S3Uri, settings: Settings, t
 
 
 def upload_file(aws: Aws, path: Path, uri: S3Uri, settings: Settings) -> bool:
-    """One file to this very key, unless it is there already; whether it was sent."""
+    """Send one file of any size to this very key, unless it exists already; return whether it was sent."""
+    before = path.stat() if path.is_file() else None
     request = file_request(path, uri, settings)
+    assert before
+    metadata = request.request["Metadata"]
     buckets.require(aws, uri.bucket, create=True)
-    if is_there(aws, uri, request.request["Metadata"][HASH], path.stat().st_size, settings):
-        progress(f"{uri} is there already, unchanged")
+    if is_there(aws, uri, metadata[HASH], before.st_size, settings):
+        progress(f"{uri} already exists, unchanged")
         return False
-    progress(f"sending {path} ({path.stat().st_size / 1e6:.0f} MB) to {uri}")
-    send(aws, request, path)
+    progress(f"sending {path} ({before.st_size / 1e6:.0f} MB) to {uri}")
+    extra = {"Metadata": metadata, "ChecksumAlgorithm": "SHA256", **owner(uri.bucket), **encryption(settings)}
+    extra.pop("BucketKeyEnabled", None)  # which s3transfer does not know
+    with Progress(str(uri), before.st_size) as bar:
+        aws.client("s3").upload_file(str(path), uri.bucket, uri.key, ExtraArgs=extra, Callback=bar.add)
+    if path.stat().st_mtime_ns != before.st_mtime_ns:
+        aws.client("s3").delete_object(**place(uri))
+        raise CloudError(f"{path} was changed while it was being sent: call this again")
     return True
 
 

@@ -16,7 +16,8 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train.debugger.hook import Hook, Plan
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook
 from container_train.model import builder
 from container_train.paths import SageMakerPaths
 from tests.bench.arguments import whole
@@ -27,17 +28,17 @@ HEAD = "a head on cached features"
 SAVED, PASSED_OVER, WITHOUT = "saved", "passed over", "without"
 
 
-def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.Tensor, steps: int) -> None:
+def measure(name: str, backbone: nn.Module | None, head: nn.Module, inputs: torch.Tensor, steps: int) -> None:
     targets = torch.arange(len(inputs)) % CLASSES
     loss = nn.CrossEntropyLoss()
-    optimizer = torch.optim.Adam([p for p in rest.parameters() if p.requires_grad], lr=1e-5)
+    optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], lr=1e-5)
     seconds: dict[str, list[float]] = {SAVED: [], PASSED_OVER: [], WITHOUT: []}
 
     def step(hook: Hook | None = None) -> float:
         started = time.process_time()
         with torch.no_grad():  # as without a cache: with every batch
-            features = (inputs,) if prefix is None else prefix(inputs)
-        value = loss(rest(*features), targets)
+            features = (inputs,) if backbone is None else backbone(inputs)
+        value = loss(head(*features), targets)
         float(value.detach())
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -46,7 +47,7 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
         optimizer.step()
         return time.process_time() - started
 
-    rest.train()
+    head.train()
     step()
     size = saved = 0
     inside: dict[str, list[float]] = {SAVED: [], PASSED_OVER: []}
@@ -54,10 +55,9 @@ def measure(name: str, prefix: nn.Module | None, rest: nn.Module, inputs: torch.
         seconds[WITHOUT].append(step())
         for kind in (SAVED, PASSED_OVER) if turn % 2 else (PASSED_OVER, SAVED):
             with tempfile.TemporaryDirectory() as folder:
-                hook = Hook.make(
-                    SageMakerPaths(Path(folder)), Plan(100, 1, 1, done=1000), interval=1 if kind == SAVED else 10**6
-                )
-                hook.register(rest, loss)
+                schedule = SaveSchedule(100, 1, done=1000)
+                hook = Hook(SageMakerPaths(Path(folder)), schedule, interval=1 if kind == SAVED else 10**6)
+                hook.register(head, loss)
                 hook.mode("train")
                 spent = step(hook)
                 started = time.process_time()

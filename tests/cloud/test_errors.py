@@ -24,7 +24,7 @@ def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> Cl
             refused("AccessDeniedException", "User: x is not authorized to perform: sagemaker:CreateTrainingJob"),
             "a permission is missing; scripts/iam/scripts.json",
         ),
-        (refused("403", "Forbidden", "HeadObject"), "may not do that"),
+        (refused("403", "Forbidden", "HeadObject"), "a permission is missing"),
         (refused("ExpiredTokenException", "The security token is expired"), "aws sso login"),
         (refused("UnrecognizedClientException", "The security token is invalid"), "aws configure"),
         (

@@ -260,7 +260,7 @@ def test_a_server_that_does_not_speak_http(dog: Path, capsys: pytest.CaptureFixt
 
         threading.Thread(target=greet, daemon=True).start()
         assert call("--local", f"http://127.0.0.1:{server.getsockname()[1]}", dog) == 1
-    assert "does not speak HTTP (BadStatusLine('SSH-2.0-OpenSSH" in last_line(capsys)
+    assert "speaks no HTTP (('Connection aborted.', BadStatusLine('SSH-2.0-OpenSSH" in last_line(capsys)
 
 
 def test_a_wrong_call_does_not_wait_for_libraries_of_pictures() -> None:

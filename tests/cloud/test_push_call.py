@@ -105,8 +105,8 @@ def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:
     shutil.copy(engine.ROOT / "scripts" / "images" / "push.py", tmp_path / "scripts" / "images")
     setup = tmp_path / "local_test" / "setup.sh"
     setup.write_text(
-        "#!/bin/sh\ncd $(dirname $0)/.. && mkdir -p .venv/bin && printf '#!/bin/sh\\necho python $PYTHONPATH $@\\n'"
-        " > .venv/bin/python && chmod +x .venv/bin/python && echo set up\n"
+        "#!/bin/sh\ncd $(dirname $0)/..; mkdir -p .venv-cloud/bin && printf '#!/bin/sh\\necho python $PYTHONPATH $@\\n'"
+        " > .venv-cloud/bin/python && chmod +x .venv-cloud/bin/python && echo set up\n"
     )
     setup.chmod(0o755)
     script = str(tmp_path / "scripts" / "push.sh")
@@ -120,7 +120,7 @@ def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:
     assert shown.startswith("Push the images")
     assert "scripts/push.sh train" in shown
     assert '"""' not in shown
-    assert not (tmp_path / ".venv").exists()
+    assert not (tmp_path / ".venv-cloud").exists()
     started = f"python {tmp_path} -P -m scripts.images.push train\n"
     assert output("train") == (started, "set up\n")
     assert output("train") == (started, "")

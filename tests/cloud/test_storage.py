@@ -6,12 +6,13 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from boto3.exceptions import Boto3Error
 from botocore.exceptions import EndpointConnectionError
 
 from container_train.data import splits
@@ -190,8 +191,6 @@ def test_more_than_5_gb_is_refused_and_an_empty_file_is_not(aws: boto3.Session, 
         file.truncate(objects.MAX_BYTES + 1)
     with pytest.raises(DataError, match=r"empty.jpg has 5.4 GB: S3 takes 5.4 GB in one request"):
         items(root)
-    with pytest.raises(DataError, match="in one request"):
-        storage.upload_file(account(), empty, PREFIX / "weights.pth", Settings())
 
 
 def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
@@ -530,6 +529,35 @@ def test_one_file_is_sent_once(aws: boto3.Session, tmp_path: Path, calls: list[s
     assert (answer["Body"].read(), answer["SSEKMSKeyId"]) == (b"WEIGHTS", KEY)
     with pytest.raises(DataError, match=r"gone.pth is not there"):
         storage.upload_file(account(), tmp_path / "gone.pth", uri, settings)
+
+
+def test_a_large_file_is_sent_in_parts_and_not_left_half(
+    aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
+) -> None:
+    """One request takes 5 GB; parts are sent from 8 MB on."""
+    weights, uri = tmp_path / "vit.pth", PREFIX / "weights" / "vit.pth"
+    weights.write_bytes(bytes(range(256)) * 40_000)
+    happening: list[Callable[[], None]] = [lambda: os.utime(weights)]
+
+    def before(operation: str, _: Mapping[str, Any]) -> None:
+        if operation == "UploadPart" and happening:
+            happening.pop()()
+
+    def denied() -> None:
+        raise client_error("UploadPart", "AccessDenied", "not authorized")
+
+    with monkeypatch.context() as patch:
+        intercept(patch, before)
+        with pytest.raises(CloudError, match=r"vit.pth was changed while it was being sent"):
+            storage.upload_file(account(), weights, uri, Settings())
+        happening.append(denied)
+        with pytest.raises(Boto3Error, match="not authorized"):
+            storage.upload_file(account(), weights, uri, Settings())
+        assert "s3:AbortMultipartUpload" in calls
+        assert stored(aws, BUCKET, f"{PREFIX.key}/weights/") == {}
+        assert storage.upload_file(account(), weights, uri, Settings())
+    assert aws.client("s3").get_object(Bucket=BUCKET, Key=uri.key)["Body"].read() == weights.read_bytes()
+    assert not storage.upload_file(account(), weights, uri, Settings())
 
 
 def test_what_is_missing_to_train_on_is_named(

@@ -97,7 +97,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
         "--input-mode", "FastFile", "--network-isolation", "--weights", "s3://my-weights/resnet50.pth",
         "--environment", "A=1", "--environment", "B=x=y", "--output", "s3://results/here/", "--project", "byoc-dogs",
         "--tags", "team=vision", "--subnets", "subnet-1,subnet-2", "--security-groups", "sg-1",
-        "--output-kms-key", "alias/out", "--volume-kms-key", "alias/disk",
+        "--output-kms-key", "alias/out", "--volume-kms-key", "1234abcd-key",
         "--batch_size", "32", "--augment", "flip", "--freeze-until", "layer3",
     ]  # fmt: skip
     (shown,) = dry(capsys, *BASE, *DATA, *options)
@@ -120,7 +120,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
             "InstanceType": "ml.m5.xlarge",
             "InstanceCount": 2,
             "VolumeSizeInGB": 50,
-            "VolumeKmsKeyId": "alias/disk",
+            "VolumeKmsKeyId": "1234abcd-key",
         },
         "StoppingCondition": {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200},
         "HyperParameters": {"batch-size": "32", "augment": "flip", "freeze-until": "layer3"},
@@ -213,7 +213,7 @@ def test_a_word_for_weights_is_a_hyperparameter(capsys: pytest.CaptureFixture[st
 
 
 def test_disks_that_are_encrypted_anyway_get_no_key(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [*BASE, *DATA, "--volume-kms-key", "alias/disk", "--dry-run"]
+    arguments = [*BASE, *DATA, "--volume-kms-key", "1234abcd-key", "--dry-run"]
     code, out, err = call(capsys, *arguments)
     assert code == 0
     assert "VolumeKmsKeyId" not in out
@@ -266,6 +266,8 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         ((*BASE, *DATA, "--upload-to", "s3://x/y"), "--upload-to is for a folder"),
         ((*BASE[2:], *DATA), "no --image"),
         (BASE, "no --data"),
+        ((*BASE, "--dry-run", "--foo"), "--foo has no value"),
+        ((*BASE, *DATA, "--instance-type", "ml.m5.xlarge", "--volume-kms-key", "alias/x"), "not an alias"),
         (("--image", IMAGE, *DATA, "--role", ROLE), "no region"),
         (("--image", IMAGE, *DATA, "--region", REGION), "no role"),
         (("--image", "byoc-train:1", *BASE[2:], *DATA), "--image has value 'byoc-train:1'"),

@@ -102,7 +102,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
         "--instance-type", "ml.m5.xlarge", "--volume-size", "50", "--input-mode", "FastFile", "--network-isolation",
         "--weights", "s3://my-weights/resnet50.pth", "--environment", "A=1", "--output", "s3://results/here/",
         "--tags", "team=vision", "--subnets", "subnet-1", "--security-groups", "sg-1", "--output-kms-key", "alias/out",
-        "--volume-kms-key", "alias/disk", "--augment", "flip",
+        "--volume-kms-key", "1234abcd-key", "--augment", "flip",
     ]  # fmt: skip
     (shown,) = dry(capsys, *BASE, *DATA, *options)
     inputs = DEFINITION["InputDataConfig"]
@@ -124,7 +124,7 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
             "OutputDataConfig": {"S3OutputPath": "s3://results/here", "KmsKeyId": "alias/out"},
             "HyperParameterTuningResourceConfig": {
                 "InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50,
-                "VolumeKmsKeyId": "alias/disk",
+                "VolumeKmsKeyId": "1234abcd-key",
             },
             "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 900},
             "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
@@ -475,9 +475,16 @@ def test_train_from_a_search_here(
 def test_train_from_a_search_in_the_cloud(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
     give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS})
-    code, out, err = call(capsys, "--image", IMAGE, *DATA, "--from-tuning", NAME, "--dry-run", script=train)
-    assert code == 0, err
-    assert json.loads(out)[0]["request"]["HyperParameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
+    flags = train.parser().parse_args(["--from-tuning", NAME])
+    assert train._found(flags) == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
+
+
+def test_a_dry_run_asks_no_account_for_a_search(capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
+    job = ("--image", IMAGE, "--region", REGION, "--role", ROLE, *DATA, "--dry-run")
+    code, out, err = call(capsys, *job, "--from-tuning", NAME, "--lr", "0.5", script=train)
+    assert (code, calls) == (0, [])
+    assert json.loads(out)[0]["request"]["HyperParameters"] == {"lr": "0.5"}
+    assert f"the best values of {NAME} are not in these requests" in err
 
 
 def test_cleanup_lists_and_stops_searches(

@@ -19,7 +19,7 @@ def test_folders_without_a_server_are_removed_and_others_stay(here: Path) -> Non
     abandoned, beginning, foreign = here / f"{PREFIX}left", here / f"{PREFIX}new", here / "byoc-other"
     for folder in (abandoned, beginning, foreign):
         folder.mkdir()
-        (folder / "graph.compiled").touch()
+        (folder / "mms.properties").touch()
     (abandoned / LOCK).touch()
     (foreign / LOCK).touch()
     with run_directory() as first:

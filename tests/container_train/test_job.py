@@ -29,14 +29,6 @@ def test_nodes_have_names_that_the_readers_know(tree: SageMakerPaths, config: di
     assert job.node(tree) == node
 
 
-def test_tensors_go_where_the_service_says(tree: SageMakerPaths) -> None:
-    assert job.tensors(tree) == tree.base / "output" / "tensors"
-    (tree.config / "debughookconfig.json").write_text(json.dumps({"LocalPath": "/opt/ml/output/elsewhere"}))
-    assert job.tensors(tree) == Path("/opt/ml/output/elsewhere")
-    (tree.config / "debughookconfig.json").write_text("[]")
-    assert job.tensors(tree) == tree.base / "output" / "tensors"
-
-
 def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_JOB_NAME", "dogs-1")
     found = job.describe(tree, hyperparameters.parse(["--debug", "off", "--lr", "0.5"]))

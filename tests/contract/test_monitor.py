@@ -42,7 +42,7 @@ def is_readable(base: Path, *words: str) -> bool:
     return all(word in page for word in words)
 
 
-def companions(job: Job) -> list[psutil.Process]:
+def sidecars(job: Job) -> list[psutil.Process]:
     found = []
     for process in psutil.Process(job.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -65,7 +65,7 @@ def test_a_job_that_a_rule_ends_leaves_the_report_the_rules_and_the_raw_files(ki
     with training(kind, tmp_path) as job:
         if kind == "process":
             job.wait_for("epoch=1\n")
-            assert len(companions(job)) == 2
+            assert len(sidecars(job)) == 2
             family = psutil.Process(job.process.pid).children(recursive=True)
         assert job.wait() == 0, job.text()
     assert not running(family)
@@ -126,7 +126,7 @@ def test_a_stopped_job_has_its_report_goes_on_and_has_one_when_it_is_killed(tmp_
     done = int(re.findall(r"^epoch=(\d+)$", job.text(), re.MULTILINE)[-1])
     with training("process", tmp_path) as again:
         again.wait_for(f"epoch={done + 3}\n")
-        found = companions(again)
+        found = sidecars(again)
         program = found[0].parent()
         assert program is not None
         program.kill()
@@ -161,7 +161,7 @@ def test_what_watches_a_job_changes_nothing_of_it(tmp_path: Path) -> None:
     trees.tree(tmp_path / "whole", {key.replace("_", "-"): value for key, value in SLOW.items()})
     with training("process", tmp_path / "whole") as whole:
         whole.wait_for("epoch=1\n")
-        assert companions(whole) == []
+        assert sidecars(whole) == []
         assert whole.wait() == 0, whole.text()
     assert {path.name for path in output(tmp_path / "whole").iterdir()} == {
         "report.html", "metrics.json", "confusion_matrix.csv",

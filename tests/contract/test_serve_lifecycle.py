@@ -96,8 +96,12 @@ def test_killed_workers_are_replaced(tmp_path: Path) -> None:
 
 def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        (compiled,) = server.tmp.glob("byoc-serve-*/graph.compiled")
-        assert compiled.stat().st_size > 0
+        (compiled,) = server.tmp.glob("byoc-serve-*/graphs/*.blob")
+        size, made = compiled.stat().st_size, compiled.stat().st_mtime_ns
+        assert size > 0
+        until(lambda: loaded(server) == 2, "both workers", 20)
+        assert compiled.stat().st_mtime_ns == made
+        compiled.chmod(0o600)
         compiled.write_bytes(b"")  # what a full disk may leave
         workers = server.python()
         for process in workers:
@@ -105,7 +109,7 @@ def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
         until(lambda: server.ping() == 503, "/ping red", 5)
         until(lambda: server.ping() == 200, "/ping green again", 15)
         assert server.invoke(picture("red")).json()["predictions"][0]["label"] == "red"
-        assert "compiling it anew" in server.log()
+        assert compiled.stat().st_size == size
 
 
 def test_killed_children_are_replaced(tmp_path: Path) -> None:

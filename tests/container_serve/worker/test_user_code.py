@@ -5,7 +5,6 @@ import pytest
 from container_serve.errors import ServeError
 from container_serve.settings import Settings
 from container_serve.worker import user_code
-from container_serve.worker.user_code import UserCode
 
 
 @pytest.fixture(autouse=True)
@@ -26,16 +25,16 @@ def test_a_model_without_a_program(tmp_path: Path) -> None:
 
 def test_where_a_program_is_found(tmp_path: Path) -> None:
     folder = code(tmp_path)
-    assert user_code.find(Settings.read({}), tmp_path) == UserCode(folder, "inference")
+    assert user_code.find(Settings.read({}), tmp_path) == folder / "inference.py"
     code(tmp_path, "mine.py")
     for name in ("mine.py", "mine"):
-        assert user_code.find(Settings.read({"SAGEMAKER_PROGRAM": name}), tmp_path) == UserCode(folder, "mine")
+        assert user_code.find(Settings.read({"SAGEMAKER_PROGRAM": name}), tmp_path) == folder / "mine.py"
     code(tmp_path, "deep.py", "code/package")
     env = {"SAGEMAKER_PROGRAM": "package/deep.py"}
-    assert user_code.find(Settings.read(env), tmp_path) == UserCode(folder / "package", "deep")
+    assert user_code.find(Settings.read(env), tmp_path) == folder / "package" / "deep.py"
     elsewhere = code(tmp_path, folder="elsewhere")
     env = {"SAGEMAKER_SUBMIT_DIRECTORY": str(elsewhere)}
-    assert user_code.find(Settings.read(env), tmp_path) == UserCode(elsewhere, "inference")
+    assert user_code.find(Settings.read(env), tmp_path) == elsewhere / "inference.py"
 
 
 def test_a_named_program_has_to_be_there(tmp_path: Path) -> None:

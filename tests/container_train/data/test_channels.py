@@ -55,7 +55,10 @@ def test_channels_that_hold_nothing_for_the_training(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"TrainingInputMode": "Pipe"}, "comes in Pipe mode, this program takes File or FastFile: change input_mode"),
+        (
+            {"TrainingInputMode": "Pipe"},
+            "comes in Pipe mode, this program supports File and FastFile: change input_mode",
+        ),
         ({"S3DataType": "AugmentedManifestFile"}, "has S3DataType AugmentedManifestFile: .*; give S3Prefix"),
         ({"RecordWrapperType": "RecordIO"}, "has RecordWrapperType RecordIO: .*; give None"),
     ],

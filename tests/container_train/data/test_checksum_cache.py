@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from container_serve.image import decode
-from container_train.data import dataset
+from container_train.data import checksum_cache, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.paths import SageMakerPaths
 from tests import trees
@@ -22,7 +22,7 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.
         decoded.append(body)
         return decode(body)
 
-    monkeypatch.setattr(dataset, "decode", look)
+    monkeypatch.setattr(checksum_cache, "decode", look)
     first = ChecksumCache(folder)
     found = dataset.read(tree, known=first)
     first.save()
@@ -42,7 +42,7 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_is_damaged_or_cannot_be_written_is_passed_over(tmp_path: Path) -> None:
     tree = SageMakerPaths(trees.tree(tmp_path / "ml"))
-    (tmp_path / "pictures.json").write_text("{ not json")
+    (tmp_path / "images.json").write_text("{ not json")
     assert len(dataset.read(tree, known=ChecksumCache(tmp_path)).splits["train"]) == 30
     (tmp_path / "file").write_text("")
     known = ChecksumCache(tmp_path / "file")

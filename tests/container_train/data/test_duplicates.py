@@ -10,17 +10,20 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from container_train.data import duplicates, sample
-from container_train.data.duplicates import Hashed, perceptual_hash
+from container_train.data.duplicates import perceptual_hash
+from container_train.data.split import Split
 
 
-def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Hashed]:
+def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Split]:
     """By name: split/class/file."""
     classes = sorted({name.split("/")[1] for images in splits.values() for name in images})
     return {
-        split: Hashed(
+        split: Split(
+            split,
+            tuple(map(Path, images)),
+            tuple(classes.index(name.split("/")[1]) for name in images),
+            Path(split),
             b"".join(images.values()),
-            [classes.index(name.split("/")[1]) for name in images],
-            list(images).__getitem__,
         )
         for split, images in splits.items()
     }
@@ -92,7 +95,7 @@ def test_images_that_are_all_alike_are_different() -> None:
     splits["train"]["train/0/plain"] = splits["test"]["test/1/plain"] = perceptual_hash(Image.new("RGB", (50, 50)))
     (leak,) = duplicates.between(hashed(splits))
     assert leak.examples == (("test/1/copy", "train/1/7"),)
-    bits = hashed(splits)["train"].array()
+    bits = duplicates._array(hashed(splits)["train"])
     assert np.bitwise_count(bits[0] ^ bits[1]).sum() < duplicates.MOST_BITS
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from container_train.debugger import config
-from container_train.debugger.hook import Hook, Plan
-from container_train.debugger.judge import Judge
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.evaluator import RuleEvaluator
+from container_train.debugger.hook import Hook
 from container_train.debugger.saved_steps import Steps
 from container_train.monitoring.findings import Finding
 from container_train.paths import SageMakerPaths
@@ -48,7 +49,7 @@ def network(*hidden: int, activation: Callable[[], nn.Module] = lambda: nn.ReLU(
 
 def train(
     folder: Path,
-    rest: nn.Module,
+    head: nn.Module,
     *,
     epochs: int = 3,
     lr: float = 0.01,
@@ -63,20 +64,20 @@ def train(
     data = list(train_on if train_on is not None else batches(pictures(640, seed=1)))
     valid = list(valid_on if valid_on is not None else batches(pictures(160, seed=2)))
     loss = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(rest.parameters(), lr=lr)
-    plan = Plan(len(data), len(valid), epochs)
-    hook = hook or Hook.make(
-        SageMakerPaths(folder), plan, interval=interval, scale=None if scaler is None else scaler.get_scale
+    optimizer = torch.optim.SGD(head.parameters(), lr=lr)
+    schedule = SaveSchedule(len(data), epochs)
+    hook = hook or Hook(
+        SageMakerPaths(folder), schedule, interval=interval, scale=None if scaler is None else scaler.get_scale
     )
-    hook.register(rest, loss)
+    hook.register(head, loss)
     step = 0
     try:
         for _ in range(epochs):
-            rest.train()
+            head.train()
             hook.mode("train")
             for inputs, targets in data:
                 before(step)
-                value = loss(rest(inputs), targets)
+                value = loss(head(inputs), targets)
                 if not bool(torch.isfinite(value)):
                     return hook  # as the engine does: the job ends here
                 optimizer.zero_grad(set_to_none=True)
@@ -84,20 +85,25 @@ def train(
                 hook.gradients()
                 optimizer.step()
                 step += 1
-            rest.eval()
+            head.eval()
             hook.mode("eval")
             with torch.no_grad():
                 for inputs, targets in valid:
-                    loss(rest(inputs), targets)
+                    loss(head(inputs), targets)
         return hook
     finally:
         hook.close()
+
+
+def evaluated(folder: Path, job: Mapping[str, Any] | None = None, **parameters: Mapping[str, Any]) -> RuleEvaluator:
+    """All rules after they saw the training in `folder`."""
+    evaluator = RuleEvaluator(job or {}, parameters)
+    evaluator.see(Steps(config.tensors(SageMakerPaths(folder))).new())
+    return evaluator
 
 
 def judge(
     folder: Path, job: Mapping[str, Any] | None = None, final: bool = True, **parameters: Mapping[str, Any]
 ) -> dict[str, Finding]:
     """What the rules say of the training in `folder`: {rule: finding}."""
-    judged = Judge(job or {}, parameters)
-    judged.see(Steps(config.tensors(SageMakerPaths(folder))).new())
-    return {finding.rule: finding for finding in judged.findings(final)}
+    return {finding.rule: finding for finding in evaluated(folder, job, **parameters).findings(final)}

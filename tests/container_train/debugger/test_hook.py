@@ -1,5 +1,6 @@
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from smdebug.trials import create_trial
 from torch import nn
 
 from container_train.debugger import config, recorder, sample
-from container_train.debugger.hook import Hook, Plan, trained
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook, trained
 from container_train.model import builder
 from container_train.paths import SageMakerPaths
 from tests.container_train.debugger.runs import BATCH, batches, judge, network, pictures, train
@@ -22,8 +24,8 @@ def trial(folder: Path) -> Any:
 
 
 def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Path) -> None:
-    rest = network(32, 128)
-    train(tmp_path, rest, epochs=1)
+    head = network(32, 128)
+    train(tmp_path, head, epochs=1)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == list(range(20))
     assert read.steps(modes.EVAL) == list(range(5))
@@ -37,9 +39,9 @@ def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Pa
 
 
 def test_of_a_large_tensor_a_sample_is_saved_and_sums_of_all_of_it(tmp_path: Path) -> None:
-    rest = network(512)
-    first = rest.state_dict()["0.weight"].clone()
-    train(tmp_path, rest, epochs=1)
+    head = network(512)
+    first = head.state_dict()["0.weight"].clone()
+    train(tmp_path, head, epochs=1)
     tensor = trial(tmp_path).tensor("Sequential_0.weight")
     values = tensor.value(0, mode=modes.TRAIN)
     assert len(values) <= sample.VALUES < first.numel()
@@ -138,15 +140,13 @@ def test_gradients_are_those_of_the_loss_not_of_the_scaled_one(tmp_path: Path) -
     assert float(scaled.tensor("loss_scale").value(5, mode=modes.TRAIN)) == 4096
 
 
-def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
+def test_of_each_evaluation_every_batch_is_saved(tmp_path: Path) -> None:
     valid = batches(pictures(53 * BATCH, seed=2))
-    assert Plan(20, 53, 2).evaluation_interval() == 3
     train(tmp_path, network(8), epochs=2, valid_on=valid)
     read = trial(tmp_path)
+    assert read.steps(modes.EVAL) == list(range(2 * 53))
     labels = [read.tensor("labels").value(step, mode=modes.EVAL) for step in read.steps(modes.EVAL)]
-    assert len(labels) == 2 * 18
-    assert read.steps(modes.EVAL)[18] == 54  # 53 was the next, 54 the next multiple of the interval
-    for one, other in zip(labels[:18], labels[18:], strict=True):
+    for one, other in zip(labels[:53], labels[53:], strict=True):
         np.testing.assert_array_equal(one, other)
     # What the rules go by: the training steps before an evaluation.
     assert {read.global_step(modes.EVAL, step) - step for step in read.steps(modes.EVAL)} == {20, 40}
@@ -156,9 +156,9 @@ def test_each_evaluation_saves_the_same_batches(tmp_path: Path) -> None:
     ("steps", "epochs", "interval"), [(1, 10, 1), (20, 10, 1), (75, 10, 4), (105, 10, 5), (1000, 1, 50), (1000, 90, 90)]
 )
 def test_the_interval_follows_from_the_length_of_the_training(steps: int, epochs: int, interval: int) -> None:
-    plan = Plan(steps, steps, epochs)
-    assert plan.interval() == plan.evaluation_interval() == interval
-    assert plan.interval(500) == 500
+    schedule = SaveSchedule(steps, epochs)
+    assert schedule.interval() == interval
+    assert schedule.interval(500) == 500
 
 
 def test_steps_are_passed_over_where_the_hook_would_take_too_long(
@@ -173,23 +173,30 @@ def test_steps_are_passed_over_where_the_hook_would_take_too_long(
         assert read.tensor("CrossEntropyLoss_output_0").steps(modes.TRAIN) == list(range(20))
 
 
+class Idle(Hook):
+    """Does nothing."""
+
+    def _guard(self, function: Callable[..., Any]) -> Callable[..., None]:
+        return lambda *_: None
+
+
 def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
     watched, alone = network(32, 32), network(32, 32)
     train(tmp_path, watched)
-    train(tmp_path, alone, hook=Hook.off("as asked"))
+    train(tmp_path, alone, hook=Idle(SageMakerPaths(tmp_path), SaveSchedule(20, 3)))
     for one, other in zip(watched.parameters(), alone.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
-    rest, loss = network(8), nn.CrossEntropyLoss()
-    hook = Hook.make(SageMakerPaths(tmp_path), Plan(10, 10, 1))
-    hook.register(rest, loss)
-    assert rest._forward_pre_hooks
-    assert rest[1]._forward_pre_hooks
+    head, loss = network(8), nn.CrossEntropyLoss()
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 1))
+    hook.register(head, loss)
+    assert head._forward_pre_hooks
+    assert head[1]._forward_pre_hooks
     assert loss._forward_hooks
     hook.close()
-    for module in (*rest.modules(), loss):
+    for module in (*head.modules(), loss):
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
     hook.close()
@@ -198,7 +205,7 @@ def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
 def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
     network = builder.build("resnet18", 4, weights="none", weights_file=None, freeze_until="backbone", image_size=32)
     assert trained(network.model) == "the last layer"
-    hook = Hook.make(SageMakerPaths(tmp_path), Plan(3, 1, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(3, 1))
     loss = nn.CrossEntropyLoss()
     hook.register(network.head, loss)
     hook.mode("train")
@@ -218,22 +225,22 @@ def test_the_cut_network_of_a_single_new_layer(tmp_path: Path) -> None:
 
 
 def test_frozen_layers_are_not_saved(tmp_path: Path) -> None:
-    rest = network(8, 8)
-    rest[0].requires_grad_(False)
-    assert trained(rest) == "2 of 3 layers"
-    train(tmp_path, rest, epochs=1)
+    head = network(8, 8)
+    head[0].requires_grad_(False)
+    assert trained(head) == "2 of 3 layers"
+    train(tmp_path, head, epochs=1)
     assert trial(tmp_path).tensor_names(collection="weights") == ["Sequential_2.weight", "Sequential_4.weight"]
 
 
 def test_a_step_whose_loss_is_not_finite_is_saved_though_the_interval_would_pass_over_it(tmp_path: Path) -> None:
-    rest = network(8)
+    head = network(8)
 
     def break_it(step: int) -> None:
         if step == 13:
             with torch.no_grad():
-                rest.state_dict()["0.weight"][3, 3] = float("nan")
+                head.state_dict()["0.weight"][3, 3] = float("nan")
 
-    train(tmp_path, rest, before=break_it, interval=7)
+    train(tmp_path, head, before=break_it, interval=7)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == [*range(10), 13]
     found = judge(tmp_path)["exploding_tensor"]
@@ -244,28 +251,28 @@ def test_a_step_whose_loss_is_not_finite_is_saved_though_the_interval_would_pass
 
 
 def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
-    rest, loss, valid = network(8), nn.CrossEntropyLoss(), batches(pictures(160, seed=2))
+    head, loss, valid = network(8), nn.CrossEntropyLoss(), batches(pictures(160, seed=2))
     data = batches(pictures(640, seed=1))
 
-    def part(plan: Plan, first: int, last: int, evaluate: bool) -> Hook:
-        hook = Hook.make(SageMakerPaths(tmp_path), plan)
+    def part(schedule: SaveSchedule, first: int, last: int, evaluate: bool) -> Hook:
+        hook = Hook(SageMakerPaths(tmp_path), schedule)
         assert hook.state == "on"
-        hook.register(rest, loss)
+        hook.register(head, loss)
         hook.mode("train")
         for inputs, targets in data[first:last]:
-            loss(rest(inputs), targets).backward()
+            loss(head(inputs), targets).backward()
         if evaluate:
             hook.mode("eval")
             with torch.no_grad():
                 for inputs, targets in valid:
-                    loss(rest(inputs), targets)
+                    loss(head(inputs), targets)
         return hook
 
     # Killed, not closed: 15 steps were made, the checkpoint holds 12.
-    killed = part(Plan(20, 5, 2), 0, 15, evaluate=False)
+    killed = part(SaveSchedule(20, 2), 0, 15, evaluate=False)
     killed.recorder.detach()
-    part(Plan(20, 5, 2, done=12), 12, 20, evaluate=True).close()
-    part(Plan(20, 5, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
+    part(SaveSchedule(20, 2, done=12), 12, 20, evaluate=True).close()
+    part(SaveSchedule(20, 2, done=20, done_evaluation=5), 0, 20, evaluate=True).close()
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN) == list(range(40))
     assert read.steps(modes.EVAL) == list(range(10))
@@ -273,7 +280,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
 
 
 def test_a_resumed_job_in_a_fresh_container_counts_on(tmp_path: Path) -> None:
-    hook = Hook.make(SageMakerPaths(tmp_path), Plan(20, 5, 4, done=40, done_evaluation=10))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 4, done=40, done_evaluation=10))
     train(tmp_path, network(8), hook=hook, epochs=2)
     read = trial(tmp_path)
     assert read.steps(modes.TRAIN)[0] == 40
@@ -301,13 +308,13 @@ def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, cap
 def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rest = network(8)
+    head = network(8)
 
     def spoil(step: int) -> None:
         if step == 7:
             (config.tensors(SageMakerPaths(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
 
-    hook = train(tmp_path, rest, epochs=2, before=spoil)
+    hook = train(tmp_path, head, epochs=2, before=spoil)
     assert hook.state == "failed"
     assert "Error" in hook.reason
     assert caplog.text.count("goes on without it") == 1
@@ -371,6 +378,13 @@ def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
     assert {"1.relu_input_0", "1.relu_output_0", "1.relu_activity_0"} <= set(names)
     assert not [name for name in names if name.startswith("Sequential")]
     assert read.tensor("1.relu_output_0").value(6, mode=modes.TRAIN).min() == 0
+
+
+def test_tensors_go_where_the_service_says(tmp_path: Path) -> None:
+    service(tmp_path, LocalPath="/opt/ml/output/elsewhere")
+    assert config.folder(SageMakerPaths(tmp_path)) == Path("/opt/ml/output/elsewhere")
+    (SageMakerPaths(tmp_path).config / config.FILE).write_text("[]")
+    assert config.folder(SageMakerPaths(tmp_path)) == config.tensors(SageMakerPaths(tmp_path))
 
 
 def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:

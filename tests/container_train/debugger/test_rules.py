@@ -9,9 +9,19 @@ import torch
 from torch import nn
 
 from container_train.debugger import KNOWN
-from container_train.debugger.judge import RULES, Judge
+from container_train.debugger.evaluator import RULES, RuleEvaluator
 from container_train.monitoring.findings import Finding
-from tests.container_train.debugger.runs import BATCH, FEATURES, Batch, batches, judge, network, pictures, train
+from tests.container_train.debugger.runs import (
+    BATCH,
+    FEATURES,
+    Batch,
+    batches,
+    evaluated,
+    judge,
+    network,
+    pictures,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +62,8 @@ def test_a_healthy_training_is_healthy_by_every_rule(healthy: Path) -> None:
 
 
 def test_gradients_vanish_through_many_saturated_sigmoids(tmp_path: Path) -> None:
-    rest = network(*[16] * 14, activation=nn.Sigmoid)
-    train(tmp_path, rest, epochs=1)
+    head = network(*[16] * 14, activation=nn.Sigmoid)
+    train(tmp_path, head, epochs=1)
     finding = fired(judge(tmp_path)["vanishing_gradient"])
     assert finding.first is not None
     assert finding.first.tensor == "gradient/Sequential_0.weight"
@@ -79,33 +89,33 @@ def test_tensors_explode_with_a_far_too_large_lr(tmp_path: Path) -> None:
     assert "NaN" in finding.reason or "infinite" in finding.reason
 
 
-def put(rest: nn.Sequential, value: float, step: int) -> Any:
+def put(head: nn.Sequential, value: float, step: int) -> Any:
     def before(now: int) -> None:
         if now == step:
-            rest.state_dict()["0.weight"][0, 0] = value
+            head.state_dict()["0.weight"][0, 0] = value
 
     return before
 
 
 def test_only_nan_passes_over_what_is_infinite(tmp_path: Path) -> None:
-    rest = network(8)
-    train(tmp_path, rest, epochs=1, before=put(rest, float("inf"), 4))
+    head = network(8)
+    train(tmp_path, head, epochs=1, before=put(head, float("inf"), 4))
     weight = [f for f in (judge(tmp_path)["exploding_tensor"],) if f.first is not None]
     assert weight
     assert judge(tmp_path, exploding_tensor={"only_nan": 1})["exploding_tensor"].fired < weight[0].fired
 
 
 def test_one_nan_outside_the_sample_that_is_saved_is_seen(tmp_path: Path) -> None:
-    rest = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
+    head = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
     big = nn.Parameter(torch.zeros(100_000))
-    rest.register_parameter("big", big)  # used by nothing, so that the loss stays finite
+    head.register_parameter("big", big)  # used by nothing, so that the loss stays finite
     with torch.no_grad():
         big[77_777] = float("nan")
-    train(tmp_path, rest, epochs=1, interval=5)
+    train(tmp_path, head, epochs=1, interval=5)
     assert "NaN" not in judge(tmp_path)["exploding_tensor"].reason  # of no collection: neither weight nor bias
-    rest = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
-    rest.register_parameter("a_weight", nn.Parameter(big.detach().clone()))
-    train(tmp_path, rest, epochs=1, interval=5)
+    head = nn.Sequential(nn.Linear(FEATURES, 4), nn.ReLU())
+    head.register_parameter("a_weight", nn.Parameter(big.detach().clone()))
+    train(tmp_path, head, epochs=1, interval=5)
     finding = fired(judge(tmp_path)["exploding_tensor"])
     assert finding.first is not None
     assert (finding.first.step, finding.first.tensor) == (0, "Sequential_a_weight")
@@ -184,14 +194,14 @@ def test_training_on_after_the_optimum_is_overtraining(tmp_path: Path) -> None:
 
 
 def test_when_neither_loss_falls_any_more_it_is_overtraining(tmp_path: Path) -> None:
-    rest = network(32)
+    head = network(32)
 
     def freeze(step: int) -> None:
         if step == 100:  # from the sixth epoch on nothing is learnt
-            for parameter in rest.parameters():
+            for parameter in head.parameters():
                 parameter.register_hook(torch.zeros_like)
 
-    train(tmp_path, rest, epochs=12, lr=0.02, before=freeze)
+    train(tmp_path, head, epochs=12, lr=0.02, before=freeze)
     finding = fired(judge(tmp_path)["overtraining"])
     assert "neither loss had improved for 5 evaluations" in finding.reason
 
@@ -221,16 +231,16 @@ def test_with_lr_0_no_loss_decreases(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_rises_in_the_first_epoch_is_seen_before_its_end(tmp_path: Path) -> None:
-    rest = network(32)
+    head = network(32)
 
     def climb(step: int) -> None:
         if step >= 20:
             with torch.no_grad():
-                for parameter in rest.parameters():
+                for parameter in head.parameters():
                     parameter.mul_(1.1)
 
     data = batches(pictures(BATCH * 60, 1, apart=0.5))
-    train(tmp_path, rest, epochs=1, lr=1e-4, train_on=data, valid_on=[], before=climb, interval=1)
+    train(tmp_path, head, epochs=1, lr=1e-4, train_on=data, valid_on=[], before=climb, interval=1)
     finding = fired(judge(tmp_path, final=False)["loss_not_decreasing"])
     assert finding.first is not None
     assert finding.first.mode == "TRAIN"
@@ -250,11 +260,11 @@ def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -
 
 
 def started(deviation: float) -> nn.Sequential:
-    rest = network(32, 32, 32)
-    for layer in rest:
+    head = network(32, 32, 32)
+    for layer in head:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=deviation)
-    return rest
+    return head
 
 
 def test_weights_that_start_too_large(tmp_path: Path) -> None:
@@ -272,10 +282,10 @@ def test_weights_that_start_alike_or_too_small(tmp_path: Path, deviation: float)
 
 
 def test_a_layer_alone_that_starts_at_0_and_never_learns(tmp_path: Path) -> None:
-    rest = nn.Linear(FEATURES, 4)
-    nn.init.zeros_(rest.weight)
+    head = nn.Linear(FEATURES, 4)
+    nn.init.zeros_(head.weight)
     blind = [(torch.full_like(inputs, 1e-5), targets) for inputs, targets in batches(pictures(640, 1))]
-    train(tmp_path, rest, epochs=1, train_on=blind, lr=0)
+    train(tmp_path, head, epochs=1, train_on=blind, lr=0)
     finding = fired(judge(tmp_path)["poor_weight_initialization"])
     assert "loss had not fallen" in finding.reason
     assert finding.first is not None
@@ -296,13 +306,13 @@ def test_of_a_pretrained_network_the_new_layer_is_judged(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("pushed", [True, False])
 def test_relus_die_of_one_step_too_large(tmp_path: Path, pushed: bool) -> None:
-    rest = network(32, 32)
+    head = network(32, 32)
 
     def push(step: int) -> None:
         if step == 10 and pushed:
-            rest.state_dict()["2.bias"][: 32 * 3 // 4] = -1e3
+            head.state_dict()["2.bias"][: 32 * 3 // 4] = -1e3
 
-    train(tmp_path, rest, epochs=1, lr=1e-3, before=push)
+    train(tmp_path, head, epochs=1, lr=1e-3, before=push)
     finding = judge(tmp_path)["dead_relu"]
     if not pushed:
         assert finding.status == "ok"
@@ -318,10 +328,10 @@ def test_relus_die_of_one_step_too_large(tmp_path: Path, pushed: bool) -> None:
 def test_dead_channels_of_a_convolution(tmp_path: Path) -> None:
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 8, 3)
-    rest = nn.Sequential(convolution, nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 36, 4))
+    head = nn.Sequential(convolution, nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 36, 4))
     nn.init.constant_(convolution.bias, -100.0)  # type: ignore[arg-type]
     data = [(torch.randn(8, 3, 8, 8), torch.arange(8) % 4) for _ in range(8)]
-    train(tmp_path, rest, epochs=1, lr=1e-3, train_on=data, valid_on=[])
+    train(tmp_path, head, epochs=1, lr=1e-3, train_on=data, valid_on=[])
     finding = fired(judge(tmp_path)["dead_relu"])
     assert finding.first is not None
     assert finding.first.value == 100
@@ -333,10 +343,10 @@ def test_dead_channels_of_a_convolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("smallest", "status"), [(9, "fired"), (10, "ok")])
 def test_ten_times_as_many_pictures_are_too_many(smallest: int, status: str) -> None:
-    finding = Judge({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
+    finding = RuleEvaluator({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
     assert (finding.rule, finding.status) == ("class_imbalance", status)
     if status == "fired":
-        assert fired(finding).reason.startswith("class Beagle has 100 training pictures, class Pug 9: 11.1 times")
+        assert fired(finding).reason.startswith("class Beagle has 100 training images, class Pug 9: 11.1 times")
 
 
 def few_of_one(count: int) -> Batch:
@@ -358,12 +368,24 @@ def test_a_small_class_that_is_mispredicted(tmp_path: Path) -> None:
     train(tmp_path, network(16), epochs=2, train_on=batches(few_of_one(18)), lr=0.01)
     counts = {"a": 160, "b": 160, "c": 160, "d": 18}
     finding = fired(judge(tmp_path, {"class_counts": counts})["class_imbalance"])
-    assert "of class d, which has only 18 training pictures, were mispredicted" in finding.reason
+    assert "of class d, which has only 18 training images, were mispredicted" in finding.reason
     assert finding.first is not None
     assert (finding.first.mode, finding.first.threshold) == ("EVAL", 0.7)
 
 
 # what all have in common
+
+
+def test_losses_are_means_over_images_not_over_batches(tmp_path: Path) -> None:
+    """As metrics.json has them: the last batch of an evaluation may be a small one."""
+    head = network(8)
+    inputs, targets = pictures(BATCH + 1, 2)
+    targets[-1] = (targets[-1] + 1) % 4  # alone in its batch, and wrong
+    train(tmp_path, head, epochs=2, lr=0, valid_on=batches((inputs, targets)))
+    whole = float(nn.CrossEntropyLoss()(head(inputs), targets))
+    assert (
+        f"the validation loss was {whole:.3g}," in judge(tmp_path, overfit={"ratio_threshold": -1.0})["overfit"].reason
+    )
 
 
 def test_a_rule_that_fails_says_so_and_the_others_go_on(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,20 +407,12 @@ def test_without_tensors_every_rule_says_why(tmp_path: Path) -> None:
 
 
 def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("container_train.debugger.judge.POINTS", 20)
-    rest = network(8)
-    train(tmp_path, rest, epochs=3, before=put(rest, float("nan"), 50))
-    from container_train.debugger import config
-    from container_train.debugger.saved_steps import Steps
-    from container_train.paths import SageMakerPaths
-
-    judged = Judge({}, {})
-    judged.see(Steps(config.tensors(SageMakerPaths(tmp_path))).new())
-    content = judged.figures.content(final=True)
+    monkeypatch.setattr("container_train.debugger.evaluator.POINTS", 20)
+    head = network(8)
+    train(tmp_path, head, epochs=3, before=put(head, float("nan"), 50))
+    content = evaluated(tmp_path).figures.content()
     json.dumps(content, allow_nan=False)
     assert sorted(content["gradients"]) == ["0", "2"]
-    assert content["layers"] == 2
     curve = content["gradients"]["0"]
-    assert 10 <= len(curve["step"]) == len(curve["norm"]) == len(curve["abs_mean"]) <= 20
-    assert content["losses"]["valid"]["step"] == [20, 40]
+    assert 10 <= len(curve["step"]) == len(curve["norm"]) <= 20
     assert len(content["losses"]["train"]["step"]) <= 20

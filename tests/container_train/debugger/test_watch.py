@@ -1,6 +1,7 @@
 """The process beside the training, as the training program starts it."""
 
 import json
+import math
 import select
 import shutil
 import signal
@@ -15,7 +16,8 @@ import psutil
 import pytest
 
 from container_train.debugger import KNOWN, config
-from container_train.debugger.hook import Hook, Plan
+from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook
 from container_train.debugger.saved_steps import Steps
 from container_train.debugger.watch import Watcher
 from container_train.paths import SageMakerPaths
@@ -101,7 +103,6 @@ def test_it_judges_while_the_training_runs_and_once_more_at_its_end(tmp_path: Pa
     tensors = json.loads((out / "profiler" / "tensors.json").read_text())
     assert sorted(tensors["gradients"]) == ["0", "2"]
     assert len(tensors["losses"]["train"]["value"]) == 40
-    assert len(tensors["losses"]["valid"]["value"]) == 2
 
 
 def test_it_ends_with_the_training_process_and_not_by_its_signals(tmp_path: Path, start: Start) -> None:
@@ -216,11 +217,11 @@ def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Pa
     watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     assert statuses(out)["vanishing_gradient"] == "waiting"
-    hook = Hook.make(SageMakerPaths(tmp_path), Plan(20, 5, 1))
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 1))
     told(tmp_path, **hook.describe())
     train(tmp_path, network(8), epochs=1, hook=hook)
     watcher.look(final=True)
-    assert watcher.judge.steps == 25
+    assert watcher.evaluator.steps == 25
 
 
 def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
@@ -229,17 +230,14 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
     out = trained(tmp_path)
     watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
 
-    class Broken:
-        @staticmethod
-        def write(_out: Path) -> None:
-            raise RuntimeError("no report\ntoday")
+    def no_report(_out: Path) -> None:
+        raise RuntimeError("no report\ntoday")
 
-        @staticmethod
-        def evaluate(*_: Any, **__: Any) -> None:
-            raise RuntimeError("no profiler today")
+    def no_profiler(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no profiler today")
 
-    monkeypatch.setattr(watcher, "report", Broken)
-    monkeypatch.setattr(watcher, "profiler", Broken)
+    monkeypatch.setattr("container_train.reporting.profiler_report.write", no_report)
+    monkeypatch.setattr("container_train.profiler.rules.evaluate", no_profiler)
     for _ in range(3):
         watcher.look(final=True)
     assert caplog.text.count("no report") == caplog.text.count("no profiler") == 1
@@ -251,7 +249,7 @@ def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> No
     watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
     watcher.look()
     before = (out / "rules.json").stat()
-    watcher.profiler = None
+    watcher.due = math.inf  # the profiler's rules say another time each time
     watcher.look()
     watcher.look()
     after = (out / "rules.json").stat()

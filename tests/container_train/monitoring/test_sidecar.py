@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 import time
@@ -6,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from container_train.monitoring.sidecar import Companion
+from container_train.monitoring.sidecar import Sidecar
 
 SIDE = """
 import os, sys
@@ -36,35 +35,34 @@ def until(what: list[str], count: int) -> None:
 
 def test_it_is_told_to_end_and_is_heard(module: str, tmp_path: Path) -> None:
     heard: list[str] = []
-    companion = Companion(module, ["a b"], tmp_path / "log", listener=heard.append, niceness=5)
+    sidecar = Sidecar(module, ["a b"], tmp_path / "log", listener=heard.append)
     until(heard, 1)
-    assert os.getpriority(os.PRIO_PROCESS, companion.process.pid) == 5
-    companion.end("completed")
-    assert companion.wait(60) == ""
+    sidecar.end("completed")
+    assert sidecar.wait(60) == ""
     until(heard, 2)
     assert heard == ["stop here 1 a b", "got end completed"]
     assert not (tmp_path / "log").exists()
 
 
 def test_what_goes_wrong_is_told_in_its_own_words(module: str, tmp_path: Path) -> None:
-    companion = Companion(module, [], tmp_path / "log", listener=lambda _: None)
-    companion.end("badly")
-    assert companion.wait(60) == "side ended with code 3: it broke"
-    companion.end("again")  # it is gone already
+    sidecar = Sidecar(module, [], tmp_path / "log", listener=lambda _: None)
+    sidecar.end("badly")
+    assert sidecar.wait(60) == "side ended with code 3: it broke"
+    sidecar.end("again")  # it is gone already
 
 
 def test_one_that_does_not_end_is_killed(module: str, tmp_path: Path) -> None:
-    companion = Companion("deaf", [], tmp_path / "log")
-    companion.end()
-    assert companion.wait(0.3) == "deaf did not end within 0.3 s and was killed"
-    assert companion.process.poll() is not None
+    sidecar = Sidecar("deaf", [], tmp_path / "log")
+    sidecar.end()
+    assert sidecar.wait(0.3) == "deaf did not end within 0.3 s and was killed"
+    assert sidecar.process.poll() is not None
 
 
 def test_the_end_of_this_process_is_heard_even_when_it_is_killed(module: str, tmp_path: Path) -> None:
     words = (
         "import os, signal, sys, time; from pathlib import Path\n"
-        "from container_train.monitoring.sidecar import Companion\n"
-        f"Companion('side', [], Path({str(tmp_path / 'log')!r})); time.sleep(1.5); os.kill(os.getpid(), signal.SIGKILL)"
+        "from container_train.monitoring.sidecar import Sidecar\n"
+        f"Sidecar('side', [], Path({str(tmp_path / 'log')!r})); time.sleep(1.5); os.kill(os.getpid(), signal.SIGKILL)"
     )
     subprocess.run([sys.executable, "-c", words], check=False)
     deadline = time.monotonic() + 60

@@ -195,7 +195,6 @@ def _tensors(profiler: Path, steps: int, epochs: int, layers: list[str], rng: np
             "norm": (10.0 ** (-3 * depth / len(layers)) * np.exp(-saved / steps) * rng.lognormal(0, 0.2, len(saved)))
             .round(8)
             .tolist(),
-            "abs_mean": [1e-4] * len(saved),
         }
         for depth, layer in enumerate(layers)
     }
@@ -203,10 +202,9 @@ def _tensors(profiler: Path, steps: int, epochs: int, layers: list[str], rng: np
         "train": {
             "step": saved.tolist(),
             "value": (3 * np.exp(-4 * saved / steps) * rng.lognormal(0, 0.1, len(saved))).tolist(),
-        },
-        "valid": {"step": [steps // max(epochs, 1) * k for k in range(1, epochs + 1)], "value": [1.0] * epochs},
+        }
     }
-    content = {"gradients": gradients, "losses": losses, "layers": len(layers)}
+    content = {"gradients": gradients, "losses": losses}
     (profiler / "tensors.json").write_text(json.dumps(content))
 
 

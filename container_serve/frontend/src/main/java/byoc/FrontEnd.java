@@ -19,9 +19,9 @@ import org.apache.commons.cli.DefaultParser;
 import org.apache.logging.log4j.util.StackLocator;
 
 /**
- * multi-model-server's management of models and workers, with a {@link RequestFilter} and queues of our own in front of it. Its
- * own main class is not used, because it answers /ping with 200 whatever happens, offers its management API, computes
- * requests whose callers have gone, and has no way to be drained.
+ * multi-model-server's configuration, worker processes and protocol, behind a {@link RequestFilter} and queues of our
+ * own. Its own main class is not used, because it answers /ping with 200 whatever happens, offers its management API,
+ * computes requests whose callers have gone, and has no way to be drained.
  */
 public final class FrontEnd {
     static final String MODEL = "model"; // the name of the only one

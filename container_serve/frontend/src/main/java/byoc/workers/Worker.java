@@ -172,14 +172,6 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     public void channelInactive(ChannelHandlerContext ctx) throws IOException {
         loaded = false;
         pool.queue.leave(this);
-        output.terminateIOStreams();
-        for (RandomAccessFile pipe : pipes) {
-            if (pipe != null) {
-                pipe.close();
-            }
-        }
-        pipe("-stdout").delete(); // a process that was killed has left them
-        pipe("-stderr").delete();
         List<PendingRequest> ended = end();
         if (pool.isClosed() || !pool.queue.failed(ended)) {
             for (PendingRequest request : ended) {
@@ -188,6 +180,14 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
             }
         }
         pool.ended(this);
+        output.terminateIOStreams();
+        for (RandomAccessFile pipe : pipes) {
+            if (pipe != null) {
+                pipe.close();
+            }
+        }
+        pipe("-stdout").delete(); // a process that was killed has left them
+        pipe("-stderr").delete();
     }
 
     @Override

@@ -1,0 +1,58 @@
+"""The figures of a job that its cards show, and by which two jobs are compared."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from container_train.reporting.record import Record, number
+from container_train.reporting.words import duration, share
+
+
+class Measure(NamedTuple):
+    """How a figure is taken and shown. `sign` is 1 where more is better, -1 where less is, 0 where neither is."""
+
+    of: Callable[[Record], float]
+    words: Callable[[float], str]
+    sign: int
+
+
+def best_epoch(record: Record) -> dict[str, Any]:
+    """As the training itself decides: of equal accuracies the one with the lower loss. {} before the first."""
+    rank = ("valid_accuracy", 1), ("valid_loss", -1)
+    return max(
+        record.epochs, key=lambda row: [np.nan_to_num(sign * row[key], nan=-1e9) for key, sign in rank], default={}
+    )
+
+
+def _statistic(take: Callable[[Any], Any], values: Iterable[float], scale: float = 1.0) -> float:
+    known = np.array([value for value in values if math.isfinite(value)])
+    return float(take(known)) * scale if len(known) else math.nan
+
+
+def _p95(values: Any) -> Any:
+    return np.percentile(values, 95)
+
+
+def whole(value: float) -> str:
+    return f"{value:.0f}"
+
+
+MEASURES = {
+    "time from start to end": Measure(lambda r: r.clock.length or math.nan, duration, -1),
+    "epochs": Measure(lambda r: len(r.epochs) or math.nan, whole, 0),
+    "best validation accuracy": Measure(lambda r: best_epoch(r).get("valid_accuracy", math.nan), share, 1),
+    "test accuracy": Measure(lambda r: number(r.metrics.get("test_accuracy")), share, 1),
+    "images per second, median epoch": Measure(
+        lambda r: _statistic(np.median, (row["images_per_second"] for row in r.epochs)), whole, 1
+    ),
+    "time of a step, median": Measure(lambda r: _statistic(np.median, r.steps.total), duration, -1),
+    "time of a step, 95 % below": Measure(lambda r: _statistic(_p95, r.steps.total), duration, -1),
+    "GPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.gpu), 0.01), share, 0),
+    "CPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.cpu[:1]), 0.01), share, 0),
+    "memory used, peak": Measure(lambda r: _statistic(np.max, (c.peak for c in r.usage.memory), 0.01), share, 0),
+    "rules that fired": Measure(
+        lambda r: sum(rule.status == "fired" for rule in r.rules) if r.rules else math.nan, whole, -1
+    ),
+}
