@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from container_serve.errors import ArtifactError, shown
-from container_serve.preprocess import Preprocessing
+from container_serve.spec import Preprocessing
 
 FORMAT_VERSION = 1
 MODEL_JSON = "model.json"

@@ -1,4 +1,4 @@
-"""What multi-model-server is given: its properties, the command of its Java process, the environment."""
+"""The configuration of multi-model-server: its properties, the command of its Java process, the environment."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""What can go wrong while serving, and how a caller is told."""
+"""The errors of serving, and the JSON that a caller gets."""
 
 import json
 

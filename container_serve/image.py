@@ -16,9 +16,10 @@ from PIL import AvifImagePlugin, Image, ImageOps, JpegImagePlugin, TiffImagePlug
 from PIL import WebPImagePlugin as _WebPImagePlugin  # noqa: F401  # else Image.open imports every plugin there is
 
 from container_serve.errors import RequestError
+from container_serve.resources import MAX_PIXEL_BYTES
+from container_serve.settings import MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
-MAX_PIXELS = 50_000_000
 # Each scan is a pass over the whole image (0.1 s at 50 megapixels), and a few bytes suffice for one; encoders write
 # about ten.
 MAX_JPEG_SCANS = 100
@@ -26,7 +27,6 @@ MAX_JPEG_SCANS = 100
 # are AVIF (17), WebP (16) and floats (13). A JPEG takes those of what it is scaled to, and if progressive all its
 # coefficients.
 PIXEL_BYTES = {"1": 6, "L": 6, "RGB": 8}
-MAX_PIXEL_BYTES = 17
 GREYSCALE_BLOCK = 1_000_000  # pixels scaled at a time: the whole in float64 would be eight times the image
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0

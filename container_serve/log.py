@@ -32,7 +32,7 @@ def configure(level: int) -> None:
 
 
 def log4j_options(level: int) -> list[str]:
-    """What log4j2.xml leaves open: the levels, and tracebacks only for those who want details."""
+    """The system properties that log4j2.xml reads: levels, and tracebacks at the level DEBUG only."""
     names = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
     own = next((name for limit, name in names.items() if level <= limit), "fatal")
     server = "warn" if own == "info" else own

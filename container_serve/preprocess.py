@@ -4,80 +4,21 @@ The steps and their arithmetic are those of torchvision's evaluation transforms 
 shorter side with antialiasing, CenterCrop, ToTensor, Normalize), done with Pillow and numpy alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from container_serve import image as image_file
-from container_serve.image import MAX_PIXELS, decode
+from container_serve.image import decode
+from container_serve.settings import MAX_PIXELS
+from container_serve.spec import MAX_SIDE, Preprocessing
 
-MAX_SIDE = 4096  # of resize and crop
+__all__ = ["MAX_SIDE", "Preprocessing", "is_scaled", "preprocess", "to_tensor"]
+
 # A resize to more pixels than this is computed for the crop only: an image of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
 MAX_RESIZED_PIXELS = 50_000_000
 SCALED_MARGIN = 2  # 12 megapixels for a side of 232: 4 times as fast as decoding all; with 1, 6 times, but coarser
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """The settings of the steps from image to tensor.
-
-    `resize` is the length of the shorter side and `crop` the side of the centred square, in pixels; `mean`
-    and `std` are per channel (R, G, B) on a scale of 0 to 1; `interpolation` is "nearest", "bilinear" or
-    "bicubic".
-    """
-
-    resize: int
-    crop: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
-
-    def __post_init__(self) -> None:
-        for key, side in (("resize", self.resize), ("crop", self.crop)):
-            if type(side) is not int or not 1 <= side <= MAX_SIDE:
-                raise ValueError(f"{key}: expected a whole number from 1 to {MAX_SIDE}, got {side!r}")
-        for key, values in (("mean", self.mean), ("std", self.std)):
-            if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_finite, values)):
-                raise ValueError(f"{key}: expected three numbers, got {values!r}")
-        # Checked as float32, which is what the division is done in.
-        if not all(np.float32(value) > 0 for value in self.std):
-            raise ValueError(f"std: expected three numbers above 0, got {self.std!r}")
-        if not isinstance(self.interpolation, str) or self.interpolation not in _RESAMPLING:
-            raise ValueError(f"interpolation: expected one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
-
-    def to_dict(self) -> dict[str, object]:
-        """The same as JSON values; `from_dict` is the inverse."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, d: Mapping[str, Any]) -> "Preprocessing":
-        """From JSON values; ValueError names the key that is missing, unknown or wrong."""
-        if not isinstance(d, Mapping):
-            raise ValueError(f"expected an object, got {type(d).__name__}")
-        keys = [field.name for field in fields(cls)]
-        if missing := [key for key in keys if key not in d]:
-            raise ValueError(f"{missing[0]}: is missing")
-        # An unknown key is a step that this program would silently leave out.
-        if unknown := [key for key in d if key not in keys]:
-            raise ValueError(f"{unknown[0]}: is not known here, expected {', '.join(keys)}")
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in d.items()}
-        return cls(**values)
-
-
-def _is_finite(value: object) -> bool:
-    # Compared, not converted: a whole number may be too large for a float. Not-a-number compares false.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
@@ -90,7 +31,7 @@ def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32
     size = (spec.resize, long_side) if width <= height else (long_side, spec.resize)
     left, top = (_offset(side, spec.crop) for side in size)
     box = (left, top, left + spec.crop, top + spec.crop)
-    resample = _RESAMPLING[spec.interpolation]
+    resample = Image.Resampling[spec.interpolation.upper()]
     if spec.resize * long_side > MAX_RESIZED_PIXELS:
         cropped = _resize_crop_only(image, size, box, resample)
     else:
@@ -106,7 +47,7 @@ def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32
 
 
 def _offset(side: int, crop: int) -> int:
-    """Where torchvision's CenterCrop starts on a side of that length; negative where it pads."""
+    """The first pixel of torchvision's CenterCrop on a side of that length; negative where it pads."""
     return -((crop - side) // 2) if side < crop else round((side - crop) / 2.0)
 
 

@@ -1,4 +1,4 @@
-"""How our processes come to an end together, on Linux."""
+"""Processes that end together, on Linux."""
 
 import ctypes
 import os

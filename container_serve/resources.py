@@ -14,6 +14,7 @@ WORKER_BYTES = 160 * MIB
 COPIES = 2.5  # of the graph's weights, while a worker compiles them
 MODEL_IMAGE_BYTES = 100 * MIB  # beside other models: 12 megapixels of RGB, and of a baseline JPEG as many as wanted
 LEAST_IMAGE_BYTES = 64 * MIB  # however little there is: 8 megapixels of RGB
+MAX_PIXEL_BYTES = 17  # of memory to decode an image, at most; see image.py
 THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
 LEAST_HEAP_BYTES, MOST_HEAP_BYTES = 128 * MIB, 1024 * MIB
 BODY_COPIES = 2  # of a request's body in a worker; the front end's class Memory counts the same

@@ -21,13 +21,12 @@ import psutil
 
 from container_serve import artifact, configuration, privileges, processes, resources, scratch
 from container_serve.errors import ServeError
-from container_serve.image import MAX_PIXEL_BYTES
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
 from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")
 TICK = 0.5  # seconds between two looks; the Java side takes 3 s of silence for our death
-STARTING_TICK = 0.1
+STARTING_TICK = 0.02
 DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 END_SECONDS = 29
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
@@ -57,7 +56,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
-            if image_bytes < MAX_PIXEL_BYTES * settings.max_pixels and not settings.multi_model:
+            if image_bytes < resources.MAX_PIXEL_BYTES * settings.max_pixels and not settings.multi_model:
                 LOG.info("memory is short: images that take over %d MB to decode are refused", image_bytes // 10**6)
             if memory.largest < settings.max_request_bytes:
                 LOG.warning(
@@ -84,7 +83,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 def _force_exit(server: "Server", stop: threading.Event) -> None:
-    """Where the end itself does not come to one, as when nobody reads the log that it writes to."""
+    """Exit if the end takes too long, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
     processes.kill_descendants()
@@ -157,7 +156,7 @@ class Server:
     def start(self, stop: threading.Event) -> None:
         """Wait until a worker has loaded the model and answered a warm-up prediction."""
         while not stop.wait(STARTING_TICK):
-            report = self._look("starting", STARTING_TICK)
+            report = self._look("starting", 5 * STARTING_TICK)
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 took = time.monotonic() - self.begun
                 # A model that loads slowly may take its time again.
@@ -248,7 +247,7 @@ class Server:
             self.java.stdin.flush()
 
     def _load_failure(self) -> str | None:
-        """Why no worker can load the model: the reason that one gave, or that they keep dying without one."""
+        """The reason why no worker can load the model: one of theirs, or that they keep dying without one."""
         with suppress(FileNotFoundError):
             return (self.run / f"{LOAD_FAILURE}{configuration.MODEL_NAME}").read_text()
         loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]

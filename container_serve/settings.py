@@ -9,13 +9,13 @@ from typing import TypeVar
 
 from container_serve.codec.media import JSON, negotiate
 from container_serve.errors import RequestError, ServeError
-from container_serve.image import MAX_PIXELS
 
 MODEL_DIR = "/opt/ml/model"  # where the platform unpacks model.tar.gz
 PORT = 8080  # where the platform expects the server
 MAX_PORT = 32766  # multi-model-server's own limit
 MAX_REQUEST_BYTES = 6_291_456  # the platform's limit for real-time requests
 MAX_PAYLOAD_MB = 100  # its limit for those of batch transform
+MAX_PIXELS = 50_000_000  # of an image
 TIMEOUT_SECONDS = 55  # the platform gives up after 60: answer before
 STARTUP_TIMEOUT_SECONDS = 600  # the toolkit's default
 QUEUE_SIZE = 100  # multi-model-server's default
@@ -31,7 +31,7 @@ T = TypeVar("T", int, None)
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment asks for; None where the program decides by itself."""
+    """The settings of one server; None where the program decides by itself."""
 
     model_dir: Path
     port: int

@@ -1,4 +1,4 @@
-"""The training program: folders of pictures in, a verified model artifact out.
+"""The training program: folders of images in, a verified model artifact out.
 
-images -> data -> model (frozen prefix | trainable rest) -> features -> engine -> export -> report
+images -> data -> model (frozen backbone | trained head) -> features -> engine -> export -> report
 """

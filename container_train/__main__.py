@@ -1,11 +1,13 @@
 """Train an image classifier: `python -m container_train --epochs 10 --lr 0.001 ...` over an /opt/ml tree."""
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 
@@ -13,11 +15,8 @@ from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
 from container_train import hyperparameters
 from container_train.data import channels
-from container_train.distributed import launch, pulse
-from container_train.distributed.layout import SCRATCH, Layout
-from container_train.distributed.ranks import failure_file
-from container_train.distributed.verdict import PEER_LOST, STOPPED
-from container_train.errors import PeerLost, Stopped, TrainError
+from container_train.distributed.cluster import SCRATCH, Cluster
+from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped, TrainError
 from container_train.failure import reason
 from container_train.paths import SageMakerPaths, locked
 
@@ -46,13 +45,13 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     writable(tree)
     # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
     from container_train import pipeline
-    from container_train.distributed.process_group import World
+    from container_train.distributed.process_group import ProcessGroup, lost_peers
     from container_train.monitoring import monitor
 
-    world = World.from_environment()
+    group = ProcessGroup.from_environment()
     # Only the first process writes: it is its host that is watched.
-    with monitor.Monitor() if world.rank else monitor.Monitor.start(tree, hp) as watching:
-        pipeline.train(hp, tree, watching, world)
+    with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
+        pipeline.train(hp, tree, watching, group)
 
 
 def alone(tree: SageMakerPaths) -> contextlib.AbstractContextManager[None]:
@@ -85,18 +84,20 @@ def main() -> int:
     )
     logging.captureWarnings(True)
     tree = SageMakerPaths.from_environment()
-    layout = Layout.of(tree, sys.argv[1:])
-    if "RANK" not in os.environ and layout.size > 1:
-        return launch.run(layout, sys.argv[1:], tree)
-    scratch = os.environ.get(SCRATCH)
-    if scratch:
-        pulse.start(pulse.path(Path(scratch), rank))
+    cluster = Cluster.of(tree, sys.argv[1:])
+    if "RANK" not in os.environ and cluster.size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no complaints about processes that end unannounced
+        from container_train.distributed import launch
+
+        with alone(tree):
+            return launch.run(cluster, sys.argv[1:], tree)
 
     def fail(message: str, detail: str = "") -> None:
-        """To the failure file, or to who started this process as one of several."""
+        """To the failure file, or to torchrun's agent that started this process as one of several."""
         with contextlib.suppress(OSError):  # a full disk: the line stands in the log
-            if scratch:
-                failure_file(Path(scratch), rank).write_text(message)
+            if SCRATCH in os.environ:
+                content = {"message": message, "timestamp": int(time.time())}
+                Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(content))
             else:
                 tree.write_failure(message, detail)
 
@@ -108,12 +109,13 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         fail(str(error))
         return 1
-    except PeerLost as error:
+    except CollectiveError as error:
         fail(str(error))
-        return PEER_LOST
+        return LOST_PEER
     except Stopped as stopped:
-        if not rank:
-            print(f"stopped {stopped}", file=sys.stderr)
+        if rank:
+            return 0  # what was saved, the first one says
+        print(f"stopped {stopped}", file=sys.stderr)
         fail(f"stopped {stopped}")
         return STOPPED
     except Exception as error:

@@ -75,7 +75,7 @@ def main() -> None:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             process.terminate()
         time.sleep(POLL_SECONDS)
-    _wait_for_report(toolkit.pid)
+    _wait_for_report(tree.output)
     with contextlib.suppress(OSError):
         report = tree.failure.read_text(errors="replace")
         if line := failure.of_toolkit(report, program, tree.base / "code", Path(environment["PIP_LOG"])):
@@ -123,16 +123,14 @@ def _children(toolkit: int) -> list[psutil.Process]:
     return []
 
 
-def _wait_for_report(session: int) -> None:
+def _wait_for_report(output: Path) -> None:
     """Wait for the sidecars of a killed program, which still write the report; a program waits for its own."""
 
     def is_sidecar(process: psutil.Process) -> bool:
-        with contextlib.suppress(psutil.Error, OSError):
-            return (
-                os.getsid(process.pid) == session
-                and process.status() != psutil.STATUS_ZOMBIE
-                and any(name in process.cmdline() for name in (WATCHER, SAMPLER))
-            )
+        """By a folder in its command line: torchrun starts processes in sessions of their own."""
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()  # empty once it has ended
+            return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
         return False
 
     deadline = time.monotonic() + REPORT_SECONDS

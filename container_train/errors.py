@@ -1,5 +1,8 @@
 """The ways in which a job ends early."""
 
+LOST_PEER = 75  # exit code of a process whose peer is lost: EX_TEMPFAIL of sysexits.h
+STOPPED = 143  # 128 + SIGTERM, as a shell would say it
+
 
 class TrainError(Exception):
     """What is wrong, where, and what to do, in one line: it becomes the job's FailureReason."""
@@ -9,8 +12,8 @@ class DataError(TrainError):
     """A folder of images that cannot be used: the reason, the place and the remedy in one line."""
 
 
-class PeerLost(Exception):
-    """Another process of the job is gone; what it went of, it says itself, or who started it."""
+class CollectiveError(Exception):
+    """Another process of the job is gone or hangs; the reason is known to that process, or to its host."""
 
 
 class Stopped(BaseException):

@@ -18,7 +18,7 @@ from container_train.data import channels, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
 from container_train.distributed import agreement
-from container_train.distributed.process_group import World
+from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
 from container_train.export import exporter
 from container_train.export import quantize as quantization
@@ -39,12 +39,12 @@ TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
-def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, world: World) -> None:
+def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: ProcessGroup) -> None:
     """The job's phases, top to bottom."""
     stop = StopFlag().install()
     given = hp.to_dict()
     if hp.workers < 0:
-        hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // world.local_size)))
+        hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // group.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
     where = device.choose(hp.device, device.probe())
     monitor.note(
@@ -68,22 +68,22 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, world: Wo
         if stop.asked and not last:
             raise Stopped(words)
 
-    if world.size > 1:
+    if group.size > 1:
         with phase("processes"):
-            world.start(where)
-            agreement.same_hyperparameters(world.gather(json.dumps(given)))
-        log.info("processes: %d, %d a host; they share each batch of %d", world.size, world.local_size, hp.batch_size)
+            group.start(where)
+            agreement.same_hyperparameters(group.gather(json.dumps(given)))
+        log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
-        if world.local_rank:
-            world.meet()  # the first of each host checks the pictures for all of them
-        known = ChecksumCache.of_search(world.scratch)
+        if group.local_rank:
+            group.barrier()  # the first of each host checks the pictures for all of them
+        known = ChecksumCache.of_search(group.scratch)
         pictures = dataset.read(tree, known=known)
         known.save()
-        if not world.local_rank:
-            world.meet()
-        agreement.same_pictures(world.gather(pictures.fingerprint))
+        if not group.local_rank:
+            group.barrier()
+        agreement.same_pictures(group.gather(pictures.fingerprint))
         images = {name: len(split) for name, split in pictures.splits.items()}
-        if world.rank == 0:
+        if group.rank == 0:
             pictures.tell()
         log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(dataset.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
@@ -98,10 +98,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, world: Wo
             hp.arch, len(pictures.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
-        batch_norm.check(network, hp.batch_size, images["train"], world)
+        batch_norm.check(network, hp.batch_size, images["train"], group)
         network.to(where)
-        world.same(network.model)
-        network = replace(network, head=world.synced(network.head, where))
+        group.broadcast_parameters(network.model)
+        network = replace(network, head=group.sync_batch_norm(network.head, where))
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
     precision = Precision.choose(hp.amp, where)
     precision.prepare()
@@ -111,20 +111,22 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, world: Wo
         **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.NOT_IN_FINGERPRINT},
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
-    resumed = world.from_first(checkpoint.load(tree.checkpoints, identity, engine.KEYS) if world.rank == 0 else None)
+    resumed = group.broadcast_object(
+        checkpoint.load(tree.checkpoints, identity, engine.KEYS) if group.rank == 0 else None
+    )
     with phase(
         "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
     ):
-        source = sources.Source(pictures, network, hp, where, precision, stop, Store.of(tree), world)
+        source = sources.Source(pictures, network, hp, where, precision, stop, Store.of(tree), group)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
     with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
         trainer = engine.Trainer(
-            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, world
+            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, group
         )
         history = trainer.fit()
-        agreement.same_weights(world.gather(checkpoint.digest(network.model)))
-        world.leave()
-    if world.rank:
+        agreement.same_weights(group.gather(checkpoint.digest(network.model)))
+        group.shutdown()
+    if group.rank:
         return  # what follows is work for one
 
     details = {

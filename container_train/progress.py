@@ -9,8 +9,6 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from container_train.distributed import pulse
-
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 15.0
@@ -30,12 +28,11 @@ def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, worker
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Yield `items`, showing how many of `total` are done; this process's launcher sees it too, where it has one."""
+    """Yield `items`, showing how many of `total` are done."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
     started = shown = time.monotonic()
     for done, item in enumerate(tqdm(items, desc=what, total=total, leave=False) if terminal else items, 1):
         yield item
-        pulse.beat()
         now = time.monotonic()
         if not terminal and now - shown >= LOG_SECONDS:
             shown = now

@@ -1,4 +1,4 @@
-"""The platform's wish that the job stop, as a flag that the program looks at between steps."""
+"""The platform's request to stop the job, as a flag that the program checks between steps."""
 
 import contextlib
 import signal
@@ -21,9 +21,9 @@ class StopFlag:
 
     @contextlib.contextmanager
     def at_once(self, words: str) -> Iterator[None]:
-        """Within, the wish ends what runs by Stopped(words), wherever it is, for work that a stop need not keep.
+        """Within, a stop raises Stopped(words) wherever the program is, for work that need not be kept.
 
-        Code that is called back from C may swallow that: whoever asks has to look at the flag at the end as well.
+        Code that is called back from C may swallow the exception: check the flag at the end as well.
         """
         self._words = words
         try:

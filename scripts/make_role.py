@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the role that SageMaker takes on for training jobs and endpoints, with no more rights than they need.
+"""Make the execution role SageMaker assumes for training jobs and endpoints, with no more rights than they need.
 
 Done once, by somebody who may create roles (scripts/iam/admin.json). A second call brings its rights up to date.
 
@@ -62,10 +62,10 @@ def main(arguments: Sequence[str]) -> int:
     iam = aws.client("iam")
     try:
         send(aws, create)
-        command.progress(f"made the role {name}")
+        command.progress(f"created the role {name}")
     except iam.exceptions.EntityAlreadyExistsException:
         _need_own(aws, name, chosen)
-        command.progress(f"the role {name} is there already; bringing its rights up to date")
+        command.progress(f"the role {name} already exists; bringing its rights up to date")
     send(aws, put)
     arn = iam.get_role(RoleName=name)["Role"]["Arn"]
     command.progress(f'byoc.toml may hold it: role = "{arn}"')

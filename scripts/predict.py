@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Ask an endpoint, or a server on this machine, what is on pictures.
+"""Ask an endpoint, or a server on this machine, what is on images.
 
 scripts/predict.py byoc-dogs dog.jpg
-scripts/predict.py byoc-dogs pictures/ cat.png --top-k 5        folders are taken with all pictures in them
+scripts/predict.py byoc-dogs pictures/ cat.png --top-k 5        folders are taken with all images in them
 scripts/predict.py byoc-dogs pictures/ --json > answers.json
 scripts/predict.py --local http://localhost:8080 dog.jpg        a server of scripts/deploy.py --local or local_test
 
-A picture over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
-code is 1 where any picture got no answer; the others are answered all the same. A picture that may have been computed
+An image over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
+code is 1 where any prediction failed; the others are answered all the same. An image that may have been computed
 is not sent again; latencies are those of single tries.
 """
 
@@ -69,9 +69,9 @@ def main(arguments: Sequence[str]) -> int:
     else:
         name, *names = names
         if not names:
-            raise CloudError(f"no pictures: scripts/predict.py {name} PICTURE..., or --local URL PICTURE...", 2)
+            raise CloudError(f"no images: scripts/predict.py {name} IMAGE..., or --local URL IMAGE...", 2)
         if Path(name).is_file() or Path(name).is_dir():
-            raise CloudError(f"{name} is a picture or folder here: name the endpoint first, or --local URL", 2)
+            raise CloudError(f"{name} is an image or folder here: name the endpoint first, or --local URL", 2)
         target = EndpointTarget(settings.load(flags).aws(), name)
     from scripts.endpoints import images  # takes a second, for which a wrong call need not wait
 
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
             progress(f"latency: p50 {latency['p50']:.0f} ms, p90 {latency['p90']:.0f} ms")
     failed = sum(result.answer is None for result in results)
     if failed:
-        progress(f"{PROGRAM}: {failed} of {len(results)} pictures got no answer")
+        progress(f"{PROGRAM}: {failed} of {len(results)} predictions failed")
     return 1 if failed else 0
 
 
@@ -141,13 +141,13 @@ def _table(results: Sequence[Result]) -> str:
         for index, row in enumerate(result.answer["predictions"]):
             first = (result.picture, f"{result.milliseconds:.0f}") if index == 0 else ("", "")
             rows.append((*first, f"{row['probability']:.3f}", str(row["label"])))
-    return table(("picture", "ms", "probability", "label"), rows)
+    return table(("image", "ms", "probability", "label"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
-    parser.usage = f"{PROGRAM} [flags] ENDPOINT PICTURE...\n       {PROGRAM} [flags] --local URL PICTURE..."
-    parser.add_argument("arguments", metavar="ENDPOINT PICTURE", nargs="+", help="pictures, or folders of them")
+    parser.usage = f"{PROGRAM} [flags] ENDPOINT IMAGE...\n       {PROGRAM} [flags] --local URL IMAGE..."
+    parser.add_argument("arguments", metavar="ENDPOINT IMAGE", nargs="+", help="images, or folders of them")
     parser.add_argument("--local", metavar="URL", help="a server on this machine in place of ENDPOINT")
     parser.add_argument(
         "--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for each picture (3)"

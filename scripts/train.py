@@ -2,11 +2,11 @@
 """Train in Amazon SageMaker, or the same job in a container on this machine.
 
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as scripts/push.sh prints it
-scripts/train.py --image URI --data my-pictures --spot                  uploads the folder; up to 90 % cheaper
+scripts/train.py --image URI --data my-images --spot                  uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
-scripts/train.py --image URI --data my-pictures --from-tuning NAME      with the best values of scripts/tune.py
-scripts/train.py --image URI --data my-pictures --dry-run               prints the requests, sends nothing
+scripts/train.py --image URI --data my-images --from-tuning NAME      with the best values of scripts/tune.py
+scripts/train.py --image URI --data my-images --dry-run               prints the requests, sends nothing
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker

@@ -36,6 +36,7 @@ def make(archive: Path) -> None:
             connection.request("GET", "/ping")
             connection.getresponse().read()
             server.terminate()
+            server.communicate()  # its last words, too
         options = [f"-XX:SharedClassListFile={listed}", f"-XX:SharedArchiveFile={archive}", "-XX:+UseSerialGC"]
         dump = [configuration.java(), "-Xshare:dump", *options, "-cp", configuration.class_path()]
         done = subprocess.run(dump, capture_output=True, text=True)

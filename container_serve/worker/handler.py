@@ -1,4 +1,6 @@
-"""What multi-model-server calls in its workers: `handle(None, context)` to load the model, then once per request."""
+"""The handler that multi-model-server calls in its workers: `handle(None, context)` loads the model, then once per
+request.
+"""
 
 import logging
 import os

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from container_serve import artifact, processes
-from container_serve.predictor import Predictor
 
 CACHE = "graphs"  # OpenVINO's cache, in the run directory
 COMPILING = "graph.compiling"  # holds the id of the process that fills it
@@ -27,6 +26,9 @@ def start(model_dir: Path, run: Path, threads: int) -> None:
             (run / COMPILING).write_text(str(child))
         return
     try:
+        # Here, and not in the supervisor, whose first task is to start Java.
+        from container_serve.predictor import Predictor
+
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         processes.die_with_parent(parent)

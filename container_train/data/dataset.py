@@ -23,7 +23,7 @@ from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import labels
 from container_train.data.listing import MAX_BAD_SHARE, SHOWN, Listing
-from container_train.data.split import Split as Split
+from container_train.data.listing import Split as Split
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from container_train.progress import in_threads

@@ -22,7 +22,7 @@ def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
 
 
 def labels(folders: Sequence[str]) -> tuple[str, ...]:
-    """The labels of the classes with these folders, in their order; all different if the folders are.
+    """Return the labels of the classes with these folders, in their order; all different if the folders are.
 
     A running number in front is left out (`017.Beagle` -> `Beagle`) where it is certain to be one: every folder has
     one, each another; they are padded with zeros or count from 0 or 1; and what follows begins with no digit and is
@@ -41,13 +41,13 @@ def labels(folders: Sequence[str]) -> tuple[str, ...]:
 
 
 def class_of(folder: str, classes: Sequence[str]) -> str | None:
-    """The one of `classes` that a folder is of, with a running number or without; None where it is of none."""
+    """Return the class that a folder is of, with a running number or without; None if it is none of `classes`."""
     match = _NUMBERED.fullmatch(folder)
     return next((name for name in (folder, match[2] if match else "") if name in classes), None)
 
 
 def split_folders(there: Iterable[str]) -> dict[str, str]:
-    """The folder of each split among those that are `there`. Raises ValueError, one line, where two are the same."""
+    """Return the folder of each split among those that are `there`. Raises ValueError if two are of the same split."""
     known = set(there)
     found = {}
     for split, names in SPLIT_NAMES.items():

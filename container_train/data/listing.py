@@ -5,10 +5,9 @@ Training and the scripts list folders here, so that a file is used by all of the
 
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,12 +31,12 @@ _IMAGE = re.compile(
 
 
 def is_hidden(name: str) -> bool:
-    """Tell by the name whether a file or folder is passed over without a word."""
+    """Return True for the name of a file or folder that is ignored without a message."""
     return name.startswith(".") or is_litter(name)
 
 
 def is_image(name: str, head: bytes) -> bool:
-    """Tell by its name and its first HEAD_BYTES whether a file is meant to be an image; it may be broken."""
+    """Return True if a file is meant to be an image, by its name and its first HEAD_BYTES; it may be broken."""
     return os.path.splitext(name)[1].lower() in SUFFIXES or bool(_IMAGE.match(head))  # noqa: PTH122
 
 
@@ -45,9 +44,9 @@ def is_image(name: str, head: bytes) -> bool:
 class Listing:
     """A folder of class folders, called `name` in messages.
 
-    `classes` has the images of each class, classes in natural order. Not used are `loose`, files beside the class
-    folders, and `others`, files in them that are no images. `folders` has those of each class: two where their names
-    differ in nothing but their Unicode form.
+    `classes` has the images of each class, in natural order. `folders` has the folders of each class: two if their
+    names differ only in their Unicode form. Not used are `loose`, files beside the class folders, and `others`, files
+    in them that are no images.
     """
 
     root: Path
@@ -58,8 +57,35 @@ class Listing:
     others: list[Path]
 
     def shown(self, path: Path) -> str:
-        """A file below `root`, as messages name it."""
+        """Return the name of a file below `root` in messages."""
         return str(Path(self.name, path.relative_to(self.root)))
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images below `root`, in a fixed order, the index of each one's class, and their perceptual hashes.
+
+    The hashes are duplicates.HASH_BYTES for each image, one after another; empty if nobody asked for them.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    targets: tuple[int, ...]
+    root: Path = Path()
+    hashes: bytes = b""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def shown(self, index: int) -> str:
+        """Return the name of an image in messages: train/Beagle/1.jpg."""
+        return str(Path(self.name, self.paths[index].relative_to(self.root)))
+
+    def subset(self, name: str, indices: Iterable[int]) -> "Split":
+        """Return some of the images, without hashes, as the split `name`."""
+        chosen = list(indices)
+        paths, targets = tuple(self.paths[i] for i in chosen), tuple(self.targets[i] for i in chosen)
+        return replace(self, name=name, paths=paths, targets=targets, hashes=b"")
 
 
 def read(root: Path, name: str = "") -> Listing:
@@ -70,26 +96,25 @@ def read(root: Path, name: str = "") -> Listing:
     for label, parts in folders.items():
         classes[label], rest = divide(path for part in parts for path in files(part))
         others += rest
-    loose = [_said(path) for path in root.iterdir() if not is_hidden(path.name) and not path.is_dir()]
+    loose = [_utf8(path) for path in root.iterdir() if not is_hidden(path.name) and not path.is_dir()]
     return Listing(root, name, folders, classes, sorted(loose), others)
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of each class, by the class's name in Unicode's form NFC (macOS writes another one than Linux).
+    """Return the folders of each class, by its name in Unicode's form NFC (macOS writes another one than Linux).
 
     Raises DataError for a name that is not UTF-8.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)):
-        found.setdefault(unicodedata.normalize("NFC", _said(path).name), []).append(path)
+        found.setdefault(unicodedata.normalize("NFC", _utf8(path).name), []).append(path)
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file at any depth, links to folders followed; hidden ones and litter are left out.
+    """List every file at any depth; follows links to folders, and leaves out hidden files and litter.
 
-    Raises DataError for a folder that cannot be read, links that lead in a circle, names that are not UTF-8, and what
-    is no ordinary file.
+    Raises DataError for a folder that cannot be read, links that lead in a circle, names that are not UTF-8, and pipes.
     """
     found: list[Path] = []
     home = folder.resolve()
@@ -101,18 +126,21 @@ def files(folder: Path) -> list[Path]:
         )
 
     for parent, names, members in os.walk(folder, followlinks=True, onerror=refuse):
-        names[:] = [_said(Path(parent, name)).name for name in names if not is_hidden(name)]
+        names[:] = [_utf8(Path(parent, name)).name for name in names if not is_hidden(name)]
         for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
             real = link.resolve()
             if real in seen or home.is_relative_to(real):
                 raise DataError(f"{link} leads to {real}, whose images are used already: remove that link")
             seen.add(real)
-        found += [_ordinary(_said(Path(parent, name))) for name in members if not is_hidden(name)]
+        found += [_utf8(Path(parent, name)) for name in members if not is_hidden(name)]
+    # Reading a pipe would take forever. A link to nothing is named later, as not readable.
+    if odd := [path for path in found if not path.is_file() and path.exists()]:
+        raise DataError(f"{odd[0]} is no ordinary file, but a pipe, a device or the like: remove it")
     return sorted(found, key=str)
 
 
-def _said(path: Path) -> Path:
-    """Neither a log nor model.json could name a file whose name is not UTF-8, as old zip files have them."""
+def _utf8(path: Path) -> Path:
+    """Raise DataError for a name that is not UTF-8, as old zip files have them: no log could contain it."""
     try:
         path.name.encode()
     except UnicodeEncodeError:
@@ -121,18 +149,8 @@ def _said(path: Path) -> Path:
     return path
 
 
-def _ordinary(path: Path) -> Path:
-    """Reading a pipe takes for ever, and a device has no end. A link to nothing is named later, as not readable."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path} is no ordinary file, but a pipe, a device or the like: remove it")
-    except OSError:
-        pass
-    return path
-
-
 def divide(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Those that are images, good or not, and the others."""
+    """Return the files that are images, good or not, and the others."""
     images: list[Path] = []
     others: list[Path] = []
     for path in paths:
@@ -142,7 +160,7 @@ def divide(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _head(path: Path) -> bytes:
-    """Of a file that cannot be opened: JPEG's, so that it is named as one that cannot be read."""
+    """Return the first bytes; JPEG's for a file that cannot be opened, so that it is reported as not readable."""
     try:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES)
@@ -151,12 +169,12 @@ def _head(path: Path) -> bytes:
 
 
 def own_images(folder: Path) -> list[Path]:
-    """The images in `folder` itself."""
+    """List the images in `folder` itself."""
     return divide(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_file())[0]
 
 
 def remarks(listings: Sequence[Listing]) -> list[str]:
-    """Sentences on what is not used, and on names that look the same, in several listings of one data set."""
+    """Return sentences on files that are not used, and on names that look the same, in the listings of a data set."""
     loose = [listing.shown(path) for listing in listings for path in listing.loose]
     others = [listing.shown(path) for listing in listings for path in listing.others]
     found = []
@@ -181,11 +199,11 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
 
 
 def of_others(names: Sequence[str]) -> str:
-    """The remark on files that are no images."""
+    """Return the remark on files that are no images."""
     return f"not used: {some(names)}, no images of a kind that is read"
 
 
 def some(names: Sequence[str]) -> str:
-    """The number of files and the first of them: `7 files (a, b, c, d, e and 2 more)`."""
+    """Return the number of files and the first of them: `7 files (a, b, c, d, e and 2 more)`."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{len(names)} file{'s' * (len(names) != 1)} ({', '.join(names[:SHOWN])}{more})"

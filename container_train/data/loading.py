@@ -1,4 +1,4 @@
-"""Pictures decoded beside the training, by processes, in batches."""
+"""Images decoded by processes beside the training, in batches."""
 
 import logging
 import shutil
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from container_train.data.dataset import ImageDataset
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ class Decoders:
     free: int
 
     @classmethod
-    def of(cls, wanted: int, world: World = ALONE) -> "Decoders":
+    def of(cls, wanted: int, group: ProcessGroup = SINGLE) -> "Decoders":
         """The training processes of a host share what is free: all of them look before any takes of it."""
-        free = _free_shared_memory() // world.local_size
-        world.meet()
+        free = _free_shared_memory() // group.local_size
+        group.barrier()
         return cls(wanted, free)
 
     def processes(self, batch: int, side: int) -> int:
@@ -73,9 +73,9 @@ def _free_shared_memory() -> int:
 
 
 def start_decoding(_worker: int) -> None:
-    """Prepare a decoding process. A stop is the training process's to handle, but its end has to be theirs, too:
+    """Prepare a decoding process: the training process handles a stop, and ends the others with SIGTERM.
 
-    Python ends what is left of them with SIGTERM and waits, for ever if they took that for a wish to save a checkpoint.
+    With the training's own handler they would ignore it, and Python would wait for them forever.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -7,11 +7,8 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html
 import os
 from collections.abc import Mapping
 
-# They take effect when smdebug is first imported. Its INFO is a line a parameter; its readers wait, retry and sleep,
-# which would hold up all rules.
+# It takes effect when smdebug is first imported, whose INFO is a line per parameter.
 os.environ.setdefault("SMDEBUG_LOG_LEVEL", "error")
-os.environ.setdefault("SMDEBUG_MISSING_EVENT_FILE_RETRY_LIMIT", "0")
-os.environ.setdefault("SMDEBUG_TRAINING_END_DELAY_REFRESH", "0")
 
 KNOWN: Mapping[str, Mapping[str, float | int | str]] = {
     "vanishing_gradient": {"threshold": 1e-7},

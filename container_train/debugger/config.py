@@ -1,12 +1,11 @@
-"""What is saved when: the service's debughookconfig.json where there is one, else defaults of our own."""
+"""The steps that are saved and their folder: by default, and by the service's debughookconfig.json."""
 
-import json
 import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from container_train import configuration
 from container_train.paths import SageMakerPaths
 
 FILE = "debughookconfig.json"
@@ -16,15 +15,17 @@ STEPS_PER_EPOCH = 20
 """Saved steps of an epoch that the default interval aims at."""
 MOST_STEPS = 1000
 """Saved training steps of a whole job that the default interval keeps to."""
-COLLECTIONS = ("losses", "gradients", "weights", "biases", "relu_input", "relu_activity", "labels", "predictions")
 SAVED = ("events", "index", "collections")
 ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
 
 
 @dataclass(frozen=True)
 class SaveSchedule:
-    """How long the training is, in steps, and how many steps, of training and of evaluation, were done before it was
-    stopped: of it follows what is saved. Of evaluations that is every step, their losses, labels and predictions."""
+    """The length of the training in steps, from which the interval of saved steps follows.
+
+    `done` and `done_evaluation` are the steps before the job was stopped. Of evaluations every step is saved: its loss,
+    labels and predictions.
+    """
 
     steps_per_epoch: int
     epochs: int
@@ -41,29 +42,26 @@ class SaveSchedule:
         return self.done + self.done_evaluation
 
 
-def read(tree: SageMakerPaths) -> dict[str, Any] | None:
-    """The service's configuration with its LocalPath filled in; None without one. Raises ValueError, OSError."""
-    file = tree.config / FILE
-    if not file.is_file():
-        return None
-    content = json.loads(file.read_text())
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no JSON object")
-    return {**content, "LocalPath": content.get("LocalPath") or str(tensors(tree))}
+def service_interval(tree: SageMakerPaths) -> int:
+    """The shortest interval that the service's configuration asks for; 0 without one. Raises ValueError.
 
-
-def tensors(tree: SageMakerPaths) -> Path:
-    """Where tensors go unless the service's configuration says otherwise."""
-    return tree.base / "output" / "tensors"
+    Its collections are not asked for one by one: all that the documented rules look at is saved anyway.
+    """
+    content = configuration.read_or_empty(tree, FILE)
+    collections = content.get("CollectionConfigurations") or []
+    asked = [content.get("HookParameters"), *(collection.get("CollectionParameters") for collection in collections)]
+    intervals = [
+        int(parameters[name])
+        for parameters in asked
+        for name in ("save_interval", "train.save_interval")
+        if parameters and parameters.get(name)
+    ]
+    return min(intervals, default=0)
 
 
 def folder(tree: SageMakerPaths) -> Path:
-    """Where this job's tensors go. Never raises: a configuration that cannot be read is the hook's to report."""
-    try:
-        content = read(tree)
-    except (OSError, ValueError):
-        content = None
-    return Path(content["LocalPath"]) if content else tensors(tree)
+    """Return the folder of this job's tensors."""
+    return Path(configuration.read_or_empty(tree, FILE).get("LocalPath") or tree.base / "output" / "tensors")
 
 
 def clear(where: Path, first: int) -> None:

@@ -88,7 +88,7 @@ class Curve:
 
 
 class Figures:
-    """What tensors.json holds: the norms of the layers' gradients, and the losses of the training steps."""
+    """The content of tensors.json: the norms of the layers' gradients, and the losses of the training steps."""
 
     def __init__(self) -> None:
         self.gradients: dict[str, Curve] = {}

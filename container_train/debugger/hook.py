@@ -1,4 +1,4 @@
-"""What the training loop knows of the debugger: it is told of the network, the mode and the end, and never fails."""
+"""The debugger as the training loop sees it: it is told of the network, the mode and the end, and never fails."""
 
 import logging
 import time
@@ -45,22 +45,15 @@ class Hook:
     def _make(
         self, tree: SageMakerPaths, schedule: SaveSchedule, interval: int, scale: Callable[[], float] | None
     ) -> None:
-        settings = config.read(tree)
-        # Seconds: smdebug imports pandas and boto3. Only where it is used.
-        from smdebug.core.modes import ModeKeys
+        # A second: smdebug imports pandas and boto3. Only where it is used.
+        from container_train.debugger.recorder import Recorder
 
-        from container_train.debugger import setup
-
-        folder = config.folder(tree)
-        self.interval = schedule.interval(interval)
+        folder, asked = config.folder(tree), interval or config.service_interval(tree)
+        self.interval = schedule.interval(asked)
         config.clear(folder, schedule.first())
-        self.recorder = setup.make(schedule, self.interval, folder, settings)
-        self.recorder.scale = scale
-        self.recorder.seconds = lambda: self.seconds
-        self.recorder.thrifty = settings is None and interval == 0
-        if settings is not None:
-            self.interval = self.recorder.save_config.get_save_config(ModeKeys.TRAIN).save_interval
-            log.info("debugger: %s says what is saved", config.FILE)
+        self.recorder = Recorder(
+            folder, schedule, self.interval, scale, thrifty=not asked, seconds=lambda: self.seconds
+        )
         log.info("debugger: tensors of every %s step go to %s", self.interval, folder)
 
     def register(self, head: nn.Module, loss: nn.Module) -> None:
@@ -93,7 +86,7 @@ class Hook:
             self.reason = facts["reason"] = f"since step {recorder.step} only losses are saved: {recorder.exhausted}"
             log.warning("debugger: %s", self.reason)
         return facts | {
-            "folder": str(recorder.out_dir),
+            "folder": str(recorder.folder),
             "saved_steps": recorder.saved_steps,
             "bytes": recorder.written,
             "setup_seconds": round(self.setup_seconds, 3),

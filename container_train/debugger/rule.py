@@ -1,4 +1,4 @@
-"""What all rules of the debugger have in common.
+"""The base class of the debugger's rules.
 
 Their definitions are those of https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html; a rule's
 docstring says what was chosen where that leaves something open.

@@ -52,7 +52,7 @@ class Step:
         return self._names[collection]
 
     def values(self, tensor: str) -> Values | None:
-        """What was saved of the values; None where nothing was, or the file is damaged."""
+        """Return the saved sample of the values; None where nothing was saved, or the file is damaged."""
         if tensor not in self._places:
             return None
         start, length = self._places[tensor]

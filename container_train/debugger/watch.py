@@ -18,9 +18,9 @@ import json
 import logging
 import math
 import os
+import select
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -167,19 +167,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Ending(threading.Thread):
-    """Hears what the training process says over the pipe: `asked` is set when it ends, or is gone."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.asked, self.told = threading.Event(), False
-        self.start()
-
-    def run(self) -> None:
-        self.told = any(line.split(" ")[0].strip() == "end" for line in sys.stdin)
-        self.asked.set()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="watch", description="Judge a training while it runs.")
     parser.add_argument("--out", type=Path, required=True, help="output folder of the job")
@@ -195,11 +182,10 @@ def main() -> int:
     for package in WITHOUT:
         # smdebug imports what it finds of these, half a gigabyte, and its trials need none of it.
         sys.modules[package] = None  # type: ignore[assignment]
-    ending = Ending()
     watcher = Watcher(options.out, options.tensors, options.rule, options.on_rule)
-    while not ending.asked.wait(options.seconds) and not watcher.is_replaced():
+    while not select.select([sys.stdin], [], [], options.seconds)[0] and not watcher.is_replaced():
         watcher.look()
-    if not ending.told:
+    if not sys.stdin.readline():
         watcher.killed()
     watcher.look(final=True)
     return 0

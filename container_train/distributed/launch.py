@@ -1,258 +1,245 @@
-"""A job of several processes: on each host a launcher, which starts one for each GPU, or one where there is none.
+"""A job of several processes: torchrun's agent on each host starts one per GPU, or one where there are no GPUs.
 
-The launcher does not train. It hears of the end of its processes, tells the launcher of the first host over a `Link`,
-and ends as that one decides, so that all hosts end together and with the same line, whatever happened to one of them.
-That is also how a process is found out that is gone, or that hangs: the others, waiting for it within gloo or nccl,
-cannot tell.
+An agent knows the processes of its own host only. How the job ends, hosts tell each other through the agents' TCPStore,
+whose server is the first host's. Its keys: `beat/N` is a sign of life of a host, `stop` is there once a host was asked
+to stop, `end` is the exit code and the line of the job: who sets it first decides for all.
 """
 
-import contextlib
+import json
+import logging
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence, Set
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from container_train.distributed.layout import PORT, Layout, port, usable
-from container_train.distributed.link import Link, accept, listen
-from container_train.distributed.ranks import Ranks
-from container_train.distributed.verdict import PEER_LOST, STOPPED, Jury, Verdict
-from container_train.errors import TrainError
+import psutil
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is not in __all__
+from torch.distributed.elastic.agent.server.api import WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+from container_train import job
+from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, port, usable
+from container_train.errors import LOST_PEER, STOPPED, Stopped, TrainError
 from container_train.paths import SageMakerPaths
 
-POLL_SECONDS = 0.1
-START_SECONDS = 300.0  # that a host may take longer than another
-SAY_SECONDS = 10.0  # after which it is said that one is waited for
+PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
+POLL_SECONDS = 0.2
+SAY_SECONDS, START_SECONDS = 10.0, 300.0  # until a host that is waited for is named, and given up
+REASON_SECONDS = 20.0  # that the host of the process that ended first has to say why
+SILENT_SECONDS = 15.0  # without a sign of life: the host is lost
+SAVING_SECONDS = 100.0  # of the 120 between SIGTERM and SIGKILL
 FAREWELL_SECONDS = 5.0
-ALONE_SECONDS = 30.0  # that a host whose process has failed still looks for the first, to tell it
-STILL = "BYOC_STILL_SECONDS"  # for which a process may get no further
-DEFAULT_STILL = 1800.0  # weights that are fetched over a slow network take their time, too
-LOOK_SECONDS = 1.0
+LOST = "is lost: its container ended, or it cannot be reached any more"
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+End = tuple[int, str]  # exit code and line
 
 
-def still_seconds() -> float:
-    """Raises TrainError."""
-    words = os.environ.get(STILL, "")
-    with contextlib.suppress(ValueError):
-        seconds = float(words or DEFAULT_STILL)
-        if 0 < seconds < math.inf:
-            return seconds
-    raise TrainError(f"{STILL} has value {words!r}: expected seconds above 0")
-
-
-class Waiting:
-    """For a host that is not there yet: it may have failed before it could tell."""
-
-    def __init__(self) -> None:
-        self.begun, self.said = time.monotonic(), False
-
-    def look(self, host: str) -> Verdict | None:
-        seconds = time.monotonic() - self.begun
-        if seconds > START_SECONDS:
-            return Verdict(1, f"host {host} did not come within {START_SECONDS:.0f} s: see its log")
-        if seconds > SAY_SECONDS and not self.said:
-            self.said = True
-            print(f"waiting for host {host}, for at most {START_SECONDS:.0f} s", file=sys.stderr, flush=True)
-        return None
-
-
-class First:
-    """The first host's part: it hears all, and decides."""
-
-    def __init__(self, layout: Layout, limit: float = DEFAULT_STILL) -> None:
-        self.layout, self.jury, self.limit = layout, Jury(layout.size), limit
-        self.listener = listen(port()) if len(layout.hosts) > 1 else None
-        self.unknown: list[Link] = []
-        self.links: dict[str, Link] = {}
-        self.quiets: dict[str, float] = {}
-        self.waiting = Waiting()
-        self.stop_wanted = False
-
-    def hear(self, rank: int, code: int, line: str) -> None:
-        self.jury.hear(rank, code, line)
-
-    def quiet(self, seconds: float, host: str = "") -> None:
-        """None of that host's processes has got any further for so long."""
-        self.quiets[host or self.layout.here] = seconds
-
-    def stop(self) -> None:
-        if self.jury.stop():
-            self.stop_wanted = True
-            for link in self.links.values():
-                link.send({"stop": True})
-
-    def turn(self) -> Verdict | None:
-        if self.listener is not None:
-            self.unknown += accept(self.listener)
-        for link in list(self.unknown):
-            self._listen("", link)
-        for host, link in self.links.items():
-            self._listen(host, link)
-            link.beat()
-        verdict = self.jury.decide()
-        return verdict or self._missing()
-
-    def _listen(self, host: str, link: Link) -> None:
-        for message in link.messages():
-            # Each host comes once: whoever says that name later is a stranger.
-            if not host and message.get("host") in self.layout.hosts and message["host"] not in self.links:
-                host = str(message["host"])
-                self.unknown.remove(link)
-                self.links = {**self.links, host: link}
-                if self.stop_wanted:
-                    link.send({"stop": True})
-            if host:
-                with contextlib.suppress(KeyError, TypeError, ValueError):  # words of no launcher
-                    self._take(host, message)
-        if not host and link.lost:
-            self.unknown.remove(link)
-
-    def _take(self, host: str, message: dict[str, Any]) -> None:
-        if "ended" in message:
-            self.hear(int(message["ended"]), int(message["code"]), str(message["line"]))
-        if "quiet" in message:
-            self.quiet(float(message["quiet"]), host)
-        if "stop" in message:
-            self.stop()
-
-    def _missing(self) -> Verdict | None:
-        for host, link in self.links.items():
-            if link.lost:
-                return Verdict(1, f"host {host} is gone: its container ended, or it cannot be reached any more")
-        late = [host for host in self.layout.hosts if host != self.layout.here and host not in self.links]
-        if late and self.stop_wanted:
-            return Verdict(STOPPED, f"stopped while host {late[0]} was waited for; nothing is lost")
-        if late:
-            return self.waiting.look(late[0])
-        # Infinite: of a host whose processes have ended.
-        if len(self.quiets) == len(self.layout.hosts) and self.limit < min(self.quiets.values()) < math.inf:
-            words = f"all {self.layout.size} processes have waited for each other for {self.limit:.0f} s"
-            return Verdict(1, f"{words}: one of them hangs, or hosts cannot reach each other ({STILL} allows more)")
-        return None
-
-    def end(self, verdict: Verdict) -> None:
-        for link in self.links.values():
-            link.send({"end": verdict.code, "line": verdict.line})
-        # Until they have read it: what is closed too early may be lost on its way.
-        deadline = time.monotonic() + FAREWELL_SECONDS
-        while not all(link.lost for link in self.links.values()) and time.monotonic() < deadline:
-            for link in self.links.values():
-                link.messages()
-            time.sleep(POLL_SECONDS)
-
-
-class Other:
-    """Any other host's part: it tells the first, and waits for its word."""
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.link: Link | None = None
-        self.kept: list[dict[str, Any]] = [{"host": layout.here}]
-        self.waiting = Waiting()
-        self.stop_wanted = False
-        self.failed: Verdict | None = None
-        self.failed_at = math.inf
-
-    def hear(self, rank: int, code: int, line: str) -> None:
-        if code not in (0, PEER_LOST, STOPPED) and self.failed is None:
-            self.failed, self.failed_at = Verdict(code, line), time.monotonic()
-        self._send({"ended": rank, "code": code, "line": line})
-
-    def quiet(self, seconds: float) -> None:
-        if self.link is not None:
-            self.link.send({"quiet": seconds})
-
-    def stop(self) -> None:
-        self._send({"stop": True})
-
-    def _send(self, message: dict[str, Any]) -> None:
-        if self.link is None:
-            self.kept.append(message)
-        else:
-            self.link.send(message)
-
-    def turn(self) -> Verdict | None:
-        first = self.layout.hosts[0]
-        if self.link is None:
-            self.link = Link.to(first, port())
-            if self.link is None and {"stop": True} in self.kept:
-                return Verdict(STOPPED, f"stopped while host {first} was waited for; nothing is lost")
-            if self.link is None and time.monotonic() - self.failed_at > ALONE_SECONDS:
-                return self.failed
-            if self.link is None:
-                return self.waiting.look(first)
-            for message in self.kept:
-                self.link.send(message)
-        self.link.beat()
-        for message in self.link.messages():
-            if "stop" in message:
-                self.stop_wanted = True
-            if "end" in message:
-                return Verdict(int(message["end"]), str(message["line"]))
-        if self.link.lost:
-            return Verdict(1, f"host {first} is gone: its container ended, or it cannot be reached any more")
-        return None
-
-    def end(self, _verdict: Verdict) -> None:
-        if self.link is not None:
-            self.link.close()
-
-
-def run(layout: Layout, arguments: Sequence[str], tree: SageMakerPaths) -> int:
-    """Start this host's processes and end as the job does; the exit code. The reason is in the failure file, too."""
-    asked = False
-
-    def ask(_signal: int, _frame: object) -> None:
-        nonlocal asked
-        asked = True
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int:
+    """Start this host's processes and return the job's exit code. The reason is in the failure file, too."""
+    logging.disable()  # the agent's words; its processes speak for themselves
     try:
-        port()
-        if len(layout.hosts) > 1:
-            layout = replace(layout, interface=usable(layout.interface))
-        limit = still_seconds()
-        part = First(layout, limit) if layout.index == 0 else Other(layout)
+        collective_timeout()
+        interface = usable(job.interface(tree)) if len(cluster.hosts) > 1 else ""
+        with tempfile.TemporaryDirectory(prefix="byoc-ranks-") as folder:
+            code, line = _train(cluster, arguments, interface, folder)
     except TrainError as error:
-        return _said(Verdict(1, str(error)), tree)
-    except OSError as error:
-        return _said(Verdict(1, f"port {port()} cannot be used ({error.strerror}): {PORT} names another"), tree)
-    with tempfile.TemporaryDirectory(prefix="byoc-ranks-") as folder:
-        ranks = Ranks(layout, Path(folder))
-        ranks.start(arguments)
-        told = forwarded = False
-        looked = time.monotonic()
-        while True:
-            if asked and not told:
-                told = True
-                part.stop()
-            for rank, code, line in ranks.ended():
-                part.hear(rank, code, line)
-            if time.monotonic() - looked > LOOK_SECONDS:
-                looked = time.monotonic()
-                for rank, code, line in ranks.still(limit):
-                    part.hear(rank, code, line)
-                part.quiet(ranks.quiet())
-            verdict = part.turn()
-            if (asked or part.stop_wanted) and not forwarded:
-                forwarded = True
-                ranks.tell_to_stop()
-            if verdict is not None:
-                break
+        code, line = 1, str(error)
+    except Stopped as stopped:
+        code, line = STOPPED, f"stopped {stopped}"
+    if code:
+        print(line if code == STOPPED else f"error: {line}", file=sys.stderr)
+        tree.write_failure(line)
+    return code
+
+
+def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: str) -> End:
+    hosts = Hosts(cluster, _meet(cluster))
+    for wish in SIGNALS:
+        signal.signal(wish, hosts.stop)
+    hosts.start()
+    os.environ |= {
+        SCRATCH: folder,
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGHUP",  # and not SIGTERM: the processes of all hosts are to stop
+        "TORCHELASTIC_ENABLE_FILE_TIMER": "1",
+        "TORCHELASTIC_TIMER_FILE": f"{folder}/timer",
+        # Processes are started by the path of a file, and find the packages beside its folder wherever that is.
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH")))),
+        **{f"{name}_SOCKET_IFNAME": interface for name in ("GLOO", "NCCL") if interface},
+    }
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # of the timer of a step, which the agent gets as well
+    address, number = hosts.store.host, hosts.store.port
+    rendezvous = StaticTCPRendezvous(address, number, cluster.index, len(cluster.hosts), "job", int(REASON_SECONDS))
+    spec = WorkerSpec(
+        "train", cluster.processes, rendezvous, entrypoint=sys.executable, args=(str(PROGRAM), *arguments),
+        max_restarts=0, monitor_interval=0.1, master_addr=address, master_port=number,
+        virtual_local_rank=cluster.gpus > 0,
+    )  # fmt: skip
+    try:
+        failures = LocalElasticAgent(spec, DefaultLogsSpecs(log_dir=folder), exit_barrier_timeout=1).run().failures
+        end = _end(failures, cluster)
+    except RuntimeError as error:  # another host was lost before its processes began
+        end = LOST_PEER, f"the processes could not be started: {' '.join(str(error).split())[:200]}"
+    return hosts.agree(*end)
+
+
+def _meet(cluster: Cluster) -> TCPStore:
+    """Wait for all hosts. Raises TrainError for one that does not come, Stopped when a stop is asked for."""
+    several = len(cluster.hosts) > 1
+    address, number = (cluster.hosts[0], port()) if several else ("127.0.0.1", 0)
+    if cluster.index:
+        _wait(address, lambda: _listens(address, number))
+    try:
+        store = TCPStore(
+            address, number, is_master=not cluster.index, wait_for_workers=False, multi_tenant=True,
+            timeout=timedelta(seconds=REASON_SECONDS),
+        )  # fmt: skip
+        store.set(f"here/{cluster.index}", "")
+        for index, host in enumerate(cluster.hosts):
+            _wait(host, partial(store.check, [f"here/{index}"]))
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:200]
+        raise TrainError(f"port {number} of host {address} cannot be used ({words}): {PORT} names another") from None
+    return store
+
+
+def _listens(host: str, number: int) -> bool:
+    with suppress(OSError), socket.create_connection((host, number), timeout=1):
+        return True
+    return False
+
+
+def _wait(host: str, there: Callable[[], bool]) -> None:
+    def stop(*_: object) -> None:
+        raise Stopped(f"while host {host} was waited for; nothing is lost")
+
+    for number in SIGNALS:
+        signal.signal(number, stop)
+    begun, said = time.monotonic(), False
+    while not there():
+        seconds = time.monotonic() - begun
+        if seconds > START_SECONDS:
+            raise TrainError(f"host {host} did not come within {START_SECONDS:.0f} s: see its log")
+        if seconds > SAY_SECONDS and not said:
+            said = True
+            print(f"waiting for host {host}, for at most {START_SECONDS:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(POLL_SECONDS)
+
+
+class Hosts(threading.Thread):
+    """What the hosts tell each other. It ends the processes of this one when the job ends, or is to stop."""
+
+    def __init__(self, cluster: Cluster, store: TCPStore) -> None:
+        super().__init__(daemon=True)
+        self.cluster, self.store = cluster, store
+        self.stopping = math.inf  # since then, on the monotonic clock
+        self.proposal: End | None = None
+        self.end, self.known = (1, f"host {cluster.hosts[0]} {LOST}"), threading.Event()
+        self.heard = dict.fromkeys(cluster.hosts, time.monotonic())
+        self.over = False  # no process of this host is left
+        self._asked: set[int] = set()
+
+    def stop(self, *_: object) -> None:
+        self.stopping = min(self.stopping, time.monotonic())
+
+    def agree(self, code: int, line: str) -> End:
+        """How the job ends, where this host's processes have ended so."""
+        first, deadline = not self.cluster.index, time.monotonic() + REASON_SECONDS
+        if code == STOPPED:
+            self.stop()
+        while code == LOST_PEER and not self.known.wait(POLL_SECONDS):
+            if self.stopping < math.inf:
+                code, line = STOPPED, "stopped; nothing was saved since the last checkpoint"
+            elif time.monotonic() > deadline:
+                code = 1
+        if first or code not in (0, STOPPED):  # whether all is done, or saved, is for the first to say
+            self.proposal = self.proposal or (code, line)
+        self.known.wait(REASON_SECONDS if code == 1 else None)
+        self.over = True
+        return self.end
+
+    def run(self) -> None:
+        with suppress(RuntimeError):  # the store is gone, and the first host with it
+            while not self.store.check(["end"]):
+                self._turn(time.monotonic())
+                time.sleep(POLL_SECONDS)
+            code, line = json.loads(self.store.get("end"))
+            self.end, deadline = (code, line), time.monotonic() + FAREWELL_SECONDS
+            self.store.add("read", 1)
+            # The store ends with the first host, which lets the others read it before.
+            while (
+                not self.cluster.index and self.store.add("read", 0) < len(self.heard) and time.monotonic() < deadline
+            ):
+                time.sleep(POLL_SECONDS)
+        self.known.set()
+        while self.end[0] and not self.over:
+            _signal(signal.SIGKILL)
             time.sleep(POLL_SECONDS)
-        part.end(verdict)
-        ranks.kill()
-    return _said(verdict, tree)
+
+    def _turn(self, now: float) -> None:
+        self.store.set(f"beat/{self.cluster.index}", "")
+        for index, host in enumerate([] if self.cluster.index else self.cluster.hosts):
+            if self.store.delete_key(f"beat/{index}"):
+                self.heard[host] = now
+            elif now - self.heard[host] > SILENT_SECONDS:
+                self.proposal = self.proposal or (1, f"host {host} {LOST}")
+        if self.store.check(["stop"]):
+            self.stop()
+        if self.stopping <= now:
+            self.store.set("stop", "")
+            self._asked |= _signal(
+                signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL, self._asked
+            )
+        if self.proposal:
+            self.store.compare_set("end", "", json.dumps(self.proposal))
 
 
-def _said(verdict: Verdict, tree: SageMakerPaths) -> int:
-    if verdict.line and verdict.code:
-        print(verdict.line if verdict.code == STOPPED else f"error: {verdict.line}", file=sys.stderr)
-        tree.write_failure(verdict.line)
-    return 128 - verdict.code if verdict.code < 0 else verdict.code
+def _signal(number: signal.Signals, but: Set[int] = frozenset()) -> set[int]:
+    """Send it to the processes of this host, except those with these ids; return the ids of the others."""
+    found = [child for child in psutil.Process().children() if child.pid not in but]
+    for child in found:
+        with suppress(psutil.Error):
+            child.send_signal(number)
+    return {child.pid for child in found}
+
+
+def _end(failures: dict[int, ProcessFailure], cluster: Cluster) -> End:
+    """How this host's processes ended, from those that failed, by rank and in order."""
+    # The agent ends the others when one has failed, within 30 s: their codes say nothing.
+    first = min((failure.timestamp for failure in failures.values()), default=0)
+    ends = [_say(rank, f, cluster) for rank, f in failures.items() if f.timestamp < first + REASON_SECONDS]
+    reasons = [(1, line) for code, line in ends if code not in (LOST_PEER, STOPPED)]
+    return (reasons + ends + [(0, "")])[0]
+
+
+def _say(rank: int, failure: ProcessFailure, cluster: Cluster) -> End:
+    """The process's exit code, in as far as it matters, and its line."""
+    who, code = f"process {rank} of {cluster.size}, host {cluster.hosts[cluster.index]}", failure.exitcode
+    if Path(failure.error_file).is_file():
+        return code, failure.message if code == STOPPED else f"{failure.message} ({who})"
+    if code >= 0:
+        return code, f"{who} ended with code {code} without a message: see its log"
+    number = signal.Signals(-code)
+    if number == signal.SIGTERM:
+        return STOPPED, "stopped before the training began; nothing is lost"
+    if number == signal.SIGUSR1:
+        return 1, (
+            f"no step was finished within {collective_timeout()} s: a process hangs, or hosts cannot reach each other"
+            f" ({TIMEOUT} allows more)"
+        )
+    hint = ": mostly for lack of memory: use a larger instance, or a smaller batch-size"
+    # nccl aborts where it has lost another process.
+    return LOST_PEER if number == signal.SIGABRT else 1, (
+        f"{who} was killed by {number.name}{hint if number == signal.SIGKILL else ''}"
+    )

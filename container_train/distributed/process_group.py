@@ -1,210 +1,186 @@
-"""The processes of a job, one for each GPU or, without GPUs, one for each host, and what they say to each other.
+"""The processes that train together, one per GPU or one per host without GPUs, and their collectives.
 
-A job of one process has no process group, and every method here gives back what it was given. Processes are told of
-each other by the environment that torchrun uses, too (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR,
-MASTER_PORT); `launch` starts them so.
-
-Gradients are added up by `reduce_gradients` instead of DistributedDataParallel, which takes the mean over processes: it
-would be wrong as soon as they have different numbers of pictures of a batch, and would want a step of those that have
-none.
+torchrun's environment (RANK, WORLD_SIZE, ...) describes them. With a single process nothing is initialised, and every
+method returns what it was given.
 """
 
 import contextlib
-import io
+import faulthandler
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.elastic.timer.api import configure, expires
+from torch.distributed.elastic.timer.file_based_local_timer import FileTimerClient
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
-from container_train.distributed import pulse
-from container_train.distributed.layout import SCRATCH
-from container_train.errors import PeerLost, TrainError
+from container_train.distributed.cluster import SCRATCH, collective_timeout
+from container_train.errors import CollectiveError, TrainError
 
-# No limit to speak of: one process may read its features while another computes them, and one that is gone or hangs is
-# found out by `launch`.
-TIMEOUT = timedelta(days=7)
-
-T = TypeVar("T")
+# How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
+LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")
+GRACE_SECONDS = 10.0  # a step that hangs is first ended by its own timer, which prints where it hangs
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class World:
-    """This process and how many there are, in all and on this host. As it is made: one that is alone."""
+class ProcessGroup:
+    """This process's rank and the number of processes, in total and on this host. The default is a single process."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
     local_size: int = 1
-    scratch: Path | None = None
+    scratch: Path | None = None  # a folder that the processes of a host share
 
     @classmethod
-    def from_environment(cls) -> "World":
+    def from_environment(cls) -> "ProcessGroup":
+        """Raises TrainError."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        rank, size, local_rank, local_size = (
-            int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)
-        )
+        rank, size, local_size = (int(os.environ.get(name, "1")) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         if size > 1 and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
             raise TrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: set both, or unset all")
-        scratch = os.environ.get(SCRATCH)
-        return cls(rank, size, local_rank, local_size, Path(scratch) if scratch else None)
+        return cls(rank, size, local_size, Path(os.environ[SCRATCH]) if SCRATCH in os.environ else None)
+
+    @property
+    def local_rank(self) -> int:
+        """Each process sees its own GPU only, so that torchrun's LOCAL_RANK is 0 in all of them."""
+        return self.rank % self.local_size
 
     def start(self, device: torch.device) -> None:
-        """Wait for all others. gloo joins CPUs, nccl GPUs."""
-        if self.size > 1:
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            _or_lost(lambda: dist.init_process_group(backend, timeout=TIMEOUT))
+        """Wait for all processes. gloo connects CPUs, nccl GPUs. Raises TrainError."""
+        if self.size == 1:
+            return
+        timeout = timedelta(seconds=collective_timeout() + GRACE_SECONDS)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+        if file := os.environ.get("TORCHELASTIC_TIMER_FILE"):
+            configure(FileTimerClient(file, signal.SIGUSR1))
+            faulthandler.register(signal.SIGUSR1, chain=True)
 
-    def leave(self) -> None:
-        """The last time that the processes meet: from here on each is alone."""
+    def shutdown(self) -> None:
+        """The last collective: from here on no process waits for another."""
         if self.size > 1 and dist.is_initialized():
-            self.meet()
-            pulse.alone()
+            self.barrier()
             dist.destroy_process_group()
 
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """The sums over all processes of each number, in float64."""
-        return self.start_sum(values)()
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Within, torchrun's agent kills this process when the time-out of collectives is over."""
+        if self.size == 1 or "TORCHELASTIC_TIMER_FILE" not in os.environ:
+            yield
+            return
+        with expires(after=collective_timeout(), scope="step"):
+            yield
 
-    def start_sum(self, values: Sequence[float]) -> Callable[[], list[float]]:
-        """`sum` in two parts, so that other work is done meanwhile: what it gives back waits for the sums."""
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
+        """The sum over all processes of each value, in float64."""
+        return self.all_reduce_async(values)()
+
+    def all_reduce_async(self, values: Sequence[float]) -> Callable[[], list[float]]:
+        """Begin `all_reduce`; the returned function waits for the sums."""
         if self.size == 1:
             return lambda: list(values)
         tensor = torch.tensor(values, dtype=torch.float64)
-        work = _or_lost(lambda: dist.all_reduce(tensor, async_op=True))
+        work = dist.all_reduce(tensor, async_op=True)
 
         def finish() -> list[float]:
-            _or_lost(work.wait)
+            work.wait()
             return [float(value) for value in tensor]
 
         return finish
 
     def any(self, *flags: bool) -> list[bool]:
-        """For each flag whether it is set in any process: the same answer in all of them."""
-        return [value > 0 for value in self.sum([float(flag) for flag in flags])]
+        """For each flag True where any process has set it: the same answer in all of them."""
+        return [value > 0 for value in self.all_reduce([float(flag) for flag in flags])]
 
-    def meet(self) -> None:
-        """Wait until all processes are here."""
-        self.sum([0.0])
+    def barrier(self) -> None:
+        self.all_reduce([0.0])
 
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Within, a GPU computes what others take part in, as batch statistics over the whole batch are."""
-        if self.size == 1 or not torch.cuda.is_initialized():
-            yield
-            return
-        try:
-            with pulse.waiting():
-                yield
-        except dist.DistError as error:
-            raise _lost(error) from None
-
-    def share(self, indices: torch.Tensor) -> torch.Tensor:
-        """This process's part of the pictures of a batch: as many as the others have, or one more or less."""
+    def shard(self, indices: torch.Tensor) -> torch.Tensor:
+        """This process's part of the images of a batch: as many as the others have, or one more or less."""
         return indices.tensor_split(self.size)[self.rank]
 
     def own(self, indices: torch.Tensor) -> torch.Tensor:
-        """Those pictures of a batch whose features this process keeps: every `size`-th of the split."""
+        """Those images of a batch whose features this process keeps: every `size`-th of the split."""
         return indices if self.size == 1 else indices[indices % self.size == self.rank]
 
-    def reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over all processes; None counts as zero."""
-        if self.size == 1:
-            return
-        kept = list(parameters)
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in kept])
-        _or_lost(lambda: dist.all_reduce(flat))
-        for parameter, gradient in zip(kept, flat.split([p.numel() for p in kept]), strict=True):
-            parameter.grad = gradient.view_as(parameter)
+    def gather(self, text: str) -> list[str]:
+        """The text of each process, by rank."""
+        found = [text] * self.size
+        if self.size > 1:
+            dist.all_gather_object(found, text)
+        return found
 
-    def same(self, module: nn.Module) -> None:
+    def broadcast_object(self, content: Any) -> Any:
+        """The first process's content, on the CPU."""
+        found = [content]
+        if self.size > 1:
+            dist.broadcast_object_list(found, 0, device=torch.device("cpu"))
+        return found[0]
+
+    def broadcast_parameters(self, module: nn.Module) -> None:
         """Give all processes the first one's parameters and buffers."""
         if self.size > 1:
             for tensor in module.state_dict().values():
                 dense = tensor.contiguous()  # as collectives want it; the layout in memory may be channels last
-                _or_lost(partial(dist.broadcast, dense, 0))
+                dist.broadcast(dense, 0)
                 tensor.copy_(dense)
 
-    def synced(self, rest: nn.Module, device: torch.device) -> nn.Module:
-        """`rest` with batch statistics over the whole batch. torch has that for GPUs only; see average_statistics."""
-        if self.size == 1 or not any(isinstance(m, _BatchNorm) for m in rest.modules()):
-            return rest
+    def sync_batch_norm(self, module: nn.Module, device: torch.device) -> nn.Module:
+        """`module` with batch statistics over the whole batch, which torch has for GPUs only; see average_buffers."""
+        if self.size == 1 or not any(isinstance(part, _BatchNorm) for part in module.modules()):
+            return module
         if device.type == "cuda":
-            whole: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(rest)
+            whole: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
             return whole
         log.info("processes: batch statistics are of each one's part of a batch, as there is no GPU")
-        return rest
+        return module
 
-    def average_statistics(self, module: nn.Module) -> None:
+    def data_parallel(self, module: nn.Module) -> nn.Module:
+        """`module` with gradients that are averaged over the processes during the backward pass.
+
+        A step is taken by all processes. Its mean is that of the whole batch where a loss is the sum over a process's
+        images times `size` / images of the whole batch. With accumulated gradients (no_sync), leave out static_graph:
+        torch 2.13 fails in the first step.
+        """
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(
+            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
+
+    def average_buffers(self, module: nn.Module) -> None:
         """Give all processes the mean of their running batch statistics."""
         if self.size == 1:
             return
         for part in module.modules():
             if isinstance(part, _BatchNorm) and part.training and part.running_mean is not None:
                 for tensor in filter(torch.is_tensor, (part.running_mean, part.running_var)):
-                    _or_lost(partial(dist.all_reduce, tensor))
+                    dist.all_reduce(tensor)
                     tensor.div_(self.size)
 
-    def gather(self, text: str) -> list[str]:
-        """What each process says, by rank."""
-        if self.size == 1:
-            return [text]
-        found: list[Any] = [None] * self.size
-        _or_lost(lambda: dist.all_gather_object(found, text))
-        return [str(item) for item in found]
 
-    def from_first(self, content: dict[str, Any] | None) -> dict[str, Any] | None:
-        """What the first process has, a checkpoint's content, to all of them."""
-        if self.size == 1:
-            return content
-        buffer = io.BytesIO()
-        if self.rank == 0 and content is not None:
-            torch.save(content, buffer)
-        length = torch.tensor([buffer.tell()])
-        _or_lost(lambda: dist.broadcast(length, 0))
-        if not int(length):
-            return None
-        body = torch.frombuffer(bytearray(buffer.getvalue() or int(length)), dtype=torch.uint8)
-        _or_lost(lambda: dist.broadcast(body, 0))
-        if self.rank == 0:
-            return content
-        received: dict[str, Any] = torch.load(io.BytesIO(body.numpy().tobytes()), map_location="cpu", weights_only=True)
-        return received
+SINGLE = ProcessGroup()
 
 
-ALONE = World()
-
-
-def _or_lost(act: Callable[[], T]) -> T:
-    """A collective fails when another process is gone, with words that name a socket at best.
-
-    On a GPU it only begins when it is asked for; its end is waited for here, where it is known that others are late.
-    """
+@contextlib.contextmanager
+def lost_peers() -> Iterator[None]:
+    """Within, a collective that fails because another process ended raises CollectiveError."""
     try:
-        with pulse.waiting():
-            done = act()
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            return done
+        yield
     except RuntimeError as error:
-        raise _lost(error) from None
-
-
-def _lost(error: RuntimeError) -> Exception:
-    """What a failed collective means: mostly the end of another process, or something of this one's own GPU."""
-    words = str(error).strip()
-    if isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError) or "out of memory" in words:
-        return error
-    return PeerLost(f"another process of the job is gone ({words.splitlines()[0][:200]})")
+        words = " ".join(str(error).split())
+        if isinstance(error, dist.DistError) or (dist.is_initialized() and LOST.search(words)):
+            raise CollectiveError(f"another process of the job is lost or hangs ({words[:200]})") from None
+        raise

@@ -11,7 +11,7 @@ from typing import Any
 from sagemaker_training import entry_point, environment, errors, process
 from sagemaker_training.torch_distributed import TORCH_DISTRIBUTED_MODULE, TorchDistributedRunner
 
-from container_train.distributed.layout import usable
+from container_train.distributed.cluster import usable
 
 STOP_SECONDS = "100"  # of the 120 between SIGTERM and SIGKILL, for a checkpoint; torchrun's own are 30
 

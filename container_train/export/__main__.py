@@ -32,51 +32,37 @@ def main() -> None:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
-    parser.add_argument("--classes", type=Path, required=True, help="text file, a label a line, in index order")
+    parser.add_argument("--classes", type=Path, required=True, help="text file, one label per line, in index order")
     parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
-    parser.add_argument(
-        "--resize-size",
-        type=OPTIONS["resize-size"][0],
-        default=0,
-        help="shorter side before the crop (0: as the weights')",
-    )
-    parser.add_argument(
-        "--image-size", type=OPTIONS["image-size"][0], default=0, help="side of the crop (0: as the weights')"
-    )
+    for name, what in (("resize-size", "shorter side before the crop"), ("image-size", "side of the crop")):
+        parser.add_argument(f"--{name}", type=OPTIONS[name].parse, default=0, help=f"{what} (0: as the weights')")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="pictures in class folders, or train/ and valid/ with class folders: to quantise with, and to measure",
+        help="images in class folders, or train/ and valid/ with class folders: to quantise, and to evaluate",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("auto", "fp32", "int8"), default="auto",
-        help="auto: int8 where it is as accurate on the pictures of --calibration, else fp32 (%(default)s)",
+        help="auto: int8 if it is as accurate on the images of --calibration, else fp32 (%(default)s)",
     )  # fmt: skip
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     from container_train.export import exporter, quantize
-    from container_train.model.builder import bare, preprocessing_of, read_state_dict
+    from container_train.model.builder import bare, preprocessing_of
+    from container_train.model.weights import load, read_state_dict
 
     begun = whole = False
     try:
         for flag, folder in (("--out", arguments.out), ("--calibration", arguments.calibration)):
             if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--calibration"):
-                raise TrainError(f"{flag} {folder}: {'is no folder' if folder.exists() else 'is not there'}")
+                raise TrainError(f"{flag} {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
         classes = _labels(arguments.classes)
         if arguments.precision == "int8" and arguments.calibration is None:
-            raise TrainError("--precision int8 needs --calibration DIR, pictures to quantise with")
+            raise TrainError("--precision int8 needs --calibration DIR, images to quantise with")
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
-        own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-        given = {name: tuple(t.shape) for name, t in state.items() if name in own or not name.startswith("aux")}
-        if own != given:
-            odd = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
-            raise TrainError(
-                f"{arguments.weights} does not fit {arguments.arch} with {len(classes)} classes: {odd[0]} is"
-                f" {given.get(odd[0], 'missing')}, expected {own.get(odd[0], 'nothing of that name')}"
-            )
-        model.load_state_dict(state, strict=False)
+        load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes")
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
         begun = True
         done = exporter.export(

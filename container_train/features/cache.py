@@ -14,8 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
 from container_train.data.dataset import Data, ImageDataset
-from container_train.distributed import pulse
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
 from container_train.features.extractor import CHECKED, FeatureExtractor
 from container_train.features.files import FeatureFile, FeatureFileError, Features, locked
@@ -34,7 +33,7 @@ Part = tuple[str, int]  # a split, and the number of the view of its images
 class Cache:
     """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
-    Of several processes each keeps the features of its own images only (World.own), so that none is computed twice.
+    Of several processes each keeps the features of its own images only (ProcessGroup.own): none is computed twice.
     """
 
     def __init__(
@@ -45,10 +44,10 @@ class Cache:
         store: Store,
         stop: StopFlag,
         decoders: loading.Decoders,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
         self.data, self.hp, self.extractor, self.store = data, hp, extractor, store
-        self.stop, self.decoders, self.world = stop, decoders, world
+        self.stop, self.decoders, self.group = stop, decoders, group
 
     def parts(self) -> list[Part]:
         """List all that training will ask for."""
@@ -64,9 +63,9 @@ class Cache:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
             return f"every epoch sees other views of the images (augment {self.hp.augment}, augment-views 0)"
-        if self.world.size > 1 and any(isinstance(module, _BatchNorm) for module in network.head.modules()):
+        if self.group.size > 1 and any(isinstance(module, _BatchNorm) for module in network.head.modules()):
             return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
-        need, free = self._need(self.parts()) * self.world.local_size, psutil.virtual_memory().available
+        need, free = self._need(self.parts()) * self.group.local_size, psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
             return f"it would take {need / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB free"
         return ""
@@ -95,13 +94,13 @@ class Cache:
         augmented = split == "train" and self.hp.augment != "none"
         drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
         fields = {**self._common, "split": split, "view": drawn if augmented else "plain"}
-        if self.world.size > 1:
-            fields["images"] = f"every {self.world.size}th from {self.world.rank}"
+        if self.group.size > 1:
+            fields["images"] = f"every {self.group.size}th from {self.group.rank}"
         return FeatureFile(folder, fields, len(self._images(split)), self.extractor.sample)
 
     def _images(self, split: str) -> range:
         """Return the indices of the images whose features this process keeps."""
-        return range(self.world.rank, len(self.data.splits[split]), self.world.size)
+        return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
     def _words(self, part: Part) -> str:
         view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
@@ -145,7 +144,6 @@ class Cache:
         self.extractor.choose(first_images(self.data, self.extractor.network.preprocessing))
 
     def _check_stop(self) -> None:
-        pulse.beat()  # also while it waits for another job that writes the same features
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 

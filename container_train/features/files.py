@@ -7,7 +7,6 @@ platform copies the checkpoint folder) is either right or detected.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,7 +19,7 @@ from typing import Any
 
 import torch
 
-from container_train.paths import replace_file
+from container_train import paths
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class FeatureFile:
                 chunk.append(zlib.crc32(content))
             self.chunks.append(chunk)
             header = {**self.header, "by": self.by, "chunks": self.chunks}
-            replace_file(self.path / HEADER, json.dumps(header, indent=1).encode())
+            paths.replace_file(self.path / HEADER, json.dumps(header, indent=1).encode())
 
     def _verified_rows(self) -> int:
         """Read the header, and keep its chunks up to the first damaged one."""
@@ -110,34 +109,31 @@ class FeatureFile:
         return sum(rows for rows, *_ in self.chunks)
 
 
+class _Busy(Exception):
+    """Another process holds the lock."""
+
+
 @contextlib.contextmanager
 def locked(file: FeatureFile, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock to write `file`. While another process holds it, `waiting` is called now and then.
 
-    The kernel releases the lock of a process that ends. Raises FeatureFileError if no lock can be made.
+    Raises FeatureFileError if the folder cannot be written.
     """
+    told = False
     with contextlib.ExitStack() as stack:
-        with _writing(file.path):
-            file.path.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(file.path.with_suffix(".lock").open("w"))
-        told = False
-        while not _lock(stream.fileno()):
-            if not told:
-                log.info("feature cache: waiting for another process that fills it")
-            told = True
-            waiting()
-            time.sleep(LOCK_SECONDS)
+        while True:
+            try:
+                with _writing(file.path):
+                    file.path.parent.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(paths.locked(file.path.with_suffix(".lock"), _Busy))
+                break
+            except _Busy:
+                if not told:
+                    log.info("feature cache: waiting for another process that fills it")
+                told = True
+                waiting()
+                time.sleep(LOCK_SECONDS)
         yield
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise FeatureFileError(f"no lock can be taken ({error.strerror})") from error
-    return True
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from container_train.data import loading
 from container_train.data.dataset import Data, ImageDataset
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.features.cache import Cache, Part, first_images
 from container_train.features.extractor import FeatureExtractor
@@ -47,24 +47,24 @@ class Source:
         precision: Precision,
         stop: StopFlag,
         store: Store | None = None,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
-        self.data, self.network, self.hp, self.world = data, network, hyperparameters, world
+        self.data, self.network, self.hp, self.group = data, network, hyperparameters, group
         self.device = device
         self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
         self.backbone_seconds = 0.0  # that the frozen layers took for the newest batch
         self.cache: dict[Part, Features] = {}
         self.workers = 0
-        self.decoders = loading.Decoders.of(hyperparameters.workers, world)
+        self.decoders = loading.Decoders.of(hyperparameters.workers, group)
         if network.weights == "none":
             self._estimate_statistics()
-            world.same(network.model)
+            group.broadcast_parameters(network.model)
         self.extractor = FeatureExtractor(
             network, precision, device, exact=hyperparameters.amp == "off",
             images=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hyperparameters, self.extractor, store or Store(), stop, self.decoders, world)
-        reason = next(filter(None, world.gather(cache.reason_against())), "")
+        cache = Cache(data, hyperparameters, self.extractor, store or Store(), stop, self.decoders, group)
+        reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
             self.cache = cache.fill()
             return
@@ -73,7 +73,7 @@ class Source:
         log.info("feature cache: off, %s", reason)
         if network.backbone is not None:
             self.extractor.choose(first_images(data, network.preprocessing))
-        share = -(-hyperparameters.batch_size // world.size)
+        share = -(-hyperparameters.batch_size // group.size)
         self.workers = self.decoders.processes(share, network.preprocessing.crop)
 
     def _estimate_statistics(self) -> None:
@@ -103,17 +103,17 @@ class Source:
         return self._batches((split, 0), torch.arange(len(self.data.splits[split])))
 
     def _batches(self, part: Part, indices: torch.Tensor) -> Iterator[Batch]:
-        """Yield this process's share of each batch; the last ones may be empty, with () for inputs."""
+        """Yield this process's share of each batch; the last ones may be empty."""
         (split, view), self.backbone_seconds = part, 0.0
         batches = indices.split(self.hp.batch_size) if len(indices) else ()
         if part in self.cache:
             for batch in batches:
-                own = self.world.own(batch)
-                rows = own // self.world.size  # of the features that are kept here
+                own = self.group.own(batch)
+                rows = own // self.group.size  # of the features that are kept here
                 inputs = tuple(feature[rows].to(self.device) for feature in self.cache[part])
                 yield inputs, self.targets[split][own.to(self.device)]
             return
-        shares = [share.tolist() for batch in batches if len(share := self.world.share(batch))]
+        shares = [share.tolist() for batch in batches if len(share := self.group.shard(batch))]
         augment = self.hp.augment if split == "train" else "none"
         images = ImageDataset(self.data.splits[split], self.network.preprocessing, augment, self.hp.seed, view)
         for inputs, targets in loading.loader(images, shares, self.workers, self.device):
@@ -121,5 +121,5 @@ class Source:
             features = self.extractor(inputs)
             self.backbone_seconds = time.perf_counter() - started
             yield features, targets.to(self.device, non_blocking=True)
-        none = (), torch.empty(0, dtype=torch.long, device=self.device)
+        none = tuple(feature[:0].to(self.device) for feature in self.extractor.sample), self.targets[split][:0]
         yield from itertools.repeat(none, len(batches) - len(shares))

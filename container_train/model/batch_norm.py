@@ -3,7 +3,7 @@
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.model.builder import Network
 
@@ -15,16 +15,16 @@ def is_trained(rest: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.training for module in rest.modules())
 
 
-def check(network: Network, batch_size: int, images: int, world: World = ALONE) -> None:
+def check(network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE) -> None:
     """Raise TrainError where a step has too few of an epoch's `images`. Leaves the network in evaluation mode."""
     network.train_mode()
     trained = is_trained(network.head)
     network.eval_mode()
-    least, words = FEWEST * world.size, "the trained batch norm layers need at least two images for each process"
+    least, words = FEWEST * group.size, "the trained batch norm layers need at least two images for each process"
     if trained and batch_size < least:
         raise TrainError(
             f"hyperparameter batch-size has value {batch_size}: {words}; use at least {least}"
-            f"{f' for {world.size} processes' if world.size > 1 else ''}, or set freeze-until to backbone"
+            f"{f' for {group.size} processes' if group.size > 1 else ''}, or set freeze-until to backbone"
         )
     if trained and images < least:
-        raise TrainError(f"channel train has {images} images for {world.size} processes: {words}; add images")
+        raise TrainError(f"channel train has {images} images for {group.size} processes: {words}; add images")

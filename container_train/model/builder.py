@@ -1,8 +1,6 @@
 """The network: any torchvision classification architecture with a new last layer, frozen up to a named module."""
 
 import logging
-import socket
-import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +12,15 @@ from torchvision.transforms import InterpolationMode
 
 from container_serve.preprocess import MAX_SIDE, Preprocessing
 from container_train.errors import TrainError
+from container_train.model.weights import find, load
 
 log = logging.getLogger(__name__)
 
-HUB_SECONDS = 30.0
-FLOAT16_MAX = torch.finfo(torch.float16).max
 INTERPOLATIONS = {
     InterpolationMode.NEAREST: "nearest",
     InterpolationMode.BILINEAR: "bilinear",
     InterpolationMode.BICUBIC: "bicubic",
 }
-WAYS_OUT = "pass a file (run.sh: --weights FILE; a job: a channel `weights` that holds it) or --weights none"
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Network:
     head: nn.Module
 
     def train_mode(self) -> None:
-        """Training mode for what is trained; frozen layers stay as they are, batch statistics and all."""
+        """Set the trained layers to training mode; frozen ones keep their batch statistics."""
         self.model.eval()
         self.head.train()
         for module in self.head.modules():
@@ -71,13 +67,13 @@ def build(
     image_size: int = 0,
     seed: int = 0,
 ) -> Network:
-    """Make the network on the CPU. `weights_file` wins over `weights`. Raises TrainError."""
+    """Build the network on the CPU. `weights_file` takes precedence over `weights`. Raises TrainError."""
     torch.manual_seed(seed)
-    origin, state = _weights(arch, weights, weights_file)
+    origin, state = find(arch, weights, weights_file)
     model = bare(arch, classes, pretrained=state is not None)
     new_layer = _new_layer(arch, classes)
     if state is not None:
-        _load(model, state, new_layer, arch, origin)
+        load(model, state, arch, origin, new_layer)
     _freeze(model, freeze_until, new_layer)
     preprocessing = preprocessing_of(arch, resize_size, image_size)
     model.eval()
@@ -86,13 +82,13 @@ def build(
     log.info(
         "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
         sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
-        "frozen layers run once a picture where they can be cached" if backbone is not None else "nothing to cache",
+        "frozen layers run once per image if they can be cached" if backbone is not None else "nothing to cache",
     )  # fmt: skip
     return Network(model, preprocessing, origin, backbone, head)
 
 
 def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
-    # Auxiliary heads are a matter of training from nothing; their weights in a file are passed over.
+    # Auxiliary heads only serve training from scratch; their weights in a file are ignored.
     options: dict[str, Any] = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
     if options:
         options |= {"transform_input": pretrained, "init_weights": not pretrained}
@@ -101,13 +97,13 @@ def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
 
 
 def _new_layer(arch: str, classes: int) -> set[str]:
-    """Names of the tensors whose shape hangs on the number of classes: the new last layer, in any architecture."""
+    """Return the names of the tensors whose shape depends on the number of classes: the new last layer."""
     ours, other = (_shapes(arch, number).state_dict() for number in (classes, classes + 1))
     return {name for name in ours if ours[name].shape != other[name].shape}
 
 
 def _shapes(arch: str, classes: int) -> nn.Module:
-    """The network without its numbers, which takes no memory."""
+    """Build the network without numbers, which takes no memory."""
     try:
         with torch.device("meta"):
             return bare(arch, classes, pretrained=True)
@@ -116,122 +112,13 @@ def _shapes(arch: str, classes: int) -> nn.Module:
 
 
 def freezable(arch: str) -> list[str]:
-    """The modules up to which the network can be frozen, in order: those with parameters that end before the head."""
+    """List the modules up to which the network can be frozen: those with parameters that end before the last layer."""
     model, new_layer = _shapes(arch, 2), _new_layer(arch, 2)
     names = [name for name, _ in model.named_parameters()]
     first = min(index for index, name in enumerate(names) if name in new_layer)
     allowed = {tuple(name.split(".")[:depth]) for name in names[:first] for depth in range(1, name.count(".") + 1)}
     allowed -= {tuple(name.split(".")[:depth]) for name in names[first:] for depth in range(1, name.count(".") + 1)}
     return sorted(map(".".join, allowed), key=[name for name, _ in model.named_modules()].index)
-
-
-def _weights(arch: str, weights: str, file: Path | None) -> tuple[str, dict[str, torch.Tensor] | None]:
-    """Where the weights come from, in words, and the state_dict (None: start from nothing)."""
-    if file is not None:
-        return f"file {file.name}", read_state_dict(file)
-    if weights.lower() == "none":
-        log.warning("weights: none, the backbone is random: expect a far lower accuracy than with ImageNet weights")
-        return "none", None
-    enum = torchvision.models.get_model_weights(arch)
-    names = [member.name for member in enum]
-    if weights not in (*names, "DEFAULT"):
-        raise TrainError(
-            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of {', '.join(names)} for"
-            f" {arch}; for a file {WAYS_OUT}"
-        )
-    member = enum[weights]
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(HUB_SECONDS)
-    try:
-        state: dict[str, torch.Tensor] = member.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", error)
-        raise TrainError(
-            f"the ImageNet weights {member.name} of {arch} could not be fetched from {member.url} ({reason}):"
-            f" {WAYS_OUT}"
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
-    return f"torchvision {member.name}", state
-
-
-def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
-    """A state_dict from a file, without unpickling code; also one level down (`state_dict`, `model`). TrainError."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise TrainError(f"weights {file} are not there") from None
-    except Exception as error:
-        # torch's own message speaks of switching weights_only off, which would run code that the file brings.
-        log.debug("torch.load: %s", error)
-        raise TrainError(
-            f"weights {file.name} could not be read as tensors ({type(error).__name__}, {file.stat().st_size} bytes):"
-            " it is damaged, or holds more than tensors; expected a file of torch.save(model.state_dict())"
-        ) from error
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
-    ):
-        held = ", ".join(map(repr, list(content)[:5])) if isinstance(content, dict) else ""
-        raise TrainError(
-            f"weights {file} hold no state_dict (a mapping of names to tensors), but {type(content).__name__}"
-            + (f" with the keys {held[:200]}" if held else "")
-        )
-    infinite = {}
-    state = {}
-    for name, value in content.items():
-        if (kind := _kind(value)) != "plain":
-            raise TrainError(f"weights {file}: {name} is a {kind} tensor: save plain ones (model.state_dict())")
-        state[name.removeprefix("module.")] = value = value.float() if value.is_floating_point() else value
-        if not value.is_floating_point() or value.isfinite().all():
-            continue
-        # A variance above 65504 is infinite in float16, in which many keep weights. Divided by infinity, the channel
-        # would be dead, and a running mean that is trained would never leave infinity.
-        if not name.endswith("running_var") or value.isnan().any() or (value < 0).any() or value.isinf().all():
-            raise TrainError(
-                f"weights {file}: {name} holds values that are no finite numbers of float32: the file is damaged"
-            )
-        infinite[name] = int(value.isinf().sum())
-        state[name.removeprefix("module.")] = value.masked_fill(value.isinf(), FLOAT16_MAX)
-    if infinite:
-        log.warning(
-            "weights: %d variances are infinite, in %s: too large for float16; read as its largest value, %.0f",
-            sum(infinite.values()), ", ".join(list(infinite)[:3]), FLOAT16_MAX,
-        )  # fmt: skip
-    return state
-
-
-def _kind(value: torch.Tensor) -> str:
-    for kind, is_so in {
-        "meta": value.is_meta,
-        "nested": value.is_nested,
-        "sparse": value.layout != torch.strided,
-        "quantised": value.is_quantized,
-        "complex": value.is_complex(),
-    }.items():
-        if is_so:
-            return kind
-    return "plain"
-
-
-def _load(model: nn.Module, state: dict[str, torch.Tensor], new_layer: set[str], arch: str, origin: str) -> None:
-    own = model.state_dict()
-    body = set(own) - new_layer
-    missing = sorted(name for name in body - set(state) if not name.endswith("num_batches_tracked"))
-    wrong = sorted(name for name in body & set(state) if own[name].shape != state[name].shape)
-    extra = sorted(name for name in set(state) - set(own) if not name.startswith(("AuxLogits.", "aux1.", "aux2.")))
-    for names, what in ((missing, "lack"), (wrong, "have another shape of"), (extra, "have, unknown to it,")):
-        if names:
-            raise TrainError(
-                f"the weights ({origin}) do not fit {arch}: they {what} {len(names)} tensors, first {names[0]};"
-                " give the file of the same architecture (hyperparameter arch)"
-            )
-    ignored = sorted(new_layer & set(state))
-    if ignored:
-        log.info("weights: the last layer is new; of %s, %s were passed over", origin, ", ".join(ignored))
-    model.load_state_dict({name: state[name] for name in body & set(state)}, strict=False)
 
 
 def _freeze(model: nn.Module, until: str, new_layer: set[str]) -> None:
@@ -256,13 +143,10 @@ def _freeze(model: nn.Module, until: str, new_layer: set[str]) -> None:
 
 
 def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocessing:
-    """As the architecture's newest ImageNet weights were evaluated, unless the job says otherwise."""
+    """Return the preprocessing of the architecture's newest ImageNet weights, with the sizes that the job gives."""
     presets = torchvision.models.get_model_weights(arch).DEFAULT.transforms()
     crop = image_size or presets.crop_size[0]
     resize = resize_size or round(presets.resize_size[0] * crop / presets.crop_size[0])
-    for name, side in (("image-size", crop), ("resize-size", resize)):
-        if side < 1:
-            raise TrainError(f"hyperparameter {name} has value {side}: expected a number of pixels above 0")
     if resize > MAX_SIDE:
         raise TrainError(
             f"hyperparameter image-size has value {crop}: images would be resized to {resize} pixels, more than"
@@ -277,29 +161,29 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
 
 
 def _try(model: nn.Module, arch: str, side: int) -> None:
-    """Raises TrainError where the architecture cannot take pictures of `side` x `side` pixels."""
+    """Raise TrainError if the architecture cannot take images of `side` x `side` pixels."""
     try:
         with torch.inference_mode():
             model(torch.zeros(1, 3, side, side))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise TrainError(
-            f"hyperparameter image-size has value {side}: {arch} does not take pictures of that side; leave it at 0,"
+            f"hyperparameter image-size has value {side}: {arch} does not take images of that side; leave it at 0,"
             f" which is {preprocessing_of(arch, 0, 0).crop}, or try another ({str(error).splitlines()[0]})"
         ) from None
 
 
 class _Tracer(fx.Tracer):
-    """Keeps modules whose behaviour differs between training and evaluation whole, so that the mode still decides."""
+    """Keeps StochasticDepth a module: traced, it would no longer depend on the mode."""
 
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
         return super().is_leaf_module(module, qualified_name) or type(module).__name__ == "StochasticDepth"
 
 
 def _split(model: nn.Module, side: int) -> tuple[fx.GraphModule | None, nn.Module]:
-    """Cut the model before its first trained node. Without a usable cut: (None, the model itself).
+    """Cut the model before its first trained node. Returns (None, the model itself) without a usable cut.
 
     The two parts share the model's parameters. A random layer (dropout) between the last frozen and the first trained
-    one belongs to the head: run once and cached, it would be no dropout.
+    one belongs to the head: run once and cached, it would not be random.
     """
     try:
         graph = _Tracer().trace(model)

@@ -10,10 +10,10 @@ from container_train.model.builder import Network
 
 @torch.no_grad()
 def estimate_statistics(network: Network, batches: Iterable[torch.Tensor]) -> int:
-    """Give a random frozen backbone the batch statistics of some training pictures; returns the number of batches.
+    """Give a random frozen backbone the batch statistics of some training images; returns the number of batches.
 
     With the initial ones (mean 0, variance 1) the signal dies out on its way through the random layers, and all
-    pictures look alike at the end.
+    images look alike at the end.
     """
     frozen = [
         module
@@ -29,8 +29,8 @@ def estimate_statistics(network: Network, batches: Iterable[torch.Tensor]) -> in
         module.momentum = None  # the plain mean over the batches
         module.train()
     count = 0
-    for pictures in batches:
-        network.model(pictures)
+    for images in batches:
+        network.model(images)
         count += 1
     for module, momentum in zip(frozen, momenta, strict=True):
         module.momentum = momentum

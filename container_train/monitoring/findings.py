@@ -1,4 +1,4 @@
-"""What a rule says: the common form of the debugger's and the profiler's findings, and the parameters users give."""
+"""Findings of rules: the common form of the debugger's and the profiler's findings, and the parameters users give."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the machine does while a training runs, and where the time goes.
+"""System metrics and the timeline of a training.
 
-sampler (machine, cgroup, gpu) and timeline write; store reads back; rules judge; report shows.
+sampler (machine, cgroup, gpu) and timeline write; store reads back; rules judge; reporting shows.
 """

@@ -1,4 +1,4 @@
-"""What the container itself may use, and uses, of cgroup v1 and v2: CPU time and memory."""
+"""The container's own limits and counters, of cgroup v1 and v2: CPU time and memory."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from container_serve.resources import CGROUPS, OWN_CGROUP, folders, memory_limit
 
 @dataclass(frozen=True)
 class Limits:
-    """What the container may use: cores (affinity and quota, fractions too) and bytes of memory."""
+    """Cores (affinity and quota, fractions too) and bytes of memory that the container may use."""
 
     cpus: float
     memory_bytes: int

@@ -1,4 +1,4 @@
-"""What the profiler's rules judge, and the forms of their answers."""
+"""The data that the profiler's rules judge, and the forms of their answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

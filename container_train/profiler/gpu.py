@@ -1,4 +1,4 @@
-"""What the GPUs do, by NVIDIA's management library (NVML)."""
+"""Readings of the GPUs by NVIDIA's management library (NVML)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the kernel counts for the machine: time of each core, disks, network interfaces, memory."""
+"""The kernel's counters of the machine: time of each core, disks, network interfaces, memory."""
 
 import os
 from pathlib import Path

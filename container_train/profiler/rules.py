@@ -86,7 +86,7 @@ DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.i
 
 
 def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, final: bool = False) -> list[Finding]:
-    """What all rules say of the job whose output is in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
+    """Return the findings of all rules for the job in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
 
     Names of rules that are not the profiler's are ignored. `final`: the job is over, and nothing is waited for.
     Never raises: a rule that fails says `error`.

@@ -38,7 +38,7 @@ Row = tuple[str, str, str, float]  # type, name, dimension, value
 
 @dataclass
 class Statistics:
-    """How well the schedule was kept; errors are the lateness of the samples that were taken."""
+    """Counts of a run, and how well the schedule was kept; errors are the lateness of the samples that were taken."""
 
     interval_ms: int
     gpus: list[str]

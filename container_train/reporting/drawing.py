@@ -1,4 +1,4 @@
-"""How the charts of all pages are drawn: colours that the colour-blind can tell apart, one plain style.
+"""The common style of the charts of all pages: colours that the colour-blind can tell apart.
 
 Titles and keys are the page's, for a canvas neither wraps nor prints well.
 """
@@ -36,7 +36,7 @@ TOOLS = "box_zoom,pan,reset,save"
 
 @dataclass(frozen=True)
 class Key:
-    """What a colour means. `dash` in pixels on and off; `mark`: line, area, triangle, circle or square."""
+    """An entry of a chart's legend. `dash` in pixels on and off; `mark`: line, area, triangle, circle or square."""
 
     label: str
     colour: str

@@ -1,4 +1,4 @@
-"""What the report says about the job itself: where it ran, on what, and how well it was measured."""
+"""The rows about the job itself: where it ran, on what, and how well it was measured."""
 
 import math
 from typing import Any

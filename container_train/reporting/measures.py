@@ -11,7 +11,7 @@ from container_train.reporting.words import duration, share
 
 
 class Measure(NamedTuple):
-    """How a figure is taken and shown. `sign` is 1 where more is better, -1 where less is, 0 where neither is."""
+    """The value of a figure and its words. `sign` is 1 where more is better, -1 where less is, 0 where neither is."""
 
     of: Callable[[Record], float]
     words: Callable[[float], str]

@@ -62,7 +62,7 @@ def table(value: object) -> dict[str, Any]:
 
 
 def read(out: Path, *, over: bool = False) -> Record:
-    """What a job left in `out`, its /opt/ml/output/data or the service's profiler output. `over`: it has ended."""
+    """Return what is in `out`, a job's /opt/ml/output/data or the service's profiler output. `over`: it has ended."""
     job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / "rules.json")
     tensors = _json(out / "profiler" / "tensors.json")
     timeline, system = store.timeline(out), store.system(out)

@@ -54,7 +54,7 @@ def step_times(steps: Steps) -> Chart:
 
 
 def step_parts(steps: Steps) -> Chart:
-    """What the time of a step is made of, on average, over the training."""
+    """The parts of the time of a step, on average, over the training."""
     unit, scale = unit_of(steps.total)
     parts = groups(len(steps), POINTS // 2)
 
@@ -73,7 +73,7 @@ def step_parts(steps: Steps) -> Chart:
 
 
 def histogram(steps: Steps) -> Chart:
-    """How many steps took how long; the few that took longest are counted in the last bar."""
+    """Distribution of the time of a step; the few that took longest are counted in the last bar."""
     known = np.isfinite(steps.total)
     unit, scale = unit_of(steps.total)
     total, weight = steps.total[known] * scale, steps.weight[known]

@@ -1,4 +1,4 @@
-"""What a report says in words and figures: how the job stands, what is wrong, what to do first, where the time went."""
+"""The words and figures of a report: how the job stands, what is wrong, what to do first, where the time went."""
 
 import math
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class Share:
 
 
 def state(record: Record, now: float) -> State:
-    """How the job stands. One that says "running", and from which nothing more will come, was killed."""
+    """Return how the job stands. One that says "running", and from which nothing more will come, was killed."""
     status, reason = str(record.job.get("status", "")), str(record.job.get("reason") or "")
     lasted = duration(record.clock.length)
     if record.service:
@@ -167,7 +167,7 @@ def cards(record: Record) -> list[tuple[str, str]]:
 
 
 def shares(record: Record) -> list[Share]:
-    """Where the seconds between start and end went, each second once, the parts of the training steps below them."""
+    """Return the rows of "where the time went", each second once, the parts of the training steps below them."""
     length = record.clock.length
     if not length:
         return []
@@ -215,7 +215,7 @@ def slowest(record: Record) -> list[dict[str, str]]:
 
 
 def notes(record: Record) -> list[str]:
-    """What a reader has to know before trusting the page: what was switched off or broke, what is missing."""
+    """Return what a reader has to know before trusting the page: what was switched off or broke, what is missing."""
     debug, problems = table(record.job.get("debug")), record.job.get("problems")
     result = {
         f"The debugger did not work, the training went on without it: {debug.get('reason') or 'unknown'}":

@@ -27,7 +27,7 @@ THUMBNAIL = 160  # pixels, longer side
 
 @dataclass(frozen=True)
 class Tested:
-    """What the serving code made of the test images.
+    """The serving code's predictions of the test images.
 
     `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`.
     """

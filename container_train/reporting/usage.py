@@ -1,4 +1,4 @@
-"""How busy the machine was over time, thinned to what a chart can show."""
+"""Curves of the machine's use over time, thinned to what a chart can show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

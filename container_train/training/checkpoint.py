@@ -1,9 +1,9 @@
-"""Checkpoints: all that a restarted job needs to go on as if it had not been interrupted."""
+"""Checkpoints: all that a restarted job needs to continue as if it had not been interrupted."""
 
 import hashlib
 import io
 import logging
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,40 @@ from container_train.paths import replace_file, sync
 log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-NEXT = ".checkpoint.next.pt"  # whole, but not yet named
+NEXT = ".checkpoint.next.pt"  # complete, but not yet renamed
 
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
+    """Return copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
 
 
 def digest(model: nn.Module) -> str:
-    """SHA-256 over all parameters and buffers."""
+    """Return the SHA-256 over all parameters and buffers."""
+    return _digest(model.state_dict().items())
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """Return the SHA-256 over the frozen parameters, which a checkpoint does not hold and expects unchanged."""
+    return _digest((name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad)
+
+
+def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
-def frozen_digest(model: nn.Module) -> str:
-    """SHA-256 over the frozen parameters, which a checkpoint does not hold and so has to find unchanged."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the one before it stays as a reserve. Raises TrainError when the disk does not take it."""
+    """Write a checkpoint and keep the one before it. Raises TrainError if it cannot be written."""
     buffer = io.BytesIO()
     torch.save({"identity": dict(identity), **state}, buffer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # All of it is on the disk before a name changes: one that is full, or a kill, leaves both that were there.
+        # All of it is on the disk before a name changes: a full disk, or a kill, leaves both older ones.
         replace_file(folder / NEXT, buffer.getvalue())
         current = folder / CURRENT
         if current.exists():
@@ -64,7 +63,7 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
 
 
 def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset()) -> dict[str, Any] | None:
-    """The newest readable checkpoint that has what is `needed`, or None. TrainError: it belongs to another training."""
+    """Return the newest readable checkpoint with the keys `needed`, or None. Raises TrainError for another job's."""
     for name in (CURRENT, PREVIOUS):
         path = folder / name
         if not path.exists():
@@ -78,11 +77,8 @@ def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset
             ):
                 raise ValueError("it is no checkpoint of this program")
         except Exception as error:
-            log.warning(
-                "checkpoint %s is not readable (%s): trying an older one",
-                path,
-                str(error).split("\n")[0][:200],
-            )
+            words = str(error).split("\n")[0][:200]
+            log.warning("checkpoint %s is not readable (%s): trying an older one", path, words)
             continue
         for key, value in identity.items():
             if state["identity"].get(key) != value:

@@ -1,7 +1,9 @@
-"""The device of a job, and why it is that one."""
+"""The device of a job, and the reason for it."""
 
+import contextlib
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,101 +14,77 @@ from container_train.errors import TrainError
 
 log = logging.getLogger(__name__)
 
-DRIVER_VERSION = Path("/proc/driver/nvidia/version")
-WAYS_OUT = "use an instance with a newer driver, or say --device cpu to train without the GPU"
+DEVICE_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the machine and torch say of GPUs; a value of its own so that a check can be made without one."""
+    """The GPU as the machine and torch report it; unknown values are empty. Tests make their own."""
 
-    present: bool
-    usable: bool
-    driver: str  # kernel driver, as 535.183.01
-    driver_cuda: str  # newest CUDA that the driver takes, as 12.2
-    built_cuda: str  # CUDA of the torch build; empty for a CPU build
-    name: str
-    capability: str  # as sm_75
-    built_capabilities: tuple[str, ...]
+    present: bool = False
+    usable: bool = False
+    driver: str = ""  # kernel driver, as 535.183.01
+    driver_cuda: str = ""  # newest CUDA that the driver supports, as 12.2
+    built_cuda: str = ""  # CUDA of the torch build; empty for a CPU build
+    name: str = ""
+    capability: tuple[int, int] = (0, 0)
+    oldest_capability: tuple[int, int] = (0, 0)  # that the torch build supports
     visible: str | None = None  # CUDA_VISIBLE_DEVICES
 
     @property
     def hidden(self) -> bool:
-        """CUDA_VISIBLE_DEVICES says that there is to be none."""
+        """CUDA_VISIBLE_DEVICES hides all GPUs."""
         return self.visible is not None and self.visible.strip() in ("", "-1")
 
 
 def probe() -> Probe:
-    """Ask the machine. Never raises: what cannot be told is empty."""
-    present = DRIVER_VERSION.exists() or Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
-    driver = ""
-    if DRIVER_VERSION.exists():
-        words = DRIVER_VERSION.read_text().split("\n")[0].split()
-        driver = next((word for word in words if word[:1].isdigit() and "." in word), "")
-    built = torch.version.cuda or ""
-    usable, driver_cuda, name, capability = False, "", "", ""
-    capabilities: tuple[str, ...] = ()
-    if built:
-        driver_cuda = _driver_cuda() if present else ""
-        usable = torch.cuda.is_available()
-    if usable:
-        name = torch.cuda.get_device_name(0)
-        capability = "sm_{}{}".format(*torch.cuda.get_device_capability(0))
-        capabilities = tuple(torch.cuda.get_arch_list())
+    """Ask the machine. Never raises."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return Probe(present, usable, driver, driver_cuda, built, name, capability, capabilities, visible)
-
-
-def _driver_cuda() -> str:
-    try:
+    if not any(Path(file).exists() for file in DEVICE_FILES):
+        return Probe(visible=visible)
+    driver = driver_cuda = ""
+    with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        driver, version = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        driver_cuda = f"{version // 1000}.{version % 1000 // 10}"
         pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return ""
-    return f"{version // 1000}.{version % 1000 // 10}"
+    built = torch.version.cuda or ""
+    if not built or not torch.cuda.is_available():
+        return Probe(True, False, driver, driver_cuda, built, visible=visible)
+    built_for = [re.fullmatch(r"\w+?_(\d+)(\d)\D?", arch) for arch in torch.cuda.get_arch_list()]
+    oldest = min(((int(match[1]), int(match[2])) for match in built_for if match), default=(0, 0))
+    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
+    return Probe(True, True, driver, driver_cuda, built, name, capability, oldest, visible)
 
 
 def choose(wanted: str, seen: Probe) -> torch.device:
-    """The device for `wanted` (auto, cpu or cuda); raises TrainError rather than leave a GPU unused in silence."""
+    """Return the device for `wanted` (auto, cpu or cuda). Raises TrainError for a GPU that cannot be used."""
     if wanted == "cpu" or (wanted == "auto" and (not seen.present or seen.hidden)):
-        log.info("device: cpu, %d threads, torch %s%s", torch.get_num_threads(), torch.__version__, _why(wanted, seen))
+        reason = "CUDA_VISIBLE_DEVICES hides the GPUs" if seen.present else "no NVIDIA GPU here"
+        reason = "as asked" if wanted == "cpu" else reason
+        log.info("device: cpu, %d threads, torch %s (%s)", torch.get_num_threads(), torch.__version__, reason)
         return torch.device("cpu")
     if not seen.present:
         raise TrainError("hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu")
-    if not seen.built_cuda:
-        raise TrainError(
-            f"there is an NVIDIA GPU (driver {seen.driver or 'unknown'}), but this torch ({torch.__version__}) is built"
-            " without CUDA: install the locked one, or say --device cpu"
-        )
     if not seen.usable and seen.visible is not None:
         raise TrainError(
-            f"CUDA_VISIBLE_DEVICES is {seen.visible!r}: there is no such NVIDIA GPU here; unset it, or say --device cpu"
+            f"CUDA_VISIBLE_DEVICES is {seen.visible!r}: there is no such NVIDIA GPU here; unset it, or set device to"
+            " cpu"
         )
     if not seen.usable:
         raise TrainError(
-            f"the GPU cannot be used: driver {seen.driver or 'unknown'} takes CUDA up to"
-            f" {seen.driver_cuda or 'unknown'}, this image has CUDA {seen.built_cuda}; {WAYS_OUT}"
+            f"the GPU cannot be used: driver {seen.driver or 'unknown'} supports CUDA up to"
+            f" {seen.driver_cuda or 'unknown'}, torch {torch.__version__} is built for CUDA"
+            f" {seen.built_cuda or 'none'}; use an instance with a newer driver, or set device to cpu"
         )
-    oldest = min((_number(arch) for arch in seen.built_capabilities), default=0)
-    if _number(seen.capability) < oldest:
+    if seen.capability < seen.oldest_capability:
+        has, needs = (f"sm_{major}{minor}" for major, minor in (seen.capability, seen.oldest_capability))
         raise TrainError(
-            f"the GPU cannot be used: {seen.name} is {seen.capability}, this torch needs sm_{oldest} or newer;"
-            " use a newer instance type (ml.g4dn and up), or say --device cpu"
+            f"the GPU cannot be used: {seen.name} is {has}, this torch needs {needs} or newer;"
+            " use a newer instance type (ml.g4dn and up), or set device to cpu"
         )
     log.info(
-        "device: cuda, %s (%s), driver %s, CUDA %s (driver takes %s), torch %s",
-        seen.name, seen.capability, seen.driver, seen.built_cuda, seen.driver_cuda, torch.__version__,
+        "device: cuda, %s (sm_%d%d), driver %s, CUDA %s (the driver supports %s), torch %s",
+        seen.name, *seen.capability, seen.driver, seen.built_cuda, seen.driver_cuda, torch.__version__,
     )  # fmt: skip
     return torch.device("cuda")
-
-
-def _why(wanted: str, seen: Probe) -> str:
-    if wanted == "cpu":
-        return " (asked for)"
-    return " (CUDA_VISIBLE_DEVICES hides the GPUs)" if seen.present else " (no NVIDIA GPU here)"
-
-
-def _number(arch: str) -> int:
-    digits = "".join(c for c in arch.partition("_")[2] if c.isdigit())
-    return int(digits) if digits else 0

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from container_train.debugger.config import SaveSchedule
-from container_train.distributed.process_group import ALONE, World
+from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
 from container_train.features.sources import Source
 from container_train.hyperparameters import Hyperparameters
@@ -21,6 +21,7 @@ from container_train.monitoring.monitor import OFF, Monitor
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
 from container_train.training.metrics import line
+from container_train.training.optimization import optimizer_for
 from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -55,14 +56,6 @@ class State:
     stopped_by: str = ""  # the rule, where one ended the training
 
 
-def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
-    parameters = network.trainable()
-    if hp.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=hp.lr, momentum=hp.momentum, weight_decay=hp.weight_decay)
-    kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, lr=hp.lr, weight_decay=hp.weight_decay)
-
-
 class Trainer:
     """Trains the rest of `network` on `source`, keeping a checkpoint in `folder`."""
 
@@ -77,12 +70,11 @@ class Trainer:
         stop: StopFlag,
         resumed: dict[str, Any] | None = None,
         monitor: Monitor = OFF,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE,
     ) -> None:
         self.network, self.source, self.hp, self.precision = network, source, hp, precision
         self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
-        self.world = world
-        self.parameters = network.trainable()
+        self.group, self.parallel = group, group.data_parallel(network.head)
         self.optimizer = optimizer_for(network, hp)
         self.scaler = precision.scaler()
         self.loss = nn.CrossEntropyLoss()
@@ -96,7 +88,7 @@ class Trainer:
         try:
             while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
                 self._epoch()
-                (self.ruled,) = self.world.any(bool(self.monitor.stop_reason))
+                (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
         finally:
             self.monitor.release()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
@@ -112,7 +104,7 @@ class Trainer:
 
     def _agree(self) -> None:
         """Learn whether a stop was asked for in any process, or by a rule in the one that is watched."""
-        self.asked, self.ruled = self.world.any(self.stop.asked, bool(self.monitor.stop_reason))
+        self.asked, self.ruled = self.group.any(self.stop.asked, bool(self.monitor.stop_reason))
 
     def _rule_says_stop(self) -> bool:
         state, reason = self.state, self.monitor.stop_reason or "of the first process"
@@ -144,20 +136,21 @@ class Trainer:
         for inputs, targets in self.monitor.batches(
             batches, state.epoch + 1, number, lambda: self.source.backbone_seconds
         ):
-            if self.world.size == 1:
+            if self.group.size == 1:
                 self._agree()  # several have agreed in the step before
             if self.asked:
                 self._stop()
             if self.ruled:
                 return  # what was learned since the last epoch is not measured, and so not kept
-            self._step(inputs, targets)
+            with self.group.step():
+                self._step(inputs, targets)
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
         seconds = time.monotonic() - started
         # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
-        self.world.average_statistics(self.network.head)
+        self.group.average_buffers(self.network.head)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
         record = {
@@ -191,38 +184,33 @@ class Trainer:
         raise Stopped(f"in epoch {self.state.epoch + 1} after {self.state.step} steps; the checkpoint holds them")
 
     def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
-        """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no pictures."""
-        state, world = self.state, self.world
-        pictures = len(self.source.data.splits["train"])
-        whole = min(self.hp.batch_size, pictures - state.step * self.hp.batch_size)
-        if whole < batch_norm.FEWEST * world.size and batch_norm.is_trained(self.network.head):
+        """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no images."""
+        state, group = self.state, self.group
+        images = len(self.source.data.splits["train"])
+        whole = min(self.hp.batch_size, images - state.step * self.hp.batch_size)
+        if whole < batch_norm.FEWEST * group.size and batch_norm.is_trained(self.network.head):
             return  # what is left over at the end of an epoch
-        if world.size > 1:
+        if group.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
-            torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, world.rank)))
-        value, correct, loss = 0.0, 0, None
-        if len(targets):
-            with world.together():
-                with self.precision.autocast():
-                    logits = self.network.head(*inputs)
-                    loss = self.loss(logits, targets)
-                value = float(loss.detach())  # on a GPU this waits for the forward pass
-            correct = int((logits.argmax(1) == targets).sum())
+            torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, group.rank)))
+        if not len(targets):  # all processes take part in a step: one blank image, whose gradient is zero
+            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
+        with self.precision.autocast():
+            logits = self.parallel(*inputs)
+            loss = self.loss(logits, targets) if len(targets) else logits[:0].sum()
+        value = float(loss.detach())  # on a GPU this waits for the forward pass
+        correct = int((logits[: len(targets)].argmax(1) == targets).sum())
         # All that the processes tell each other beside gradients, on its way while these are computed.
         told = (value * len(targets), correct, self.stop.asked, bool(self.monitor.stop_reason))
-        sums = world.start_sum([float(number) for number in told])
+        sums = group.all_reduce_async([float(number) for number in told])
         self.monitor.mark()
         self.optimizer.zero_grad(set_to_none=True)
-        if loss is not None:
-            # The sum over the processes is the gradient of the mean over the whole batch.
-            part = loss if world.size == 1 else loss * (len(targets) / whole)
-            self.scaler.scale(part).backward()
-        world.reduce_gradients(self.parameters)
-        if loss is not None:
-            self.monitor.gradients()
+        # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
+        self.scaler.scale(loss if group.size == 1 else loss * (len(targets) * group.size / whole)).backward()
+        self.monitor.gradients()
         total, hits, asked, ruled = sums()
         self.asked, self.ruled = asked > 0, ruled > 0
-        value = value if world.size == 1 else total / whole
+        value = value if group.size == 1 else total / whole
         self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
         self.monitor.mark()
         self.scaler.step(self.optimizer)
@@ -258,14 +246,14 @@ class Trainer:
                 logits = self.network.head(*inputs)
             loss = float(self.loss(logits.float(), targets))
             tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
-        if self.world.size == 1:
+        if self.group.size == 1:
             return tally
-        loss, correct, seen = self.world.sum([tally.loss, tally.correct, tally.seen])
+        loss, correct, seen = self.group.all_reduce([tally.loss, tally.correct, tally.seen])
         return RunningMetrics(loss, int(correct), int(seen))
 
     def _save(self) -> None:
         state = self.state
-        if self.world.rank:
+        if self.group.rank:
             return
         content = {
             "epoch": state.epoch,

@@ -6,15 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 NAMES = (
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "valid_loss",
-    "valid_accuracy",
-    "images_per_second",
-    "best_epoch",
+    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second", "best_epoch",
     "test_accuracy",
-)
+)  # fmt: skip
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf)"
 
 # For Estimator(metric_definitions=...): at most 40, each Regex at most 500 characters, searched in every log line.
@@ -22,7 +16,7 @@ DEFINITIONS = [{"Name": name, "Regex": rf"(?:^|\s){name}={NUMBER}"} for name in 
 
 
 def line(name: str, value: float) -> str:
-    """The log line of one metric; a name without a definition is a mistake of the program."""
+    """Return the log line of one metric. Raises KeyError for a name without a definition."""
     if name not in NAMES:
         raise KeyError(f"metric {name!r} has no definition in {__name__}.NAMES")
     text = f"{value:.6g}" if not math.isnan(value) else "nan"
@@ -32,19 +26,19 @@ def line(name: str, value: float) -> str:
 def confusion_matrix(
     true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int
 ) -> npt.NDArray[np.int64]:
-    """Counts (classes, classes): row the true class, column the predicted one. Both inputs (N,) class indices."""
+    """Return counts (classes, classes): row the true class, column the predicted one. Inputs: class indices (N,)."""
     matrix = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(matrix, (true, predicted), 1)
     return matrix
 
 
 def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[dict[str, object]]:
-    """Precision, recall, F1 and number of pictures of each class; None where a ratio has nothing to divide by."""
+    """Return precision, recall, F1 and number of images of each class; None for a ratio whose divisor is 0."""
     rows: list[dict[str, object]] = []
     for index, label in enumerate(labels):
-        hits, is_class, called = (int(x) for x in (matrix[index, index], matrix[index].sum(), matrix[:, index].sum()))
-        precision = hits / called if called else None
-        recall = hits / is_class if is_class else None
-        f1 = 2 * hits / (is_class + called) if is_class + called else None
-        rows.append({"label": label, "images": is_class, "precision": precision, "recall": recall, "f1": f1})
+        correct, images, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+        precision = correct / predicted if predicted else None
+        recall = correct / images if images else None
+        f1 = 2 * correct / (images + predicted) if images + predicted else None
+        rows.append({"label": label, "images": images, "precision": precision, "recall": recall, "f1": f1})
     return rows

@@ -1,4 +1,4 @@
-"""The role that SageMaker takes on: who may take it on, and what it may do, as the files in scripts/iam say it."""
+"""The execution role SageMaker assumes: who may assume it, and what it may do, as the files in scripts/iam say it."""
 
 import json
 from typing import Any
@@ -81,7 +81,7 @@ def requests(name: str, settings: Settings, partition: str, account: str) -> lis
     create = {
         "RoleName": name,
         "AssumeRolePolicyDocument": trust,
-        "Description": "Taken on by SageMaker for training jobs and endpoints",
+        "Description": "Assumed by SageMaker for training jobs and endpoints",
         "Tags": names.tag_list(settings.all_tags()),
     }
     put = {"RoleName": name, "PolicyName": POLICY_NAME, "PolicyDocument": document}

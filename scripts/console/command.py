@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from container_serve import __version__
-from container_train.errors import TrainError
+from container_train.errors import DataError, TrainError
 from local_test.errors import LocalError
 from scripts.aws.errors import CloudError, explain, one_line
 
@@ -88,7 +88,7 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
         return error.code
     except TrainError as error:
         say(str(error))
-        return 1
+        return 1 if isinstance(error, DataError) else 2
     except (BotoCoreError, ClientError, Boto3Error, ResponseParserError) as error:
         cause = error.__cause__ or error.__context__
         known = cause if isinstance(error, Boto3Error) and isinstance(cause, ClientError | BotoCoreError) else error

@@ -9,8 +9,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.errors import RequestError
-from container_serve.image import FORMATS, MAX_PIXELS, decode, is_heic
-from container_serve.settings import MAX_REQUEST_BYTES
+from container_serve.image import FORMATS, decode, is_heic
+from container_serve.settings import MAX_PIXELS, MAX_REQUEST_BYTES
 from container_train.data import listing
 from container_train.data.labels import natural
 from scripts.aws.errors import CloudError, one_line
@@ -48,7 +48,7 @@ def find(arguments: Sequence[str]) -> list[Path]:
             if others:
                 progress(listing.of_others([str(other) for other in others]))
             if not pictures:
-                raise CloudError(f"{path}: no pictures in this folder ({', '.join(FORMATS)})", 2)
+                raise CloudError(f"{path}: no images in this folder ({', '.join(FORMATS)})", 2)
             found += sorted(pictures, key=lambda picture: natural(str(picture)))
         else:
             found.append(path)
@@ -60,7 +60,7 @@ def prepare(path: Path, max_bytes: int = MAX_REQUEST_BYTES, max_pixels: int = MA
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise PictureError(f"has {size / 1e9:.1f} GB, which is not a picture to send")
+            raise PictureError(f"has {size / 1e9:.1f} GB, which is not an image to send")
         content = path.read_bytes()
     except OSError as error:
         raise PictureError(os.strerror(error.errno or 0) if error.errno else str(error)) from None
@@ -76,9 +76,9 @@ def prepare(path: Path, max_bytes: int = MAX_REQUEST_BYTES, max_pixels: int = MA
     except Image.DecompressionBombError:
         raise PictureError(f"has more than {MAX_LOCAL_PIXELS:,} pixels") from None
     except OSError as error:
-        raise PictureError(f"is a broken picture: {one_line(str(error)).lower()}") from None
+        raise PictureError(f"is a broken image: {one_line(str(error)).lower()}") from None
     except Exception:  # a decoder that is fed broken bytes raises nearly anything
-        raise PictureError("is a broken picture") from None
+        raise PictureError("is a broken image") from None
     pixels = width * height
     if len(content) <= max_bytes and pixels <= max_pixels:
         return Body(content, _TYPES.get(kind, f"image/{kind.lower()}"), None)
@@ -109,5 +109,5 @@ def _scaled(content: bytes, max_bytes: int, max_pixels: int) -> tuple[bytes, tup
 def _unknown(content: bytes) -> str:
     taken = ", ".join(FORMATS)
     if is_heic(content):
-        return f"is a HEIC picture, which the server does not take: convert it to one of {taken}"
-    return f"is no picture that the server takes ({taken})"
+        return f"is a HEIC image, which the server does not take: convert it to one of {taken}"
+    return f"is not an image that the server takes ({taken})"

@@ -31,7 +31,7 @@ _MADE = {
 def send_all(aws: Aws, requests: Sequence[Request]) -> None:
     """All of them, or none: what was made before one was refused is removed again.
 
-    The last one makes or changes the endpoint. Where its answer is lost, everyresource stays: it may be performed yet.
+    The last one makes or changes the endpoint. Where its answer is lost, everything stays: it may be performed yet.
     """
     made: list[Request] = []
     try:
@@ -83,7 +83,7 @@ def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None
     live = creation.description(aws, endpoint)
     if live:
         raise CloudError(
-            f"there is an endpoint {wanted.endpoint} already ({live['EndpointStatus']}): change it with --update, give"
+            f"the endpoint {wanted.endpoint} already exists ({live['EndpointStatus']}): change it with --update, give"
             f" another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
         )
     if any(creation.description(aws, part) for part in parts):

@@ -125,8 +125,6 @@ def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> d
             parse(text.strip())
         except argparse.ArgumentTypeError as error:
             raise CloudError(f"hyperparameter {name} has value {text!r}: expected {error}", 2) from None
-        except TrainError as error:
-            raise CloudError(str(error), 2) from None
         values[name] = text.strip()
     return values
 
@@ -143,16 +141,15 @@ def check_unknown(known: argparse.Namespace, rest: Sequence[str]) -> None:
         if unknown:
             # Raises what training would: which there are, and what was probably meant.
             hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
+    except CloudError:
+        raise
     except (LocalError, TrainError) as error:
         raise CloudError(f"{error}; --help lists the other flags", 2) from None
 
 
 def check_together(values: Mapping[str, object]) -> None:
-    """Hyperparameters that are right one by one. Raises CloudError where they do not go together."""
-    try:
-        hyperparameters.check_together(values)
-    except TrainError as error:
-        raise CloudError(str(error), 2) from None
+    """Hyperparameters that are right one by one. Raises TrainError or CloudError where they do not go together."""
+    hyperparameters.check_together(values)
     until = str(values.get("freeze-until", ""))
     # A module within another: only torch knows those. Where the scripts run without it, the training tells.
     if "." in until and importlib.util.find_spec("torchvision"):

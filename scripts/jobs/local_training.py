@@ -36,7 +36,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
-        raise CloudError(f"{home / name} is there already: give another --name or --output, or remove it", 2)
+        raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the image, the weights, the pictures")
     here = local_mode.Engine()
     here.prune(home)

@@ -96,4 +96,4 @@ def _make(aws: Aws, bucket: str, create: bool) -> None:
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise
     requests.send(aws, close_it)
-    progress(f"made the bucket s3://{bucket}, closed to the public")
+    progress(f"created the bucket s3://{bucket}, closed to the public")

@@ -107,7 +107,7 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
                 f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), which are the names of the channels"
             )
         raise CloudError(
-            f"{prefix} has no pictures below {' and '.join(f'{name}/' for name in missing)}: upload them with"
+            f"{prefix} has no images below {' and '.join(f'{name}/' for name in missing)}: upload them with"
             f" scripts/prepare_data.py DIR --s3 {prefix}"
         )
     manifest = None

@@ -138,8 +138,7 @@ class Sync:
             return
         if reader:
             raise CloudError(
-                f"{reader} reads {self.prefix}, whose pictures would be changed: wait for its end, or give another"
-                " prefix"
+                f"{reader} reads {self.prefix}, whose images would be changed: wait for its end, or give another prefix"
             )
 
     def _compare(self, before: Manifest, there: Mapping[str, Object]) -> list[Item]:

@@ -441,7 +441,7 @@ def test_results_of_an_earlier_job_are_not_lost(
     (tmp_path / "out" / "mine").mkdir(parents=True)
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), "--name", "mine")
     assert code == 2
-    assert f"{tmp_path / 'out' / 'mine'} is there already" in err.splitlines()[-1]
+    assert f"{tmp_path / 'out' / 'mine'} already exists" in err.splitlines()[-1]
 
 
 def test_the_default_folder_of_results_is_none_of_gits() -> None:

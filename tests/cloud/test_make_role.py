@@ -39,7 +39,7 @@ def test_made_updated_and_removed(aws: boto3.Session, capsys: pytest.CaptureFixt
 
     assert call(*VPC, "--volume-kms-key", "1234abcd-12ab-34cd-56ef-1234567890ab") == 0
     assert {"NetworkInterfaces", "Keys"} <= {statement["Sid"] for statement in rights(aws)}
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
 
     assert call("--delete") == 0
     assert iam.list_roles()["Roles"] == []

@@ -99,7 +99,7 @@ def test_the_golden_request(sent: list[dict[str, Any]], dog: Path, capsys: pytes
         }
     ]
     heads, _, first, second = capsys.readouterr().out.splitlines()
-    assert heads.split() == ["picture", "ms", "probability", "label"]
+    assert heads.split() == ["image", "ms", "probability", "label"]
     assert (first.split()[0], first.split()[2:]) == (str(dog), ["0.750", "Beagle"])
     assert second.split() == ["0.200", "Affenpinscher"]
 
@@ -135,7 +135,7 @@ def test_every_image_of_a_folder_is_asked_about(
     results = json.loads(capsys.readouterr().out)["results"]
     assert [Path(result["picture"]).name for result in results] == ["a.jfif", "b.txt", "noext", "phone.HEIC"]
     assert [result.get("error", "") for result in results[:3]] == ["", "", ""]
-    assert "is a HEIC picture, which the server does not take" in results[3]["error"]
+    assert "is a HEIC image, which the server does not take" in results[3]["error"]
     assert len(sent) == 3
 
 
@@ -158,7 +158,7 @@ def test_one_refused_picture_does_not_stop_the_others(
     assert "HEIC" in results[1]["error"]
     assert results[2]["error"] == "No such file or directory"
     assert results[3]["predictions"] == ANSWER["predictions"]
-    assert "3 of 4 pictures got no answer" in captured.err
+    assert "3 of 4 predictions failed" in captured.err
 
 
 @pytest.mark.parametrize(
@@ -289,13 +289,13 @@ def test_the_answer_of_another_server(
     ("arguments", "complaint"),
     [
         (["byoc-dogs", "{dog}"], "no region"),
-        (["byoc-dogs"], "no pictures"),
+        (["byoc-dogs"], "no images"),
         (["{dog}", "{dog}"], "name the endpoint first"),
         (["--local", "ftp://here", "{dog}"], "--local has value 'ftp://here'"),
         (["--local", "http://127.0.0.1:abc", "{dog}"], "--local has value 'http://127.0.0.1:abc': expected a URL"),
         (["--local", "http://local host:80", "{dog}"], "expected a URL"),
         (["--local", "http://[::1", "{dog}"], "expected a URL"),
-        (["--local", "localhost:1", "{empty}"], "no pictures in this folder"),
+        (["--local", "localhost:1", "{empty}"], "no images in this folder"),
     ],
 )
 def test_wrong_calls(
@@ -366,10 +366,10 @@ def png_of(width: int, height: int) -> bytes:
     ("content", "complaint"),
     [
         (b"", "is empty"),
-        (b"%PDF-1.7 and so on", "is no picture that the server takes"),
+        (b"%PDF-1.7 and so on", "is not an image that the server takes"),
         (b"\0\0\0\x20ftypmif1\0\0\0\0heicmif1" + bytes(50), "convert it"),
-        (b"\0\0\0\x20ftypavif" + bytes(50), "no picture that the server takes"),
-        (picture("red")[:10], "^is a broken picture: truncated file read$"),
+        (b"\0\0\0\x20ftypavif" + bytes(50), "is not an image that the server takes"),
+        (picture("red")[:10], "^is a broken image: truncated file read$"),
         (png_of(50_000, 50_000), "^has more than 1,000,000,000 pixels$"),
     ],
 )

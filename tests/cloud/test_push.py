@@ -44,7 +44,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(engine.available(), "a Docker engine")
     root = engine.copy_tree(tmp_path_factory.mktemp("tree"))
     engine.set_version(root, VERSION)
-    (root / ".venv").symlink_to(engine.ROOT / ".venv")
+    for name in (".venv", "local_test"):
+        (root / name).symlink_to(engine.ROOT / name)
     return root
 
 
@@ -549,27 +550,6 @@ def test_a_call_that_is_denied(
     assert f"{operation}: " in line
     assert "scripts/iam/scripts.json" in line
     assert ecr.registry.uploads() == 0
-
-
-@pytest.mark.parametrize("operation", ["ListTagsForResource", "GetLifecyclePolicy"])
-def test_a_call_that_is_denied_where_the_repository_is_there(
-    ecr: StandIn, make: Make, operation: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make()
-    assert call(TARGET) == 0
-    capsys.readouterr()
-    stand_in.deny(monkeypatch, operation)
-    assert call(TARGET) == 1
-    assert f"{operation}: " in error(capsys)
-
-
-def test_no_credentials(
-    ecr: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    assert call(TARGET) == 1
-    assert "no usable AWS credentials" in error(capsys)
 
 
 def test_a_role_of_another_account(

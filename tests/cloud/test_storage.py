@@ -565,12 +565,12 @@ def test_what_is_missing_to_train_on_is_named(
 ) -> None:
     put(aws, f"{PREFIX.key}/train/", b"")
     with pytest.raises(
-        CloudError, match=r"no pictures below train/ and valid/ and test/: upload them with scripts/prepare"
+        CloudError, match=r"no images below train/ and valid/ and test/: upload them with scripts/prepare"
     ):
         storage.require_data(account(), PREFIX)
     put(aws, f"{PREFIX.key}/train/a/1.jpg")
     put(aws, f"{PREFIX.key}/test/a/1.jpg")
-    with pytest.raises(CloudError, match="no pictures below valid/:"):
+    with pytest.raises(CloudError, match="no images below valid/:"):
         storage.require_data(account(), PREFIX)
     put(aws, f"{PREFIX.key}/validation/a/1.jpg")
     with pytest.raises(CloudError, match=r"rename validation/ to valid/ \(`aws s3 mv --recursive`\)"):

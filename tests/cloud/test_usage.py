@@ -139,7 +139,7 @@ def test_data_that_a_job_reads_is_not_changed(
         give(monkeypatch, "ListTrainingJobs", error("AccessDeniedException", "no"))
     if change in ("gone", "changed"):
         before = keys(aws)
-        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose pictures would be changed"):
+        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose images would be changed"):
             upload()
         assert keys(aws) == before
     else:

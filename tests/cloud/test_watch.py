@@ -17,7 +17,6 @@ from scripts.aws import settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.console import command
-from scripts.console.command import Interrupted
 from scripts.jobs import training_jobs, watch
 from scripts.jobs.training_jobs import Job
 from scripts.jobs.watch import LOG_GROUP, Log, Metrics, ToolkitLogFilter
@@ -192,18 +191,6 @@ def test_throttling_and_a_broken_network_are_survived(
     assert len(trouble) == 2  # once for each time of trouble, not for each try
     assert "Rate exceeded" in trouble[0]
     assert "cannot be reached" in trouble[1]
-
-
-def test_ctrl_c_leaves_the_job_running(account: Aws, service: Stubber) -> None:
-    service.add_response("describe_training_job", described("InProgress", STARTING), DESCRIBE)
-
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(Interrupted) as caught:
-        follow(account, interrupt)
-    assert f"scripts/train.py --attach {NAME} --region {REGION}" in str(caught.value)
-    assert f"scripts/train.py --stop {NAME} --region {REGION}" in str(caught.value)
 
 
 def test_an_error_that_stays_says_how_to_come_back(account: Aws, service: Stubber) -> None:

@@ -89,10 +89,9 @@ def test_each_entry_gives_a_version_and_a_reason() -> None:
 
 # Starts the front end and lists where Java took some classes from.
 LOADED = """
-import json, os, re, subprocess, tempfile
+import http.client, json, os, re, subprocess, tempfile, time
 from pathlib import Path
 from container_serve import configuration
-from container_serve.frontend import archive
 from container_serve.resources import Share, memory
 from container_serve.settings import Settings
 with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +102,13 @@ with tempfile.TemporaryDirectory() as folder:
     command.insert(1, f"-Xlog:class+load:file={run}/loaded")
     env = configuration.environment(os.environ, run, share, 1)
     java = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)
-    archive._wait(settings.port)
+    while java.poll() is None:
+        try:
+            http.client.HTTPConnection("127.0.0.1", settings.port).connect()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            break
     java.kill()
     java.wait()
     loaded = (run / "loaded").read_text()

@@ -93,9 +93,9 @@ def as_it_was() -> Iterator[None]:
         (nothing, {"lr": "fast"}, r"hyperparameter lr has value 'fast': expected a number above 0 and at most 10"),
         (nothing, {"arch": "resnet5"}, r"hyperparameter arch has value 'resnet5': .* \(did you mean resnet5"),
         (nothing, {"arch": "vit_b_16", "image-size": "64"},
-         r"hyperparameter image-size has value 64: vit_b_16 does not take pictures of that side; leave it at 0"),
+         r"hyperparameter image-size has value 64: vit_b_16 does not take images of that side; leave it at 0"),
         (nothing, {"arch": "inception_v3", "image-size": "64", "freeze-until": "none"},
-         r"hyperparameter image-size has value 64: inception_v3 does not take pictures of that side; .*299"),
+         r"hyperparameter image-size has value 64: inception_v3 does not take images of that side; .*299"),
         (nothing, {"freeze-until": "none", "batch-size": "1"},
          r"hyperparameter batch-size has value 1: the trained batch norm layers need at least two images for each "
          r"process; use at least 2, or set freeze-until to backbone"),

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -106,3 +107,14 @@ def test_the_environment_that_is_there_is_taken(tmp_path: Path) -> None:
         python.write_text(f"#!/bin/sh\necho {venv} $2\n")
         python.chmod(0o755)
         assert call(str(tmp_path / "program.py"), "--flag").stdout == f"{venv} --flag\n"
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help_is_there_in_half_a_second(script: Path) -> None:
+    def seconds() -> float:
+        begun = time.monotonic()
+        assert call(str(script), "--help").returncode == 0
+        return time.monotonic() - begun
+
+    assert min(seconds() for _ in range(5)) <= 0.5

@@ -5,7 +5,7 @@ import pytest
 
 from container_train.data import loading
 from container_train.data.loading import Decoders
-from container_train.distributed.process_group import World
+from container_train.distributed.process_group import ProcessGroup
 
 BATCH = 64 * 3 * 224 * 224 * 4
 
@@ -26,7 +26,7 @@ def test_more_processes_than_asked_for_are_never_started() -> None:
 def test_the_processes_of_a_host_share_its_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "_free_shared_memory", lambda: 20 * BATCH)
     assert Decoders.of(8).processes(64, 224) == 7
-    four = [Decoders.of(8, World(local_rank=rank, local_size=4)).processes(64, 224) for rank in range(4)]
+    four = [Decoders.of(8, ProcessGroup(rank, local_size=4)).processes(64, 224) for rank in range(4)]
     assert four == [1] * 4  # three batches of each, which are four fifths of the five that it may take
 
 

@@ -98,7 +98,7 @@ def train(
 def evaluated(folder: Path, job: Mapping[str, Any] | None = None, **parameters: Mapping[str, Any]) -> RuleEvaluator:
     """All rules after they saw the training in `folder`."""
     evaluator = RuleEvaluator(job or {}, parameters)
-    evaluator.see(Steps(config.tensors(SageMakerPaths(folder))).new())
+    evaluator.see(Steps(config.folder(SageMakerPaths(folder))).new())
     return evaluator
 
 

@@ -11,7 +11,7 @@ from smdebug import modes
 from smdebug.trials import create_trial
 from torch import nn
 
-from container_train.debugger import config, recorder, sample
+from container_train.debugger import config, recorder, reductions
 from container_train.debugger.config import SaveSchedule
 from container_train.debugger.hook import Hook, trained
 from container_train.model import builder
@@ -20,7 +20,7 @@ from tests.container_train.debugger.runs import BATCH, batches, judge, network, 
 
 
 def trial(folder: Path) -> Any:
-    return create_trial(str(config.tensors(SageMakerPaths(folder))))
+    return create_trial(str(config.folder(SageMakerPaths(folder))))
 
 
 def test_smdebug_reads_losses_weights_gradients_and_inputs_of_relus(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_of_a_large_tensor_a_sample_is_saved_and_sums_of_all_of_it(tmp_path: Pat
     train(tmp_path, head, epochs=1)
     tensor = trial(tmp_path).tensor("Sequential_0.weight")
     values = tensor.value(0, mode=modes.TRAIN)
-    assert len(values) <= sample.VALUES < first.numel()
+    assert len(values) <= reductions.VALUES < first.numel()
     assert set(values.tolist()) <= set(first.flatten().tolist())
     mean = tensor.reduction_value(0, "mean", mode=modes.TRAIN)
     assert float(mean) == pytest.approx(float(first.mean()), rel=1e-4)
@@ -57,18 +57,18 @@ def test_one_nan_or_infinity_anywhere_is_seen_in_the_mean(shape: tuple[int, ...]
         for value in (float("nan"), float("inf")):
             tensor = torch.zeros(shape).to(memory_format=layout)
             tensor[tuple(size - 2 for size in shape)] = value
-            for mean in (float(sample.mean_absolute(tensor)), float(sample.mean(tensor))):
+            for mean in (float(reductions.mean_absolute(tensor)), float(reductions.mean(tensor))):
                 assert np.isnan(mean) if np.isnan(value) else np.isinf(mean)
     ones = torch.full(shape, -2.0)
-    assert float(sample.mean_absolute(ones)) == pytest.approx(2)
-    assert float(sample.mean(ones)) == pytest.approx(-2)
-    assert float(sample.norm(ones)) == pytest.approx(float(ones.norm()), rel=1e-5)
+    assert float(reductions.mean_absolute(ones)) == pytest.approx(2)
+    assert float(reductions.mean(ones)) == pytest.approx(-2)
+    assert float(reductions.norm(ones)) == pytest.approx(float(ones.norm()), rel=1e-5)
 
 
 def test_a_sample_reaches_from_end_to_end_and_into_every_channel() -> None:
     tensor = torch.arange(64 * 64 * 9, dtype=torch.float32).reshape(64, 64, 3, 3)
-    values = sample.values(tensor)
-    assert sample.VALUES * 0.9 < len(values) <= sample.VALUES
+    values = reductions.values(tensor)
+    assert reductions.VALUES * 0.9 < len(values) <= reductions.VALUES
     assert values.max() > 0.97 * tensor.max()
     assert len(set((values.long() % 9).tolist())) == 9
 
@@ -77,11 +77,11 @@ def test_the_activity_of_a_unit_is_the_share_of_its_positive_inputs() -> None:
     inputs = torch.ones(4, 3, 2, 2)
     inputs[:, 1] = -1
     inputs[:1, 2] = 0
-    assert sample.activity(inputs).tolist() == [1, 0, 0.75]
-    assert sample.activity(inputs[:, :, 0, 0]).tolist() == [1, 0, 0.75]
+    assert reductions.activity(inputs).tolist() == [1, 0, 0.75]
+    assert reductions.activity(inputs[:, :, 0, 0]).tolist() == [1, 0, 0.75]
     tokens = torch.ones(4, 7, 3)
     tokens[..., 1] = -1
-    assert sample.activity(tokens).tolist() == [1, 0, 1]
+    assert reductions.activity(tokens).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -91,8 +91,8 @@ def test_the_activity_of_more_than_is_looked_at_is_close(layout: torch.memory_fo
     inputs[:, 10] = -1
     inputs[:, 11, 20:, 20:] = 1
     inputs[:, 11, :20] = inputs[:, 11, :, :20] = -1
-    assert inputs.numel() > 6 * sample.ACTIVITY_VALUES
-    activity = sample.activity(inputs.to(memory_format=layout))
+    assert inputs.numel() > 6 * reductions.ACTIVITY_VALUES
+    activity = reductions.activity(inputs.to(memory_format=layout))
     assert activity[10] == 0
     assert float(activity[11]) == pytest.approx(0.25, abs=0.02)
     assert activity[12:].sub(0.5).abs().max() < 0.03
@@ -295,7 +295,7 @@ def test_an_earlier_training_makes_room(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = config.tensors(SageMakerPaths(tmp_path))
+    folder = config.folder(SageMakerPaths(tmp_path))
     folder.mkdir(parents=True)
     (folder / "thesis.tex").touch()
     hook = train(tmp_path, network(8), epochs=1)
@@ -312,7 +312,7 @@ def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
 
     def spoil(step: int) -> None:
         if step == 7:
-            (config.tensors(SageMakerPaths(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
+            (config.folder(SageMakerPaths(tmp_path)) / "events" / f"{7:012d}").write_text("in the way")
 
     hook = train(tmp_path, head, epochs=2, before=spoil)
     assert hook.state == "failed"
@@ -340,7 +340,7 @@ def test_even_losses_end_at_the_bound(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(recorder, "BUDGET", 20_000)
     monkeypatch.setattr(recorder, "AFTERWARDS", 10_000)
     hook = train(tmp_path, network(32), epochs=3)
-    size = sum(file.stat().st_size for file in config.tensors(SageMakerPaths(tmp_path)).rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in config.folder(SageMakerPaths(tmp_path)).rglob("*") if file.is_file())
     assert hook.describe()["bytes"] < size < 60_000
 
 
@@ -350,60 +350,36 @@ def service(folder: Path, **content: Any) -> None:
     (tree.config / config.FILE).write_text(json.dumps(content))
 
 
-def test_the_services_configuration_says_what_is_saved(tmp_path: Path) -> None:
+def test_the_services_configuration_says_where_and_how_often_tensors_are_saved(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     service(
         tmp_path,
         LocalPath=str(elsewhere),
-        HookParameters={"train.save_interval": "6", "eval.save_interval": "2"},
+        HookParameters={"train.save_interval": "12"},
         CollectionConfigurations=[
             {"CollectionName": "losses"},
-            {"CollectionName": "gradients",
-             "CollectionParameters": {"save_interval": "12", "reductions": "max,l1_norm"}},
-            {"CollectionName": "custom_relu_collection",
-             "CollectionParameters": {"include_regex": ".*relu_input|.*relu_output"}},
+            {"CollectionName": "gradients", "CollectionParameters": {"save_interval": "6"}},
         ],
-    )  # fmt: skip
-    hook = train(tmp_path, network(32, 32), epochs=1)
-    assert (hook.state, hook.reason) == ("on", "")
-    assert config.folder(SageMakerPaths(tmp_path)) == elsewhere
+    )
+    hook = train(tmp_path, network(32, 32), epochs=1, interval=0)
+    assert (hook.state, hook.reason, hook.interval) == ("on", "", 6)
     read = create_trial(str(elsewhere))
-    assert read.steps(modes.TRAIN) == [0, 6, 12, 18]
-    assert read.steps(modes.EVAL) == [0, 2, 4]
-    gradient = "gradient/Sequential_0.weight"
-    assert read.tensor(gradient).steps(modes.TRAIN) == [0, 12]
-    assert read.tensor(gradient).reduction_value(0, "max", mode=modes.TRAIN) > 0
-    assert read.tensor(gradient).reduction_value(0, "l1", mode=modes.TRAIN) > 0
-    names = read.tensor_names(step=6, mode=modes.TRAIN)
-    assert {"1.relu_input_0", "1.relu_output_0", "1.relu_activity_0"} <= set(names)
-    assert not [name for name in names if name.startswith("Sequential")]
-    assert read.tensor("1.relu_output_0").value(6, mode=modes.TRAIN).min() == 0
+    assert read.steps(modes.TRAIN) == [*range(10), 12, 18]
+    assert read.steps(modes.EVAL) == list(range(5))
 
 
 def test_tensors_go_where_the_service_says(tmp_path: Path) -> None:
     service(tmp_path, LocalPath="/opt/ml/output/elsewhere")
     assert config.folder(SageMakerPaths(tmp_path)) == Path("/opt/ml/output/elsewhere")
     (SageMakerPaths(tmp_path).config / config.FILE).write_text("[]")
-    assert config.folder(SageMakerPaths(tmp_path)) == config.tensors(SageMakerPaths(tmp_path))
+    assert config.folder(SageMakerPaths(tmp_path)) == tmp_path / "output" / "tensors"
 
 
-def test_the_services_own_default_saves_losses_only(tmp_path: Path) -> None:
-    service(tmp_path, CollectionConfigurations=[], HookParameters=None)
-    hook = train(tmp_path, network(8), epochs=1)
-    assert hook.describe()["interval"] == 500
-    read = create_trial(str(tmp_path / "output" / "tensors"))
-    assert read.tensor_names() == ["CrossEntropyLoss_output_0"]
-    findings = judge(tmp_path)
-    assert {f.status for name, f in findings.items() if name != "exploding_tensor"} == {"not_applicable", "ok"}
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"HookParameters": {"save_interval": "often"}}'])
-def test_a_configuration_that_cannot_be_read_is_a_reason(tmp_path: Path, text: str) -> None:
-    service(tmp_path)
-    (SageMakerPaths(tmp_path).config / config.FILE).write_text(text)
-    hook = train(tmp_path, network(8), epochs=1)
+def test_an_interval_that_is_no_number_is_a_reason(tmp_path: Path) -> None:
+    service(tmp_path, HookParameters={"save_interval": "often"})
+    hook = train(tmp_path, network(8), epochs=1, interval=0)
     assert hook.state == "failed"
-    assert hook.reason
+    assert "often" in hook.reason
 
 
 def test_smdebug_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -178,21 +178,21 @@ def damage(folder: Path) -> None:
 
 def test_damaged_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = trained(tmp_path)
-    damage(config.tensors(SageMakerPaths(tmp_path)))
-    steps = Steps(config.tensors(SageMakerPaths(tmp_path)))
+    damage(config.folder(SageMakerPaths(tmp_path)))
+    steps = Steps(config.folder(SageMakerPaths(tmp_path)))
     seen = list(steps.new())
     assert len(seen) == 50 - 3
     assert steps.damaged == 3
     assert [step.loss() is None for step in seen[:6]] == [False, False, False, True, True, True]
     assert not list(steps.new())
-    Watcher(out, config.tensors(SageMakerPaths(tmp_path))).look(final=True)
+    Watcher(out, config.folder(SageMakerPaths(tmp_path))).look(final=True)
     assert set(statuses(out).values()) <= {"ok", "not_applicable"}
 
 
 def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path) -> None:
     full, folder = tmp_path / "full", tmp_path / "tensors"
     train(full, network(8), epochs=1)
-    source = config.tensors(SageMakerPaths(full))
+    source = config.folder(SageMakerPaths(full))
     steps = Steps(folder)
     assert not list(steps.new())
     (folder / "index").mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path)
 def test_tensors_of_an_earlier_training_are_not_taken_for_this_ones(tmp_path: Path) -> None:
     trained(tmp_path)
     out = told(tmp_path, state="on", reason="")  # this one's hook is not there yet
-    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
+    watcher = Watcher(out, config.folder(SageMakerPaths(tmp_path)))
     watcher.look()
     assert statuses(out)["vanishing_gradient"] == "waiting"
     hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(20, 1))
@@ -228,7 +228,7 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
+    watcher = Watcher(out, config.folder(SageMakerPaths(tmp_path)))
 
     def no_report(_out: Path) -> None:
         raise RuntimeError("no report\ntoday")
@@ -246,7 +246,7 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
 
 def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> None:
     out = trained(tmp_path)
-    watcher = Watcher(out, config.tensors(SageMakerPaths(tmp_path)))
+    watcher = Watcher(out, config.folder(SageMakerPaths(tmp_path)))
     watcher.look()
     before = (out / "rules.json").stat()
     watcher.due = math.inf  # the profiler's rules say another time each time

@@ -1,204 +1,182 @@
-"""Launchers among themselves, without a training. (Whole jobs: tests/faults/test_hosts.py.)"""
+"""Hosts among themselves, without a training. (Whole jobs: tests/faults/test_hosts.py.)"""
 
-import contextlib
-import functools
 import json
-import math
-import re
+import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is not in __all__
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from container_train import hyperparameters
-from container_train.distributed import launch, pulse
-from container_train.distributed.layout import PORT, Layout, port, usable
-from container_train.distributed.link import LONGEST
-from container_train.distributed.ranks import Ranks
-from container_train.distributed.verdict import Verdict
-from container_train.errors import TrainError
-from container_train.paths import SageMakerPaths
-from tests.contract.serving import free_port, until
+from container_train.distributed import launch
+from container_train.distributed.cluster import TIMEOUT, Cluster
+from container_train.distributed.launch import Hosts
+from container_train.errors import LOST_PEER, STOPPED, TrainError
+from tests.contract.serving import until
 
-HOSTS = ("127.0.0.1", "127.0.0.2")
-FIRST, SECOND = (Layout(HOSTS, host, "lo", 0) for host in HOSTS)
+NAMES = ["algo-1", "algo-2", "algo-3"]
+
+
+def cluster(index: int) -> Cluster:
+    return Cluster(NAMES, index, 0)
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[launch.First]:
-    monkeypatch.setenv(PORT, str(free_port()))
-    part = launch.First(FIRST, limit=60)
-    yield part
-    for link in (*part.unknown, *part.links.values()):
-        link.close()
-    assert part.listener is not None
-    part.listener.close()
+def store() -> TCPStore:
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
 
 
-def known(first: launch.First, host: str) -> bool:
-    first.turn()
-    return host in first.links
+def start(store: TCPStore, *indices: int) -> list[Hosts]:
+    """Hosts as threads of this process, each with its own connection."""
+    clients = [TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False) for _ in indices]
+    hosts = [Hosts(cluster(index), client) for index, client in zip(indices, clients, strict=True)]
+    for host in hosts:
+        host.start()
+    return hosts
 
 
-def told(first: launch.First, seconds: float) -> bool:
-    first.turn()
-    return first.quiets.get(HOSTS[1]) == seconds
-
-
-def test_all_that_wait_for_each_other_for_too_long_are_given_up(first: launch.First) -> None:
-    other = launch.Other(SECOND)
-    other.turn()
-    until(lambda: known(first, HOSTS[1]), "the other host", 5)
-    for mine, theirs, over in ((61, 3, False), (math.inf, math.inf, False), (61, 62, True)):
-        first.quiet(mine)
-        other.quiet(theirs)
-        until(functools.partial(told, first, theirs), "it is told", 5)
-        verdict = first.turn()
-        assert (verdict is not None) == over, (mine, theirs)
-    assert verdict is not None
-    assert verdict.code == 1
-    assert verdict.line.startswith("all 2 processes have waited for each other for 60 s: one of them hangs, or ")
-    other.end(verdict)
-
-
-@pytest.mark.parametrize("value", ["abc", "0", "65535", "-1", "٣"])
-def test_a_port_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PORT, value)
-    with pytest.raises(TrainError, match=f"BYOC_PORT has value '{value}': expected a port from 1 to 65534"):
-        port()
-
-
-def test_an_interface_that_is_not_there_gives_way_to_the_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """SDK v3's local mode names one, ethwe, that no container has."""
-    assert usable("lo") == "lo"
-    assert capsys.readouterr().err == ""
-    assert usable("ethwe") == ""
-    assert re.match(
-        r"warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this host \(it has .*lo",
-        capsys.readouterr().err,
-    )
-    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
-    assert "GLOO_SOCKET_IFNAME" not in Layout(HOSTS, HOSTS[0], "", 0).environment(0, tmp_path)
+def agree(hosts: list[Hosts], *ends: tuple[int, str]) -> list[tuple[int, str]]:
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        return list(pool.map(lambda host, end: host.agree(*end), hosts, ends))
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("ends", "expected"),
     [
-        ("--device cpu", "cpu"),
-        ("--epochs 3 --device=cpu", "cpu"),
-        ("--device=cuda --device CPU", "cpu"),  # the last one counts, as where all are read
-        ("--batch_size=4 --device=cpu", "cpu"),
-        ("--unknown 3 --device=cpu --lr x", "cpu"),  # told later, in a process that has a failure file
-        ("--device", "auto"),
-        ("--help", "auto"),
-        ("", "auto"),
+        ([(0, ""), (0, ""), (0, "")], (0, "")),
+        ([(LOST_PEER, "a peer is lost"), (1, "no weights"), (LOST_PEER, "a peer is lost")], (1, "no weights")),
+        ([(0, ""), (0, ""), (1, "killed")], (1, "killed")),  # the first goes on for long after the others
+        ([(STOPPED, "stopped in step 3"), (0, ""), (LOST_PEER, "a peer is lost")], (STOPPED, "stopped in step 3")),
+        ([(LOST_PEER, "a peer is lost"), (STOPPED, "stopped before the training began"), (0, "")],
+         (STOPPED, "stopped; nothing was saved since the last checkpoint")),
     ],
-)
-def test_the_device_is_read_however_it_is_written(
-    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+)  # fmt: skip
+def test_all_hosts_end_alike(
+    ends: list[tuple[int, str]], expected: tuple[int, str], store: TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert hyperparameters.device(words.split()) == expected
-    monkeypatch.setattr("container_train.distributed.layout.gpus", lambda: 4)
-    assert Layout.of(SageMakerPaths(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)
+    monkeypatch.setattr(launch, "_signal", lambda *_: set())  # it is this process whose children they would end
+    hosts = start(store, 0, 1, 2)
+    if expected == (1, "killed"):
+        assert hosts[2].agree(1, "killed") == expected
+    assert agree(hosts, *ends) == [expected] * 3
 
 
-def test_a_host_that_fails_before_the_first_is_there_says_why_and_does_not_wait_for_it(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_peer_that_is_lost_without_a_reason_is_the_reason(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "REASON_SECONDS", 1.0)
+    hosts = start(store, 0, 1, 2)
+    lost = (LOST_PEER, "another process of the job is lost")
+    assert agree(hosts, lost, lost, lost) == [(1, lost[1])] * 3
+
+
+def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "SILENT_SECONDS", 2.0)
+    hosts = start(store, 0, 1)
+    assert all(host.known.wait(20) for host in hosts)
+    expected = (1, "host algo-3 is lost: its container ended, or it cannot be reached any more")
+    assert agree(hosts, (LOST_PEER, ""), (LOST_PEER, "")) == [expected] * 2
+
+
+def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    program = (
+        "import time; from torch.distributed import TCPStore\n"
+        "store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)\n"
+        "print(store.port, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        client = TCPStore("127.0.0.1", int(first.stdout.readline()), is_master=False, wait_for_workers=False)
+        host = Hosts(cluster(1), client)
+        host.start()
+        first.kill()
+    assert host.known.wait(20)
+    assert host.agree(0, "") == (1, "host algo-1 is lost: its container ended, or it cannot be reached any more")
+
+
+def test_a_stop_of_one_host_reaches_the_processes_of_all(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: set[signal.Signals] = set()
+
+    def send(number: signal.Signals, *_: object) -> set[int]:
+        sent.add(number)
+        return set()
+
+    monkeypatch.setattr(launch, "_signal", send)
+    hosts = start(store, 0, 1, 2)
+    hosts[1].stop()
+    until(lambda: all(host.stopping < float("inf") for host in hosts), "all are told", 10)
+    until(lambda: signal.SIGTERM in sent, "the processes are told", 10)
+    monkeypatch.setattr(launch, "SAVING_SECONDS", 0.0)
+    until(lambda: signal.SIGKILL in sent, "those that do not end are killed", 10)
+    assert agree(hosts, (STOPPED, "stopped"), (0, ""), (0, "")) == [(STOPPED, "stopped")] * 3
+
+
+def failure(folder: Path, rank: int, code: int, message: str = "", timestamp: int = 0) -> ProcessFailure:
+    file = folder / f"{rank}.json"
+    if message:
+        file.write_text(json.dumps({"message": message, "timestamp": timestamp}))
+    found = ProcessFailure(rank, 1, code, str(file))
+    found.timestamp = timestamp
+    return found
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        ([], (0, "")),
+        ([(0, LOST_PEER, "a peer is lost", 7)], (LOST_PEER, "a peer is lost (process 0 of 3, host algo-1)")),
+        # The one with a reason, though the others were found first.
+        ([(0, LOST_PEER, "a peer is lost", 7), (1, 1, "wrong", 7)], (1, "wrong (process 1 of 3, host algo-1)")),
+        ([(0, LOST_PEER, "a peer is lost", 7), (1, -9, "", 8)],
+         (1, "process 1 of 3, host algo-1 was killed by SIGKILL: mostly for lack of memory: use a larger instance, or a"
+             " smaller batch-size")),
+        # The agent killed it half a minute later, and had asked it to stop.
+        ([(1, LOST_PEER, "a peer is lost", 7), (0, -9, "", 40)],
+         (LOST_PEER, "a peer is lost (process 1 of 3, host algo-1)")),
+        ([(1, 3, "", 7), (0, STOPPED, "stopped after 3 steps", 8)],
+         (1, "process 1 of 3, host algo-1 ended with code 3 without a message: see its log")),
+        ([(0, STOPPED, "stopped after 3 steps", 7)], (STOPPED, "stopped after 3 steps")),
+        ([(0, -15, "", 7)], (STOPPED, "stopped before the training began; nothing is lost")),
+        ([(2, -6, "", 7)], (LOST_PEER, "process 2 of 3, host algo-1 was killed by SIGABRT")),
+        ([(0, -10, "", 7)],
+         (1, f"no step was finished within 1800 s: a process hangs, or hosts cannot reach each other ({TIMEOUT} allows"
+             " more)")),
+    ],
+)  # fmt: skip
+def test_the_reason_of_a_host_is_that_of_the_process_which_has_one(
+    failures: list[tuple[int, int, str, int]], expected: tuple[int, str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(PORT, str(free_port()))  # where nobody listens
-    other = launch.Other(SECOND)
-    other.hear(1, 1, "the weights are not there")
-    assert other.turn() is None
-    monkeypatch.setattr(launch, "ALONE_SECONDS", 0.0)
-    assert other.turn() == Verdict(1, "the weights are not there")
-
-
-def test_strangers_are_passed_over(first: launch.First) -> None:
-    other = launch.Other(SECOND)
-    other.turn()
-    until(lambda: known(first, HOSTS[1]), "the other host", 5)
-    strangers = [socket.create_connection((HOSTS[0], port())) for _ in range(5)]
-    name = json.dumps({"host": HOSTS[1]}).encode()
-    for stranger, words in zip(
-        strangers,
-        (
-            b"GET / HTTP/1.1\r\n\r\n",
-            b"\0" * (2 * LONGEST),
-            name + b"\n",
-            b'[1]\n"x"\n{"ended": 1}\n',
-            b"[" * 200_000 + b"\n",
-        ),
-        strict=True,
-    ):
-        stranger.settimeout(0.2)
-        with contextlib.suppress(OSError):
-            stranger.sendall(words)
-    deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        assert first.turn() is None
-    for stranger in strangers:
-        stranger.close()
-    until(lambda: first.turn() is None and not first.unknown, "the strangers gone", 5)
-    assert list(first.links) == [HOSTS[1]]
-    other.end(Verdict(0))
-
-
-def test_a_process_that_works_and_gets_no_further_is_named(tmp_path: Path) -> None:
-    ranks = Ranks(FIRST, tmp_path)
-    file = pulse.path(tmp_path, 0)
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
-        try:
-            ranks.running[0], ranks.watched[0] = process, pulse.Watch(file)
-            assert ranks.still(60) == []
-            time.sleep(0.2)
-            ((rank, code, line),) = ranks.still(0.1)
-            assert (rank, code) == (0, 1)
-            assert line.startswith("process 0 of 2, host 127.0.0.1 has got no further for 0 s: ")
-            assert ranks.quiet() >= 0.1
-            file.write_text("waits")  # for others: they are to blame, or all
-            assert ranks.still(0) == []
-            file.write_text("alone")
-            assert (ranks.still(0), ranks.quiet()) == ([], 0)
-        finally:
-            ranks.kill()
-    assert ranks.ended()[0][0] == 0
-    assert ranks.quiet() == math.inf
-
-
-@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf"])
-def test_a_time_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launch.STILL, value)
-    with pytest.raises(TrainError, match=f"BYOC_STILL_SECONDS has value '{value}': expected seconds above 0"):
-        launch.still_seconds()
+    found = {one[0]: failure(tmp_path, *one) for one in failures}
+    code, line = launch._end(found, cluster(0))
+    assert (code, line) == expected
 
 
 def test_a_host_that_is_waited_for_is_named_once_and_given_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("container_train.distributed.launch.time.monotonic", lambda: now)
-    waiting = launch.Waiting()
-    now += launch.SAY_SECONDS - 1
-    assert waiting.look("algo-2") is None
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += 1
+
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr(launch, "SIGNALS", ())
+    launch._wait("algo-2", lambda: now > 108)
     assert capsys.readouterr().err == ""
-    now += 2
-    assert waiting.look("algo-2") is None
-    assert waiting.look("algo-2") is None
+    with pytest.raises(TrainError, match="host algo-2 did not come within 300 s: see its log"):
+        launch._wait("algo-2", lambda: False)
     assert capsys.readouterr().err == "waiting for host algo-2, for at most 300 s\n"
-    now += launch.START_SECONDS
-    verdict = waiting.look("algo-2")
-    assert verdict is not None
-    assert (verdict.code, verdict.line) == (1, "host algo-2 did not come within 300 s: see its log")
 
 
-def test_processes_find_the_packages_wherever_they_are_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    environment = Layout(("a",), "a", "", 2).environment(0, tmp_path)
-    program = "import sys; sys.path.pop(0); import container_train, container_serve"
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("", 0)) as taken:
+        monkeypatch.setenv("BYOC_PORT", str(taken.getsockname()[1]))
+        with pytest.raises(TrainError, match=r"port \d+ of host 127.0.0.1 cannot be used .*: BYOC_PORT names another"):
+            launch._meet(Cluster(["127.0.0.1", "127.0.0.2"], 0, 0))

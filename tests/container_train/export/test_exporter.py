@@ -102,9 +102,9 @@ def test_anybody_s_checkpoint_is_quantised_on_pictures(
     ]  # fmt: skip
     assert "--precision int8 needs --calibration DIR" in refused(monkeypatch, *fixed)
     gone, file = tmp_path / "gone", tmp_path / "w.pth"
-    assert refused(monkeypatch, *fixed, "--calibration", str(gone)) == f"export: --calibration {gone}: is not there"
-    assert refused(monkeypatch, *fixed, "--calibration", str(file)) == f"export: --calibration {file}: is no folder"
-    assert refused(monkeypatch, *fixed, "--out", str(file)) == f"export: --out {file}: is no folder"
+    assert refused(monkeypatch, *fixed, "--calibration", str(gone)) == f"export: --calibration {gone}: no such folder"
+    assert refused(monkeypatch, *fixed, "--calibration", str(file)) == f"export: --calibration {file}: not a folder"
+    assert refused(monkeypatch, *fixed, "--out", str(file)) == f"export: --out {file}: not a folder"
     pictures = trees.fill(tmp_path / "data") / "train"
     for folder in pictures.iterdir():
         (folder / "cut.jpg").write_bytes((folder / "000.jpg").read_bytes()[:300])
@@ -155,7 +155,7 @@ def test_anybody_s_checkpoint_becomes_an_artifact(
     )  # fmt: skip
     assert said.returncode == 1
     last = said.stderr.strip().splitlines()[-1]
-    assert "does not fit resnet18 with 2 classes: fc.bias is (3,), expected (2,)" in last
+    assert "the weights (file w.pth, 2 classes) do not fit resnet18: 2 tensors differ, first fc.bias, which is" in last
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "n").exists()
 

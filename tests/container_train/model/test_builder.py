@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from container_train.errors import TrainError
-from container_train.model import builder
+from container_train.model import builder, weights
 from tests.conftest import FULL
 
 
@@ -74,9 +74,9 @@ def test_freeze_nothing_leaves_nothing_to_cache() -> None:
         ({"b.running_var": torch.tensor([float("inf"), float("nan")])}, "b.running_var holds values that are no"),
         ({"b.running_var": torch.full((2,), float("inf"))}, "b.running_var holds values that are no finite numbers"),
         ({"b": torch.tensor([1e300], dtype=torch.float64)}, "b holds values that are no finite numbers of float32"),
-        ({"b": torch.eye(2).to_sparse()}, "b is a sparse tensor: save plain ones"),
-        ({"b": torch.ones(2, dtype=torch.complex64)}, "b is a complex tensor"),
-        ({"b": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "b is a quantised tensor"),
+        ({"b": torch.eye(2).to_sparse()}, "b is no plain tensor: save plain ones"),
+        ({"b": torch.ones(2, dtype=torch.complex64)}, "b is no plain tensor"),
+        ({"b": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}, "b is no plain tensor"),
         ({"epoch": 3, "net": {}}, "hold no state_dict .* but dict with the keys 'epoch', 'net'"),
         ({"b.running_var": torch.tensor([1.0, -float("inf")])}, "b.running_var holds values that are no finite"),
     ],
@@ -84,13 +84,13 @@ def test_freeze_nothing_leaves_nothing_to_cache() -> None:
 def test_weights_that_no_network_can_use_are_refused(content: object, words: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(TrainError, match=words):
-        builder.read_state_dict(tmp_path / "w.pth")
+        weights.read_state_dict(tmp_path / "w.pth")
 
 
 def test_a_checkpoint_s_model_and_small_floats_are_taken(tmp_path: Path) -> None:
     tensor = torch.ones(2).to(torch.float8_e4m3fn)
     torch.save({"epoch": 3, "model_state_dict": {"module.a": tensor}}, tmp_path / "w.pth")
-    assert torch.equal(builder.read_state_dict(tmp_path / "w.pth")["a"], torch.ones(2))
+    assert torch.equal(weights.read_state_dict(tmp_path / "w.pth")["a"], torch.ones(2))
 
 
 def test_a_variance_too_large_for_float16_is_read_as_its_largest_value(
@@ -101,7 +101,7 @@ def test_a_variance_too_large_for_float16_is_read_as_its_largest_value(
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, tmp_path / "w.pth")
     network = build("resnet18", weights_file=tmp_path / "w.pth", freeze_until="none")
     assert (
-        "weights: 1 variances are infinite, in bn1.running_var: too large for float16; read as its largest value, 65504"
+        "weights: infinite variances in bn1.running_var: too large for float16; read as its largest value, 65504"
     ) in caplog.text
     norm = network.model.get_submodule("bn1")
     variances = norm.get_buffer("running_var")
@@ -146,7 +146,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     torch.save(build("resnet18").model.state_dict(), file)
     with pytest.raises(
-        TrainError, match=r"the weights \(file w.pth\) do not fit resnet34: they lack \d+ tensors, first layer"
+        TrainError,
+        match=r"the weights \(file w.pth\) do not fit resnet34: \d+ tensors differ, first layer\S+, which",
     ):
         build("resnet34", weights_file=file)
 
@@ -170,11 +171,6 @@ def test_a_weights_file_is_never_unpickled(tmp_path: Path) -> None:
     torch.save({"conv1.weight": Evil()}, file)
     with pytest.raises(TrainError, match="could not be read"):
         build("resnet18", weights_file=file)
-
-
-def test_unknown_weights_are_refused() -> None:
-    with pytest.raises(TrainError, match=r"weights has value 'V9': expected DEFAULT, none or one of IMAGENET1K_V1"):
-        build("resnet18", weights="V9")
 
 
 def test_weights_that_cannot_be_fetched_name_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

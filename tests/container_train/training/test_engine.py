@@ -8,7 +8,7 @@ import torch
 
 from container_train import hyperparameters
 from container_train.data import dataset
-from container_train.distributed.process_group import World
+from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped, TrainError
 from container_train.features import sources
 from container_train.model import batch_norm, builder
@@ -202,7 +202,7 @@ def test_too_few_images_for_batch_statistics_are_refused(size: int) -> None:
     def build(freeze_until: str) -> builder.Network:
         return builder.build("resnet18", 3, weights="none", weights_file=None, freeze_until=freeze_until, image_size=32)
 
-    world, least = World(0, size, 0, size), 2 * size
+    world, least = ProcessGroup(0, size, size), 2 * size
     trained = build("layer3")
     named = "" if size == 1 else f" for {size} processes"
     with pytest.raises(

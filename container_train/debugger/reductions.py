@@ -1,4 +1,4 @@
-"""What is kept of a tensor: a sample of its values, and sums over all of them."""
+"""The values kept of a tensor: a sample, and sums over all of them."""
 
 import torch
 from torch import nn
