@@ -109,11 +109,9 @@ class Source:
         (split, view), self.backbone_seconds = part, 0.0
         batches = indices.split(self.hp.batch_size) if len(indices) else ()
         if part in self.cache:
-            for batch in batches:
-                own = self.group.own(batch)
-                rows = own // self.group.size  # of the features that are kept here
+            for rows in map(self.group.shard, batches):
                 inputs = tuple(feature[rows].to(self.device) for feature in self.cache[part])
-                yield inputs, self.targets[split][own.to(self.device)]
+                yield inputs, self.targets[split][rows.to(self.device)]
             return
         shares = [share.tolist() for batch in batches if len(share := self.group.shard(batch))]
         augment = self.hp.augment if split == "train" else "none"
