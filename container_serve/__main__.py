@@ -8,8 +8,8 @@ from pathlib import Path
 
 from container_serve import __version__, log
 from container_serve.errors import ServeError
-from container_serve.server import serve
 from container_serve.settings import MAX_PORT, Settings
+from container_serve.supervisor.server import serve
 
 
 def main(arguments: list[str] | None = None) -> int:

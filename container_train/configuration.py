@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -16,16 +17,9 @@ NAME_SECONDS = 300.0  # until a host's name has to be known: its container may s
 SAY_SECONDS = 10.0  # after which the log names the host
 POLL_SECONDS = 0.5
 PROGRAM, MODULE = "sagemaker_program", "SAGEMAKER_TRAINING_MODULE"
-# Launchers that distribution={...} asks for. The toolkit ignores those that are not installed: each host would train
-# alone.
-LAUNCHERS = (
-    "sagemaker_mpi_enabled",
-    "sagemaker_distributed_dataparallel_enabled",
-    "sagemaker_pytorch_ddp_enabled",
-    "sagemaker_pytorch_xla_multi_worker_enabled",
-    "sagemaker_parameter_server_enabled",
-    "sagemaker_multi_worker_mirrored_strategy_enabled",
-)
+# distribution={...} asks for a launcher by sagemaker_NAME_enabled. The toolkit ignores one that is not installed: each
+# host would train alone.
+LAUNCHER, TORCHRUN = re.compile(r"sagemaker_\w+_enabled"), "sagemaker_torch_distributed_enabled"
 
 
 def read(tree: SageMakerPaths, name: str) -> dict[str, Any]:
@@ -62,8 +56,8 @@ def check(tree: SageMakerPaths) -> tuple[dict[str, Any], list[str]]:
             f"{tree.config / 'resourceconfig.json'}: current_host is {here!r} and hosts is {hosts!r}: expected the name"
             " of this host, and those of all hosts, such as ['algo-1']"
         )
-    for name in LAUNCHERS:
-        if _is_true(hyperparameters, name):
+    for name in filter(LAUNCHER.fullmatch, hyperparameters):
+        if name != TORCHRUN and _is_true(hyperparameters, name):
             raise TrainError(
                 f"hyperparameter {name} is true: this image does not have that launcher; leave it out"
                 " (distribution={...} of the Estimator): the built-in program uses all hosts and GPUs without it, and a"
@@ -84,7 +78,7 @@ def own_program(hyperparameters: Mapping[str, Any]) -> str:
 
 def wants_torchrun(hyperparameters: Mapping[str, Any]) -> bool:
     """Return True if distribution={"torch_distributed": {"enabled": True}} asks for it."""
-    return _is_true(hyperparameters, "sagemaker_torch_distributed_enabled")
+    return _is_true(hyperparameters, TORCHRUN)
 
 
 def _is_true(hyperparameters: Mapping[str, Any], name: str) -> bool:

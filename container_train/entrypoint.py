@@ -19,13 +19,12 @@ import psutil
 
 from container_serve.processes import die_with_parent
 from container_train import configuration, failure
-from container_train.errors import Stopped, TrainError
+from container_train.errors import STOPPED, Stopped, TrainError
 from container_train.monitoring.sidecar import SAMPLER, WATCHER
 from container_train.paths import SageMakerPaths, replace_file
 
 POLL_SECONDS = 0.1
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
-STOPPED = 128 + signal.SIGTERM
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def main() -> None:
             running = _children(toolkit.pid)
             has_run = has_run or bool(running)
             if stopping:
-                # After the program's end the toolkit goes on alone and reports: a job that is done stays done.
+                # After the program's end the toolkit only reports: a job that is done stays done.
                 for process in running if has_run else [psutil.Process(toolkit.pid)]:
                     if process.pid not in told:
                         told.add(process.pid)

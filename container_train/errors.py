@@ -1,11 +1,11 @@
-"""The ways in which a job ends early."""
+"""The reasons for which a job ends early."""
 
 LOST_PEER = 75  # exit code of a process whose peer is lost: EX_TEMPFAIL of sysexits.h
 STOPPED = 143  # 128 + SIGTERM, as a shell would say it
 
 
 class TrainError(Exception):
-    """What is wrong, where, and what to do, in one line: it becomes the job's FailureReason."""
+    """An error with a one-line message (what is wrong, where, what to do), which becomes the job's FailureReason."""
 
 
 class DataError(TrainError):
@@ -19,5 +19,5 @@ class CollectiveError(Exception):
 class Stopped(BaseException):
     """The platform asked the job to stop (SIGTERM); the message says what was saved.
 
-    Like KeyboardInterrupt none of what code catches that does not know it, NNCF's for instance: see StopFlag.at_once.
+    Like KeyboardInterrupt no Exception: libraries, such as NNCF, catch those. See StopFlag.at_once.
     """

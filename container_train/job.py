@@ -14,7 +14,7 @@ from container_train.profiler import cgroup
 
 
 def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
-    """Times in seconds since 1970; `cpus` and `memory_bytes` are what the container may use."""
+    """Return the facts. Times are seconds since 1970; `cpus` and `memory_bytes` are the container's limits."""
     host, every = hosts(tree)
     limits = cgroup.limits()
     return {

@@ -20,7 +20,7 @@ class SageMakerPaths:
 
     @classmethod
     def from_environment(cls) -> "SageMakerPaths":
-        """A search names one place in S3 for the checkpoints of all its trials, and says so in BYOC_OWN_CHECKPOINTS."""
+        """BYOC_OWN_CHECKPOINTS says that all trials of a search share one place in S3 for their checkpoints."""
         own = os.environ.get("TRAINING_JOB_NAME", "") if os.environ.get("BYOC_OWN_CHECKPOINTS") else ""
         return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"), own)
 
@@ -46,7 +46,7 @@ class SageMakerPaths:
 
     @property
     def success(self) -> Path:
-        """The toolkit's own mark that the program ended well."""
+        """The toolkit's mark that the program succeeded."""
         return self.base / "output" / "success"
 
     @property
@@ -83,7 +83,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Have the names in `folder` on the disk, too."""
+    """Write the names in `folder` to the disk, too."""
     with contextlib.suppress(OSError):  # not every file system knows how
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -20,8 +20,7 @@ from container_train.debugger.hook import trained
 from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
-from container_train.export import exporter
-from container_train.export import quantize as quantization
+from container_train.export import exporter, quantize
 from container_train.features import sources
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
@@ -56,10 +55,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
 
     @contextlib.contextmanager
     def phase(name: str, shown: str = "", *, told: str = "", keeps: bool = False, last: bool = False) -> Iterator[None]:
-        """A stop ends it at once, and says `told`.
+        """Run one phase, which a stop ends at once, reported by `told`.
 
-        One that `keeps` what it has done looks for a stop by itself, and `told` is said at its end. After the `last`
-        one the job is done: a stop changes nothing any more.
+        A phase that `keeps` its work checks for a stop itself. After the `last` one the job is done: a stop changes
+        nothing.
         """
         started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
         with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
@@ -75,27 +74,27 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
         if group.local_rank:
-            group.barrier()  # the first of each host checks the pictures for all of them
+            group.barrier()  # the first of each host checks the images for all of them
         known = ChecksumCache.of_search(group.scratch)
-        pictures = dataset.read(tree, known=known)
+        data = dataset.read(tree, known=known)
         known.save()
         if not group.local_rank:
             group.barrier()
-        agreement.same_pictures(group.gather(pictures.fingerprint))
-        images = {name: len(split) for name, split in pictures.splits.items()}
+        agreement.same_pictures(group.gather(data.fingerprint))
+        images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
-            pictures.tell()
-        log.info("data: %d classes, %s", len(pictures.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
-        counts = np.bincount(dataset.targets(pictures.splits["train"]), minlength=len(pictures.classes)).tolist()
+            data.tell()
+        log.info("data: %d classes, %s", len(data.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
+        counts = np.bincount(dataset.targets(data.splits["train"]), minlength=len(data.classes)).tolist()
         monitor.note(
-            classes=len(pictures.classes),
+            classes=len(data.classes),
             images=images,
-            class_counts=dict(zip(pictures.classes, counts, strict=True)),
+            class_counts=dict(zip(data.classes, counts, strict=True)),
             steps_per_epoch=-(-images["train"] // hp.batch_size),
         )
     with phase("model"):
         network = builder.build(
-            hp.arch, len(pictures.classes), weights=hp.weights, weights_file=channels.weights(tree),
+            hp.arch, len(data.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group)
@@ -106,8 +105,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     precision = Precision.choose(hp.amp, where)
     precision.prepare()
     identity = {
-        "data": pictures.fingerprint,
-        "classes": list(pictures.classes),
+        "data": data.fingerprint,
+        "classes": list(data.classes),
         **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.NOT_IN_FINGERPRINT},
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
@@ -117,7 +116,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     with phase(
         "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
     ):
-        source = sources.Source(pictures, network, hp, where, precision, stop, Store.of(tree), group)
+        source = sources.Source(data, network, hp, where, precision, stop, Store.of(tree), group)
         monitor.note(feature_cache=bool(source.cache), workers=source.workers)
     with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
         trainer = engine.Trainer(
@@ -134,7 +133,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         **({"warning": RANDOM_BACKBONE} if network.weights == "none" else {}),
         **({"stopped_by": f"rule {trainer.state.stopped_by}"} if trainer.state.stopped_by else {}),
         "hyperparameters": hp.to_dict(),
-        "data": pictures.describe(),
+        "data": data.describe(),
         "best_epoch": trainer.state.best["epoch"],
         "training": {
             "job": os.environ.get("TRAINING_JOB_NAME", ""),
@@ -147,10 +146,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "test_accuracy": None,
         "valid_accuracy": trainer.state.best["accuracy"],
         "precision": None,
-        "classes": list(pictures.classes),
+        "classes": list(data.classes),
         "images": images,
-        "skipped": len(pictures.bad),
-        "near_duplicates": [leak.to_dict() for leak in pictures.leaks],
+        "skipped": len(data.bad),
+        "near_duplicates": [leak.to_dict() for leak in data.leaks],
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
         "best_epoch": trainer.state.best["epoch"],
@@ -158,37 +157,36 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "per_class": [],
         "seconds": seconds,
     }
+    tested = None
     if hp.measure == "none":
         log.info("measure none: no model is exported; accuracies are those of the training")
-        with phase("report", last=True):
-            reporting.write(tree.output, summary)
-        reporting.write_metrics(tree.output, summary)
-        return
-    with phase("export", told=f"in export; {TRAINED}"):
-        made = exporter.export(
-            network.model, tree.model, arch=hp.arch, classes=pictures.classes, preprocessing=network.preprocessing,
-            details=details,
-        )  # fmt: skip
-    with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
-        choice = quantization.choose(
-            made, {name: pictures.splits[name] for name in ("valid", "test")},
-            precision=hp.precision, train=pictures.splits["train"], seed=hp.seed,
-        )  # fmt: skip
-        made, served = choice.artifact, choice.served
-        accuracies = choice.accuracy[made.precision]
-        log.info(metrics.line("test_accuracy", accuracies["test"]))
-    true, test = dataset.targets(pictures.splits["test"]), served["test"]
-    matrix = metrics.confusion_matrix(true, test.argmax(1), len(pictures.classes))
-    summary |= {
-        "test_accuracy": accuracies["test"],
-        "valid_accuracy": accuracies["valid"],
-        "precision": made.precision,
-        "accuracy": choice.accuracy,
-        "quantization": made.document["quantization"],
-        "per_class": metrics.per_class(matrix, pictures.classes),
-    }
+    else:
+        with phase("export", told=f"in export; {TRAINED}"):
+            made = exporter.export(
+                network.model, tree.model, arch=hp.arch, classes=data.classes, preprocessing=network.preprocessing,
+                details=details,
+            )  # fmt: skip
+        with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
+            choice = quantize.choose(
+                made, {name: data.splits[name] for name in ("valid", "test")},
+                precision=hp.precision, train=data.splits["train"], seed=hp.seed,
+            )  # fmt: skip
+            accuracies = choice.accuracy[choice.artifact.precision]
+            log.info(metrics.line("test_accuracy", accuracies["test"]))
+        test, answers = data.splits["test"], choice.served["test"]
+        matrix = metrics.confusion_matrix(dataset.targets(test), answers.argmax(1), len(data.classes))
+        tested = reporting.Tested(matrix, test, np.asarray(answers))
+        summary |= {
+            "test_accuracy": accuracies["test"],
+            "valid_accuracy": accuracies["valid"],
+            "precision": choice.artifact.precision,
+            "accuracy": choice.accuracy,
+            "quantization": choice.artifact.document["quantization"],
+            "per_class": metrics.per_class(matrix, data.classes),
+        }
     with phase("report", last=True):
-        reporting.write(tree.output, summary, reporting.Tested(matrix, pictures.splits["test"], np.asarray(test)))
+        reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
-    replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, pictures.classes).encode())
+    if tested:
+        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, data.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.environment import use
 
-use("boto3", "PIL", "numpy", "tqdm", "docker")
+use("boto3", "PIL", "numpy", "tqdm")
 
 import argparse
 import json

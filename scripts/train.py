@@ -2,11 +2,11 @@
 """Train in Amazon SageMaker, or the same job in a container on this machine.
 
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as scripts/push.sh prints it
-scripts/train.py --image URI --data my-images --spot                  uploads the folder; up to 90 % cheaper
+scripts/train.py --image URI --data my-images --spot                    uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
-scripts/train.py --image URI --data my-images --from-tuning NAME      with the best values of scripts/tune.py
-scripts/train.py --image URI --data my-images --dry-run               prints the requests, sends nothing
+scripts/train.py --image URI --data my-images --from-tuning NAME        with the best values of scripts/tune.py
+scripts/train.py --image URI --data my-images --dry-run                 prints the requests, sends nothing
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     training.flags(made)
     made.add_argument("--from-tuning", metavar="NAME|STUDY", help="the best hyperparameters that scripts/tune.py found")
     one = made.add_argument_group("of this one job").add_argument
-    one("--instance-count", metavar="N", type=int, help="that share each batch (default 1)")
+    one("--instance-count", metavar="N", type=command.integer(1), help="that share each batch (default 1)")
     one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
@@ -139,7 +139,7 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
 def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
     """--attach and --stop."""
     if flags.attach and flags.stop:
-        raise CloudError("--attach and --stop are two calls", 2)
+        raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if flags.attach else "--stop"
     wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value not in (None, False)]
     if rest or wrong:

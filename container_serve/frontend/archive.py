@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from container_serve import configuration, privileges
+from container_serve.supervisor import configuration, privileges
 
 
 def make(archive: Path) -> None:

@@ -14,9 +14,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from container_serve.configuration import model_server_jar
 from container_serve.errors import ServeError
 from container_serve.frontend import repository
+from container_serve.supervisor.configuration import model_server_jar
 
 HERE = Path(__file__).parent
 JAR = HERE / "frontend.jar"

@@ -53,7 +53,8 @@ class Call:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
+            if self.tensors is None or name not in self.seconds:  # else it was measured in the batch
+                self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
 
 
 class DefaultHandler:
@@ -92,21 +93,20 @@ class DefaultHandler:
 
     def predict_together(self, calls: Sequence[Call], model: Predictor) -> None:
         """Compute requests of one image each in one batch. Whatever is wrong with one is left to its own turn."""
-        decoded = []
+        decoded, tensors = [], []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):
                 if media.media_type(self.call.content_type) not in (media.JSON, *media.LINE_TYPES):
                     self.call.tensors = self.default_input_fn(self.call.body, self.call.content_type)
                     decoded.append(self.call)
-        begun = time.perf_counter()
-        if len(decoded) > 1:
+                    tensors.append(self.call.tensors)
+        if len(tensors) > 1:
+            begun = time.perf_counter()
             with suppress(ArtifactError):
-                table = model.probabilities(
-                    np.concatenate([call.tensors for call in decoded if call.tensors is not None])
-                )
+                table = model.probabilities(np.concatenate(tensors))
+                seconds = time.perf_counter() - begun
                 for call, row in zip(decoded, table, strict=True):
-                    call.probabilities = row[None]
-                    call.seconds["model"] = time.perf_counter() - begun
+                    call.probabilities, call.seconds["model"] = row[None], seconds
 
     def default_input_fn(self, body: bytes, content_type: str | None) -> npt.NDArray[np.float32]:
         call = self.call

@@ -62,9 +62,11 @@ def _load(context: Any) -> Service:
         sys.stdout.flush()
         os._exit(1)
     # What kept earlier workers from loading the model is over; left, it would explain the next trouble wrongly.
-    for path in (loading, failure, *run.glob(f"{LOADING}*")):
+    loading.unlink(missing_ok=True)
+    failure.unlink(missing_ok=True)
+    for path in run.glob(f"{LOADING}*"):
         pid = path.name.removeprefix(LOADING)
-        if path in (loading, failure) or (pid.isdecimal() and not alive(int(pid))):
+        if pid.isdecimal() and not alive(int(pid)):
             path.unlink(missing_ok=True)
     LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
     return service

@@ -16,6 +16,13 @@ OTHERS = {
     "code",
 }  # features: see features/location.py; code, and those that begin with sm_, are the SDKs'
 
+# Key in inputdataconfig.json: the value that is refused, and those that work.
+UNSUPPORTED = {
+    "TrainingInputMode": ("Pipe", "File or FastFile"),
+    "S3DataType": ("AugmentedManifestFile", "S3Prefix"),
+    "RecordWrapperType": ("RecordIO", "None"),
+}
+
 
 def splits(tree: SageMakerPaths) -> dict[str, Path]:
     """Return the folder of each split: a channel each, or the folders of one channel `training`. Raises TrainError."""
@@ -48,20 +55,9 @@ def _check_modes(tree: SageMakerPaths) -> None:
     """Raise TrainError for channels that do not come as folders of files."""
     ours = {name for names in SPLIT_NAMES.values() for name in names} | {WEIGHTS}
     for name, channel in configuration.read_or_empty(tree, "inputdataconfig.json").items():
-        if name not in ours or not isinstance(channel, dict):
-            continue
-        if channel.get("TrainingInputMode") == "Pipe":
-            raise TrainError(
-                f"channel {name} comes in Pipe mode, this program supports File and FastFile: change input_mode"
-            )
-        for key, wrong, right in (
-            ("S3DataType", "AugmentedManifestFile", "S3Prefix"),
-            ("RecordWrapperType", "RecordIO", "None"),
-        ):
-            if channel.get(key) == wrong:
-                raise TrainError(
-                    f"channel {name} has {key} {wrong}: this program reads image files in class folders; give {right}"
-                )
+        for key, (wrong, right) in UNSUPPORTED.items():
+            if name in ours and isinstance(channel, dict) and channel.get(key) == wrong:
+                raise TrainError(f"channel {name} has {key} {wrong}: this program reads files in folders; use {right}")
 
 
 def weights(tree: SageMakerPaths) -> Path | None:

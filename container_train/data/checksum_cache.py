@@ -15,7 +15,7 @@ FILE = "images.json"
 
 
 class ChecksumCache:
-    """By name of a readable image: the state of its file, the SHA-256 of its content, and its perceptual hash."""
+    """Maps the name of a readable image to its file's state, its SHA-256, and its perceptual hash."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder

@@ -98,7 +98,7 @@ def read(tree: SageMakerPaths, known: ChecksumCache | None = None) -> Data:
 
 
 def _listed(split: str, folder: Path) -> Listing:
-    """Raises TrainError if there are no class folders, and as `listing.read`."""
+    """List one split. Raises TrainError if there are no class folders, and as `listing.read`."""
     listed = listing.read(folder, split)
     if not listed.classes:
         holds = listing.some([path.name for path in listed.loose])

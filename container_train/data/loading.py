@@ -46,7 +46,7 @@ class Decoders:
 
     @classmethod
     def of(cls, wanted: int, group: ProcessGroup = SINGLE) -> "Decoders":
-        """The training processes of a host share what is free: all of them look before any takes of it."""
+        """Divide the free bytes among the training processes of the host, before any of them uses some."""
         free = _free_shared_memory() // group.local_size
         group.barrier()
         return cls(wanted, free)

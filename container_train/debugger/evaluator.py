@@ -1,71 +1,98 @@
 """All rules of the debugger over the steps of a training, and the figures of tensors.json."""
 
-import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from operator import methodcaller
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from container_train.debugger.activations import DeadRelu
-from container_train.debugger.class_imbalance import ClassImbalance
-from container_train.debugger.gradients import ExplodingTensor, VanishingGradient
-from container_train.debugger.losses import LossNotDecreasing, Overfit, Overtraining
-from container_train.debugger.rule import Rule
+from container_train.debugger import KNOWN, loss_rules, tensor_rules
+from container_train.debugger.history import History
 from container_train.debugger.saved_steps import Step
-from container_train.debugger.weights import PoorWeightInitialization
-from container_train.monitoring.findings import Finding
+from container_train.monitoring.findings import Finding, Parameters, Rule, evaluate
 
-log = logging.getLogger(__name__)
-
-RULES: tuple[type[Rule], ...] = (
-    VanishingGradient, ExplodingTensor, Overfit, Overtraining, LossNotDecreasing, PoorWeightInitialization, DeadRelu,
-    ClassImbalance,
-)  # fmt: skip
+JUDGES = {
+    "vanishing_gradient": (
+        tensor_rules.vanishing_gradient,
+        "Look at the layer named: activations that saturate (sigmoid, tanh) or dead ReLUs in front of the loss, missing"
+        " normalisation or skip connections, weights that start too small. A larger lr helps where all gradients are"
+        " small alike; where the loss is close to 0, the training is simply done.",
+    ),
+    "exploding_tensor": (
+        tensor_rules.exploding_tensor,
+        "Lower lr, first by a factor of ten; clip gradients; look for images or labels that are broken, for a"
+        " division by 0 or a logarithm of 0; train with amp off to see whether it is float16's range.",
+    ),
+    "overfit": (
+        loss_rules.overfit,
+        "Stop earlier (patience, or on-rule stop: the best epoch is kept), augment the images (augment crop), set"
+        " weight-decay, train fewer layers (freeze-until), or add images. A small gap is normal where the training"
+        " loss is close to 0.",
+    ),
+    "overtraining": (
+        loss_rules.overtraining,
+        "More epochs bring nothing: set epochs to where the validation loss was lowest, or patience so that the job"
+        " ends there by itself. The exported model is that of the best epoch anyway.",
+    ),
+    "loss_not_decreasing": (
+        loss_rules.loss_not_decreasing,
+        "Change lr: ten times lower where the loss jumps about or rises, higher where it stands still from the first"
+        " step on. Then look at the data: labels that do not belong to their images, images all alike. Late in a"
+        " training it says that the training is done: fewer epochs, or patience.",
+    ),
+    "poor_weight_initialization": (
+        tensor_rules.poor_weight_initialization,
+        "Start convolutions and linear layers in front of ReLUs by He's rule (torch.nn.init.kaiming_normal_), others by"
+        " Xavier's, biases at 0; put normalisation between layers; never start all weights of a layer alike. Or take"
+        " pretrained weights.",
+    ),
+    "dead_relu": (
+        tensor_rules.dead_relu,
+        "Lower lr: one step too large is what usually kills them, and they do not come back. Start again from a"
+        " checkpoint before; use LeakyReLU or GELU, normalisation before the ReLU, biases that start at 0.",
+    ),
+    "class_imbalance": (
+        loss_rules.class_imbalance,
+        "Add images of the small classes, or leave some of the large ones out; look at the accuracy per class in"
+        " report.html, the mean over all images hides small classes.",
+    ),
+}
+RULES = {name: Rule(judge, KNOWN[name], advice) for name, (judge, advice) in JUDGES.items()}
 POINTS = 500
 """Points of a curve in tensors.json; of more, every second one is dropped."""
 
 
 class RuleEvaluator:
-    """Shows every step to every rule. A rule that raises is out, with the reason; the others go on."""
+    """Gathers what the rules look at, step by step, and says what they find."""
 
-    def __init__(self, job: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> None:
-        self.rules = [rule(parameters.get(rule.name, {})) for rule in RULES]
+    def __init__(self, parameters: Mapping[str, Parameters]) -> None:
+        self.parameters = parameters
+        chosen = {name: {**defaults, **parameters.get(name, {})} for name, defaults in KNOWN.items()}
+        steps = int(chosen["poor_weight_initialization"]["steps"])
+        self.history = History(steps, float(chosen["dead_relu"]["threshold_inactivity"]))
         self.figures = Figures()
-        self.steps = 0
-        self.learn(job)
-
-    def learn(self, job: Mapping[str, Any]) -> None:
-        """Take what became known of the job since: facts of what is trained come after its start."""
-        debug = job.get("debug") or {}
-        off = debug.get("state") in ("off", "failed")
-        self.off = f"no tensors are saved: {debug.get('reason') or debug['state']}" if off else ""
-        self._each(lambda rule: rule.learn(job))
 
     def see(self, steps: Iterable[Step]) -> None:
         for step in steps:
-            self.steps += 1
+            self.history.add(step)
             self.figures.see(step)
-            self._each(methodcaller("see", step))
 
-    def findings(self, final: bool = False) -> list[Finding]:
+    def findings(self, job: Mapping[str, Any], *, final: bool = False) -> list[Finding]:
+        """`job` is job.json as it is now: facts of what is trained come after the job's start."""
+        self.history.job = job
         if final:
-            self._each(lambda rule: rule.conclude())
-        result = [rule.finding(final) for rule in self.rules]
-        for finding in result:
-            if self.off and finding.status in ("waiting", "not_applicable"):
-                finding.status, finding.reason = "not_applicable", self.off
-        return result
-
-    def _each(self, look: Callable[[Rule], None]) -> None:
-        for rule in self.rules:
-            if rule.failed:
-                continue
-            try:
-                look(rule)
-            except Exception as error:
-                rule.failed = f"{type(error).__name__}: {error}".splitlines()[0]
-                log.warning("rule %s: %s", rule.name, rule.failed, exc_info=True)
+            self.history.conclude()
+        findings = evaluate(RULES, "debugger", self.history, self.parameters, final=final)
+        debug = job.get("debug") or {}
+        if debug.get("state") not in ("off", "failed"):
+            return findings
+        off = f"no tensors are saved: {debug.get('reason') or debug['state']}"
+        return [
+            replace(finding, status="not_applicable", reason=off)
+            if finding.status in ("waiting", "not_applicable")
+            else finding
+            for finding in findings
+        ]
 
 
 class Curve:

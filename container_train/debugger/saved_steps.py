@@ -83,10 +83,10 @@ class Step:
         values = [value for name in self.names("losses") if (value := self.values(name)) is not None and value.size]
         return float(np.mean([value.mean() for value in values])) if values else None
 
-    def images(self) -> int:
-        """Number of images in the step's batch; 1 where the labels were not saved."""
-        labels = [value for name in self.names("labels") if (value := self.values(name)) is not None]
-        return labels[0].size if labels else 1
+    def integers(self, tensor: str) -> list[int]:
+        """The values of `labels` or `predictions`, one per image; none where they were not saved."""
+        values = self.values(tensor)
+        return [] if values is None else [int(value) for value in values.reshape(-1)]
 
     @functools.cached_property
     def _content(self) -> bytes:

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +79,18 @@ class Watcher:
         started = time.monotonic()
         due = final or started >= self.due
         if due:
-            self.profiled = self._safely("the rules of the profiler", self._profiler, final) or []
+            judge = partial(rules.evaluate, self.out, self.parameters, final=final)
+            self.profiled = self._safely("the rules of the profiler", judge) or []
         findings += self.profiled
         if self.on_rule == "stop":
             self._stop(findings)
-        self._safely("rules.json", self._write_rules, findings, final)
+        content = {"final": final, "rules": [_plain(asdict(finding)) for finding in findings]}
+        self._safely("rules.json", self._write, self.out / "rules.json", content)
         if not due:
             return
         if self.evaluator is not None:
-            path = self.out / "profiler" / "tensors.json"
-            self._safely(path.name, lambda: self._write(path, self.evaluator.figures.content()))
+            figures = self.evaluator.figures.content()
+            self._safely("tensors.json", self._write, self.out / "profiler" / "tensors.json", figures)
         self._safely("the report", self._report)
         now = time.monotonic()
         # They read all that was written so far: the longer the job, the rarer.
@@ -102,18 +105,14 @@ class Watcher:
         if self.evaluator is None:
             if not job and not final:
                 return []  # the rules need to know what is trained
-            self.evaluator = RuleEvaluator(job, self.parameters)
-        self.evaluator.learn(job)
+            self.evaluator = RuleEvaluator(self.parameters)
         # Until the hook has named its folder, the tensors of an earlier run may lie there.
         folder = Path(job["debug"].get("folder", "")) if job.get("debug") else self.tensors
         if folder != Path() and (self.steps is None or self.steps.folder != folder):
             self.steps = Steps(folder)
         if self.steps is not None:
             self.evaluator.see(self.steps.new())
-        return list(self.evaluator.findings(final))
-
-    def _profiler(self, final: bool) -> list[Finding]:
-        return rules.evaluate(self.out, self.parameters, final=final)
+        return list(self.evaluator.findings(job, final=final))
 
     def _report(self) -> None:
         from container_train.reporting import profiler_report
@@ -133,16 +132,12 @@ class Watcher:
                 self.told = f"stop {finding.rule}: {' '.join(finding.reason.split())}"
                 self._safely("the training", lambda: print(self.told, flush=True))
 
-    def _write_rules(self, findings: Sequence[Finding], final: bool) -> None:
-        content = {"final": final, "rules": [_plain(asdict(finding)) for finding in findings]}
-        self._write(self.out / "rules.json", content, generated=round(time.time(), 3))
-
-    def _write(self, path: Path, content: Mapping[str, Any], **always: Any) -> None:
-        """Write where `content` is not what was written last; `always` is written with it, but is no change."""
-        text = json.dumps(content)
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write where `content` is not what was written last."""
+        text = json.dumps(content, indent=1)
         if self.said.get(path.name) != text:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, json.dumps({**always, **content}, indent=1).encode())
+            replace_file(path, text.encode())
             self.said[path.name] = text
 
     def _job(self) -> dict[str, Any]:

@@ -111,9 +111,16 @@ class ProcessGroup:
         """This process's part of the images of a batch: as many as the others have, or one more or less."""
         return indices.tensor_split(self.size)[self.rank]
 
-    def own(self, indices: torch.Tensor) -> torch.Tensor:
-        """Those images of a batch whose features this process keeps: every `size`-th of the split."""
-        return indices if self.size == 1 else indices[indices % self.size == self.rank]
+    def gather_rows(self, own: torch.Tensor, rows: int) -> torch.Tensor:
+        """All `rows` of a tensor on the CPU of which each process has every `size`-th, the first one by its rank."""
+        if self.size == 1:
+            return own
+        whole = own.new_empty(rows, *own.shape[1:])
+        for rank in range(self.size):
+            part = own.contiguous() if rank == self.rank else whole[rank :: self.size].contiguous()
+            dist.broadcast(part.view(torch.uint8), rank)  # gloo does not know all types
+            whole[rank :: self.size] = part
+        return whole
 
     def gather(self, text: str) -> list[str]:
         """The text of each process, by rank."""

@@ -123,9 +123,9 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> "dict[str, Split]":
 
 
 def _labels(file: Path) -> tuple[str, ...]:
-    """The file's lines as training would name them, so that a listing of the class folders will do."""
+    """Return the file's lines as training would name the classes, so that a listing of the class folders is enough."""
     try:
-        # Windows puts a mark at the beginning.
+        # Windows writes a byte order mark.
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise TrainError(f"classes {file} cannot be read: {error}; expected UTF-8 text, a label per line") from None

@@ -1,15 +1,15 @@
-"""The features of all images and views that a training will ask for: read if they exist, else computed and kept."""
+"""The features of all images and views that a training needs: read if they exist, else computed and kept."""
 
 import functools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
@@ -30,27 +30,23 @@ CHUNK = 256  # images whose features are written at a time: a kill costs at most
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
+@dataclass(eq=False)
 class Cache:
     """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
-    Of several processes each keeps the features of its own images only (ProcessGroup.own): none is computed twice.
+    Of several processes each computes the features of its own images only, and gets those of the others from them.
     """
 
-    def __init__(
-        self,
-        data: Data,
-        hp: Hyperparameters,
-        extractor: FeatureExtractor,
-        store: Store,
-        stop: StopFlag,
-        decoders: loading.Decoders,
-        group: ProcessGroup = SINGLE,
-    ) -> None:
-        self.data, self.hp, self.extractor, self.store = data, hp, extractor, store
-        self.stop, self.decoders, self.group = stop, decoders, group
+    data: Data
+    hp: Hyperparameters
+    extractor: FeatureExtractor
+    store: Store
+    stop: StopFlag
+    decoders: loading.Decoders
+    group: ProcessGroup = SINGLE
 
     def parts(self) -> list[Part]:
-        """List all that training will ask for."""
+        """List all parts that the training needs."""
         views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 
@@ -63,9 +59,8 @@ class Cache:
             return "there are no frozen layers in front of the trained ones that could be cut off"
         if self.hp.augment != "none" and not self.hp.augment_views:
             return f"every epoch sees other views of the images (augment {self.hp.augment}, augment-views 0)"
-        if self.group.size > 1 and any(isinstance(module, _BatchNorm) for module in network.head.modules()):
-            return "layers with batch statistics are trained by several processes, which want equal parts of a batch"
-        need, free = self._need(self.parts()) * self.group.local_size, psutil.virtual_memory().available
+        images = sum(len(self.data.splits[split]) for split, _ in self.parts()) * self.group.local_size
+        need, free = images * self._image_bytes(), psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
             return f"it would take {need / 1e9:.1f} GB, more than {MEMORY_SHARE:.0%} of the {free / 1e9:.1f} GB free"
         return ""
@@ -83,7 +78,11 @@ class Cache:
             log.info("feature cache: %s", f"kept in {place}" if place else f"kept in memory only ({reason})")
             for part in missing:
                 found[part] = self._kept(self._file(place, part), part) if place else self._in_memory(part)
-        return found
+        gather = self.group.gather_rows
+        return {
+            part: tuple(gather(feature, len(self.data.splits[part[0]])) for feature in found[part])
+            for part in self.parts()
+        }
 
     @functools.cached_property
     def _common(self) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class Cache:
         return FeatureFile(folder, fields, len(self._images(split)), self.extractor.sample)
 
     def _images(self, split: str) -> range:
-        """Return the indices of the images whose features this process keeps."""
+        """Return the indices of the images whose features this process computes."""
         return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
     def _words(self, part: Part) -> str:
@@ -107,8 +106,11 @@ class Cache:
         return f"{len(self._images(part[0]))} images of {part[0]}{view}"
 
     def _need(self, parts: list[Part]) -> int:
-        """Return the bytes of the features of `parts`."""
-        return sum(f.nbytes for f in self.extractor.sample) * sum(len(self._images(split)) for split, _ in parts)
+        """Return the bytes of this process's features of `parts`."""
+        return self._image_bytes() * sum(len(self._images(split)) for split, _ in parts)
+
+    def _image_bytes(self) -> int:
+        return sum(feature.nbytes for feature in self.extractor.sample)
 
     def _read(self, file: FeatureFile, part: Part) -> Features | None:
         features = file.read()

@@ -123,12 +123,13 @@ class FeatureExtractor:
 
     def _openvino(self, queue: Any, batches: Iterable[torch.Tensor]) -> Iterator[Features]:
         done: dict[int, Features] = {}
+        sample = self.sample
 
         def collect(request: Any, key: tuple[int, int]) -> None:
             number, count = key
             done[number] = tuple(
                 torch.from_numpy(tensor.data[:count]).to(like.dtype, copy=True)
-                for tensor, like in zip(request.output_tensors, self.sample, strict=True)
+                for tensor, like in zip(request.output_tensors, sample, strict=True)
             )
 
         queue.set_callback(collect)

@@ -51,6 +51,8 @@ class FeatureFile:
 
     def read(self) -> Features | None:
         """Return all rows, mapped into memory; None if some are missing or damaged."""
+        if not self.rows:  # more processes than images
+            return tuple(like[:0] for like in self.sample)
         if self._verified_rows() != self.rows:
             return None
         mapped = (  # copy on write: the files stay as they are

@@ -4,6 +4,7 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 
@@ -32,48 +33,47 @@ def order(length: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
+@dataclass(eq=False)
 class Source:
     """Batches for the head of the network, from cached features or from the images themselves.
 
     With frozen layers, epoch e sees view e modulo `augment-views` of every image, whether they are cached or not.
     """
 
-    def __init__(
-        self,
-        data: Data,
-        network: Network,
-        hyperparameters: Hyperparameters,
-        device: torch.device,
-        precision: Precision,
-        stop: StopFlag,
-        store: Store | None = None,
-        group: ProcessGroup = SINGLE,
-    ) -> None:
-        self.data, self.network, self.hp, self.group = data, network, hyperparameters, group
-        self.device = device
-        self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
+    data: Data
+    network: Network
+    hp: Hyperparameters
+    device: torch.device
+    precision: Precision
+    stop: StopFlag
+    store: Store | None = None
+    group: ProcessGroup = SINGLE
+
+    def __post_init__(self) -> None:
+        data, network, hp, group = self.data, self.network, self.hp, self.group
+        self.targets = {name: torch.as_tensor(split.targets, device=self.device) for name, split in data.splits.items()}
         self.backbone_seconds = 0.0  # that the frozen layers took for the newest batch
         self.cache: dict[Part, Features] = {}
         self.workers = 0
-        self.decoders = loading.Decoders.of(hyperparameters.workers, group)
+        self.decoders = loading.Decoders.of(hp.workers, group)
         if network.weights == "none":
             self._estimate_statistics()
             group.broadcast_parameters(network.model)
         self.extractor = FeatureExtractor(
-            network, precision, device, exact=hyperparameters.amp == "off",
+            network, self.precision, self.device, exact=hp.amp == "off",
             images=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hyperparameters, self.extractor, store or Store(), stop, self.decoders, group)
+        cache = Cache(data, hp, self.extractor, self.store or Store(), self.stop, self.decoders, group)
         reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
             self.cache = cache.fill()
             return
-        if hyperparameters.feature_cache == "on":
+        if hp.feature_cache == "on":
             raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
         log.info("feature cache: off, %s", reason)
         if network.backbone is not None:
             self.extractor.choose(first_images(data, network.preprocessing))
-        share = -(-hyperparameters.batch_size // group.size)
+        share = -(-hp.batch_size // group.size)
         self.workers = self.decoders.processes(share, network.preprocessing.crop)
 
     def _estimate_statistics(self) -> None:
@@ -107,11 +107,9 @@ class Source:
         (split, view), self.backbone_seconds = part, 0.0
         batches = indices.split(self.hp.batch_size) if len(indices) else ()
         if part in self.cache:
-            for batch in batches:
-                own = self.group.own(batch)
-                rows = own // self.group.size  # of the features that are kept here
+            for rows in map(self.group.shard, batches):
                 inputs = tuple(feature[rows].to(self.device) for feature in self.cache[part])
-                yield inputs, self.targets[split][own.to(self.device)]
+                yield inputs, self.targets[split][rows.to(self.device)]
             return
         shares = [share.tolist() for batch in batches if len(share := self.group.shard(batch))]
         augment = self.hp.augment if split == "train" else "none"

@@ -26,13 +26,13 @@ class Architecture:
 
 @functools.cache
 def known() -> dict[str, Architecture]:
-    """By name."""
+    """Return all architectures by name."""
     content = json.loads(FILE.read_text())
     return {name: Architecture(entry["weights"], tuple(entry["modules"])) for name, entry in content.items()}
 
 
 def weights_url(arch: str, weights: str) -> str | None:
-    """Return the address where torchvision has these weights; None for `none`."""
+    """Return the URL of these weights at torchvision; None for `none`."""
     files = known()[arch].weights
     if weights.lower() == "none":
         return None
@@ -40,7 +40,7 @@ def weights_url(arch: str, weights: str) -> str | None:
 
 
 def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_size: int) -> None:
-    """Raises TrainError for values that do not go together. Modules within modules are not looked at."""
+    """Raise TrainError for values that cannot be combined. Nested modules are left to the builder."""
     entry = known()[arch]
     if weights.lower() != "none" and weights not in ("DEFAULT", *entry.weights):
         raise TrainError(
@@ -59,7 +59,7 @@ def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_si
 
 
 def from_torchvision() -> str:
-    """The table's text, a line an architecture."""
+    """Return the table's text, one line per architecture."""
     import torchvision
 
     from container_train.model.builder import freezable

@@ -25,7 +25,7 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Network:
-    """The whole model, and where one exists the cut of it: model(x) == head(*backbone(x)), backbone frozen."""
+    """The whole model, and its parts if it can be cut: model(x) == head(*backbone(x)), backbone frozen."""
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -74,7 +74,7 @@ def build(
     new_layer = _new_layer(arch, classes)
     if state is not None:
         load(model, state, arch, origin, new_layer)
-    _freeze(model, freeze_until, new_layer)
+    _freeze(model, arch, freeze_until, new_layer)
     preprocessing = preprocessing_of(arch, resize_size, image_size)
     model.eval()
     _try(model, arch, preprocessing.crop)
@@ -121,23 +121,16 @@ def freezable(arch: str) -> list[str]:
     return sorted(map(".".join, allowed), key=[name for name, _ in model.named_modules()].index)
 
 
-def _freeze(model: nn.Module, until: str, new_layer: set[str]) -> None:
+def _freeze(model: nn.Module, arch: str, until: str, new_layer: set[str]) -> None:
+    """Freeze the parameters up to and including the module `until`. Raises TrainError for one of the new layer."""
     names = [name for name, _ in model.named_parameters()]
-    if until == "none":
-        return
-    if until == "backbone":
-        frozen = set(names) - new_layer
-    else:
-        inside = [index for index, name in enumerate(names) if name.startswith(f"{until}.")]
-        if not inside:
-            tops = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
-            raise TrainError(
-                f"hyperparameter freeze-until has value {until!r}: expected backbone, none or a module with parameters,"
-                f" such as {', '.join(tops)}"
-            )
-        frozen = set(names[: inside[-1] + 1])
-    if frozen & new_layer:
-        raise TrainError(f"hyperparameter freeze-until has value {until!r}: that freezes the last layer too")
+    last = max((index for index, name in enumerate(names) if name.startswith(f"{until}.")), default=-1)
+    frozen = {"none": set[str](), "backbone": set(names) - new_layer}.get(until, set(names[: last + 1]))
+    if until != "none" and (not frozen or frozen & new_layer):
+        raise TrainError(
+            f"hyperparameter freeze-until has value {until!r}: expected backbone, none or a module with parameters"
+            f" before the last layer, such as {', '.join(name for name in freezable(arch) if '.' not in name)}"
+        )
     for name, parameter in model.named_parameters():
         parameter.requires_grad = name not in frozen
 

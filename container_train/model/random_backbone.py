@@ -1,4 +1,4 @@
-"""A backbone without trained weights, made fit to train a layer on."""
+"""The batch statistics of a backbone with random weights."""
 
 from collections.abc import Iterable
 

@@ -1,14 +1,19 @@
-"""Findings of rules: the common form of the debugger's and the profiler's findings, and the parameters users give."""
+"""Findings of rules: the common form of the debugger's and the profiler's, and the parameters users give."""
 
+import logging
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from container_train.errors import TrainError
 
+log = logging.getLogger(__name__)
+
+Kind = Literal["debugger", "profiler"]
 Status = Literal["ok", "fired", "not_applicable", "waiting", "error"]
 """`waiting`: too little was seen so far; at the end of a job it becomes `not_applicable`."""
+Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -23,20 +28,81 @@ class Evidence:
     time: float | None = None  # seconds since 1970, where there is no step
 
 
-@dataclass
+Hit = tuple[str, Evidence]  # the reason, and one time that a rule fired
+
+
+@dataclass(frozen=True)
 class Finding:
     """The state of one rule. `reason` is one sentence, `advice` what one usually does about it."""
 
     rule: str
-    kind: Literal["debugger", "profiler"]
+    kind: Kind
     status: Status
     reason: str
     advice: str = ""
-    parameters: Mapping[str, float | str] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
     checked: int = 0
     fired: int = 0
     first: Evidence | None = None
     last: Evidence | None = None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`judge` gets all that is known of a job and the parameters; `evaluate` adds to its Finding what is the same."""
+
+    judge: Callable[[Any, Parameters], Finding]
+    defaults: Parameters
+    advice: str = ""
+
+
+def _finding(status: Status, reason: str, checked: int = 0, **more: Any) -> Finding:
+    return Finding("", "profiler", status, reason, checked=checked, **more)
+
+
+def not_applicable(reason: str) -> Finding:
+    return _finding("not_applicable", reason)
+
+
+def waiting(reason: str, checked: int = 0) -> Finding:
+    return _finding("waiting", reason, checked)
+
+
+def ok(reason: str, checked: int) -> Finding:
+    return _finding("ok", reason, checked)
+
+
+def fired(reason: str, checked: int, count: int, first: Evidence, last: Evidence | None = None) -> Finding:
+    return _finding("fired", reason, checked, fired=count, first=first, last=last or first)
+
+
+def judged(hits: Sequence[Hit], checked: int, healthy: str) -> Finding:
+    """Fired for the reason of the first of the `hits`; without any ok, and then `healthy`."""
+    if not hits:
+        return ok(healthy, checked)
+    return fired(hits[0][0], checked, len(hits), hits[0][1], hits[-1][1])
+
+
+def evaluate(
+    rules: Mapping[str, Rule], kind: Kind, context: Any, parameters: Mapping[str, Parameters], *, final: bool
+) -> list[Finding]:
+    """What all rules say of `context`; `parameters` {rule: {parameter: value}} over their defaults.
+
+    `final`: the job is over, and nothing is waited for. Never raises: a rule that fails says `error`.
+    """
+    findings = []
+    for name, rule in rules.items():
+        chosen = {**rule.defaults, **parameters.get(name, {})}
+        try:
+            finding = rule.judge(context, chosen)
+        except Exception as error:  # one rule's mistake is not to hide what the others say
+            finding = _finding("error", f"the rule failed: {type(error).__name__}: {error}".splitlines()[0])
+            log.debug("rule %s", name, exc_info=True)
+        if final and finding.status == "waiting":
+            finding = replace(finding, status="not_applicable")
+        advice = rule.advice if finding.status == "fired" else ""
+        findings.append(replace(finding, rule=name, kind=kind, parameters=chosen, advice=advice))
+    return findings
 
 
 def from_json(row: Mapping[str, Any]) -> Finding:
@@ -65,11 +131,11 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
             kind = type(known[name][key])
             try:
                 values[key] = kind(value) if separator else kind()
-                if not math.isfinite(values[key]) or (kind is int and values[key] < 0):
+                if kind is not str and (not math.isfinite(values[key]) or (kind is int and values[key] < 0)):
                     raise ValueError
             except ValueError:
                 raise TrainError(
                     f"hyperparameter rule: {name}:{key} has value {value!r}: expected"
-                    f" {'a whole number of at least 0' if kind is int else 'a number'}, such as {known[name][key]}"
+                    f" {'an integer of at least 0' if kind is int else 'a number'}, such as {known[name][key]}"
                 ) from None
     return result

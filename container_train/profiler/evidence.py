@@ -1,20 +1,17 @@
 """The data that the profiler's rules judge, and the forms of their answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence, Finding
+from container_train.monitoring.findings import Finding, not_applicable, waiting
 from container_train.profiler import store
 from container_train.profiler.store import Series
 
 NO_METRICS = "there are no system metrics (profile-interval is 0, or the job was too short)"
 NO_GPU = "the job ran without a GPU, and the rule asks whether one is used well"
-
-Parameters = Mapping[str, Any]
-Hit = tuple[str, Evidence]  # the reason, and one time that a rule fired
 
 
 @dataclass(frozen=True)
@@ -34,27 +31,8 @@ class Context:
         return np.mean([at(series, times) for series in own], axis=0) if own else None
 
 
-def not_applicable(reason: str) -> Finding:
-    return Finding("", "profiler", "not_applicable", reason)
-
-
-def waiting(have: int, need: int, what: str = "values") -> Finding:
-    return Finding("", "profiler", "waiting", f"{have} of {need} {what} needed before it can judge", checked=have)
-
-
-def ok(reason: str, checked: int) -> Finding:
-    return Finding("", "profiler", "ok", reason, checked=checked)
-
-
-def fired(reason: str, checked: int, count: int, first: Evidence, last: Evidence | None = None) -> Finding:
-    return Finding("", "profiler", "fired", reason, checked=checked, fired=count, first=first, last=last or first)
-
-
-def judged(hits: Sequence[Hit], checked: int, healthy: str) -> Finding:
-    """Fired for the reason of the newest of the `hits`, or ok, and then `healthy`."""
-    if not hits:
-        return ok(healthy, checked)
-    return fired(hits[-1][0], checked, len(hits), hits[0][1], hits[-1][1])
+def too_few(have: int, need: int, what: str = "values") -> Finding:
+    return waiting(f"{have} of {need} {what} needed before it can judge", have)
 
 
 def at(series: Series, times: store.Floats) -> store.Floats:

@@ -7,21 +7,13 @@ smdebug_rulesconfig/profiler_rules/rules.py). Where that leaves something open, 
 the rule says so. `scan_interval_us` is missing but for one rule: here all that was written is looked at each time.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 
-from container_train.monitoring.findings import Finding
+from container_train.monitoring import findings
+from container_train.monitoring.findings import Finding, Parameters, Rule
 from container_train.profiler import step_times, store, utilization
-from container_train.profiler.evidence import Context, Parameters
-
-
-@dataclass(frozen=True)
-class Rule:
-    judge: Callable[[Context, Parameters], Finding]
-    defaults: Parameters
-    advice: str = ""
-
+from container_train.profiler.evidence import Context
 
 RULES: dict[str, Rule] = {
     "cpu_bottleneck": Rule(
@@ -86,21 +78,6 @@ DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.i
 
 
 def evaluate(out: Path, parameters: Mapping[str, Parameters] | None = None, *, final: bool = False) -> list[Finding]:
-    """Return the findings of all rules for the job in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS.
-
-    Names of rules that are not the profiler's are ignored. `final`: the job is over, and nothing is waited for.
-    Never raises: a rule that fails says `error`.
-    """
-    findings = []
+    """Return the findings of all rules for the job in `out`; `parameters` {rule: {parameter: value}} over DEFAULTS."""
     context = Context(store.job(out), store.system(out), store.timeline(out))
-    for name, rule in RULES.items():
-        chosen = {**rule.defaults, **(parameters or {}).get(name, {})}
-        try:
-            finding = rule.judge(context, chosen)
-        except Exception as error:  # one rule's mistake is not to hide what the others say
-            finding = Finding(name, "profiler", "error", f"the rule failed: {type(error).__name__}: {error}")
-        if final and finding.status == "waiting":
-            finding = replace(finding, status="not_applicable", reason=f"the job was too short: {finding.reason}")
-        advice = rule.advice if finding.status == "fired" else ""
-        findings.append(replace(finding, rule=name, parameters=chosen, advice=advice))
-    return findings
+    return findings.evaluate(RULES, "profiler", context, parameters or {}, final=final)

@@ -28,7 +28,7 @@ from container_train.profiler.gpu import Gpus
 
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)  # ms, as the service takes them
 STATISTICS = "sampler.json"
-WRITE_SECONDS = 2.0
+SAVE_SECONDS = 2.0  # between two writes of STATISTICS
 FILE_SECONDS = 60
 # Raw metrics of a long job on many cores: each time they have grown by so much, the interval grows one step.
 BYTES_AN_INTERVAL = 256 * 2**20
@@ -96,40 +96,33 @@ def _percent(part: float, whole: float) -> float:
     return min(100.0, max(0.0, 100 * part / whole))
 
 
-class Files:
-    """A file a minute, named by the minute's first second, in a folder an hour (UTC)."""
+def write(folder: Path, node: str, rows: Iterable[Row], now: float) -> int:
+    """Add the rows of one sample, taken at `now` in seconds since 1970, to the file of its minute; returns their bytes.
 
-    def __init__(self, folder: Path, node: str) -> None:
-        self.folder, self.node = folder / "system" / "incremental", node
-        self.lines: dict[int, list[str]] = {}
-        self.bytes = 0
-
-    def add(self, rows: Iterable[Row], now: float) -> None:
-        """Keep the rows of one sample, taken at `now`, seconds since 1970."""
-        lines = self.lines.setdefault(int(now) // FILE_SECONDS * FILE_SECONDS, [])
-        for kind, name, dimension, value in rows:
-            row = {"Type": kind, "Name": name, "Dimension": dimension, "Value": round(value, 2)}
-            row |= {"NodeId": self.node, "Timestamp": round(now, 6)}
-            lines.append(json.dumps(row, separators=(",", ":")) + "\n")
-
-    def write(self) -> None:
-        for minute, lines in self.lines.items():
-            folder = self.folder / time.strftime("%Y%m%d%H", time.gmtime(minute))
-            folder.mkdir(parents=True, exist_ok=True)
-            # Whole lines in one write: a reader may look at any time.
-            with (folder / f"{minute}.{self.node}.json").open("ab", buffering=0) as file:
-                self.bytes += file.write("".join(lines).encode())
-        self.lines.clear()
+    The file is named by the minute's first second, in a folder per hour (UTC).
+    """
+    minute = int(now) // FILE_SECONDS * FILE_SECONDS
+    path = folder / "system" / "incremental" / time.strftime("%Y%m%d%H", time.gmtime(minute)) / f"{minute}.{node}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps(
+            {"Type": kind, "Name": name, "Dimension": dimension, "Value": round(value, 2), "NodeId": node,
+             "Timestamp": round(now, 6)}, separators=(",", ":"),
+        )
+        for kind, name, dimension, value in rows
+    ]  # fmt: skip
+    with path.open("ab", buffering=0) as file:
+        # Whole lines in one write: a reader may look at any time.
+        return file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler) -> Statistics:
     """Sample until `stdin` is readable. The schedule is absolute, on the monotonic clock: errors do not add up."""
-    files, statistics = Files(folder, node), Statistics(interval_ms, sampler.gpus.names, sampler.gpus.error)
-    written = origin = time.monotonic()
-    interval, number, errors, limit = interval_ms / 1000, 1, 0.0, BYTES_AN_INTERVAL
+    statistics = Statistics(interval_ms, sampler.gpus.names, sampler.gpus.error)
+    saved = origin = time.monotonic()
+    interval, number, errors, size, limit = interval_ms / 1000, 1, 0.0, 0, BYTES_AN_INTERVAL
 
     def save() -> None:
-        files.write()
         statistics.mean_error_ms = round(1000 * errors / max(statistics.samples, 1), 3)
         statistics.cpu_seconds = round(time.process_time(), 3)
         temporary = folder / f".{STATISTICS}.tmp"
@@ -142,16 +135,17 @@ def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler)
         statistics.missed += skipped
         number += skipped
         error = now - origin - number * interval
-        files.add(sampler.rows(), time.time())
+        rows, taken = sampler.rows(), time.time()
+        size += write(folder, node, rows, taken)
         number += 1
         errors += error
         statistics.samples += 1
         statistics.max_error_ms = max(statistics.max_error_ms, round(1000 * error, 3))
-        if now - written >= WRITE_SECONDS:
-            written = now
+        if now - saved >= SAVE_SECONDS:
+            saved = now
             save()
             longer = [ms for ms in INTERVALS if ms > statistics.interval_ms]
-            if files.bytes > limit and longer:
+            if size > limit and longer:
                 limit += BYTES_AN_INTERVAL
                 statistics.interval_ms = longer[0]
                 interval, origin, number = longer[0] / 1000, now, 1

@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence, Finding
-from container_train.profiler.evidence import Context, Parameters, fired, not_applicable, ok, waiting
+from container_train.monitoring.findings import Evidence, Finding, Parameters, fired, not_applicable, ok, waiting
+from container_train.profiler.evidence import Context, too_few
 from container_train.profiler.store import Steps
 
 MIN_STEPS = 20
@@ -67,7 +67,7 @@ def max_initialization_time(context: Context, parameters: Parameters) -> Finding
         most = f"; most of it went into {longest.name}" if longest else ""
         found = Evidence(minutes, threshold, step=int(steps.number[own[0]]) if len(own) else None, time=end)
         return fired(f"{words}, more than {threshold:g}{most}", 1, 1, found)
-    return ok(words, 1) if len(own) else Finding("", "profiler", "waiting", words)
+    return ok(words, 1) if len(own) else waiting(words)
 
 
 def step_outlier(context: Context, parameters: Parameters) -> Finding:
@@ -94,7 +94,7 @@ def step_outlier(context: Context, parameters: Parameters) -> Finding:
 
 
 def _too_few(steps: Steps) -> Finding:
-    return waiting(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable("no training step was timed")
+    return too_few(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable("no training step was timed")
 
 
 def _evidence(steps: Steps, index: int, value: float, threshold: float) -> Evidence:

@@ -4,7 +4,7 @@ import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,51 +145,43 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
 
 def timeline(out: Path) -> Timeline:
     """The timeline as far as it is written."""
-    reader = _TimelineReader()
-    for row in _objects(out / "profiler" / NAME):
-        with contextlib.suppress(*MALFORMED):
-            reader.take(row)
-    going_on = [Phase(name, start, reader.last, epoch, True) for (name, start), epoch in reader.open.items()]
-    phases = sorted([*reader.phases.values(), *going_on], key=lambda phase: (phase.start, -phase.end))
-    table = np.concatenate(reader.steps, axis=1) if reader.steps else np.zeros((4 + len(COLUMNS), 0))
-    number, epoch, *columns = table
-    return Timeline(phases, Steps(number.astype(np.int64), epoch.astype(np.int64), *columns), reader.epochs)
+    phases: dict[tuple[str, float], Phase] = {}
+    steps: list[Floats] = []  # rows in the order of Steps
+    epochs: list[dict[str, Any]] = []
+    last = 0.0
 
-
-class _TimelineReader:
-    def __init__(self) -> None:
-        self.phases: dict[tuple[str, float], Phase] = {}
-        self.open: dict[tuple[str, float], int | None] = {}
-        self.steps: list[Floats] = []  # rows in the order of Steps
-        self.epochs: list[dict[str, Any]] = []
-        self.last = 0.0
-
-    def take(self, row: dict[str, Any]) -> None:
+    def take(row: dict[str, Any]) -> None:
+        nonlocal last
         kind = row.pop("kind", "")
-        if kind == "begin":
-            name, start = str(row["name"]), float(row["start"])
-            if name == FIRST_PHASE:
+        if kind in ("begin", "phase"):
+            name, start, epoch = str(row["name"]), float(row["start"]), row.get("epoch")
+            if kind == "begin" and name == FIRST_PHASE:
                 # A job that was killed and taken up again: what was going on then ended with it.
-                for (open_name, begun), epoch in self.open.items():
-                    self.phases[open_name, begun] = Phase(open_name, begun, self.last, epoch)
-                self.open.clear()
-            self.open[name, start] = row.get("epoch")
-            self.last = max(self.last, start)
-        elif kind == "phase":
-            phase = Phase(str(row["name"]), float(row["start"]), float(row["end"]), row.get("epoch"))
-            self.open.pop((phase.name, phase.start), None)
-            self.phases[phase.name, phase.start] = phase
-            self.last = max(self.last, phase.end)
+                phases.update({key: replace(p, end=last, goes_on=False) for key, p in phases.items() if p.goes_on})
+            end = float(row["end"]) if kind == "phase" else start
+            phases[name, start] = Phase(name, start, end, epoch, goes_on=kind == "begin")
+            last = max(last, end)
         elif kind == "steps":
             columns = np.array([row[name] for name in COLUMNS], dtype=np.float64).reshape(len(COLUMNS), -1)
             total, every = columns[0], int(row.get("every", 1))
             ends = float(row["start"]) + every * np.cumsum(total)
             number = int(row["first"]) + every * np.arange(len(total))
             one = np.ones(len(total))
-            self.steps.append(np.vstack([number, int(row["epoch"]) * one, ends - every * total, every * one, columns]))
-            self.last = max(self.last, *ends[-1:].tolist())
+            steps.append(np.vstack([number, int(row["epoch"]) * one, ends - every * total, every * one, columns]))
+            last = max(last, *ends[-1:].tolist())
         elif kind == "epoch":
-            self.epochs.append(row)
+            epochs.append(row)
+
+    for row in _objects(out / "profiler" / NAME):
+        with contextlib.suppress(*MALFORMED):
+            take(row)
+    found = [replace(phase, end=last) if phase.goes_on else phase for phase in phases.values()]
+    number, epoch, *columns = np.concatenate(steps, axis=1) if steps else np.zeros((4 + len(COLUMNS), 0))
+    return Timeline(
+        sorted(found, key=lambda phase: (phase.start, -phase.end)),
+        Steps(number.astype(np.int64), epoch.astype(np.int64), *columns),
+        epochs,
+    )
 
 
 def job(out: Path) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import itertools
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence, Finding
-from container_train.profiler import evidence, store
-from container_train.profiler.evidence import Context, Hit, Parameters, at
+from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, fired, judged, not_applicable, ok
+from container_train.profiler import store
+from container_train.profiler.evidence import NO_METRICS, Context, at, too_few, windows
 from container_train.profiler.store import Series
 
 BINS = 10  # of the histograms of utilization, 10 % each
@@ -55,13 +55,13 @@ def _bottleneck(
         hits = np.flatnonzero((idle < parameters["gpu_threshold"]) & (busy > limit))
         shares[node] = (100 * len(hits) / len(times), hits, busy, times)
     if not shares:
-        return evidence.waiting(checked, patience)
+        return too_few(checked, patience)
     node, (share, hits, busy, times) = max(shares.items(), key=lambda item: item[1][0])
     reason = f"{what} while the GPU waited in {share:.0f} % of the time on {node}"
     if share <= threshold:
-        return evidence.ok(f"{reason}, up to {threshold:g} % is normal", checked)
+        return ok(f"{reason}, up to {threshold:g} % is normal", checked)
     first, last = (Evidence(float(busy[i]), limit, time=float(times[i])) for i in (hits[0], hits[-1]))
-    return evidence.fired(f"{reason}, more than {threshold:g} %", checked, len(hits), first, last)
+    return fired(f"{reason}, more than {threshold:g} %", checked, len(hits), first, last)
 
 
 def low_gpu_utilization(context: Context, parameters: Parameters) -> Finding:
@@ -74,7 +74,7 @@ def low_gpu_utilization(context: Context, parameters: Parameters) -> Finding:
     hits: list[Hit] = []
     checked = 0
     for (node, name), series in gpus.items():
-        for part in evidence.windows(len(series.values), patience, parameters["window"]):
+        for part in windows(len(series.values), patience, parameters["window"]):
             checked += 1
             p5, p95 = np.percentile(series.values[part], [5, 95])
             where, time = f"{node}/{name}", float(series.times[part][-1])
@@ -85,8 +85,8 @@ def low_gpu_utilization(context: Context, parameters: Parameters) -> Finding:
                 words = f"{where}'s utilization fluctuates: 5th percentile {p5:.0f} %, below {low:g} %"
                 hits.append((words, Evidence(float(p5), low, tensor=where, time=time)))
     if not checked:
-        return evidence.waiting(_most(gpus), patience)
-    return evidence.judged(hits, checked, f"no GPU was below {high:g} % (95th percentile) or {low:g} % (5th)")
+        return too_few(_most(gpus), patience)
+    return judged(hits, checked, f"no GPU was below {high:g} % (95th percentile) or {low:g} % (5th)")
 
 
 def batch_size(context: Context, parameters: Parameters) -> Finding:
@@ -109,7 +109,7 @@ def batch_size(context: Context, parameters: Parameters) -> Finding:
         times = next(series.times for (where, _), series in gpus.items() if where == node)
         means = {kind: context.mean(name, node, times) for kind, (name, _) in limits.items()}
         values = {kind: mean for kind, mean in means.items() if mean is not None}
-        for part in evidence.windows(len(times), patience, parameters["window"]) if len(values) == len(limits) else ():
+        for part in windows(len(times), patience, parameters["window"]) if len(values) == len(limits) else ():
             checked += 1
             p95 = {kind: float(np.percentile(values[kind][part], 95)) for kind in limits}
             if all(p95[kind] < limit for kind, (_, limit) in limits.items()):
@@ -117,8 +117,8 @@ def batch_size(context: Context, parameters: Parameters) -> Finding:
                 found = Evidence(p95["GPU"], limits["GPU"][1], tensor=node, time=float(times[part][-1]))
                 hits.append((f"95th percentiles on {node}: {words}; all are low", found))
     if not checked:
-        return evidence.waiting(_most(gpus), patience)
-    return evidence.judged(hits, checked, "CPU, GPU or GPU memory are used well enough")
+        return too_few(_most(gpus), patience)
+    return judged(hits, checked, "CPU, GPU or GPU memory are used well enough")
 
 
 def gpu_memory_increase(context: Context, parameters: Parameters) -> Finding:
@@ -147,10 +147,8 @@ def gpu_memory_increase(context: Context, parameters: Parameters) -> Finding:
                 words = f"{node}/{name}: memory in use went from {before:.0f} % to {after:.0f} % within {scan:g} s"
                 hits.append((words, Evidence(after - before, increase, tensor=f"{node}/{name}", time=float(time))))
     if not checked:
-        return evidence.waiting(_most(gpus), parameters["patience"] + 1)
-    return evidence.judged(
-        hits, checked, f"memory in use never grew by more than {increase:g} percentage points in {scan:g} s"
-    )
+        return too_few(_most(gpus), parameters["patience"] + 1)
+    return judged(hits, checked, f"memory in use never grew by more than {increase:g} percentage points in {scan:g} s")
 
 
 def load_balancing(context: Context, parameters: Parameters) -> Finding:
@@ -162,7 +160,7 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
     """
     series, nodes = context.system.series(store.GPU), context.system.nodes()
     if not nodes:
-        return evidence.not_applicable(evidence.NO_METRICS)
+        return not_applicable(NO_METRICS)
     if len(series) < 2 and len(nodes) > 1:
         cores = {node: next(iter(context.system.series(store.CPU, node).values()), None) for node in nodes}
         means = {
@@ -173,13 +171,11 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
         series = {(node, "CPU"): Series(*mean) for node, mean in means.items()}
     if len(series) < 2:
         what = "one GPU" if series else "no GPU"
-        return evidence.not_applicable(
-            f"there is {what} on {len(nodes)} host{'s' * (len(nodes) > 1)}: nothing to balance"
-        )
+        return not_applicable(f"there is {what} on {len(nodes)} host{'s' * (len(nodes) > 1)}: nothing to balance")
     patience, threshold = parameters["patience"], parameters["threshold"]
     have = min(len(each.values) for each in series.values())
     if have < max(patience, 1):
-        return evidence.waiting(have, patience)
+        return too_few(have, patience)
     shares = {key: np.histogram(each.values, BINS, (0, 100))[0] / len(each.values) for key, each in series.items()}
     pairs = list(itertools.combinations(shares, 2))
     distances = [float(np.abs(shares[a] - shares[b]).sum() / 2) for a, b in pairs]
@@ -188,16 +184,16 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
     words = f"{one} and {other} differ most in their use, by {distances[worst]:.2f} of 1"
     count = sum(distance > threshold for distance in distances)
     if not count:
-        return evidence.ok(words, len(pairs))
+        return ok(words, len(pairs))
     found = Evidence(distances[worst], threshold, tensor=one, time=float(series[pairs[worst][0]].times[-1]))
-    return evidence.fired(words, len(pairs), count, found)
+    return fired(words, len(pairs), count, found)
 
 
 def overall_system_usage(context: Context, _parameters: Parameters) -> Finding:
     """OverallSystemUsage: percentiles of what each host used. It has no threshold and never fires."""
     nodes = context.system.nodes()
     if not nodes:
-        return evidence.not_applicable(evidence.NO_METRICS)
+        return not_applicable(NO_METRICS)
     labels = {
         "CPU": store.CPU, "memory": store.MEMORY, "waiting for disks": store.IO_WAIT, "GPU": store.GPU,
         "GPU memory": store.GPU_MEMORY,
@@ -213,7 +209,7 @@ def overall_system_usage(context: Context, _parameters: Parameters) -> Finding:
                 p50, p95 = np.percentile(values, [50, 95])
                 words.append(f"{label} {p50:.0f} % (95th percentile {p95:.0f} %)")
         parts.append(f"{node}: {', '.join(words)}")
-    return evidence.ok("; ".join(parts), checked)
+    return ok("; ".join(parts), checked)
 
 
 def _most(series: dict[tuple[str, str], Series]) -> int:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,13 +26,13 @@ from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
 
-# What a training goes on from.
+# What a training resumes from.
 KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
 
 
 @dataclass
 class RunningMetrics:
-    """Sums over the pictures of an epoch so far."""
+    """Sums over the images of an epoch so far."""
 
     loss: float = 0.0
     correct: int = 0
@@ -46,40 +46,38 @@ class RunningMetrics:
 
 @dataclass
 class State:
-    """Where a training is. `epoch` counts from 0 and is the one under way; `step` its steps already done."""
+    """The state of a training. `epoch` counts from 0 and is the current one; `step` counts its finished steps."""
 
     epoch: int = 0
     step: int = 0
     tally: RunningMetrics = field(default_factory=RunningMetrics)
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
-    stopped_by: str = ""  # the rule, where one ended the training
+    stopped_by: str = ""  # the rule, if one ended the training
 
 
+@dataclass(eq=False)
 class Trainer:
-    """Trains the rest of `network` on `source`, keeping a checkpoint in `folder`."""
+    """Trains the head of `network` on `source`, keeping a checkpoint in `folder`."""
 
-    def __init__(
-        self,
-        network: Network,
-        source: Source,
-        hp: Hyperparameters,
-        precision: Precision,
-        folder: Path,
-        identity: dict[str, Any],
-        stop: StopFlag,
-        resumed: dict[str, Any] | None = None,
-        monitor: Monitor = OFF,
-        group: ProcessGroup = SINGLE,
-    ) -> None:
-        self.network, self.source, self.hp, self.precision = network, source, hp, precision
-        self.folder, self.identity, self.stop, self.monitor = folder, identity, stop, monitor
-        self.group, self.parallel = group, group.data_parallel(network.head)
-        self.optimizer = optimizer_for(network, hp)
-        self.scaler = precision.scaler()
+    network: Network
+    source: Source
+    hp: Hyperparameters
+    precision: Precision
+    folder: Path
+    identity: dict[str, Any]
+    stop: StopFlag
+    resumed: InitVar[dict[str, Any] | None] = None
+    monitor: Monitor = OFF
+    group: ProcessGroup = SINGLE
+
+    def __post_init__(self, resumed: dict[str, Any] | None) -> None:
+        self.parallel = self.group.data_parallel(self.network.head)
+        self.optimizer = optimizer_for(self.network, self.hp)
+        self.scaler = self.precision.scaler()
         self.loss = nn.CrossEntropyLoss()
         self.state = State()
-        self.asked = self.ruled = False  # what all processes know of, at the same step
+        self.asked = self.ruled = False  # known to all processes at the same step
         self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
@@ -121,7 +119,7 @@ class Trainer:
         return True
 
     def plan(self) -> SaveSchedule:
-        """How many steps there are and were, of training and of evaluation."""
+        """Return the numbers of steps that there are and were, of training and of evaluation."""
         train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
         done = self.state.epoch * train + self.state.step
         return SaveSchedule(train, self.hp.epochs, done, self.state.epoch * valid)
@@ -148,7 +146,7 @@ class Trainer:
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
         seconds = time.monotonic() - started
-        # After a resume the tally holds pictures of the interrupted run, whose time is not known here.
+        # After a resume the tally holds images of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
         self.group.average_buffers(self.network.head)
         with self.monitor.phase("evaluate", state.epoch + 1):
@@ -208,14 +206,14 @@ class Trainer:
         # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
         self.scaler.scale(loss if group.size == 1 else loss * (len(targets) * group.size / whole)).backward()
         self.monitor.gradients()
-        total, hits, asked, ruled = sums()
+        total, correct_sum, asked, ruled = sums()
         self.asked, self.ruled = asked > 0, ruled > 0
         value = value if group.size == 1 else total / whole
         self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        state.tally.add(value, int(hits), whole)
+        state.tally.add(value, int(correct_sum), whole)
         if self.source.device.type == "cuda":
             torch.cuda.synchronize(self.source.device)  # what is marked is the step's own time
         self.monitor.mark()
@@ -231,7 +229,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, split: str) -> RunningMetrics:
-        """Loss and hits of the network as it is on a split."""
+        """Return loss and correct predictions of the network as it is on a split."""
         self.network.eval_mode()
         self.monitor.mode("eval")
         tally = RunningMetrics()

@@ -69,7 +69,7 @@ def wrong(table: Mapping[str, Any], jars: list[Path], release: Path) -> list[str
 
 
 def main() -> None:
-    from container_serve import configuration
+    from container_serve.supervisor import configuration
 
     jars = [Path(path) for path in configuration.class_path().split(":")]
     release = Path(configuration.java()).resolve().parents[1] / "release"

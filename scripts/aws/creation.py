@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain, is_passing, is_throttled
-from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import is_missing
+from scripts.aws.requests import Request, describe, send
 
 _CONFIGURATION = "EndpointConfigName"
 
@@ -48,21 +46,8 @@ def create(aws: Aws, request: Request) -> None:
 
 def description(aws: Aws, request: Request) -> dict[str, Any] | None:
     """Return what the service describes under the name in the request; None where there is nothing."""
-    noun = _noun(request)
-    try:
-        found: dict[str, Any] = getattr(aws.client("sagemaker"), xform_name(f"Describe{noun}"))(
-            **{f"{noun}Name": request.request[f"{noun}Name"]}
-        )
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
-    return found
-
-
-def _noun(request: Request) -> str:
-    """CreateEndpoint, UpdateEndpoint -> Endpoint."""
-    return request.operation.removeprefix("Create").removeprefix("Update")
+    noun = request.operation.removeprefix("Create").removeprefix("Update")
+    return describe(aws, noun, request.request[f"{noun}Name"])
 
 
 def _is_done(aws: Aws, request: Request) -> bool:

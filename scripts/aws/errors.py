@@ -108,6 +108,14 @@ def is_denied(error: exceptions.ClientError) -> bool:
     return code_of(error) in _DENIED
 
 
+def is_missing(error: exceptions.ClientError) -> bool:
+    """SageMaker has no code of its own for what is not there."""
+    text = message_of(error).lower()
+    return code_of(error) in {"ValidationException", "ResourceNotFound"} and any(
+        words in text for words in ("not found", "could not find", "does not exist")
+    )
+
+
 def is_throttled(error: exceptions.ClientError) -> bool:
     """Tell whether the service refused it for the number of calls alone, and did nothing."""
     return code_of(error) in _THROTTLED

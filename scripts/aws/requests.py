@@ -9,11 +9,12 @@ from difflib import get_close_matches
 from typing import Any
 
 from botocore import xform_name
+from botocore.exceptions import ClientError
 from botocore.model import ServiceModel, Shape
 from botocore.validate import ParamValidator
 
 from scripts.aws.account import Aws, loader
-from scripts.aws.errors import CloudError
+from scripts.aws.errors import CloudError, is_missing
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,17 @@ def send(aws: Aws, request: Request) -> dict[str, Any]:
     check(request, allow_unknown=aws.allow_unknown)
     answer: dict[str, Any] = getattr(aws.client(request.service), xform_name(request.operation))(**request.request)
     return answer
+
+
+def describe(aws: Aws, noun: str, name: str) -> dict[str, Any] | None:
+    """Describe a resource of SageMaker (`noun` as in DescribeEndpoint); None where there is none of this name."""
+    try:
+        found: dict[str, Any] = getattr(aws.client("sagemaker"), xform_name(f"Describe{noun}"))(**{f"{noun}Name": name})
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    return found
 
 
 class _UnknownWord(str):

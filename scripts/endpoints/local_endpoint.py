@@ -20,7 +20,7 @@ from scripts.console.command import progress, tell_loading
 from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0
@@ -46,7 +46,7 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
     port = flags.port or local_server.free_port(range(FIRST_PORT, MAX_PORT), ANYWHERE)
     local_image = engine.find_image(here.client, image)
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
-    with leftovers.folder(Path(tempfile.gettempdir())) as work:
+    with stale.folder(Path(tempfile.gettempdir())) as work:
         if isinstance(artifact, Path):
             pack.unpack(artifact, work / "model")
         else:

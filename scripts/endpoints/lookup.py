@@ -11,7 +11,8 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG
 from scripts.aws.polling import ENDPOINT_SECONDS, poll
-from scripts.jobs.training_jobs import is_missing, tags_of
+from scripts.aws.requests import describe
+from scripts.jobs.training_jobs import tags_of
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 LOG_LINES = 15
@@ -41,12 +42,9 @@ class Endpoint:
 
 
 def find(aws: Aws, name: str) -> Endpoint | None:
-    try:
-        found = aws.client("sagemaker").describe_endpoint(EndpointName=name)
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
+    found = describe(aws, "Endpoint", name)
+    if found is None:
+        return None
     return Endpoint(
         name=found["EndpointName"],
         arn=found["EndpointArn"],
@@ -118,12 +116,9 @@ class Configuration:
 
 
 def configuration(aws: Aws, name: str) -> Configuration | None:
-    try:
-        found = aws.client("sagemaker").describe_endpoint_config(EndpointConfigName=name)
-    except ClientError as error:
-        if is_missing(error):
-            return None
-        raise
+    found = describe(aws, "EndpointConfig", name)
+    if found is None:
+        return None
     variants = found["ProductionVariants"]
     return Configuration(
         name=name,

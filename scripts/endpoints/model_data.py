@@ -70,7 +70,13 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
     server = Server.of(uri, registry.image_labels(aws, image), environment)
     with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
         model = Path(folder, "model")
-        fetch(aws, artifact, model)
+        try:
+            fetch(aws, artifact, model)
+        except pack.NotPlainError as error:
+            if server:
+                raise
+            progress(f"not checked: {error}")
+            return
         progress(check(model, str(artifact), server, uri))
 
 

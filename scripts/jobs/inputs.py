@@ -24,7 +24,7 @@ from scripts.aws.settings import Settings
 from scripts.console.command import key_values, progress
 from scripts.dataset import check as checking
 from scripts.dataset.source import Source
-from scripts.resources import leftovers
+from scripts.resources import stale
 from scripts.s3 import storage
 from scripts.s3.objects import digest
 
@@ -59,7 +59,7 @@ def check(text: str | None) -> None:
 @contextlib.contextmanager
 def pictures(text: str) -> Iterator[Mapping[str, ClassFiles]]:
     """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""
-    with leftovers.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
+    with stale.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
             source = made / SAMPLE
             sample.write(source)

@@ -20,7 +20,7 @@ from scripts.console.command import Interrupted, progress, tell_loading
 from scripts.environment import ROOT
 from scripts.images import engine
 from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 OUT = ROOT / "local_test" / "out.jobs"  # training's results; git takes local_test/out.* for results
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
@@ -74,7 +74,7 @@ class Engine:
     def service(self, label: str, work: Path) -> dict[str, Any]:
         """What every container of a job gets from the compose file; the job works in the folder `work`."""
         options: dict[str, Any] = {
-            "labels": {leftovers.JOB: label, leftovers.OWNER: leftovers.me(), leftovers.FOLDER: str(work)},
+            "labels": {stale.JOB: label, stale.OWNER: stale.me(), stale.FOLDER: str(work)},
             "shm_size": SHARED_MEMORY,
             "stop_grace_period": f"{STOP_SECONDS}s",
         }
@@ -106,12 +106,12 @@ class Engine:
             network.remove()
 
     def _of_job(self, kind: Any, label: str, **options: Any) -> list[Any]:
-        found: list[Any] = kind.list(filters={"label": f"{leftovers.JOB}={label}"}, **options)
+        found: list[Any] = kind.list(filters={"label": f"{stale.JOB}={label}"}, **options)
         return found
 
     def prune(self, *places: Path) -> None:
         """Remove what killed calls have left, here and in `places`."""
-        leftovers.prune(self.client, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
+        stale.prune(self.client, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
 
 
 def train(here: Engine, spec: TrainingJobSpec, work: Path, on_line: Callable[[str], None]) -> Result:

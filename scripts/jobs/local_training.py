@@ -13,9 +13,9 @@ from scripts.console.command import progress
 from scripts.images import engine
 from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
-from scripts.jobs.training import check_numbers, is_none
+from scripts.jobs.training import is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
-from scripts.resources import leftovers
+from scripts.resources import stale
 
 # Flags that are taken with --local, so that one command serves for both, and have no effect there.
 LEFT_OUT = (
@@ -50,7 +50,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, leftovers.folder(home, ".byoc-") as work:
+    with inputs.pictures(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
@@ -82,7 +82,6 @@ def check(flags: argparse.Namespace) -> None:
     for flag, remedy in _NOT_S3.items():
         if str(given.get(flag) or "").startswith("s3://"):
             raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
-    check_numbers(flags)
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:

@@ -13,7 +13,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, progress, tell_loading
+from scripts.console.command import Interrupted, integer, progress, tell_loading
 from scripts.images import registry
 from scripts.jobs import job_request, training_jobs, watch
 from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
@@ -47,12 +47,14 @@ def flags(parser: argparse.ArgumentParser) -> None:
     job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
     machine = parser.add_argument_group("instances").add_argument
     machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
-    machine("--volume-size", metavar="GB", type=int, help=f"disk (default {VOLUME})")
+    machine("--volume-size", metavar="GB", type=integer(1), help=f"disk (default {VOLUME})")
+    machine("--spot", action="store_true", help="managed spot: cheaper; may be interrupted, then resumes")
     machine(
-        "--spot", action="store_true", help="managed spot: cheaper, may be interrupted, resumes from the checkpoint"
+        "--max-run", metavar="S", type=integer(1), help="seconds, then it is stopped (default: a day; a trial an hour)"
     )
-    machine("--max-run", metavar="S", type=int, help="seconds, then it is stopped (default: a day; a trial an hour)")
-    machine("--max-wait", metavar="S", type=int, help="with --spot: seconds of wait and run (default: a day more)")
+    machine(
+        "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"
+    )
     machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
     machine("--network-isolation", action="store_true", help="no network in the container")
 
@@ -143,7 +145,6 @@ def wanted_by(
     image = Image.parse(flags.image, region)
     kind = flags.instance_type or INSTANCE
     instances.check(kind)
-    check_numbers(flags)
     max_run = flags.max_run or longest
     takes_key = instances.takes_volume_key(kind)
     for wrong, complaint in (
@@ -205,10 +206,3 @@ def wanted_by(
 def is_none(hyperparameters: Mapping[str, str]) -> bool:
     """Tell whether random weights are asked for."""
     return hyperparameters.get(WEIGHTS, "").lower() == "none"
-
-
-def check_numbers(flags: argparse.Namespace) -> None:
-    for name in ("instance_count", "volume_size", "max_run", "max_wait"):
-        value = getattr(flags, name)
-        if value is not None and value < 1:
-            raise CloudError(f"--{name.replace('_', '-')} has value {value}: expected at least 1", 2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws import instances
+from scripts.aws import instances, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
@@ -98,12 +98,9 @@ class Job:
 
 def described(aws: Aws, name: str) -> dict[str, Any]:
     """DescribeTrainingJob. Raises CloudError where there is no such job."""
-    try:
-        found: dict[str, Any] = aws.client("sagemaker").describe_training_job(TrainingJobName=name)
-    except ClientError as error:
-        if is_missing(error):
-            raise CloudError(f"there is no training job {name} in {aws.region}: check the name and --region") from None
-        raise
+    found = requests.describe(aws, "TrainingJob", name)
+    if found is None:
+        raise CloudError(f"there is no training job {name} in {aws.region}: check the name and --region")
     return found
 
 
@@ -156,14 +153,6 @@ def stop(aws: Aws, name: str) -> Job:
 def is_stopped(error: ClientError) -> bool:
     """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
     return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
-
-
-def is_missing(error: ClientError) -> bool:
-    """SageMaker has no code of its own for what is not there."""
-    text = message_of(error).lower()
-    return code_of(error) in {"ValidationException", "ResourceNotFound"} and any(
-        words in text for words in ("not found", "could not find", "does not exist")
-    )
 
 
 def console(region: str, name: str) -> str:

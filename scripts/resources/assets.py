@@ -20,7 +20,7 @@ from scripts.s3 import objects
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
-from scripts.s3.objects import HASH, place
+from scripts.s3.objects import HASH, s3_location
 
 PICTURES, WEIGHTS, RESULTS = "pictures", "weights", "results of a job"
 
@@ -78,7 +78,7 @@ def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
         uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
-        body = aws.client("s3").get_object(**place(S3Uri(home.bucket, key)))["Body"].read()
+        body = aws.client("s3").get_object(**s3_location(S3Uri(home.bucket, key)))["Body"].read()
         try:
             manifest = Manifest.load(body, uri)
         except CloudError:  # of another program
@@ -93,7 +93,7 @@ def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.startswith(f"{home.key}/{WEIGHTS}/")]:
         uri = S3Uri(home.bucket, key)
-        head = aws.client("s3").head_object(**place(uri))
+        head = aws.client("s3").head_object(**s3_location(uri))
         sha256 = head.get("Metadata", {}).get(HASH, "")
         if sha256 and sha256.startswith(key.split("/")[-2]):
             found.append(_take(WEIGHTS, uri, [key], sizes))

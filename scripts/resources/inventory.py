@@ -10,14 +10,14 @@ from botocore.exceptions import ClientError
 
 from scripts.aws import instances
 from scripts.aws.account import Aws
-from scripts.aws.errors import is_denied
+from scripts.aws.errors import is_denied, is_missing
 from scripts.aws.names import PROJECT_TAG
 from scripts.aws.parallel import each
 from scripts.aws.requests import Request
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import ENDPOINT_TAG
 from scripts.jobs import training_jobs
-from scripts.jobs.training_jobs import is_missing, tags_of
+from scripts.jobs.training_jobs import tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
 SEARCH, JOB, REPOSITORY = "tuning job", "training job", "repository"

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of, message_of
+from scripts.aws.errors import CloudError, code_of, is_missing, message_of
 from scripts.aws.requests import send
 from scripts.console.command import Interrupted
 from scripts.endpoints import lookup
-from scripts.jobs.training_jobs import is_missing, is_stopped
+from scripts.jobs.training_jobs import is_stopped
 from scripts.resources import usage
 from scripts.resources.inventory import ENDPOINT, JOB, SEARCH, Resource, removal
 
@@ -29,7 +29,7 @@ def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) 
                 left.remove(resource)
         waiting = [resource for resource in live if not _delete_endpoint(aws, resource, say)]
         for resource in waiting:
-            # An endpoint in the middle of someresource cannot be deleted.
+            # An endpoint in the middle of something cannot be deleted.
             say(f"{resource.name} is still {resource.status}: waiting until it can be deleted")
             lookup.wait(aws, resource.name, say)
             if not _delete_endpoint(aws, resource, say):

@@ -8,13 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from botocore import xform_name
-from botocore.exceptions import ClientError
-
 from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
-from scripts.jobs.training_jobs import is_missing
+from scripts.aws.requests import describe
 from scripts.resources.assets import PICTURES, RESULTS, WEIGHTS, S3Asset
 from scripts.resources.inventory import (
     CONFIGURATION,
@@ -112,7 +109,6 @@ def can_be_used(thing: Resource | S3Asset) -> bool:
 def _find(aws: Aws, kind: str) -> list[User]:
     """All of the account; of jobs, those in progress."""
     noun = _NOUNS[kind]
-    describe = getattr(aws.client("sagemaker"), f"describe_{xform_name(noun)}")
     # A package of a group has no name, and its ARN in the place of one.
     key = "ModelPackageArn" if kind == _PACKAGE else f"{noun}Name"
     queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == _PACKAGE else {}]
@@ -120,13 +116,8 @@ def _find(aws: Aws, kind: str) -> list[User]:
         queries = [{"StatusEquals": status} for status in RUNNING]
 
     def look(summary: Mapping[str, Any]) -> User | None:
-        try:
-            found = describe(**{f"{noun}Name": summary[key]})
-        except ClientError as error:
-            if is_missing(error):  # removed since it was listed
-                return None
-            raise
-        return User(kind, summary[key], frozenset(_texts(found)))
+        found = describe(aws, noun, summary[key])  # None: removed since it was listed
+        return User(kind, summary[key], frozenset(_texts(found))) if found else None
 
     users: list[User] = []
     summaries = [summary for query in queries for summary in listed(aws, noun, **query)]

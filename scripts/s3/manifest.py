@@ -14,7 +14,7 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
-from scripts.s3.objects import encryption, place
+from scripts.s3.objects import encryption, s3_location
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -96,7 +96,11 @@ class Stored:
         condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
         try:
             answer = self.s3.put_object(
-                **place(self.where), Body=body, ContentType="application/json", **condition, **encryption(self.settings)
+                **s3_location(self.where),
+                Body=body,
+                ContentType="application/json",
+                **condition,
+                **encryption(self.settings),
             )
             self.etag = answer["ETag"]
         except ClientError as error:
@@ -113,7 +117,7 @@ class Stored:
 
     def _get(self) -> tuple[bytes | None, str | None]:
         try:
-            answer = self.s3.get_object(**place(self.where))
+            answer = self.s3.get_object(**s3_location(self.where))
         except ClientError as error:
             if code_of(error) == "NoSuchKey":
                 return None, None

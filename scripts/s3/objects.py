@@ -32,11 +32,11 @@ def digest(path: Path) -> str:
 def put(path: Path, sha256: str, uri: S3Uri, settings: Settings) -> Request:
     """One file, whole, its Body named by its path. S3 compares the checksum with what arrives, and keeps it."""
     checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-    request = {**place(uri), "Body": str(path), "ChecksumSHA256": checksum, "Metadata": {HASH: sha256}}
+    request = {**s3_location(uri), "Body": str(path), "ChecksumSHA256": checksum, "Metadata": {HASH: sha256}}
     return Request("s3", "PutObject", {**request, **encryption(settings)})
 
 
-def place(uri: S3Uri) -> dict[str, Any]:
+def s3_location(uri: S3Uri) -> dict[str, Any]:
     return {"Bucket": uri.bucket, "Key": uri.key, **owner(uri.bucket)}
 
 
@@ -55,7 +55,7 @@ def send(aws: Aws, request: Request, path: Path) -> str:
 def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
     """Whether the object bears this hash, which travels with it, and is encrypted as asked for."""
     try:
-        head = aws.client("s3").head_object(**place(uri))
+        head = aws.client("s3").head_object(**s3_location(uri))
     except ClientError as error:
         if code_of(error) in {"404", "NoSuchKey"}:
             return False

@@ -19,7 +19,7 @@ from scripts.s3 import bucket as buckets
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Stored
-from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, place, put
+from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, put, s3_location
 from scripts.s3.sync import Item as Item
 from scripts.s3.sync import Sync
 from scripts.s3.sync import Uploaded as Uploaded
@@ -43,7 +43,7 @@ def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[R
     each(lambda item: digest(item.path), items, lambda item, sha256: hashes.update({item.key: sha256}))
     for item in items:
         check_key((prefix / item.key).key, item.path)
-    manifest = {**place(prefix / MANIFEST), "Body": MANIFEST, "ContentType": "application/json"}
+    manifest = {**s3_location(prefix / MANIFEST), "Body": MANIFEST, "ContentType": "application/json"}
     return [
         *(put(item.path, hashes[item.key], prefix / item.key, settings) for item in items),
         Request("s3", "PutObject", {**manifest, **encryption(settings)}),
@@ -83,7 +83,7 @@ def upload_file(aws: Aws, path: Path, uri: S3Uri, settings: Settings) -> bool:
     with Progress(str(uri), before.st_size) as bar:
         aws.client("s3").upload_file(str(path), uri.bucket, uri.key, ExtraArgs=extra, Callback=bar.add)
     if path.stat().st_mtime_ns != before.st_mtime_ns:
-        aws.client("s3").delete_object(**place(uri))
+        aws.client("s3").delete_object(**s3_location(uri))
         raise CloudError(f"{path} was changed while it was being sent: call this again")
     return True
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
 from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_missing, is_stopped
+from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_stopped
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
 
@@ -64,12 +65,9 @@ class TuningJob:
 def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
     """Raises CloudError where there is no such tuning job."""
     client = aws.client("sagemaker")
-    try:
-        found = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
-    except ClientError as error:
-        if is_missing(error):
-            raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region") from None
-        raise
+    found = requests.describe(aws, "HyperParameterTuningJob", name)
+    if found is None:
+        raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region")
     summaries: list[Mapping[str, Any]] = []
     if with_trials:
         pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(

@@ -1,8 +1,11 @@
-"""What several hosts are faster: `python tests/bench/bench_hosts.py [--hosts 2] [--turns 2] [--out FILE]`.
+"""What several hosts are faster: `bench_hosts.py [--hosts 2] [--turns 2] [--train all|layer3|head] [--out FILE]`.
 
 A host is a process of one thread, on loopback. Beside the job of several hosts, in turns: one host alone, and as many
 hosts that each do a job of their own at the same time. The latter is the limit: what it loses to the host alone is the
 machine's (its cores may be hyperthreads), what the job of several loses to it is the exchange of gradients.
+
+Trained are all layers, those after layer3, or the last one on cached features, with the fewest gradients and the
+shortest steps.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +27,20 @@ from tests.faults import hosts
 
 ROOT = Path(__file__).parents[2]
 PICTURES = {"train": 64, "valid": 1, "test": 1}  # of each of three classes
-TRAINING = {
-    "arch": "resnet18",
-    "freeze-until": "none",
-    "image-size": "160",
-    "batch-size": "32",
-    "epochs": "2",
-    "feature-cache": "off",
-    "measure": "none",
+TRAINING = {"arch": "resnet18", "image-size": "160", "batch-size": "32", "measure": "none"}
+TRAININGS = {
+    "all": {"freeze-until": "none", "feature-cache": "off", "epochs": "2"},
+    "layer3": {"freeze-until": "layer3", "epochs": "4"},
+    "head": {"freeze-until": "backbone", "epochs": "30"},
 }
 
 
-def speeds(base: Path, jobs: int, of_hosts: int) -> list[float]:
-    """Pictures a second of each of the jobs, all at the same time; the first epoch warms up."""
+def speeds(base: Path, jobs: int, of_hosts: int, training: Mapping[str, str]) -> list[float]:
+    """Images per second of each of the jobs, all at the same time, in the last epoch."""
     found = []
     with contextlib.ExitStack() as stack:
         running = [
-            stack.enter_context(hosts.job("process", base / f"job-{number}", of_hosts, TRAINING, PICTURES))
+            stack.enter_context(hosts.job("process", base / f"job-{number}", of_hosts, training, PICTURES))
             for number in range(jobs)
         ]
         for job in running:
@@ -53,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=whole, default=2, help="(default: %(default)s)")
     parser.add_argument("--turns", type=whole, default=2, help="(default: %(default)s)")
+    parser.add_argument("--train", choices=list(TRAININGS), default="all", help="(default: %(default)s)")
     parser.add_argument("--out", type=new_file, help="a JSON file for the figures")
     options = parser.parse_args()
     os.environ |= {**ONE_THREAD, "PYTHONPATH": str(ROOT)}
@@ -62,14 +64,14 @@ def main() -> None:
     for turn in range(options.turns):
         for way in list(ways) if turn % 2 == 0 else reversed(list(ways)):
             with tempfile.TemporaryDirectory() as folder:
-                values[way].append(sum(speeds(Path(folder), *ways[way])))
-            print(f"turn {turn + 1}, {way}: {values[way][-1]:.1f} pictures a second", flush=True)
+                values[way].append(sum(speeds(Path(folder), *ways[way], TRAINING | TRAININGS[options.train])))
+            print(f"turn {turn + 1}, {way}: {values[way][-1]:.1f} images per second", flush=True)
     rows: list[dict[str, Any]] = []
     for name, beside in (("one host", "alone"), (f"{count} jobs at once", "apart")):
         ratios = [a / b for a, b in zip(values["together"], values[beside], strict=True)]
         rows.append(
             {
-                "name": f"pictures a second of {count} hosts against {name}",
+                "name": f"images per second of {count} hosts ({options.train}) against {name}",
                 "goal": "",
                 "unit": "x",
                 "measured": statistics.median(ratios),

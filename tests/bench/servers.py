@@ -132,7 +132,7 @@ def commands(
     made: Path, folder: Path, ports: dict[str, int], by_hand: Path | None = None
 ) -> dict[str, tuple[list[str], dict[str, str]]]:
     """The command that starts each server. `by_hand`: the Python of an environment with the int8 peers' packages."""
-    from container_serve.configuration import java
+    from container_serve.supervisor.configuration import java
 
     int8 = {
         "PYTHONPATH": str(ROOT),

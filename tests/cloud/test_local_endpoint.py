@@ -86,7 +86,7 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureF
         (result,) = json.loads(capsys.readouterr().out)["results"]
         assert result["predictions"][0]["label"] == "blue"
 
-        # A second one may not have the port, nor take the first one's things for leftovers.
+        # A second one may not have the port, nor take the first one's things for stale.
         model = ("--model-data", tmp_path / "model.tar.gz")
         assert call("--local", "--image", "byoc-serve:none", *model) == 1
         assert call(*("--local", "--image", engine.image("serve"), *model, "--port", port)) == 1

@@ -22,7 +22,7 @@ from scripts import train
 from scripts.console import command
 from scripts.images import engine as docker_engine
 from scripts.jobs import local_mode, local_training
-from scripts.resources import leftovers
+from scripts.resources import stale
 from tests import trees
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.conftest import need
@@ -71,7 +71,7 @@ def label(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def left(label: str) -> list[str]:
     """Containers and networks of a job."""
-    chosen = ("--quiet", "--filter", f"label={leftovers.JOB}={label}")
+    chosen = ("--quiet", "--filter", f"label={stale.JOB}={label}")
     return (engine.docker("ps", "--all", *chosen).stdout + engine.docker("network", "ls", *chosen).stdout).split()
 
 
@@ -214,7 +214,7 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
     def interrupt() -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not seen.is_set():
-            for container in engine.docker("ps", "-q", "--filter", f"label={leftovers.JOB}={label}").stdout.split():
+            for container in engine.docker("ps", "-q", "--filter", f"label={stale.JOB}={label}").stdout.split():
                 if "waiting" in engine.docker("logs", container, check=False).stdout:
                     seen.set()
                     networks.extend(

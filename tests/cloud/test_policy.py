@@ -111,16 +111,3 @@ def test_some_of_the_tests_are_not_compared(calls_of: Path) -> None:
     assert run(calls_of, "calls/test_get.py", ci=True) == (0, "")
     code, failures = run(calls_of, "-k", "get or nothing", ci=True)
     assert (code, "not compared: not all tests of calls were selected" in failures) == (1, True)
-
-
-def test_where_a_test_fails_nothing_is_compared_and_ci_says_so(calls_of: Path) -> None:
-    (calls_of / "calls" / "test_put.py").write_text("def test_put(): assert False")
-    assert "not compared" not in run(calls_of)[1]
-    code, failures = run(calls_of, ci=True)
-    assert (code, "1 tests have not passed, such as calls/test_put.py::test_put" in failures) == (1, True)
-
-
-def test_a_process_that_is_lost_fails_the_run_in_ci(calls_of: Path) -> None:
-    (calls_of / "calls" / "test_put.py").write_text("import os\ndef test_put(): os._exit(1)")
-    code, failures = run(calls_of, "-n", "2", ci=True)
-    assert (code, "not compared: a process of the tests was lost" in failures) == (1, True)

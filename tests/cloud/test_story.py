@@ -15,7 +15,7 @@ from scripts import cleanup, deploy
 from scripts.console.command import run
 from scripts.endpoints import lookup
 from scripts.images import push
-from scripts.resources.leftovers import JOB
+from scripts.resources.stale import JOB
 from tests import trees
 from tests.cloud import stand_in
 from tests.cloud.conftest import ACCOUNT, REGION

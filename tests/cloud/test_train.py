@@ -40,7 +40,10 @@ def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, A
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a call of the script; never a traceback."""
-    code = command.run("train.py", train.main, arguments)
+    try:
+        code = command.run("train.py", train.main, arguments)
+    except SystemExit as ended:  # argparse's own
+        code = int(ended.code or 0)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err
@@ -248,11 +251,11 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         ((*BASE, *DATA, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
         ((*BASE, *DATA, "--rule", "overfit:patient=3"), "overfit has no parameter 'patient'"),
         (("--local", "--data", "sample", "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
-        (("--local", "--data", "sample", "--instance-count", "0"), "--instance-count has value 0: expected at least 1"),
+        (("--local", "--data", "sample", "--instance-count", "0"), "--instance-count: '0' must be an integer from 1"),
         ((*BASE, *DATA, "extra"), "unexpected argument 'extra'"),
         ((*BASE, *DATA, "--instance-type", "ml.p3.2xlarge"), "compute capability 7.0 (V100)"),
         ((*BASE, *DATA, "--instance-type", "ml.m5.tiny"), "ResourceConfig.InstanceType has value 'ml.m5.tiny'"),
-        ((*BASE, *DATA, "--instance-count", "0"), "--instance-count has value 0: expected at least 1"),
+        ((*BASE, *DATA, "--instance-count", "0"), "--instance-count: '0' must be an integer from 1"),
         ((*BASE, *DATA, "--max-wait", "10"), "--max-wait is for spot instances"),
         ((*BASE, *DATA, "--spot", "--max-run", "100", "--max-wait", "99"), "--max-wait 99 is less than --max-run 100"),
         ((*BASE, *DATA, "--network-isolation"), "could not download the ImageNet weights"),
@@ -271,7 +274,7 @@ def test_several_instances_get_all_pictures_each(capsys: pytest.CaptureFixture[s
         (("--image", IMAGE, *DATA, "--region", REGION), "no role"),
         (("--image", "byoc-train:1", *BASE[2:], *DATA), "--image has value 'byoc-train:1'"),
         (("--image", IMAGE, *DATA, "--role", ROLE, "--region", "us-east-1"), "takes images of its own region"),
-        (("--attach", "a", "--stop", "b"), "two calls"),
+        (("--attach", "a", "--stop", "b"), "cannot be combined"),
         (("--attach", "a", "--epochs", "3"), "--attach is for a job that exists"),
         (("--stop", "a", "--local"), "--stop is for a job that exists, and --local for a new one"),
         (("--local", *DATA), "--data s3://my-data/dogs: --local neither reads nor writes in S3"),

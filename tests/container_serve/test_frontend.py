@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from container_serve import configuration
 from container_serve.frontend import archive, build, repository
+from container_serve.supervisor import configuration
 from tests.conftest import need
 from tests.docker.index import http_server
 

@@ -60,7 +60,7 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
         ("overfitting", "unknown rule 'overfitting': known are vanishing_gradient"),
         ("overfit:patient=3", "overfit has no parameter 'patient': it has ratio_threshold, patience"),
         ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number, such as 3.0"),
-        ("overfit:patience=-3", "overfit:patience has value '-3': expected a whole number of at least 0, such as"),
+        ("overfit:patience=-3", "overfit:patience has value '-3': expected an integer of at least 0, such as"),
         ("step_outlier:stddev=nan", "step_outlier:stddev has value 'nan': expected a number, such as 3.0"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from container_serve import configuration
+from container_serve.supervisor import configuration
 from tests.docker import engine
 
 FOLDER = engine.ROOT / "docker" / "versions"
@@ -91,7 +91,7 @@ def test_each_entry_gives_a_version_and_a_reason() -> None:
 LOADED = """
 import http.client, json, os, re, subprocess, tempfile, time
 from pathlib import Path
-from container_serve import configuration
+from container_serve.supervisor import configuration
 from container_serve.resources import Share, memory
 from container_serve.settings import Settings
 with tempfile.TemporaryDirectory() as folder:

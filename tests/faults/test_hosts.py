@@ -12,11 +12,13 @@ import torch
 from container_serve import artifact
 from container_train.debugger import config
 from container_train.debugger.saved_steps import Steps, Values
+from container_train.distributed.cluster import gpus
 from container_train.paths import SageMakerPaths, replace_file
 from tests import trees
 from tests.faults import hosts
 
 BY = 60.0  # s, promised
+PICTURES = {"train": 12, "valid": 4, "test": 4}  # of each of three classes: five batches of 7, and one
 long = pytest.mark.full
 both_engines = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=[pytest.mark.docker, long])])
 
@@ -43,15 +45,18 @@ class Trained(NamedTuple):
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """One process."""
     base = tmp_path_factory.mktemp("alone")
-    with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}) as jobs:
-        assert hosts.finish(jobs) == [0], jobs[0].text()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        with hosts.job("process", base, 1, {**hosts.SAME, "debug": "on"}, PICTURES) as jobs:
+            assert hosts.finish(jobs) == [0], jobs[0].text()
     return Trained(hosts.curves(jobs[0].text()), weights(jobs[0].base), gradients(jobs[0].base))
 
 
 @pytest.mark.parametrize(
     ("kind", "count", "cache"),
     [
-        ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3
+        ("process", 2, "auto"),  # of each batch one has 4 pictures and the other 3; of the last, one and none
+        pytest.param("process", 1, "auto", marks=pytest.mark.skipif(gpus() < 2, reason="needs two GPUs")),
         pytest.param("process", 3, "auto", marks=long),
         pytest.param("process", 2, "off", marks=long),
         pytest.param("docker", 2, "auto", marks=[pytest.mark.docker, long]),
@@ -59,7 +64,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     ],
 )
 def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, alone: Trained, tmp_path: Path) -> None:
-    with hosts.job(kind, tmp_path, count, {**hosts.SAME, "feature-cache": cache, "debug": "on"}) as jobs:
+    hyperparameters = {**hosts.SAME, "feature-cache": cache, "debug": "on"}
+    with hosts.job(kind, tmp_path, count, hyperparameters, PICTURES) as jobs:
         codes = hosts.finish(jobs)
     assert codes == [0] * count, "\n".join(job.text() for job in jobs)
     first, *others = jobs
@@ -79,6 +85,20 @@ def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, 
         assert not list((other.base / "checkpoints").glob("*.pt"))
         assert "train_loss=" not in other.text()
         assert (other.base / "output" / "success").exists()
+
+
+@pytest.mark.skipif(not gpus(), reason="needs a GPU: without one, batch statistics are of each process's part")
+def test_batch_statistics_of_several_gpus_are_of_the_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # which the hosts share
+    found = []
+    for count in (1, 2):
+        with hosts.job("process", tmp_path / str(count), count, {**hosts.SAME, "freeze-until": "layer3"}) as jobs:
+            assert hosts.finish(jobs) == [0] * count, "\n".join(job.text() for job in jobs)
+        found.append(hosts.curves(jobs[0].text()))
+    for name, values in found[0].items():
+        assert found[1][name] == pytest.approx(values, abs=1e-3), name
 
 
 @long

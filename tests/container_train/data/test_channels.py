@@ -57,10 +57,10 @@ def test_channels_that_hold_nothing_for_the_training(tmp_path: Path) -> None:
     [
         (
             {"TrainingInputMode": "Pipe"},
-            "comes in Pipe mode, this program supports File and FastFile: change input_mode",
+            "has TrainingInputMode Pipe: .*; use File or FastFile",
         ),
-        ({"S3DataType": "AugmentedManifestFile"}, "has S3DataType AugmentedManifestFile: .*; give S3Prefix"),
-        ({"RecordWrapperType": "RecordIO"}, "has RecordWrapperType RecordIO: .*; give None"),
+        ({"S3DataType": "AugmentedManifestFile"}, "has S3DataType AugmentedManifestFile: .*; use S3Prefix"),
+        ({"RecordWrapperType": "RecordIO"}, "has RecordWrapperType RecordIO: .*; use None"),
     ],
 )
 @pytest.mark.parametrize("channel", ["train", "validation", "weights"])

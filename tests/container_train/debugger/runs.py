@@ -95,9 +95,9 @@ def train(
         hook.close()
 
 
-def evaluated(folder: Path, job: Mapping[str, Any] | None = None, **parameters: Mapping[str, Any]) -> RuleEvaluator:
+def evaluated(folder: Path, **parameters: Mapping[str, Any]) -> RuleEvaluator:
     """All rules after they saw the training in `folder`."""
-    evaluator = RuleEvaluator(job or {}, parameters)
+    evaluator = RuleEvaluator(parameters)
     evaluator.see(Steps(config.folder(SageMakerPaths(folder))).new())
     return evaluator
 
@@ -106,4 +106,4 @@ def judge(
     folder: Path, job: Mapping[str, Any] | None = None, final: bool = True, **parameters: Mapping[str, Any]
 ) -> dict[str, Finding]:
     """What the rules say of the training in `folder`: {rule: finding}."""
-    return {finding.rule: finding for finding in evaluated(folder, job, **parameters).findings(final)}
+    return {finding.rule: finding for finding in evaluated(folder, **parameters).findings(job or {}, final=final)}

@@ -10,7 +10,7 @@ from torch import nn
 
 from container_train.debugger import KNOWN
 from container_train.debugger.evaluator import RULES, RuleEvaluator
-from container_train.monitoring.findings import Finding
+from container_train.monitoring.findings import Finding, Rule, parse_parameters
 from tests.container_train.debugger.runs import (
     BATCH,
     FEATURES,
@@ -49,7 +49,7 @@ def fired(finding: Finding) -> Finding:
 
 def test_a_healthy_training_is_healthy_by_every_rule(healthy: Path) -> None:
     findings = judge(healthy, {"class_counts": {"a": 160, "b": 160, "c": 160, "d": 160}})
-    assert list(findings) == [rule.name for rule in RULES] == list(KNOWN)
+    assert list(findings) == list(RULES) == list(KNOWN)
     for finding in findings.values():
         assert finding.status == "ok", f"{finding.rule}: {finding.reason}"
         assert finding.checked > 0
@@ -248,6 +248,14 @@ def test_a_loss_that_rises_in_the_first_epoch_is_seen_before_its_end(tmp_path: P
     assert "rose" in finding.reason
 
 
+@pytest.mark.parametrize(("mode", "found"), [("TRAIN", "TRAIN"), ("EVAL", "EVAL"), ("", "EVAL")])
+def test_the_mode_of_loss_not_decreasing_is_given_as_users_write_it(healthy: Path, mode: str, found: str) -> None:
+    parameters = parse_parameters(f"loss_not_decreasing:diff_percent=1000,mode={mode}", KNOWN)
+    finding = fired(judge(healthy, loss_not_decreasing=parameters["loss_not_decreasing"])["loss_not_decreasing"])
+    assert finding.last is not None
+    assert finding.last.mode == found
+
+
 def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -> None:
     data = batches(pictures(16 * 100, 1, apart=1.0), 16)
     train(tmp_path, network(32), epochs=1, lr=0.02, train_on=data, valid_on=[], interval=1)
@@ -343,7 +351,7 @@ def test_dead_channels_of_a_convolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("smallest", "status"), [(9, "fired"), (10, "ok")])
 def test_ten_times_as_many_pictures_are_too_many(smallest: int, status: str) -> None:
-    finding = RuleEvaluator({"class_counts": {"Beagle": 100, "Pug": smallest}}, {}).findings()[-1]
+    finding = RuleEvaluator({}).findings({"class_counts": {"Beagle": 100, "Pug": smallest}})[-1]
     assert (finding.rule, finding.status) == ("class_imbalance", status)
     if status == "fired":
         assert fired(finding).reason.startswith("class Beagle has 100 training images, class Pug 9: 11.1 times")
@@ -389,12 +397,15 @@ def test_losses_are_means_over_images_not_over_batches(tmp_path: Path) -> None:
 
 
 def test_a_rule_that_fails_says_so_and_the_others_go_on(healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any) -> Finding:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr("container_train.debugger.losses.Overfit.judge", broken)
+    monkeypatch.setitem(RULES, "overfit", Rule(broken, {}))
     findings = judge(healthy)
-    assert (findings["overfit"].status, findings["overfit"].reason) == ("error", "KeyError: 'a mistake'")
+    assert (findings["overfit"].status, findings["overfit"].reason) == (
+        "error",
+        "the rule failed: KeyError: 'a mistake'",
+    )
     assert {finding.status for name, finding in findings.items() if name != "overfit"} == {"ok"}
 
 

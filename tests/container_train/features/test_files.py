@@ -107,6 +107,12 @@ def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
     assert entry(half).resume("other") == 0
 
 
+def test_no_rows_are_read_without_files(tmp_path: Path) -> None:
+    read = FeatureFile(tmp_path, FIELDS, 0, SAMPLE).read()
+    assert read is not None
+    assert [tuple(feature.shape) for feature in read] == [(0, 3), (0, 2, 2)]
+
+
 def test_other_settings_are_another_entry(half: Path) -> None:
     assert entry(half, view="flip").path != entry(half).path
     assert FeatureFile(half, FIELDS, ROWS, SAMPLE[:1]).path != entry(half).path

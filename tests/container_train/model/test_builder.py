@@ -115,7 +115,9 @@ def test_a_variance_too_large_for_float16_is_read_as_its_largest_value(
     assert variances[3] < 65504  # a running mean that is trained comes down from it
 
 
-@pytest.mark.parametrize(("until", "words"), [("layer9", "such as conv1"), ("fc", "freezes the last layer too")])
+@pytest.mark.parametrize(
+    ("until", "words"), [("layer9", "such as conv1"), ("layer4.9", "such as conv1"), ("fc", "before the last layer")]
+)
 def test_a_bad_freeze_until_is_refused(until: str, words: str) -> None:
     with pytest.raises(TrainError, match=f"freeze-until has value '{until}'.*{words}"):
         build("resnet18", freeze_until=until)

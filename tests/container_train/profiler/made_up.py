@@ -70,7 +70,7 @@ def write(
     layers = list(layers)
     if layers and steps:
         _tensors(profiler, steps, epochs, layers, rng)
-    content = {"generated": start + seconds, "final": final, "rules": [asdict(rule) for rule in rules]}
+    content = {"final": final, "rules": [asdict(rule) for rule in rules]}
     (out / "rules.json").write_text(json.dumps(content))
     return out
 

@@ -14,7 +14,7 @@ from smdebug.profiler.system_metrics_reader import LocalSystemMetricsReader
 
 from container_train.profiler import sampler as module
 from container_train.profiler.gpu import Gpus
-from container_train.profiler.sampler import Files, Sampler, Statistics, run
+from container_train.profiler.sampler import Sampler, Statistics, run, write
 from tests.container_train.profiler.nvml import Library
 from tests.contract.serving import until
 
@@ -154,15 +154,13 @@ def test_gpus_are_in_the_files(tmp_path: Path, clock: Clock) -> None:
 
 def test_a_long_job_s_files_grow_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     monkeypatch.setattr(module, "BYTES_AN_INTERVAL", 1000)
-    monkeypatch.setattr(module, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0.2)
     assert sample(tmp_path, clock, 1.2, Sampler()).interval_ms > 100
 
 
 def test_a_file_a_minute_in_a_folder_an_hour(tmp_path: Path) -> None:
-    files = Files(tmp_path, "algo-2")
     for now in (1_600_000_019.5, 1_600_000_020.0, 1_600_003_620.25):
-        files.add([("cpu", "cpu0", "CPUUtilization", 12.346)], now)
-    files.write()
+        write(tmp_path, "algo-2", [("cpu", "cpu0", "CPUUtilization", 12.346)], now)
     paths = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json"))
     assert paths == [
         "system/incremental/2020091312/1599999960.algo-2.json",

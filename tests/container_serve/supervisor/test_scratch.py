@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from container_serve.errors import ServeError
-from container_serve.scratch import LOCK, PREFIX, run_directory
+from container_serve.supervisor.scratch import LOCK, PREFIX, run_directory
 
 
 @pytest.fixture(autouse=True)

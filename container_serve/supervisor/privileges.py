@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from container_serve import configuration, processes
+from container_serve import processes
 from container_serve.errors import ServeError
-from container_serve.scratch import private_directory
+from container_serve.supervisor import configuration
+from container_serve.supervisor.scratch import private_directory
 
 LOG = logging.getLogger("server")
 NOBODY = "nobody"  # in the container images; elsewhere the server stays who started it

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from scripts.images.engine import connect
-from scripts.resources import leftovers
+from scripts.resources import stale
 from tests.conftest import need
 from tests.docker import engine
 
-HOLD = "import sys, time; from pathlib import Path; from scripts.resources import leftovers\n"
-HOLD += "with leftovers.folder(Path(sys.argv[1])) as made: print(made, flush=True); time.sleep(60)"
+HOLD = "import sys, time; from pathlib import Path; from scripts.resources import stale\n"
+HOLD += "with stale.folder(Path(sys.argv[1])) as made: print(made, flush=True); time.sleep(60)"
 
 
 def dead(place: Path) -> Path:
@@ -24,19 +24,19 @@ def dead(place: Path) -> Path:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(place)], stdout=subprocess.PIPE, text=True)
     assert process.stdout
     made = Path(process.stdout.readline().strip())
-    assert not leftovers.is_dead(made)
+    assert not stale.is_dead(made)
     process.kill()
     process.wait()
-    assert leftovers.is_dead(made)
+    assert stale.is_dead(made)
     return made
 
 
 def test_a_folder_is_gone_afterwards(tmp_path: Path) -> None:
-    with leftovers.folder(tmp_path / "new") as made:
-        assert [path.name for path in made.iterdir()] == [leftovers.FILE]
-        assert not leftovers.is_dead(made)
+    with stale.folder(tmp_path / "new") as made:
+        assert [path.name for path in made.iterdir()] == [stale.FILE]
+        assert not stale.is_dead(made)
     assert list((tmp_path / "new").iterdir()) == []
-    assert leftovers.is_dead(made)
+    assert stale.is_dead(made)
 
 
 @pytest.fixture
@@ -58,17 +58,17 @@ def test_all_of_a_dead_call_and_nothing_of_a_living_one(
     other = tmp_path / "byoc-of-somebody"  # it bears no lock of ours
     other.mkdir()
     made: dict[str, tuple[str, str, Path]] = {}
-    with leftovers.folder(tmp_path) as living:
+    with stale.folder(tmp_path) as living:
         places = {"dead": dead(tmp_path), "living": living, "elsewhere": tmp_path / "gone"}
         for name, place in places.items():
-            owner = "elsewhere 0" if name == "elsewhere" else leftovers.me()
-            labels = [f"--label={leftovers.OWNER}={owner}", f"--label={leftovers.FOLDER}={place}"]
+            owner = "elsewhere 0" if name == "elsewhere" else stale.me()
+            labels = [f"--label={stale.OWNER}={owner}", f"--label={stale.FOLDER}={place}"]
             container = engine.docker("create", *labels, image, "none").stdout.strip()
             network = engine.docker("network", "create", *labels, f"byoc-{name}-{os.getpid()}").stdout.strip()
             made[name] = (container, network, place)
         without_any = dead(tmp_path)
         try:
-            leftovers.prune(connect(), tmp_path, tmp_path / "none")
+            stale.prune(connect(), tmp_path, tmp_path / "none")
             line = next(line for line in capsys.readouterr().err.splitlines() if str(tmp_path) in line)
             assert line.startswith("removed what a killed call had left: container ")
             for name, (container, network, place) in made.items():
@@ -78,7 +78,7 @@ def test_all_of_a_dead_call_and_nothing_of_a_living_one(
                 assert (str(place) in line) == (f"-{name}-{os.getpid()}" in line) == (not stays)
             assert str(without_any) in line
             assert sorted(tmp_path.iterdir()) == sorted([living, other])
-            leftovers.prune(connect(), tmp_path)
+            stale.prune(connect(), tmp_path)
             assert str(tmp_path) not in capsys.readouterr().err
         finally:
             for container, network, _ in made.values():

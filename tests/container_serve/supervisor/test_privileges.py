@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from container_serve import privileges
 from container_serve.errors import ServeError
-from container_serve.privileges import User
+from container_serve.supervisor import privileges
+from container_serve.supervisor.privileges import User
 from tests.conftest import need
 from tests.contract.models import write_model
 from tests.contract.serving import free_port, one_line
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GIVE_UP = """
 import os, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 os.umask(0o077)
-from container_serve import privileges
+from container_serve.supervisor import privileges
 with privileges.dropped(privileges.User(65534, 65534), Path(sys.argv[2])) as model:
     text, linked = (model / "code" / "a.txt").read_text(), (model / "link").is_symlink()
     print(model, text, linked, *os.getresuid(), *os.getgroups())

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from container_serve import configuration
 from container_serve.errors import ServeError
 from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import Settings
+from container_serve.supervisor import configuration
 
 MEMORY = Memory(largest=1000, bodies=8 * MIB, copies=5000, heap=180 * MIB, image=7)
 
@@ -34,7 +34,7 @@ def test_what_a_model_takes_counts_all_its_workers() -> None:
         settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", **environ})
         values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1), MEMORY))
         assert int(values["byoc_model_bytes"]) == 3 * (160 * mib + picture_bytes)
-        assert (values["byoc_weight_copies"], values["byoc_model_picture_bytes"]) == ("7.5", str(picture_bytes))
+        assert (values["byoc_weight_copies"], values["byoc_model_image_bytes"]) == ("7.5", str(picture_bytes))
 
 
 def test_limits() -> None:

@@ -14,11 +14,11 @@ from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import MODELS, Settings
 from container_serve.worker import user_code
 
-FRONT_END = Path(__file__).parent / "frontend" / "frontend.jar"
+FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"
 LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, multi-model-server's jar without its own
 IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
-LOG4J = Path(__file__).parent / "log4j2.xml"
+LOG4J = Path(__file__).parents[1] / "log4j2.xml"
 MODEL_NAME = "model"
 # All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
 # Python whatever modules lie in it.
@@ -84,7 +84,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         values |= {
             "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + image_bytes),
             "byoc_weight_copies": share.workers * resources.COPIES,
-            "byoc_model_picture_bytes": image_bytes,
+            "byoc_model_image_bytes": image_bytes,
             "byoc_model_spare_bytes": memory.bodies + memory.copies,  # requests
             "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
         }
@@ -149,7 +149,7 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, image_bytes
         env.pop(key, None)
     named = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
     # Absolute: relative to the folder in which workers are started they would be other ones.
-    env["BYOC_PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), *map(os.path.abspath, named)])
+    env["BYOC_PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, named)])
     env["PYTHONUNBUFFERED"] = "1"
     env["BYOC_RUN_DIRECTORY"] = str(run)
     env["BYOC_THREADS"] = str(share.threads)

@@ -19,9 +19,10 @@ from typing import Any
 
 import psutil
 
-from container_serve import artifact, configuration, privileges, processes, resources, scratch
+from container_serve import artifact, processes, resources
 from container_serve.errors import ServeError
 from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
+from container_serve.supervisor import configuration, privileges, scratch
 from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")

@@ -1,0 +1,169 @@
+"""overfit, overtraining, loss_not_decreasing and class_imbalance.
+
+Their definitions are those of https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html; a rule's
+docstring says what was chosen where that leaves something open. That document speaks of steps. A step of an evaluation
+is one batch, and the next is another batch with the very same weights: compared with each other, they tell nothing.
+Chosen: a whole evaluation is one step of its mode.
+"""
+
+import math
+from collections import Counter
+
+import numpy as np
+
+from container_train.debugger.history import History
+from container_train.debugger.tensor_rules import number
+from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, judged, waiting
+
+LOSSES = 10
+"""Saved training losses whose mean stands for the loss at a step."""
+LEAST = 5
+"""Images of a class that have to be seen before its mispredictions are a share."""
+NO_LOSSES = "no losses of the training and of an evaluation were saved, both of which it compares"
+
+
+def overfit(history: History, parameters: Parameters) -> Finding:
+    """Fires when (mean validation loss - mean training loss) / mean training loss is above `ratio_threshold`.
+
+    For `patience` steps, from training step `start_step` on. Chosen: a comparison is made at each evaluation, with the
+    mean over its images and over those of the training steps saved since the evaluation before; `patience` counts
+    evaluations one after another.
+    """
+    limit, over, hits = parameters["ratio_threshold"], 0, list[Hit]()
+    compared = [e for e in history.evaluations if e.before >= parameters["start_step"] and e.train.images]
+    for evaluation in compared:
+        train, valid = evaluation.train.value, evaluation.valid.value
+        ratio = (valid - train) / train if train > 0 else math.inf if valid > 0 else 0.0
+        over = over + 1 if ratio > limit else 0
+        if over >= max(1, parameters["patience"]):
+            reason = (
+                f"after {evaluation.before} training steps the validation loss was {number(valid)}, the training loss"
+                f" {number(train)}: {ratio:.0%} more, up to {limit:.0%} is allowed"
+            )
+            hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
+    if not compared:
+        return waiting(NO_LOSSES)
+    return judged(hits, len(compared), f"{len(compared)} evaluations compared")
+
+
+def overtraining(history: History, parameters: Parameters) -> Finding:
+    """Fires when the losses, having fallen first, find no new optimum any more.
+
+    `patience_train` and `patience_validation` are the steps to wait until a loss is considered not to be improving,
+    `delta` is how far it has to fall for a new optimum. How the two work together is left open. Chosen: it fires when
+    the validation loss has not improved for `patience_validation` evaluations, or neither loss for `patience_train`.
+    Losses that never improved are loss_not_decreasing's, not over-training.
+    """
+    train, valid = parameters["patience_train"], parameters["patience_validation"]
+    best, stale, fell = [math.inf, math.inf], [0, 0], [False, False]
+    hits, checked = list[Hit](), 0
+    for count, evaluation in enumerate((e for e in history.evaluations if e.train.images), 1):
+        for i, loss in enumerate((evaluation.train.value, evaluation.valid.value)):
+            if loss < best[i] - parameters["delta"]:
+                fell[i], best[i], stale[i] = math.isfinite(best[i]), loss, 0
+            else:
+                stale[i] += 1
+        if count <= min(train, valid):
+            continue
+        checked += 1
+        alone = stale[1] >= valid
+        waited, limit = (stale[1], valid) if alone else (min(stale), train)
+        if waited >= limit and all(fell):
+            reason = (
+                f"after {evaluation.before} training steps {'the validation loss' if alone else 'neither loss'} had"
+                f" {'not ' if alone else ''}improved for {waited} evaluations; the lowest validation loss was"
+                f" {number(best[1])}"
+            )
+            hits.append((reason, Evidence(waited, limit, evaluation.before, "EVAL", "loss")))
+    if not checked:
+        return waiting(f"it waits for {min(train, valid) + 1} evaluations, {len(history.evaluations)} were made")
+    return judged(hits, checked, f"{checked} evaluations compared")
+
+
+def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
+    """Fires when the loss has not fallen by `diff_percent` since a step at least `num_steps` training steps before.
+
+    A rise of up to `increase_threshold_percent` is allowed; the mode is EVAL where it has losses, else TRAIN. Chosen:
+    in EVAL the mean of each evaluation is compared with that of the newest one at least `num_steps` training steps
+    before. In TRAIN, used until there are two evaluations (`mode` TRAIN: always), the loss at a step is the mean of the
+    LOSSES saved ones up to it, held against the LOSSES before, and a difference of less than two standard errors is no
+    change that can be judged: single batches differ by more than a training moves in ten steps. `mode` EVAL never looks
+    at TRAIN.
+    """
+    mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
+    rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
+
+    def compare(then: int, before: float, step: int, now: float, mode: str, error: float = 0.0) -> None:
+        nonlocal checked
+        checked += 1
+        change = 100 * (before - now) / abs(before) if before else 0.0
+        if abs(before - now) < 2 * error or (-rise <= change < 0) or change >= fall:
+            return
+        fell = f"fell by {change:.3g} %, less than {fall:g} %"
+        moved = fell if change >= 0 else f"rose by {-change:.3g} %, up to {rise:g} % is allowed"
+        what = f"the {'validation' if mode == 'EVAL' else 'training'} loss {moved} ({number(before)}, {number(now)})"
+        evidence = Evidence(change, fall if change >= 0 else -rise, step, mode, "loss")
+        hits.append((f"between training steps {then} and {step} {what}", evidence))
+
+    evaluations = [(e.before, e.valid.value) for e in history.evaluations]
+    until = math.inf if mode == "TRAIN" or len(evaluations) < 2 else evaluations[1][0]
+    losses = [point for point in history.losses if point[0] < until] if mode != "EVAL" else []
+    compared = -math.inf
+    for end in range(2 * LOSSES, len(losses) + 1):
+        steps, values = np.array(losses[end - 2 * LOSSES : end]).T
+        then, step = int(steps[LOSSES - 1]), int(steps[-1])
+        if min(step - then, step - compared) >= apart:
+            compared, both = step, values.reshape(2, LOSSES)
+            error = math.sqrt(both.var(axis=1, ddof=1).sum() / LOSSES)
+            compare(then, float(both[0].mean()), step, float(both[1].mean()), "TRAIN", error)
+    for index, now in enumerate(evaluations if mode != "TRAIN" else ()):
+        older = [point for point in evaluations[:index] if now[0] - point[0] >= apart]
+        if older:
+            compare(*older[-1], *now, "EVAL")
+    if not checked:
+        return waiting(f"it needs losses at least {apart} steps apart: two evaluations, or {2 * LOSSES} saved steps")
+    return judged(hits, checked, f"{checked} comparisons of losses")
+
+
+def class_imbalance(history: History, parameters: Parameters) -> Finding:
+    """Fires when the largest class has more than `threshold_imbalance` times the images of the smallest.
+
+    The documented rule counts the labels that go by, once `samples` were seen. Here the training images of each class
+    are known and taken; the labels only where they are not. It also fires when more than `threshold_misprediction` of a
+    class is mispredicted. Chosen: since that is to be "as a result of the imbalance", only classes with less than half
+    the images of the median class count; they are judged after each evaluation, in which LEAST images have to be of the
+    class.
+    """
+    known: dict[str, int] = history.job.get("class_counts") or {}
+    counts, what, step = Counter(dict(enumerate(known.values()))), "training images", None
+    for now, labels in history.labels if not known else ():
+        counts.update(labels)
+        what, step = "labels seen", now
+        if counts.total() >= parameters["samples"]:
+            break
+    if not counts or (not known and counts.total() < parameters["samples"]):
+        return waiting(
+            f"the images of each class are not known, and fewer than {parameters['samples']} labels were seen"
+        )
+    names = dict(enumerate(known))
+    small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    least, most, limit = counts[small], counts[large], parameters["threshold_imbalance"]
+    hits, checked, ratio = list[Hit](), 1, most / max(least, 1)
+    if ratio > limit:
+        reason = (
+            f"class {names.get(large, large)} has {most} {what}, class {names.get(small, small)} {least}: {ratio:.3g}"
+            f" times as many; up to {limit:g} times is allowed"
+        )
+        hits.append((reason, Evidence(ratio, limit, step, "TRAIN", "labels")))
+    half, limit = float(np.median(list(counts.values()))) / 2, parameters["threshold_misprediction"]
+    for evaluation in history.evaluations:
+        for label in sorted(n for n, seen in evaluation.labels.items() if seen >= LEAST and counts[n] < half):
+            checked += 1
+            share = evaluation.missed[label] / evaluation.labels[label]
+            if share > limit:
+                reason = (
+                    f"after {evaluation.before} training steps {share:.0%} of class {names.get(label, label)}, which"
+                    f" has only {counts[label]} training images, were mispredicted; up to {limit:.0%} is allowed"
+                )
+                hits.append((reason, Evidence(share, limit, evaluation.before, "EVAL", "predictions")))
+    return judged(hits, checked, f"{len(counts)} classes with {least} to {most} training images")
