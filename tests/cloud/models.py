@@ -74,7 +74,7 @@ def archive(root: Path, change: str | None = None) -> bytes:
         CHANGES[change](model)
     pack.pack(model, root / "model.tar.gz")
     if change == "link":
-        (model / "latest").symlink_to("/etc/hostname")
+        (model / "latest").symlink_to(artifact.GRAPH)
         with tarfile.open(root / "model.tar.gz", "w:gz") as tar:
             tar.add(model, "")
     content = (root / "model.tar.gz").read_bytes()

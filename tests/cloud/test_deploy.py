@@ -469,7 +469,7 @@ def test_a_damaged_artifact_needs_no_label_to_be_refused(
         ("without model.json", "are not of this project"),
         ("nested", "are not of this project"),
         ("model.json of others", "are not of this project"),
-        ("link", "cannot lie below its folder"),
+        ("link", "is whole"),
     ],
 )
 def test_what_an_image_of_others_serves_is_its_own_affair(

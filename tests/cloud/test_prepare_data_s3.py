@@ -234,6 +234,7 @@ def test_a_dry_run_is_the_requests_and_nothing_else(
         },
     }
     assert json.loads(printed.out) == [*pictures, manifest]
+    assert len(printed.out.splitlines()) == len(pictures) + 1, "one line per request"
     assert f"s3://{BUCKET} would be created if it is missing" in printed.err
     assert calls == []
     assert sorted(tmp_path.rglob("*")) == before
