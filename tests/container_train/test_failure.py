@@ -13,12 +13,12 @@ from container_train import failure
         (
             "ExecuteUserScriptError:\nExitCode -9\n",
             "",
-            "the training program was killed by SIGKILL, mostly for lack of",
+            "the training program was killed by SIGKILL, mostly for lack",
         ),
         (
             "ExecuteUserScriptError:\nExitCode 139\n",
             "",
-            "the training program was killed by SIGSEGV, mostly for an err",
+            "the training program was killed by SIGSEGV, mostly for an",
         ),
         ("ExecuteUserScriptError:\nExitCode -9\n", "mine.py", "mine.py ended with code -9: see its log"),
         ("ExecuteUserScriptError:\nExitCode 3\n", "mine:main", "mine:main ended with code 3: see its log"),
