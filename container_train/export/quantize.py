@@ -109,7 +109,8 @@ def choose(
             notes |= compared
             notes["reason"] = (
                 f"int8 is {0 - 100 * compared['drop']:+.2f} points from fp32 on validation"
-                f" (standard error {100 * compared['standard_error']:.2f}), at most {-100 * MAX_DROP:+.1f} allowed"
+                f" (of {len(splits['valid'])} images {100 * compared['differ']:.1f} % are predicted differently),"
+                f" at most {-100 * MAX_DROP:+.1f} allowed"
             )
             enough = compared["drop"] <= MAX_DROP
             if not enough and precision == "int8":

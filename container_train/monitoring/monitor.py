@@ -125,7 +125,6 @@ class Monitor:
                 from container_train.profiler.trace import Trace, window
 
                 self.trace = Trace(window(self.hp.torch_profile), self.folder)
-                self.trace.step()
         if self.hp.debug == "on":
             with self._safely("the debugger could not be started"):
                 from container_train.debugger.hook import Hook

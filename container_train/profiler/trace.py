@@ -27,43 +27,32 @@ class Trace:
     """
 
     def __init__(self, steps: tuple[int, int], folder: Path) -> None:
-        self.first, self.end = steps
-        self.path = folder / NAME
-        self.count = 0
-        self.profiler: profile | None = None
-        self.over = False
-
-    def step(self) -> None:
-        """To be called before the first step, and after each."""
-        if self.over:
-            return
-        if self.profiler is not None:
-            self.profiler.step()
-        if self.count == max(0, self.first - 1):
-            self._start(warmup=min(1, self.first))
-        if self.count == self.end:
-            self.close()
-        self.count += 1
-
-    def _start(self, warmup: int) -> None:
+        self.first, end = steps
+        self.path, self.over = folder / NAME, False
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it takes a machine without a GPU for an error
         gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a window from step 0 on has no step to warm up in
-            # One more than there are: the profiler must not end by itself, close() writes.
-            rounds = schedule(wait=0, warmup=warmup, active=self.end - self.first + 1, repeat=1)
-            self.profiler = profile(activities=[ProfilerActivity.CPU, *gpu], schedule=rounds)
+            rounds = schedule(wait=max(0, self.first - 1), warmup=min(1, self.first), active=end - self.first, repeat=1)
+            activities = [ProfilerActivity.CPU, *gpu]
+            self.profiler: profile = profile(activities=activities, schedule=rounds, on_trace_ready=self._write)
             self.profiler.start()
 
+    def step(self) -> None:
+        """Count a step that is over."""
+        if not self.over:
+            self.profiler.step()
+
     def close(self) -> None:
-        """End the window, here if it did not end before, and write what there is of it."""
-        profiler, self.profiler, over, self.over = self.profiler, None, self.over, True
-        if over:
-            return
-        if profiler is None:
-            log.warning("torch-profile: there was no step %d, the run had %d", self.first, self.count)
-            return
-        profiler.stop()
+        """End the window, here if it did not end before."""
+        if not self.over:
+            self.profiler.stop()
+        if not self.over:
+            self.over = True
+            log.warning("torch-profile: there was no step %d, the run had %d", self.first, self.profiler.step_num)
+
+    def _write(self, profiler: profile) -> None:
+        self.over = True
         self.path.parent.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(self.path))
         size = self.path.stat().st_size

@@ -27,9 +27,9 @@ def write(out: Path) -> Path:
     return target
 
 
-def render(record: Record, now: float | None = None) -> str:
-    """The page. `now` is when it is made, in seconds since 1970."""
-    now = time.time() if now is None else now
+def render(record: Record) -> str:
+    """The page, as of now."""
+    now = time.time()
     findings = summary.findings(record)
     fired = [row for row in findings if row["status"] == "fired"]
     drawn = learning(record, summary.marks(record)) | of_steps(record.steps) | over_time(record)

@@ -145,8 +145,10 @@ def test_one_lost_image_of_few_is_too_much(
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.precision == "fp32"
     notes = choice.artifact.document["quantization"]
-    assert notes["drop"] == notes["standard_error"] == 1 / len(measured["valid"])
-    assert "points from fp32 on validation" in notes["reason"]
+    images = len(measured["valid"])
+    assert notes["drop"] == notes["standard_error"] == 1 / images
+    differ = f"of {images} images {100 / images:.1f} % are predicted differently"
+    assert f"points from fp32 on validation ({differ})" in notes["reason"]
 
 
 def test_a_graph_that_cannot_be_quantised_is_served_as_it_is(

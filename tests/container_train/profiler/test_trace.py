@@ -13,7 +13,6 @@ from container_train.profiler.trace import Trace, window
 def run(steps: tuple[int, int], count: int, folder: Path) -> Trace:
     layer = torch.nn.Linear(8, 8)
     it = Trace(steps, folder)
-    it.step()
     for _ in range(count):
         layer(torch.ones(4, 8)).sum().backward()
         it.step()
