@@ -28,7 +28,6 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from local_test.run import SAMPLE_HYPERPARAMETERS
 from scripts.aws import instances, names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -77,6 +76,8 @@ def main(arguments: Sequence[str]) -> int:
     if flags.from_tuning:
         hyperparameters = _found(flags) | hyperparameters
     elif flags.data == SAMPLE:
+        from local_test.run import SAMPLE_HYPERPARAMETERS  # imports much, for which --help need not wait
+
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         progress(f"the sample is trained with {words} where you give nothing else")
         hyperparameters = SAMPLE_HYPERPARAMETERS | hyperparameters

@@ -8,7 +8,7 @@ scripts/tune.py --local --data DIR --trials 40                            20 mor
 scripts/tune.py --local --data sample --strategy hyperband --epochs 9 --parallel 2
 scripts/tune.py --image URI --data s3://BUCKET/PREFIX --trials 20 --parallel 4 --spot
 scripts/tune.py --image URI --data s3://BUCKET/PREFIX --warm-start NAME   starts from the trials of another search
-scripts/tune.py --image URI --data my-pictures --dry-run                  prints the requests, sends nothing
+scripts/tune.py --image URI --data my-images --dry-run                    prints the requests, sends nothing
 scripts/tune.py --attach NAME --train-best                                follow it, then train with the best values
 scripts/tune.py --stop NAME
 

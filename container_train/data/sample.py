@@ -26,7 +26,7 @@ PHOTOGRAPHS = {
     "motorcycle": "motorcycle_left.png",
     "rocket": "rocket.jpg",
 }
-COUNTS = {"train": 24, "valid": 6, "test": 6}  # pictures a class
+COUNTS = {"train": 24, "valid": 6, "test": 6}  # images per class
 CELL_SHARES = {"valid": 1 / 6, "test": 1 / 6}  # of a photograph's cells; the rest is for training
 CELL = 96  # least side of a cell, pixels
 SMALLEST_CROP = 0.7  # of the cell's shorter side
@@ -71,7 +71,7 @@ def crops(width: int, height: int, name: str, seed: int) -> dict[str, list[tuple
 
 
 def write(target: Path, seed: int = 0) -> None:
-    """Make target/SPLIT/NNN.class/NNNN.jpg; the same seed gives the same pictures."""
+    """Make target/SPLIT/NNN.class/NNNN.jpg; the same seed gives the same images."""
     photographs = folder_of_photographs()
     for index, (name, file) in enumerate(sorted(PHOTOGRAPHS.items()), start=1):
         try:

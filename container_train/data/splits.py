@@ -102,7 +102,7 @@ def _check_classes(listings: Mapping[str, Listing]) -> None:
             more = f" (nor are {len(strange) - 1} more)" if len(strange) > 1 else ""
             raise DataError(
                 f"{listed.root / strange[0]}: this class is not in {train.name}/{more}:"
-                " every class needs training pictures"
+                " every class needs training images"
             )
 
 
@@ -119,11 +119,11 @@ def class_files(folder: Path, name: str = "") -> Listing:
     Raises DataError unless there are two classes or more, each with images.
     """
     listed = listing.read(folder, name)
-    expected = f"expected {folder}/CLASS/picture.jpg, or {folder}/train/CLASS/picture.jpg"
+    expected = f"expected {folder}/CLASS/image.jpg, or {folder}/train/CLASS/image.jpg"
     below = {label: paths[0] for label, paths in listed.folders.items()}
     if not below:
         loose = len(listing.own_images(folder))
-        what = f"{loose} pictures but no class folders" if loose else "no class folders"
+        what = f"{loose} images but no class folders" if loose else "no class folders"
         raise DataError(f"{folder} has {what}: {expected}")
     if len(below) == 1:
         ((label, only),) = below.items()
@@ -132,11 +132,11 @@ def class_files(folder: Path, name: str = "") -> Listing:
         raise DataError(f"{folder} has one class ({label}): a classifier needs at least two")
     if empty := [label for label, files in listed.classes.items() if not files]:
         if len(empty) == len(below):
-            raise DataError(f"{folder} has {len(below)} folders but no pictures in them: {expected}")
-        raise DataError(f"{below[empty[0]]} has no pictures ({', '.join(FORMATS)}): add some or remove it")
+            raise DataError(f"{folder} has {len(below)} folders but no images in them: {expected}")
+        raise DataError(f"{below[empty[0]]} has no images ({', '.join(FORMATS)}): add some or remove it")
     nested = [path for path in below.values() if len(listing.class_folders(path)) > 1 and not listing.own_images(path)]
     if len(nested) == len(below):
-        raise DataError(f"{nested[0]} holds folders, not pictures: {expected}")
+        raise DataError(f"{nested[0]} holds folders, not images: {expected}")
     for files in listed.classes.values():
         files.sort(key=lambda path: natural(str(path.relative_to(folder))))
     return listed
@@ -152,7 +152,7 @@ def divide(classes: ClassFiles, shares: Mapping[str, float], seed: int, root: Pa
     for label, files in classes.items():
         if len(files) < len(shares):
             raise DataError(
-                f"{root}: class {label} has {len(files)} picture(s): a class needs at least {len(shares)},"
+                f"{root}: class {label} has {len(files)} image(s): a class needs at least {len(shares)},"
                 f" one each for {', '.join(shares)}; add some or remove the folder"
             )
         # Seeded by the class's name too: adding a class leaves the split of the others as it was.

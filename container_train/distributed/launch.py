@@ -37,8 +37,8 @@ from container_train.paths import SageMakerPaths
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 POLL_SECONDS = 0.2
 SAY_SECONDS, START_SECONDS = 10.0, 300.0  # until a host that is waited for is named, and given up
-REASON_SECONDS = 20.0  # that the host of the process that ended first has to say why
-SILENT_SECONDS = 15.0  # without a sign of life: the host is lost
+REASON_SECONDS = 30.0  # that the host of the process that ended first has to say why
+SILENT_SECONDS = 20.0  # without a sign of life: the host is lost
 SAVING_SECONDS = 100.0  # of the 120 between SIGTERM and SIGKILL
 FAREWELL_SECONDS = 5.0
 LOST = "is lost: its container ended, or it cannot be reached any more"
@@ -51,7 +51,7 @@ def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int
     logging.disable()  # the agent's words; its processes speak for themselves
     try:
         collective_timeout()
-        interface = usable(job.interface(tree)) if len(cluster.hosts) > 1 else ""
+        interface = usable(job.interface(tree)) if len(cluster.hosts) > 1 else "lo"
         with tempfile.TemporaryDirectory(prefix="byoc-ranks-") as folder:
             code, line = _train(cluster, arguments, interface, folder)
     except TrainError as error:
@@ -76,9 +76,11 @@ def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: s
         "TORCHELASTIC_TIMER_FILE": f"{folder}/timer",
         # Processes are started by the path of a file, and find the packages beside its folder wherever that is.
         "PYTHONPATH": os.pathsep.join(filter(None, (str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH")))),
-        **{f"{name}_SOCKET_IFNAME": interface for name in ("GLOO", "NCCL") if interface},
     }
-    signal.signal(signal.SIGUSR1, lambda *_: None)  # of the timer of a step, which the agent gets as well
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if interface:
+            os.environ.setdefault(name, interface)
+    signal.signal(signal.SIGUSR1, lambda *_: None)  # of ProcessGroup.watchdog, which reaches the agent, too
     address, number = hosts.store.host, hosts.store.port
     rendezvous = StaticTCPRendezvous(address, number, cluster.index, len(cluster.hosts), "job", int(REASON_SECONDS))
     spec = WorkerSpec(

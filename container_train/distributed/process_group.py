@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +20,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.elastic.timer.api import configure, expires
 from torch.distributed.elastic.timer.file_based_local_timer import FileTimerClient
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -29,7 +29,7 @@ from container_train.errors import CollectiveError, TrainError
 
 # How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
 LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")
-GRACE_SECONDS = 10.0  # a step that hangs is first ended by its own timer, which prints where it hangs
+GRACE_SECONDS = 10.0  # what hangs in training is first ended by the watchdog, which prints where
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,6 @@ class ProcessGroup:
             return
         timeout = timedelta(seconds=collective_timeout() + GRACE_SECONDS)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timeout)
-        if file := os.environ.get("TORCHELASTIC_TIMER_FILE"):
-            configure(FileTimerClient(file, signal.SIGUSR1))
-            faulthandler.register(signal.SIGUSR1, chain=True)
 
     def shutdown(self) -> None:
         """The last collective: from here on no process waits for another."""
@@ -75,13 +72,30 @@ class ProcessGroup:
             dist.destroy_process_group()
 
     @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Within, torchrun's agent kills this process when the time-out of collectives is over."""
-        if self.size == 1 or "TORCHELASTIC_TIMER_FILE" not in os.environ:
-            yield
+    def watchdog(self) -> Iterator[Callable[[], None]]:
+        """Within, torchrun's agent kills this process when the given function is not called for the time-out.
+
+        It prints where the process was.
+        """
+        file, armed = os.environ.get("TORCHELASTIC_TIMER_FILE"), 0.0
+        if self.size == 1 or file is None:
+            yield lambda: None
             return
-        with expires(after=collective_timeout(), scope="step"):
-            yield
+        client = FileTimerClient(file, signal.SIGUSR1)
+        faulthandler.register(signal.SIGUSR1, chain=True)
+
+        def progressed() -> None:
+            nonlocal armed
+            if time.time() - armed > 1:  # the pipe to the agent holds some hundred requests, and refuses more
+                armed = time.time()
+                client.acquire("progress", armed + collective_timeout())
+
+        progressed()
+        try:
+            yield progressed
+        finally:
+            with contextlib.suppress(OSError):  # the agent is gone
+                client.release("progress")
 
     def all_reduce(self, values: Sequence[float]) -> list[float]:
         """The sum over all processes of each value, in float64."""

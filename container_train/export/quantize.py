@@ -15,8 +15,10 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -56,20 +58,13 @@ class Choice:
 def calibration(split: Split, seed: int) -> tuple[Path, ...]:
     """Return some images of `split`, equally many of each class as far as there are, drawn by `seed`."""
     wanted = min(IMAGES, max(FEWEST, len(split) // 4), len(split))
-    rng = random.Random(f"calibration {seed}")
-    classes: dict[int, list[Path]] = {}
-    for path, target in zip(split.paths, split.targets, strict=True):
-        classes.setdefault(target, []).append(path)
-    for paths in classes.values():
-        rng.shuffle(paths)
-    piles = list(classes.values())
-    rng.shuffle(piles)
-    chosen: list[Path] = []
-    while len(chosen) < wanted:
-        for pile in piles:
-            if pile and len(chosen) < wanted:
-                chosen.append(pile.pop())
-    return tuple(chosen)
+    turns: Counter[int] = Counter()
+    drawn: list[tuple[int, Path]] = []  # the first image of each class comes before the second of any
+    for index in random.Random(f"calibration {seed}").sample(range(len(split)), len(split)):
+        drawn.append((turns[split.targets[index]], split.paths[index]))
+        turns[split.targets[index]] += 1
+    drawn.sort(key=itemgetter(0))
+    return tuple(path for _, path in drawn[:wanted])
 
 
 def choose(

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from container_train.data import loading
 from container_train.data.dataset import Data, ImageDataset
@@ -18,7 +20,6 @@ from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
-from container_train.model.random_backbone import estimate_statistics
 from container_train.signals import StopFlag
 from container_train.training.precision import Precision
 
@@ -56,8 +57,8 @@ class Source:
         self.cache: dict[Part, Features] = {}
         self.workers = 0
         self.decoders = loading.Decoders.of(hp.workers, group)
-        if network.weights == "none":
-            self._estimate_statistics()
+        if network.weights == "none" and network.backbone is not None:
+            self._estimate_statistics(network.backbone)
             group.broadcast_parameters(network.model)
         self.extractor = FeatureExtractor(
             network, self.precision, self.device, exact=hp.amp == "off",
@@ -76,15 +77,16 @@ class Source:
         share = -(-hp.batch_size // group.size)
         self.workers = self.decoders.processes(share, network.preprocessing.crop)
 
-    def _estimate_statistics(self) -> None:
-        # Of as many images whatever the size of the batch: features are the same for all of them.
+    def _estimate_statistics(self, backbone: nn.Module) -> None:
+        """Give a backbone with random weights the batch statistics of some training images.
+
+        With the initial ones (mean 0, variance 1) the signal fades on its way through the random layers, and all images
+        look alike at the end. The batches have one size, so that the features do not depend on the batch size.
+        """
         images = ImageDataset(self.data.splits["train"], self.network.preprocessing)
         batches = [b.tolist() for b in order(len(images), self.hp.seed, 0).split(STATISTICS_BATCH) if len(b) > 1]
         workers = self.decoders.processes(STATISTICS_BATCH, self.network.preprocessing.crop)
-        loader = loading.loader(images, batches[:STATISTICS_BATCHES], workers, self.device)
-        count = estimate_statistics(self.network, (batch.to(self.device) for batch, _ in loader))
-        if count:
-            log.info("model: batch statistics of the random frozen layers taken from %d batches", count)
+        update_bn(loading.loader(images, batches[:STATISTICS_BATCHES], workers, self.device), backbone, self.device)
 
     def view(self, epoch: int) -> int:
         """Return the view of the training images that an epoch sees."""

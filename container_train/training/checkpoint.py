@@ -70,20 +70,17 @@ def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if (
-                not isinstance(state, dict)
-                or not {"identity", "epoch", "step", *needed} <= state.keys()
-                or not isinstance(state["identity"], dict)
-            ):
-                raise ValueError("it is no checkpoint of this program")
+            found = {**state["identity"]}
+            if missing := {"epoch", "step", *needed} - state.keys():
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
         except Exception as error:
             words = str(error).split("\n")[0][:200]
             log.warning("checkpoint %s is not readable (%s): trying an older one", path, words)
             continue
         for key, value in identity.items():
-            if state["identity"].get(key) != value:
+            if found.get(key) != value:
                 raise TrainError(
-                    f"checkpoint {path} was made with {key} {state['identity'].get(key)!r}, this job has {value!r}:"
+                    f"checkpoint {path} was made with {key} {found.get(key)!r}, this job has {value!r}:"
                     " use an empty checkpoint folder, or the settings of the checkpoint"
                 )
         log.info("resuming from %s: epoch %d, step %d", path, state["epoch"] + 1, state["step"])

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -78,15 +79,17 @@ class Trainer:
         self.loss = nn.CrossEntropyLoss()
         self.state = State()
         self.asked = self.ruled = False  # known to all processes at the same step
+        self.progressed: Callable[[], None] = lambda: None
         self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
         self.monitor.debug(self.network.head, self.loss, self.plan(), self.scaler.get_scale)
         try:
-            while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
-                self._epoch()
-                (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
+            with self.group.watchdog() as self.progressed:
+                while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
+                    self._epoch()
+                    (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
         finally:
             self.monitor.release()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
@@ -140,8 +143,8 @@ class Trainer:
                 self._stop()
             if self.ruled:
                 return  # what was learned since the last epoch is not measured, and so not kept
-            with self.group.step():
-                self._step(inputs, targets)
+            self._step(inputs, targets)
+            self.progressed()
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
@@ -234,6 +237,7 @@ class Trainer:
         self.monitor.mode("eval")
         tally = RunningMetrics()
         for inputs, targets in self.source.evaluation(split):
+            self.progressed()
             if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
                 self._agree()
                 if self.asked:

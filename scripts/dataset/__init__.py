@@ -1,1 +1,1 @@
-"""Folders of pictures: fetching them, unpacking them, finding their classes and splitting them."""
+"""Folders of images: fetching them, unpacking them, finding their classes and splitting them."""

@@ -174,18 +174,14 @@ class _Stop:
         self._stopping: threading.Thread | None = None
 
     def __enter__(self) -> "_Stop":
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if self._previous[signal.SIGINT] is signal.SIG_IGN:
-            del self._previous[signal.SIGINT]
-        if threading.current_thread() is threading.main_thread():
-            for number in self._previous:
-                signal.signal(number, self._take)
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        taken = [signal.SIGTERM] if is_ignored else [signal.SIGTERM, signal.SIGINT]
+        self._previous = {number: signal.signal(number, self._take) for number in taken}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._previous.items():
-                signal.signal(number, handler)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
         if self._stopping:
             self._stopping.join()
 
@@ -194,16 +190,13 @@ class _Stop:
             raise KeyboardInterrupt
         self.asked = True
         progress("stopping the container; once more to leave at once")
-        self._start()
+        self.try_again()
 
     def try_again(self) -> None:
         """Ctrl-C may have come before there was a container."""
         if self.asked and (self._stopping is None or not self._stopping.is_alive()):
-            self._start()
-
-    def _start(self) -> None:
-        self._stopping = threading.Thread(target=self._stop, daemon=True)
-        self._stopping.start()
+            self._stopping = threading.Thread(target=self._stop, daemon=True)
+            self._stopping.start()
 
 
 def _names(archive: Path) -> list[str]:
@@ -215,9 +208,8 @@ def _names(archive: Path) -> list[str]:
 
 def _kept(archive: Path) -> Path | None:
     """The SDK makes an archive of nothing, too: it lies where a finished one does, and is removed."""
-    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
-        if any(not member.isdir() for member in tar):  # read to the first one only
-            return archive
+    if _names(archive):
+        return archive
     archive.unlink(missing_ok=True)
     return None
 

@@ -63,7 +63,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def no_decoding(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(sources.Source, "_estimate_statistics", lambda _: None)
+    monkeypatch.setattr(sources.Source, "_estimate_statistics", lambda *_: None)
     return monkeypatch
 
 
