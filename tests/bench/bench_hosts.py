@@ -26,7 +26,7 @@ from tests.bench.arguments import new_file, whole
 from tests.faults import hosts
 
 ROOT = Path(__file__).parents[2]
-PICTURES = {"train": 128, "valid": 1, "test": 1}  # of each of three classes
+PICTURES = {"train": 64, "valid": 1, "test": 1}  # of each of three classes
 TRAINING = {"arch": "resnet18", "image-size": "160", "batch-size": "32", "measure": "none"}
 TRAININGS = {
     "all": {"freeze-until": "none", "feature-cache": "off", "epochs": "2"},
