@@ -71,5 +71,5 @@ images:  ## both images: scripts/build.sh, which has options for other bases, pr
 	scripts/build.sh
 
 clean:  ## removes results and caches, not .venv
-	rm -rf local_test/out dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf local_test/out local_test/out.* local_test/tuning dist .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -not -path './.venv*/*' -prune -exec rm -rf {} +

@@ -36,9 +36,10 @@ def overfit(history: History, parameters: Parameters) -> Finding:
         ratio = (valid - train) / train if train > 0 else math.inf if valid > 0 else 0.0
         over = over + 1 if ratio > limit else 0
         if over >= max(1, parameters["patience"]):
+            much = f"{ratio:.0%} more, " if math.isfinite(ratio) else ""
             reason = (
                 f"after {evaluation.before} training steps the validation loss was {number(valid)}, the training loss"
-                f" {number(train)}: {ratio:.0%} more, up to {limit:.0%} is allowed"
+                f" {number(train)}: {much}up to {limit:.0%} is allowed"
             )
             hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
     if not compared:

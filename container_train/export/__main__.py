@@ -62,6 +62,12 @@ def main() -> None:
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
         model = bare(arguments.arch, len(classes), pretrained=True)
+        last = list(model.state_dict())[-1]
+        if last in state and len(state[last]) != len(classes):
+            raise TrainError(
+                f"{arguments.classes} has {len(classes)} labels, {arguments.weights} has {len(state[last])} outputs"
+                f" ({last}): give one label per output, in the order of training"
+            )
         load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes")
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
         begun = True

@@ -10,7 +10,7 @@ from bokeh.models import NumeralTickFormatter, Range1d
 from container_train.reporting import page, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, hover, line, over_epochs
 from container_train.reporting.measures import MEASURES, Measure
-from container_train.reporting.record import Record
+from container_train.reporting.record import Record, table
 from container_train.reporting.step_charts import unit_of
 from container_train.reporting.usage import Curve
 from container_train.reporting.words import clock_time, duration, share
@@ -49,7 +49,7 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
         records=(a, b),
         states=[summary.state(record, time.time()) for record in (a, b)],
         figures=figures,
-        verdict=_verdict(figures),
+        verdict=[*_other_data(a, b), *_verdict(figures, same_batch="batch-size" not in different)],
         different=different,
         same=len(asked) - len(different),
         rules=_rules(a, b),
@@ -77,13 +77,26 @@ def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None
     return Figure(label, in_words, other_in_words, difference, better)
 
 
-def _verdict(figures: list[Figure]) -> list[str]:
-    """Sentences on what matters most."""
+def _other_data(a: Record, b: Record) -> list[str]:
+    """Return a sentence if the jobs had other classes or other numbers of images, as far as both are known."""
+    known = [(r.job.get("classes"), table(r.job.get("images"))) for r in (a, b)]
+    if known[0] == known[1] or not all(count and images for count, images in known):
+        return []
+    sides = [f"{count} classes, {sum(images.values())} images" for count, images in known]
+    return [f"They have other data, so that accuracies do not compare: {sides[0]} (A), {sides[1]} (B)."]
+
+
+def _verdict(figures: list[Figure], *, same_batch: bool) -> list[str]:
+    """Sentences on what matters most. A step of another batch size says nothing about speed."""
     known = {row.label: row for row in figures if row.difference}
     sentences = []
     for labels, same, differ in (
         (("test accuracy", "best validation accuracy"), "Same {} within half a point", "has the better {}"),
-        (("time of a step, median", "time from start to end"), "They are equally fast, {}", "is faster, {}"),
+        (
+            ("time of a step, median" if same_batch else "images per second, median epoch", "time from start to end"),
+            "They are equally fast, {}",
+            "is faster, {}",
+        ),
     ):
         row = next((known[label] for label in labels if label in known), None)
         if row:

@@ -160,8 +160,9 @@ class LocalTarget:
             said = one_line(str(error))[:200]
             if "BadStatusLine" in said or "Invalid" in said:
                 raise CloudError(f"what answers at {self.url} speaks no HTTP ({said}): is the URL right?") from None
+            cause = one_line(str(error)).rpartition(": ")[2].strip("\"')")  # behind the names of urllib3's objects
             raise CloudError(
-                f"no server answers at {self.url} ({said}): start one with scripts/deploy.py --local or"
+                f"no server answers at {self.url} ({cause[:200]}): start one with scripts/deploy.py --local or"
                 " local_test/serve_local.sh"
             ) from None
         if _is_page(answer.content):

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,8 +55,10 @@ def test_a_taken_port_is_found_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as holder:
-        port = server.free_port()
-        holder.bind(("127.0.0.1", port))
+        for port in range(server.free_port(), 32000):  # another test may have taken it since
+            with suppress(OSError):
+                holder.bind(("127.0.0.1", port))
+                break
         holder.listen()
         said = refused(monkeypatch, capsys, "--out", tmp_path / "out", "--port", port)
     assert said.startswith(f"run.sh: --port {port} is taken")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -304,6 +305,16 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     text = words(page)
     for said in ("B is faster", "They differ in 1 hyperparameter", "lr 0.001 0.01", "3 more are the same", "-50 %"):
         assert said in text, said
+
+
+def test_other_data_is_told_before_accuracies_are_compared() -> None:
+    class Job:
+        def __init__(self, classes: int, images: int) -> None:
+            self.job = {"classes": classes, "images": {"train": images, "valid": 2}}
+
+    found = [compare._other_data(cast(Any, Job(3, 48)), cast(Any, Job(*other))) for other in ((3, 48), (2, 14))]
+    assert found[0] == []
+    assert found[1][0].endswith("3 classes, 50 images (A), 2 classes, 16 images (B).")
 
 
 def test_no_torch_is_needed() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS
 from container_train.training.metrics import NAMES
 from scripts.aws.errors import CloudError
@@ -135,5 +136,5 @@ def test_words_are_combined_with_what_is_fixed(tmp_path: Path) -> None:
         for augment in ("none", "flip")
     ]
     inputs.check_together(found[0])
-    with pytest.raises(CloudError, match=r"freeze-until has value 'layer3': .* a module of vgg11 before its last"):
+    with pytest.raises(TrainError, match=r"freeze-until has value 'layer3': .* a module of vgg11 before its last"):
         inputs.check_together(found[-1])
