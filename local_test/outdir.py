@@ -86,6 +86,8 @@ def claimed(out: Path) -> Iterator[OutDir]:
     out = out.resolve()  # renaming a link would leave the folder it leads to
     if not out.name:
         raise LocalError(f"--out {out} cannot be replaced: give another --out", 2)
+    if out.suffix in (".old", ".failed"):  # a run into OUT would take them for its own
+        raise LocalError(f"--out {out}: names ending in {out.suffix} are for what other runs left: give another", 2)
     folders = OutDir(out)
     lock = out.with_name(f".{out.name}.byoc-lock")
 

@@ -114,11 +114,9 @@ def file(text: str) -> Path:
     """--model-data on this machine. Raises CloudError where it is no file."""
     path = Path(text.removeprefix("file://"))
     if path.is_dir():
-        pack = f"pack it with tar -C {path} -czf model.tar.gz . and give that"
-        raise CloudError(
-            f"--model-data {path} is a folder: {pack if (path / MODEL_JSON).exists() else 'give the model.tar.gz in it'}",
-            2,
-        )
+        is_model = (path / MODEL_JSON).exists()
+        advice = f"pack it with tar -C {path} -czf model.tar.gz ." if is_model else "give the model.tar.gz in it"
+        raise CloudError(f"--model-data {path} is a folder: {advice}", 2)
     if not path.exists():
         raise CloudError(f"--model-data {path} is not there", 2)
     return path

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,6 +67,8 @@ class Running:
         """The first line of the reason that it gave."""
         with contextlib.suppress(OSError, IndexError):
             return f"{(self.folder / 'failure').read_text(errors='replace').split(chr(10))[0]} (exit code {code})"
+        if code - 128 in signal.valid_signals():  # the last line of the log is none of the reason
+            return f"ended by signal {code - 128}, {signal.strsignal(code - 128)} (exit code {code})"
         return f"{(self.child.tail().splitlines() or ['no output'])[-1]} (exit code {code})"
 
 

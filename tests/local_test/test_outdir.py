@@ -152,3 +152,13 @@ def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> No
     # However it ended, its lock ended with it.
     with outdir.claimed(tmp_path / "out"):
         assert next(tmp_path.glob(".*lock")).read_text() == f"{os.getpid()}\n"
+
+
+@pytest.mark.parametrize("suffix", [".old", ".failed"])
+def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, suffix: str) -> None:
+    with (
+        pytest.raises(LocalError, match=f"names ending in {suffix} are for what other runs left"),
+        claimed(tmp_path / f"out{suffix}"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
