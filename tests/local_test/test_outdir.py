@@ -158,7 +158,7 @@ def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> No
 def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, suffix: str) -> None:
     with (
         pytest.raises(LocalError, match=f"names ending in {suffix} are for what other runs left"),
-        claimed(tmp_path / f"out{suffix}"),
+        outdir.claimed(tmp_path / f"out{suffix}"),
     ):
         pass
     assert list(tmp_path.iterdir()) == []
