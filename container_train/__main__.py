@@ -133,7 +133,7 @@ if __name__ == "__main__":
     # turn the end of a job that is done, or that has stopped and told what it saved, into a death by SIGTERM.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    if SCRATCH in os.environ:
+    if "RANK" in os.environ:
         # DistributedDataParallel keeps gloo's threads: an interpreter that ends beside them may hang, or abort.
         sys.stdout.flush()
         sys.stderr.flush()

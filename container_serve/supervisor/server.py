@@ -174,15 +174,14 @@ class Server:
     def watch(self, stop: threading.Event) -> None:
         """Look after the server until it is to stop; a front end that reports nothing counts as no worker."""
         healthy = time.monotonic()
-        workers = 1  # at least: it is ready
-        failing = False
+        died, failing = 0, False
         while not stop.wait(TICK):
             report = self._look("ready")
             self._end_stuck(report)
             if report is not None and not self.settings.multi_model:
-                if report["workers"] < workers:
-                    LOG.warning("a worker died and is started again; %d left to answer", report["workers"])
-                workers = report["workers"]
+                if report["died"] > died:
+                    LOG.warning("a worker died and is started again; %d to answer", report["workers"])
+                died = report["died"]
                 if report["failing"] and not failing:
                     LOG.warning("/ping is 503: every prediction fails; the errors above say why")
                 failing = report["failing"]

@@ -31,6 +31,10 @@ from container_train.errors import CollectiveError, TrainError
 LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")
 GRACE_SECONDS = 10.0  # what hangs in training is first ended by the watchdog, which prints where
 
+# torch 2.13 joins gloo's threads where DistributedDataParallel is freed, and keeps the interpreter's lock, which one of
+# them may wait for: both wait forever. So it is never freed; its processes end without the interpreter's last steps.
+_NEVER_FREED: list[nn.Module] = []
+
 log = logging.getLogger(__name__)
 
 
@@ -177,9 +181,11 @@ class ProcessGroup:
         """
         if self.size == 1:
             return module
-        return DistributedDataParallel(
+        parallel = DistributedDataParallel(
             module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
         )
+        _NEVER_FREED.append(parallel)
+        return parallel
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all processes the mean of their running batch statistics."""

@@ -45,6 +45,7 @@ final class Supervisor {
                 if (reports) {
                     JsonObject report = Health.report();
                     report.add("stuck", Health.workers.stuck());
+                    report.addProperty("died", Health.workers.died());
                     answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));
                 }
             }

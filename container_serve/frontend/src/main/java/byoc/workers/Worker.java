@@ -170,6 +170,9 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
 
     @Override
     public void channelInactive(ChannelHandlerContext ctx) throws IOException {
+        if (loaded && !pool.isClosed()) {
+            pool.died.incrementAndGet();
+        }
         loaded = false;
         pool.queue.leave(this);
         List<PendingRequest> ended = end();

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 
 /** The workers of one model, and the queue of its requests. */
 final class WorkerPool {
@@ -15,6 +16,7 @@ final class WorkerPool {
     final RequestQueue queue;
     final List<Worker> workers = new CopyOnWriteArrayList<>();
     final CompletableFuture<Boolean> loaded = new CompletableFuture<>(); // true: by all the first ones; false: one ended
+    final AtomicInteger died = new AtomicInteger(); // workers that had loaded the model
     private final Model model;
     private final EventLoopGroup group;
     private final ForkServer forkServer;

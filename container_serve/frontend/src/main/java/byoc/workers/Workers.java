@@ -86,6 +86,11 @@ public final class Workers {
         return stuck;
     }
 
+    /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
+    public int died() {
+        return pools.values().stream().mapToInt(pool -> pool.died.get()).sum();
+    }
+
     /** Of all models, those that hold a loaded one; a killed one is noticed by its closed socket. */
     public int loaded() {
         return (int) pools.values().stream().flatMap(pool -> pool.workers.stream()).filter(Worker::isLoaded).count();
