@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
-    """What can be known offline: an endpoint, and the configuration and model that it was created with."""
+    """Return what is known offline: an endpoint, and the configuration and model that it was created with."""
     if not flags.names or flags.unused or flags.jobs or flags.data or flags.repositories:
         raise CloudError("--dry-run asks AWS nothing and so needs NAMEs; without --yes this lists first, and asks", 2)
     requests = []

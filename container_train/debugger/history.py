@@ -1,4 +1,4 @@
-"""What the rules look at: figures of all saved steps of a training."""
+"""The input of the rules: figures of all saved steps of a training."""
 
 import math
 from collections import Counter, deque

@@ -140,7 +140,7 @@ def _wait(host: str, there: Callable[[], bool]) -> None:
 
 
 class Hosts(threading.Thread):
-    """What the hosts tell each other. It ends the processes of this one when the job ends, or is to stop."""
+    """Exchange messages with the other hosts. It ends the processes of this one when the job ends, or is to stop."""
 
     def __init__(self, cluster: Cluster, store: TCPStore) -> None:
         super().__init__(daemon=True)
@@ -156,7 +156,7 @@ class Hosts(threading.Thread):
         self.stopping = min(self.stopping, time.monotonic())
 
     def agree(self, code: int, line: str) -> End:
-        """How the job ends, where this host's processes have ended so."""
+        """Return how the job ends if this host's processes have ended so."""
         first, deadline = not self.cluster.index, time.monotonic() + REASON_SECONDS
         if code == STOPPED:
             self.stop()
@@ -217,7 +217,7 @@ def _signal(number: signal.Signals, but: Set[int] = frozenset()) -> set[int]:
 
 
 def _end(failures: dict[int, ProcessFailure], cluster: Cluster) -> End:
-    """How this host's processes ended, from those that failed, by rank and in order."""
+    """Return how this host's processes ended, from those that failed, by rank and in order."""
     # The agent ends the others when one has failed, within 30 s: their codes say nothing.
     first = min((failure.timestamp for failure in failures.values()), default=0)
     ends = [_say(rank, f, cluster) for rank, f in failures.items() if f.timestamp < first + REASON_SECONDS]

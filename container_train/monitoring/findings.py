@@ -86,7 +86,7 @@ def judged(hits: Sequence[Hit], checked: int, healthy: str) -> Finding:
 def evaluate(
     rules: Mapping[str, Rule], kind: Kind, context: Any, parameters: Mapping[str, Parameters], *, final: bool
 ) -> list[Finding]:
-    """What all rules say of `context`; `parameters` {rule: {parameter: value}} over their defaults.
+    """Return the findings of all rules on `context`; `parameters` {rule: {parameter: value}} over their defaults.
 
     `final`: the job is over, and nothing is waited for. Never raises: a rule that fails says `error`.
     """
