@@ -1,1 +1,1 @@
-"""What all scripts' command lines have in common."""
+"""The parts that all scripts' command lines share."""

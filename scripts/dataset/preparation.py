@@ -45,7 +45,7 @@ class Preparation:
         return check.readable(plan, progress, then)
 
     def to_send(self, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
-        """What goes to S3: from --out where that is made, else from the source itself."""
+        """Return the files for S3: from --out where that is made, else from the source itself."""
         if self.out is not None and self.record:
             return check.readable(splits.plan(self.out), progress), Opened(self.out)
         opened = self.source.open(work, self.downloads)

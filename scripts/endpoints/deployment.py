@@ -88,7 +88,7 @@ class Deployment:
 
 
 def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Deployment:
-    """What the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
+    """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
     if not flags.image:
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
     if not (flags.model_data or flags.job):

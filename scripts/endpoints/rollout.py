@@ -121,7 +121,7 @@ def need_updatable(aws: Aws, name: str, project: str, instance_type: str | None)
 
 
 def model_of(aws: Aws, name: str) -> S3Uri:
-    """Where a training job has left its model. Raises CloudError unless it has completed."""
+    """Return the address of the model that a training job has left. Raises CloudError unless it has completed."""
     job = training_jobs.describe(aws, name, with_tags=False)
     if job.status != "Completed" or not job.artifact:
         raise CloudError(f"the training job {name} is {job.status}: only a completed one has a model to deploy")

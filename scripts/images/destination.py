@@ -31,7 +31,7 @@ class Destination(Protocol):
         """HOST/NAME."""
 
     def immutable(self, target: str) -> bool:
-        """Whether it is known that tags cannot be moved."""
+        """True if it is known that tags cannot be moved."""
 
     def credentials(self) -> Mapping[str, str] | None:
         """As docker-py takes them; None: those of `docker login`."""

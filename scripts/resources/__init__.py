@@ -1,1 +1,1 @@
-"""What the project has in an account and on this machine: found, and removed if nothing uses it."""
+"""The resources of the project in an account and on this machine: found, and removed if nothing uses it."""
