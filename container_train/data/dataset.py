@@ -18,7 +18,7 @@ from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import channels, duplicates, listing
-from container_train.data.augmentation import Augmentation
+from container_train.data.augmentation import Augment, Augmentation
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import labels
@@ -190,9 +190,11 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     decoding processes, so that a resumed epoch sees what an uninterrupted one would have seen.
     """
 
-    def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0, view: int = 0) -> None:
+    def __init__(
+        self, split: Split, spec: Preprocessing, augment: Augment | None = None, seed: int = 0, view: int = 0
+    ) -> None:
         self.split, self.spec, self.seed, self.view = split, spec, seed, view
-        self.augment = None if augment == "none" else Augmentation(augment, spec)
+        self.augment = Augmentation(augment, spec) if augment else None
 
     def __len__(self) -> int:
         return len(self.split)

@@ -13,6 +13,7 @@ import torch
 
 from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
+from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data, ImageDataset
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
@@ -45,9 +46,13 @@ class Cache:
     decoders: loading.Decoders
     group: ProcessGroup = SINGLE
 
+    @functools.cached_property
+    def augment(self) -> Augment:
+        return Augment.of(self.hp)
+
     def parts(self) -> list[Part]:
         """List all parts that the training needs."""
-        views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
+        views = min(self.hp.augment_views, self.hp.epochs) if self.augment else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 
     def reason_against(self) -> str:
@@ -57,8 +62,8 @@ class Cache:
             return "as asked"
         if network.backbone is None:
             return "there are no frozen layers in front of the trained ones that could be cut off"
-        if self.hp.augment != "none" and not self.hp.augment_views:
-            return f"every epoch sees other views of the images (augment {self.hp.augment}, augment-views 0)"
+        if self.augment and not self.hp.augment_views:
+            return f"every epoch sees other views of the images (augment {self.augment}, augment-views 0)"
         images = sum(len(self.data.splits[split]) for split, _ in self.parts()) * self.group.local_size
         need, free = images * self._image_bytes(), psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
@@ -90,9 +95,8 @@ class Cache:
 
     def _file(self, folder: Path, part: Part) -> FeatureFile:
         split, view = part
-        augmented = split == "train" and self.hp.augment != "none"
-        drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
-        fields = {**self._common, "split": split, "view": drawn if augmented else "plain"}
+        drawn = f"{self.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
+        fields = {**self._common, "split": split, "view": drawn if split == "train" and self.augment else "plain"}
         if self.group.size > 1:
             fields["images"] = f"every {self.group.size}th from {self.group.rank}"
         return FeatureFile(folder, fields, len(self._images(split)), self.extractor.sample)
@@ -102,7 +106,7 @@ class Cache:
         return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
     def _words(self, part: Part) -> str:
-        view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
+        view = f", view {part[1] + 1}" if self.augment and part[0] == "train" else ""
         return f"{len(self._images(part[0]))} images of {part[0]}{view}"
 
     def _need(self, parts: list[Part]) -> int:
@@ -153,7 +157,7 @@ class Cache:
         """Yield the features of the part's images from `start` on, in chunks."""
         (split, view), started = part, time.monotonic()
         batch, spec = self.extractor.batch, self.extractor.network.preprocessing
-        augment = self.hp.augment if split == "train" else "none"
+        augment = self.augment if split == "train" else None
         images = ImageDataset(self.data.splits[split], spec, augment, self.hp.seed, view)
         indices = list(self._images(split)[start:])
         batches = [indices[first : first + batch] for first in range(0, len(indices), batch)]

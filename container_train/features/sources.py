@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from container_train.data import loading
+from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data, ImageDataset
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
@@ -88,9 +89,14 @@ class Source:
         workers = self.decoders.processes(STATISTICS_BATCH, self.network.preprocessing.crop)
         update_bn(loading.loader(images, batches[:STATISTICS_BATCHES], workers, self.device), backbone, self.device)
 
+    @property
+    def mixes(self) -> bool:
+        """Training mixes each image of a batch with the one before it."""
+        return self.hp.mixup > 0 or self.hp.cutmix > 0
+
     def view(self, epoch: int) -> int:
         """Return the view of the training images that an epoch sees."""
-        if self.hp.augment == "none":
+        if not Augment.of(self.hp):
             return 0
         few = self.hp.augment_views > 0 and self.network.backbone is not None
         return epoch % self.hp.augment_views if few else epoch
@@ -105,21 +111,22 @@ class Source:
         return self._batches((split, 0), torch.arange(len(self.data.splits[split])))
 
     def _batches(self, part: Part, indices: torch.Tensor) -> Iterator[Batch]:
-        """Yield this process's share of each batch; the last ones may be empty."""
+        """Yield this process's share of each batch, see ProcessGroup.shard; the last ones may be empty."""
         (split, view), self.backbone_seconds = part, 0.0
         batches = indices.split(self.hp.batch_size) if len(indices) else ()
+        shares = [self.group.shard(b, mixes=split == "train" and self.mixes) for b in batches]
         if part in self.cache:
-            for rows in map(self.group.shard, batches):
+            for rows in shares:
                 inputs = tuple(feature[rows].to(self.device) for feature in self.cache[part])
                 yield inputs, self.targets[split][rows.to(self.device)]
             return
-        shares = [share.tolist() for batch in batches if len(share := self.group.shard(batch))]
-        augment = self.hp.augment if split == "train" else "none"
+        augment = Augment.of(self.hp) if split == "train" else None
         images = ImageDataset(self.data.splits[split], self.network.preprocessing, augment, self.hp.seed, view)
-        for inputs, targets in loading.loader(images, shares, self.workers, self.device):
+        own = [share.tolist() for share in shares if len(share)]
+        for inputs, targets in loading.loader(images, own, self.workers, self.device):
             started = time.perf_counter()
             features = self.extractor(inputs)
             self.backbone_seconds = time.perf_counter() - started
             yield features, targets.to(self.device, non_blocking=True)
         none = tuple(feature[:0].to(self.device) for feature in self.extractor.sample), self.targets[split][:0]
-        yield from itertools.repeat(none, len(batches) - len(shares))
+        yield from itertools.repeat(none, len(shares) - len(own))

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from container_serve.image import HEIC, decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import dataset, loading, sample
+from container_train.data.augmentation import Augment
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from tests import trees
@@ -278,7 +279,7 @@ def test_training_evaluates_the_tensor_that_the_server_computes(tree: SageMakerP
 
 def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: SageMakerPaths) -> None:
     split = dataset.read(tree).splits["train"]
-    views = dataset.ImageDataset(split, SPEC, "crop", seed=3)
+    views = dataset.ImageDataset(split, SPEC, Augment("crop"), seed=3)
     first = views[4][0]
     torch.rand(10)  # the state of the global generator must not matter
     assert torch.equal(views[4][0], first)
@@ -290,7 +291,7 @@ def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: SageMakerP
 def test_a_random_crop_is_resized_once(tree: SageMakerPaths, interpolation: str) -> None:
     spec = replace(SPEC, interpolation=interpolation)
     split = dataset.read(tree).splits["train"]
-    ours = dataset.ImageDataset(split, spec, "crop", seed=3, view=2)[5][0]
+    ours = dataset.ImageDataset(split, spec, Augment("crop"), seed=3, view=2)[5][0]
     mode = v2.InterpolationMode(interpolation)
     reference = v2.Compose(
         [
@@ -307,7 +308,7 @@ def test_a_random_crop_is_resized_once(tree: SageMakerPaths, interpolation: str)
 
 def test_a_mirrored_image_is_the_one_that_the_server_computes(tree: SageMakerPaths) -> None:
     split = dataset.read(tree).splits["train"]
-    views = [dataset.ImageDataset(split, SPEC, "flip", seed=3, view=view)[5][0] for view in range(8)]
+    views = [dataset.ImageDataset(split, SPEC, Augment("flip"), seed=3, view=view)[5][0] for view in range(8)]
     plain = dataset.ImageDataset(split, SPEC)[5][0]
     mirrored = torch.from_numpy(to_tensor(ImageOps.mirror(decode(split.paths[5].read_bytes())), SPEC))
     assert {torch.equal(view, plain) for view in views} == {True, False}
