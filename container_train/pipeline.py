@@ -129,7 +129,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
                 network = builder.refrozen(network, hp.arch, len(data.classes), stage.hp.freeze_until)
                 network.to(where)
             network = replace(network, head=group.sync_batch_norm(network.head, where))
-            source = sources.Source(data, network, stage.hp, where, precision, stop, Store.of(tree), group)
+            source = sources.Source(data, network, stage.hp, where, precision, stop, Store.of(tree), group, stage.end)
             monitor.note(feature_cache=bool(source.cache), workers=source.workers)
         with phase("train", keeps=True, told=f"after the last epoch; {TRAINED if stage.last else STAGE_TRAINED}"):
             trainer = engine.Trainer(

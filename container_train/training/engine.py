@@ -4,16 +4,18 @@ import contextlib
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 
 from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
+from container_train.features.files import Features
 from container_train.features.sources import Source, order
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm
@@ -22,6 +24,7 @@ from container_train.monitoring.monitor import OFF, Monitor
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
 from container_train.training.averaging import Average
+from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
 from container_train.training.metrics import line, macro_f1
 from container_train.training.mixing import Mixing
@@ -78,12 +81,24 @@ class State:
     stopped_by: str = ""  # the rule, if one ended the training
 
 
+class Told(NamedTuple):
+    """What a step says of its loss. `sums` waits for the sums over all processes, of the loss before its division."""
+
+    where: str
+    images: int
+    divisor: float
+    sums: Callable[[], list[float]]
+
+
 @dataclass(eq=False)
 class Trainer:
     """Trains the head of `network` on `source`, keeping a checkpoint in `folder`.
 
+    On a GPU nothing waits for a step before the next one was launched: its loss is read one step late, and so is what
+    several processes tell each other.
+
     `before` is the state at the end of the stage before this one, whose best weights the network has. The debugger
-    watches the last stage alone: its rules compare steps of one training.
+    watches the last stage alone: its rules compare the steps of one training.
     """
 
     network: Network
@@ -103,15 +118,18 @@ class Trainer:
         hp, head = self.hp, self.network.head
         self.at = self.stage or Stage(0, hp)
         self.classes = len(self.source.data.classes)
-        targets = self.source.targets["train"]
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
+        self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
+        self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.late = 1 if self.source.device.type == "cuda" else 0  # steps
+        self.told: deque[Told] = deque()
         self.optimizer = optimizer_for(self.network, hp)
         self.schedule = schedule_for(self.optimizer, hp, self.steps("train"))
         self.scaler = self.precision.scaler()
         self.average = Average(head, hp.ema) if hp.ema else None
         self.mixing = Mixing(hp, self.classes)
-        self.loss = loss_for(hp, targets, self.classes)
-        self.divisors: list[float] = []  # of the steps of this epoch
+        self.loss = loss_for(hp, self.source.targets["train"], self.classes)
+        self.divisors: list[float] = []  # of the loss in each step of this epoch
         self.state = State(self.at.first)
         if before is not None:
             self.state.history, self.state.stopped_by = before.history, before.stopped_by
@@ -131,7 +149,9 @@ class Trainer:
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
         finally:
+            self.source.close()
             self.monitor.release()
+            self.writer.wait()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
         self.network.eval_mode()
         if self.at.last:
@@ -184,9 +204,8 @@ class Trainer:
         batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
         number = state.epoch * self.steps("train") + state.step
         self._agree()
-        for inputs, targets in self.monitor.batches(
-            batches, state.epoch + 1, number, lambda: self.source.backbone_seconds
-        ):
+        gpu = self.source.device.type == "cuda"
+        for inputs, targets in self.monitor.batches(batches, state.epoch + 1, number, gpu=gpu):
             if self.group.size == 1:
                 self._agree()  # several have agreed in the step before
             if self.asked:
@@ -198,6 +217,7 @@ class Trainer:
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
+        self._hear(0)
         seconds = time.monotonic() - started
         # After a resume the tally holds images of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
@@ -227,13 +247,13 @@ class Trainer:
                 "score": score,
                 "accuracy": record["valid_accuracy"],
                 "loss": record["valid_loss"],
-                "model": self._measured(),
+                "model": self._evaluated(),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
         with self.monitor.phase("checkpoint", state.epoch):
             self._save()
 
-    def _measured(self) -> dict[str, torch.Tensor]:
+    def _evaluated(self) -> dict[str, torch.Tensor]:
         """Return copies, on the CPU, of the tensors that training changes, as they are evaluated: averages if kept."""
         found = checkpoint.changing(self.network.model)
         if self.average:
@@ -244,9 +264,10 @@ class Trainer:
     def _stop(self) -> NoReturn:
         with self.monitor.phase("checkpoint", self.state.epoch + 1):
             self._save()
+            self.writer.wait()
         raise Stopped(f"in epoch {self.state.epoch + 1} after {self.state.step} steps; the checkpoint holds them")
 
-    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
+    def _step(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> None:
         """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no images."""
         state, group = self.state, self.group
         images = len(self.source.data.splits["train"])
@@ -256,37 +277,29 @@ class Trainer:
         if group.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, group.rank)))
-        if not len(targets):  # all processes take part in a step: one blank image, whose gradient is zero
-            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
-        inputs, mixed = self.mixing(inputs, targets, state.epoch, state.step)
-        if self.mixing and group.size > 1 and len(targets):  # the first image came along to be mixed with the second
-            inputs, mixed, targets = tuple(x[1:] for x in inputs), mixed[1:], targets[1:]
+        features, wanted = self._features(inputs, targets)
         # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
-        share = group.size / self.divisors[state.step]
-        parts = min(self.hp.accumulate, max(len(targets), 1))
+        divisor = self.divisors[state.step]
+        parts = min(self.hp.accumulate, max(len(wanted), 1))
+        sums = torch.zeros(2, dtype=torch.float64, device=wanted.device)  # loss, correct predictions
         self.optimizer.zero_grad(set_to_none=True)
-        total, correct = 0.0, 0
-        for number, (*part, labels) in enumerate(zip(*(x.tensor_split(parts) for x in (*inputs, mixed)), strict=True)):
+        batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
+        for number, (*part, labels) in enumerate(batches):
             last = number == parts - 1
-            with contextlib.nullcontext() if last else self.group.no_sync(self.parallel):
+            with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
-                    logits = self.parallel(*part)
+                    logits = self._head(whole)(*part)
                     loss = self.loss(logits, labels) if len(labels) else logits[:0].sum()
-                divisor = self.loss.divisor(labels)
-                total += float(loss.detach() * divisor)  # on a GPU this waits for the forward pass
-                hard = labels if labels.ndim == 1 else labels.argmax(1)
-                correct += int((logits[: len(hard)].argmax(1) == hard).sum())
+                own = self.loss.divisor(labels)
+                classes = labels if labels.ndim == 1 else labels.argmax(1)
+                correct = (logits[: len(labels)].argmax(1) == classes).sum()
+                sums += torch.stack([(loss.detach() * own).double(), correct.double()])
                 if last:
-                    # All that the processes tell each other beside gradients, on its way while these are computed.
-                    told = (total, correct, self.stop.asked, bool(self.monitor.stop_reason))
-                    sums = group.all_reduce_async([float(number) for number in told])
+                    self._tell(sums, whole, divisor)
                     self.monitor.mark()
-                self.scaler.scale(loss * (divisor * share)).backward()
+                self.scaler.scale(loss * (own * group.size / divisor)).backward()
         self.monitor.gradients()
-        total, correct_sum, asked, ruled = sums()
-        self.asked, self.ruled = asked > 0, ruled > 0
-        value = total / self.divisors[state.step]
-        self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
+        self._hear(self.late)
         self.monitor.mark()
         if self.hp.clip:
             self.scaler.unscale_(self.optimizer)
@@ -296,11 +309,49 @@ class Trainer:
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.network.head)
-        state.tally.add(value, int(correct_sum), whole)
-        if self.source.device.type == "cuda":
-            torch.cuda.synchronize(self.source.device)  # what is marked is the step's own time
         self.monitor.mark()
         state.step += 1
+
+    def _features(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Return the inputs of the head and the targets of the loss, of at least one image.
+
+        All processes take part in a step: one without images has a blank one, whose gradient is zero.
+        """
+        if isinstance(inputs, torch.Tensor):
+            pixels = inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:])
+            inputs = self.source.extractor(self.source.normalise(pixels))
+        elif not len(targets):
+            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
+        if not self.mixing or not len(targets):
+            return inputs, targets
+        inputs, targets = self.mixing(inputs, targets, self.state.epoch, self.state.step)
+        first = 0 if self.group.size == 1 else 1  # the one before this process's, which came along to be mixed
+        return tuple(feature[first:] for feature in inputs), targets[first:]
+
+    def _head(self, whole: int) -> Callable[..., torch.Tensor]:
+        """Return what is trained, compiled but for steps that are saved, with hooks, and batches of another size."""
+        if self.compiled is None or whole < self.hp.batch_size or self.monitor.saves():
+            return self.parallel
+        return self.compiled
+
+    def _tell(self, sums: torch.Tensor, whole: int, divisor: float) -> None:
+        """Begin to send loss, correct predictions and wishes to stop to the CPU and to all processes."""
+        flags = (self.stop.asked, bool(self.monitor.stop_reason)) if self.group.size > 1 else ()
+        where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        sent = self.group.all_reduce_async(torch.cat([sums, sums.new_tensor([float(flag) for flag in flags])]))
+        self.told.append(Told(where, whole, divisor, sent))
+
+    def _hear(self, late: int) -> None:
+        """Add up what all steps but the newest `late` have told."""
+        while len(self.told) > late:
+            where, whole, divisor, sums = self.told.popleft()
+            loss, correct, *flags = sums()
+            if flags:
+                self.asked, self.ruled = (flag > 0 for flag in flags)
+            if not math.isfinite(loss):
+                self.monitor.not_finite()
+            self._check_loss("loss", loss / divisor, where)
+            self.state.tally.add(loss / divisor, int(correct), whole)
 
     def _check_epoch(self, record: dict[str, float]) -> None:
         self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
@@ -317,7 +368,8 @@ class Trainer:
         self.loss.eval()
         self.monitor.mode("eval")
         head = self.average.module if self.average else self.network.head
-        tally, by_class = RunningMetrics(), torch.zeros(3, self.classes, dtype=torch.float64)
+        loss = torch.zeros((), dtype=torch.float64, device=self.source.device)
+        by_class = torch.zeros(3, self.classes, dtype=torch.float64, device=self.source.device)
         for inputs, targets in self.source.evaluation(split):
             self.progressed()
             if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
@@ -326,17 +378,21 @@ class Trainer:
                     self._stop()
             if not len(targets):
                 continue
+            if isinstance(inputs, torch.Tensor):
+                inputs = self.source.extractor(self.source.normalise(inputs))
             with self.precision.autocast():
                 logits = head(*inputs)
-            loss, predicted = float(self.loss(logits.float(), targets)), logits.argmax(1)
-            counted = (targets[predicted == targets], targets, predicted)
-            by_class += torch.stack([torch.bincount(found, minlength=self.classes) for found in counted]).cpu()
-            tally.add(loss, int((predicted == targets).sum()), len(targets))
-        sums = self.group.all_reduce([tally.loss, tally.correct, tally.seen, *by_class.flatten().tolist()])
-        loss, correct, seen, *counts = sums
-        return Evaluation(loss, int(correct), int(seen), torch.tensor(counts).reshape(3, -1))
+            loss += self.loss(logits.float(), targets).double() * len(targets)
+            predicted = logits.argmax(1)
+            hits = (predicted == targets).double()
+            for row, (classes, counts) in enumerate(((targets, hits), (targets, None), (predicted, None))):
+                by_class[row].index_add_(0, classes, torch.ones_like(hits) if counts is None else counts)
+        total, *counts = self.group.all_reduce([float(loss), *by_class.flatten().tolist()])
+        found = torch.tensor(counts, dtype=torch.float64).reshape(3, -1)
+        return Evaluation(total, int(found[0].sum()), int(found[1].sum()), found)
 
     def _save(self) -> None:
+        self._hear(0)
         state = self.state
         if self.group.rank:
             return
@@ -345,18 +401,18 @@ class Trainer:
             "epoch": state.epoch,
             "step": state.step,
             "tally": asdict(state.tally),
-            "history": state.history,
+            "history": list(state.history),
             "best": state.best,
             "stopped by": state.stopped_by,
             "model": checkpoint.changing(self.network.model),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "average": self.average.state_dict() if self.average else None,
+            "average": checkpoint.on_cpu(dict(self.average.state_dict())) if self.average else None,
+            "optimizer": checkpoint.on_cpu(self.optimizer.state_dict()),
+            "schedule": checkpoint.on_cpu(self.schedule.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
-        checkpoint.save(self.folder, self.identity, content)
+        self.writer.save(content)
 
     def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None or content["stage"] != self.at.number:

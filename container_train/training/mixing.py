@@ -4,6 +4,7 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from container_train.data.images import seeded
 from container_train.features.files import Features
 from container_train.hyperparameters import Hyperparameters
 
@@ -34,8 +35,7 @@ class Mixing:
         if not self.transforms or not len(targets):
             return inputs, targets
         images = [tv_tensors.Image(x if x.ndim == 4 else x.flatten(1)[:, :, None, None]) for x in inputs]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, epoch, step)))
+        with seeded(hash((self.seed, epoch, step))):
             *mixed, probabilities = v2.RandomChoice(self.transforms)(*images, targets)
         shaped = (new.as_subclass(torch.Tensor).reshape(old.shape) for new, old in zip(mixed, inputs, strict=True))
         return tuple(shaped), probabilities

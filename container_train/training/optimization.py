@@ -19,8 +19,7 @@ MOST_STAGES = 5  # stem and four stages, as ResNets have; of finer modules sever
 def optimizer_for(network: Network, hp: Hyperparameters) -> torch.optim.Optimizer:
     """Return the optimizer of the trained parameters, in groups of one learning rate and weight decay each."""
     groups = parameter_groups(network.model, hp)
-    # Fused: one kernel for all parameters of a step.
-    fused = groups[0]["params"][0].is_cuda or None
+    fused = bool(groups[0]["params"][0].is_cuda)  # one kernel for all of them
     if hp.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=hp.lr, momentum=hp.momentum, fused=fused)
     kind = torch.optim.AdamW if hp.optimizer == "adamw" else torch.optim.Adam
