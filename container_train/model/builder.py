@@ -25,13 +25,17 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Network:
-    """The whole model, and its parts if it can be cut: model(x) == head(*backbone(x)), backbone frozen."""
+    """The whole model, and its parts if it can be cut: model(x) == head(*backbone(x)), backbone frozen.
+
+    `new_layer`: the tensors whose shape depends on the number of classes, by name.
+    """
 
     model: nn.Module
     preprocessing: Preprocessing
     weights: str
     backbone: fx.GraphModule | None
     head: nn.Module
+    new_layer: frozenset[str]
 
     def train_mode(self) -> None:
         """Set the trained layers to training mode; frozen ones keep their batch statistics."""
@@ -84,7 +88,7 @@ def build(
         sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
         "frozen layers run once per image if they can be cached" if backbone is not None else "nothing to cache",
     )  # fmt: skip
-    return Network(model, preprocessing, origin, backbone, head)
+    return Network(model, preprocessing, origin, backbone, head, frozenset(new_layer))
 
 
 def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:
