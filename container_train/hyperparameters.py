@@ -81,10 +81,12 @@ def steps(text: str) -> str:
 
 def architecture(text: str) -> str:
     known = architectures.known()
-    if text not in known:
+    if text not in known and not architectures.is_timm(text):
         close = difflib.get_close_matches(text, known, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise argparse.ArgumentTypeError(f"a torchvision classification architecture such as resnet50{hint}")
+        raise argparse.ArgumentTypeError(
+            f"a classification architecture of torchvision such as resnet50, or timm/NAME{hint}"
+        )
     return text
 
 
@@ -115,7 +117,9 @@ class Hyperparameters:
     epochs: int = option(number(int, 1, 10_000), 10, "passes over the training images")
     lr: float = option(number(float, 0, 10, above=True), 0.001, "learning rate; unfrozen layers want about 0.0001")
     batch_size: int = option(number(int, 1, 65_536), 64, "images per step")
-    arch: str = option(architecture, "resnet50", "any torchvision classification architecture")
+    arch: str = option(
+        architecture, "resnet50", "any classification architecture of torchvision, or of timm: timm/convnext_tiny"
+    )
     weights: str = option(str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1")
     freeze_until: str = option(
         str, "backbone", "backbone (all but the new layer), none, or the last module to freeze: layer3"

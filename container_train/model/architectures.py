@@ -1,10 +1,11 @@
-"""The architectures that torchvision has, their weights and modules, known without importing it.
+"""The architectures that torchvision has, their weights and modules, known without importing it; those of timm.
 
 `python -m container_train.model.architectures` writes the table anew: after another version of torchvision was locked.
 """
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from container_train.errors import TrainError
 
 FILE = Path(__file__).with_suffix(".json")
 HUB = "https://download.pytorch.org/models/"
+TIMM = "timm/"  # timm/NAME or timm/NAME.TAG: which there are, only timm knows
+_TIMM = re.compile(r"timm/[a-z0-9_]+(\.[a-z0-9_]+)?")
 
 
 @dataclass(frozen=True)
@@ -31,23 +34,33 @@ def known() -> dict[str, Architecture]:
     return {name: Architecture(entry["weights"], tuple(entry["modules"])) for name, entry in content.items()}
 
 
+def is_timm(arch: str) -> bool:
+    """Return True for what may be the name of a model of timm."""
+    return _TIMM.fullmatch(arch) is not None
+
+
 def weights_url(arch: str, weights: str) -> str | None:
-    """Return the URL of these weights at torchvision; None for `none`."""
-    files = known()[arch].weights
+    """Return the URL of these weights; None for `none`. Imports timm for its models."""
     if weights.lower() == "none":
         return None
+    if is_timm(arch):
+        from container_train.model import timm_models
+
+        return timm_models.url(arch)
+    files = known()[arch].weights
     return HUB + (next(iter(files.values())) if weights == "DEFAULT" else files[weights])
 
 
 def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_size: int) -> None:
     """Raise TrainError for values that cannot be combined. Nested modules are left to the builder."""
-    entry = known()[arch]
-    if weights.lower() != "none" and weights not in ("DEFAULT", *entry.weights):
+    entry = None if is_timm(arch) else known()[arch]
+    if weights.lower() != "none" and weights not in ("DEFAULT", *(entry.weights if entry else ())):
+        others = f"or one of {', '.join(entry.weights)} for {arch}" if entry else f"(others: --arch {TIMM}NAME.TAG)"
         raise TrainError(
-            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of"
-            f" {', '.join(entry.weights)} for {arch}; a file is given as the channel weights (scripts: --weights FILE)"
+            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none {others}; a file is given as the"
+            " channel weights (scripts: --weights FILE)"
         )
-    if freeze_until not in ("backbone", "none", *entry.modules) and "." not in freeze_until:
+    if entry and freeze_until not in ("backbone", "none", *entry.modules) and "." not in freeze_until:
         raise TrainError(
             f"hyperparameter freeze-until has value {freeze_until!r}: expected backbone, none or a module of {arch}"
             f" before its last layer, such as {', '.join(entry.modules)}"
