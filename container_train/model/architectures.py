@@ -20,18 +20,21 @@ _TIMM = re.compile(r"timm/[a-z0-9_]+(\.[a-z0-9_]+)?")
 @dataclass(frozen=True)
 class Architecture:
     """`weights`: the file at HUB by torchvision's name; the first is DEFAULT. `modules`: those of the network's own
-    modules up to which it can be frozen, in order.
+    modules up to which it can be frozen, in order. `crop`: the side of the images, in pixels.
     """
 
     weights: dict[str, str]
     modules: tuple[str, ...]
+    crop: int
 
 
 @functools.cache
 def known() -> dict[str, Architecture]:
     """Return all architectures by name."""
     content = json.loads(FILE.read_text())
-    return {name: Architecture(entry["weights"], tuple(entry["modules"])) for name, entry in content.items()}
+    return {
+        name: Architecture(entry["weights"], tuple(entry["modules"]), entry["crop"]) for name, entry in content.items()
+    }
 
 
 def is_timm(arch: str) -> bool:
@@ -40,13 +43,14 @@ def is_timm(arch: str) -> bool:
 
 
 def weights_url(arch: str, weights: str) -> str | None:
-    """Return the URL of these weights; None for `none`. Imports timm for its models."""
-    if weights.lower() == "none":
-        return None
+    """Return the URL of these weights; None for `none`. Imports timm for its models; TrainError for unknown ones."""
     if is_timm(arch):
         from container_train.model import timm_models
 
-        return timm_models.url(arch)
+        timm_models.configuration(arch)
+        return None if weights.lower() == "none" else timm_models.url(arch)
+    if weights.lower() == "none":
+        return None
     files = known()[arch].weights
     return HUB + (next(iter(files.values())) if weights == "DEFAULT" else files[weights])
 
@@ -65,9 +69,10 @@ def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_si
             f"hyperparameter freeze-until has value {freeze_until!r}: expected backbone, none or a module of {arch}"
             f" before its last layer, such as {', '.join(entry.modules)}"
         )
-    if resize_size and image_size and resize_size < image_size:
+    crop = image_size or (entry.crop if entry else 0)
+    if resize_size and resize_size < crop:
         raise TrainError(
-            f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {image_size}"
+            f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {crop}"
         )
 
 
@@ -82,7 +87,8 @@ def from_torchvision() -> str:
         weights = torchvision.models.get_model_weights(arch)
         files = {member.name: member.url.removeprefix(HUB) for member in (weights.DEFAULT, *weights)}
         modules = [name for name in freezable(arch) if "." not in name]
-        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules})}")
+        crop = weights.DEFAULT.transforms().crop_size[0]
+        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules, 'crop': crop})}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

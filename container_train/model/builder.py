@@ -154,7 +154,8 @@ def preprocessing_of(arch: str, resize_size: int, image_size: int) -> Preprocess
     if is_timm(arch):
         images = timm_models.presets(arch)
         crop = image_size or images["input_size"][1]
-        resize, mean, std = math.floor(crop / images["crop_pct"]), images["mean"], images["std"]
+        # A few were evaluated on images with a black margin (crop_pct above 1).
+        resize, mean, std = max(math.floor(crop / images["crop_pct"]), crop), images["mean"], images["std"]
         interpolation = images["interpolation"]
     else:
         presets = torchvision.models.get_model_weights(arch).DEFAULT.transforms()

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from container_train.model.architectures import TIMM
 log = logging.getLogger(__name__)
 
 FILE = "model.safetensors"  # of every repository that timm has on its hub
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the hub's client is imported
 
 
 def configuration(arch: str) -> Any:
