@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 FILE = "model.safetensors"  # of every repository that timm has on its hub
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the hub's client is imported
+for name in ("timm.models._builder", "httpx2"):  # a line for each state_dict and each request
+    logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def configuration(arch: str) -> Any:

@@ -50,3 +50,12 @@ def test_a_network_of_timm_is_trained_quantised_and_served(
     assert answer.status == 200, answer.body
     assert {row["label"] for row in answer.json()["predictions"]} == set(trees.LABELS)
     assert answer.json()["model"]["architecture"] == arch
+
+
+def test_a_model_that_timm_does_not_have_fails_before_the_images_are_read(tmp_path: Path) -> None:
+    with training("process", trees.tree(tmp_path, {"arch": "timm/convnext_tini"})) as job:
+        assert job.wait() == 1
+    expected = "hyperparameter arch has value 'timm/convnext_tini': timm "
+    assert job.failure().startswith(expected)
+    assert "did you mean timm/convnext_tiny" in job.failure()
+    assert "hyperparameters:" not in job.text()

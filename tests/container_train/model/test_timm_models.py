@@ -219,7 +219,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
         server.shutdown()
 
 
-def test_weights_come_from_the_hub_once(hub: type[Hub], tmp_path: Path) -> None:
+def test_weights_come_from_the_hub_once(hub: type[Hub], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     source = build("timm/resnet10t", classes=1000, seed=1).model.state_dict()
     save_file(source, tmp_path / "w.safetensors")
     hub.files["/timm/resnet10t.c3_in1k/resolve/main/model.safetensors"] = (tmp_path / "w.safetensors").read_bytes()
@@ -228,6 +229,7 @@ def test_weights_come_from_the_hub_once(hub: type[Hub], tmp_path: Path) -> None:
         assert network.weights == "timm c3_in1k"
         assert torch.equal(network.model.state_dict()["conv1.0.weight"], source["conv1.0.weight"])
     assert len([line for line in hub.asked if line.startswith("GET /timm/")]) == 1
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"container_train"}
 
 
 def test_weights_that_the_hub_does_not_have_name_the_ways_out(hub: type[Hub]) -> None:
