@@ -2,13 +2,15 @@
 
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms import InterpolationMode
 
 from container_serve.preprocess import MAX_SIDE, Preprocessing
@@ -40,6 +42,7 @@ class Network:
     backbone: fx.GraphModule | None
     head: nn.Module
     new_layer: frozenset[str]
+    freeze_statistics: bool = False  # also those of batch norm layers that are trained
 
     def train_mode(self) -> None:
         """Set the trained layers to training mode; frozen ones keep their batch statistics."""
@@ -47,7 +50,8 @@ class Network:
         self.head.train()
         for module in self.head.modules():
             own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
+            untrained = own and not any(parameter.requires_grad for parameter in own)
+            if untrained or (self.freeze_statistics and isinstance(module, _BatchNorm)):
                 module.eval()
 
     def eval_mode(self) -> None:
@@ -74,6 +78,7 @@ def build(
     resize_size: int = 0,
     image_size: int = 0,
     seed: int = 0,
+    freeze_statistics: bool = False,
 ) -> Network:
     """Build the network on the CPU. `weights_file` takes precedence over `weights`. Raises TrainError."""
     torch.manual_seed(seed)
@@ -86,13 +91,24 @@ def build(
     _freeze(model, arch, freeze_until, new_layer)
     model.eval()
     _try(model, arch, preprocessing.crop)
-    backbone, head = cut(model, arch, preprocessing.crop, new_layer)
+    return _cut(Network(model, preprocessing, origin, None, model, frozenset(new_layer), freeze_statistics), arch)
+
+
+def refrozen(network: Network, arch: str, until: str) -> Network:
+    """Return the network with its weights as they are, frozen up to the module `until`, on the CPU."""
+    _freeze(network.model.cpu(), arch, until, network.new_layer)
+    return _cut(network, arch)
+
+
+def _cut(network: Network, arch: str) -> Network:
+    model = network.model
+    backbone, head = cut(model, arch, network.preprocessing.crop, network.new_layer)
     log.info(
-        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
+        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, network.weights,
         sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
         "frozen layers run once per image if they can be cached" if backbone is not None else "nothing to cache",
     )  # fmt: skip
-    return Network(model, preprocessing, origin, backbone, head, frozenset(new_layer))
+    return replace(network, backbone=backbone, head=head)
 
 
 def bare(arch: str, classes: int, pretrained: bool = False, side: int = 0) -> nn.Module:
@@ -135,7 +151,7 @@ def freezable(arch: str) -> list[str]:
     return sorted(map(".".join, allowed), key=[name for name, _ in model.named_modules()].index)
 
 
-def _freeze(model: nn.Module, arch: str, until: str, new_layer: set[str]) -> None:
+def _freeze(model: nn.Module, arch: str, until: str, new_layer: Set[str]) -> None:
     """Freeze the parameters up to and including the module `until`. Raises TrainError for one of the new layer."""
     names = [name for name, _ in model.named_parameters()]
     last = max((index for index, name in enumerate(names) if name.startswith(f"{until}.")), default=-1)

@@ -1,13 +1,14 @@
 """The metrics of a job: one `name=value` line of log each, and the definitions by which the platform finds them."""
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 NAMES = (
-    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second", "best_epoch",
-    "test_accuracy",
+    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1",
+    "images_per_second", "best_epoch", "test_accuracy",
 )  # fmt: skip
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf)"
 
@@ -42,3 +43,9 @@ def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[di
         f1 = 2 * correct / (images + predicted) if images + predicted else None
         rows.append({"label": label, "images": images, "precision": precision, "recall": recall, "f1": f1})
     return rows
+
+
+def macro_f1(correct: npt.NDArray[Any], images: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float:
+    """Return the mean F1 of the classes, with counts (classes,) of each; one without images or predictions is none."""
+    known = (images + predicted) > 0
+    return float(np.mean(2 * correct[known] / (images + predicted)[known])) if known.any() else math.nan
