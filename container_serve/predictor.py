@@ -3,6 +3,7 @@
 import functools
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -142,9 +143,11 @@ def load_openvino() -> Any:
 
 
 def convert_model(*arguments: Any, **options: Any) -> Any:
-    """OpenVINO's own function of that name, imported now."""
+    """OpenVINO's own function of that name, imported now, without the warnings of torch's tracing."""
     load_openvino()
-    return import_module("openvino.tools.ovc").convert_model(*arguments, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("openvino.tools.ovc").convert_model(*arguments, **options)
 
 
 def _check(graph: Any, artifact: Artifact) -> None:

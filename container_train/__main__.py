@@ -18,6 +18,7 @@ from container_train.data import channels
 from container_train.distributed.cluster import SCRATCH, Cluster
 from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped, TrainError
 from container_train.failure import reason
+from container_train.model import architectures
 from container_train.paths import SageMakerPaths, locked
 
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
@@ -43,6 +44,10 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     hp = hyperparameters.parse(arguments)
     channels.splits(tree)
     writable(tree)
+    if architectures.is_timm(hp.arch):
+        from container_train.model import timm_models
+
+        timm_models.configuration(hp.arch)  # before the images are read
     # Imported here: a wrong hyperparameter is answered before seconds are spent on importing torch.
     from container_train import pipeline
     from container_train.distributed.process_group import ProcessGroup, lost_peers

@@ -82,10 +82,12 @@ def steps(text: str) -> str:
 
 def architecture(text: str) -> str:
     known = architectures.known()
-    if text not in known:
+    if text not in known and not architectures.is_timm(text):
         close = difflib.get_close_matches(text, known, n=3)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise argparse.ArgumentTypeError(f"a torchvision classification architecture such as resnet50{hint}")
+        raise argparse.ArgumentTypeError(
+            f"a classification architecture of torchvision such as resnet50, or timm/NAME{hint}"
+        )
     return text
 
 
@@ -133,7 +135,9 @@ class Hyperparameters:
     lr_schedule: str = option(one_of("constant", "cosine"), "constant", "constant, or cosine (falls to 0 at the end)")
     warmup_epochs: float = option(number(float, 0, 1000), 0.0, "epochs in which the learning rate rises from 0 to lr")
     batch_size: int = option(number(int, 1, 65_536), 64, "images per step")
-    arch: str = option(architecture, "resnet50", "any torchvision classification architecture")
+    arch: str = option(
+        architecture, "resnet50", "any classification architecture of torchvision, or of timm: timm/convnext_tiny"
+    )
     weights: str = option(str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1")
     freeze_until: str = option(
         str, "backbone", "backbone (all but the new layer), none, or the last module to freeze: layer3"

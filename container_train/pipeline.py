@@ -104,7 +104,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         if hp.recipe == "finetune" and where.type == "cpu":
             log.info(estimate.words(network, hp, precision, images["train"] / group.size))
         if len(stages) > 1:
-            network = builder.refrozen(network, hp.arch, len(data.classes), stages[0].hp.freeze_until)
+            network = builder.refrozen(network, hp.arch, stages[0].hp.freeze_until)
         network.to(where)
         group.broadcast_parameters(network.model)
     identity = {

@@ -109,7 +109,13 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
     if "sagemaker_program" in given:  # a user's own program has hyperparameters, and weights, of its own
         chosen = weights.Weights(*((asked, None) if isinstance(asked, Path) else (None, asked)))
     else:
-        url = weights.url_of(given | ({"weights": asked} if isinstance(asked, str) else {}))
+        word = "none" if isinstance(asked, Path) else asked
+        url = weights.url_of(given | ({"weights": word} if word else {}))
+        if given.get("device", "").lower() == "cuda":
+            from container_train.training import device  # imports torch
+
+            if not device.present():
+                device.choose("cuda", device.Probe())  # its error
         docker = isinstance(job.engine, DockerEngine)
         chosen = weights.choose(asked, url, is_sample=options.is_sample, in_container=docker)
     if chosen.hyperparameter is not None:

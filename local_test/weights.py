@@ -34,7 +34,12 @@ def url_of(hyperparameters: Mapping[str, str]) -> str | None:
 
 
 def hub_file(url: str) -> Path:
-    """The file in which torch.hub keeps this URL (torch.hub.get_dir, without importing torch)."""
+    """The file in which torch.hub keeps this URL (torch.hub.get_dir, without importing torch), or timm's hub does."""
+    repository, of_timm, name = urlsplit(url).path.strip("/").partition("/resolve/main/")
+    if of_timm:
+        from huggingface_hub import try_to_load_from_cache
+
+        return Path(str(try_to_load_from_cache(repository, name)))  # "None" is no file
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("TORCH_HOME") or cache / "torch").expanduser()
     return home / "hub" / "checkpoints" / urlsplit(url).path.rpartition("/")[2]
@@ -52,7 +57,7 @@ def unreachable(url: str) -> str:
 
 
 def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_container: bool) -> Weights:
-    """`url` is torchvision's address of what was asked for, None where nothing of torchvision's is wanted.
+    """`url` is the address of the published weights that were asked for, None where none are wanted.
 
     Only the sample, and only when nothing was asked for, falls back to random weights: else LocalError.
     """

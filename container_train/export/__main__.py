@@ -27,13 +27,17 @@ log = logging.getLogger("container_train.export")
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m container_train.export",
-        description="Make the artifact that container_serve serves from a torchvision model's state_dict.",
+        description="Make the artifact that container_serve serves from a state_dict of torchvision or timm.",
         epilog="example: python -m container_train.export --weights model.pth --classes classes.txt --out model",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--weights", type=Path, required=True, help="file of torch.save(model.state_dict())")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="file of torch.save(model.state_dict()), or .safetensors"
+    )
     parser.add_argument("--classes", type=Path, required=True, help="text file, one label per line, in index order")
-    parser.add_argument("--arch", type=architecture, default="resnet50", help="torchvision architecture (%(default)s)")
+    parser.add_argument(
+        "--arch", type=architecture, default="resnet50", help="architecture of torchvision, or timm/NAME (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
     for name, what in (("resize-size", "shorter side before the crop"), ("image-size", "side of the crop")):
         parser.add_argument(f"--{name}", type=OPTIONS[name].parse, default=0, help=f"{what} (0: as the weights')")
@@ -48,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     from container_train.export import exporter, quantize
-    from container_train.model.builder import bare, preprocessing_of
+    from container_train.model.builder import bare, last_layer, preprocessing_of
     from container_train.model.weights import load, read_state_dict
 
     begun = whole = False
@@ -61,15 +65,16 @@ def main() -> None:
             raise TrainError("--precision int8 needs --calibration DIR, images to quantise with")
         splits = labelled(arguments.calibration, classes) if arguments.calibration else {}
         state = read_state_dict(arguments.weights)
-        model = bare(arguments.arch, len(classes), pretrained=True)
-        last = list(model.state_dict())[-1]
-        if last in state and len(state[last]) != len(classes):
+        preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
+        side = preprocessing.crop
+        model = bare(arguments.arch, len(classes), pretrained=True, side=side)
+        last = next((name for name in last_layer(arguments.arch, len(classes)) if name in state), None)
+        if last and len(state[last]) != len(classes):
             raise TrainError(
                 f"{arguments.classes} has {len(classes)} labels, {arguments.weights} has {len(state[last])} outputs"
                 f" ({last}): give one label per output, in the order of training"
             )
-        load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes")
-        preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
+        load(model, state, arguments.arch, f"file {arguments.weights.name}, {len(classes)} classes", side=side)
         begun = True
         done = exporter.export(
             model, arguments.out, arch=arguments.arch, classes=classes, preprocessing=preprocessing,

@@ -1,10 +1,11 @@
-"""The architectures that torchvision has, their weights and modules, known without importing it.
+"""The architectures that torchvision has, their weights and modules, known without importing it; those of timm.
 
 `python -m container_train.model.architectures` writes the table anew: after another version of torchvision was locked.
 """
 
 import functools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,49 +13,66 @@ from container_train.errors import TrainError
 
 FILE = Path(__file__).with_suffix(".json")
 HUB = "https://download.pytorch.org/models/"
+TIMM = "timm/"  # timm/NAME or timm/NAME.TAG: which there are, only timm knows
+_TIMM = re.compile(r"timm/[a-z0-9_]+(\.[a-z0-9_]+)?")
 
 
 @dataclass(frozen=True)
 class Architecture:
     """`weights`: the file at HUB by torchvision's name; the first is DEFAULT. `modules`: those of the network's own
-    modules up to which it can be frozen, in order.
+    modules up to which it can be frozen, in order. `crop`: the side of the images, in pixels.
     """
 
     weights: dict[str, str]
     modules: tuple[str, ...]
+    crop: int
 
 
 @functools.cache
 def known() -> dict[str, Architecture]:
     """Return all architectures by name."""
     content = json.loads(FILE.read_text())
-    return {name: Architecture(entry["weights"], tuple(entry["modules"])) for name, entry in content.items()}
+    return {
+        name: Architecture(entry["weights"], tuple(entry["modules"]), entry["crop"]) for name, entry in content.items()
+    }
+
+
+def is_timm(arch: str) -> bool:
+    """Return True for what may be the name of a model of timm."""
+    return _TIMM.fullmatch(arch) is not None
 
 
 def weights_url(arch: str, weights: str) -> str | None:
-    """Return the URL of these weights at torchvision; None for `none`."""
-    files = known()[arch].weights
+    """Return the URL of these weights; None for `none`. Imports timm for its models; TrainError for unknown ones."""
+    if is_timm(arch):
+        from container_train.model import timm_models
+
+        timm_models.configuration(arch)
+        return None if weights.lower() == "none" else timm_models.url(arch)
     if weights.lower() == "none":
         return None
+    files = known()[arch].weights
     return HUB + (next(iter(files.values())) if weights == "DEFAULT" else files[weights])
 
 
 def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_size: int) -> None:
     """Raise TrainError for values that cannot be combined. Nested modules are left to the builder."""
-    entry = known()[arch]
-    if weights.lower() != "none" and weights not in ("DEFAULT", *entry.weights):
+    entry = None if is_timm(arch) else known()[arch]
+    if weights.lower() != "none" and weights not in ("DEFAULT", *(entry.weights if entry else ())):
+        others = f"or one of {', '.join(entry.weights)} for {arch}" if entry else f"(others: --arch {TIMM}NAME.TAG)"
         raise TrainError(
-            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none or one of"
-            f" {', '.join(entry.weights)} for {arch}; a file is given as the channel weights (scripts: --weights FILE)"
+            f"hyperparameter weights has value {weights!r}: expected DEFAULT, none {others}; a file is given as the"
+            " channel weights (scripts: --weights FILE)"
         )
-    if freeze_until not in ("backbone", "none", *entry.modules) and "." not in freeze_until:
+    if entry and freeze_until not in ("backbone", "none", *entry.modules) and "." not in freeze_until:
         raise TrainError(
             f"hyperparameter freeze-until has value {freeze_until!r}: expected backbone, none or a module of {arch}"
             f" before its last layer, such as {', '.join(entry.modules)}"
         )
-    if resize_size and image_size and resize_size < image_size:
+    crop = image_size or (entry.crop if entry else 0)
+    if resize_size and resize_size < crop:
         raise TrainError(
-            f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {image_size}"
+            f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {crop}"
         )
 
 
@@ -69,7 +87,8 @@ def from_torchvision() -> str:
         weights = torchvision.models.get_model_weights(arch)
         files = {member.name: member.url.removeprefix(HUB) for member in (weights.DEFAULT, *weights)}
         modules = [name for name in freezable(arch) if "." not in name]
-        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules})}")
+        crop = weights.DEFAULT.transforms().crop_size[0]
+        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules, 'crop': crop})}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 

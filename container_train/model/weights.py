@@ -1,16 +1,18 @@
-"""The weights that a network starts from: torchvision's, or a file's."""
+"""The weights that a network starts from: torchvision's, timm's, or a file's."""
 
 import logging
 import socket
-import urllib.error
 from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
 from container_train.errors import TrainError
+from container_train.model import timm_models
+from container_train.model.architectures import is_timm, weights_url
 
 log = logging.getLogger(__name__)
 
@@ -27,25 +29,38 @@ def find(arch: str, weights: str, file: Path | None) -> tuple[str, State | None]
     if weights.lower() == "none":
         log.warning("weights: none, the backbone is random: expect a far lower accuracy than with ImageNet weights")
         return "none", None
-    member = torchvision.models.get_model_weights(arch)[weights]
+    url = weights_url(arch, weights)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(HUB_SECONDS)
     try:
-        return f"torchvision {member.name}", member.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", error)
+        if is_timm(arch):
+            file = timm_models.fetch(arch, HUB_SECONDS)
+        else:
+            member = torchvision.models.get_model_weights(arch)[weights]
+            return f"torchvision {member.name}", member.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # the hub's client has other errors than urllib
+        reason = str(getattr(error, "reason", error)).strip().split("\n")[0]
         raise TrainError(
-            f"the ImageNet weights {member.name} of {arch} could not be fetched from {member.url} ({reason}): pass a"
-            " file (run.sh: --weights FILE; a job: a channel `weights` that holds it) or --weights none"
+            f"the ImageNet weights of {arch} could not be fetched from {url} ({reason}): pass a file (run.sh:"
+            " --weights FILE; a job: a channel `weights` that holds it) or --weights none"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
+    return f"timm {timm_models.configuration(arch).tag or arch}", read_state_dict(file)
 
 
 def read_state_dict(file: Path) -> State:
-    """Read a state_dict without unpickling code, also from the key `state_dict` or `model`. Raises TrainError."""
+    """Read a state_dict without unpickling code, also from the key `state_dict` or `model`; or a .safetensors file.
+
+    Raises TrainError.
+    """
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(file)
+        else:
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainError(f"weights {file}: no such file") from None
     except Exception as error:
@@ -53,7 +68,7 @@ def read_state_dict(file: Path) -> State:
         log.debug("torch.load: %s", error)
         raise TrainError(
             f"weights {file.name} could not be read as tensors ({type(error).__name__}, {file.stat().st_size} bytes):"
-            " it is damaged, or holds more than tensors; expected a file of torch.save(model.state_dict())"
+            " damaged, or holding more than tensors; expected a file of torch.save(model.state_dict()), or safetensors"
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -91,8 +106,15 @@ def read_state_dict(file: Path) -> State:
     return state
 
 
-def load(model: nn.Module, state: State, arch: str, origin: str, new_layer: Set[str] = frozenset()) -> None:
-    """Load all tensors but those of the `new_layer`, which are new. Raises TrainError if the state is another's."""
+def load(
+    model: nn.Module, state: State, arch: str, origin: str, new_layer: Set[str] = frozenset(), *, side: int
+) -> None:
+    """Load all tensors but those of the `new_layer`, which are new. Raises TrainError if the state is another's.
+
+    `side` is that of the images which the model is for.
+    """
+    if is_timm(arch):
+        state = timm_models.converted(arch, state, side)
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in new_layer}
     given = {name: tuple(tensor.shape) for name, tensor in state.items() if name not in new_layer}
     optional = ("AuxLogits.", "aux1.", "aux2.")  # of heads that are not used

@@ -100,12 +100,14 @@ def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            found = {**state["identity"]}
-            if missing := {"epoch", "step", *needed} - state.keys():
-                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            missing = ", ".join(sorted({"identity", "epoch", "step", *needed} - state.keys()))
+            wrong = f"it lacks {missing}" if missing else ""
+            found = {} if missing else {**state["identity"]}
         except Exception as error:
-            words = str(error).split("\n")[0][:200]
-            log.warning("checkpoint %s is not readable (%s): trying an older one", path, words)
+            log.debug("torch.load: %s", error)  # advises to load it unsafely
+            wrong = f"{path.stat().st_size} bytes, damaged or no checkpoint: {type(error).__name__}"
+        if wrong:
+            log.warning("checkpoint %s is not readable (%s): trying an older one", path, wrong)
             continue
         for key, value in identity.items():
             if found.get(key) != value:

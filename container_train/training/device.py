@@ -37,10 +37,15 @@ class Probe:
         return self.visible is not None and self.visible.strip() in ("", "-1")
 
 
+def present() -> bool:
+    """Return True where the machine has an NVIDIA GPU, usable or not."""
+    return any(Path(file).exists() for file in DEVICE_FILES)
+
+
 def probe() -> Probe:
     """Ask the machine. Never raises."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not any(Path(file).exists() for file in DEVICE_FILES):
+    if not present():
         return Probe(visible=visible)
     import pynvml  # not needed where nobody asks for the driver
 

@@ -77,6 +77,7 @@ def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
         ("--freeze-until layer9", "freeze-until has value 'layer9': .* conv1, bn1, layer1, layer2, layer3, layer4"),
         ("--arch vgg11 --freeze-until layer3", "freeze-until has value 'layer3': .* of vgg11"),
         ("--resize-size 100 --image-size 224", "resize-size has value 100: expected at least the image-size, 224"),
+        ("--resize-size 10", "resize-size has value 10: expected at least the image-size, 224"),
     ],
 )
 def test_values_that_do_not_go_together_are_named(words: str, expected: str) -> None:

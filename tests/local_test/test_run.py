@@ -1,6 +1,7 @@
 """The one command, as a user calls it: the ways in which it ends early (test_chain.py has those that end well)."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from container_train.training import device
 from local_test import __main__ as program
 from local_test import engine, outdir, run, server, stage, weights
 from local_test.engine import DockerEngine
@@ -40,6 +42,25 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     monkeypatch.setattr(weights, "url_of", lambda *_: pytest.fail("this asks the network"))
     assert main(*map(str, arguments), "--engine", "process") != 0
     return capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--device cuda", "device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu"),
+        ("--resize-size 10", "resize-size has value 10: expected at least the image-size, 224"),
+        ("--arch timm/convnext_tini", "arch has value 'timm/convnext_tini': .*did you mean timm/convnext_tiny"),
+    ],
+)
+def test_a_value_that_cannot_work_here_is_refused_before_anything_is_staged(
+    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(device, "DEVICE_FILES", ())  # a machine without a GPU
+    monkeypatch.setattr(weights, "unreachable", lambda _: "")
+    assert main("--engine", "process", "--out", str(tmp_path / "out"), *words.split()) == 2
+    said, error = capsys.readouterr()
+    assert re.match(f"run.sh: hyperparameter {expected}", error.strip()), error
+    assert "staging" not in said
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from container_train.errors import TrainError
 from local_test import weights
 from local_test.errors import LocalError
 from local_test.weights import Weights
@@ -52,6 +53,28 @@ def test_a_file_that_the_hub_keeps_is_used(tmp_path: Path) -> None:
     kept.write_bytes(b"weights")
     assert choose(None, NOWHERE) == Weights(None, None)
     assert choose(None, NOWHERE, in_container=True) == Weights(kept, None)
+
+
+def test_a_file_that_timm_s_hub_keeps_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    url = weights.url_of({"arch": "timm/resnet10t"})
+    assert url == "https://huggingface.co/timm/resnet10t.c3_in1k/resolve/main/model.safetensors"
+    assert not weights.hub_file(url).is_file()
+    kept = tmp_path / "models--timm--resnet10t.c3_in1k" / "snapshots" / ("0" * 40) / "model.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    (tmp_path / "models--timm--resnet10t.c3_in1k" / "refs").mkdir()
+    (tmp_path / "models--timm--resnet10t.c3_in1k" / "refs" / "main").write_text("0" * 40)
+    assert choose(None, url, is_sample=False) == Weights(None, None)
+    assert choose(None, url, is_sample=False, in_container=True) == Weights(kept, None)
+
+
+def test_a_model_that_timm_does_not_have_is_told_at_once() -> None:
+    with pytest.raises(TrainError, match=r"'timm/convnext_tini': .*did you mean timm/convnext_tiny"):
+        weights.url_of({"arch": "timm/convnext_tini"})
+    assert weights.url_of({"arch": "timm/resnet10t", "weights": "none"}) is None
 
 
 def test_a_file_is_a_channel_and_a_word_a_hyperparameter(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_every_architecture_has_a_preprocessing_and_a_head() -> None:
     small = [name for name in names if not re.match(r"regnet_._(8|16|32|128)gf", name)]
     for arch in names if FULL else small[::4]:
         assert builder.preprocessing_of(arch, 0, 0).crop > 0
-        assert builder._new_layer(arch, 7), arch
+        assert builder.last_layer(arch, 7), arch
 
 
 def test_freeze_until_a_module_trains_what_follows() -> None:

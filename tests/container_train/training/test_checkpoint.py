@@ -20,7 +20,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 10, 500])
-def test_a_cut_checkpoint_gives_way_to_the_one_before(tmp_path: Path, keep: int) -> None:
+def test_a_cut_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, keep: int, caplog: pytest.LogCaptureFixture
+) -> None:
     checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
     checkpoint.save(tmp_path, IDENTITY, {"epoch": 2, "step": 0})
     current = tmp_path / checkpoint.CURRENT
@@ -28,6 +30,8 @@ def test_a_cut_checkpoint_gives_way_to_the_one_before(tmp_path: Path, keep: int)
     state = checkpoint.load(tmp_path, IDENTITY)
     assert state is not None
     assert state["epoch"] == 1
+    assert f"{checkpoint.CURRENT} is not readable ({keep} bytes, damaged or no checkpoint: " in caplog.text
+    assert "weights_only" not in caplog.text  # torch's advice
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}, {"identity": [], "epoch": 2, "step": 0}])
