@@ -28,6 +28,7 @@ from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
+from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
 from container_train.training import checkpoint, device, engine, metrics
 from container_train.training.precision import Precision
@@ -146,6 +147,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "test_accuracy": None,
         "valid_accuracy": trainer.state.best["accuracy"],
         "precision": None,
+        "job": {**details["training"], "ended": round(time.time(), 3), "data": data.fingerprint},
         "classes": list(data.classes),
         "images": images,
         "skipped": len(data.bad),
@@ -155,6 +157,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "best_epoch": trainer.state.best["epoch"],
         "epochs": history,
         "per_class": [],
+        "calibration": None,
         "seconds": seconds,
     }
     tested = None
@@ -175,15 +178,22 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             log.info(metrics.line("test_accuracy", accuracies["test"]))
         test, answers = data.splits["test"], choice.served["test"]
         matrix = metrics.confusion_matrix(dataset.targets(test), answers.argmax(1), len(data.classes))
-        tested = reporting.Tested(matrix, test, np.asarray(answers))
+        tested = Tested(matrix, test, np.asarray(answers), network.preprocessing, network.model)
         summary |= {
             "test_accuracy": accuracies["test"],
             "valid_accuracy": accuracies["valid"],
             "precision": choice.artifact.precision,
             "accuracy": choice.accuracy,
+            "accuracy_interval": choice.interval,
             "quantization": choice.artifact.document["quantization"],
             "per_class": metrics.per_class(matrix, data.classes),
+            "calibration": metrics.calibration(tested.served, tested.true),
         }
+    judged = "test" if tested else "valid"
+    of_class = np.bincount(dataset.targets(data.splits[judged])).tolist()
+    summary["chance"] = metrics.no_better_than_chance(summary[f"{judged}_accuracy"], of_class)
+    if summary["chance"]:
+        log.warning("%s", summary["chance"])
     with phase("report", last=True):
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)

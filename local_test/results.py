@@ -46,8 +46,9 @@ def write_summary(folder: Path, tree: Path, rows: list[Row], facts: Mapping[str,
     metrics, model = read(tree / "output" / "data" / "metrics.json"), read(tree / "model" / "model.json")
     try:
         summary = {
-            **{key: model[key] for key in ("classes", "precision", "accuracy")},
-            **{key: metrics[key] for key in ("images", "test_accuracy", "hyperparameters")},
+            **{key: model[key] for key in ("classes", "precision", "accuracy", "accuracy_interval")},
+            **{key: metrics[key] for key in ("images", "test_accuracy", "hyperparameters", "chance")},
+            "test_accuracy_interval": model["accuracy_interval"][model["precision"]]["test"],
             "training_seconds": metrics["seconds"],
             "prediction": asdict(rows[0]),
             "predictions": [asdict(row) for row in rows],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from container_train.data import splits
+from container_train.training import metrics
 from local_test import engine, outdir, pack, predictions, results, server, stage, weights
 from local_test.engine import DockerEngine, Engine
 from local_test.errors import LocalError
@@ -90,6 +91,9 @@ def leave(out: outdir.OutDir) -> None:
     if kept is None:
         return
     print(f"\npartial results: {kept}", file=sys.stderr)
+    for name in ("logs/train.log", "ml/output/data/profiler-report.html"):
+        if (kept / name).is_file():
+            print(f"  {kept / name}", file=sys.stderr)
     archive = kept / "model" / "model.tar.gz"
     if archive.is_file():
         print(f"to serve its model: ./local_test/serve_local.sh --model {shlex.quote(str(archive))}", file=sys.stderr)
@@ -184,11 +188,10 @@ def summarise(job: Job, staged: Staged, rows: list[Row], cold: float) -> None:
         "image_tags": job.engine.images,
     }
     summary = results.write_summary(job.folder, staged.tree, rows, facts)
-    print(
-        f"test accuracy {summary['test_accuracy']:.1%} on {summary['images']['test']} images"
-        f" (chance {1 / len(summary['classes']):.1%}), {summary['precision']}; seconds: "
-        + ", ".join(f"{name} {value:.0f}" for name, value in job.seconds.items())
-    )
+    accuracy = metrics.with_interval(summary["test_accuracy"], summary["images"]["test"])
+    seconds = ", ".join(f"{name} {value:.0f}" for name, value in job.seconds.items())
+    print(f"test accuracy {accuracy}, {summary['precision']}; seconds: {seconds}")
+    shout(summary["chance"])
 
 
 def shout(note: str) -> None:

@@ -1,6 +1,7 @@
 """Every rule on a training that is ill in its way, and on one that is not. What is trained, saved and read is real."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from torch import nn
 
 from container_train.debugger import KNOWN
 from container_train.debugger.evaluator import RULES, RuleEvaluator
+from container_train.debugger.history import History
+from container_train.hyperparameters import OPTIONS
 from container_train.monitoring.findings import Finding, Rule, parse_parameters
+from container_train.profiler import rules as profiler
 from tests.container_train.debugger.runs import (
     BATCH,
     FEATURES,
@@ -262,6 +266,108 @@ def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -
     finding = judge(tmp_path, loss_not_decreasing={"mode": "TRAIN"})["loss_not_decreasing"]
     assert finding.status == "ok", finding.reason
     assert finding.checked >= 7
+
+
+# what is known of the recipe, and how bad a finding is
+
+
+def stale(step: int) -> Any:
+    """From this step on nothing is learned."""
+
+    def before(head: nn.Module, now: int) -> None:
+        if now == step:
+            for parameter in head.parameters():
+                parameter.register_hook(torch.zeros_like)
+
+    return before
+
+
+def stands_still_from(folder: Path, step: int) -> Path:
+    head = network(32)
+    train(folder, head, epochs=10, lr=0.05, before=lambda now: stale(step)(head, now))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stands", "schedule", "status"),
+    [(170, "cosine", "ok"), (170, "constant", "fired"), (100, "cosine", "fired")],
+)
+def test_a_loss_that_stands_still_at_the_end_of_a_cosine_is_no_finding(
+    tmp_path: Path, stands: int, schedule: str, status: str
+) -> None:
+    """Of 200 steps: after 160 a cosine is below a tenth of where it began."""
+    stands_still_from(tmp_path, stands)
+    job = {"steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": schedule}}
+    found = judge(tmp_path, job)["loss_not_decreasing"]
+    assert found.status == status, found.reason
+    assert found.severity == (None if status == "ok" else "information"), "it had learned before"
+
+
+def test_a_plan_that_is_over_is_not_overtraining(tmp_path: Path) -> None:
+    stands_still_from(tmp_path, 100)
+    parameters = {"patience_train": 4, "patience_validation": 4}
+    recipes = {"constant": "fired", "cosine": "ok"}
+    for schedule, status in recipes.items():
+        job = {"steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": schedule}}
+        found = judge(tmp_path, job, overtraining=parameters)["overtraining"]
+        assert (found.status, found.severity) == (status, "information" if status == "fired" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "off"),
+    [("label-smoothing", 0.1, 0.0), ("mixup", 0.2, 0.0), ("cutmix", 1.0, 0.0), ("class-weights", "balanced", "none")],
+)
+def test_losses_that_are_not_the_same_are_not_compared(overfitted: Path, name: str, value: object, off: object) -> None:
+    found = judge(overfitted, {"hyperparameters": {name: value, "lr": 0.3}})["overfit"]
+    assert found.status == "not_applicable"
+    assert found.reason == f"the training loss is not comparable with the validation loss: {name} {value}"
+    assert judge(overfitted, {"hyperparameters": {name: off}})["overfit"].status == "fired"
+
+
+@pytest.mark.parametrize(("epoch", "annealed"), [(3, False), (4.5, True), (6, False), (12, False), (13.5, True)])
+def test_each_stage_of_a_recipe_has_a_schedule(epoch: float, annealed: bool) -> None:
+    history = History(10, 1.0)
+    settings = {"lr-schedule": "cosine", "head-epochs": 5, "epochs": 10}
+    history.job = {"steps_per_epoch": 20, "hyperparameters": settings}
+    assert history.annealed(int(20 * epoch)) == annealed
+
+
+def test_how_bad_it_is(overfitted: Path, healthy: Path, tmp_path: Path) -> None:
+    assert judge(overfitted)["overfit"].severity == "warning", "the validation loss has risen"
+    assert judge(healthy, overfit={"ratio_threshold": -0.5})["overfit"].severity == "information"
+    few, many = batches(pictures(64, 1, apart=1.5), 16), batches(pictures(160, 2, apart=1.5))
+    train(tmp_path / "gap", network(64), epochs=6, lr=0.05, train_on=few, valid_on=many)
+    gap = fired(judge(tmp_path / "gap")["overfit"])
+    assert gap.severity == "information", "a gap, but the validation loss still falls"
+    train(tmp_path / "still", network(32), epochs=3, lr=0)
+    assert judge(tmp_path / "still")["loss_not_decreasing"].severity == "problem", "nothing was learned"
+    head = network(32)
+    train(tmp_path / "up", head, epochs=6, lr=0.05, before=lambda step: diverge(head, step))
+    assert judge(tmp_path / "up")["loss_not_decreasing"].severity == "warning", "it had learned, and lost that again"
+
+
+def diverge(head: nn.Module, step: int) -> None:
+    if step >= 80:
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.mul_(1.2)
+
+
+def test_gradients_of_a_training_that_is_done_are_no_problem(tmp_path: Path) -> None:
+    train(tmp_path / "done", network(32), epochs=20, lr=1.0, train_on=batches(pictures(64, 1, apart=20.0), 16))
+    found = fired(judge(tmp_path / "done", vanishing_gradient={"threshold": 1e-5})["vanishing_gradient"])
+    assert found.severity == "information", found.reason
+    train(tmp_path / "ill", network(*[16] * 14, activation=nn.Sigmoid), epochs=1)
+    assert judge(tmp_path / "ill")["vanishing_gradient"].severity == "problem"
+
+
+def test_advice_names_hyperparameters_that_exist() -> None:
+    advice = {**{name: rule.advice for name, rule in RULES.items()}, **{n: r.advice for n, r in profiler.RULES.items()}}
+    for name, text in advice.items():
+        for option, value in re.findall(r"--([a-z][a-z-]*)(?: ([a-z0-9.-]+))?", text):
+            assert option in OPTIONS, f"{name} advises --{option}"
+            if value and (value[0].isdigit() or value in ("crop", "trivial", "cosine", "balanced", "off", "none")):
+                OPTIONS[option].parse(value)
 
 
 # poor_weight_initialization

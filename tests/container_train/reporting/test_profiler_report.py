@@ -18,6 +18,7 @@ from PIL import Image
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
+from container_train.reporting.measures import MEASURES
 from tests.browser import Browser
 from tests.conftest import FULL
 from tests.container_train.profiler import made_up
@@ -152,7 +153,7 @@ def words(page: Path) -> str:
 def test_the_first_thing_it_says_is_what_to_do(pages: dict[str, Path]) -> None:
     text = words(pages["hour"])
     head = text[: text.index("Where the time went")]
-    assert "4 things are wrong. Do first: Overfit : Validation loss is 34 % above training loss" in head
+    assert "4 warnings. Do first: Overfit: Validation loss is 34 % above training loss" in head
     assert head.index("Stop earlier (patience)") < head.index("Raise workers") < head.index("First do what data loader")
     assert "And 1 more: Batch size" in head
     for said in ("step 1200 , mode EVAL", "value 0.34 , threshold 0.1", "ratio_threshold=0.1", "fired 1890 times"):
@@ -284,7 +285,7 @@ def test_a_rule_that_fired_at_the_end_is_marked_within_the_charts(
     marks = """Bokeh.documents[0].roots().flatMap(plot => [...plot.center, ...plot.left, ...plot.renderers]
         .filter(r => r.type === 'Span').map(s => [s.location, plot.x_range.start, plot.x_range.end]))"""
     drawn = browser.ask(marks)
-    assert len(drawn) == 2  # loss and gradients
+    assert len(drawn) == 4  # loss and gradients; and the best epoch in loss and accuracy
     assert all(start <= at <= end for at, start, end in drawn), drawn
 
 
@@ -305,6 +306,24 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     text = words(page)
     for said in ("B is faster", "They differ in 1 hyperparameter", "lr 0.001 0.01", "3 more are the same", "-50 %"):
         assert said in text, said
+
+
+def test_accuracies_bear_their_uncertainty_and_differ_only_beyond_it(tmp_path: Path) -> None:
+    def job(name: str, accuracy: float, images: int) -> record.Record:
+        out = made_up.write(tmp_path / name, seconds=20, images={"train": 9, "valid": images, "test": images})
+        (out / "metrics.json").write_text(json.dumps({"test_accuracy": accuracy}))
+        return record.read(out)
+
+    few, more = job("few", 0.73, 60), job("more", 0.80, 60)
+    assert ("73.0 %", "test accuracy; with 95 % confidence 61 to 83 %") in summary.cards(few)
+    figure = compare._figure("test accuracy", MEASURES["test accuracy"], few, more)
+    assert figure == ("test accuracy", "73.0 % (61 to 83 %)", "80.0 % (68 to 88 %)", "+7.0 points", "")
+    (said,) = compare._verdict([figure], same_batch=True)
+    assert said.startswith("No difference in test accuracy that so many images could show: 73.0 % (61 to 83 %) (A), ")
+    many = [job(f"many{accuracy}", accuracy, 6000) for accuracy in (0.73, 0.80)]
+    figure = compare._figure("test accuracy", MEASURES["test accuracy"], *many)
+    assert figure is not None
+    assert compare._verdict([figure], same_batch=True)[0].startswith("B has the better test accuracy: 73.0 % (71.9 to")
 
 
 def test_other_data_is_told_before_accuracies_are_compared() -> None:
