@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from container_train.data import splits
 from container_train.training import metrics
@@ -33,7 +34,7 @@ class Job:
     note: str = ""
     weights: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
-    fired: list[str] | None = None  # rules of debugger and profiler, where they watched
+    fired: list[dict[str, Any]] | None = None  # rules of debugger and profiler, where they watched
 
     @contextlib.contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -144,8 +145,8 @@ def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
         pack.pack(staged.tree / "model", job.archive)
         job.fired = results.copy_reports(staged.tree, job.folder)
         if job.fired is not None:
-            say = "; ".join(job.fired) or "none fired"
-            print(f"debugger and profiler: {job.folder / 'profiler-report.html'}; rules: {say}")
+            words = results.in_words(job.fired)
+            print(f"debugger and profiler: {job.folder / 'profiler-report.html'}; rules: {words}")
     return staged
 
 
@@ -184,7 +185,7 @@ def summarise(job: Job, staged: Staged, rows: list[Row], cold: float) -> None:
         "weights": job.weights,
         "note": job.note,
         "seconds": job.seconds,
-        "rules_fired": job.fired,
+        "rules_fired": None if job.fired is None else [f"{rule['rule']} ({rule['reason']})" for rule in job.fired],
         "image_tags": job.engine.images,
     }
     summary = results.write_summary(job.folder, staged.tree, rows, facts)

@@ -8,6 +8,7 @@ Chosen: a whole evaluation is one step of its mode.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -29,13 +30,20 @@ LOSSES = 10
 """Saved training losses whose mean stands for the loss at a step."""
 LEAST = 5
 """Images of a class that have to be seen before its mispredictions are a share."""
-RISEN = 0.05
-"""Share of the lowest validation loss by which a later one is clearly worse."""
+RISEN, FEW = 0.05, 5
+"""Share of the lowest mean of a FEW losses by which the last ones are worse."""
 LEARNED = 0.1
 """Share of the first loss by which it has to have fallen for something to have been learned."""
 MIXING = ("label-smoothing", "mixup", "cutmix", "class-weights")
 """Hyperparameters that make the training loss another one: soft labels, for example, have an entropy of their own."""
 NO_LOSSES = "no losses of the training and of an evaluation were saved, both of which it compares"
+
+
+def _risen(losses: Sequence[float]) -> bool:
+    """Tell whether losses, in means of a few as single ones are noisy, have risen from their lowest by over RISEN."""
+    few = max(1, min(FEW, len(losses) // 3))
+    means = [sum(losses[at : at + few]) / few for at in range(len(losses) - few + 1)]
+    return bool(means) and means[-1] > (1 + RISEN) * min(means)
 
 
 def overfit(history: History, parameters: Parameters) -> Finding:
@@ -44,8 +52,8 @@ def overfit(history: History, parameters: Parameters) -> Finding:
     For `patience` steps, from training step `start_step` on. Chosen: a comparison is made at each evaluation, with the
     mean over its images and over those of the training steps saved since the evaluation before; `patience` counts
     evaluations one after another. A gap alone is an information, as pretrained features know the training images soon;
-    it is a warning when the validation loss has also risen from its lowest by more than RISEN. Losses of
-    smoothed or mixed labels, or weighted by class, are not comparable.
+    it is a warning when the validation loss has also risen, or is above that of guessing. Losses of smoothed or mixed
+    labels, or weighted by class, are not comparable.
     """
     if mixed := [f"{name} {value}" for name in MIXING if (value := history.setting(name)) not in (None, 0, "none")]:
         return not_applicable(f"the training loss is not comparable with the validation loss: {', '.join(mixed)}")
@@ -64,8 +72,9 @@ def overfit(history: History, parameters: Parameters) -> Finding:
             hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
     if not compared:
         return waiting(NO_LOSSES)
-    lowest = min(evaluation.valid.value for evaluation in compared)
-    severity: Severity = "warning" if compared[-1].valid.value > (1 + RISEN) * lowest else "information"
+    losses = [evaluation.valid.value for evaluation in compared]
+    guessing = math.log(history.job.get("classes") or math.inf)
+    severity: Severity = "warning" if _risen(losses) or losses[-1] > guessing else "information"
     return replace(judged(hits, len(compared), f"{len(compared)} evaluations compared"), severity=severity)
 
 
@@ -111,9 +120,9 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     before. In TRAIN, used until there are two evaluations (`mode` TRAIN: always), the loss at a step is the mean of the
     LOSSES saved ones up to it, held against the LOSSES before, and a difference of less than two standard errors is no
     change that can be judged: single batches differ by more than a training moves in ten steps. `mode` EVAL never looks
-    at TRAIN. The end of a schedule is left out, where lr is too small to change anything. A loss that stands still
-    after it had fallen by LEARNED is an information (the training is done), one that rises then a warning, and one that
-    never fell a problem.
+    at TRAIN. The end of a schedule is left out, where lr is too small to change anything. A loss that never fell by
+    LEARNED is a problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an
+    information.
     """
     mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
     rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
@@ -153,8 +162,7 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     means = [sum(trained[at : at + LOSSES]) / LOSSES for at in range(0, len(trained) - LOSSES + 1, LOSSES)]
     validated = [loss for _, loss in evaluations]
     learned = any(min(seen) < (1 - LEARNED) * seen[0] for seen in (means, validated) if seen)
-    stood_still = all(evidence.value >= 0 for _, evidence in hits)
-    severity: Severity = "problem" if not learned else "information" if stood_still else "warning"
+    severity: Severity = "problem" if not learned else "warning" if _risen(validated or means) else "information"
     return replace(judged(hits, checked, f"{checked} comparisons of losses"), severity=severity)
 
 

@@ -187,7 +187,8 @@ def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path)
     found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
     for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):
         row |= {"valid_accuracy": 0.5, "valid_loss": loss}
-    assert ("50.0 %", "best validation accuracy, epoch 2") in summary.cards(found)
+    said = "best validation accuracy, epoch 2; with 95 % confidence 46 to 54 %"
+    assert ("50.0 %", said) in summary.cards(found)
 
 
 def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
