@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from container_train import hyperparameters
 from container_train.data import channels, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
@@ -30,12 +29,14 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, device, engine, metrics
+from container_train.training import checkpoint, device, engine, estimate, metrics
 from container_train.training.precision import Precision
+from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")
 
 TRAINED = "the checkpoint holds the whole training"
+STAGE_TRAINED = "the checkpoint holds this stage"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -64,7 +65,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
         with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
             yield
-        seconds[name] = round(time.monotonic() - started, 3)
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 3)
         if stop.asked and not last:
             raise Stopped(words)
 
@@ -93,39 +94,52 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             class_counts=dict(zip(data.classes, counts, strict=True)),
             steps_per_epoch=-(-images["train"] // hp.batch_size),
         )
+    precision = Precision.choose(hp.amp, where)
+    precision.prepare()
+    stages = stages_of(hp)
     with phase("model"):
         network = builder.build(
             hp.arch, len(data.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
+            freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group)
+        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
+        if hp.recipe == "finetune" and where.type == "cpu":
+            log.info(estimate.words(network, hp, precision, images["train"] / group.size))
+        if len(stages) > 1:
+            network = builder.refrozen(network, hp.arch, len(data.classes), stages[0].hp.freeze_until)
         network.to(where)
         group.broadcast_parameters(network.model)
-        network = replace(network, head=group.sync_batch_norm(network.head, where))
-        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
-    precision = Precision.choose(hp.amp, where)
-    precision.prepare()
     identity = {
         "data": data.fingerprint,
         "classes": list(data.classes),
-        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.NOT_IN_FINGERPRINT},
+        **hp.identity(),
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(
         checkpoint.load(tree.checkpoints, identity, engine.KEYS) if group.rank == 0 else None
     )
-    with phase(
-        "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
-    ):
-        source = sources.Source(data, network, hp, where, precision, stop, Store.of(tree), group)
-        monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-    with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
-        trainer = engine.Trainer(
-            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, group
-        )
-        history = trainer.fit()
-        agreement.same_weights(group.gather(checkpoint.digest(network.model)))
-        group.shutdown()
+    state: engine.State | None = None
+    for stage in stages[resumed["stage"] if resumed else 0 :]:
+        with phase(
+            "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
+        ):
+            log.info("stage %d of %d: epochs %d to %d", stage.number + 1, len(stages), stage.first + 1, stage.end)
+            if stage.number:
+                network = builder.refrozen(network, hp.arch, len(data.classes), stage.hp.freeze_until)
+                network.to(where)
+            network = replace(network, head=group.sync_batch_norm(network.head, where))
+            source = sources.Source(data, network, stage.hp, where, precision, stop, Store.of(tree), group, stage.end)
+            monitor.note(feature_cache=bool(source.cache), workers=source.workers)
+        with phase("train", keeps=True, told=f"after the last epoch; {TRAINED if stage.last else STAGE_TRAINED}"):
+            trainer = engine.Trainer(
+                network, source, stage.hp, precision, tree.checkpoints, identity, stop, resumed, monitor, group,
+                stage, state,
+            )  # fmt: skip
+            history, state = trainer.fit(), trainer.state
+            agreement.same_weights(group.gather(checkpoint.digest(network.model)))
+    group.shutdown()
     if group.rank:
         return  # what follows is work for one
 
@@ -174,21 +188,9 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
                 made, {name: data.splits[name] for name in ("valid", "test")},
                 precision=hp.precision, train=data.splits["train"], seed=hp.seed,
             )  # fmt: skip
-            accuracies = choice.accuracy[choice.artifact.precision]
-            log.info(metrics.line("test_accuracy", accuracies["test"]))
-        test, answers = data.splits["test"], choice.served["test"]
-        matrix = metrics.confusion_matrix(dataset.targets(test), answers.argmax(1), len(data.classes))
-        tested = Tested(matrix, test, np.asarray(answers), network.preprocessing, network.model)
-        summary |= {
-            "test_accuracy": accuracies["test"],
-            "valid_accuracy": accuracies["valid"],
-            "precision": choice.artifact.precision,
-            "accuracy": choice.accuracy,
-            "accuracy_interval": choice.interval,
-            "quantization": choice.artifact.document["quantization"],
-            "per_class": metrics.per_class(matrix, data.classes),
-            "calibration": metrics.calibration(tested.served, tested.true),
-        }
+            log.info(metrics.line("test_accuracy", choice.accuracy[choice.artifact.precision]["test"]))
+        tested = Tested.of(choice, data.splits["test"], network.model)
+        summary |= tested.figures(choice)
     judged = "test" if tested else "valid"
     of_class = np.bincount(dataset.targets(data.splits[judged])).tolist()
     summary["chance"] = metrics.no_better_than_chance(summary[f"{judged}_accuracy"], of_class)
@@ -198,5 +200,5 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
     if tested:
-        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, data.classes).encode())
+        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(tested.matrix, data.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from container_train.distributed.cluster import SCRATCH, collective_timeout
 from container_train.errors import CollectiveError, TrainError
+from container_train.training.device import launched
 
 # How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
 LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")
@@ -103,20 +104,31 @@ class ProcessGroup:
 
     def all_reduce(self, values: Sequence[float]) -> list[float]:
         """The sum over all processes of each value, in float64."""
-        return self.all_reduce_async(values)()
+        return self.all_reduce_async(torch.tensor(values, dtype=torch.float64))()
 
-    def all_reduce_async(self, values: Sequence[float]) -> Callable[[], list[float]]:
-        """Begin `all_reduce`; the returned function waits for the sums."""
-        if self.size == 1:
-            return lambda: list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
-        work = dist.all_reduce(tensor, async_op=True)
+    def all_reduce_async(self, values: torch.Tensor) -> Callable[[], list[float]]:
+        """Begin the sum over all processes of float64 `values`, in place; the returned function waits for it.
 
-        def finish() -> list[float]:
-            work.wait()
-            return [float(value) for value in tensor]
+        Values on a GPU are on their way to the CPU when this returns, without waiting for what computes them.
+        """
+        work = dist.all_reduce(values, async_op=True) if self.size > 1 else None
+        if not values.is_cuda:
 
-        return finish
+            def finish() -> list[float]:
+                if work is not None:
+                    work.wait()
+                return values.tolist()
+
+            return finish
+        if work is not None:
+            work.wait()  # of the GPU's stream, not of this thread
+        copied, arrived = values.to("cpu", non_blocking=True), launched(values.device)
+
+        def arrive() -> list[float]:
+            arrived()
+            return copied.tolist()
+
+        return arrive
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag True where any process has set it: the same answer in all of them."""
@@ -125,9 +137,17 @@ class ProcessGroup:
     def barrier(self) -> None:
         self.all_reduce([0.0])
 
-    def shard(self, indices: torch.Tensor) -> torch.Tensor:
-        """This process's part of the images of a batch: as many as the others have, or one more or less."""
-        return indices.tensor_split(self.size)[self.rank]
+    def shard(self, indices: torch.Tensor, *, mixes: bool = False) -> torch.Tensor:
+        """This process's part of the images of a batch: as many as the others have, or one more or less.
+
+        If the batch `mixes` each image with the one before it, several processes get one more: that before their first.
+        """
+        parts = indices.tensor_split(self.size)
+        own = parts[self.rank]
+        if not mixes or self.size == 1 or not len(own):
+            return own
+        before = sum(map(len, parts[: self.rank])) - 1  # -1: the last of the batch
+        return torch.cat([indices[before].reshape(1), own])
 
     def gather_rows(self, own: torch.Tensor, rows: int) -> torch.Tensor:
         """All `rows` of a tensor on the CPU of which each process has every `size`-th, the first one by its rank."""
@@ -172,20 +192,24 @@ class ProcessGroup:
         log.info("processes: batch statistics are of each one's part of a batch, as there is no GPU")
         return module
 
-    def data_parallel(self, module: nn.Module) -> nn.Module:
+    def data_parallel(self, module: nn.Module, *, accumulates: bool = False) -> nn.Module:
         """`module` with gradients that are averaged over the processes during the backward pass.
 
         A step is taken by all processes. Its mean is that of the whole batch where a loss is the sum over a process's
-        images times `size` / images of the whole batch. With accumulated gradients (no_sync), leave out static_graph:
-        torch 2.13 fails in the first step.
+        images times `size` / images of the whole batch. With accumulated gradients (no_sync) there is no static graph:
+        torch 2.13 would fail in the first step.
         """
         if self.size == 1:
             return module
         parallel = DistributedDataParallel(
-            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
         )
         _NEVER_FREED.append(parallel)
         return parallel
+
+    def no_sync(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within, the gradients of `module`, which `data_parallel` gave, are added up in this process alone."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all processes the mean of their running batch statistics."""

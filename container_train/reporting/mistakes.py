@@ -13,7 +13,9 @@ from torch import nn
 
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.data.dataset import Split
+from container_train.export.quantize import Choice
 from container_train.reporting import activation_map
+from container_train.training import metrics
 
 EXAMPLES = 6  # of each kind
 PAIRS = 4  # of classes that are confused
@@ -36,6 +38,26 @@ class Tested:
     served: npt.NDArray[np.float32]
     preprocessing: Preprocessing
     model: nn.Module | None = None
+
+    @classmethod
+    def of(cls, choice: Choice, split: Split, model: nn.Module) -> "Tested":
+        """The answers to the images of `split` that the chosen graph gave; `model` is what it was made from."""
+        served, made = np.asarray(choice.served[split.name]), choice.artifact
+        matrix = metrics.confusion_matrix(np.asarray(split.targets), served.argmax(1), len(made.classes))
+        return cls(matrix, split, served, made.preprocessing, model)
+
+    def figures(self, choice: Choice) -> dict[str, Any]:
+        """Return what of these metrics.json has."""
+        made = choice.artifact
+        return {
+            **{f"{name}_accuracy": share for name, share in choice.accuracy[made.precision].items()},
+            "precision": made.precision,
+            "accuracy": choice.accuracy,
+            "accuracy_interval": choice.interval,
+            "quantization": made.document["quantization"],
+            "per_class": metrics.per_class(self.matrix, made.classes),
+            "calibration": metrics.calibration(self.served, self.true),
+        }
 
     @property
     def true(self) -> npt.NDArray[np.int64]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Whisker
 
-from container_train.hyperparameters import OPTIONS
+from container_train import hyperparameters
 from container_train.paths import replace_file
 from container_train.reporting import mistakes, page, record, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, colour_bar, hover, line
@@ -49,6 +49,7 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
         charts["calibration"] = calibration(facts["calibration"])
     # A file that was given takes precedence over the hyperparameter of the same name.
     settings = {**facts["hyperparameters"], "weights": facts["weights"]}
+    usual = {key: str(value) for key, value in hyperparameters.defaults(settings.get("recipe", "head")).items()}
     text = page.render(
         "report.html.jinja",
         {name: chart.plot for name, chart in charts.items()},
@@ -58,17 +59,13 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
         rules=summary.found(record.rules(folder)),
         within=lambda split: metrics.interval_words(facts[f"{split}_accuracy"], facts["images"][split]),
         trust=_trust(facts) if tested else "",
-        changed={key: value for key, value in settings.items() if not _is_default(key, value)},
-        defaults={key: value for key, value in settings.items() if _is_default(key, value)},
+        changed={key: value for key, value in settings.items() if str(value) != usual.get(key, "")},
+        defaults={key: value for key, value in settings.items() if str(value) == usual.get(key, "")},
         tested=tested is not None,
         **(mistakes.galleries(tested, classes) if tested else {}),
         worst=sorted(facts["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
     )
     replace_file(folder / "report.html", text.encode())
-
-
-def _is_default(key: str, value: object) -> bool:
-    return key in OPTIONS and str(value) == str(OPTIONS[key].default)
 
 
 def _trust(facts: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 NAMES = (
-    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second", "best_epoch",
-    "test_accuracy",
+    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1",
+    "images_per_second", "best_epoch", "test_accuracy",
 )  # fmt: skip
 Z = 1.959964  # of a normal distribution 95 % lies within so many standard deviations
 BINS = 10  # of a reliability curve
@@ -102,3 +102,9 @@ def calibration(served: npt.NDArray[np.float32], true: npt.NDArray[np.int64]) ->
     ]  # fmt: skip
     gaps = sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
     return {"confidence": float(sure.mean()), "ece": gaps / len(sure), "bins": rows}
+
+
+def macro_f1(correct: npt.NDArray[Any], images: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float:
+    """Return the mean F1 of the classes, with counts (classes,) of each; one without images or predictions is none."""
+    known = (images + predicted) > 0
+    return float(np.mean(2 * correct[known] / (images + predicted)[known])) if known.any() else math.nan
