@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, TeeHead, Whisker
 
 from container_train import hyperparameters
 from container_train.paths import replace_file
@@ -91,7 +91,13 @@ def calibration(found: Mapping[str, Any]) -> Chart:
         images=[row["images"] for row in rows], low=[low for low, _ in ends], high=[high for _, high in ends],
     )  # fmt: skip
     plot.scatter("x", "y", source=drawn.data_source, color=TRAIN, size=8)
-    plot.add_layout(Whisker(base="x", lower="low", upper="high", source=drawn.data_source, line_color=TRAIN))
+    head = TeeHead(line_color=TRAIN, size=6)
+    plot.add_layout(
+        Whisker(
+            base="x", lower="low", upper="high", source=drawn.data_source, line_color=TRAIN, lower_head=head,
+            upper_head=head,
+        )
+    )  # fmt: skip
     hover(plot, [drawn], [("confidence", "@x{0.0 %}"), ("right", "@y{0.0 %}"), ("images", "@images")])
     return Chart("Reliability", "share of the images that are right", plot, keys)
 

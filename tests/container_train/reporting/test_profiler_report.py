@@ -160,6 +160,42 @@ def test_the_first_thing_it_says_is_what_to_do(pages: dict[str, Path]) -> None:
         assert said in text, said
 
 
+def test_what_is_worth_knowing_is_no_fault(tmp_path: Path) -> None:
+    known = replace(made_up.SICK[0], severity="information")
+    page = profiler_report.write(made_up.write(tmp_path / "known", seconds=20, rules=[known, *made_up.HEALTHY[2:]]))
+    head = words(page)[: words(page).index("Where the time went")]
+    assert "No rule has found a problem 1 of 4 rules had enough to judge and found nothing. Worth knowing" in head
+    assert "Overfit: Validation loss is 34 % above training loss since step 1200. information detail" in head
+    assert "1 information, 1 too early, 1 ok, 1 not applicable" in words(page)
+    assert ("problems and warnings", "0") not in summary.cards(record.read(tmp_path / "known"))
+    assert MEASURES["problems and warnings"].of(record.read(tmp_path / "known")) == 0
+    rules = [known, replace(made_up.SICK[1], severity="problem"), made_up.SICK[2]]
+    head = words(profiler_report.write(made_up.write(tmp_path / "bad", seconds=20, rules=rules)))
+    assert "1 problem, 1 warning. Do first: Dataloader: " in head
+    assert "Worth knowing: Overfit ." in head
+
+
+def test_rules_that_found_nothing_are_folded_and_the_job_is_named(pages: dict[str, Path]) -> None:
+    page = pages["healthy"].read_text()
+    folded = page[page.index("<details>") : page.index("</details>")]
+    assert "3 rules that found nothing, 2 that could not judge" in folded
+    assert "Validation loss stayed near the training loss." in folded
+    assert "The CPU was over 90 % busy" in folded
+    assert "<title>Completed: dogs-20261122-172000-a1b2, profiler report</title>" in page
+    assert "resnet50, 120 classes, 6 000 images, started 2026-11-22 17:20:00 UTC" in words(pages["healthy"])
+
+
+def test_a_chart_of_nothing_is_left_out(tmp_path: Path) -> None:
+    out = made_up.write(tmp_path, seconds=20)
+    for file in (out / "profiler" / "system").rglob("*.json"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        zero = [{**line, "Value": 0.0} if line["Type"] == "network" else line for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in zero))
+    page = profiler_report.write(out).read_text()
+    assert 'id="chart-disk"' in page
+    assert 'id="chart-network"' not in page
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
