@@ -50,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
     training.flags(made)
     made.add_argument("--from-tuning", metavar="NAME|STUDY", help="the best hyperparameters that scripts/tune.py found")
     one = made.add_argument_group("of this one job").add_argument
-    one("--instance-count", metavar="N", type=command.integer(1), help="that share each batch (default 1)")
+    one(
+        "--instance-count",
+        metavar="N",
+        type=command.integer(1, training.MAX_INSTANCES),
+        help="that share each batch (default 1)",
+    )
     one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)

@@ -37,7 +37,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
         raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
-    progress(f"making {name} ready: Docker, the image, the weights, the pictures")
+    progress(f"making {name} ready: Docker, the Docker image, the weights, the data")
     here = local_mode.Engine()
     here.prune(home)
     image = flags.image or _own_image()
@@ -50,7 +50,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, stale.folder(home, ".byoc-") as work:
+    with inputs.images(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()

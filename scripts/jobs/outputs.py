@@ -21,7 +21,7 @@ from scripts.jobs import training_jobs
 ARCHIVE = "output.tar.gz"
 # Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
 FILES = ("profiler/job.json", "profiler/timeline.jsonl", "rules.json", "metrics.json")
-FOLDERS = ("profiler", "profiler-output", "system", "framework")
+FOLDERS = ("profiler", "profiler-output", "system")
 BELOW = ("", "output/data", "ml/output/data", "data", "output", "profiler-output")
 LARGEST = 4 * 10**9  # bytes that an archive may unpack to
 MANY = 100_000  # objects below a prefix
