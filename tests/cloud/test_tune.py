@@ -419,7 +419,7 @@ def test_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     calls.clear()
     give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
     code, _, err = call(capsys, "--stop", NAME)
-    assert "has already ended: Completed" in err
+    assert "has ended already: Completed" in err
     assert calls == ["sagemaker:DescribeHyperParameterTuningJob"]
 
 
