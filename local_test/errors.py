@@ -55,11 +55,13 @@ def guarded(
     work: Callable[[], object],
     explain: Callable[[Exception], Exception] = lambda error: error,
     signals: int = 1,
+    *,
+    ends: bool = True,
 ) -> int:
     """Return the exit code of `work`: its own, or that of a signal or an error, which becomes one line.
 
     `explain` gives the LocalError for a library's error. After so many `signals` the others are ignored: what has been
-    started is being stopped, in bounded time.
+    started is being stopped, in bounded time. `ends`: the program ends with this call, and ignores them from then on.
     """
     listener = _Listener(signals)
     listener.listen()
@@ -93,6 +95,10 @@ def guarded(
         raise
     finally:
         sys.unraisablehook = sys.__unraisablehook__
+        if ends:
+            ignore_signals()
+        else:
+            listener.restore()
 
 
 class _Listener:
@@ -102,10 +108,15 @@ class _Listener:
         self.left = times
 
     def listen(self) -> None:
-        for signum in SIGNALS:
+        self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        for signum, handler in self.before.items():
             # A shell starts what it puts into the background with Ctrl-C ignored, nohup without SIGHUP.
-            if signum == signal.SIGTERM or signal.getsignal(signum) != signal.SIG_IGN:
+            if signum == signal.SIGTERM or handler != signal.SIG_IGN:
                 signal.signal(signum, self._take)
+
+    def restore(self) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
 
     def _take(self, signum: int, _frame: FrameType | None) -> None:
         self.left -= 1

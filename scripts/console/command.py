@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from local_test.errors import Interrupted as Interrupted
-from local_test.errors import Parser, guarded, ignore_signals
+from local_test.errors import Parser, guarded
 from scripts.aws.errors import CloudError, explain
 
 
@@ -48,12 +48,8 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
     """The exit code of main(arguments): 0, 1 for what failed, 2 for a wrong call, 130 for Ctrl-C, 143 for SIGTERM."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8, as they are
-    try:
-        given = sys.argv[1:] if arguments is None else arguments
-        return guarded(program, lambda: main(given), _explained, signals=2)
-    finally:
-        if arguments is None:
-            ignore_signals()  # the program is at its end: Python would print what another Ctrl-C breaks off
+    given = sys.argv[1:] if arguments is None else arguments
+    return guarded(program, lambda: main(given), _explained, 2, ends=arguments is None)
 
 
 def _explained(error: Exception) -> Exception:

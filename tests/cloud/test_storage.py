@@ -4,7 +4,9 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,9 +80,15 @@ def fail_puts_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseExce
         if operation != "PutObject" or (isinstance(error, KeyboardInterrupt) and not picture):
             return
         with lock:
-            if sent["all"] >= count:
-                raise error
             sent["all"] += picture
+            failing = sent["all"] - count
+        if failing == 1 and isinstance(error, KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        if failing > 0 and isinstance(error, KeyboardInterrupt):
+            time.sleep(1)  # until the caller's thread has heard of it
+            raise RuntimeError("broken off")
+        if failing > 0 or (failing == 0 and not picture):
+            raise error
 
     intercept(monkeypatch, before)
 
