@@ -40,10 +40,7 @@ def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, A
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a call of the script; never a traceback."""
-    try:
-        code = command.run("train.py", train.main, arguments)
-    except SystemExit as ended:  # argparse's own
-        code = int(ended.code or 0)
+    code = command.run("train.py", train.main, arguments)
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err
@@ -63,7 +60,7 @@ def channel(name: str, uri: str) -> dict[str, Any]:
     return {"DataSource": {"S3DataSource": source}, "ChannelName": name}
 
 
-PLAIN = {
+PLAIN: dict[str, Any] = {
     "TrainingJobName": "byoc-job-1",
     "AlgorithmSpecification": {
         "TrainingInputMode": "File",
@@ -317,19 +314,6 @@ def test_the_script_itself_prints_the_requests_and_nothing_else() -> None:
 
 
 # --- against moto
-
-
-@pytest.fixture
-def image(aws: boto3.Session) -> None:
-    ecr = aws.client("ecr")
-    ecr.create_repository(repositoryName="byoc-train")
-    document = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": {"digest": "sha256:" + "0" * 64, "size": 1, "mediaType": "x"},
-        "layers": [],
-    }
-    ecr.put_image(repositoryName="byoc-train", imageManifest=json.dumps(document), imageTag="0.1.0-abc")
 
 
 @pytest.fixture
