@@ -1,4 +1,4 @@
-"""What this project has in S3, below s3://BUCKET/PROJECT: sets of pictures, weights, and what training jobs left.
+"""What this project has in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
 
 Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
 job's results by the job, which is tagged.
@@ -22,7 +22,7 @@ from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, s3_location
 
-PICTURES, WEIGHTS, RESULTS = "pictures", "weights", "results of a job"
+IMAGES, WEIGHTS, RESULTS = "images", "weights", "results of a job"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class S3Asset:
 def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
     """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
     sizes = _list(aws, home)
-    own = [*_pictures(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
+    own = [*_images(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
     unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
     return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
 
@@ -74,7 +74,7 @@ def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> 
     return S3Asset(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
 
 
-def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
+def _images(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
         uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
@@ -84,7 +84,7 @@ def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
         except CloudError:  # of another program
             continue
         known = [f"{uri.key}/{name}" for name in sorted(manifest.pending.union(manifest.files))]
-        found.append(_take(PICTURES, uri, [*(key for key in known if key in sizes), key], sizes))
+        found.append(_take(IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
     return found
 
 

@@ -12,7 +12,7 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.requests import describe
-from scripts.resources.assets import PICTURES, RESULTS, WEIGHTS, S3Asset
+from scripts.resources.assets import IMAGES, RESULTS, WEIGHTS, S3Asset
 from scripts.resources.inventory import (
     CONFIGURATION,
     ENDPOINT,
@@ -48,7 +48,7 @@ _USERS: dict[str, tuple[str, ...]] = {
     CONFIGURATION: (ENDPOINT,),
     MODEL: (CONFIGURATION, _COMPONENT, _TRANSFORM),
     REPOSITORY: _STORES,
-    PICTURES: _READERS,
+    IMAGES: _READERS,
     WEIGHTS: _READERS,
     RESULTS: _STORES,
 }
@@ -98,7 +98,7 @@ def _first_user(thing: Resource | S3Asset, users: Sequence[User]) -> User | None
 
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
-    return _first_user(S3Asset(PICTURES, uri), [user for kind in _READERS for user in _find(aws, kind)])
+    return _first_user(S3Asset(IMAGES, uri), [user for kind in _READERS for user in _find(aws, kind)])
 
 
 def can_be_used(thing: Resource | S3Asset) -> bool:

@@ -128,7 +128,7 @@ class Sync:
             )
 
     def _refuse_read(self) -> None:
-        """A job would train on a mixture, or miss the pictures that it has listed."""
+        """A job would train on a mixture, or miss the images that it has listed."""
         try:
             reader = usage.reader(self.aws, self.prefix)
         except ClientError as error:

@@ -230,7 +230,7 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
                          "--output", str(tmp_path / "out"), "--environment", "BEHAVE=wait")  # fmt: skip
     watcher.join()
     assert seen.is_set(), err
-    assert (code, out) == (130, "")
+    assert (code, out) == (143, "")
     # The job's own. Of the SDK's one for all, two jobs that start at once make two, of which Compose can choose none.
     (network,) = networks
     assert network.startswith("byoc-")
@@ -253,7 +253,7 @@ def test_sigterm_ends_a_script_also_where_ctrl_c_is_ignored(interrupt: Any, ctrl
             ended.append("cleaned up")
         return 0
 
-    assert (command.run("x.py", main, []), ended) == (130, ["cleaned up"])
+    assert (command.run("x.py", main, []), ended) == (143, ["cleaned up"])
 
 
 @pytest.mark.parametrize("ignored", [True, False])
