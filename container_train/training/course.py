@@ -81,5 +81,5 @@ class Course:
         return trainer
 
     def _freeze(self, until: str) -> None:
-        self.network = builder.refrozen(self.network, self.hp.arch, len(self.data.classes), until)
+        self.network = builder.refrozen(self.network, self.hp.arch, until)
         self.network.to(self.device)
