@@ -257,7 +257,7 @@ def main() -> None:
     parser.add_argument("--data", type=existing, help="a folder with JPEG files, at any depth")
     parser.add_argument("--turns", type=whole, default=3, help="(default: %(default)s)")
     parser.add_argument("--seconds", type=whole, default=130, help="after which no turn begins (default: %(default)s)")
-    parser.add_argument("--images", type=whole, default=9600 if GPU else 16, help="(default: %(default)s)")
+    parser.add_argument("--images", type=whole, default=6400 if GPU else 16, help="(default: %(default)s)")
     parser.add_argument("--batch", type=whole, default=64 if GPU else 4, help="(default: %(default)s)")
     parser.add_argument("--side", type=whole, default=224 if GPU else 64, help="(default: %(default)s)")
     parser.add_argument("--arch", default="resnet50" if GPU else "resnet18", help="(default: %(default)s)")
