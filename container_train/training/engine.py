@@ -153,6 +153,7 @@ class Trainer:
             self.monitor.release()
             self.writer.wait()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
+        self.average = None  # the best one is in the network now
         self.network.eval_mode()
         if self.at.last:
             log.info(line("best_epoch", self.state.best["epoch"]))

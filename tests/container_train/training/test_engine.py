@@ -57,6 +57,7 @@ def trainer(pictures: dataset.Data, folder: Path, **options: str) -> engine.Trai
         freeze_until=hp.freeze_until,
         image_size=hp.image_size,
         seed=hp.seed,
+        freeze_statistics=hp.batch_norm == "frozen",
     )
     precision = Precision.choose(hp.amp, CPU)
     source = sources.Source(pictures, network, hp, CPU, precision, StopFlag())
@@ -154,6 +155,49 @@ def test_a_cache_too_large_for_the_memory_is_left_out(
     with caplog.at_level("INFO"):
         assert not trainer(pictures, tmp_path).source.cache
     assert "more than 40%" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{}, {"class_weights": "balanced", "mixup": "0.3", "amp": "on"}])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    pictures: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    given = {"freeze_until": "none", "batch_norm": "frozen", "arch": "resnet18", "image_size": "32", "epochs": "1"}
+    whole, parts = (
+        trainer(pictures, tmp_path / number, **given, **options, accumulate=number, optimizer="sgd")
+        for number in ("1", "3")
+    )
+    ours, theirs = (it.fit()[0] for it in (whole, parts))
+    close = 0.02 if options else 1e-4  # bfloat16 rounds a part's activations by themselves
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=close)
+    expected, found = weights(whole), weights(parts)
+    assert all(torch.allclose(found[name].float(), expected[name].float(), atol=close) for name in found)
+
+
+def test_frozen_batch_statistics_stay_as_they_are(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, freeze_until="none", batch_norm="frozen", epochs="1", lr="0.01", image_size="32")
+    before = weights(it)
+    it.fit()
+    after = weights(it)
+    changed = {name.rpartition(".")[2] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"weight", "bias"}
+
+
+def test_the_loss_that_an_epoch_is_chosen_by_is_the_plain_one(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, label_smoothing="0.3", epochs="1")
+    (record,) = it.fit()
+    found = it.evaluate("valid")
+    assert found.loss / found.seen == pytest.approx(record["valid_loss"])
+    logits = torch.cat([it.network.head(*inputs) for inputs, _ in it.source.evaluation("valid")])
+    plain = torch.nn.functional.cross_entropy(logits, it.source.targets["valid"])
+    assert record["valid_loss"] == pytest.approx(float(plain.detach()), abs=1e-5)
+
+
+def test_macro_f1_chooses_the_epoch_where_asked(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, select_by="macro-f1", epochs="4", lr="0.01")
+    history = it.fit()
+    best = max(history, key=lambda row: (row["valid_macro_f1"], -row["valid_loss"]))
+    assert it.state.best["epoch"] == best["epoch"]
+    assert it.evaluate("valid").macro_f1 == pytest.approx(best["valid_macro_f1"])
 
 
 def test_patience_ends_the_training(pictures: dataset.Data, tmp_path: Path) -> None:
