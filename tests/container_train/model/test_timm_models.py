@@ -42,6 +42,24 @@ def test_the_last_layer_alone_is_trained_on_vectors_of_the_frozen_ones(arch: str
     assert not network.new_layer & {name.partition(".")[2] for name in network.backbone.state_dict()}
 
 
+@pytest.mark.parametrize(
+    ("arch", "width"),
+    [("timm/efficientformer_l1", 448), ("timm/resnetv2_18", 512)],  # two last layers; a convolution
+)
+def test_other_last_layers_are_cut_off_too(arch: str, width: int) -> None:
+    network = build(arch)
+    assert network.backbone is not None
+    x = torch.rand(2, 3, network.preprocessing.crop, network.preprocessing.crop)
+    with torch.inference_mode():
+        (features,) = network.backbone(x)
+        assert features.shape == (2, width)
+        assert torch.allclose(network.model(x), network.head(features), atol=1e-5)
+
+
+def test_last_layers_with_features_of_their_own_are_not_cut_off() -> None:
+    assert build("timm/deit_tiny_distilled_patch16_224").backbone is None
+
+
 def test_the_features_of_two_architectures_differ_in_their_description() -> None:
     # Their tensors have the same names and shapes: digests of the weights do not tell them apart.
     vit, deit = (build(f"timm/{name}_tiny_patch16_224").backbone for name in ("vit", "deit"))
