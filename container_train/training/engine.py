@@ -287,6 +287,8 @@ class Trainer:
         batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
         for number, (*part, labels) in enumerate(batches):
             last = number == parts - 1
+            if number:
+                self.monitor.further_part()
             with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
                     logits = self._head(whole)(*part)

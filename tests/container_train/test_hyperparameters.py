@@ -66,7 +66,7 @@ def test_values_as_the_toolkit_writes_them() -> None:
         ("lr", "1e999", "a number above 0"),
         ("optimizer", "rmsprop", "one of adam, adamw, sgd"),
         ("augment", "", "one of none, flip, crop, trivial"),
-        ("recipe", "best", "one of head, finetune"),
+        ("recipe", "best", "one of head, views, finetune"),
         ("layer-decay", "0", "a number above 0 and at most 1"),
         ("label-smoothing", "1", "a number from 0 to 0.99"),
         ("select-by", "f1", "one of accuracy, macro-f1"),

@@ -196,7 +196,9 @@ def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
     whole = []
     for inputs, targets in batches(pictures(96, seed=1))[:3]:
         head.zero_grad()
-        for part, labels in zip(inputs.chunk(2), targets.chunk(2), strict=True):
+        for number, (part, labels) in enumerate(zip(inputs.chunk(2), targets.chunk(2), strict=True)):
+            if number:
+                hook.further_part()
             (loss(head(part), labels) / 2).backward()
         hook.gradients()
         gradient = head.get_parameter("0.weight").grad
@@ -285,7 +287,6 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
         hook.mode("train")
         for inputs, targets in data[first:last]:
             loss(head(inputs), targets).backward()
-            hook.gradients()
         if evaluate:
             hook.mode("eval")
             with torch.no_grad():
