@@ -187,8 +187,12 @@ class ProcessGroup:
         if self.size == 1 or not any(isinstance(part, _BatchNorm) for part in module.modules()):
             return module
         if device.type == "cuda":
-            whole: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-            return whole
+            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+            if any(isinstance(p, _BatchNorm) and type(p).__module__.startswith("timm.") for p in module.modules()):
+                from timm.layers import convert_sync_batchnorm
+
+                convert = convert_sync_batchnorm  # keeps the activations that timm has in them
+            return convert(module)
         log.info("processes: batch statistics are of each one's part of a batch, as there is no GPU")
         return module
 

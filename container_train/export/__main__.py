@@ -68,7 +68,7 @@ def main() -> None:
         preprocessing = preprocessing_of(arguments.arch, arguments.resize_size, arguments.image_size)
         side = preprocessing.crop
         model = bare(arguments.arch, len(classes), pretrained=True, side=side)
-        last = next((name for name in last_layer(arguments.arch, len(classes)) if name in state), None)
+        last = next((name for name in sorted(last_layer(arguments.arch, len(classes))) if name in state), None)
         if last and len(state[last]) != len(classes):
             raise TrainError(
                 f"{arguments.classes} has {len(classes)} labels, {arguments.weights} has {len(state[last])} outputs"

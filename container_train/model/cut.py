@@ -1,7 +1,9 @@
 """The cut of a network into its frozen layers, which can be run once per image, and the layers that are trained."""
 
 import copy
+import functools
 import logging
+import operator
 import re
 from collections.abc import Set
 
@@ -37,27 +39,34 @@ def cut(model: nn.Module, arch: str, side: int, new_layer: Set[str]) -> tuple[fx
 def _before_last_layer(model: nn.Module, arch: str, new_layer: Set[str]) -> tuple[fx.GraphModule | None, nn.Module]:
     """Cut before the last layer, if nothing else is trained: what the model gives with nothing in that layer's place.
 
-    timm's networks are not traced: what many of them do depends on the mode and the sizes at the time of tracing.
+    Some have two last layers for the same features, and give the mean of both. timm's networks are not traced: what
+    many of them do depends on the mode and the sizes at the time of tracing.
     """
-    layer, *others = {key.rpartition(".")[0] for key in new_layer}
-    if others or any(p.requires_grad for key, p in model.named_parameters() if key not in new_layer):
+    if any(p.requires_grad for key, p in model.named_parameters() if key not in new_layer):
         return None, model
-    backbone = part = copy.copy(model)
-    *path, last = layer.split(".")
-    for name in path:  # copies of what holds the layer; all else is shared
-        part._modules = {**part._modules, name: copy.copy(part.get_submodule(name))}
-        part = part.get_submodule(name)
-    part._modules = {**part._modules, last: nn.Identity()}
-    name = re.sub(r"\W", "_", arch)  # features are cached under the code, so that has to name the architecture
-    return _calling(nn.ModuleDict({name: backbone}), name, several=True), _calling(model, layer, several=False)
-
-
-def _calling(root: nn.Module, target: str, *, several: bool) -> fx.GraphModule:
-    """Return what calls the module `target` of `root` and gives its output, as one of `several` features or alone."""
-    graph = fx.Graph()
-    node = graph.call_module(target, (graph.placeholder("x"),))
-    graph.output((node,) if several else node)
-    return fx.GraphModule(root, graph)
+    layers = sorted({key.rpartition(".")[0] for key in new_layer})
+    backbone = copy.copy(model)
+    for layer in layers:
+        part = backbone
+        *path, last = layer.split(".")
+        for name in path:  # copies of what holds the layer; all else is shared
+            part._modules = {**part._modules, name: copy.copy(part.get_submodule(name))}
+            part = part.get_submodule(name)
+        part._modules = {**part._modules, last: nn.Identity()}
+    called = re.sub(r"\W", "_", arch)  # features are cached under the code, so that has to name the architecture
+    first, second = fx.Graph(), fx.Graph()
+    first.output((first.call_module(called, (first.placeholder("x"),)),))
+    x = second.placeholder("x")
+    outputs = []
+    for layer in layers:
+        if isinstance(model.get_submodule(layer), nn.Conv2d):  # of maps of one pixel, which the model flattens
+            x_map = second.call_method("unflatten", (x, 1, (-1, 1, 1)))
+            outputs.append(second.call_method("flatten", (second.call_module(layer, (x_map,)), 1)))
+        else:
+            outputs.append(second.call_module(layer, (x,)))
+    total = functools.reduce(lambda one, other: second.call_function(operator.add, (one, other)), outputs)
+    second.output(second.call_function(operator.truediv, (total, len(layers))) if len(layers) > 1 else total)
+    return fx.GraphModule(nn.ModuleDict({called: backbone}), first), fx.GraphModule(model, second)
 
 
 class _Tracer(fx.Tracer):

@@ -46,7 +46,11 @@ def find(arch: str, weights: str, file: Path | None) -> tuple[str, State | None]
         ) from error
     finally:
         socket.setdefaulttimeout(before)
-    return f"timm {timm_models.configuration(arch).tag or arch}", read_state_dict(file)
+    published = timm_models.configuration(arch)
+    log.info(
+        "weights: %s of timm, licence: %s", published.tag or arch, published.license or "see their page on the hub"
+    )
+    return f"timm {published.tag or arch}", read_state_dict(file)
 
 
 def read_state_dict(file: Path) -> State:

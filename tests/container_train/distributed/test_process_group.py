@@ -4,9 +4,11 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 
+import pytest
 import torch
 
 from container_train.distributed.process_group import SINGLE, ProcessGroup
+from container_train.model import builder
 from tests.contract.serving import free_port
 
 SIZE = 3
@@ -54,3 +56,14 @@ def test_a_single_process_gets_back_what_it_gave() -> None:
     assert SINGLE.gather("a") == ["a"]
     assert SINGLE.broadcast_object(module) is module
     assert SINGLE.data_parallel(module) is module
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "timm/mobilenetv3_small_050", "timm/resnet10t"])
+def test_synchronised_batch_norm_computes_the_same(arch: str) -> None:
+    network = builder.build(arch, 3, weights="none", weights_file=None, freeze_until="none", image_size=32)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = network.model(x)
+        whole = ProcessGroup(size=2).sync_batch_norm(network.head, torch.device("cuda"))
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in whole.modules())
+        assert torch.equal(whole(x), expected)

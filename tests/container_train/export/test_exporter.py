@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from container_serve import artifact
@@ -159,6 +161,24 @@ def test_anybody_s_checkpoint_becomes_an_artifact(
     assert "w.pth has 3 outputs (fc.bias)" in last
     assert "Traceback" not in said.stderr
     assert not (tmp_path / "n").exists()
+
+
+def test_a_checkpoint_of_timm_becomes_an_artifact_for_images_of_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=3).state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    (tmp_path / "two.txt").write_text("red\ngreen\n")
+    fixed = ["--weights", str(tmp_path / "w.safetensors"), "--arch", "timm/vit_tiny_patch16_224", "--image-size", "96"]
+    monkeypatch.setattr(
+        sys, "argv", ["export", *fixed, "--classes", str(tmp_path / "classes.txt"), "--out", str(tmp_path / "m")]
+    )
+    exporting.main()
+    read = artifact.read(tmp_path / "m", verify=True)
+    assert read.architecture == "timm/vit_tiny_patch16_224"
+    assert (read.preprocessing.crop, read.preprocessing.mean) == (96, (0.5, 0.5, 0.5))
+    said = refused(monkeypatch, *fixed, "--classes", str(tmp_path / "two.txt"), "--out", str(tmp_path / "n"))
+    assert "w.safetensors has 3 outputs (head.bias)" in said
 
 
 def test_labels_are_read_as_windows_writes_them(tmp_path: Path) -> None:

@@ -42,6 +42,24 @@ def test_the_last_layer_alone_is_trained_on_vectors_of_the_frozen_ones(arch: str
     assert not network.new_layer & {name.partition(".")[2] for name in network.backbone.state_dict()}
 
 
+@pytest.mark.parametrize(
+    ("arch", "width"),
+    [("timm/efficientformer_l1", 448), ("timm/resnetv2_18", 512)],  # two last layers; a convolution
+)
+def test_other_last_layers_are_cut_off_too(arch: str, width: int) -> None:
+    network = build(arch)
+    assert network.backbone is not None
+    x = torch.rand(2, 3, network.preprocessing.crop, network.preprocessing.crop)
+    with torch.inference_mode():
+        (features,) = network.backbone(x)
+        assert features.shape == (2, width)
+        assert torch.allclose(network.model(x), network.head(features), atol=1e-5)
+
+
+def test_last_layers_with_features_of_their_own_are_not_cut_off() -> None:
+    assert build("timm/deit_tiny_distilled_patch16_224").backbone is None
+
+
 def test_the_features_of_two_architectures_differ_in_their_description() -> None:
     # Their tensors have the same names and shapes: digests of the weights do not tell them apart.
     vit, deit = (build(f"timm/{name}_tiny_patch16_224").backbone for name in ("vit", "deit"))
@@ -153,6 +171,16 @@ def test_position_embeddings_are_interpolated_to_the_image_size(tmp_path: Path) 
     assert torch.equal(state["blocks.3.attn.qkv.weight"], source["blocks.3.attn.qkv.weight"])
 
 
+def test_weights_without_a_last_layer_are_taken(tmp_path: Path) -> None:
+    # As DINO's are published: of a network without classes.
+    source = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=98).state_dict()
+    torch.save(source, tmp_path / "w.pth")
+    network = build("timm/vit_small_patch14_dinov2", weights_file=tmp_path / "w.pth", image_size=98)
+    state = network.model.state_dict()
+    assert source.keys() == state.keys() - network.new_layer
+    assert all(torch.equal(state[name], tensor) for name, tensor in source.items())
+
+
 def test_a_size_that_a_network_cannot_take_is_one_line() -> None:
     with pytest.raises(TrainError, match=r"image-size has value 8: timm/vit_tiny_patch16_224 does not take .* is 224,"):
         build("timm/vit_tiny_patch16_224", image_size=8)
@@ -229,6 +257,7 @@ def test_weights_come_from_the_hub_once(hub: type[Hub], tmp_path: Path, caplog: 
         assert network.weights == "timm c3_in1k"
         assert torch.equal(network.model.state_dict()["conv1.0.weight"], source["conv1.0.weight"])
     assert len([line for line in hub.asked if line.startswith("GET /timm/")]) == 1
+    assert "weights: c3_in1k of timm, licence: apache-2.0" in caplog.text
     assert {record.name.partition(".")[0] for record in caplog.records} == {"container_train"}
 
 
