@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -99,12 +100,9 @@ def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps
 def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     """The pairs of classes that are taken for each other most often, with the surest such mistake and a right image."""
     true, predicted, matrix = tested.true, tested.served.argmax(1), tested.matrix
-    both = np.triu(matrix + matrix.T, 1)
+    wrong = sorted(zip(true[true != predicted].tolist(), predicted[true != predicted].tolist(), strict=True))
     pairs = []
-    for flat in np.argsort(-both, axis=None, kind="stable")[:PAIRS].tolist():
-        a, b = divmod(flat, len(classes))
-        if not both[a, b]:
-            break
+    for (a, b), _ in Counter((min(pair), max(pair)) for pair in wrong).most_common(PAIRS):
         if matrix[b, a] > matrix[a, b]:
             a, b = b, a
         mistaken = surest[(true[surest] == a) & (predicted[surest] == b)][0]

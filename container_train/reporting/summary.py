@@ -177,7 +177,7 @@ def cards(record: Record) -> list[tuple[str, str]]:
         value = values[label][1]
         words = f", epoch {best_epoch(record)['epoch']}" if label.startswith("best") else ""
         if images := images_of(record, label):
-            words += f"; with 95 % confidence {interval_words(value, images)}"
+            words += f"; 95 % interval {interval_words(value, images)}"
         shown[label] = share(value), label + words
     return [card for label in MEASURES if (card := changed.get(label) or shown.get(label, ("", "")))[0]]
 

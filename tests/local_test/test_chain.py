@@ -141,7 +141,7 @@ def test_the_whole_path_leaves_its_results(finished: Finished) -> None:
         "astronaut", "brick", "cat", "coffee", "coins", "galaxies", "grass", "gravel", "motorcycle", "rocket",
     ]  # fmt: skip
     assert 0.2 < summary["test_accuracy"] <= 1, "ten classes: chance is 0.1"
-    assert summary["precision"] in ("fp32", "int8")
+    assert summary["precision"] == "fp32", "60 validation images are too few to choose int8"
     assert 0 < summary["cold_start_seconds"] < 120
     assert (finished.out / "report.html").stat().st_size > 1000
     assert (finished.out / "profiler-report.html").stat().st_size > 1000

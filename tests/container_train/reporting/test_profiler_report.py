@@ -164,15 +164,15 @@ def test_what_is_worth_knowing_is_no_fault(tmp_path: Path) -> None:
     known = replace(made_up.SICK[0], severity="information")
     page = profiler_report.write(made_up.write(tmp_path / "known", seconds=20, rules=[known, *made_up.HEALTHY[2:]]))
     head = words(page)[: words(page).index("Where the time went")]
-    assert "No rule has found a problem 1 of 4 rules had enough to judge and found nothing. Worth knowing" in head
-    assert "Overfit: Validation loss is 34 % above training loss since step 1200. information detail" in head
+    assert "No rule has found a problem 1 of 4 rules had enough to judge and found nothing." in head
+    assert "Worth knowing, and often normal: Overfit ." in head
     assert "1 information, 1 too early, 1 ok, 1 not applicable" in words(page)
     assert ("problems and warnings", "0") not in summary.cards(record.read(tmp_path / "known"))
     assert MEASURES["problems and warnings"].of(record.read(tmp_path / "known")) == 0
     rules = [known, replace(made_up.SICK[1], severity="problem"), made_up.SICK[2]]
     head = words(profiler_report.write(made_up.write(tmp_path / "bad", seconds=20, rules=rules)))
     assert "1 problem, 1 warning. Do first: Dataloader: " in head
-    assert "Worth knowing: Overfit ." in head
+    assert "Worth knowing, and often normal: Overfit ." in head
 
 
 def test_rules_that_found_nothing_are_folded_and_the_job_is_named(pages: dict[str, Path]) -> None:
@@ -223,7 +223,7 @@ def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path)
     found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
     for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):
         row |= {"valid_accuracy": 0.5, "valid_loss": loss}
-    said = "best validation accuracy, epoch 2; with 95 % confidence 46 to 54 %"
+    said = "best validation accuracy, epoch 2; 95 % interval 46 to 54 %"
     assert ("50.0 %", said) in summary.cards(found)
 
 
@@ -352,7 +352,7 @@ def test_accuracies_bear_their_uncertainty_and_differ_only_beyond_it(tmp_path: P
         return record.read(out)
 
     few, more = job("few", 0.73, 60), job("more", 0.80, 60)
-    assert ("73.0 %", "test accuracy; with 95 % confidence 61 to 83 %") in summary.cards(few)
+    assert ("73.0 %", "test accuracy; 95 % interval 61 to 83 %") in summary.cards(few)
     figure = compare._figure("test accuracy", MEASURES["test accuracy"], few, more)
     assert figure == ("test accuracy", "73.0 % (61 to 83 %)", "80.0 % (68 to 88 %)", "+7.0 points", "")
     (said,) = compare._verdict([figure], same_batch=True)
