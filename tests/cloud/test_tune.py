@@ -245,7 +245,7 @@ TRIALS = [
 
 def described_search(status: str, **more: Any) -> dict[str, Any]:
     """DescribeHyperParameterTuningJob's answer."""
-    static = {**DEFINITION["StaticHyperParameters"], "_tuning_objective_metric": "valid_accuracy"}  # type: ignore[dict-item]
+    static = {**DEFINITION["StaticHyperParameters"], "_tuning_objective_metric": "valid_accuracy"}
     return {
         "HyperParameterTuningJobName": NAME,
         "HyperParameterTuningJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:hyper-parameter-tuning-job/{NAME}",

@@ -256,7 +256,7 @@ def called(path_without_docker: Path, tmp_path: Path) -> Callable[..., str]:
 
     def call(*flags: str, **environment: object) -> str:
         env = {"PATH": str(path_without_docker), **{key: str(value) for key, value in environment.items()}}
-        command = [ROOT / "scripts" / "build.sh", "serve", "--no-sbom", *flags]
+        command = [str(ROOT / "scripts" / "build.sh"), "serve", "--no-sbom", *flags]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return calls.read_text()
