@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from local_test.errors import Stopped, ignore_signals
+from local_test.errors import Stopped
 from scripts.aws.errors import CloudError, one_line
 from scripts.console.command import Interrupted, progress, tell_loading
 from scripts.environment import ROOT
@@ -188,7 +188,8 @@ class _Stop:
 
     def _take(self, signum: int, _frame: types.FrameType | None) -> None:
         if self.asked:
-            ignore_signals()
+            for number in self._previous:
+                signal.signal(number, signal.SIG_IGN)
             raise Stopped(signum)
         self.asked = signum
         progress("stopping the container; once more to leave at once")

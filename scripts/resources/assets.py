@@ -83,7 +83,7 @@ def _images(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
             manifest = Manifest.load(body, uri)
         except CloudError:  # of another program
             continue
-        known = [f"{uri.key}/{name}" for name in sorted(manifest.pending.union(manifest.files))]
+        known = [f"{uri.key}/{name}" for name in sorted(manifest.files)]
         found.append(_take(IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
     return found
 

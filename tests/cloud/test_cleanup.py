@@ -72,7 +72,10 @@ def by_hand(session: boto3.Session, name: str) -> None:
 
 
 def there(session: boto3.Session) -> dict[str, list[str]]:
-    client = session.client("sagemaker")
+    return in_account(session.client("sagemaker"))
+
+
+def in_account(client: Any) -> dict[str, list[str]]:
     return {
         "models": sorted(item["ModelName"] for item in client.list_models()["Models"]),
         "configurations": sorted(

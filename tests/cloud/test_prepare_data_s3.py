@@ -180,10 +180,10 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
         assert program.returncode == 128 + how
         assert "of 120 files are in s3://" in error.splitlines()[-1]
         assert "Traceback" not in error
-    arrived = count()
+    arrived = count()  # and what was on the wire
     assert 10 <= arrived < 120
     assert run(root, "--s3") == 0
-    assert Counter(calls)["s3:PutObject"] == 120 - arrived + 2, "what was missing, and the manifest twice"
+    assert Counter(calls)["s3:PutObject"] <= 120 - arrived + 2, "what was missing, and the manifest twice"
     assert stored(aws, BUCKET, "byoc/data/pets/") == bodies(root)
 
 

@@ -100,20 +100,10 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
         "--batch_size", "32", "--augment", "flip", "--freeze-until", "layer3",
     ]  # fmt: skip
     (shown,) = dry(capsys, *BASE, *DATA, *options)
-    assert shown["request"] == {
-        "TrainingJobName": "byoc-job-1",
-        "AlgorithmSpecification": {
-            "TrainingInputMode": "FastFile",
-            "TrainingImage": IMAGE,
-            "MetricDefinitions": DEFINITIONS,
-        },
-        "RoleArn": ROLE,
-        "InputDataConfig": [
-            channel("train", "s3://my-data/dogs/train/"),
-            channel("valid", "s3://my-data/dogs/valid/"),
-            channel("test", "s3://my-data/dogs/test/"),
-            channel("weights", "s3://my-weights/resnet50.pth") | {"InputMode": "File"},
-        ],
+    weights = channel("weights", "s3://my-weights/resnet50.pth") | {"InputMode": "File"}
+    assert shown["request"] == PLAIN | {
+        "AlgorithmSpecification": PLAIN["AlgorithmSpecification"] | {"TrainingInputMode": "FastFile"},
+        "InputDataConfig": [*PLAIN["InputDataConfig"], weights],
         "OutputDataConfig": {"S3OutputPath": "s3://results/here", "KmsKeyId": "alias/out"},
         "ResourceConfig": {
             "InstanceType": "ml.m5.xlarge",
@@ -129,7 +119,6 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
         "EnableNetworkIsolation": True,
         "EnableManagedSpotTraining": True,
         "CheckpointConfig": {"S3Uri": "s3://old/job/checkpoints"},
-        "ProfilerConfig": {"DisableProfiler": True},
     }
 
 

@@ -191,9 +191,6 @@ esac
 case $1 in
     context) echo mine ;;
     image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
-    history) case $* in *serve*) ours=270000000 ;; *) ours=400000000 ;; esac
-        printf '%s\\n' "$ours COPY /opt/venv" '900 COPY docker/install_python.sh' '285000000 the base' ;;
-    run) printf '%s\\t/opt/venv/lib/python3.11/site-packages/%s\\n' 30 numpy 100 openvino ;;
 esac""",
     )
     tree = copy_tree(tmp_path / "tree")
@@ -216,28 +213,13 @@ esac""",
     )
     assert "IMAGE=byoc-train:t1" in listed
     assert [line.split() for line in done.stdout.splitlines()] == [
-        [],
-        ["image", "size", "above", "base", "budget"],
-        ["byoc-train:t1", "685", "MB", "400", "MB", "5000", "MB"],
-        ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
+        ["byoc-train:t1", "685", "MB"],
         [*["dist/byoc-train_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
         ["advisories:", "none", "known"],
-        ["byoc-serve:t1", "685", "MB", "270", "MB", "285", "MB"],
-        ["MB:", "openvino", "100,", "numpy", "30,", "others", "0"],
+        ["byoc-serve:t1", "685", "MB"],
         [*["dist/byoc-serve_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
         ["advisories:", "none", "known"],
     ]
-
-
-def test_an_image_over_its_budget_is_an_error(path_without_docker: Path) -> None:
-    stub(
-        path_without_docker,
-        """case $1 in image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
-history) printf '%s\\n' '286000000 COPY /opt/venv' '900 COPY docker/install_python.sh' ;; esac""",
-    )
-    done = build(ROOT, "serve", "--tag", "t1", "--no-sbom", env={"PATH": str(path_without_docker)})
-    assert done.returncode == 1
-    assert "larger than its budget: byoc-serve:t1 (286 MB, 285 allowed)" in done.stderr.splitlines()[-1]
 
 
 def test_an_image_for_another_platform_is_refused(path_without_docker: Path) -> None:
@@ -274,7 +256,7 @@ def called(path_without_docker: Path, tmp_path: Path) -> Callable[..., str]:
 
     def call(*flags: str, **environment: object) -> str:
         env = {"PATH": str(path_without_docker), **{key: str(value) for key, value in environment.items()}}
-        command = [ROOT / "scripts" / "build.sh", "serve", "--no-sbom", *flags]
+        command = [str(ROOT / "scripts" / "build.sh"), "serve", "--no-sbom", *flags]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return calls.read_text()
