@@ -186,6 +186,27 @@ def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_checkpoints_that_take_long_are_rarer_and_the_last_one_is_written(
+    pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e-9)
+    it = trainer(pictures, tmp_path, epochs="5")
+    saved: list[int] = []
+    save = it.writer.save
+
+    def counted(state: dict[str, Any]) -> None:
+        saved.append(state["epoch"])
+        save(state)
+
+    monkeypatch.setattr(it.writer, "save", counted)
+    it.fit()
+    assert saved == [1, 5]
+    again = trainer(pictures, tmp_path, epochs="5")
+    assert again.fit() == it.state.history
+    assert same(weights(it), weights(again))
+
+
 def test_the_state_of_a_checkpoint_is_that_of_its_step(
     pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
