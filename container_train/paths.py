@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 # DescribeTrainingJob shows this many characters of the failure file as FailureReason.
 FAILURE_CHARACTERS = 1024
@@ -67,10 +68,17 @@ class SageMakerPaths:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds either what it held before or all of it."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of `path` when all was written; after an error `path` is as before."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -160,7 +160,7 @@ class Source:
 
     def _rows(self, feature: torch.Tensor, rows: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
         """Return rows on the device; `same` are their indices there."""
-        if feature.device == self.device:
+        if feature.device.type == self.device.type:
             return feature[same]
         return feature[rows].pin_memory().to(self.device, non_blocking=True)
 

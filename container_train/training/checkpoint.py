@@ -1,7 +1,6 @@
 """Checkpoints: all that a restarted job needs to continue as if it had not been interrupted."""
 
 import hashlib
-import io
 import logging
 import time
 from collections.abc import Iterable, Mapping, Set
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from container_train.errors import TrainError
-from container_train.paths import replace_file, sync
+from container_train.paths import replacing, sync
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +57,12 @@ def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write a checkpoint and keep the one before it. Raises TrainError if it cannot be written."""
-    buffer = io.BytesIO()
-    torch.save({"identity": dict(identity), **state}, buffer)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # All of it is on the disk before a name changes: a full disk, or a kill, leaves both older ones.
-        replace_file(folder / NEXT, buffer.getvalue())
+        # All of it is on the disk before a name changes: a full disk, or a kill, leaves both older ones. By way of a
+        # buffer in memory, torch would keep the interpreter's lock for tenths of a second, and the training waiting.
+        with replacing(folder / NEXT) as file:
+            torch.save({"identity": dict(identity), **state}, file)
         current = folder / CURRENT
         if current.exists():
             current.replace(folder / PREVIOUS)

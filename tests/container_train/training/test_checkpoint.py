@@ -1,4 +1,7 @@
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -54,12 +57,15 @@ def test_another_training_s_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
 
-    def full(path: Path, content: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    @contextlib.contextmanager
+    def full(path: Path) -> Iterator[BinaryIO]:
+        with Path("/dev/full").open("wb") as file:
+            yield file
 
-    monkeypatch.setattr(checkpoint, "replace_file", full)
-    with pytest.raises(TrainError, match="No space left on device"):
-        checkpoint.save(tmp_path, IDENTITY, {"epoch": 2, "step": 0})
+    monkeypatch.setattr(checkpoint, "replacing", full)
+    for size in (1, 10**6):  # a write that fails at the end, and one that fails at once
+        with pytest.raises(TrainError, match="No space left on device"):
+            checkpoint.save(tmp_path, IDENTITY, {"epoch": 2, "step": 0, "model": {"a": torch.zeros(size)}})
     state = checkpoint.load(tmp_path, IDENTITY)
     assert state is not None
     assert state["epoch"] == 1
