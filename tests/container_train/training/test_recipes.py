@@ -126,6 +126,10 @@ def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Ca
 def test_the_recipe_trains_part_of_the_layers_on_cached_features(tree: Path) -> None:
     found = train(tree, freeze_until="features.9", augment="flip", augment_views="2", random_erasing="0")
     assert [row["epoch"] for row in found["history"]] == [1, 2, 3, 4]
+    averages = {name.removeprefix("module."): value for name, value in found["average"].items()}
+    trained = {name for name in found["model"] if name.startswith(("features.1", "classifier."))}
+    assert any(name.startswith("features.10.") for name in trained)
+    assert trained - {name for name in trained if name.startswith("features.1.")} <= averages.keys()
 
 
 def test_the_average_is_what_is_evaluated_and_kept(tree: Path) -> None:
