@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 SHARE = 0.1  # of the time that may go by while checkpoints are written, unless they take less than CHEAP_SECONDS
-CHEAP_SECONDS = 0.5
+CHEAP_SECONDS = 1.0
 NEXT = ".checkpoint.next.pt"  # complete, but not yet renamed
 
 

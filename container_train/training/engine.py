@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,11 +26,12 @@ from container_train.training import checkpoint
 from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
-from container_train.training.metrics import line, macro_f1
+from container_train.training.metrics import line
 from container_train.training.mixing import Mixing
 from container_train.training.optimization import clip, optimizer_for, schedule_for
 from container_train.training.precision import Precision
 from container_train.training.stages import Stage
+from container_train.training.state import Evaluation, RunningMetrics, State
 
 log = logging.getLogger(__name__)
 
@@ -39,46 +40,6 @@ KEYS = frozenset(
     ("stage", "tally", "history", "best", "model", "average", "optimizer", "schedule", "scaler", "random",
      "random_cuda")
 )  # fmt: skip
-
-
-@dataclass
-class RunningMetrics:
-    """Sums over the images of an epoch so far."""
-
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-
-    def add(self, loss: float, correct: int, seen: int) -> None:
-        self.loss += loss * seen
-        self.correct += correct
-        self.seen += seen
-
-
-@dataclass
-class Evaluation(RunningMetrics):
-    """Of a whole split, with the numbers by class: correct, of images, of predictions; each float64 (classes,)."""
-
-    by_class: torch.Tensor = field(default_factory=lambda: torch.zeros(3, 0))
-
-    @property
-    def macro_f1(self) -> float:
-        return macro_f1(*self.by_class.numpy())
-
-
-@dataclass
-class State:
-    """The state of a training. `epoch` counts from 0 through all stages and is the current one.
-
-    `step` counts its finished steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    tally: RunningMetrics = field(default_factory=RunningMetrics)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)  # epoch, score, accuracy, loss, model
-    stopped_by: str = ""  # the rule, if one ended the training
 
 
 class Told(NamedTuple):
