@@ -61,6 +61,7 @@ lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrad
 	$(LOCK) $(LOCK_ARGS) docker/sbom.in -o docker/sbom.lock
 	$(LOCK) $(LOCK_ARGS) local_test/requirements.in -o local_test/requirements.lock
 	$(LOCK) local_test/cloud.in -c local_test/requirements.lock -o local_test/cloud.lock
+	$(LOCK) $(LOCK_ARGS) examples/sdk_v3.in -o examples/sdk_v3.lock
 	$(LOCK) docker/train.in -c local_test/requirements.lock -o docker/train.lock
 	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
 	$(LOCK) docker/serve-torch.in -c local_test/requirements.lock -c docker/serve.lock \

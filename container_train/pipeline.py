@@ -25,6 +25,7 @@ from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
+from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
 from container_train.training import checkpoint, device, engine, estimate, metrics
 from container_train.training.course import TRAINED, Course
@@ -141,6 +142,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "test_accuracy": None,
         "valid_accuracy": trainer.state.best["accuracy"],
         "precision": None,
+        "job": {**details["training"], "ended": round(time.time(), 3), "data": data.fingerprint},
         "classes": list(data.classes),
         "images": images,
         "skipped": len(data.bad),
@@ -150,6 +152,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "best_epoch": trainer.state.best["epoch"],
         "epochs": trainer.state.history,
         "per_class": [],
+        "calibration": None,
         "seconds": seconds,
     }
     tested = None
@@ -166,22 +169,17 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
                 made, {name: data.splits[name] for name in ("valid", "test")},
                 precision=hp.precision, train=data.splits["train"], seed=hp.seed,
             )  # fmt: skip
-            accuracies = choice.accuracy[choice.artifact.precision]
-            log.info(metrics.line("test_accuracy", accuracies["test"]))
-        test, answers = data.splits["test"], choice.served["test"]
-        matrix = metrics.confusion_matrix(dataset.targets(test), answers.argmax(1), len(data.classes))
-        tested = reporting.Tested(matrix, test, np.asarray(answers))
-        summary |= {
-            "test_accuracy": accuracies["test"],
-            "valid_accuracy": accuracies["valid"],
-            "precision": choice.artifact.precision,
-            "accuracy": choice.accuracy,
-            "quantization": choice.artifact.document["quantization"],
-            "per_class": metrics.per_class(matrix, data.classes),
-        }
+            log.info(metrics.line("test_accuracy", choice.accuracy[choice.artifact.precision]["test"]))
+        tested = Tested.of(choice, data.splits["test"], network.model)
+        summary |= tested.figures(choice)
+    judged = "test" if tested else "valid"
+    of_class = np.bincount(dataset.targets(data.splits[judged])).tolist()
+    summary["chance"] = metrics.no_better_than_chance(summary[f"{judged}_accuracy"], of_class)
+    if summary["chance"]:
+        log.warning("%s", summary["chance"])
     with phase("report", last=True):
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
     if tested:
-        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, data.classes).encode())
+        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(tested.matrix, data.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

@@ -111,7 +111,7 @@ class DockerEngine(Engine):
 
     def find_images(self, *names: str) -> None:
         for name in names:
-            self.images[name] = find_image(name) or build_image(name)
+            self.images[name] = own_image(name)
 
     def start_training(
         self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
@@ -196,13 +196,17 @@ def find_image(name: str) -> str | None:
     return min(mine, key=lambda line: "/" in line, default=None)
 
 
-def build_image(name: str) -> str:
-    print(f"the image byoc-{name} does not exist yet: building it with scripts/build.sh {name}", flush=True)
-    done = subprocess.run([ROOT / "scripts" / "build.sh", name], cwd=ROOT)
+def own_image(name: str) -> str:
+    """The image of this repository's files as they are, built where there is none. Raises LocalError."""
+    if image := find_image(name):
+        return image
+    print(f"byoc-{name} is not built yet: building it with scripts/build.sh {name}", file=sys.stderr, flush=True)
+    # What build.sh prints as its result is no result of ours.
+    done = subprocess.run([ROOT / "scripts" / "build.sh", name], cwd=ROOT, stdout=sys.stderr)
     image = find_image(name) if done.returncode == 0 else None
     if image is None:
         raise LocalError(
-            f"the image byoc-{name} could not be built: scripts/build.sh --help names what it needs"
+            f"byoc-{name} was not built, the reason stands above: scripts/build.sh --help names what it needs"
             " (a base image, a proxy's certificates); or run without Docker: --engine process"
         )
     return image

@@ -1,11 +1,20 @@
-"""The ways in which a local run ends early, and what is said then."""
+"""The ways in which a command ends early, and what is said then; the parser that all commands share."""
 
+import argparse
 import contextlib
+import errno
+import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any, NoReturn
+
+from container_serve import __version__
+from container_train.errors import DataError, TrainError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -18,39 +27,124 @@ class LocalError(Exception):
         self.code = code
 
 
-class Stopped(BaseException):
-    """A signal asked the run to stop. Not an Exception, so that nothing swallows it on its way out."""
+class Stopped(KeyboardInterrupt):
+    """A signal asked the program to stop. Not an Exception, so that nothing swallows it on its way out."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
-        self.code = 128 + signum
+        self.signum, self.code = signum, 128 + signum
 
 
-def guarded(program: str, work: Callable[[], object]) -> int:
-    """The exit code of `work`, with signals and errors turned into one line each."""
-    for signum in SIGNALS:
-        signal.signal(signum, _stop)
+class Interrupted(Exception):
+    """A signal came while something goes on elsewhere; `str()` says what, and the command that takes it up again."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line: argparse would put it below thirty lines that name every flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def error(self, message: str) -> NoReturn:
+        raise LocalError(f"{message}; --help lists the flags", 2)
+
+
+def guarded(
+    program: str,
+    work: Callable[[], object],
+    explain: Callable[[Exception], Exception] = lambda error: error,
+    signals: int = 1,
+    *,
+    ends: bool = True,
+) -> int:
+    """Return the exit code of `work`: its own, or that of a signal or an error, which becomes one line.
+
+    `explain` gives the LocalError for a library's error. After so many `signals` the others are ignored: what has been
+    started is being stopped, in bounded time. `ends`: the program ends with this call, and ignores them from then on.
+    """
+    listener = _Listener(signals)
+    listener.listen()
+    sys.unraisablehook = listener.dropped
 
     def say(message: object, code: int) -> int:
-        print(f"\n{program}: {message}", file=sys.stderr)
+        print(f"{program}: {message}", file=sys.stderr)
         return code
 
     try:
-        work()
-        return 0
-    except LocalError as error:
-        return say(error, error.code)
-    except Stopped as stopped:
-        return say("stopped, and everything that it had started", stopped.code)
-    except OSError as error:
-        return say(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
+        code = work()
+        return code if isinstance(code, int) else 0
+    except Interrupted as error:
+        return say(error, _code(error))
+    except KeyboardInterrupt as error:
+        return say("stopped, and everything that it had started" if signals == 1 else "interrupted", _code(error))
     except Exception as error:
-        # Not imported above: signals are to be heard before seconds go into imports.
-        from container_train.errors import TrainError
+        match known := explain(error):
+            case BrokenPipeError():
+                # Whoever read our output has gone (`| head`): nothing is left to say it to.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            case LocalError():
+                return say(known, known.code)
+            case TrainError():
+                return say(known, 1 if isinstance(known, DataError) else 2)
+            case OSError():
+                full = known.errno in (errno.ENOSPC, errno.EDQUOT)  # it is where a copy goes to that has no room
+                file = (known.filename2 if full else None) or known.filename or ""
+                return say(re.sub(r"\s+", " ", f"{file}: {known.strerror or known}").strip().lstrip(": "), 1)
+        raise
+    finally:
+        sys.unraisablehook = sys.__unraisablehook__
+        if ends:
+            ignore_signals()
+        else:
+            listener.restore()
 
-        if not isinstance(error, TrainError):
-            raise
-        return say(error, 2)
+
+class _Listener:
+    """Turns the first `times` signals into Stopped, and ignores all others. Those that were ignored stay so."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def listen(self) -> None:
+        self.before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        for signum, handler in self.before.items():
+            # A shell starts what it puts into the background with Ctrl-C ignored, nohup without SIGHUP.
+            if signum == signal.SIGTERM or handler != signal.SIG_IGN:
+                signal.signal(signum, self._take)
+
+    def restore(self) -> None:
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)
+
+    def _take(self, signum: int, _frame: FrameType | None) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            ignore_signals()
+        raise Stopped(signum)
+
+    def dropped(self, lost: Any) -> None:
+        """Take a signal again that came within a destructor or an import, where Python would only print it."""
+        if not isinstance(lost.exc_value, Stopped):
+            sys.__unraisablehook__(lost)
+            return
+        self.left += 1
+        signal.signal(lost.exc_value.signum, self._take)
+        main = threading.main_thread().ident or 0
+        threading.Timer(0.05, signal.pthread_kill, [main, lost.exc_value.signum]).start()
+
+
+def _code(error: BaseException | None) -> int:
+    """The exit code for what a signal ended: 143 for SIGTERM, as a shell would say it."""
+    if error is None or isinstance(error, Stopped):
+        return error.code if error else 128 + signal.SIGINT
+    return _code(error.__cause__ or error.__context__)
+
+
+def ignore_signals() -> None:
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -66,8 +160,11 @@ def ignoring_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _stop(signum: int, _frame: FrameType | None) -> None:
-    # Once: what is running is being stopped, in bounded time, and is not to be interrupted in that.
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(signum)
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give the error of a write, which names no file, the file's name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

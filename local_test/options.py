@@ -6,11 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
-from container_serve import __version__
 from container_train.data.labels import SAMPLE
-from local_test.errors import LocalError, guarded
+from local_test.errors import LocalError, Parser, guarded
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "local_test" / "out"
@@ -37,17 +35,6 @@ class Options:
     @property
     def is_sample(self) -> bool:
         return self.data == SAMPLE
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def __init__(self, **options: str) -> None:
-        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
-        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-
-    def error(self, message: str) -> NoReturn:
-        raise LocalError(f"{message}; see {self.prog} --help", 2)
 
 
 def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:

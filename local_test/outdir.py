@@ -12,8 +12,10 @@ from local_test.errors import LocalError
 MARK = ".byoc-run"  # in folders that this program may replace
 RUNNING = "a run of local_test is writing here\n"
 DONE = "made by local_test; the next run replaces this folder\n"
-# What takes time to make. A run that ended before it had any of these leaves nothing behind.
+# What takes time to make. A run that ended before it had any of these leaves its logs and reports, if it had come to
+# train, but not in place of such things.
 _WORTH = ("ml/checkpoints", "ml/model", "model")
+_LOGS = ("logs",)
 
 
 class OutDir:
@@ -52,7 +54,7 @@ class OutDir:
     def give_up(self) -> Path | None:
         """Keep what took time to make, in place of what an earlier failed run left; the folder that has it."""
         kept = None
-        if any(next((self.out / folder).glob("*"), None) for folder in _WORTH):
+        if _has(self.out, _WORTH) or (_has(self.out, _LOGS) and not _has(self.failed, _WORTH)):
             remove(self.failed)
             kept = self.out.rename(self.failed)
         else:
@@ -60,6 +62,10 @@ class OutDir:
         if self.old.exists():
             self.old.rename(self.out)
         return kept
+
+
+def _has(folder: Path, parts: tuple[str, ...]) -> bool:
+    return any(next((folder / part).glob("*"), None) for part in parts)
 
 
 def remove(folder: Path) -> None:

@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from local_test.errors import LocalError
+from local_test.errors import LocalError, naming
 
 # Weights hardly shrink: the fastest level loses about 1 % and saves most of the time.
 LEVEL = 1
@@ -25,6 +25,7 @@ def pack(folder: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
     with (
+        naming(target),
         temporary.open("wb") as raw,
         gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,

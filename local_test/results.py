@@ -14,10 +14,10 @@ from local_test.predictions import Row
 PROFILER_FILES = ("profiler-report.html", "rules.json")
 
 
-def copy_reports(tree: Path, folder: Path) -> list[str] | None:
+def copy_reports(tree: Path, folder: Path) -> list[dict[str, Any]] | None:
     """Copy the report, and the profiler's where it has one, into `folder`.
 
-    Gives the rules of debugger and profiler that fired, or None where nothing watched the training.
+    Gives the rules of debugger and profiler that fired, as rules.json has them, or None where nothing watched.
     """
     output = tree / "output" / "data"
     if not (output / "report.html").is_file():
@@ -27,9 +27,17 @@ def copy_reports(tree: Path, folder: Path) -> list[str] | None:
             shutil.copyfile(output / name, folder / name)
     try:
         rules = json.loads((folder / "rules.json").read_text())["rules"]
-        return [f"{rule['rule']} ({rule['reason']})" for rule in rules if rule["status"] == "fired"]
+        return [rule for rule in rules if rule["status"] == "fired"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def in_words(fired: list[dict[str, Any]]) -> str:
+    """Return what is wrong with its reason, and by name what is only worth knowing."""
+    wrong = [f"{rule['rule']} ({rule['reason']})" for rule in fired if rule["severity"] != "information"]
+    known = [rule["rule"] for rule in fired if rule["severity"] == "information"]
+    words = "; ".join(wrong) or "no problem found"
+    return f"{words}; worth knowing: {', '.join(known)}" if known else words
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -46,8 +54,9 @@ def write_summary(folder: Path, tree: Path, rows: list[Row], facts: Mapping[str,
     metrics, model = read(tree / "output" / "data" / "metrics.json"), read(tree / "model" / "model.json")
     try:
         summary = {
-            **{key: model[key] for key in ("classes", "precision", "accuracy")},
-            **{key: metrics[key] for key in ("images", "test_accuracy", "hyperparameters")},
+            **{key: model[key] for key in ("classes", "precision", "accuracy", "accuracy_interval")},
+            **{key: metrics[key] for key in ("images", "test_accuracy", "hyperparameters", "chance")},
+            "test_accuracy_interval": model["accuracy_interval"][model["precision"]]["test"],
             "training_seconds": metrics["seconds"],
             "prediction": asdict(rows[0]),
             "predictions": [asdict(row) for row in rows],

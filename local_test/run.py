@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from container_train.data import splits
+from container_train.training import metrics
 from local_test import engine, outdir, pack, predictions, results, server, stage, weights
 from local_test.engine import DockerEngine, Engine
 from local_test.errors import LocalError
@@ -32,7 +34,7 @@ class Job:
     note: str = ""
     weights: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
-    fired: list[str] | None = None  # rules of debugger and profiler, where they watched
+    fired: list[dict[str, Any]] | None = None  # rules of debugger and profiler, where they watched
 
     @contextlib.contextmanager
     def step(self, name: str, text: str) -> Iterator[None]:
@@ -90,6 +92,9 @@ def leave(out: outdir.OutDir) -> None:
     if kept is None:
         return
     print(f"\npartial results: {kept}", file=sys.stderr)
+    for name in ("logs/train.log", "ml/output/data/profiler-report.html"):
+        if (kept / name).is_file():
+            print(f"  {kept / name}", file=sys.stderr)
     archive = kept / "model" / "model.tar.gz"
     if archive.is_file():
         print(f"to serve its model: ./local_test/serve_local.sh --model {shlex.quote(str(archive))}", file=sys.stderr)
@@ -146,8 +151,8 @@ def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
         pack.pack(staged.tree / "model", job.archive)
         job.fired = results.copy_reports(staged.tree, job.folder)
         if job.fired is not None:
-            say = "; ".join(job.fired) or "none fired"
-            print(f"debugger and profiler: {job.folder / 'profiler-report.html'}; rules: {say}")
+            words = results.in_words(job.fired)
+            print(f"debugger and profiler: {job.folder / 'profiler-report.html'}; rules: {words}")
     return staged
 
 
@@ -186,15 +191,14 @@ def summarise(job: Job, staged: Staged, rows: list[Row], cold: float) -> None:
         "weights": job.weights,
         "note": job.note,
         "seconds": job.seconds,
-        "rules_fired": job.fired,
+        "rules_fired": None if job.fired is None else [f"{rule['rule']} ({rule['reason']})" for rule in job.fired],
         "image_tags": job.engine.images,
     }
     summary = results.write_summary(job.folder, staged.tree, rows, facts)
-    print(
-        f"test accuracy {summary['test_accuracy']:.1%} on {summary['images']['test']} images"
-        f" (chance {1 / len(summary['classes']):.1%}), {summary['precision']}; seconds: "
-        + ", ".join(f"{name} {value:.0f}" for name, value in job.seconds.items())
-    )
+    accuracy = metrics.with_interval(summary["test_accuracy"], summary["images"]["test"])
+    seconds = ", ".join(f"{name} {value:.0f}" for name, value in job.seconds.items())
+    print(f"test accuracy {accuracy}, {summary['precision']}; seconds: {seconds}")
+    shout(summary["chance"])
 
 
 def shout(note: str) -> None:

@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 
 from local_test import engine, options, pack, server
-from local_test.errors import LocalError
+from local_test.errors import LocalError, Parser
 
 PORT = 8080
 
 
 def serve(arguments: list[str]) -> None:
-    parser = options.Parser(prog="serve_local.sh", description=__doc__)
+    parser = Parser(prog="serve_local.sh", description=__doc__)
     options.add_engine(parser)
     parser.add_argument(
         "--model",

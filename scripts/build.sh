@@ -232,40 +232,15 @@ tell() {
     grep -q '"verdict": "none"' "$file.advisories.json" || concerns="$concerns $1"
 }
 
-# MB that an image may add to its base; the table below shows where they went. serve-torch's CPU torch has none.
-budget_of() { case $1 in byoc-train:*) echo 5000 ;; byoc-serve:*) echo 285 ;; esac; }
-
-# Bytes of the layers above the base: the first of ours copies install_python.sh.
-added_by_us() {
-    "$docker" history --no-trunc --human=false --format '{{.Size}} {{.CreatedBy}}' "$1" |
-        awk '{ sum += $1 } /COPY docker\/install_python.sh/ { exit } END { printf "%.0f", sum / 1e6 }'
-}
-
-# What is largest in an image, in MB: packages, and the rest of what we put into it.
-breakdown() {
-    "$docker" run --rm --platform "$platform" "$1" sh -c \
-        'du -sm /opt/venv/lib/python3.*/site-packages/* /opt/program/*/* 2>/dev/null' |
-        sed 's|\t.*/|\t|' | sort -rn | awk 'NR <= 8 { printf "%s%s %d", (NR > 1 ? ", " : ""), $2, $1; next }
-            { rest += $1 } END { printf ", others %d", rest }'
-}
-
 images=()
 case $target in
     all) build train; build serve ;;
     *) build "$target" ;;
 esac
 
-echo
-printf '%-44s %10s %14s %10s\n' image size "above base" budget
-over="" concerns=""
+concerns=""
 for name in "${images[@]}"; do
-    added=$(added_by_us "$name") budget=$(budget_of "$name")
-    printf '%-44s %10s %14s %10s\n' "$name" \
-        "$("$docker" image inspect --format '{{.Size}}' "$name" | awk '{printf "%.0f MB", $1 / 1e6}')" \
-        "$added MB" "${budget:-none}${budget:+ MB}"
-    echo "  MB: $(breakdown "$name")"
+    "$docker" image inspect --format '{{.Size}}' "$name" | awk -v name="$name" '{ printf "%-44s %10.0f MB\n", name, $1 / 1e6 }'
     [ -z "$sbom" ] || tell "$name"
-    [ -z "$budget" ] || [ "$added" -le "$budget" ] || over="$over $name ($added MB, $budget allowed)"
 done
-[ -z "$over" ] || die "larger than its budget:$over; see the lines above for what takes the room"
 [ -z "$fail_on_advisory" ] || [ -z "$concerns" ] || die "advisories that nobody has accepted, or that could not be asked for:$concerns"

@@ -36,7 +36,7 @@ from scripts.endpoints import deployment, lookup
 from scripts.resources import assets, inventory, removal, usage
 from scripts.resources.account import Account, dicts, table
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Resource
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOBS, MODEL, REPOSITORY, Resource
 
 PROGRAM = "cleanup.py"
 
@@ -101,7 +101,7 @@ def _asked(account: Account, flags: argparse.Namespace) -> list[Resource | S3Ass
     found: list[Resource | S3Asset] = []
     for wanted, kinds in (
         (flags.all, (ENDPOINT, CONFIGURATION, MODEL)),
-        (flags.jobs, (SEARCH, JOB)),
+        (flags.jobs, JOBS),
         (flags.repositories, (REPOSITORY,)),
     ):
         found += account.resources.of(*kinds) if wanted else []
@@ -146,7 +146,7 @@ def _report(
     left = [resource for resource in account.resources.own if resource not in removed]
     stored = [asset for asset in account.stored if asset not in deleted]
     for resource in left:
-        if resource.usd_per_hour is not None or resource.kind in (SEARCH, JOB):
+        if resource.usd_per_hour is not None or resource.kind in JOBS:
             progress(f"left, and billed: {resource}")
         elif flags.all and resource.kind == REPOSITORY:
             progress(f"left: {resource} (--repositories removes it)")
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     what.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
     what.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
-    what.add_argument("--jobs", action="store_true", help="stop the tuning and training jobs in progress")
+    what.add_argument("--jobs", action="store_true", help="stop the tuning, training and transform jobs in progress")
     what.add_argument("--data", "--s3", action="store_true", help="images, weights and jobs' results in S3")
     what.add_argument("--repositories", action="store_true", help="ECR repositories, with their Docker images")
     how = parser.add_argument_group("how")

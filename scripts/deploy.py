@@ -4,13 +4,17 @@
 scripts/deploy.py --image URI --model-data s3://BUCKET/byoc/JOB/output/model.tar.gz
 scripts/deploy.py --image URI --job JOB --name byoc-dogs             the model of a training job, under a name of yours
 scripts/deploy.py --image URI --job JOB2 --name byoc-dogs --update   a new model at the same endpoint
+scripts/deploy.py --image URI --job JOB --serverless 2048            nothing to pay when idle
+scripts/deploy.py --image URI --job JOB --async s3://BUCKET/byoc/answers --max-instances 2      a queue, down to zero
+scripts/deploy.py --image URI --multi-model s3://BUCKET/byoc/models  several models; --add NAME MODEL puts one there
+scripts/deploy.py --image URI --job JOB --min-instances 1 --max-instances 4      autoscaling
 scripts/deploy.py --attach byoc-dogs                                 wait for it again
 scripts/deploy.py --image URI --model-data S3 --dry-run              print the requests as JSON, send nothing
 scripts/deploy.py --local --model-data local_test/out/model/model.tar.gz     no account: a server here, until Ctrl-C
 
 The image has to be in ECR (scripts/push.sh serve prints its URI), with --local on this machine. An artifact that it
-cannot serve is refused before anything is created. An endpoint is billed for as long as it exists:
-scripts/cleanup.py NAME removes it.
+cannot serve is refused before anything is created. An endpoint with instances is billed for as long as it exists:
+scripts/cleanup.py NAME removes it. docs/deployment.md compares the modes.
 """
 
 import sys
@@ -29,26 +33,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from scripts.aws import instances, names, settings
+from botocore.exceptions import BotoCoreError, ClientError
+
+from scripts.aws import names, settings
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError
-from scripts.aws.requests import check, show
+from scripts.aws.errors import CloudError, explain
+from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.console import command
-from scripts.console.command import integer, progress
-from scripts.endpoints import deployment, model_data, rollout
-from scripts.endpoints.deployment import STRATEGIES, Deployment
+from scripts.console.command import progress
+from scripts.endpoints import deploy_flags, deployment, lookup, model_data, model_store, modes, rollout, scaling
+from scripts.endpoints.deployment import Deployment
+from scripts.endpoints.modes import MULTI_MODEL
+from scripts.endpoints.scaling import Scaling
 
 PROGRAM = "deploy.py"
 
 
 def main(arguments: Sequence[str]) -> int:
-    flags = _parser().parse_args(arguments)
+    flags = deploy_flags.parser(PROGRAM, __doc__ or "").parse_args(arguments)
     chosen = settings.load(flags)
-    _check_together(flags)
+    deploy_flags.check(flags)
     environment = command.key_values(flags.environment, "--environment")
     if environment.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
-        several = "a server that waits for several models would answer every request with 404"
+        several = "a server that waits for several models would answer every request with 404; take --multi-model"
         raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
     if flags.local:
         from scripts.endpoints import local_endpoint
@@ -56,71 +64,106 @@ def main(arguments: Sequence[str]) -> int:
         return local_endpoint.run(flags, chosen, environment)
     region = chosen.need_region()
     if flags.attach:
-        endpoint = rollout.attach(chosen.aws(), names.checked(flags.attach, "--attach"))
-        return _report(
-            {
-                "endpoint": endpoint.name,
-                "status": endpoint.status,
-                "region": region,
-                "configuration": endpoint.configuration,
-            },
-            as_json=flags.json,
-        )
+        return _attach(chosen.aws(), flags, chosen)
+    if flags.add or flags.remove:
+        modes.of(flags, chosen)
+        return model_store.change(flags, chosen)
     wanted = deployment.from_flags(flags, chosen, region, environment)
+    scaled = scaling.from_flags(flags, wanted.endpoint, wanted.mode.name)
     if flags.dry_run:
-        print(show(deployment.requests(wanted, flags, chosen), allow_unknown=chosen.allow_unknown))
+        requests = [*deployment.requests(wanted, flags, chosen), *(scaled.requests(chosen) if scaled else ())]
+        print(show(requests, allow_unknown=chosen.allow_unknown))
         return 0
-    return _deploy(chosen.aws(), wanted, flags, chosen)
+    return _deploy(chosen.aws(), wanted, scaled, flags, chosen)
 
 
-def _deploy(aws: Aws, wanted: Deployment, flags: argparse.Namespace, chosen: Settings) -> int:
+def _attach(aws: Aws, flags: argparse.Namespace, chosen: Settings) -> int:
+    endpoint = rollout.attach(aws, names.checked(flags.attach, "--attach"))
+    if flags.max_instances:
+        lookup.need_own(aws, endpoint, chosen.project)
+        configuration = lookup.configuration(aws, endpoint.configuration)
+        scaled = scaling.from_flags(flags, endpoint.name, configuration.mode if configuration else modes.REAL_TIME)
+        _scale(aws, scaled, [], chosen)
+    result = {
+        "endpoint": endpoint.name,
+        "status": endpoint.status,
+        "region": aws.region,
+        "configuration": endpoint.configuration,
+    }
+    return _report(result, as_json=flags.json)
+
+
+def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argparse.Namespace, chosen: Settings) -> int:
     begun = time.monotonic()
     if flags.job:
         wanted = replace(wanted, model_data=rollout.model_of(aws, flags.job))
-    for request in deployment.requests(wanted, flags, chosen):
+    for request in [*deployment.requests(wanted, flags, chosen), *(scaled.requests(chosen) if scaled else ())]:
         check(request, allow_unknown=chosen.allow_unknown)
-    before = None
+    before, held = None, []
     if flags.update:
-        before = rollout.need_updatable(aws, wanted.endpoint, chosen.project, flags.instance_type)
-        wanted = replace(wanted, instance_count=flags.instance_count or before.instance_count)
-        deployment.check_strategy(flags.strategy, wanted.instance_count)
+        before = rollout.need_updatable(aws, wanted, chosen.project, flags.instance_type)
+        wanted = replace(wanted, instance_count=flags.instance_count or before.instance_count or 1)
+        if not wanted.is_serverless:
+            deployment.check_strategy(flags.strategy, wanted.instance_count)
     requests = deployment.requests(wanted, flags, chosen)
     if not before:
         rollout.need_free(aws, wanted, requests)
-    model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
-    rollout.send_all(aws, requests)
+    if wanted.mode.name == MULTI_MODEL:
+        model_store.need_image(aws, wanted)
+    else:
+        model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
+    if before and before.instance_type and before.instance_type != wanted.instance_type:
+        held = scaling.suspend(aws, wanted.endpoint, chosen, may=not flags.no_wait)
     status = "Updating" if before else "Creating"
     try:
-        cost = instances.describe(wanted.instance_type, wanted.instance_count, aws.region)
-        progress(f"{status.lower()} the endpoint {wanted.endpoint}; {cost}")
-        progress(f"remove it with: scripts/cleanup.py {wanted.endpoint} --region {aws.region}")
-        if not flags.no_wait:
-            status = rollout.wait_in_service(aws, wanted, requests, update=flags.update).status
-    except KeyboardInterrupt:
-        raise rollout.goes_on(wanted.endpoint, aws.region) from None
+        rollout.send_all(aws, requests)
+        try:
+            progress(f"{status.lower()} the endpoint {wanted.endpoint}; {wanted.cost(aws.region)}")
+            progress(f"remove it with: scripts/cleanup.py {wanted.endpoint} --region {aws.region}")
+            if not flags.no_wait:
+                status = rollout.wait_in_service(aws, wanted, requests, update=flags.update).status
+        except KeyboardInterrupt:
+            raise rollout.goes_on(wanted.endpoint, aws.region) from None
+    finally:
+        _scale(aws, scaled if status == "InService" else None, held, chosen)
     removed = rollout.prune(aws, before, chosen.project) if before and flags.prune else []
     if before and not removed:
         progress(
             f"before, it served the configuration {before.name} (models: {', '.join(before.models)}), which costs"
             " nothing; scripts/cleanup.py --unused removes it, as --prune does"
         )
-    price = instances.price(wanted.instance_type, aws.region).hourly
     result = {
         "endpoint": wanted.endpoint,
         "status": status,
+        "mode": wanted.mode.name,
         "region": aws.region,
         "configuration": wanted.name,
         "model": wanted.name,
         "image": wanted.image,
         "model_data": str(wanted.model_data),
-        "instance_type": wanted.instance_type,
-        "instance_count": wanted.instance_count,
-        "usd_per_hour": None if price is None else price * wanted.instance_count,
+        "instance_type": None if wanted.is_serverless else wanted.instance_type,
+        "instance_count": None if wanted.is_serverless else wanted.instance_count,
+        "usd_per_hour": wanted.usd_per_hour(aws.region),
+        "autoscaling": [scaled.least, scaled.most] if scaled else None,
         "previous_configuration": before.name if before else None,
         "removed": removed,
         "seconds": round(time.monotonic() - begun, 1),
     }
     return _report(result, as_json=flags.json)
+
+
+def _scale(aws: Aws, scaled: Scaling | None, held: Sequence[Request], chosen: Settings) -> None:
+    """Register the autoscaling that the flags ask for, otherwise again what was `held` during the update."""
+    if scaled:
+        scaling.apply(aws, scaled.requests(chosen))
+        progress(f"autoscaling from {scaled.least} to {scaled.most} instances")
+    elif held:
+        try:
+            scaling.apply(aws, held)
+            progress("the autoscaling from before is registered again")
+        except (ClientError, BotoCoreError) as error:
+            again = "scripts/deploy.py --attach NAME --max-instances N registers it"
+            progress(f"the autoscaling from before is not registered ({explain(error)}): {again}")
 
 
 def _report(result: Mapping[str, Any], *, as_json: bool) -> int:
@@ -131,69 +174,6 @@ def _report(result: Mapping[str, Any], *, as_json: bool) -> int:
         progress(f"{name} is {result['status']}; wait for it: scripts/deploy.py --attach {name} --region {region}")
     print(json.dumps(result, indent=2) if as_json else name)
     return 0
-
-
-def _check_together(flags: argparse.Namespace) -> None:
-    """Raises CloudError for flags that contradict each other."""
-    changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
-    for wrong, complaint in (
-        (flags.model_data and flags.job, "--model-data and --job: give one of them"),
-        (
-            flags.local and (flags.update or flags.attach or flags.job or flags.dry_run),
-            "--local serves a --model-data here: no --job, --update, --attach or --dry-run with it",
-        ),
-        (flags.port is not None and not flags.local, "--port goes with --local"),
-        (flags.update and not flags.name, "--update needs the --name of the endpoint"),
-        (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
-        (
-            flags.prune and flags.no_wait,
-            "--prune removes what served before once the new one serves: it cannot be combined with --no-wait",
-        ),
-        (
-            flags.attach and (flags.image or flags.dry_run),
-            "--attach waits for an endpoint that exists: it cannot be combined with --image or --dry-run",
-        ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = command.parser(PROGRAM, __doc__ or "")
-    what = parser.add_argument_group("model (required: --model-data or --job, and --image except with --local)")
-    what.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
-    what.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
-    what.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
-    one = parser.add_argument_group("endpoint")
-    one.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
-    one.add_argument("--instance-type", metavar="TYPE", help=f"default: {deployment.INSTANCE_TYPE}")
-    one.add_argument(
-        "--instance-count", metavar="N", type=integer(1), help="default: 1, --update: as many as there are"
-    )
-    one.add_argument(
-        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
-    )
-    one.add_argument("--network-isolation", action="store_true", help="the container gets no network")
-    seconds = integer(60, 3600)
-    one.add_argument("--startup-timeout", metavar="S", type=seconds, default=600, help="until /ping is 200 (600)")
-    one.add_argument("--download-timeout", metavar="S", type=seconds, default=600, help="for model.tar.gz (600)")
-    changes = parser.add_argument_group("changing an endpoint that exists")
-    changes.add_argument("--update", action="store_true", help="give the endpoint --name this model and configuration")
-    changes.add_argument("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="how the instances change over")
-    changes.add_argument("--wait-interval", metavar="S", type=integer(0, 3600), default=300, help="between steps (300)")
-    changes.add_argument("--alarm", metavar="NAME", action="append", default=[], help="CloudWatch alarm: roll back")
-    changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
-    here = parser.add_argument_group("on this machine")
-    here.add_argument("--local", action="store_true", help="serve through the SDK's local mode; needs no account")
-    here.add_argument("--port", type=integer(1, 65535), metavar="N", help="for --local (default: a free one)")
-    how = parser.add_argument_group("how")
-    how.add_argument("--attach", metavar="NAME", help="wait for an endpoint that is being created or changed")
-    how.add_argument("--no-wait", action="store_true", help="end as soon as it is being created")
-    how.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
-    how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
-    how.add_argument("--json", action="store_true", help="print the result as JSON")
-    settings.add_flags(parser, "role", "bucket", "project", "tags", "subnets", "security_groups", "volume_kms_key")
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 import builtins
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
-from types import TracebackType
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of the two, the one that has more: what runs here, or only what AWS is asked with.
@@ -23,7 +24,8 @@ def use(*packages: str) -> None:
         if missing:
             raise ImportError(f"the package {missing[0]} is not installed in {sys.prefix}: {HOW}", name=missing[0])
         return
-    sys.excepthook = _uncaught
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)
     if not missing:
         return
     # Never back to the one that this runs in, nor to one that it came from.
@@ -34,9 +36,7 @@ def use(*packages: str) -> None:
     sys.exit(f"{Path(sys.argv[0]).name}: the package {missing[0]} is not installed: {HOW}")
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C in the seconds that imports take: nothing has begun, and where it came is of no use to anybody."""
-    if issubclass(kind, KeyboardInterrupt):
-        print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, trace)
+def _leave(_signal: int, _frame: FrameType | None) -> None:
+    """Ctrl-C in the seconds that imports take: nothing has begun, and an exception may get lost in an import."""
+    os.write(2, f"{Path(sys.argv[0]).name}: interrupted\n".encode())
+    os._exit(128 + signal.SIGINT)

@@ -4,6 +4,8 @@
 scripts/predict.py byoc-dogs dog.jpg
 scripts/predict.py byoc-dogs pictures/ cat.png --top-k 5        folders are taken with all images in them
 scripts/predict.py byoc-dogs pictures/ --json > answers.json
+scripts/predict.py byoc-many dog.jpg --model dogs               one of several models at the endpoint
+scripts/predict.py byoc-queue s3://BUCKET/PREFIX pictures/ --async     an asynchronous endpoint: waits for the answers
 scripts/predict.py --local http://localhost:8080 dog.jpg        a server of scripts/deploy.py --local or local_test
 
 An image over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
@@ -24,59 +26,38 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from container_serve.settings import MAX_REQUEST_BYTES
 from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.console import command
 from scripts.console.command import integer, progress
-from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Target
+from scripts.endpoints import model_store
+from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Result, Target
+from scripts.endpoints.modes import SERVERLESS_REQUEST_BYTES
 
 PROGRAM = "predict.py"
 THREADS = 4
 MAX_TOP_K = 1000  # the server's own limit, container_serve.codec's
 
 
-@dataclass(frozen=True)
-class Result:
-    """One picture's answer, or `error` why there is none; `milliseconds` from sending it to its answer."""
-
-    picture: str
-    answer: dict[str, Any] | None
-    error: str | None
-    notice: str | None
-    milliseconds: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"picture": self.picture}
-        if self.answer is not None:
-            found |= {"predictions": self.answer["predictions"], "model": self.answer.get("model")}
-            found["milliseconds"] = self.milliseconds
-        else:
-            found["error"] = self.error
-        return found | ({"notice": self.notice} if self.notice else {})
-
-
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     names = list(flags.arguments)
-    target: Target
-    if flags.local:
-        target = LocalTarget(flags.local)
-    else:
-        name, *names = names
-        if not names:
-            raise CloudError(f"no images: scripts/predict.py {name} IMAGE..., or --local URL IMAGE...", 2)
-        if Path(name).is_file() or Path(name).is_dir():
-            raise CloudError(f"{name} is an image or folder here: name the endpoint first, or --local URL", 2)
-        target = EndpointTarget(settings.load(flags).aws(), name)
-    from scripts.endpoints import images  # takes a second, for which a wrong call need not wait
-
-    found = images.find(names)
-    results = _ask(target, found, flags.top_k, flags.threads)
+    if flags.model:
+        model_store.checked(flags.model, "--model")
+    for wrong, complaint in (
+        (flags.asynchronous and (flags.local or flags.model), "--async: cannot be combined with --local or --model"),
+        (
+            not flags.asynchronous and any(name.startswith("s3://") for name in names),
+            "images in S3 go with --async, to an endpoint that was deployed with --async",
+        ),
+    ):
+        if wrong:
+            raise CloudError(complaint, 2)
+    results = _results(flags, names)
     for result in results:
         if result.notice:
             progress(f"{result.picture} {result.notice}")
@@ -93,16 +74,45 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
+def _results(flags: argparse.Namespace, names: list[str]) -> list[Result]:
+    """In the order of `names`, of which the first is the endpoint unless --local is given."""
+    target: Target
+    if flags.local:
+        target = LocalTarget(flags.local, flags.model)
+    else:
+        name, *names = names
+        if not names:
+            raise CloudError(f"no images: scripts/predict.py {name} IMAGE..., or --local URL IMAGE...", 2)
+        if Path(name).is_file() or Path(name).is_dir():
+            raise CloudError(f"{name} is an image or folder here: name the endpoint first, or --local URL", 2)
+        chosen = settings.load(flags)
+        aws = chosen.aws()
+        if flags.asynchronous:
+            from scripts.endpoints import async_invocations
+
+            items = async_invocations.items(aws, names)
+            return async_invocations.AsyncCall(aws, name, flags.top_k, chosen, flags.threads).run(items)
+        target = EndpointTarget(aws, name, flags.model)
+    from scripts.endpoints import images  # takes a second, for which a wrong call need not wait
+
+    return _ask(target, images.find(names), flags.top_k, flags.threads)
+
+
 def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> list[Result]:
     """In the order of `found`."""
     from tqdm import tqdm
 
     from scripts.endpoints import images
 
+    sizes = [path.stat().st_size for path in found if path.is_file()]
+    # Only a large one makes it worth a call to find out the limit.
+    large = max(sizes, default=0) > SERVERLESS_REQUEST_BYTES
+    max_bytes = target.max_bytes() if large else MAX_REQUEST_BYTES
+
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
-            body = images.prepare(path)
+            body = images.prepare(path, max_bytes)
         except images.PictureError as error:
             return Result(str(path), None, str(error), None, None)
         # The id stands in the server's log; a file's name may hold anything.
@@ -139,7 +149,8 @@ def _table(results: Sequence[Result]) -> str:
             rows.append((result.picture, "", "", f"error: {result.error}"))
             continue
         for index, row in enumerate(result.answer["predictions"]):
-            first = (result.picture, f"{result.milliseconds:.0f}") if index == 0 else ("", "")
+            took = "" if result.milliseconds is None else f"{result.milliseconds:.0f}"
+            first = (result.picture, took) if index == 0 else ("", "")
             rows.append((*first, f"{row['probability']:.3f}", str(row["label"])))
     return table(("image", "ms", "probability", "label"), rows)
 
@@ -154,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", metavar="N", type=integer(1, 64), default=THREADS, help=f"at once ({THREADS})")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    settings.add_flags(parser)
+    parser.add_argument("--model", metavar="NAME", help="of an endpoint that has several models")
+    parser.add_argument("--async", dest="asynchronous", action="store_true", help="send by S3, wait for the answers")
+    settings.add_flags(parser, "bucket", "project", "output_kms_key")
     return parser
 
 

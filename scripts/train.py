@@ -25,8 +25,8 @@ from scripts.environment import use
 use("boto3", "PIL", "numpy", "psutil", "tqdm", "docker")
 
 import argparse
-import json
 from collections.abc import Sequence
+from functools import partial
 
 from scripts.aws import instances, names, settings
 from scripts.aws.account import Aws
@@ -34,15 +34,13 @@ from scripts.aws.errors import CloudError
 from scripts.aws.requests import show
 from scripts.console import command
 from scripts.console.command import progress
-from scripts.jobs import inputs, outcome, training, training_jobs, watch
+from scripts.jobs import existing, inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import SAMPLE, Weights
 from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
 from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
-
-# Flags that go with --attach and --stop.
-FOR_EXISTING = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *training.SETTINGS}
+SAVES = f"; it has {STOP_SECONDS} s to save what it has"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,17 +48,16 @@ def parser() -> argparse.ArgumentParser:
     training.flags(made)
     made.add_argument("--from-tuning", metavar="NAME|STUDY", help="the best hyperparameters that scripts/tune.py found")
     one = made.add_argument_group("of this one job").add_argument
-    one("--instance-count", metavar="N", type=command.integer(1), help="that share each batch (default 1)")
+    one(
+        "--instance-count",
+        metavar="N",
+        type=command.integer(1, training.MAX_INSTANCES),
+        help="that share each batch (default 1)",
+    )
     one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
-    how = made.add_argument_group("how").add_argument
-    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
-    how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
-    how("--json", action="store_true", help="print one JSON object at the end")
-    how("--local", action="store_true", help="in a container on this machine")
-    how("--attach", metavar="NAME", help="follow this job")
-    how("--stop", metavar="NAME", help=f"stop this job; it has {STOP_SECONDS} s to save what it has")
+    existing.flags(made, "job", "in a container on this machine", SAVES)
     settings.add_flags(made, *training.SETTINGS)
     return made
 
@@ -68,7 +65,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
-        return _existing(flags, rest)
+        name = existing.named(flags, rest, parser().parse_args([]), "job")
+        aws = settings.load(flags).aws()
+        if flags.attach:
+            return _follow(aws, name, flags)
+        look = partial(training_jobs.describe, aws, name, with_tags=False)
+        return existing.stop(aws, "TrainingJob", name, look, PROGRAM, SAVES, as_json=flags.json)
     inputs.check_unknown(flags, rest)
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
@@ -130,34 +132,9 @@ def _tell_created(wanted: TrainingJobSpec) -> None:
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
     if not flags.wait:
-        progress(f"  follow it: {watch.attach(name, aws.region)}\n  stop it:   {watch.stop(name, aws.region)}")
-        print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
-        return 0
+        return existing.leave(name, aws.region, PROGRAM, as_json=flags.json)
     job, metrics = watch.follow(aws, name)
     return outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
-
-
-def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    """--attach and --stop."""
-    if flags.attach and flags.stop:
-        raise CloudError("--attach and --stop cannot be combined", 2)
-    doing = "--attach" if flags.attach else "--stop"
-    wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value not in (None, False)]
-    if rest or wrong:
-        other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
-        raise CloudError(f"{doing} is for a job that exists, and {other} for a new one", 2)
-    aws = settings.load(flags).aws()
-    if flags.attach:
-        return _follow(aws, names.checked(flags.attach, doing), flags)
-    job = training_jobs.stop(aws, names.checked(flags.stop, doing))
-    if job.in_progress:
-        progress(f"{job.name} is being stopped; it has {STOP_SECONDS} s to save what it has")
-        progress(f"  follow it: {watch.attach(job.name, aws.region)}")
-    else:
-        progress(f"{job.name} has ended already: {job.status}")
-    if flags.json:
-        print(json.dumps({"name": job.name, "status": "Stopping" if job.in_progress else job.status}))
-    return 0
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from scripts.environment import use
 use("boto3", "PIL", "psutil", "tqdm", "optuna", "rich", "bokeh")
 
 import argparse
-import json
 from collections.abc import Sequence
+from functools import partial
 
 from local_test.options import ENGINES
 from scripts.aws import instances, names, settings
@@ -36,7 +36,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.requests import show
 from scripts.console import command
 from scripts.console.command import progress
-from scripts.jobs import inputs, outcome, training, training_jobs, watch
+from scripts.jobs import existing, inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import Weights
 from scripts.tuning import cloud, results, space, tuning_jobs
 from scripts.tuning.tuning_jobs import TuningJob, TuningJobSpec
@@ -44,10 +44,6 @@ from scripts.tuning.tuning_jobs import TuningJob, TuningJobSpec
 PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
 TRIALS = 20
-# Flags that go with --attach and --stop.
-FOR_EXISTING = {
-    "attach", "stop", "wait", "json", "config", "region", "allow_unknown", "results", "train_best", *training.SETTINGS,
-}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,13 +62,7 @@ def parser() -> argparse.ArgumentParser:
     training.flags(made)
     made.set_defaults(instance_count=None, checkpoints=None, service_debugger=False)
     inputs.flags(made)
-    how = made.add_argument_group("how").add_argument
-    how("--local", action="store_true", help="on this machine")
-    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
-    how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
-    how("--json", action="store_true", help="print one JSON object at the end")
-    how("--attach", metavar="NAME", help="follow this search")
-    how("--stop", metavar="NAME", help="stop this search, and its trials")
+    existing.flags(made, "search", "on this machine", ", and its trials")
     settings.add_flags(made, *training.SETTINGS)
     return made
 
@@ -80,7 +70,13 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
-        return _existing(flags, rest)
+        also = {"results", "train_best"}
+        name = existing.named(flags, rest, parser().parse_args([]), "search", names.MAX_SEARCH, also)
+        aws = settings.load(flags).aws()
+        if flags.attach:
+            return _follow(aws, name, flags)
+        look = partial(tuning_jobs.describe, aws, name, with_trials=False)
+        return existing.stop(aws, tuning_jobs.NOUN, name, look, PROGRAM, ", with its trials", as_json=flags.json)
     inputs.check_unknown(flags, rest)
     if flags.strategy == "grid" and flags.trials:
         raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
@@ -111,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _tell_created(search: TuningJobSpec) -> None:
     trial = search.trial
-    progress(f"created {search.name}\n  {tuning_jobs.console(trial.region, search.name)}")
+    progress(f"created {search.name}\n  {training_jobs.console(trial.region, search.name, 'hyper-tuning-jobs')}")
     count = search.parallel * trial.instance_count
     progress("  " + instances.describe(trial.instance_type, count, trial.region, spot=trial.max_wait is not None))
     most = instances.price(trial.instance_type, trial.region).cost(trial.max_run * search.trials, trial.instance_count)
@@ -121,10 +117,7 @@ def _tell_created(search: TuningJobSpec) -> None:
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
     if not flags.wait:
-        attach, stop = watch.attach(name, aws.region, PROGRAM), watch.stop(name, aws.region, PROGRAM)
-        progress(f"  follow it: {attach}\n  stop it:   {stop}")
-        print(json.dumps({"name": name, "status": "InProgress"}) if flags.json else name)
-        return 0
+        return existing.leave(name, aws.region, PROGRAM, as_json=flags.json)
     job = cloud.follow(aws, name)
     search = cloud.with_curves(aws, job.search)
     folder = Path(flags.results or results.FOLDER).absolute() / name
@@ -150,30 +143,6 @@ def _train_best(aws: Aws, job: TuningJob, flags: argparse.Namespace) -> int:
     progress(f"created {name}, which trains with the best values\n  {training_jobs.console(aws.region, name)}")
     done, metrics = watch.follow(aws, name)
     return outcome.of_cloud(done, metrics.summary() or dict(done.metrics), as_json=flags.json)
-
-
-def _existing(flags: argparse.Namespace, rest: Sequence[str]) -> int:
-    """--attach and --stop."""
-    if flags.attach and flags.stop:
-        raise CloudError("--attach and --stop cannot be combined", 2)
-    doing = "--attach" if flags.attach else "--stop"
-    plain = vars(parser().parse_args([]))
-    wrong = [key for key, value in vars(flags).items() if key not in FOR_EXISTING and value != plain[key]]
-    if rest or wrong:
-        other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"
-        raise CloudError(f"{doing} is for a search that exists, and {other} for a new one", 2)
-    aws = settings.load(flags).aws()
-    name = names.checked(flags.attach or flags.stop, doing, names.MAX_SEARCH)
-    if flags.attach:
-        return _follow(aws, name, flags)
-    job = tuning_jobs.stop(aws, name)
-    if job.in_progress:
-        progress(f"stopping {name} and its trials; see {watch.attach(name, aws.region, PROGRAM)}")
-    else:
-        progress(f"{name} has already ended: {job.status}")
-    if flags.json:
-        print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
-    return 0
 
 
 if __name__ == "__main__":

@@ -20,7 +20,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 # These look at all containers of the engine, or make and remove images of one name: never two of them at once.
-ENGINE = ("docker/", "cloud/test_local_", "cloud/test_push", "cloud/test_registry", "cloud/test_story")
+ENGINE = (
+    "docker/",
+    "cloud/test_local_",
+    "cloud/test_push",
+    "cloud/test_registry",
+    "cloud/test_sdk_v3",
+    "cloud/test_story",
+)
 # Where there are several lanes these begin first, the longest before all, so that no lane waits for them in the end.
 LONGEST_FIRST = (
     "local_test/test_chain",

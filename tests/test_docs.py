@@ -46,7 +46,8 @@ FIRST = {
     "prepare_data.py": ("CreateBucket", "PutObject"),
     "train.py": ("CreateTrainingJob", "CreateBucket", "PutObject"),
     "tune.py": ("CreateHyperParameterTuningJob",),
-    "deploy.py": ("CreateModel",),
+    "deploy.py": ("CreateModel", "CopyObject", "DeleteObject"),
+    "transform.py": ("PutObject",),
     "cleanup.py": ("DeleteEndpoint",),
 }
 
@@ -126,7 +127,13 @@ def filled(command: str) -> list[str]:
     return documents.words(re.sub(r"\b[A-Z_]{3,}\b", lambda word: VALUES.get(word[0], word[0]), command))
 
 
-@pytest.mark.parametrize("command", documents.marked(DRY_RUN))
+def of_modes() -> list[str]:
+    """The commands in the table of ways to deploy, but the one for this machine."""
+    cells = [row[3].strip("`") for row in documents.rows(DOCS / "deployment.md", "Deployment")]
+    return [command for command in cells if "--local" not in command]
+
+
+@pytest.mark.parametrize("command", [*documents.marked(DRY_RUN), *of_modes()])
 def test_dry_runs_print_requests_and_need_no_account(
     command: str, nowhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

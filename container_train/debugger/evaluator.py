@@ -9,55 +9,59 @@ from typing import Any
 from container_train.debugger import KNOWN, loss_rules, tensor_rules
 from container_train.debugger.history import History
 from container_train.debugger.saved_steps import Step
-from container_train.monitoring.findings import Finding, Parameters, Rule, evaluate
+from container_train.monitoring.findings import Finding, Judge, Parameters, Rule, Severity, evaluate
 
-JUDGES = {
-    "vanishing_gradient": (
-        tensor_rules.vanishing_gradient,
-        "Look at the layer named: activations that saturate (sigmoid, tanh) or dead ReLUs in front of the loss, missing"
-        " normalisation or skip connections, weights that start too small. A larger lr helps where all gradients are"
-        " small alike; where the loss is close to 0, the training is simply done.",
+JUDGES: tuple[tuple[str, Judge, Severity, str], ...] = (  # name, judge, how bad, what to do
+    (
+        "vanishing_gradient", tensor_rules.vanishing_gradient, "problem",
+        "Look at the layer named: activations that saturate (sigmoid, tanh) or dead ReLUs in front of the loss,"
+        " missing normalisation or skip connections, weights that start too small. A larger --lr helps where all"
+        " gradients are small alike.",
     ),
-    "exploding_tensor": (
-        tensor_rules.exploding_tensor,
-        "Lower lr, first by a factor of ten; clip gradients; look for images or labels that are broken, for a"
-        " division by 0 or a logarithm of 0; train with amp off to see whether it is float16's range.",
+    (
+        "exploding_tensor", tensor_rules.exploding_tensor, "problem",
+        "Lower --lr, first by a factor of ten, and clip the gradients (--clip 1); look for broken images or labels,"
+        " for a division by 0 or a logarithm of 0; train with --amp off to see whether it is float16's range.",
     ),
-    "overfit": (
-        loss_rules.overfit,
-        "Stop earlier (patience, or on-rule stop: the best epoch is kept), augment the images (augment crop), set"
-        " weight-decay, train fewer layers (freeze-until), or add images. A small gap is normal where the training"
-        " loss is close to 0.",
+    (
+        "overfit", loss_rules.overfit, "warning",
+        "Stop earlier (--patience 3, or --on-rule stop: the best epoch is kept), augment the images (--augment crop"
+        " or trivial), smooth the labels (--label-smoothing 0.1), set --weight-decay, train fewer layers"
+        " (--freeze-until), or add images. A gap alone is normal where the training loss is close to 0.",
     ),
-    "overtraining": (
-        loss_rules.overtraining,
-        "More epochs bring nothing: set epochs to where the validation loss was lowest, or patience so that the job"
-        " ends there by itself. The exported model is that of the best epoch anyway.",
+    (
+        "overtraining", loss_rules.overtraining, "information",
+        "More epochs bring nothing: set --epochs to where the validation loss was lowest, or --patience so that the"
+        " job ends there by itself; or let lr fall to the end (--lr-schedule cosine). The exported model is that"
+        " of the best epoch anyway.",
     ),
-    "loss_not_decreasing": (
-        loss_rules.loss_not_decreasing,
-        "Change lr: ten times lower where the loss jumps about or rises, higher where it stands still from the first"
-        " step on. Then look at the data: labels that do not belong to their images, images all alike. Late in a"
-        " training it says that the training is done: fewer epochs, or patience.",
+    (
+        "loss_not_decreasing", loss_rules.loss_not_decreasing, "problem",
+        "Change --lr: ten times lower where the loss jumps about or rises, higher where it stands still from the"
+        " first step on; --warmup-epochs 1 helps where it rises first. Then look at the data: labels that do not"
+        " belong to their images, images all alike. Late in a training it says that the training is done: fewer"
+        " --epochs, or --patience.",
     ),
-    "poor_weight_initialization": (
-        tensor_rules.poor_weight_initialization,
-        "Start convolutions and linear layers in front of ReLUs by He's rule (torch.nn.init.kaiming_normal_), others by"
-        " Xavier's, biases at 0; put normalisation between layers; never start all weights of a layer alike. Or take"
-        " pretrained weights.",
+    (
+        "poor_weight_initialization", tensor_rules.poor_weight_initialization, "warning",
+        "Start convolutions and linear layers in front of ReLUs by He's rule (torch.nn.init.kaiming_normal_),"
+        " others by Xavier's, biases at 0; put normalisation between layers; never start all weights of a layer"
+        " alike. Or take pretrained weights (--weights).",
     ),
-    "dead_relu": (
-        tensor_rules.dead_relu,
-        "Lower lr: one step too large is what usually kills them, and they do not come back. Start again from a"
-        " checkpoint before; use LeakyReLU or GELU, normalisation before the ReLU, biases that start at 0.",
+    (
+        "dead_relu", tensor_rules.dead_relu, "warning",
+        "Lower --lr: one step too large is what usually kills them, and they do not come back; --clip 1 and"
+        " --warmup-epochs 1 keep steps small. Start again from a checkpoint before; use LeakyReLU or GELU,"
+        " normalisation before the ReLU, biases that start at 0.",
     ),
-    "class_imbalance": (
-        loss_rules.class_imbalance,
-        "Add images of the small classes, or leave some of the large ones out; look at the accuracy per class in"
-        " report.html, the mean over all images hides small classes.",
+    (
+        "class_imbalance", loss_rules.class_imbalance, "warning",
+        "Add images of the small classes, or weight them more (--class-weights balanced); choose the epoch by"
+        " --select-by macro-f1; look at the accuracy per class in report.html, the mean over all images hides small"
+        " classes.",
     ),
-}
-RULES = {name: Rule(judge, KNOWN[name], advice) for name, (judge, advice) in JUDGES.items()}
+)  # fmt: skip
+RULES = {name: Rule(judge, KNOWN[name], advice, severity) for name, judge, severity, advice in JUDGES}
 POINTS = 500
 """Points of a curve in tensors.json; of more, every second one is dropped."""
 

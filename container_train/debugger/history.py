@@ -10,6 +10,8 @@ import numpy as np
 
 from container_train.debugger.saved_steps import Step, Values
 
+ANNEALED = 0.8
+"""Share of a cosine after which it is below a tenth of where it began."""
 WINDOW = 5
 """Saved training steps over which the activity of a ReLU's unit is averaged: a batch is too few images for one."""
 
@@ -94,6 +96,18 @@ class History:
             inputs = step.names("relu_input")
             self.first.append(FirstStep(step.number, loss, _each(step, inputs, inputs, np.var), spreads, last))
         self._activity(step)
+
+    def setting(self, name: str) -> Any:
+        """The value of a hyperparameter of the job; None if it has none of this name."""
+        return (self.job.get("hyperparameters") or {}).get(name)
+
+    def annealed(self, step: int) -> bool:
+        """Tell whether the schedule has brought lr below a tenth of its highest: what is learned then is little."""
+        if self.setting("lr-schedule") != "cosine" or not self.job.get("steps_per_epoch"):
+            return False
+        epoch, head = step / self.job["steps_per_epoch"], self.setting("head-epochs") or 0
+        begin, length = (head, self.setting("epochs") or 0) if epoch > head else (0, head)  # each stage has a cosine
+        return bool(epoch > begin + ANNEALED * length)
 
     def conclude(self) -> None:
         """The evaluation under way is complete."""

@@ -8,18 +8,42 @@ Chosen: a whole evaluation is one step of its mode.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from container_train.debugger.history import History
 from container_train.debugger.tensor_rules import number
-from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, judged, waiting
+from container_train.monitoring.findings import (
+    Evidence,
+    Finding,
+    Hit,
+    Parameters,
+    Severity,
+    judged,
+    not_applicable,
+    waiting,
+)
 
 LOSSES = 10
 """Saved training losses whose mean stands for the loss at a step."""
 LEAST = 5
 """Images of a class that have to be seen before its mispredictions are a share."""
+RISEN, FEW = 0.05, 5
+"""Share of the lowest mean of a FEW losses by which the last ones are worse."""
+LEARNED = 0.1
+"""Share of the first loss by which it has to have fallen for something to have been learned."""
+MIXING = ("label-smoothing", "mixup", "cutmix", "class-weights")
+"""Hyperparameters that make the training loss another one: soft labels, for example, have an entropy of their own."""
 NO_LOSSES = "no losses of the training and of an evaluation were saved, both of which it compares"
+
+
+def _risen(losses: Sequence[float]) -> bool:
+    """Tell whether losses, in means of a few as single ones are noisy, have risen from their lowest by over RISEN."""
+    few = max(1, min(FEW, len(losses) // 3))
+    means = [sum(losses[at : at + few]) / few for at in range(len(losses) - few + 1)]
+    return bool(means) and means[-1] > (1 + RISEN) * min(means)
 
 
 def overfit(history: History, parameters: Parameters) -> Finding:
@@ -27,8 +51,12 @@ def overfit(history: History, parameters: Parameters) -> Finding:
 
     For `patience` steps, from training step `start_step` on. Chosen: a comparison is made at each evaluation, with the
     mean over its images and over those of the training steps saved since the evaluation before; `patience` counts
-    evaluations one after another.
+    evaluations one after another. A gap alone is an information, as pretrained features know the training images soon;
+    it is a warning when the validation loss has also risen, or is above that of guessing. Losses of smoothed or mixed
+    labels, or weighted by class, are not comparable.
     """
+    if mixed := [f"{name} {value}" for name in MIXING if (value := history.setting(name)) not in (None, 0, "none")]:
+        return not_applicable(f"the training loss is not comparable with the validation loss: {', '.join(mixed)}")
     limit, over, hits = parameters["ratio_threshold"], 0, list[Hit]()
     compared = [e for e in history.evaluations if e.before >= parameters["start_step"] and e.train.images]
     for evaluation in compared:
@@ -44,7 +72,10 @@ def overfit(history: History, parameters: Parameters) -> Finding:
             hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
     if not compared:
         return waiting(NO_LOSSES)
-    return judged(hits, len(compared), f"{len(compared)} evaluations compared")
+    losses = [evaluation.valid.value for evaluation in compared]
+    guessing = math.log(history.job.get("classes") or math.inf)
+    severity: Severity = "warning" if _risen(losses) or losses[-1] > guessing else "information"
+    return replace(judged(hits, len(compared), f"{len(compared)} evaluations compared"), severity=severity)
 
 
 def overtraining(history: History, parameters: Parameters) -> Finding:
@@ -53,7 +84,7 @@ def overtraining(history: History, parameters: Parameters) -> Finding:
     `patience_train` and `patience_validation` are the steps to wait until a loss is considered not to be improving,
     `delta` is how far it has to fall for a new optimum. How the two work together is left open. Chosen: it fires when
     the validation loss has not improved for `patience_validation` evaluations, or neither loss for `patience_train`.
-    Losses that never improved are loss_not_decreasing's, not over-training.
+    Losses that never improved are loss_not_decreasing's, not over-training; at the end of a schedule no loss improves.
     """
     train, valid = parameters["patience_train"], parameters["patience_validation"]
     best, stale, fell = [math.inf, math.inf], [0, 0], [False, False]
@@ -64,7 +95,7 @@ def overtraining(history: History, parameters: Parameters) -> Finding:
                 fell[i], best[i], stale[i] = math.isfinite(best[i]), loss, 0
             else:
                 stale[i] += 1
-        if count <= min(train, valid):
+        if count <= min(train, valid) or history.annealed(evaluation.before):
             continue
         checked += 1
         alone = stale[1] >= valid
@@ -89,13 +120,17 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     before. In TRAIN, used until there are two evaluations (`mode` TRAIN: always), the loss at a step is the mean of the
     LOSSES saved ones up to it, held against the LOSSES before, and a difference of less than two standard errors is no
     change that can be judged: single batches differ by more than a training moves in ten steps. `mode` EVAL never looks
-    at TRAIN.
+    at TRAIN. The end of a schedule is left out, where lr is too small to change anything. A loss that never fell by
+    LEARNED is a problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an
+    information.
     """
     mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
     rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
 
     def compare(then: int, before: float, step: int, now: float, mode: str, error: float = 0.0) -> None:
         nonlocal checked
+        if history.annealed(step):
+            return
         checked += 1
         change = 100 * (before - now) / abs(before) if before else 0.0
         if abs(before - now) < 2 * error or (-rise <= change < 0) or change >= fall:
@@ -123,7 +158,12 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
             compare(*older[-1], *now, "EVAL")
     if not checked:
         return waiting(f"it needs losses at least {apart} steps apart: two evaluations, or {2 * LOSSES} saved steps")
-    return judged(hits, checked, f"{checked} comparisons of losses")
+    trained = [loss for _, loss in history.losses]
+    means = [sum(trained[at : at + LOSSES]) / LOSSES for at in range(0, len(trained) - LOSSES + 1, LOSSES)]
+    validated = [loss for _, loss in evaluations]
+    learned = any(min(seen) < (1 - LEARNED) * seen[0] for seen in (means, validated) if seen)
+    severity: Severity = "problem" if not learned else "warning" if _risen(validated or means) else "information"
+    return replace(judged(hits, checked, f"{checked} comparisons of losses"), severity=severity)
 
 
 def class_imbalance(history: History, parameters: Parameters) -> Finding:

@@ -5,9 +5,12 @@ docstring says what was chosen where that leaves something open.
 """
 
 import math
+from dataclasses import replace
 
 from container_train.debugger.history import WINDOW, History
 from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, judged, not_applicable, waiting
+
+LEARNED_ALL = 0.001  # of a training loss, where there is nothing left to learn
 
 
 def number(value: float) -> str:
@@ -20,7 +23,8 @@ def vanishing_gradient(history: History, parameters: Parameters) -> Finding:
 
     The document does not say whether that is the mean of each tensor or of all. Chosen: of the weights (two dimensions
     and more) of each layer, all of their values, at every saved training step. Biases and normalisations are left out:
-    a bias in front of a normalisation has no gradient by its nature.
+    a bias in front of a normalisation has no gradient by its nature. Where the training loss is all but 0 the gradients
+    are, too: then it is an information.
     """
     limit = parameters["threshold"]
     hits = [
@@ -34,7 +38,10 @@ def vanishing_gradient(history: History, parameters: Parameters) -> Finding:
     checked = len(history.gradients)
     if not checked:
         return waiting("no gradients were saved")
-    return judged(hits, checked, f"{checked} gradients of layers, none of them vanished")
+    losses = dict(history.losses)
+    done = hits and all(losses.get(evidence.step or 0, math.inf) < LEARNED_ALL for _, evidence in hits)
+    finding = judged(hits, checked, f"{checked} gradients of layers, none of them vanished")
+    return replace(finding, severity="information" if done else None)
 
 
 def exploding_tensor(history: History, parameters: Parameters) -> Finding:

@@ -55,8 +55,7 @@ class Watcher:
         except TrainError as error:
             log.warning("%s; all rules keep their defaults", error)
             self.parameters = {}
-        named = KNOWN.keys() & self.parameters.keys()
-        self.stopping = named or KNOWN.keys() - {"class_imbalance"}
+        self.named = KNOWN.keys() & self.parameters.keys()
         self.steps: Any = None
         self.evaluator: Any = None
         self.told = ""
@@ -127,10 +126,14 @@ class Watcher:
             self._safely("job.json", self._write, self.out / "profiler" / store.JOB, job)
 
     def _stop(self, findings: Sequence[Finding]) -> None:
-        for finding in findings:
-            if finding.status == "fired" and finding.rule in self.stopping and not self.told:
+        """Tell the training to end for a rule that the user named, or else for any that says more than information."""
+        serious = KNOWN.keys() - {"class_imbalance"}
+        for finding in findings if not self.told else ():
+            grave = finding.rule in serious and finding.severity != "information"
+            if finding.status == "fired" and (finding.rule in self.named if self.named else grave):
                 self.told = f"stop {finding.rule}: {' '.join(finding.reason.split())}"
                 self._safely("the training", lambda: print(self.told, flush=True))
+                return
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write where `content` is not what was written last."""

@@ -1,10 +1,11 @@
 """int8: the exported graph quantised on training images by NNCF, and served if it is as accurate as fp32.
 
-The validation accuracy through the serving code decides: int8 is kept if it loses at most MAX_DROP of the images
-against fp32, as counted, whatever their number. With fewer than 1 / MAX_DROP = 200 of them not a single one may be
-lost. Such a count is noisy (the recorded standard error, McNemar's, is of the difference between the two on the same
-images), which at worst keeps a good int8 graph from being served, but never breaks the promise. The test images take no
-part in it, so that the accuracy on them stays unbiased.
+The validation accuracy through the serving code decides. int8 has to prove itself: the images of which it loses the
+right answer may be at most MAX_DROP more than those of which it gains it, and a paired test has to exclude that it
+loses more than MAX_LOSS: the upper end of the one-sided 95 % interval of the drop, by McNemar's standard error of the
+difference of two classifiers on the same images. With fewer than FEWEST_TO_DECIDE images no result could exclude that
+(no difference on 150 images allows for a true one of 2 %): fp32 is served, and nothing is quantised. The test images
+take no part in it, so that the accuracy on them stays unbiased.
 """
 
 import contextlib
@@ -35,13 +36,17 @@ from container_train.errors import TrainError
 from container_train.export import evaluation, exporter
 from container_train.paths import replace_file
 from container_train.progress import track
+from container_train.training import metrics
 
 log = logging.getLogger(__name__)
 
 IMAGES = 300  # that the ranges of activations are taken from
 # Of small data a quarter is as good (each image costs two forward passes), but hardly fewer than this.
 FEWEST = 60
-MAX_DROP = 0.005  # of the validation accuracy, a share of the images
+MAX_DROP = 0.005  # of the validation accuracy as counted, a share of the images
+MAX_LOSS = 0.02  # of the accuracy, which the paired test has to exclude
+Z = 1.644854  # of a normal distribution 95 % lies below so many standard deviations
+FEWEST_TO_DECIDE = 200  # validation images
 
 Probabilities = npt.NDArray[np.float32]
 
@@ -53,6 +58,7 @@ class Choice:
     artifact: Artifact
     served: Mapping[str, Probabilities]
     accuracy: Mapping[str, Mapping[str, float]]  # by precision and split, a share of the images
+    interval: Mapping[str, Mapping[str, tuple[float, float]]]  # the same with the 95 % interval of each
 
 
 def calibration(split: Split, seed: int) -> tuple[Path, ...]:
@@ -80,10 +86,10 @@ def choose(
     `precision` is auto (int8 if it is as accurate, see above), fp32, or int8 (whatever it loses, with a warning). All
     figures, and why that graph is served, go into model.json. Raises TrainError.
     """
-    graphs, served = {"fp32": exported}, "fp32"
-    notes: dict[str, Any] = {"reason": "asked for" if precision == "fp32" else "there are no images to calibrate with"}
+    graphs, served, valid = {"fp32": exported}, "fp32", splits["valid"]
+    notes: dict[str, Any] = {"reason": _why_not(precision, train, len(valid))}
     with tempfile.TemporaryDirectory(prefix="byoc-int8-") as folder:
-        if precision != "fp32" and train is not None:
+        if train is not None and not notes["reason"]:
             images = calibration(train, seed)
             used = {"images": len(images), "split": train.name, "seed": seed}
             notes = {"calibration": used, "max_drop": MAX_DROP}
@@ -105,14 +111,15 @@ def choose(
             for kind, row in zip(graphs, rows, strict=True):
                 answers[kind][name] = row
         if "int8" in graphs:
-            compared = _compare(splits["valid"], answers["fp32"]["valid"], answers["int8"]["valid"])
+            compared = _compare(valid, answers["fp32"]["valid"], answers["int8"]["valid"])
             notes |= compared
+            bound = compared["drop"] + Z * compared["standard_error"]
             notes["reason"] = (
-                f"int8 is {0 - 100 * compared['drop']:+.2f} points from fp32 on validation"
-                f" (of {len(splits['valid'])} images {100 * compared['differ']:.1f} % are predicted differently),"
-                f" at most {-100 * MAX_DROP:+.1f} allowed"
+                f"int8 is {0 - 100 * compared['drop']:+.2f} points from fp32 on {len(valid)} validation images,"
+                f" at worst {0 - 100 * bound:+.2f} (paired test, 95 %); {-100 * MAX_DROP:+.1f} and"
+                f" {-100 * MAX_LOSS:+.1f} are allowed"
             )
-            enough = compared["drop"] <= MAX_DROP
+            enough = compared["drop"] <= MAX_DROP and bound <= MAX_LOSS
             if not enough and precision == "int8":
                 log.warning("%s, but it was asked for", notes["reason"])
                 notes["reason"] += ", but it was asked for"
@@ -131,12 +138,32 @@ def choose(
         kind: {name: evaluation.accuracy(rows[name], split.targets) for name, split in splits.items()}
         for kind, rows in answers.items()
     }
+    sizes = {name: len(split) for name, split in splits.items()}
     for kind, shares in accuracy.items():
-        log.info("%s: %s", kind, ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items()))
+        said = [f"{name} {metrics.with_interval(share, sizes[name])}" for name, share in shares.items()]
+        log.info("%s: %s", kind, ", ".join(said))
     log.info("served: %s, %s", served, notes["reason"])
-    details = {**exported.details, "accuracy": accuracy, "quantization": notes}
+    interval = {
+        kind: {name: metrics.interval(share, sizes[name]) for name, share in shares.items()}
+        for kind, shares in accuracy.items()
+    }
+    details = {**exported.details, "accuracy": accuracy, "accuracy_interval": interval, "quantization": notes}
     made = _write(replace(exported, precision=served), exported.directory, details)
-    return Choice(made, answers[served], accuracy)
+    return Choice(made, answers[served], accuracy, interval)
+
+
+def _why_not(precision: str, train: Split | None, images: int) -> str:
+    """Return why int8 is not tried, empty if it is; `images` of validation."""
+    if precision == "fp32":
+        return "asked for"
+    if train is None:
+        return "there are no images to calibrate with"
+    if precision == "int8" or images >= FEWEST_TO_DECIDE:
+        return ""
+    return (
+        f"{images} validation images are too few to tell whether int8 is as accurate ({FEWEST_TO_DECIDE} are needed);"
+        " precision int8 serves it anyway"
+    )
 
 
 def _compare(split: Split, fp32: Probabilities, int8: Probabilities) -> dict[str, float]:

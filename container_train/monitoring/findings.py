@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,6 +14,10 @@ log = logging.getLogger(__name__)
 Kind = Literal["debugger", "profiler"]
 Status = Literal["ok", "fired", "not_applicable", "waiting", "error"]
 """`waiting`: too little was seen so far; at the end of a job it becomes `not_applicable`."""
+Severity = Literal["information", "warning", "problem"]
+"""Of a rule that fired: a `problem` makes the training useless, a `warning` costs accuracy or time, an `information`
+is worth knowing and often normal."""
+SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "information")
 Parameters = Mapping[str, Any]
 
 
@@ -45,15 +50,23 @@ class Finding:
     fired: int = 0
     first: Evidence | None = None
     last: Evidence | None = None
+    severity: Severity | None = None  # None: it did not fire
+
+
+Judge = Callable[[Any, Parameters], Finding]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`judge` gets all that is known of a job and the parameters; `evaluate` adds to its Finding what is the same."""
+    """`judge` gets all that is known of a job and the parameters; `evaluate` adds to its Finding what is the same.
 
-    judge: Callable[[Any, Parameters], Finding]
+    `severity` is that of a finding which brings none of its own.
+    """
+
+    judge: Judge
     defaults: Parameters
     advice: str = ""
+    severity: Severity = "warning"
 
 
 def _finding(status: Status, reason: str, checked: int = 0, **more: Any) -> Finding:
@@ -100,9 +113,17 @@ def evaluate(
             log.debug("rule %s", name, exc_info=True)
         if final and finding.status == "waiting":
             finding = replace(finding, status="not_applicable")
-        advice = rule.advice if finding.status == "fired" else ""
-        findings.append(replace(finding, rule=name, kind=kind, parameters=chosen, advice=advice))
+        advice, severity = (rule.advice, finding.severity or rule.severity) if finding.status == "fired" else ("", None)
+        findings.append(replace(finding, rule=name, kind=kind, parameters=chosen, advice=advice, severity=severity))
     return findings
+
+
+def counted(severities: Iterable[str | None]) -> str:
+    """Return `2 problems, 1 warning, 1 information` of the rules that fired, `nothing` if none did."""
+    numbers = Counter(severity or "warning" for severity in severities)  # older files have none
+    plural = {"problem": "problems", "warning": "warnings"}
+    words = (f"{numbers[s]} {s if numbers[s] == 1 else plural.get(s, s)}" for s in SEVERITIES if numbers[s])
+    return ", ".join(words) or "nothing"
 
 
 def from_json(row: Mapping[str, Any]) -> Finding:

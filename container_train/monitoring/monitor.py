@@ -19,6 +19,7 @@ from container_train.debugger import config
 from container_train.debugger.config import SaveSchedule
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
+from container_train.monitoring.findings import counted
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.clock import Clock, Events
@@ -265,9 +266,12 @@ class Monitor:
         """One line of log for the report, and one for each rule that fired."""
         fired = [rule for rule in rules if rule["status"] == "fired"]
         judged = sum(rule["status"] in ("fired", "ok") for rule in rules)
-        log.info("report: %s; %d of %d rules that could judge fired", self.out / REPORT, len(fired), judged)
+        found = counted([rule["severity"] for rule in fired])
+        # Not where it lies now: a local run that failed is moved, and in the cloud this is a path in output.tar.gz.
+        where = (self.out / REPORT).relative_to(self.tree.base)
+        log.info("report: %s; %d rules could judge and found: %s", where, judged, found)
         for rule in fired:
-            log.info("rule %s fired: %s", rule["rule"], rule["reason"])
+            log.info("rule %s fired (%s): %s", rule["rule"], rule["severity"], rule["reason"])
 
     def _problem(self, words: str) -> None:
         problems = self.job.setdefault("problems", [])

@@ -19,19 +19,19 @@ RULES: dict[str, Rule] = {
     "cpu_bottleneck": Rule(
         utilization.cpu_bottleneck,
         {"threshold": 50.0, "gpu_threshold": 10.0, "cpu_threshold": 90.0, "patience": 1000},
-        "decode in more processes (workers), use an instance with more cores for each GPU, or take work off the CPU:"
-        " smaller images, no augmentation (then features are cached)",
+        "decode in more processes (--workers), use an instance with more cores for each GPU, or take work off the CPU:"
+        " smaller images, --augment none (then features are cached)",
     ),
     "io_bottleneck": Rule(
         utilization.io_bottleneck,
         {"threshold": 50.0, "gpu_threshold": 10.0, "io_threshold": 50.0, "patience": 1000},
-        "use input mode FastFile or a faster volume, and fewer, larger files; more decoding processes (workers) hide"
+        "use input mode FastFile or a faster volume, and fewer, larger files; more decoding processes (--workers) hide"
         " some of the wait",
     ),
     "low_gpu_utilization": Rule(
         utilization.low_gpu_utilization,
         {"threshold_p95": 70.0, "threshold_p5": 10.0, "window": 500, "patience": 1000},
-        "look at dataloader, cpu_bottleneck and io_bottleneck; raise batch-size, or use a smaller instance",
+        "look at dataloader, cpu_bottleneck and io_bottleneck; raise --batch-size, or use a smaller instance",
     ),
     "batch_size": Rule(
         utilization.batch_size,
@@ -42,7 +42,7 @@ RULES: dict[str, Rule] = {
             "patience": 1000,
             "window": 500,
         },
-        "raise batch-size (and lr with it), or use a smaller instance",
+        "raise --batch-size (and --lr with it), or use a smaller instance",
     ),
     "gpu_memory_increase": Rule(
         utilization.gpu_memory_increase,
@@ -58,20 +58,22 @@ RULES: dict[str, Rule] = {
     "dataloader": Rule(
         step_times.dataloader,
         {"min_threshold": 70.0, "max_threshold": 200.0, "wait_threshold": 10.0, "wait_limit": 50.0},
-        "decode in as many processes as there are cores (workers -1; in docker run they need --shm-size), with smaller"
-        " images, from a faster disk; without augmentation the frozen layers' features are cached, and nothing is"
-        " decoded in training",
+        "decode in as many processes as there are cores (--workers -1; in docker run they need shared memory), with"
+        " smaller images, from a faster disk; with --augment none the frozen layers' features are cached, and nothing"
+        " is decoded in training",
     ),
     "max_initialization_time": Rule(
         step_times.max_initialization_time,
         {"threshold": 20.0},
-        "frozen layers run once per image: use a GPU, smaller images (image-size) or feature-cache off; weights come"
-        " faster from a channel than from the network",
+        "frozen layers run once per image: use a GPU, smaller images (--image-size) or --feature-cache off; weights"
+        " come faster from a channel than from the network",
+        "information",
     ),
     "step_outlier": Rule(
         step_times.step_outlier,
         {"stddev": 3.0, "n_outliers": 10},
         "look at what happens at these times in the report: waits for data, disks, other work on the machine",
+        "information",
     ),
 }
 DEFAULTS: dict[str, Parameters] = {name: rule.defaults for name, rule in RULES.items()}

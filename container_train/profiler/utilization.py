@@ -190,12 +190,16 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
 
 
 def overall_system_usage(context: Context, _parameters: Parameters) -> Finding:
-    """OverallSystemUsage: percentiles of what each host used. It has no threshold and never fires."""
+    """OverallSystemUsage: percentiles of what each host used. It has no threshold and never fires.
+
+    Our choice where that is open: of the CPUs it is what the container may use, as in the report, if that was measured.
+    """
     nodes = context.system.nodes()
     if not nodes:
         return not_applicable(NO_METRICS)
+    cpu = store.CONTAINER_CPU if context.system.series(store.CONTAINER_CPU) else store.CPU
     labels = {
-        "CPU": store.CPU, "memory": store.MEMORY, "waiting for disks": store.IO_WAIT, "GPU": store.GPU,
+        "CPU": cpu, "memory": store.MEMORY, "waiting for disks": store.IO_WAIT, "GPU": store.GPU,
         "GPU memory": store.GPU_MEMORY,
     }  # fmt: skip
     parts, checked = [], 0

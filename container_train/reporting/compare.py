@@ -9,16 +9,17 @@ from bokeh.models import NumeralTickFormatter, Range1d
 
 from container_train.reporting import page, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, hover, line, over_epochs
-from container_train.reporting.measures import MEASURES, Measure
+from container_train.reporting.measures import MEASURES, Measure, images_of
 from container_train.reporting.record import Record, table
 from container_train.reporting.step_charts import unit_of
 from container_train.reporting.usage import Curve
 from container_train.reporting.words import clock_time, duration, share
+from container_train.training.metrics import interval, interval_words
 
 A, B = Key("A", TRAIN, mark="circle"), Key("B", VALID, "6 4", "square")  # told apart by colour and by dash
 CLOSE = 0.02  # relative difference that is not worth a word
 HALF_A_POINT = 0.005
-COUNTED = ("epochs", "rules that fired")
+COUNTED = ("epochs", "problems and warnings")
 
 
 class Figure(NamedTuple):
@@ -53,7 +54,6 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
         different=different,
         same=len(asked) - len(different),
         rules=_rules(a, b),
-        words=summary.STATUSES,
         shares=_shares(a, b),
         made=clock_time(time.time()),
     )
@@ -61,12 +61,20 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
 
 def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None:
     one, other = measure.of(a), measure.of(b)
-    in_words, other_in_words = (measure.words(value) if math.isfinite(value) else "-" for value in (one, other))
+    seen = [images_of(record, label) for record in (a, b)]
+    in_words, other_in_words = (
+        "-" if not math.isfinite(value)
+        else f"{measure.words(value)} ({interval_words(value, images)})" if images else measure.words(value)
+        for value, images in zip((one, other), seen, strict=True)
+    )  # fmt: skip
     change = other - one
     if not math.isfinite(change):
         return Figure(label, in_words, other_in_words, "", "") if math.isfinite(one) or math.isfinite(other) else None
     if measure.words is share:
-        difference, close = f"{100 * change:+.1f} points", abs(change) < HALF_A_POINT
+        # Of accuracies a difference within the uncertainty of both is none.
+        ends = [interval(value, images) for value, images in zip((one, other), seen, strict=True)]
+        noise = math.hypot(*((high - low) / 2 for low, high in ends)) if all(seen) else HALF_A_POINT
+        difference, close = f"{100 * change:+.1f} points", abs(change) < noise
     elif label in COUNTED:
         difference, close = f"{change:+.0f}", not change
     else:
@@ -91,7 +99,11 @@ def _verdict(figures: list[Figure], *, same_batch: bool) -> list[str]:
     known = {row.label: row for row in figures if row.difference}
     sentences = []
     for labels, same, differ in (
-        (("test accuracy", "best validation accuracy"), "Same {} within half a point", "has the better {}"),
+        (
+            ("test accuracy", "best validation accuracy"),
+            "No difference in {} that so many images could show",
+            "has the better {}",
+        ),
         (
             ("time of a step, median" if same_batch else "images per second, median epoch", "time from start to end"),
             "They are equally fast, {}",
@@ -112,7 +124,7 @@ def _rules(a: Record, b: Record) -> list[dict[str, Any]]:
     for name in sorted(found[0].keys() | found[1].keys()):
         pair = [side.get(name) for side in found]
         known = next(row for row in pair if row)
-        differ = (pair[0] or {}).get("status") != (pair[1] or {}).get("status")
+        differ = (pair[0] or {}).get("state") != (pair[1] or {}).get("state")
         rows.append({"title": known["title"], "pair": pair, "differ": differ, "order": (not differ, known["order"])})
     return sorted(rows, key=lambda row: row["order"])
 

@@ -117,13 +117,17 @@ def heat_map(
     mapper = LinearColorMapper(palette=Cividis256, low=colours[0], high=colours[1], nan_color="rgba(0,0,0,0)")
     plot.image(image=[image.astype(np.float32)], x=x[0], y=0, dw=x[1] - x[0], dh=len(image), color_mapper=mapper)
     plot.grid.grid_line_color = None
-    bar = ColorBar(color_mapper=mapper, height=7, padding=2, background_fill_alpha=0, major_label_text_color=INK)
-    bar.bar_line_color = bar.major_tick_line_color = None
-    plot.add_layout(bar, "below")
+    plot.add_layout(colour_bar(mapper), "below")
     shown = range(0, len(names), -(-len(names) // labels))
     plot.yaxis.ticker = FixedTicker(ticks=[row + 0.5 for row in shown])
     plot.yaxis.major_label_overrides = {row + 0.5: names[row] for row in shown}
     return plot
+
+
+def colour_bar(mapper: LinearColorMapper) -> ColorBar:
+    bar = ColorBar(color_mapper=mapper, height=7, padding=2, background_fill_alpha=0, major_label_text_color=INK)
+    bar.bar_line_color = bar.major_tick_line_color = None
+    return bar
 
 
 def span(x: float, colour: str) -> Span:

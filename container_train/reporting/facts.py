@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from container_train.reporting.record import Record, number, table
-from container_train.reporting.words import clock_time, count, duration, figure, size
+from container_train.reporting.words import clock_time, count, figure, size
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -12,7 +12,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
     job = record.job
     images, versions = (table(job.get(key)) for key in ("images", "versions"))
     gpus, hosts = (value if isinstance(value := job.get(key), list) else [] for key in ("gpus", "hosts"))
-    ended = number(job.get("ended"))
+    ended, interval = number(job.get("ended")), number(job.get("profile_interval_ms"))
     rows = {
         "Started": clock_time(record.clock.start) if record.clock.start else "",
         "Ended": clock_time(ended) if ended > 0 else "",
@@ -27,7 +27,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "Versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
         "Steps per epoch": f"{record.steps_per_epoch:.0f}" if record.steps_per_epoch >= 1 else "",
         "Tensors": _tensors(table(job.get("debug"))),
-        "Machine measured": _sampling(table(job.get("sampler")), number(job.get("profile_interval_ms"))) if job else "",
+        "Machine measured": f"every {interval:.0f} ms" if interval > 0 else "",
     }
     return [(key, str(value)) for key, value in rows.items() if value not in (None, "", "unknown")]
 
@@ -42,19 +42,3 @@ def _tensors(debug: dict[str, Any]) -> str:
     if debug.get("trained"):
         words.append(f"of {debug['trained']}" + (", pretrained" if debug.get("pretrained") else ""))
     return " ".join(words) + (f" ({debug['reason']})" if debug.get("reason") else "")
-
-
-def _sampling(sampler: dict[str, Any], interval: float) -> str:
-    if interval == 0:
-        return "no: profile-interval is 0"
-    samples, missed, error, cost = (
-        number(sampler.get(key)) for key in ("samples", "missed", "mean_error_ms", "cpu_seconds")
-    )
-    words = {
-        f"every {interval:.0f} ms": interval,
-        count(samples, "sample"): samples,
-        f"{missed:.0f} missed": missed,
-        f"{figure(error)} ms off on average": error,
-        f"{duration(cost)} of CPU": cost,
-    }
-    return ", ".join(said for said, value in words.items() if math.isfinite(value))

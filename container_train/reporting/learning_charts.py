@@ -10,6 +10,7 @@ from bokeh.plotting import figure
 from container_train.profiler.store import Floats
 from container_train.reporting import drawing
 from container_train.reporting.drawing import Chart, Key
+from container_train.reporting.measures import best_epoch
 from container_train.reporting.record import Record
 
 CURVES = (Key("train", drawing.TRAIN, mark="circle"), Key("valid", drawing.VALID, mark="square"))
@@ -23,13 +24,14 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
     """Those that there is something to draw for, by name. `marks` of the rules that fired."""
     drawn: dict[str, Chart] = {}
     single = bool(record.losses["step"]) and record.steps_per_epoch > 0
+    best = best_epoch(record).get("epoch", 0)
     if record.epochs or single:
-        drawn["loss"] = curves(record.epochs, "loss")
+        drawn["loss"] = curves(record.epochs, "loss", best)
     if single:
         _single_steps(drawn["loss"], record.losses, record.steps_per_epoch)
         _mark(drawn["loss"], [(steps / record.steps_per_epoch, text) for steps, text in _words(marks)])
     if record.epochs:
-        drawn["accuracy"] = curves(record.epochs, "accuracy")
+        drawn["accuracy"] = curves(record.epochs, "accuracy", best)
     gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
     if len(gradients) > drawing.LINES:
         drawn["gradients"] = _gradient_map(gradients)
@@ -39,10 +41,14 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
     return drawn
 
 
-def curves(epochs: Sequence[dict[str, float]], what: str) -> Chart:
-    """`what`, loss or accuracy, of training and validation."""
+def curves(epochs: Sequence[dict[str, float]], what: str, best: int = 0) -> Chart:
+    """`what`, loss or accuracy, of training and validation; the `best` epoch, if there is one, is marked."""
     of = {key: (epochs, f"{key.label}_{what}") for key in CURVES} if epochs else {}
-    return drawing.over_epochs(what.capitalize(), what, of)
+    chart = drawing.over_epochs(what.capitalize(), what, of)
+    if best:
+        chart.plot.add_layout(drawing.span(best, drawing.INK))
+        chart.keys.append(Key(f"best epoch, {best}", drawing.INK, "2 3"))
+    return chart
 
 
 def _single_steps(chart: Chart, losses: Mapping[str, list[float]], an_epoch: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from container_train.reporting.record import Record, number
+from container_train.reporting.record import Record, number, table
 from container_train.reporting.words import duration, share
 
 
@@ -36,10 +36,17 @@ def _p95(values: Any) -> Any:
     return np.percentile(values, 95)
 
 
+def images_of(record: Record, label: str) -> int:
+    """Return the number of images that an accuracy was measured on; 0 of other figures, or if it is not known."""
+    images = number(table(record.job.get("images") or record.metrics.get("images")).get(ACCURACIES.get(label, "")))
+    return int(images) if images >= 1 else 0
+
+
 def whole(value: float) -> str:
     return f"{value:.0f}"
 
 
+ACCURACIES = {"best validation accuracy": "valid", "test accuracy": "test"}
 MEASURES = {
     "time from start to end": Measure(lambda r: r.clock.length or math.nan, duration, -1),
     "epochs": Measure(lambda r: len(r.epochs) or math.nan, whole, 0),
@@ -53,7 +60,11 @@ MEASURES = {
     "GPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.gpu), 0.01), share, 0),
     "CPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.cpu[:1]), 0.01), share, 0),
     "memory used, peak": Measure(lambda r: _statistic(np.max, (c.peak for c in r.usage.memory), 0.01), share, 0),
-    "rules that fired": Measure(
-        lambda r: sum(rule.status == "fired" for rule in r.rules) if r.rules else math.nan, whole, -1
+    "problems and warnings": Measure(
+        lambda r: (
+            sum(rule.status == "fired" and rule.severity != "information" for rule in r.rules) if r.rules else math.nan
+        ),
+        whole,
+        -1,
     ),
 }

@@ -18,6 +18,7 @@ from container_train.reporting.usage import Usage
 EPOCH = (
     "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1", "images_per_second", "time",
 )  # fmt: skip
+RULES = "rules.json"
 TERMINAL = {"completed", "stopped", "failed"}
 
 
@@ -65,7 +66,7 @@ def table(value: object) -> dict[str, Any]:
 
 def read(out: Path, *, over: bool = False) -> Record:
     """Return what is in `out`, a job's /opt/ml/output/data or the service's profiler output. `over`: it has ended."""
-    job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / "rules.json")
+    job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / RULES)
     tensors = _json(out / "profiler" / "tensors.json")
     timeline, system = store.timeline(out), store.system(out)
     epochs = {
@@ -85,7 +86,7 @@ def read(out: Path, *, over: bool = False) -> Record:
         out=out,
         job=job,
         metrics=metrics,
-        rules=[findings.from_json(row) for row in said.get("rules", [])],
+        rules=rules(out),
         final=over or said.get("final") is True,
         phases=_phases(timeline, ticks.end),
         steps=timeline.steps,
@@ -97,6 +98,11 @@ def read(out: Path, *, over: bool = False) -> Record:
         service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
     )
+
+
+def rules(out: Path) -> list[Finding]:
+    """Return what the rules have found so far."""
+    return [findings.from_json(row) for row in _json(out / RULES).get("rules", [])]
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """The words and figures of a report: how the job stands, what is wrong, what to do first, where the time went."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence
+from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import clock
-from container_train.reporting.measures import MEASURES, best_epoch
+from container_train.reporting.measures import ACCURACIES, MEASURES, best_epoch, images_of
 from container_train.reporting.record import TERMINAL, Record, number, table
 from container_train.reporting.words import clock_time, duration, figure, share, title
+from container_train.training.metrics import interval_words
 
 # First what makes a training useless, then what makes it worse, then what makes it slow.
 URGENCY = (
@@ -18,13 +20,16 @@ URGENCY = (
     "overtraining", "overfit", "class_imbalance", "dataloader", "io_bottleneck", "cpu_bottleneck",
     "low_gpu_utilization", "batch_size", "gpu_memory_increase", "load_balancing",
 )  # fmt: skip
-STATUSES = {  # status of a rule: (word, icon, order)
-    "fired": ("fired", "alert", 0),
-    "error": ("failed itself", "cross", 1),
-    "waiting": ("too early", "dots", 2),
-    "ok": ("ok", "check", 3),
-    "not_applicable": ("not applicable", "dash", 4),
+STATES = {  # of a rule, its severity if it fired, else its status: (word, icon); the worst first
+    "problem": ("problem", "alert"),
+    "warning": ("warning", "alert"),
+    "information": ("information", "info"),
+    "error": ("failed itself", "cross"),
+    "waiting": ("too early", "dots"),
+    "ok": ("ok", "check"),
+    "not_applicable": ("not applicable", "dash"),
 }
+GRAVE = ("problem", "warning")
 PHASES = {  # name: (what it is, colour); colours that the colour-blind can tell apart, and each has its own row
     "data": ("Reading and checking the data", "#56b4e9"),
     "model": ("Building the model", "#cc79a7"),
@@ -43,7 +48,6 @@ PARTS = {  # of a step: (what it is, colour)
     "backward": ("backward", "#2f6fb3"),
     "optimizer": ("optimizer", "#009e73"),
 }
-SLOWEST = 5  # steps that are listed
 NOTABLE = 0.005  # share of the job's time that has a row of its own
 
 
@@ -96,25 +100,34 @@ def state(record: Record, now: float) -> State:
     )  # fmt: skip
 
 
-def findings(record: Record) -> list[dict[str, Any]]:
-    """The rules as the pages show them, those first that fired, most urgent first."""
-    rows = []
-    for rule in record.rules:
-        word, icon, order = STATUSES[rule.status]
+def found(rules: Sequence[Finding]) -> list[dict[str, Any]]:
+    """The rules as the pages show them, the worst first, of these the most urgent. Older files have no severity."""
+    rows, urgency = [], {name: place for place, name in enumerate(URGENCY)}
+    for rule in rules:
+        state = (rule.severity or "warning") if rule.status == "fired" else rule.status
+        word, icon = STATES[state]
         rows.append(
             {
                 **vars(rule),
+                "state": state,
+                "grave": state in GRAVE,
                 "anchor": "rule-" + "".join(c if c.isalnum() else "-" for c in rule.rule),
                 "title": title(rule.rule),
                 "about": "training" if rule.kind == "debugger" else "machine",
-                "detailed": rule.status != "not_applicable",  # there the reason says it all
                 "word": word,
                 "icon": icon,
-                "evidence": [(k, _evidence(record, e)) for k, e in (("first", rule.first), ("last", rule.last)) if e],
-                "order": (order, URGENCY.index(rule.rule) if rule.rule in URGENCY else len(URGENCY), rule.rule),
+                "order": (list(STATES).index(state), urgency.get(rule.rule, len(URGENCY)), rule.rule),
             }
         )
     return sorted(rows, key=lambda row: row["order"])
+
+
+def findings(record: Record) -> list[dict[str, Any]]:
+    """`found`, with the first and the last time that each rule fired."""
+    rows = found(record.rules)
+    for row in rows:
+        row["evidence"] = [(key, _evidence(record, row[key])) for key in ("first", "last") if row[key]]
+    return rows
 
 
 def marks(record: Record) -> list[tuple[float, str]]:
@@ -130,7 +143,7 @@ def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """(rules, why they do not apply), those of one reason together."""
     reasons: dict[str, list[str]] = {}
     for row in findings:
-        if not row["detailed"]:
+        if row["state"] == "not_applicable":
             reasons.setdefault(row["reason"], []).append(row["title"])
     return [(", ".join(titles), reason) for reason, titles in reasons.items()]
 
@@ -156,13 +169,16 @@ def cards(record: Record) -> list[tuple[str, str]]:
     changed = {
         "time from start to end": (duration(record.clock.length), "so far" if under_way else "from start to end"),
         "epochs": (f"{epochs} of {asked}" if asked else str(epochs) if epochs else "", "epochs done"),
-        "rules that fired": ("", ""),  # they have a box of their own
+        "problems and warnings": ("", ""),  # they have a box of their own
     }
-    if best := best_epoch(record):
-        words = share(best["valid_accuracy"]), f"best validation accuracy, epoch {best['epoch']}"
-        changed["best validation accuracy"] = words
     values = {label: (measure, measure.of(record)) for label, measure in MEASURES.items()}
     shown = {label: (measure.words(value), label) for label, (measure, value) in values.items() if math.isfinite(value)}
+    for label in ACCURACIES.keys() & shown.keys():
+        value = values[label][1]
+        words = f", epoch {best_epoch(record)['epoch']}" if label.startswith("best") else ""
+        if images := images_of(record, label):
+            words += f"; 95 % interval {interval_words(value, images)}"
+        shown[label] = share(value), label + words
     return [card for label in MEASURES if (card := changed.get(label) or shown.get(label, ("", "")))[0]]
 
 
@@ -189,28 +205,6 @@ def shares(record: Record) -> list[Share]:
                 add("everything else", OTHER, rest, 1)
     if seconds and (rest := length - sum(seconds.values())) > NOTABLE * length:
         add("In between and before", OTHER, rest)
-    return rows
-
-
-def slowest(record: Record) -> list[dict[str, str]]:
-    """The slowest steps, and what made them slow."""
-    steps = record.steps
-    if len(steps) < 2:
-        return []
-    median = float(np.nanmedian(steps.total))
-    rows = []
-    for index in np.argsort(-np.nan_to_num(steps.total))[:SLOWEST].tolist():
-        parts = {label: float(getattr(steps, part)[index]) for part, (label, _) in PARTS.items()}
-        took, label = max(((value, label) for label, value in parts.items() if math.isfinite(value)), default=(0.0, ""))
-        rows.append(
-            {
-                "step": f"{steps.number[index]:.0f}",
-                "epoch": f"{steps.epoch[index]:.0f}" if steps.epoch[index] >= 1 else "",
-                "took": duration(float(steps.total[index])),
-                "times": f"{steps.total[index] / median:.1f} times" if median > 0 else "",
-                "most": f"{label}, {duration(took)}" if label else "",
-            }
-        )
     return rows
 
 

@@ -34,7 +34,9 @@ def over_time(record: Record) -> dict[str, Chart]:
     axis = Range1d(0, length / seconds, bounds=(0, length / seconds))
     drawn = {"phases": _phases(record, seconds, axis)} if record.phases else {}
     for name, (title, label) in CURVES.items():
-        if curves := getattr(record.usage, name):
+        curves = getattr(record.usage, name)
+        # That nothing went over the network needs no chart; that a GPU did nothing does.
+        if curves and (label != "MB/s" or any(rate(curve.peak) != "0" for curve in curves)):
             drawn[name] = _curves(title, label, curves, seconds, axis)
     if len(record.usage.cores) > 1:
         drawn["cores"] = _cores(record.usage.cores, length, seconds, axis)

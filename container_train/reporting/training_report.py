@@ -1,40 +1,28 @@
 """report.html: how the training went, in one file that needs nothing from anywhere. And the same as data."""
 
-import base64
 import csv
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, TeeHead, Whisker
 
-from container_serve.image import decode
-from container_train.data.dataset import Split
+from container_train import hyperparameters
 from container_train.paths import replace_file
-from container_train.reporting import page
-from container_train.reporting.drawing import Chart, blank, hover
+from container_train.reporting import mistakes, page, record, summary
+from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, colour_bar, hover, line
 from container_train.reporting.learning_charts import curves
+from container_train.reporting.mistakes import Tested
+from container_train.reporting.words import clock_time
+from container_train.training import metrics
 
 BLUES = ("#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b")
-EXAMPLES = 6  # of each kind
-THUMBNAIL = 160  # pixels, longer side
-
-
-@dataclass(frozen=True)
-class Tested:
-    """The serving code's predictions of the test images.
-
-    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`.
-    """
-
-    matrix: npt.NDArray[np.int64]
-    split: Split
-    served: npt.NDArray[np.float32]
+DARK = 0.55  # share of a class from which its cell's number is white
+COUNTED = 30  # classes up to which each cell of the confusion matrix has its number
 
 
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -51,30 +39,71 @@ def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None) -> None:
-    """Write report.html into `folder`; without `tested` it tells of the training alone."""
+def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) -> None:
+    """Write report.html into `folder`; without `tested` it tells of the training alone. `facts` are metrics.json's."""
     folder.mkdir(parents=True, exist_ok=True)
-    classes = tuple(summary["classes"])
-    charts = {what: curves(summary["epochs"], what) for what in ("loss", "accuracy")}
+    classes, best = tuple(facts["classes"]), facts["best_epoch"]
+    charts = {what: curves(facts["epochs"], what, best) for what in ("loss", "accuracy")}
     if tested is not None:
         charts["confusion"] = confusion(tested.matrix, classes)
+        charts["calibration"] = calibration(facts["calibration"])
+    # A file that was given takes precedence over the hyperparameter of the same name.
+    settings = {**facts["hyperparameters"], "weights": facts["weights"]}
+    usual = {key: str(value) for key, value in hyperparameters.defaults(settings.get("recipe", "head")).items()}
     text = page.render(
         "report.html.jinja",
         {name: chart.plot for name, chart in charts.items()},
         charts=charts,
-        summary=summary,
-        # A file that was given takes precedence over the hyperparameter of the same name.
-        settings={**summary["hyperparameters"], "weights": summary["weights"]},
+        summary=facts,
+        when=clock_time(facts["job"]["ended"]),
+        rules=summary.found(record.rules(folder)),
+        within=lambda split: metrics.interval_words(facts[f"{split}_accuracy"], facts["images"][split]),
+        trust=_trust(facts) if tested else "",
+        changed={key: value for key, value in settings.items() if str(value) != usual.get(key, "")},
+        defaults={key: value for key, value in settings.items() if str(value) == usual.get(key, "")},
         tested=tested is not None,
-        wrong=examples(tested.split, tested.served, classes, right=False) if tested else [],
-        right=examples(tested.split, tested.served, classes, right=True) if tested else [],
-        worst=sorted(summary["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
+        **(mistakes.galleries(tested, classes) if tested else {}),
+        worst=sorted(facts["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),
     )
     replace_file(folder / "report.html", text.encode())
 
 
+def _trust(facts: Mapping[str, Any]) -> str:
+    """Return whether the probabilities can be believed; only what so many images can show is said."""
+    accuracy, images, sure = facts["test_accuracy"], facts["images"]["test"], facts["calibration"]["confidence"]
+    low, high = metrics.interval(accuracy, images)
+    verdict = "overconfident" if sure > high else "underconfident" if sure < low else "well calibrated on the whole"
+    words = f"its mean confidence is {100 * sure:.1f} %, it is right on {metrics.with_interval(accuracy, images)}"
+    error = 100 * facts["calibration"]["ece"]
+    return f"The model is {verdict}: {words}. Expected calibration error (ECE): {error:.1f} points."
+
+
+def calibration(found: Mapping[str, Any]) -> Chart:
+    """The reliability curve: of images of about the same confidence, the share that is right, with its interval."""
+    rows = found["bins"]
+    ends = [metrics.interval(row["accuracy"], row["images"]) for row in rows]
+    keys = [Key("test images, with their 95 % intervals", TRAIN), Key("as it should be", VALID, "6 4")]
+    plot = blank(300, "confidence: probability of the predicted class", x_range=(0, 1), y_range=(0, 1))
+    plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
+    line(plot, [0, 1], [0, 1], keys[1])
+    drawn = line(
+        plot, [row["confidence"] for row in rows], [row["accuracy"] for row in rows], keys[0],
+        images=[row["images"] for row in rows], low=[low for low, _ in ends], high=[high for _, high in ends],
+    )  # fmt: skip
+    plot.scatter("x", "y", source=drawn.data_source, color=TRAIN, size=8)
+    head = TeeHead(line_color=TRAIN, size=6)
+    plot.add_layout(
+        Whisker(
+            base="x", lower="low", upper="high", source=drawn.data_source, line_color=TRAIN, lower_head=head,
+            upper_head=head,
+        )
+    )  # fmt: skip
+    hover(plot, [drawn], [("confidence", "@x{0.0 %}"), ("right", "@y{0.0 %}"), ("images", "@images")])
+    return Chart("Reliability", "share of the images that are right", plot, keys)
+
+
 def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
-    """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
+    """The confusion matrix: the share of each true class by colour, and the numbers of images."""
     number = len(classes)
     rows, columns = np.nonzero(matrix)
     data = ColumnDataSource(
@@ -87,10 +116,22 @@ def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
             "predicted": [classes[i] for i in columns],
         }
     )
-    plot = blank(640, "predicted class", x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5))
+    data.data["ink"] = ["white" if share > DARK else "#1d2430" for share in data.data["share"]]
+    height = min(680, 240 + 40 * number)
+    plot = blank(height, "predicted class", x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5))
     plot.yaxis.axis_label = "true class"
-    colour = {"field": "share", "transform": LinearColorMapper(palette=BLUES, low=0, high=1)}
+    mapper = LinearColorMapper(palette=BLUES, low=0, high=1)
+    colour = {"field": "share", "transform": mapper}
     cells = plot.rect("x", "y", 1, 1, source=data, fill_color=colour, line_color=None)
+    if number <= COUNTED:
+        size = "12px" if number <= COUNTED / 2 else "9px"
+        plot.text(
+            "x", "y", "count", source=data, text_color="ink", text_align="center", text_baseline="middle",
+            text_font_size=size,
+        )  # fmt: skip
+    bar = colour_bar(mapper)
+    bar.formatter = NumeralTickFormatter(format="0 %")
+    plot.add_layout(bar, "below")
     hover(plot, [cells], [("true", "@true"), ("predicted", "@predicted"), ("images", "@count (@share{0 %})")])
     plot.grid.grid_line_color = None
     labelled = list(range(0, number, max(1, -(-number // 30))))
@@ -99,32 +140,3 @@ def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
         axis.major_label_overrides = {i: classes[i] for i in labelled}
     plot.xaxis.major_label_orientation = 1.1
     return Chart("Test images", "share of each true class", plot)
-
-
-def examples(
-    test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
-) -> list[dict[str, Any]]:
-    """Images with the three most probable classes: right ones spread over the classes, or the surest errors."""
-    true, predicted = np.asarray(test.targets), served.argmax(1)
-    order = np.flatnonzero((predicted == true) == right)
-    order = order[np.argsort(-served.max(1)[order], kind="stable")]
-    if right:
-        _, firsts = np.unique(true[order], return_index=True)
-        order = order[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)]
-    return [
-        {
-            "image": _thumbnail(test.paths[i]),
-            "file": f"{test.paths[i].parent.name}/{test.paths[i].name}",
-            "true": classes[true[i]],
-            "top": [(classes[k], float(served[i, k])) for k in np.argsort(-served[i])[:3].tolist()],
-        }
-        for i in order[:EXAMPLES].tolist()
-    ]
-
-
-def _thumbnail(path: Path) -> str:
-    image = decode(path.read_bytes())
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

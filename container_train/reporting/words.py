@@ -45,7 +45,8 @@ def count(number: float, one: str) -> str:
     """1 epoch, 2 epochs, 100 000 steps."""
     if not math.isfinite(number):
         return "unknown"
-    return f"{int(number):,}".replace(",", "\u202f") + " " + (one if number == 1 else one + "s")
+    several = one + ("es" if one.endswith("s") else "s")
+    return f"{int(number):,}".replace(",", "\u202f") + " " + (one if number == 1 else several)
 
 
 def clock_time(seconds: float) -> str:

@@ -121,6 +121,7 @@ class Trainer:
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
         self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.late = 1 if self.source.device.type == "cuda" else 0  # steps
         self.told: deque[Told] = deque()
         self.optimizer = optimizer_for(self.network, hp)
@@ -148,6 +149,8 @@ class Trainer:
                 while self.state.epoch < self.at.end and not self._patience_is_over() and not self._rule_says_stop():
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
+                if self.saved != self.state.epoch:
+                    self._save()
         finally:
             self.source.close()
             self.monitor.release()
@@ -251,15 +254,16 @@ class Trainer:
                 "model": self._evaluated(),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
-        with self.monitor.phase("checkpoint", state.epoch):
-            self._save()
+        if self.writer.is_due():
+            with self.monitor.phase("checkpoint", state.epoch):
+                self._save()
 
     def _evaluated(self) -> dict[str, torch.Tensor]:
         """Return copies, on the CPU, of the tensors that training changes, as they are evaluated: averages if kept."""
         found = checkpoint.changing(self.network.model)
         if self.average:
             averages = self.average.module.state_dict()
-            found |= {name: averages[name].cpu().clone() for name in found.keys() & averages.keys()}
+            found |= {name: averages[name].to("cpu", copy=True) for name in found.keys() & averages.keys()}
         return found
 
     def _stop(self) -> NoReturn:
@@ -416,6 +420,7 @@ class Trainer:
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
         self.writer.save(content)
+        self.saved = state.epoch
 
     def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None or content["stage"] != self.at.number:
@@ -434,5 +439,6 @@ class Trainer:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        self.saved = self.state.epoch
         for record in self.state.history:
             self._check_epoch(record)

@@ -1,6 +1,7 @@
 """The metrics of a job: one `name=value` line of log each, and the definitions by which the platform finds them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ NAMES = (
     "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1",
     "images_per_second", "best_epoch", "test_accuracy",
 )  # fmt: skip
+Z = 1.959964  # of a normal distribution 95 % lies within so many standard deviations
+BINS = 10  # of a reliability curve
+PRECISE = 2000  # images from which on tenths of a percentage point mean something
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf)"
 
 # For Estimator(metric_definitions=...): at most 40, each Regex at most 500 characters, searched in every log line.
@@ -22,6 +26,44 @@ def line(name: str, value: float) -> str:
         raise KeyError(f"metric {name!r} has no definition in {__name__}.NAMES")
     text = f"{value:.6g}" if not math.isnan(value) else "nan"
     return f"{name}={text}"
+
+
+def interval(share: float, images: int) -> tuple[float, float]:
+    """Return the Wilson interval (95 %) of a share that was measured on so many images: low and high, from 0 to 1.
+
+    https://en.wikipedia.org/wiki/Binomial_proportion_confidence_interval#Wilson_score_interval
+    """
+    if images < 1:
+        return 0.0, 1.0
+    shrink = 1 + Z**2 / images
+    middle = (share + Z**2 / (2 * images)) / shrink
+    reach = Z / shrink * math.sqrt(share * (1 - share) / images + Z**2 / (4 * images**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def interval_words(share: float, images: int) -> str:
+    """Return the interval of an accuracy in words: `61 to 83 %`."""
+    low, high = (f"{100 * end:.{0 if images < PRECISE else 1}f}" for end in interval(share, images))
+    return f"{low} to {high} %"
+
+
+def with_interval(share: float, images: int) -> str:
+    """Return an accuracy in words: `73.3 % of 60 images (61 to 83 %)`."""
+    return f"{100 * share:.1f} % of {images} image{'s' * (images != 1)} ({interval_words(share, images)})"
+
+
+def no_better_than_chance(share: float, class_counts: Sequence[int]) -> str:
+    """Return a sentence if an accuracy is not above that of always naming the largest class; otherwise empty.
+
+    `class_counts` are the images of each class that it was measured on.
+    """
+    images, largest = sum(class_counts), max(class_counts, default=0)
+    if not images or interval(share, images)[0] > largest / images:
+        return ""
+    return (
+        f"NOT BETTER THAN CHANCE: {with_interval(share, images)} are predicted correctly, and always naming the most"
+        f" frequent class gives {100 * largest / images:.1f} %: check the labels, lr and epochs, or test on more images"
+    )
 
 
 def confusion_matrix(
@@ -43,6 +85,23 @@ def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[di
         f1 = 2 * correct / (images + predicted) if images + predicted else None
         rows.append({"label": label, "images": images, "precision": precision, "recall": recall, "f1": f1})
     return rows
+
+
+def calibration(served: npt.NDArray[np.float32], true: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return how far the probabilities (N, C) can be believed: mean `confidence` (the largest of each), `ece`, `bins`.
+
+    The expected calibration error is the mean difference of confidence and accuracy in BINS bins of equal width,
+    weighted by their images (https://arxiv.org/abs/1706.04599). Bins without images are left out.
+    """
+    sure, right = served.max(1).astype(float), served.argmax(1) == true
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    rows = [
+        {"from": b / BINS, "to": (b + 1) / BINS, "images": int(own.sum()), "confidence": float(sure[own].mean()),
+         "accuracy": float(right[own].mean())}
+        for b in range(BINS) if (own := bins == b).any()
+    ]  # fmt: skip
+    gaps = sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in rows)
+    return {"confidence": float(sure.mean()), "ece": gaps / len(sure), "bins": rows}
 
 
 def macro_f1(correct: npt.NDArray[Any], images: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float:

@@ -16,6 +16,8 @@ from botocore.validate import ParamValidator
 from scripts.aws.account import Aws, loader
 from scripts.aws.errors import CloudError, is_missing
 
+MAX_INTEGER = 2**31 - 1  # of the services' type integer
+
 
 @dataclass(frozen=True)
 class Request:
@@ -105,8 +107,8 @@ def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
             hint = f"did you mean {', '.join(close)}" if close else f"expected {_few(words)}"
             yield _UnknownWord(f"{path} has value {value!r}: {hint} (--allow-unknown sends it all the same)")
     elif shape.type_name in ("integer", "long"):
-        high = shape.metadata.get("max")
-        if high is not None and value > high:
+        high = shape.metadata.get("max", MAX_INTEGER if shape.type_name == "integer" else value)
+        if value > high:
             yield f"{path} has value {value}: expected at most {high}"
 
 

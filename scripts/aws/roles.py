@@ -38,6 +38,7 @@ def policy(name: str, settings: Settings, partition: str, account: str) -> dict[
     for general, own in (
         ("arn:aws:s3:::sagemaker-*", f"arn:aws:s3:::{bucket}"),
         ("/byoc", f"/{settings.project}"),
+        (":byoc", f":{settings.project}"),
         ("byoc-sagemaker", f"{settings.project}-sagemaker"),
         (":*:*:", f":{settings.region or '*'}:{account}:"),
         ("arn:aws:", f"arn:{partition}:"),

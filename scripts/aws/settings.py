@@ -67,6 +67,8 @@ class Settings:
 
     def home(self) -> S3Uri:
         """s3://BUCKET/PROJECT, under which everything of this project lies. The account is the role's."""
+        if self.bucket is None:
+            self.need_region()
         if self.bucket is None and self.role is None:
             raise CloudError(
                 "no bucket: give --bucket, or a --role, whose account's default bucket is taken (BYOC_BUCKET,"

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from container_train.data.listing import is_hidden
 from container_train.errors import DataError
+from local_test.errors import naming
 
 MAX_BYTES = 50 * 10**9  # unpacked
 MAX_RATIO = 100  # of all files together; a JPEG does not shrink, a plain BMP by some tens
@@ -30,7 +31,7 @@ def unzip(archive: Path, target: Path) -> None:
             for place, info in members.items():
                 (target / place).parent.mkdir(parents=True, exist_ok=True)
                 # zipfile gives at most the size in the header, which was counted, and checks the CRC.
-                with opened.open(info) as source, (target / place).open("xb") as sink:
+                with naming(target / place), opened.open(info) as source, (target / place).open("xb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
     except _DAMAGE as error:
         raise DataError(f"{archive} is damaged or no zip file: {error}") from None

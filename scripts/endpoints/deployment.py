@@ -3,7 +3,7 @@
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scripts.aws import instances, names
@@ -12,18 +12,23 @@ from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.endpoints import model_data
+from scripts.endpoints import model_data, modes
+from scripts.endpoints.modes import INSTANCE_TYPE, MULTI_MODEL, SERVERLESS, Mode
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
 VARIANT = "AllTraffic"
-INSTANCE_TYPE = "ml.m5.large"
+TIMEOUT = 600  # seconds, for the start and for the download
 STRATEGIES = ("all-at-once", "canary", "linear", "rolling")
 _ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """One model on some instances. `name` is that of the model and the configuration."""
+    """One model on some instances, or serverless. `name` is that of the model and the configuration.
+
+    `model_data`: model.tar.gz; for several models the prefix below which they are. `instance_type` does not count for
+    a serverless endpoint.
+    """
 
     endpoint: str
     name: str
@@ -35,6 +40,23 @@ class Deployment:
     startup_timeout: int  # seconds until /ping is 200
     download_timeout: int  # seconds for model.tar.gz
     network_isolation: bool
+    mode: Mode = field(default_factory=Mode)
+
+    @property
+    def is_serverless(self) -> bool:
+        return self.mode.name == SERVERLESS
+
+    def cost(self, region: str) -> str:
+        """Return what it costs, in one line."""
+        if self.is_serverless:
+            config = self.mode.variant["ServerlessConfig"]
+            return modes.cost(config["MemorySizeInMB"], config.get("ProvisionedConcurrency"))
+        return instances.describe(self.instance_type, self.instance_count, region)
+
+    def usd_per_hour(self, region: str) -> float | None:
+        """Return the price of its instances, where it is known."""
+        price = None if self.is_serverless else instances.price(self.instance_type, region).hourly
+        return None if price is None else price * self.instance_count
 
     def create(self, settings: Settings) -> list[Request]:
         endpoint = {
@@ -57,9 +79,14 @@ class Deployment:
 
     def _parts(self, settings: Settings) -> list[Request]:
         tags = names.tag_list({**settings.all_tags(), ENDPOINT_TAG: self.endpoint})
-        container: dict[str, Any] = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
-        if self.environment:
-            container["Environment"] = dict(self.environment)
+        several = self.mode.name == MULTI_MODEL
+        container: dict[str, Any] = {
+            "Image": self.image,
+            "ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data),
+            **self.mode.container,
+        }
+        if environment := {**self.mode.environment, **self.environment}:
+            container["Environment"] = environment
         model: dict[str, Any] = {
             "ModelName": self.name,
             "PrimaryContainer": container,
@@ -69,17 +96,23 @@ class Deployment:
         }
         if vpc := settings.vpc():
             model["VpcConfig"] = vpc
-        variant = {
-            "VariantName": VARIANT,
-            "ModelName": self.name,
-            "InstanceType": self.instance_type,
-            "InitialInstanceCount": self.instance_count,
-            "InitialVariantWeight": 1.0,
-            "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
-            "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
+        variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name, **self.mode.variant}
+        if not self.is_serverless:
+            variant |= {
+                "InstanceType": self.instance_type,
+                "InitialInstanceCount": self.instance_count,
+                "InitialVariantWeight": 1.0,
+                "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
+                "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
+            }
+        configuration: dict[str, Any] = {
+            "EndpointConfigName": self.name,
+            "ProductionVariants": [variant],
+            "Tags": tags,
+            **self.mode.configuration,
         }
-        configuration: dict[str, Any] = {"EndpointConfigName": self.name, "ProductionVariants": [variant], "Tags": tags}
-        if settings.volume_kms_key and instances.takes_volume_key(self.instance_type):
+        has_volume = not self.is_serverless and instances.takes_volume_key(self.instance_type)
+        if settings.volume_kms_key and has_volume:
             configuration["KmsKeyId"] = settings.volume_kms_key
         return [
             Request("sagemaker", "CreateModel", model),
@@ -91,12 +124,15 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
     """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
     if not flags.image:
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
-    if not (flags.model_data or flags.job):
+    if not (flags.model_data or flags.job or flags.multi_model):
         raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
+    mode = modes.of(flags, chosen)
     image = Image.parse(flags.image, region)
     chosen.need_role()
     kind = flags.instance_type or INSTANCE_TYPE
-    if flags.model_data:
+    if flags.multi_model:
+        artifact = S3Uri.parse(flags.multi_model, "--multi-model")
+    elif flags.model_data:
         artifact = model_data.s3_uri(flags.model_data)
     else:
         if flags.dry_run:  # otherwise it is looked up
@@ -106,7 +142,9 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         model_data.check_environment(environment)
     if remark := check_instance(kind):
         progress(remark)
-    if chosen.volume_kms_key and not instances.takes_volume_key(kind):
+    if flags.serverless and chosen.volume_kms_key:
+        progress("a serverless endpoint has no volume of its own: --volume-kms-key is left out")
+    elif chosen.volume_kms_key and not instances.takes_volume_key(kind):
         progress(instances.NO_VOLUME_KEY.format(kind))
     endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
@@ -122,9 +160,10 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         instance_type=kind,
         instance_count=flags.instance_count or 1,
         environment=environment,
-        startup_timeout=flags.startup_timeout,
-        download_timeout=flags.download_timeout,
+        startup_timeout=flags.startup_timeout or TIMEOUT,
+        download_timeout=flags.download_timeout or TIMEOUT,
         network_isolation=flags.network_isolation,
+        mode=mode,
     )
 
 
@@ -132,7 +171,7 @@ def requests(wanted: Deployment, flags: argparse.Namespace, chosen: Settings) ->
     if not flags.update:
         return wanted.create(chosen)
     change = policy(flags.strategy, flags.wait_interval, flags.alarm)
-    return wanted.update(chosen, change, retain=flags.instance_count is None)
+    return wanted.update(chosen, change, retain=flags.instance_count is None and not wanted.is_serverless)
 
 
 def resource_name(endpoint: str, project: str) -> str:

@@ -18,9 +18,11 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from container_serve.settings import MAX_REQUEST_BYTES
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, explain, is_throttled, message_of, one_line
 from scripts.endpoints import lookup
+from scripts.endpoints.modes import SERVERLESS, SERVERLESS_REQUEST_BYTES
 
 if TYPE_CHECKING:  # it imports numpy and Pillow, which whoever only mistyped a flag should not wait for
     from scripts.endpoints.images import Body
@@ -46,15 +48,51 @@ class Answer:
     milliseconds: float
 
 
+@dataclass(frozen=True)
+class Result:
+    """One image's answer, or `error` why there is none; `milliseconds` from sending it to its answer."""
+
+    picture: str
+    answer: dict[str, Any] | None
+    error: str | None
+    notice: str | None
+    milliseconds: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"picture": self.picture}
+        if self.answer is not None:
+            found |= {"predictions": self.answer["predictions"], "model": self.answer.get("model")}
+            found["milliseconds"] = self.milliseconds
+        else:
+            found["error"] = self.error
+        return found | ({"notice": self.notice} if self.notice else {})
+
+
 class Target(Protocol):
+    def max_bytes(self) -> int:
+        """Return the largest body that it takes."""
+
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         """Raises InvocationError for this request alone, CloudError or botocore's errors for all of them."""
 
 
 class EndpointTarget:
-    def __init__(self, aws: Aws, name: str) -> None:
+    """`model`: which one, of an endpoint that has several."""
+
+    def __init__(self, aws: Aws, name: str, model: str | None = None) -> None:
         self.aws, self.name = aws, name
+        self.more = {"TargetModel": f"{model}.tar.gz"} if model else {}
         self.client = aws.client("sagemaker-runtime")
+
+    def max_bytes(self) -> int:
+        """Return the largest body that it takes: a serverless endpoint takes less than others."""
+        try:
+            endpoint = lookup.find(self.aws, self.name)
+            configuration = lookup.configuration(self.aws, endpoint.configuration) if endpoint else None
+        except ClientError:  # whoever may only invoke it gets to know what the runtime says
+            return MAX_REQUEST_BYTES
+        is_serverless = configuration is not None and configuration.mode == SERVERLESS
+        return SERVERLESS_REQUEST_BYTES if is_serverless else MAX_REQUEST_BYTES
 
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         for pause in (*PAUSES, None):
@@ -64,7 +102,7 @@ class EndpointTarget:
             except ClientError as error:
                 computed = not is_throttled(error) and code_of(error) != _NOT_READY
                 if computed or pause is None:
-                    raise self._judged(error) from None
+                    raise self.judged(error) from None
             except (EndpointConnectionError, ConnectTimeoutError):  # nothing was sent
                 if pause is None:
                     raise
@@ -89,6 +127,7 @@ class EndpointTarget:
             CustomAttributes=f"top_k={top_k}",
             InferenceId=identifier,
             Body=body.content,
+            **self.more,
         )
         content: bytes = answer["Body"].read()
         return content
@@ -96,13 +135,14 @@ class EndpointTarget:
     def _page(self, status: int) -> Exception:
         return _not_json(self.client.meta.endpoint_url, status, "check AWS_ENDPOINT_URL and HTTPS_PROXY")
 
-    def _judged(self, error: ClientError) -> Exception:
+    def judged(self, error: ClientError) -> Exception:
+        """Return what to raise for an error of the runtime."""
         code = code_of(error)
         if code != "ModelError" and _is_page(message_of(error)):
             return self._page(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code == "ModelError":
             status = error.response.get("OriginalStatusCode", "")
-            return InvocationError(_complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
+            return InvocationError(complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
         if code in _PASSING:
             return InvocationError(f"{code}: {message_of(error)}")
         if code in {"ValidationError", "ValidationException"}:
@@ -129,9 +169,9 @@ class EndpointTarget:
 
 
 class LocalTarget:
-    """A server at `url`, which may or may not end in /invocations."""
+    """A server at `url`, which may or may not end in /invocations; `model` as of an EndpointTarget."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, model: str | None = None) -> None:
         base = url if "://" in url else f"http://{url}"
         try:
             parts = urllib.parse.urlsplit(base)
@@ -140,7 +180,11 @@ class LocalTarget:
             right = False
         if not right or not base.isprintable() or " " in base:
             raise CloudError(f"--local has value {url!r}: expected a URL such as http://localhost:8080", 2)
-        self.url = base.rstrip("/").removesuffix("/invocations") + "/invocations"
+        path = f"/models/{model}/invoke" if model else "/invocations"
+        self.url = base.rstrip("/").removesuffix("/invocations") + path
+
+    def max_bytes(self) -> int:
+        return MAX_REQUEST_BYTES
 
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         headers = {
@@ -168,7 +212,7 @@ class LocalTarget:
         if _is_page(answer.content):
             raise _not_json(self.url, answer.status_code, "is the URL right?")
         if not answer.ok:
-            raise InvocationError(_complaint(answer.status_code, answer.content.decode(errors="replace")))
+            raise InvocationError(complaint(answer.status_code, answer.content.decode(errors="replace")))
         return _answer(answer.content, begun)
 
 
@@ -194,7 +238,7 @@ def _answer(content: bytes, begun: float) -> Answer:
     return Answer(answer, milliseconds)
 
 
-def _complaint(status: object, text: str) -> str:
+def complaint(status: object, text: str) -> str:
     """A container's error, whose body is JSON with a code and a message."""
     try:
         body = json.loads(text)

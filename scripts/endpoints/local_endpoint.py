@@ -29,21 +29,33 @@ ANYWHERE = "0.0.0.0"
 
 def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
     """`deploy.py --local`: serve until Ctrl-C. Raises CloudError where something is missing, or the port is taken."""
-    if not flags.model_data:
+    with endpoint(flags.image, flags.model_data, flags.port, chosen, environment) as (url, image):
+        progress(f"try it: scripts/predict.py --local {url} IMAGE")
+        print(json.dumps({"url": url, "image": image}) if flags.json else url, flush=True)
+        wait(url)
+    return 0
+
+
+@contextmanager
+def endpoint(
+    image: str | None, model: str | None, port: int | None, chosen: Settings, environment: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """The URL of a model's server, and its image; `model` is a file or in S3. Raises CloudError."""
+    if not model:
         raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)
-    in_s3 = flags.model_data.startswith("s3://")
-    artifact = model_data.s3_uri(flags.model_data) if in_s3 else model_data.file(flags.model_data)
+    in_s3 = model.startswith("s3://")
+    artifact = model_data.s3_uri(model) if in_s3 else model_data.file(model)
     if in_s3:
         chosen.need_region()
     here = Engine()
     here.prune()
-    image = flags.image or local_engine.find_image("serve")
+    image = image or local_engine.find_image("serve")
     if image is None:
         raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
     engine.need_image(here.client, image)
-    if flags.port is not None:
-        local_server.check_port(flags.port, ANYWHERE)
-    port = flags.port or local_server.free_port(range(FIRST_PORT, MAX_PORT), ANYWHERE)
+    if port is not None:
+        local_server.check_port(port, ANYWHERE)
+    port = port or local_server.free_port(range(FIRST_PORT, MAX_PORT), ANYWHERE)
     local_image = engine.find_image(here.client, image)
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
     with stale.folder(Path(tempfile.gettempdir())) as work:
@@ -51,12 +63,9 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
             pack.unpack(artifact, work / "model")
         else:
             model_data.fetch(chosen.aws(), artifact, work / "model")
-        progress(model_data.check(work / "model", flags.model_data, server, image))
+        progress(model_data.check(work / "model", model, server, image))
         with _served(here, image, work, work / "model", environment, port) as url:
-            progress(f"try it: scripts/predict.py --local {url} IMAGE")
-            print(json.dumps({"url": url, "image": image}) if flags.json else url, flush=True)
-            wait(url)
-    return 0
+            yield url, image
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Endpoints that there are: their status, their configuration, their log, whose they are."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG
 from scripts.aws.polling import ENDPOINT_SECONDS, poll
 from scripts.aws.requests import describe
+from scripts.endpoints.modes import ASYNCHRONOUS, REAL_TIME, SERVERLESS
 from scripts.jobs.training_jobs import tags_of
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
@@ -80,9 +81,16 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
 
 def log_tail(aws: Aws, name: str) -> list[str]:
     """The last lines that the endpoint's containers have written; none where they cannot be read."""
-    logs, group = aws.client("logs"), LOG_GROUP.format(name)
+    return last_lines(aws, LOG_GROUP.format(name))
+
+
+def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:
+    """The last lines of the newest stream in a log group, or of the last by name of those that begin with `prefix`."""
+    logs = aws.client("logs")
+    # The service sorts by time only without a prefix.
+    which: dict[str, Any] = {"logStreamNamePrefix": prefix} if prefix else {"orderBy": "LastEventTime"}
     try:
-        streams = logs.describe_log_streams(logGroupName=group, orderBy="LastEventTime", descending=True, limit=1)
+        streams = logs.describe_log_streams(logGroupName=group, descending=True, limit=1, **which)
         if not streams["logStreams"]:
             return []
         stream = streams["logStreams"][0]["logStreamName"]
@@ -105,7 +113,7 @@ def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
 
 @dataclass(frozen=True)
 class Configuration:
-    """An endpoint configuration: its models, and what it runs on."""
+    """An endpoint configuration: its models, and what it runs on; `instance_type` is None for a serverless one."""
 
     name: str
     arn: str
@@ -113,6 +121,11 @@ class Configuration:
     instance_type: str | None
     instance_count: int
     created: Any
+    mode: str
+
+    @property
+    def runs_on(self) -> str:
+        return f"{self.instance_count} x {self.instance_type}" if self.instance_type else self.mode
 
 
 def configuration(aws: Aws, name: str) -> Configuration | None:
@@ -127,4 +140,12 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
         instance_type=variants[0].get("InstanceType"),
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
+        mode=_mode(found),
     )
+
+
+def _mode(found: Mapping[str, Any]) -> str:
+    """Return the mode that a configuration says; several models at one endpoint are said by its model."""
+    if "ServerlessConfig" in found["ProductionVariants"][0]:
+        return SERVERLESS
+    return ASYNCHRONOUS if found.get("AsyncInferenceConfig") else REAL_TIME

@@ -110,15 +110,15 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
         pack.unpack_stream(cast(BinaryIO, Metered()), target, str(uri))
 
 
-def file(text: str) -> Path:
-    """--model-data on this machine. Raises CloudError where it is no file."""
+def file(text: str, flag: str = "--model-data") -> Path:
+    """A model.tar.gz on this machine. Raises CloudError where it is no file."""
     path = Path(text.removeprefix("file://"))
     if path.is_dir():
         is_model = (path / MODEL_JSON).exists()
         advice = f"pack it with tar -C {path} -czf model.tar.gz ." if is_model else "give the model.tar.gz in it"
-        raise CloudError(f"--model-data {path} is a folder: {advice}", 2)
+        raise CloudError(f"{flag} {path} is a folder: {advice}", 2)
     if not path.exists():
-        raise CloudError(f"--model-data {path} is not there", 2)
+        raise CloudError(f"{flag} {path} is not there", 2)
     return path
 
 

@@ -13,9 +13,10 @@ from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.console.command import Interrupted, progress
 from scripts.endpoints import lookup
-from scripts.endpoints.deployment import INSTANCE_TYPE, Deployment
+from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.lookup import LOG_GROUP, Configuration, Endpoint
 from scripts.endpoints.model_data import s3_uri
+from scripts.endpoints.modes import ASYNCHRONOUS, INSTANCE_TYPE
 from scripts.jobs import training_jobs
 from scripts.resources import removal
 from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, Resource
@@ -93,11 +94,13 @@ def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None
         )
 
 
-def need_updatable(aws: Aws, name: str, project: str, instance_type: str | None) -> Configuration:
+def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: str | None) -> Configuration:
     """The configuration that it has now, with the number of instances that it is scaled to.
 
-    Raises CloudError where it may not, or cannot now, be changed, or would silently come to another type of instance.
+    Raises CloudError where it may not, or cannot now, be changed, or would silently come to another type of instance
+    or another mode.
     """
+    name = wanted.endpoint
     live = lookup.find(aws, name)
     if live is None:
         raise CloudError(f"there is no endpoint {name} in {aws.region} to update: leave out --update")
@@ -114,9 +117,12 @@ def need_updatable(aws: Aws, name: str, project: str, instance_type: str | None)
     now = lookup.configuration(aws, live.configuration)
     if now is None:
         raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it anew")
-    if not instance_type and now.instance_type != INSTANCE_TYPE:
-        running = f"{now.instance_count} x {now.instance_type}"
-        raise CloudError(f"{name} runs on {running}: say with --instance-type what it shall run on", 2)
+    if wanted.is_serverless and now.instance_type:
+        raise CloudError(f"{name} runs on {now.runs_on}, which the service cannot make serverless: give another --name")
+    if not wanted.is_serverless and not instance_type and now.instance_type != INSTANCE_TYPE:
+        raise CloudError(f"{name} runs on {now.runs_on}: say with --instance-type what it shall run on", 2)
+    if ASYNCHRONOUS in (now.mode, wanted.mode.name) and now.mode != wanted.mode.name:
+        raise CloudError(f"{name} is {now.mode}: an update cannot make it {wanted.mode.name}; give another --name")
     return replace(now, instance_count=live.instances or now.instance_count)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from docker.errors import APIError
 
@@ -24,24 +24,10 @@ class RemoteImage:
     is_same: bool
 
 
-class Destination(Protocol):
-    denied: str  # what to do where the registry denies something
-
-    def repository(self, target: str) -> str:
-        """HOST/NAME."""
-
-    def immutable(self, target: str) -> bool:
-        """True if it is known that tags cannot be moved."""
-
-    def credentials(self) -> Mapping[str, str] | None:
-        """As docker-py takes them; None: those of `docker login`."""
-
-    def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None: ...
-
-
 class Ecr:
     """The account's registry. Makes the repositories of all targets, or fails, before anything long begins."""
 
+    # What to do where the registry denies something.
     denied = f"a permission is missing; {POLICY} lists those that the scripts need"
 
     def __init__(self, aws: Aws, targets: Sequence[str], chosen: Settings) -> None:
@@ -60,12 +46,15 @@ class Ecr:
                 progress(f"created the repository {repository.name} in {aws.region}, account {account}")
 
     def repository(self, target: str) -> str:
+        """HOST/NAME."""
         return self._repositories[target].uri
 
     def immutable(self, target: str) -> bool:
+        """True if it is known that tags cannot be moved."""
         return self._repositories[target].immutable
 
-    def credentials(self) -> Mapping[str, str]:
+    def credentials(self) -> Mapping[str, str] | None:
+        """As docker-py takes them; None: those of `docker login`."""
         return registry.sign_in(self.aws)
 
     def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None:
@@ -109,3 +98,6 @@ class GenericRegistry:
                 return None
         same = f"{self.repository(target)}@{found['digest']}" in image.pushed
         return RemoteImage(found["mediaType"], found["digest"], same)
+
+
+Destination = Ecr | GenericRegistry

@@ -1,6 +1,7 @@
 """The Docker engine of this machine, through its API: its images, pulling and pushing them."""
 
 import contextlib
+import functools
 import os
 import re
 import subprocess
@@ -140,6 +141,7 @@ def explain(said: str, host: str) -> CloudError:
     return AccessDenied(text) if re.search(_DENIED, text) else RetryableError(text)
 
 
+@functools.cache
 def compose() -> list[str] | None:
     """Return the command of Docker Compose on this machine, as a plugin or as a program; None where there is none."""
     for command in (["docker", "compose"], ["docker-compose"]):

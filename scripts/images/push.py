@@ -12,7 +12,6 @@ scripts/push.sh serve --registry registry.example.com/team       elsewhere, afte
 
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from container_serve import __version__
+from local_test import engine as local_engine
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.requests import show
 from scripts.console import command
 from scripts.console.command import progress
-from scripts.environment import ROOT
 from scripts.images import engine, registry
 from scripts.images.destination import Destination, Ecr, GenericRegistry, RemoteImage
 from scripts.images.engine import AccessDenied, LocalImage, RetryableError
@@ -92,32 +91,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def built(client: Any, target: str) -> LocalImage:
     """The image of the files as they are now; built where there is none yet."""
-    script = ROOT / "scripts" / "build.sh"
-    done = subprocess.run([script, "--content", target], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise CloudError(f"scripts/build.sh --content {target} failed: {done.stderr.strip()}")
-    content = done.stdout.strip()
-    name = f"byoc-{target}:{__version__}-{content}"
-    image = engine.find_image(client, name)
+    image = engine.find_image(client, local_engine.own_image(target))
     if image is None:
-        progress(f"{name} is not built yet: building it with scripts/build.sh")
-        # The same client; what build.sh prints as its result is no result of ours.
-        if subprocess.run([script, target], stdout=sys.stderr).returncode != 0:
-            raise CloudError(
-                f"{name} was not built, the reason stands above: build it with scripts/build.sh {target}, which has"
-                " options for other bases, proxies and mirrors, then call this again"
-            )
-        image = engine.find_image(client, name)
-        if image is None:
-            raise CloudError(f"the files changed while {name} was built: call this again")
-    if image.labels.get("byoc.content") != content:
-        raise CloudError(f"{name} was made of other files than its name says: run scripts/build.sh {target}")
+        raise CloudError(f"byoc-{target} is not on the engine that DOCKER_HOST or Docker's context names")
     return image
 
 
 def default_tag(image: LocalImage) -> str:
     """Version, content and image: the hash of the files knows nothing of the base image and of the day of the build."""
-    return f"{image.name.rpartition(':')[2]}-{image.id.removeprefix('sha256:')[:8]}"
+    return f"{__version__}-{image.labels['byoc.content']}-{image.id.removeprefix('sha256:')[:8]}"
 
 
 def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:

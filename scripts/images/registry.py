@@ -1,6 +1,7 @@
 """ECR: repositories, signing in to them, and what lies in them."""
 
 import base64
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
-from scripts.aws.names import PROJECT_TAG, Image, tag_list
+from scripts.aws.names import Image, tag_list
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
 
@@ -63,24 +64,17 @@ def repository_requests(name: str, settings: Settings) -> list[Request]:
 
 
 def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
-    """The repository, made if it is missing.
-
-    One that this project made gets its lifecycle rules, where a call that broke off has left it without. Rules of
-    somebody's own stay; a repository that others made is used as it is.
-    """
+    """The repository, made with its lifecycle rules if it is missing. One that exists is used as it is."""
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
     found = _described(ecr, name)
-    made = False
-    if found is None:
-        try:
-            found, made = send(aws, create)["repository"], True
-        except ecr.exceptions.RepositoryAlreadyExistsException:  # a second call was faster
-            found = _described(ecr, name)
-            if found is None:
-                raise
-    if made or (_is_own(ecr, found["repositoryArn"], settings) and not _has_rules(ecr, name)):
+    if made := found is None:
+        # Made already by a first try whose answer was lost, or by another call just now.
+        with contextlib.suppress(ecr.exceptions.RepositoryAlreadyExistsException):
+            send(aws, create)
         send(aws, lifecycle)
+        found = _described(ecr, name)
+    assert found
     return Repository(
         name=name,
         uri=found["repositoryUri"],
@@ -150,16 +144,3 @@ def _described(ecr: Any, name: str) -> dict[str, Any] | None:
     except ecr.exceptions.RepositoryNotFoundException:
         return None
     return found[0] if found else None
-
-
-def _is_own(ecr: Any, arn: str, settings: Settings) -> bool:
-    tags = ecr.list_tags_for_resource(resourceArn=arn)["tags"]
-    return {"Key": PROJECT_TAG, "Value": settings.project} in tags
-
-
-def _has_rules(ecr: Any, name: str) -> bool:
-    try:
-        ecr.get_lifecycle_policy(repositoryName=name)
-    except ecr.exceptions.LifecyclePolicyNotFoundException:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""What a job reads: the pictures' channels, the weights, and the hyperparameters, as a user names them."""
+"""What a job reads: the images' channels, the weights, and the hyperparameters, as a user names them."""
 
 import argparse
 import contextlib
@@ -33,7 +33,7 @@ WEIGHTS = "weights"  # the channel, and the hyperparameter
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures: in S3 already (`splits` is None), or in a folder, on their way to `prefix`."""
+    """Images: in S3 already (`splits` is None), or in a folder, on their way to `prefix`."""
 
     prefix: S3Uri
     splits: Mapping[str, ClassFiles] | None
@@ -57,8 +57,8 @@ def check(text: str | None) -> None:
 
 
 @contextlib.contextmanager
-def pictures(text: str) -> Iterator[Mapping[str, ClassFiles]]:
-    """The splits of a folder, or of the sample, whose pictures are made for as long as this is open."""
+def images(text: str) -> Iterator[Mapping[str, ClassFiles]]:
+    """The splits of a folder, or of the sample, whose images are made for as long as this is open."""
     with stale.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
             source = made / SAMPLE
@@ -77,7 +77,7 @@ def data(text: str, upload_to: str | None, settings: Settings) -> Iterator[Data]
         yield Data(S3Uri.parse(text, "--data"), None)
         return
     prefix = S3Uri.parse(upload_to, "--upload-to") if upload_to else settings.home() / "data" / Source(text).name
-    with pictures(text) as splits:
+    with images(text) as splits:
         yield Data(prefix, splits)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from local_test.errors import Stopped
 from scripts.aws.errors import CloudError, one_line
 from scripts.console.command import Interrupted, progress, tell_loading
 from scripts.environment import ROOT
@@ -149,7 +150,7 @@ def train(here: Engine, spec: TrainingJobSpec, work: Path, on_line: Callable[[st
                 folder.rmdir()
     result = Result(code or 0, _failure(output / "output.tar.gz"), *archives)
     if stop.asked:
-        raise Interrupted(f"interrupted; {result.left}")
+        raise Interrupted(f"interrupted; {result.left}") from Stopped(stop.asked)
     if code is None:
         reason = one_line(" ".join(said[-TAIL:])) or "it said nothing"
         raise CloudError(f"Docker Compose started no container: {reason}")
@@ -170,7 +171,7 @@ class _Stop:
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self._stop = stop
-        self.asked = False
+        self.asked = 0  # the signal
         self._stopping: threading.Thread | None = None
 
     def __enter__(self) -> "_Stop":
@@ -185,10 +186,12 @@ class _Stop:
         if self._stopping:
             self._stopping.join()
 
-    def _take(self, _signal: int, _frame: types.FrameType | None) -> None:
+    def _take(self, signum: int, _frame: types.FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+            for number in self._previous:
+                signal.signal(number, signal.SIG_IGN)
+            raise Stopped(signum)
+        self.asked = signum
         progress("stopping the container; once more to leave at once")
         self.try_again()
 

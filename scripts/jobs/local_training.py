@@ -37,10 +37,10 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
         raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
-    progress(f"making {name} ready: Docker, the image, the weights, the pictures")
+    progress(f"making {name} ready: Docker, the Docker image, the weights, the data")
     here = local_mode.Engine()
     here.prune(home)
-    image = flags.image or _own_image()
+    image = flags.image or local_engine.own_image("train")
     environment = inputs.environment(image, flags.environment)
     engine.need_image(here.client, image)
     file = backbone(asked, hyperparameters, is_sample=flags.data == SAMPLE)
@@ -50,7 +50,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.pictures(flags.data) as splits, stale.folder(home, ".byoc-") as work:
+    with inputs.images(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()
@@ -86,11 +86,6 @@ def check(flags: argparse.Namespace) -> None:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:
         progress(f"no effect in local mode: {', '.join(left_out)}")
-
-
-def _own_image() -> str:
-    """The image of this repository's files as they are, built where there is none."""
-    return local_engine.find_image("train") or local_engine.build_image("train")
 
 
 def backbone(

@@ -1,6 +1,5 @@
 """What a training job has left, from wherever it lies: a folder, an archive, S3, or a job's name."""
 
-import contextlib
 import itertools
 import json
 import re
@@ -21,7 +20,7 @@ from scripts.jobs import training_jobs
 ARCHIVE = "output.tar.gz"
 # Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
 FILES = ("profiler/job.json", "profiler/timeline.jsonl", "rules.json", "metrics.json")
-FOLDERS = ("profiler", "profiler-output", "system", "framework")
+FOLDERS = ("profiler", "profiler-output", "system")
 BELOW = ("", "output/data", "ml/output/data", "data", "output", "profiler-output")
 LARGEST = 4 * 10**9  # bytes that an archive may unpack to
 MANY = 100_000  # objects below a prefix
@@ -34,35 +33,32 @@ def fetch(source: str, folder: Path, account: Callable[[], Aws]) -> Path:
 
     `account` is called only where S3 or a job's name is asked for.
     """
+    path = Path(source)
     if source.startswith("s3://"):
         uri = S3Uri.parse(source, "JOB")
         if not uri.key:
             raise CloudError(f"{source} is a whole bucket: expected s3://BUCKET/.../{ARCHIVE}, or the job's prefix", 2)
-        return _from_s3(account(), uri, folder, f"{source} holds no {ARCHIVE} and no profiler-output/")
-    path = Path(source)
-    if path.is_dir():
-        return _in_folder(path, folder)
-    if path.is_file():
-        return _unpacked(path, folder)
-    if _JOB.match(source):
-        return _of_job(account(), source, folder)
-    raise CloudError(f"{source} is no folder, no archive, no s3:// address, and no name of a training job", 2)
+        found, nothing = _from_s3(account(), uri, folder), f"{source} holds no {ARCHIVE} and no profiler-output/"
+    elif path.exists():
+        found = find(path) if path.is_dir() else None
+        archives = (path, path / ARCHIVE, path / "output" / ARCHIVE)
+        if found is None and (archive := next(filter(Path.is_file, archives), None)):
+            pack.unpack(archive, folder, LARGEST)
+            found = find(folder)
+        nothing = f"{path} holds nothing that a job or the service's profiler writes (profiler/, rules.json, ...)"
+    elif _JOB.match(source):
+        found, nothing = _of_job(account(), source, folder)
+    else:
+        raise CloudError(f"{source} is no folder, no archive, no s3:// address, and no name of a training job", 2)
+    if found is None:
+        raise CloudError(nothing)
+    return found
 
 
 def is_over(folder: Path) -> bool:
     """Whether nothing in the folder changes any more."""
     times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
     return time.time() - max(times, default=0.0) > QUIET
-
-
-def _in_folder(path: Path, scratch: Path) -> Path:
-    found = find(path)
-    if found is not None:
-        return found
-    for archive in (path / ARCHIVE, path / "output" / ARCHIVE):
-        if archive.is_file():
-            return _unpacked(archive, scratch)
-    raise CloudError(f"{path} holds nothing that a job or the service's profiler writes (profiler/, rules.json, ...)")
 
 
 def find(path: Path) -> Path | None:
@@ -96,15 +92,8 @@ def damage(folder: Path) -> list[str]:
     return found
 
 
-def _unpacked(archive: Path, folder: Path) -> Path:
-    pack.unpack(archive, folder, LARGEST)
-    found = find(folder)
-    if found is None:
-        raise CloudError(f"{archive} holds nothing that a job or the service's profiler writes (profiler/, rules.json)")
-    return found
-
-
-def _of_job(aws: Aws, name: str, folder: Path) -> Path:
+def _of_job(aws: Aws, name: str, folder: Path) -> tuple[Path | None, str]:
+    """The folder, and what is to be said where there is none."""
     try:
         job = training_jobs.described(aws, name)
     except CloudError as error:
@@ -116,18 +105,11 @@ def _of_job(aws: Aws, name: str, folder: Path) -> Path:
     # The service's profiler may write to another prefix than the job.
     places = [job["OutputDataConfig"]["S3OutputPath"], job.get("ProfilerConfig", {}).get("S3OutputPath")]
     uris = dict.fromkeys(S3Uri.parse(place, "OutputDataConfig") / name for place in places if place)
-    for uri in uris:
-        with contextlib.suppress(_Nothing):
-            return _from_s3(aws, uri, folder, missing)
-    raise CloudError(missing)
+    return next(filter(None, (_from_s3(aws, uri, folder) for uri in uris)), None), missing
 
 
-class _Nothing(CloudError):
-    """There is nothing at an address."""
-
-
-def _from_s3(aws: Aws, uri: S3Uri, folder: Path, missing: str) -> Path:
-    """Archive and profiler's files at or below `uri`."""
+def _from_s3(aws: Aws, uri: S3Uri, folder: Path) -> Path | None:
+    """Archive and profiler's files at or below `uri`; None where there are none."""
     s3 = aws.client("s3")
     folder.mkdir(parents=True, exist_ok=True)
     whole = uri.key.endswith((".tar.gz", ".tgz", ".tar"))
@@ -142,10 +124,7 @@ def _from_s3(aws: Aws, uri: S3Uri, folder: Path, missing: str) -> Path:
         wanted += [(uri, folder)] if uri.key.rpartition("/")[2] in FOLDERS[1:] else []
         for prefix, target in wanted:
             _download_all(s3, prefix, target)
-    found = find(folder)
-    if found is None:
-        raise _Nothing(missing)
-    return found
+    return find(folder)
 
 
 def _download(s3: Any, uri: S3Uri, target: Path) -> bool:

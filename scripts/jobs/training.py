@@ -22,7 +22,9 @@ from scripts.s3 import bucket, storage
 
 PROGRAM = "train.py"
 INSTANCE = "ml.g4dn.xlarge"
-VOLUME = 30  # GB
+VOLUME, MAX_VOLUME = 30, 16384  # GB
+# A job's longest run in the service is 28 days; its number of hosts is limited by the account's quota alone.
+MAX_SECONDS, MAX_INSTANCES = 28 * 24 * 3600, 1000
 INPUT_MODES = ("File", "FastFile")
 SETTINGS = (
     "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
@@ -47,10 +49,13 @@ def flags(parser: argparse.ArgumentParser) -> None:
     job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
     machine = parser.add_argument_group("instances").add_argument
     machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
-    machine("--volume-size", metavar="GB", type=integer(1), help=f"disk (default {VOLUME})")
+    machine("--volume-size", metavar="GB", type=integer(1, MAX_VOLUME), help=f"disk (default {VOLUME})")
     machine("--spot", action="store_true", help="managed spot: cheaper; may be interrupted, then resumes")
     machine(
-        "--max-run", metavar="S", type=integer(1), help="seconds, then it is stopped (default: a day; a trial an hour)"
+        "--max-run",
+        metavar="S",
+        type=integer(1, MAX_SECONDS),
+        help="seconds, then it is stopped (default: a day; a trial an hour)",
     )
     machine(
         "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"

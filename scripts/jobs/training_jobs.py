@@ -5,12 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from scripts.aws import instances, requests
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of, message_of
-from scripts.aws.requests import Request, send
+from scripts.aws.errors import CloudError
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping", "Deleting"})
 STOP_SECONDS = 120  # from SIGTERM to SIGKILL
@@ -137,25 +134,7 @@ def tags_of(aws: Aws, arn: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
 
 
-def stop(aws: Aws, name: str) -> Job:
-    """Ask the service to stop it; the job as it was before. One that has ended is left as it is."""
-    job = describe(aws, name, with_tags=False)
-    if job.status == "InProgress":
-        try:
-            send(aws, Request("sagemaker", "StopTrainingJob", {"TrainingJobName": name}))
-        except ClientError as error:
-            if not is_stopped(error):
-                raise
-            return describe(aws, name, with_tags=False)
-    return job
-
-
-def is_stopped(error: ClientError) -> bool:
-    """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
-    return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
-
-
-def console(region: str, name: str) -> str:
+def console(region: str, name: str, kind: str = "jobs") -> str:
     """The job's page in the browser."""
     domain = "console.amazonaws.cn" if region.startswith("cn-") else "console.aws.amazon.com"
-    return f"https://{region}.{domain}/sagemaker/home?region={region}#/jobs/{name}"
+    return f"https://{region}.{domain}/sagemaker/home?region={region}#/{kind}/{name}"

@@ -16,9 +16,9 @@ from scripts.console.command import progress
 from scripts.endpoints import lookup
 from scripts.resources import assets, inventory, usage
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOB, MODEL, REPOSITORY, SEARCH, Inventory, Resource
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOBS, MODEL, REPOSITORY, Inventory, Resource
 
-ORDER = (SEARCH, JOB, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY)  # of removal: first those that cost
+ORDER = (*JOBS, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY)  # of removal: first those that cost
 
 
 class Account:
@@ -39,7 +39,7 @@ class Account:
         """
         for wanted, what, find in (
             (serving, "endpoints, configurations, models", inventory.serving),
-            (jobs, "tuning jobs, training jobs", inventory.training),
+            (jobs, "tuning jobs, training jobs, transform jobs", inventory.training),
             (repositories, "repositories", inventory.repositories),
             (data, "S3", self._look_into_s3),
         ):

@@ -1,11 +1,12 @@
-"""What this project has in S3, below s3://BUCKET/PROJECT: sets of pictures, weights, and what training jobs left.
+"""What this project has in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
 
 Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
-job's results by the job, which is tagged.
+job's results by the job, which is tagged, models of a multi-model endpoint by their metadata.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,16 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.parallel import each
+from scripts.aws.requests import describe
 from scripts.jobs import training_jobs
+from scripts.jobs.training_jobs import tags_of
 from scripts.s3 import objects
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, s3_location
 
-PICTURES, WEIGHTS, RESULTS = "pictures", "weights", "results of a job"
+IMAGES, WEIGHTS, RESULTS, MODELS = "images", "weights", "results of a job", "models"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,8 @@ class S3Asset:
 def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
     """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
     sizes = _list(aws, home)
-    own = [*_pictures(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
+    own = [*_images(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
+    own += _models(aws, home, sizes, project)
     unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
     return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
 
@@ -74,7 +78,7 @@ def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> 
     return S3Asset(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
 
 
-def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
+def _images(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
         uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
@@ -83,8 +87,8 @@ def _pictures(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
             manifest = Manifest.load(body, uri)
         except CloudError:  # of another program
             continue
-        known = [f"{uri.key}/{name}" for name in sorted(manifest.pending.union(manifest.files))]
-        found.append(_take(PICTURES, uri, [*(key for key in known if key in sizes), key], sizes))
+        known = [f"{uri.key}/{name}" for name in sorted(manifest.files)]
+        found.append(_take(IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
     return found
 
 
@@ -100,6 +104,17 @@ def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     return found
 
 
+def _models(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
+    """Of multi-model endpoints: PREFIX/NAME.tar.gz, where the object bears the project."""
+    found = []
+    for key in [key for key in sizes if key.endswith(".tar.gz")]:
+        uri = S3Uri(home.bucket, key)
+        head = aws.client("s3").head_object(**s3_location(uri))
+        if head.get("Metadata", {}).get(PROJECT_TAG) == project:
+            found.append(_take(MODELS, uri, [key], sizes))
+    return found
+
+
 def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
     by_job: dict[str, list[str]] = defaultdict(list)
     for key in sizes:
@@ -109,11 +124,14 @@ def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list
     made: list[str] = []
 
     def is_own(name: str) -> bool:
-        try:
+        with suppress(CloudError, ClientError):  # no such job, or no name that a job could have
             job = training_jobs.describe(aws, name)
-        except (CloudError, ClientError):  # no such job, or no name that a job could have
-            return False
-        return job.tags.get(PROJECT_TAG) == project and not job.in_progress
+            return job.tags.get(PROJECT_TAG) == project and not job.in_progress
+        with suppress(ClientError):
+            found = describe(aws, "TransformJob", name) or {}
+            over = found.get("TransformJobStatus") not in training_jobs.IN_PROGRESS
+            return bool(found) and over and tags_of(aws, found["TransformJobArn"]).get(PROJECT_TAG) == project
+        return False
 
     each(is_own, by_job, lambda name, own: made.append(name) if own else None, 8)
     return [_take(RESULTS, home / name, by_job[name], sizes) for name in sorted(made)]

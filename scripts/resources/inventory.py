@@ -13,20 +13,22 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import is_denied, is_missing
 from scripts.aws.names import PROJECT_TAG
 from scripts.aws.parallel import each
-from scripts.aws.requests import Request
+from scripts.aws.requests import Request, describe
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import ENDPOINT_TAG
 from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
-SEARCH, JOB, REPOSITORY = "tuning job", "training job", "repository"
+SEARCH, JOB, TRANSFORM, REPOSITORY = "tuning job", "training job", "transform job", "repository"
+JOBS = (SEARCH, JOB, TRANSFORM)  # which end by themselves, and are stopped, not deleted
 NOUNS = {
     ENDPOINT: "Endpoint",
     CONFIGURATION: "EndpointConfig",
     MODEL: "Model",
     SEARCH: "HyperParameterTuningJob",
     JOB: "TrainingJob",
+    TRANSFORM: "TransformJob",
 }  # in the names of SageMaker's operations
 RUNNING = ("InProgress", "Stopping")
 TARGETS = ("train", "serve", "serve-torch")  # of scripts/push.sh
@@ -83,7 +85,7 @@ def removal(kind: str, name: str) -> Request:
     """The request that removes it; of a job or a search, stops it."""
     if kind == REPOSITORY:
         return Request("ecr", "DeleteRepository", {"repositoryName": name, "force": True})
-    verb = "Stop" if kind in (SEARCH, JOB) else "Delete"
+    verb = "Stop" if kind in JOBS else "Delete"
     return Request("sagemaker", f"{verb}{NOUNS[kind]}", {f"{NOUNS[kind]}Name": name})
 
 
@@ -104,8 +106,8 @@ def serving(aws: Aws, project: str, found: Inventory) -> None:
 
 
 def training(aws: Aws, project: str, found: Inventory) -> None:
-    """Add tuning jobs and training jobs in progress; a tuning job's trials are training jobs, too."""
-    for kind in (SEARCH, JOB):
+    """Add jobs in progress; a tuning job's trials are training jobs, too."""
+    for kind in JOBS:
         for status in RUNNING:
             _look(aws, found, project, kind, listed(aws, NOUNS[kind], StatusEquals=status))
 
@@ -167,10 +169,14 @@ def _detailed(aws: Aws, resource: Resource, item: Mapping[str, Any]) -> Resource
         configuration = lookup.configuration(aws, live.configuration) if live else None
         if configuration:
             kind, count = configuration.instance_type, configuration.instance_count
+            resource = replace(resource, detail=configuration.runs_on)
     elif resource.kind == JOB:
         job = training_jobs.describe(aws, resource.name, with_tags=False)
         kind, count = job.instance_type, job.instance_count
         resource = replace(resource, status=job.secondary or job.status)
+    elif resource.kind == TRANSFORM:
+        runs_on = (describe(aws, NOUNS[TRANSFORM], resource.name) or {}).get("TransformResources", {})
+        kind, count = runs_on.get("InstanceType"), runs_on.get("InstanceCount", 0)
     elif resource.kind == SEARCH:
         completed = item["TrainingJobStatusCounters"].get("Completed", 0)
         planned = item.get("ResourceLimits", {}).get("MaxNumberOfTrainingJobs", "?")

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of, is_missing, message_of
+from scripts.aws.errors import CloudError, code_of, explain, is_denied, is_missing, message_of
 from scripts.aws.requests import send
 from scripts.console.command import Interrupted
-from scripts.endpoints import lookup
-from scripts.jobs.training_jobs import is_stopped
+from scripts.endpoints import lookup, scaling
+from scripts.jobs.existing import is_stopped
 from scripts.resources import usage
-from scripts.resources.inventory import ENDPOINT, JOB, SEARCH, Resource, removal
+from scripts.resources.inventory import ENDPOINT, JOBS, Resource, removal
 
 
 def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) -> list[Resource]:
@@ -24,7 +24,7 @@ def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) 
     left = list(resources)
     try:
         for resource in resources:
-            if resource.kind in (SEARCH, JOB):
+            if resource.kind in JOBS:
                 _send(aws, resource, say, "stopping")
                 left.remove(resource)
         waiting = [resource for resource in live if not _delete_endpoint(aws, resource, say)]
@@ -62,6 +62,12 @@ def _delete_endpoint(aws: Aws, resource: Resource, say: Callable[[str], None]) -
     if endpoint.busy:
         return False
     try:
+        scaling.remove(aws, resource.name, say)
+    except ClientError as error:
+        if not is_denied(error):
+            raise
+        say(f"whether {resource.name} has autoscaling cannot be seen: {explain(error)}")
+    try:
         _send(aws, resource, say, "deleting")
     except ClientError as error:
         if code_of(error) == "ValidationException" and "in-progress" in message_of(error).lower():
@@ -76,6 +82,6 @@ def _send(aws: Aws, resource: Resource, say: Callable[[str], None], done: str) -
     except ClientError as error:
         # Removed by somebody else, or ended by itself, in the meantime.
         gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
-        if not gone and not (resource.kind in (SEARCH, JOB) and is_stopped(error)):
+        if not gone and not (resource.kind in JOBS and is_stopped(error)):
             raise
     say(f"{done} {resource}")

@@ -12,17 +12,19 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.requests import describe
-from scripts.resources.assets import PICTURES, RESULTS, WEIGHTS, S3Asset
+from scripts.resources.assets import IMAGES, MODELS, RESULTS, WEIGHTS, S3Asset
 from scripts.resources.inventory import (
     CONFIGURATION,
     ENDPOINT,
     JOB,
+    JOBS,
     MODEL,
     NOUNS,
     REPOSITORY,
     RUNNING,
     SEARCH,
     THREADS,
+    TRANSFORM,
     Resource,
     listed,
 )  # fmt: skip
@@ -30,7 +32,7 @@ from scripts.resources.inventory import (
 T = TypeVar("T", bound=Resource | S3Asset)
 
 
-_COMPONENT, _TRANSFORM, _PACKAGE = "inference component", "transform job", "model package"
+_COMPONENT, _PACKAGE = "inference component", "model package"
 _NOUNS = {
     ENDPOINT: NOUNS[ENDPOINT],
     CONFIGURATION: NOUNS[CONFIGURATION],
@@ -38,19 +40,20 @@ _NOUNS = {
     MODEL: NOUNS[MODEL],
     JOB: NOUNS[JOB],
     SEARCH: NOUNS[SEARCH],
-    _TRANSFORM: "TransformJob",
+    TRANSFORM: NOUNS[TRANSFORM],
     _PACKAGE: "ModelPackage",
 }
-_READERS = (JOB, SEARCH, _TRANSFORM)  # only those in progress use anything
+_READERS = JOBS  # only those in progress use anything
 _STORES = (MODEL, *_READERS, _PACKAGE)
 # What may use a resource or asset of this kind; nothing uses the others.
 _USERS: dict[str, tuple[str, ...]] = {
     CONFIGURATION: (ENDPOINT,),
-    MODEL: (CONFIGURATION, _COMPONENT, _TRANSFORM),
+    MODEL: (CONFIGURATION, _COMPONENT, TRANSFORM),
     REPOSITORY: _STORES,
-    PICTURES: _READERS,
+    IMAGES: _READERS,
     WEIGHTS: _READERS,
     RESULTS: _STORES,
+    MODELS: _STORES,
 }
 # A model's address may also be https://BUCKET.s3.REGION.amazonaws.com/KEY, or have the bucket in the path.
 _HTTPS = re.compile(r"https://(?:(?P<host>[a-z0-9.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com(?:\.cn)?/(?P<path>.+)")
@@ -98,7 +101,7 @@ def _first_user(thing: Resource | S3Asset, users: Sequence[User]) -> User | None
 
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
-    return _first_user(S3Asset(PICTURES, uri), [user for kind in _READERS for user in _find(aws, kind)])
+    return _first_user(S3Asset(IMAGES, uri), [user for kind in _READERS for user in _find(aws, kind)])
 
 
 def can_be_used(thing: Resource | S3Asset) -> bool:

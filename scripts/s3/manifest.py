@@ -1,7 +1,7 @@
 """PREFIX/manifest.json: what an upload has put below a prefix, and what it was about to put there.
 
-It is written before the first file is sent, now and then while they are sent, and at the end. So after a break, of
-whatever kind, it is known which objects are this program's, and which of them need no second look.
+It is written before the first file is sent, and at the end. So after a break, of whatever kind, it is known which
+objects are this program's.
 """
 
 import json
@@ -23,25 +23,20 @@ MADE_BY = "byoc-image-classifier"
 
 @dataclass(frozen=True)
 class Entry:
-    """An object as it was sent; `etag` is S3's, without quotes."""
+    """An object as it was sent; `etag` is S3's, without quotes, and empty for what may lie there or not."""
 
-    sha256: str
-    bytes: int
-    etag: str
+    sha256: str = ""
+    bytes: int = 0
+    etag: str = ""
 
 
 @dataclass
 class Manifest:
-    """Keys are relative to the prefix. `pending` are those that may lie there without being in `files`; `complete` says
-    that the upload went to its end."""
+    """Keys are relative to the prefix. `complete` says that the upload went to its end."""
 
     files: dict[str, Entry] = field(default_factory=dict)
-    pending: set[str] = field(default_factory=set)
     kms_key: str | None = None
     complete: bool = False
-
-    def knows(self, key: str) -> bool:
-        return key in self.files or key in self.pending
 
     def dump(self, upload: str) -> bytes:
         """`upload` is a word for the call that writes it: no two calls' manifests are the same bytes."""
@@ -52,7 +47,6 @@ class Manifest:
             "complete": self.complete,
             "kms_key": self.kms_key,
             "files": {key: asdict(self.files[key]) for key in sorted(self.files)},
-            "pending": sorted(self.pending),
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -65,8 +59,9 @@ class Manifest:
                 raise ValueError("made by another program")
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this program knows {FORMAT}")
-            files = {key: Entry(**entry) for key, entry in content["files"].items()}
-            return cls(files, set(content["pending"]), content["kms_key"], content["complete"])
+            files = dict.fromkeys(content.get("pending", ()), Entry())  # of earlier versions
+            files |= {key: Entry(**entry) for key, entry in content["files"].items()}
+            return cls(files, content["kms_key"], content["complete"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CloudError(
                 f"{where} is no manifest that this program can read ({type(error).__name__}: {error}): give another"

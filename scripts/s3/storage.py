@@ -1,4 +1,4 @@
-"""Files in S3: sets of pictures, single files, and whether there is something to train on."""
+"""Files in S3: sets of images, single files, and whether there is something to train on."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

@@ -1,15 +1,13 @@
 """A prefix in S3 made equal to a set of files: what is there already is not sent again.
 
-manifest, listing -> compare -> manifest (pending) -> send -> delete what is gone -> list again -> manifest (complete)
+manifest, listing -> compare -> manifest -> send -> delete what is gone -> list again -> manifest (complete)
 
-However it is broken off, the next call sends only what is missing: objects that the manifest has as sent are trusted
+However it is broken off, the next call sends only what is missing: objects that a complete manifest has are trusted
 while size and ETag are still the same, of others that may be ours the hash is asked for that they bear.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,8 +24,6 @@ from scripts.s3 import bucket
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME, Entry, Manifest, Stored
 from scripts.s3.objects import check_key, delete, digest, is_there, put, send
-
-SAVE_EVERY_SECONDS = 30.0  # the manifest, while files are sent
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,6 @@ class Sync:
         self.manifest = Manifest(kms_key=settings.output_kms_key)
         self.stored = Stored(aws, prefix, settings)
         self.sent = self.sent_bytes = 0
-        self.saved = time.monotonic()
 
     def run(self) -> Uploaded:
         bucket.require(self.aws, self.prefix.bucket, create=True)
@@ -79,31 +74,22 @@ class Sync:
         todo = self._compare(before, there)
         gone = sorted(key for key in there if key not in self.items)
         kept = len(self.items) - len(todo)
-        as_before = (before.complete, before.files, before.kms_key) == (
-            True,
-            self.manifest.files,
-            self.manifest.kms_key,
-        )
         if gone or any(item.key in there for item in todo):
             self._refuse_read()
-        if todo or gone or not as_before:
-            # Also what is only known from before: it may yet arrive from an upload that is under way.
-            known = before.pending.union(before.files, gone, (item.key for item in todo))
-            self.manifest.pending = known.difference(self.manifest.files)
+        # Also what is only known from before: it may yet arrive from an upload that is under way.
+        for key in {*before.files, *gone, *self.hashes} - self.manifest.files.keys():
+            self.manifest.files[key] = Entry()
+        if before != replace(self.manifest, complete=True):
             try:
                 self.stored.write(self.manifest)
                 self._send_all(todo)
                 delete(self.aws, self.prefix.bucket, [(self.prefix / key).key for key in gone])
                 self._finish()
-            except KeyboardInterrupt:
-                self._save()
-                raise Interrupted(f"interrupted: {self._state()}; call the same again to send the rest") from None
-            except (BotoCoreError, ClientError) as error:
-                self._save()
-                raise CloudError(f"{explain(error)}; {self._state()}: call the same again to send the rest") from None
-            except Exception:
-                self._save()
-                raise
+            except (KeyboardInterrupt, BotoCoreError, ClientError) as error:
+                state = f"{kept + self.sent} of {len(self.items)} files are in {self.prefix}"
+                if isinstance(error, KeyboardInterrupt):
+                    raise Interrupted(f"interrupted: {state}; call the same again to send the rest") from None
+                raise CloudError(f"{explain(error)}; {state}: call the same again to send the rest") from None
         return Uploaded(self.sent, kept, len(gone), self.sent_bytes)
 
     def _list(self) -> dict[str, Object]:
@@ -119,7 +105,7 @@ class Sync:
         return found
 
     def _refuse_unmanaged(self, before: Manifest, there: Mapping[str, Object]) -> None:
-        unmanaged = [key for key in there if not before.knows(key)]
+        unmanaged = [key for key in there if key not in before.files]
         if unmanaged:
             raise CloudError(
                 f"{len(unmanaged)} objects below {self.prefix} were not put there by this program, such as"
@@ -128,7 +114,7 @@ class Sync:
             )
 
     def _refuse_read(self) -> None:
-        """A job would train on a mixture, or miss the pictures that it has listed."""
+        """A job would train on a mixture, or miss the images that it has listed."""
         try:
             reader = usage.reader(self.aws, self.prefix)
         except ClientError as error:
@@ -182,13 +168,9 @@ class Sync:
 
         def note(item: Item, etag: str) -> None:
             self.manifest.files[item.key] = Entry(self.hashes[item.key], item.size, etag)
-            self.manifest.pending.discard(item.key)
             self.sent += 1
             self.sent_bytes += item.size
             bar.add(item.size)
-            if time.monotonic() - self.saved >= SAVE_EVERY_SECONDS:
-                self.stored.write(self.manifest)
-                self.saved = time.monotonic()
 
         with Progress(str(self.prefix), total) as bar:
             each(send_one, todo, note, self.threads)
@@ -196,20 +178,12 @@ class Sync:
     def _finish(self) -> None:
         """Hold what lies there against the manifest, and write it as complete."""
         there = {key: (found.size, found.etag) for key, found in self._list().items()}
+        self.manifest.files = {key: self.manifest.files[key] for key in self.items}
         if there != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
             self.stored.write(self.manifest)  # says so where it was another upload
             raise CloudError(
                 f"objects below {self.prefix} were changed by somebody else during the upload: call this again when"
                 " nobody does, to put them right"
             )
-        self.manifest.pending.clear()
         self.manifest.complete = True
         self.stored.write(self.manifest)
-
-    def _save(self) -> None:
-        # What cannot be written now (no network, no permission) is found out by the next call, file by file.
-        with suppress(CloudError, BotoCoreError, ClientError):
-            self.stored.write(self.manifest)
-
-    def _state(self) -> str:
-        return f"{len(self.manifest.files)} of {len(self.items)} files are in {self.prefix}"

@@ -12,7 +12,7 @@ from local_test import run as local_run
 from local_test.engine import DockerEngine, Engine
 from local_test.options import Options
 from scripts.aws import names
-from scripts.aws.errors import CloudError, one_line
+from scripts.aws.errors import CloudError
 from scripts.console.command import Interrupted, progress
 from scripts.jobs import local_training
 from scripts.jobs.inputs import SAMPLE, Weights
@@ -74,7 +74,7 @@ def _search(
     """All trials, and the results written, however it ends."""
     from optuna.exceptions import StorageInternalError  # Optuna takes a second to import
 
-    from scripts.tuning.study import Study
+    from scripts.tuning.study import Study, broken
 
     images, notes = staged_data(folder, data)
     for note in notes:
@@ -95,7 +95,7 @@ def _search(
         with table.live(total) as show:
             search.run(total, show)
     except StorageInternalError as error:
-        raise CloudError(f"{folder / 'study.db'}: {one_line(str(error.__cause__ or error))[:300]}") from None
+        raise broken(folder, error, "the same call resumes it") from None
     except KeyboardInterrupt:
         done = search.search().count(*OVER)
         raise Interrupted(

@@ -12,7 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
-from scripts.aws.errors import CloudError, one_line
+from scripts.aws.errors import CloudError
 from scripts.tuning.space import Choice, Range, Space
 from scripts.tuning.trials import Epoch, Search, Status, Trial, is_number
 
@@ -49,6 +49,16 @@ def _create(space: Space, **storage: Any) -> optuna.Study:
     return optuna.create_study(direction="maximize" if space.maximises else "minimize", **storage)
 
 
+def broken(folder: Path, error: Exception, remedy: str) -> CloudError:
+    """The one line for what SQLite says, without the SQL that SQLAlchemy adds."""
+    said = str(getattr(error.__cause__ or error, "orig", error))
+    if "disk is full" in said or "disk I/O error" in said:
+        return CloudError(f"{folder}: no space is left: make room, or give other --results")
+    return CloudError(
+        f"{folder / FILE} cannot be used ({said.splitlines()[0] if said else type(error).__name__}): {remedy}"
+    )
+
+
 class Study:
     """One search. `identity` is what makes trials comparable; a study that was begun with another is refused."""
 
@@ -65,12 +75,7 @@ class Study:
             self.study = _create(space, storage=storage, study_name="search", load_if_exists=True)
             begun = self.study.user_attrs.get("identity")
         except Exception as error:  # SQLAlchemy's errors, and alembic's, and Optuna's own
-            if "disk is full" in str(error):
-                raise CloudError(f"{folder}: no space is left: make room, or give other --results") from None
-            reason = one_line(f"{error}\n".splitlines()[0] or type(error).__name__)
-            raise CloudError(
-                f"{folder / FILE} cannot be read ({reason}): remove {folder}, or give another --name"
-            ) from None
+            raise broken(folder, error, f"remove {folder}, or give another --name") from None
         if begun is None:
             self.study.set_user_attr("identity", dict(identity))
             # The first trial has the training program's own values: what is found has to beat that.

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
-from scripts.aws.requests import Request, send
-from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec, is_stopped
+from scripts.aws.requests import Request
+from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
 
+NOUN = "HyperParameterTuningJob"  # in the names of the service's operations
 MAX_RUN = 3600  # seconds of one trial, the default
 PARENTS = 5  # of a warm start, at most
 _STATUS: dict[str, Status] = {
@@ -65,7 +64,7 @@ class TuningJob:
 def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
     """Raises CloudError where there is no such tuning job."""
     client = aws.client("sagemaker")
-    found = requests.describe(aws, "HyperParameterTuningJob", name)
+    found = requests.describe(aws, NOUN, name)
     if found is None:
         raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region")
     summaries: list[Mapping[str, Any]] = []
@@ -98,19 +97,6 @@ def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
             (ended - found["CreationTime"]).total_seconds() if ended else None,
         ),
     )
-
-
-def stop(aws: Aws, name: str) -> TuningJob:
-    """Ask the service to stop it, with its trials; the job as it was before, or as it is if it has ended."""
-    job = describe(aws, name, with_trials=False)
-    if job.status == "InProgress":
-        try:
-            send(aws, Request("sagemaker", "StopHyperParameterTuningJob", {"HyperParameterTuningJobName": name}))
-        except ClientError as error:
-            if not is_stopped(error):
-                raise
-            return describe(aws, name, with_trials=False)
-    return job
 
 
 def training_request(job: TuningJob, name: str, tags: list[dict[str, str]]) -> Request:
@@ -146,12 +132,6 @@ RESOURCES = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId"
 OWN_CHECKPOINTS = "BYOC_OWN_CHECKPOINTS"
 # Hyperparameters of a search's trials, and not of what is trained afterwards.
 TRIAL_OVERRIDES = {"debug": "off", "profile-interval": "0"}
-
-
-def console(region: str, name: str) -> str:
-    """The tuning job's page in the browser."""
-    domain = "console.amazonaws.cn" if region.startswith("cn-") else "console.aws.amazon.com"
-    return f"https://{region}.{domain}/sagemaker/home?region={region}#/hyper-tuning-jobs/{name}"
 
 
 def _space(configuration: Mapping[str, Any], definition: Mapping[str, Any]) -> Space:

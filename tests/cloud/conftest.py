@@ -1,6 +1,7 @@
 """Moto's server in the place of AWS, on loopback; every call that the scripts make is held against the policy."""
 
 import functools
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -93,3 +94,17 @@ def _account(url: str) -> boto3.Session:
     session = boto3.Session("testing", "testing", region_name=REGION, botocore_session=core_session())
     session.client = functools.cache(functools.partial(session.client, endpoint_url=url))
     return session
+
+
+@pytest.fixture
+def image(aws: boto3.Session) -> None:
+    """The training image in ECR, byoc-train:0.1.0-abc."""
+    ecr = aws.client("ecr")
+    ecr.create_repository(repositoryName="byoc-train")
+    document = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"digest": "sha256:" + "0" * 64, "size": 1, "mediaType": "x"},
+        "layers": [],
+    }
+    ecr.put_image(repositoryName="byoc-train", imageManifest=json.dumps(document), imageTag="0.1.0-abc")

@@ -42,6 +42,14 @@ ACTIONS = {
     "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
     "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],
     "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
+    "sagemaker-runtime:InvokeEndpointAsync": ["sagemaker:InvokeEndpointAsync"],
+    "sagemaker:CreateTransformJob": ["sagemaker:CreateTransformJob", "sagemaker:AddTags"],
+    "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
+    "application-autoscaling:RegisterScalableTarget": [
+        "application-autoscaling:RegisterScalableTarget",
+        "iam:CreateServiceLinkedRole",
+    ],
+    "cloudwatch:PutMetricAlarm": ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
     "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
     "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],
 }
@@ -54,7 +62,10 @@ DOCKER_PUSH = {
     "ecr:UploadLayerPart",
 }
 # Checked by a service on the way of another call.
-IMPLIED = {"kms:Decrypt", "kms:GenerateDataKey", "iam:PassRole", "iam:TagRole", "sagemaker:AddTags", "ecr:TagResource"}
+IMPLIED = {
+    "cloudwatch:TagResource", "ecr:TagResource", "iam:CreateServiceLinkedRole", "iam:PassRole", "iam:TagRole",
+    "kms:Decrypt", "kms:GenerateDataKey", "sagemaker:AddTags", "sns:Publish",
+}  # fmt: skip
 NAME = "permissions"  # of the plugin
 FOLDER = "tests/cloud"
 TEST = "test_policy.py::test_nothing_is_allowed_that_no_test_needed"

@@ -72,7 +72,10 @@ def by_hand(session: boto3.Session, name: str) -> None:
 
 
 def there(session: boto3.Session) -> dict[str, list[str]]:
-    client = session.client("sagemaker")
+    return in_account(session.client("sagemaker"))
+
+
+def in_account(client: Any) -> dict[str, list[str]]:
     return {
         "models": sorted(item["ModelName"] for item in client.list_models()["Models"]),
         "configurations": sorted(
@@ -446,7 +449,7 @@ def test_data(aws: boto3.Session, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert call("--data", "--yes", "--json") == 0
     assert sorted(keys(aws)) == others
     removed = [(one["kind"], one["name"]) for one in json.loads(capsys.readouterr().out)["removed"]]
-    assert [kind for kind, _ in removed] == ["pictures", "weights", "results of a job"]
+    assert [kind for kind, _ in removed] == ["images", "weights", "results of a job"]
     assert call("--data", "--yes") == 0
     assert "nothing to remove" in capsys.readouterr().err
 

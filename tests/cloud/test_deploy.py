@@ -351,6 +351,7 @@ def test_json(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> Non
     assert result == {
         "endpoint": "byoc-dogs",
         "status": "Creating",
+        "mode": "real-time",
         "region": REGION,
         "configuration": "byoc-dogs",
         "model": "byoc-dogs",
@@ -359,6 +360,7 @@ def test_json(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> Non
         "instance_type": "ml.m5.large",
         "instance_count": 1,
         "usd_per_hour": 0.115,
+        "autoscaling": None,
         "previous_configuration": None,
         "removed": [],
     }

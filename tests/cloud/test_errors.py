@@ -1,5 +1,6 @@
 """What AWS refuses is told in one line that says what to do, and never as a traceback."""
 
+import signal
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from container_train.errors import DataError
+from local_test.errors import Stopped
 from scripts.aws.errors import CloudError, explain
 from scripts.console.command import Interrupted, run
 
@@ -84,6 +86,9 @@ def test_every_way_to_end_has_its_exit_code_and_its_line(capsys: pytest.CaptureF
         1,
         "x.py: a.jpg: No such file or directory\n",
     )
+    ended = Interrupted("the job goes on")
+    ended.__context__ = Stopped(signal.SIGTERM)
+    assert ends_with(ended) == (143, "x.py: the job goes on\n")
     code, line = ends_with(refused("ThrottlingException", "Rate exceeded"))
     assert code == 1
     assert line.startswith("x.py: CreateTrainingJob: Rate exceeded")

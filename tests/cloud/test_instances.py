@@ -66,9 +66,6 @@ def test_an_unknown_price_is_not_invented() -> None:
     assert "not known" in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
     assert "USD" not in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
     assert instances.price("ml.p5.48xlarge", "us-west-2").cost(3600) is None
-
-
-def test_cost_is_by_the_second_and_instance() -> None:
     assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -19,6 +20,7 @@ from typing import IO, Any
 import boto3
 import pytest
 
+from local_test import engine as local_engine
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image
 from scripts.console.command import run
@@ -44,8 +46,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(engine.available(), "a Docker engine")
     root = engine.copy_tree(tmp_path_factory.mktemp("tree"))
     engine.set_version(root, VERSION)
-    for name in (".venv", "local_test"):
-        (root / name).symlink_to(engine.ROOT / name)
+    (root / ".venv").symlink_to(engine.ROOT / ".venv")
+    results = shutil.ignore_patterns("__pycache__", "out*", "tuning")
+    shutil.copytree(engine.ROOT / "local_test", root / "local_test", ignore=results)
     return root
 
 
@@ -76,7 +79,7 @@ def elsewhere(server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def at(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(push, "ROOT", tree)
+    monkeypatch.setattr(local_engine, "ROOT", tree)
     monkeypatch.setattr(push, "__version__", VERSION)
     monkeypatch.setattr(push, "PAUSES", (0.0, 0.0, 0.0))
 
@@ -89,11 +92,10 @@ def make(tree: Path, tmp_path: Path) -> Iterator[Make]:
     """Makes "the image of the files as they are now", of random bytes; another one with every call. Gives its id."""
     made: list[str] = []
 
-    def one(target: str = TARGET, size: int = 100_000, architecture: str = "amd64", content: str = "") -> str:
-        right = content_of(tree, target)
-        identifier = load(
-            tmp_path / "image.tar", f"byoc-{target}:{VERSION}-{right}", size, architecture, content or right
-        )
+    def one(target: str = TARGET, size: int = 100_000, architecture: str = "amd64") -> str:
+        content = content_of(tree, target)
+        name = f"byoc-{target}:{VERSION}-{content}"
+        identifier = load(tmp_path / "image.tar", name, size, architecture, content)
         made.append(identifier)
         return identifier
 
@@ -260,28 +262,22 @@ def test_what_is_not_built_is_built(
         f"echo a table\nexec docker tag byoc-test-aside:now {name}\n"
     )
     script.chmod(0o755)
-    monkeypatch.setattr(push, "ROOT", root)
+    monkeypatch.setattr(local_engine, "ROOT", root)
     try:
         assert call(TARGET, "--registry", elsewhere) == 0
         captured = capfd.readouterr()
         assert captured.out.startswith(f"{elsewhere}/{NAME}@sha256:")
-        assert f"{name} is not built yet: building it" in captured.err
+        assert "byoc-train is not built yet: building it" in captured.err
         assert "a table" in captured.err
 
-        engine.docker("rmi", name)
+        engine.docker("rmi", "--force", identifier)
         script.write_text(script.read_text().replace("exec docker tag", "exit 1 #"))
         assert call(TARGET, "--registry", elsewhere) == 1
         captured = capfd.readouterr()
         assert captured.out == ""
-        assert f"push.sh: {name} was not built" in captured.err
+        assert "push.sh: byoc-train was not built" in captured.err
     finally:
         engine.docker("rmi", "byoc-test-aside:now", check=False)
-
-
-def test_an_image_of_other_files_is_refused(elsewhere: str, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
-    make(content="000000000000")
-    assert call(TARGET, "--registry", elsewhere) == 1
-    assert "made of other files than its name says" in error(capsys)
 
 
 def test_an_image_for_another_platform_is_refused_before_anything_is_sent(
@@ -468,7 +464,7 @@ def test_broken_off_and_called_again(
             os.killpg(broken.pid, blow)
         _, said = broken.communicate(timeout=60)
         if blow != signal.SIGKILL:
-            assert broken.returncode == 130
+            assert broken.returncode == 128 + blow
             assert said.splitlines()[-1].startswith("push.sh: broken off: call this again")
         gate.opened.set()
         again = start(tree, TARGET, "--registry", gate.host)

@@ -37,7 +37,8 @@ def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None
     ecr = aws.client("ecr")
     made = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
     assert made == registry.Repository(NAME, f"{ECR_HOST}/{NAME}", immutable=True, made=True)
-    assert calls == ["ecr:DescribeRepositories", "ecr:CreateRepository", "ecr:PutLifecyclePolicy"]
+    made_with = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy"]
+    assert calls == ["ecr:DescribeRepositories", *made_with, "ecr:DescribeRepositories"]
     [found] = ecr.describe_repositories(repositoryNames=[NAME])["repositories"]
     assert found["imageTagMutability"] == "IMMUTABLE"
     assert found["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -50,7 +51,7 @@ def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None
     calls.clear()
     again = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
     assert (again.uri, again.immutable, again.made) == (made.uri, True, False)
-    assert calls == ["ecr:DescribeRepositories", "ecr:ListTagsForResource", "ecr:GetLifecyclePolicy"]
+    assert calls == ["ecr:DescribeRepositories"]
 
 
 def test_its_key(aws: boto3.Session) -> None:
@@ -58,23 +59,6 @@ def test_its_key(aws: boto3.Session) -> None:
     registry.ensure_repository(Aws(REGION), NAME, Settings(region=REGION, output_kms_key=key))
     [found] = aws.client("ecr").describe_repositories(repositoryNames=[NAME])["repositories"]
     assert found["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
-
-
-def test_a_call_that_broke_off_before_the_lifecycle_rule_is_made_up_for(aws: boto3.Session) -> None:
-    ecr = aws.client("ecr")
-    ecr.create_repository(repositoryName=NAME, tags=[{"Key": "byoc-project", "Value": "byoc"}])
-    found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert (found.immutable, found.made) == (False, False)
-    assert ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"] == json.dumps(registry.LIFECYCLE)
-
-
-def test_rules_of_somebodys_own_stay(aws: boto3.Session) -> None:
-    ecr = aws.client("ecr")
-    registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    other = json.dumps({"rules": registry.LIFECYCLE["rules"][:1]})
-    ecr.put_lifecycle_policy(repositoryName=NAME, lifecyclePolicyText=other)
-    registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert ecr.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"] == other
 
 
 def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, flaky: FlakyAws) -> None:
@@ -85,12 +69,11 @@ def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, fla
     assert json.loads(text) == registry.LIFECYCLE
 
 
-def test_a_repository_of_others_is_used_as_it_is(aws: boto3.Session) -> None:
-    ecr = aws.client("ecr")
-    ecr.create_repository(repositoryName=NAME)
-    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).made
-    with pytest.raises(ecr.exceptions.LifecyclePolicyNotFoundException):
-        ecr.get_lifecycle_policy(repositoryName=NAME)
+def test_a_repository_that_exists_is_used_as_it_is(aws: boto3.Session, calls: list[str]) -> None:
+    aws.client("ecr").create_repository(repositoryName=NAME)
+    found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
+    assert (found.immutable, found.made) == (False, False)
+    assert calls == ["ecr:DescribeRepositories"]
 
 
 def test_two_calls_at_once_make_one_repository(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +85,7 @@ def test_two_calls_at_once_make_one_repository(aws: boto3.Session, monkeypatch: 
 
     monkeypatch.setattr(registry, "_described", described)
     aws.client("ecr").create_repository(repositoryName=NAME)
-    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).made
+    assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS).uri == f"{ECR_HOST}/{NAME}"
 
 
 # Images, in moto's registry

@@ -24,24 +24,10 @@ def config(**variant: Any) -> Request:
 
 def test_a_good_request_is_shown_as_json() -> None:
     upload = Request("s3", "PutObject", {"Bucket": "bucket", "Key": "a", "Body": "a.jpg"})
-    assert json.loads(show([config(), upload])) == [
-        {
-            "service": "sagemaker",
-            "operation": "CreateEndpointConfig",
-            "request": {
-                "EndpointConfigName": "c",
-                "ProductionVariants": [
-                    {
-                        "VariantName": "main",
-                        "ModelName": "m",
-                        "InitialInstanceCount": 1,
-                        "InstanceType": "ml.m5.large",
-                    }
-                ],
-            },
-        },
-        {"service": "s3", "operation": "PutObject", "request": {"Bucket": "bucket", "Key": "a", "Body": "a.jpg"}},
-    ]
+    shown = json.loads(show([config(), upload]))
+    assert [list(one) for one in shown] == [["service", "operation", "request"]] * 2
+    assert shown[0]["request"] == config().request
+    assert shown[1] == {"service": "s3", "operation": "PutObject", "request": upload.request}
     assert show([]) == "[]"
 
 

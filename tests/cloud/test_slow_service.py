@@ -33,6 +33,8 @@ from tests import trees
 from tests.cloud import models
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.test_cleanup import NOTHING
+from tests.cloud.test_cleanup import in_account as there
 from tests.contract.models import picture
 
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -40,7 +42,6 @@ BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 KEY = "byoc/job-1/output/model.tar.gz"
 MODEL = f"s3://{BUCKET}/{KEY}"
 DEPLOY = ("--image", f"{HOST}/byoc-serve:0.1.0", "--model-data", MODEL, "--name", "byoc-dogs")
-NOTHING: dict[str, list[str]] = {"models": [], "configurations": [], "endpoints": []}
 DOGS = {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": ["byoc-dogs"]}
 
 
@@ -68,16 +69,6 @@ def call(capsys: pytest.CaptureFixture[str], script: ModuleType, *arguments: obj
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return code, captured.out, captured.err.splitlines()
-
-
-def there(client: Any) -> dict[str, list[str]]:
-    return {
-        "models": sorted(item["ModelName"] for item in client.list_models()["Models"]),
-        "configurations": sorted(
-            item["EndpointConfigName"] for item in client.list_endpoint_configs()["EndpointConfigs"]
-        ),
-        "endpoints": sorted(item["EndpointName"] for item in client.list_endpoints()["Endpoints"]),
-    }
 
 
 def make(client: Any, name: str = "byoc-dogs", count: int = 3) -> None:
@@ -277,7 +268,7 @@ def test_a_signal_during_an_update_leaves_what_the_endpoint_moves_to(
         said = process.communicate(timeout=60)[1].splitlines()
     finally:
         process.kill()
-    assert process.returncode == 130, said
+    assert process.returncode == 128 + number, said
     assert "interrupted: the endpoint byoc-dogs may be made or changed all the same" in said[-1]
     wait(account)
     configuration = account.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"]

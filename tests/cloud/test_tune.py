@@ -8,7 +8,6 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
 from container_train.training.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
@@ -16,12 +15,12 @@ from scripts.aws.account import Aws
 from scripts.console import command
 from scripts.jobs import watch
 from scripts.tuning import cloud, tuning_jobs
-from scripts.tuning.table import Lines
 from tests import trees
-from tests.cloud.answers import PASS, error, give
+from tests.cloud.answers import PASS, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_train import BUCKET, IMAGE, channel
+from tests.cloud.test_train import BUCKET, IMAGE
+from tests.cloud.test_train import PLAIN as JOB
 from tests.cloud.test_watch import write_log
 
 NAME = "byoc-search-1"
@@ -51,22 +50,14 @@ def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, A
     return shown
 
 
-DEFINITION = {
+# Of a job's request, what a trial's definition has too.
+OF_A_JOB = ("AlgorithmSpecification", "RoleArn", "InputDataConfig", "OutputDataConfig", "Environment")
+DEFINITION: dict[str, Any] = {
+    **{key: JOB[key] for key in OF_A_JOB},
     "StaticHyperParameters": {"debug": "off", "profile-interval": "0", "epochs": "2"},
-    "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": IMAGE, "MetricDefinitions": DEFINITIONS},
-    "RoleArn": ROLE,
-    "InputDataConfig": [
-        channel("train", "s3://my-data/dogs/train/"),
-        channel("valid", "s3://my-data/dogs/valid/"),
-        channel("test", "s3://my-data/dogs/test/"),
-    ],
-    "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/byoc"},
-    "HyperParameterTuningResourceConfig": {
-        "InstanceType": "ml.g4dn.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 30,
-    },
+    "HyperParameterTuningResourceConfig": JOB["ResourceConfig"],
     "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
-    "Environment": {"BYOC_IMAGE": IMAGE},
-}  # fmt: skip
+}
 CONFIGURATION = {
     "Strategy": "Bayesian",
     "ResourceLimits": {"MaxNumberOfTrainingJobs": 20, "MaxParallelTrainingJobs": 1},
@@ -96,17 +87,21 @@ def test_the_plain_request(capsys: pytest.CaptureFixture[str], calls: list[str])
 
 
 def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    options = [
-        "--trials", "40", "--parallel", "4", "--early-stopping", "--warm-start", "byoc-b,byoc-a",
-        "--warm-start-type", "transfer", "--spot", "--max-run", "600", "--max-wait", "900", "--epochs", "5",
-        "--instance-type", "ml.m5.xlarge", "--volume-size", "50", "--input-mode", "FastFile", "--network-isolation",
-        "--weights", "s3://my-weights/resnet50.pth", "--environment", "A=1", "--output", "s3://results/here/",
-        "--tags", "team=vision", "--subnets", "subnet-1", "--security-groups", "sg-1", "--output-kms-key", "alias/out",
-        "--volume-kms-key", "1234abcd-key", "--augment", "flip",
-    ]  # fmt: skip
-    (shown,) = dry(capsys, *BASE, *DATA, *options)
-    inputs = DEFINITION["InputDataConfig"]
-    assert isinstance(inputs, list)
+    """A trial is the job of the same flags."""
+    of_both = (
+        "--spot", "--max-run", "600", "--max-wait", "900", "--instance-type", "ml.m5.xlarge", "--volume-size", "50",
+        "--input-mode", "FastFile", "--network-isolation", "--weights", "s3://my-weights/resnet50.pth",
+        "--environment", "A=1", "--output", "s3://results/here/", "--tags", "team=vision", "--subnets", "subnet-1",
+        "--security-groups", "sg-1", "--output-kms-key", "alias/out", "--volume-kms-key", "1234abcd-key",
+        "--augment", "flip", "--epochs", "5",
+    )  # fmt: skip
+    search = ("--trials", "40", "--parallel", "4", "--early-stopping", "--warm-start", "byoc-b,byoc-a")
+    (shown,) = dry(capsys, *BASE, *DATA, *search, "--warm-start-type", "transfer", *of_both)
+    code, out, _ = call(capsys, *BASE, *DATA, *of_both, "--dry-run", script=train)
+    assert code == 0
+    job = json.loads(out)[0]["request"]
+    for key in ("TrainingJobName", "ProfilerConfig"):
+        del job[key]
     assert shown["request"] == {
         "HyperParameterTuningJobName": NAME,
         "HyperParameterTuningJobConfig": CONFIGURATION
@@ -114,24 +109,12 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
             "ResourceLimits": {"MaxNumberOfTrainingJobs": 40, "MaxParallelTrainingJobs": 4},
             "TrainingJobEarlyStoppingType": "Auto",
         },
+        "Tags": job.pop("Tags"),
         "TrainingJobDefinition": {
-            "StaticHyperParameters": {"debug": "off", "profile-interval": "0", "epochs": "5", "augment": "flip"},
-            "AlgorithmSpecification": {
-                "TrainingInputMode": "FastFile", "TrainingImage": IMAGE, "MetricDefinitions": DEFINITIONS,
-            },
-            "RoleArn": ROLE,
-            "InputDataConfig": [*inputs, channel("weights", "s3://my-weights/resnet50.pth") | {"InputMode": "File"}],
-            "OutputDataConfig": {"S3OutputPath": "s3://results/here", "KmsKeyId": "alias/out"},
-            "HyperParameterTuningResourceConfig": {
-                "InstanceType": "ml.m5.xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50,
-                "VolumeKmsKeyId": "1234abcd-key",
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 900},
-            "VpcConfig": {"Subnets": ["subnet-1"], "SecurityGroupIds": ["sg-1"]},
-            "EnableNetworkIsolation": True,
-            "EnableManagedSpotTraining": True,
-            "CheckpointConfig": {"S3Uri": f"s3://results/here/{NAME}/checkpoints"},
-            "Environment": {"BYOC_IMAGE": IMAGE, "A": "1", "BYOC_OWN_CHECKPOINTS": "1"},
+            "StaticHyperParameters": {"debug": "off", "profile-interval": "0", **job.pop("HyperParameters")},
+            "HyperParameterTuningResourceConfig": job.pop("ResourceConfig"),
+            **job,
+            "Environment": {**job["Environment"], "BYOC_OWN_CHECKPOINTS": "1"},
         },
         "WarmStartConfig": {
             "WarmStartType": "TransferLearning",
@@ -139,7 +122,6 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
                 {"HyperParameterTuningJobName": "byoc-a"}, {"HyperParameterTuningJobName": "byoc-b"},
             ],
         },
-        "Tags": [{"Key": "byoc-project", "Value": "byoc"}, {"Key": "team", "Value": "vision"}],
     }  # fmt: skip
 
 
@@ -193,27 +175,21 @@ def test_a_folder_is_uploaded_first(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("arguments", "words"),
     [
         ((*BASE, *DATA, "--lr", "0.1"), "--lr is in the search space"),
-        ((*BASE, *DATA, "--epohcs", "3"), "did you mean --epochs?"),
-        ((*BASE, *DATA, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
-        ((*BASE, *DATA, "--freeze-until", "layer9"), "hyperparameter freeze-until has value 'layer9'"),
-        (("--local", "--data", "sample", "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
         (("--local", "--data", "sample", "--instance-count", "2"), "unknown hyperparameter instance-count"),
         ((*BASE, *DATA, "--strategy", "grid", "--trials", "3"), "--trials is for the other strategies"),
         ((*BASE, *DATA, "--strategy", "hyperband", "--epochs", "9", "--early-stopping"), "the service takes only one"),
         ((*BASE, *DATA, "--strategy", "hyperband"), "needs at least 3 epochs: give --epochs 9"),
         ((*BASE, *DATA, "--warm-start-type", "transfer"), "--warm-start-type goes with --warm-start"),
         ((*BASE, *DATA, "--warm-start", "a_b"), "--warm-start has value 'a_b'"),
+        ((*BASE, *DATA, "--trials", "0"), "argument --trials: '0' must be an integer from 1"),
+        ((*BASE, *DATA, "--parallel", "0"), "argument --parallel: '0' must be an integer from 1"),
         ((*BASE, *DATA, "--warm-start", "a,b,c,d,e,f"), "names 6 searches: the service takes 5"),
         ((*BASE, *DATA, "--search-space", "none.toml"), "--search-space none.toml: no such file"),
         ((*BASE[:-1], "a" * 33, *DATA), "at most 32"),
         ((*BASE, *DATA, "--spot", "--max-wait", "99"), "--max-wait 99 is less than --max-run 3600"),
-        ((*BASE, *DATA, "--instance-type", "ml.p3.2xlarge"), "compute capability 7.0"),
         (BASE, "no --data"),
-        (("--attach", "a", "--stop", "b"), "cannot be combined"),
         (("--attach", "a", "--trials", "3"), "--attach is for a search that exists, and --trials for a new one"),
         (("--stop", "a", "--local"), "--stop is for a search that exists"),
-        (("--local", *DATA), "--local neither reads nor writes in S3"),
-        (("--local", "--data", "sample", "--dry-run"), "--local sends nothing"),
     ],
 )  # fmt: skip
 def test_refused_before_anything_is_sent(
@@ -223,13 +199,6 @@ def test_refused_before_anything_is_sent(
     assert (code, out) == (2, ""), err
     assert words in err.splitlines()[-1]
     assert calls == []
-
-
-@pytest.mark.parametrize("flag", ["--trials", "--parallel"])
-def test_numbers_are_at_least_1(capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        call(capsys, *BASE, *DATA, flag, "0")
-    assert f"argument {flag}: '0' must be an integer from 1" in capsys.readouterr().err
 
 
 # --- against moto
@@ -263,7 +232,7 @@ TRIALS = [
 
 def described_search(status: str, **more: Any) -> dict[str, Any]:
     """DescribeHyperParameterTuningJob's answer."""
-    static = {**DEFINITION["StaticHyperParameters"], "_tuning_objective_metric": "valid_accuracy"}  # type: ignore[dict-item]
+    static = {**DEFINITION["StaticHyperParameters"], "_tuning_objective_metric": "valid_accuracy"}
     return {
         "HyperParameterTuningJobName": NAME,
         "HyperParameterTuningJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:hyper-parameter-tuning-job/{NAME}",
@@ -275,19 +244,6 @@ def described_search(status: str, **more: Any) -> dict[str, Any]:
         "ObjectiveStatusCounters": {},
         **more,
     }
-
-
-@pytest.fixture
-def image(aws: boto3.Session) -> None:
-    ecr = aws.client("ecr")
-    ecr.create_repository(repositoryName="byoc-train")
-    document = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": {"digest": "sha256:" + "0" * 64, "size": 1, "mediaType": "x"},
-        "layers": [],
-    }
-    ecr.put_image(repositoryName="byoc-train", imageManifest=json.dumps(document), imageTag="0.1.0-abc")
 
 
 @pytest.mark.usefixtures("image")
@@ -332,37 +288,6 @@ def test_a_search_from_its_creation_to_its_end(
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
     assert "chart-curves-valid_accuracy" in (out / NAME / "tuning-report.html").read_text()
     assert f"next: scripts/train.py --from-tuning {NAME} --region {REGION}" in err
-
-
-@pytest.mark.usefixtures("aws")
-def test_ctrl_c_leaves_it_running_and_says_how_to_return(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str]
-) -> None:
-    give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("InProgress"))
-    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": []})
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Lines, "__call__", interrupt)
-    code, _, err = call(capsys, "--attach", NAME)
-    assert code == 130
-    assert f"scripts/tune.py --attach {NAME} --region {REGION}" in err.splitlines()[-1]
-    assert f"scripts/tune.py --stop {NAME} --region {REGION}" in err.splitlines()[-1]
-    assert not [call for call in calls if "Stop" in call]
-
-
-@pytest.mark.usefixtures("aws")
-def test_a_network_that_is_away_for_a_while_does_not_end_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    away = EndpointConnectionError(endpoint_url="https://x")
-    running, ended = described_search("InProgress"), described_search("Completed")
-    give(monkeypatch, "DescribeHyperParameterTuningJob", running, away, away, ended)
-    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS})
-    code, _, err = call(capsys, "--attach", NAME, "--results", tmp_path)
-    assert code == 0, err
-    assert err.count("the search is not touched by this") == 1
 
 
 @pytest.mark.usefixtures("aws")
@@ -419,40 +344,8 @@ def test_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     calls.clear()
     give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
     code, _, err = call(capsys, "--stop", NAME)
-    assert "has already ended: Completed" in err
+    assert "has ended already: Completed" in err
     assert calls == ["sagemaker:DescribeHyperParameterTuningJob"]
-
-
-@pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize("flag", ["--attach", "--stop"])
-def test_a_search_that_is_not_there(capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    code, _, err = call(capsys, flag, "byoc-none")
-    assert code == 1
-    assert f"there is no tuning job byoc-none in {REGION}" in err.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("image")
-@pytest.mark.parametrize(
-    ("code", "message", "words"),
-    [
-        ("AccessDeniedException", "User x is not authorized", "scripts/iam/scripts.json"),
-        ("ResourceLimitExceeded", "The limit for parallel training jobs is 10", "Service Quotas console"),
-        ("ResourceInUse", "name must be unique", "give another --name"),
-    ],
-)
-def test_errors_are_one_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    code: str,
-    message: str,
-    words: str,
-) -> None:
-    pictures = trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
-    give(monkeypatch, "CreateHyperParameterTuningJob", error(code, message))
-    ended, out, err = call(capsys, *BASE[:2], "--data", pictures, "--name", NAME, "--weights", "none")
-    assert (ended, out) == (1, "")
-    assert words in err.splitlines()[-1]
 
 
 # --- what other scripts make of a search

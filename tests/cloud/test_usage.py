@@ -16,7 +16,7 @@ from scripts.aws.settings import Settings
 from scripts.console.command import run
 from scripts.endpoints import lookup
 from scripts.images.registry import ensure_repository
-from scripts.resources.assets import PICTURES, RESULTS, S3Asset
+from scripts.resources.assets import IMAGES, RESULTS, S3Asset
 from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Resource
 from scripts.resources.usage import kept
 from scripts.s3 import storage
@@ -172,7 +172,7 @@ def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
 
 def test_pictures_are_read_by_jobs_only_and_no_model_is_described(aws: boto3.Session, calls: list[str]) -> None:
     model(aws.client("sagemaker"), "image", f"{DATA}/model.tar.gz")
-    assert not kept(Aws(REGION), [S3Asset(PICTURES, S3Uri.parse(DATA, "-"))])
+    assert not kept(Aws(REGION), [S3Asset(IMAGES, S3Uri.parse(DATA, "-"))])
     assert "sagemaker:ListTrainingJobs" in calls
     assert not [call for call in calls if "Model" in call]
 

@@ -34,9 +34,9 @@ def recognise(environ: WSGIEnvironment) -> tuple[str, dict[str, Any]]:
         return found[1], {}
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         return parse_qs(body(environ).decode(errors="replace")).get("Action", ["?"])[0], {}
-    if re.fullmatch(r"/endpoints/[^/]+/invocations", path):
+    if found := re.fullmatch(r"/endpoints/[^/]+/(async-)?invocations", path):
         body(environ)  # what is left unread would be taken for the next request of the connection
-        return "InvokeEndpoint", {}
+        return "InvokeEndpointAsync" if found[1] else "InvokeEndpoint", {}
     if signed_for(environ)[1] != "s3":
         return f"{method} {path}", {}
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)

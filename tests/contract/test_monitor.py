@@ -99,7 +99,7 @@ def test_a_job_that_a_rule_ends_leaves_the_report_the_rules_and_the_raw_files(ki
     assert f"output/data/{REPORT}; " in job.text()
     fired = [name for name, rule in found.items() if rule["status"] == "fired"]
     assert "overfit" in fired
-    assert re.findall(r"^rule (\w+) fired: ", job.text(), re.MULTILINE) == fired
+    assert re.findall(r"^rule (\w+) fired \(\w+\): ", job.text(), re.MULTILINE) == fired
     # What others read of a job is as it was.
     assert set(metrics["seconds"]) == {
         "data", "model", "features", "train", "export", "evaluate", "report",

@@ -15,7 +15,7 @@ from PIL import Image
 from container_serve import artifact
 from container_train.data import sample
 from container_train.paths import locked
-from container_train.training.metrics import DEFINITIONS
+from container_train.training.metrics import DEFINITIONS, with_interval
 from tests import trees
 from tests.conftest import both_engines_in_full
 from tests.contract.training import Job, training
@@ -55,6 +55,13 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
     assert made.document["precision"] == "int8"
     metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
     assert metrics["test_accuracy"] == made.document["accuracy"]["int8"]["test"]
+    low, high = made.document["accuracy_interval"]["int8"]["test"]
+    assert 0 < low < metrics["test_accuracy"] <= high
+    assert metrics["accuracy_interval"] == made.document["accuracy_interval"]
+    assert f"int8: valid {with_interval(metrics['valid_accuracy'], 12)}, test" in job.text()
+    assert ("activation maps of " in job.text()) == (metrics["test_accuracy"] < 1)
+    assert 0 <= metrics["calibration"]["ece"] <= 1
+    assert ("NOT BETTER THAN CHANCE" in job.text()) == bool(metrics["chance"])
     assert metrics["images"] == {"train": 30, "valid": 12, "test": 12}
     assert (tmp_path / "output" / "data" / "report.html").stat().st_size > 100_000
     assert not (tmp_path / "output" / "failure").exists()
@@ -65,6 +72,18 @@ def test_a_job_without_a_program_trains_the_classifier(kind: str, tmp_path: Path
         name: 1 if name in ("best_epoch", "test_accuracy") else 3 for name in seen
     }
     assert float(seen["valid_accuracy"][-1]) == pytest.approx(metrics["epochs"][-1]["valid_accuracy"], rel=1e-5)
+
+
+def test_a_model_that_learned_nothing_says_so(tmp_path: Path) -> None:
+    code, job = finish("process", trees.tree(tmp_path, {"epochs": "1", "lr": "1e-9"}))
+    assert code == 0, job.text()
+    metrics = json.loads((tmp_path / "output" / "data" / "metrics.json").read_text())
+    said = f"NOT BETTER THAN CHANCE: {with_interval(metrics['test_accuracy'], 12)} are predicted correctly"
+    assert metrics["chance"].startswith(said)
+    assert metrics["chance"] in job.text()
+    assert said in (tmp_path / "output" / "data" / "report.html").read_text()
+    assert "served: fp32, asked for" in job.text()
+    assert re.search(r"activation maps of [1-6] mistakes in \d+\.\d s$", job.text(), re.MULTILINE)
 
 
 def is_told_of_but_neither_exported_nor_measured(trial: Job) -> None:

@@ -98,3 +98,13 @@ def test_the_program_is_compiled_and_has_no_leftovers(name: str) -> None:
     *folders, compiled, sources = engine.run(engine.image(name), "sh", "-c", look).stdout.split()
     assert folders == ["LICENSE", "container_serve", *(["container_train"] if name == "train" else [])]
     assert compiled == sources != "0"
+
+
+@pytest.mark.parametrize(("name", "budget"), [("train", 5000), ("serve", 285)])
+def test_what_an_image_adds_to_its_base_stays_within_its_budget(name: str, budget: int) -> None:
+    """In MB; the first of our layers copies install_python.sh."""
+    layout = "{{.Size}} {{.CreatedBy}}"
+    layers = engine.docker("history", "--no-trunc", "--human=false", "--format", layout, engine.image(name)).stdout
+    ours, first, _ = layers.partition("COPY docker/install_python.sh")
+    assert first
+    assert sum(int(line.split()[0]) for line in ours.splitlines()) / 1e6 <= budget

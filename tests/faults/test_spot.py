@@ -22,7 +22,7 @@ from tests.contract.training import Job, training
 
 # All that a job has: frozen layers on disk, training, evaluation, export, int8. (The pictures of it are decoded by the
 # program itself: with one thread for each sum the weights are the same to the bit.)
-JOB = {"epochs": "6", "precision": "auto" if FULL else "fp32", "batch-size": "4", "checkpoint-every": "3"}
+JOB = {"epochs": "6", "precision": "int8" if FULL else "fp32", "batch-size": "4", "checkpoint-every": "3"}
 STOPS_WITHIN = 60.0  # s, of the 120 that the platform gives
 EPOCH = re.compile(r"^epoch=(\d+)$", re.MULTILINE)
 
@@ -80,7 +80,7 @@ def goes_on(base: Path, before: str, theirs: dict[str, torch.Tensor]) -> None:
 def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     moments: list[tuple[str, str]], whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path
 ) -> None:
-    base, before = trees.tree(tmp_path, {**JOB, "precision": "auto"}), ""
+    base, before = trees.tree(tmp_path, {**JOB, "precision": "int8"}), ""
     for words, name in moments:
         with training("process", base) as job:
             job.wait_for(words)

@@ -40,7 +40,7 @@ def test_a_run_replaces_the_one_before_as_a_whole(tmp_path: Path) -> None:
         ("ml/checkpoints/checkpoint.pt", True),
         ("ml/model/model.pth", True),
         ("model/model.tar.gz", True),
-        ("logs/train.log", False),
+        ("logs/train.log", False),  # not in place of a model
         ("ml/output/failure", False),
     ],
 )
@@ -61,6 +61,18 @@ def test_a_failed_run_is_kept_for_what_took_time_and_the_results_before_come_bac
     assert (tmp_path / "out" / "summary.json").read_text() == "one"
     finish(tmp_path / "out", "two")
     assert names(tmp_path) == {"out"}
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_keeps_its_log(tmp_path: Path) -> None:
+    for words in ("one", "two"):  # the newest
+        with outdir.claimed(tmp_path / "out") as claimed:
+            (log := claimed.begin() / "logs" / "train.log").parent.mkdir(parents=True)
+            log.write_text(words)
+            assert claimed.give_up() == tmp_path / "out.failed"
+        assert (tmp_path / "out.failed" / "logs" / "train.log").read_text() == words
+    with outdir.claimed(tmp_path / "out") as claimed:
+        (claimed.begin() / "logs").mkdir()  # nothing was started
+        assert claimed.give_up() is None
 
 
 @pytest.mark.parametrize("moment", ["at work", "before it began", "at its end"])

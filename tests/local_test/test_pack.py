@@ -42,6 +42,14 @@ def test_an_empty_model_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "model.tar.gz").exists()
 
 
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    source, target = model(tmp_path / "model"), tmp_path / "model.tar.gz"
+    (tmp_path / ".model.tar.gz.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        pack.pack(source, target)
+    assert caught.value.filename == str(target)
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "link"),
     [

@@ -137,9 +137,12 @@ def test_a_training_that_fails_is_told_without_its_traceback(
     monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(fails)))
     data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
     assert main("--engine", "process", "--data", str(data), "--out", str(tmp_path / "out"), "--weights", "none") == 7
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "run.sh: training failed with exit code 7: No space left: model.pth"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == "run.sh: training failed with exit code 7: No space left: model.pth"
     assert not (tmp_path / "out").exists()
+    log = tmp_path / "out.failed" / "logs" / "train.log"
+    assert log.is_file()
+    assert f"  {log}" in said
 
 
 @pytest.mark.parametrize(

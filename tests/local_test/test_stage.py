@@ -79,10 +79,15 @@ def test_reports_are_copied_with_the_profiler_s_where_there_is_one(tmp_path: Pat
     (output / "report.html").write_text("report")
     assert results.copy_reports(tmp_path / "ml", tmp_path) is None
     rules = [
-        {"rule": "overfit", "status": "fired", "reason": "at step 3"},
+        {"rule": "overfit", "status": "fired", "severity": "warning", "reason": "at step 3"},
+        {"rule": "step_outlier", "status": "fired", "severity": "information", "reason": "at step 4"},
         {"rule": "dead_relu", "status": "ok", "reason": ""},
     ]
     (output / "rules.json").write_text(json.dumps({"rules": rules}))
     (output / "profiler-report.html").write_text("page")
-    assert results.copy_reports(tmp_path / "ml", tmp_path) == ["overfit (at step 3)"]
+    fired = results.copy_reports(tmp_path / "ml", tmp_path)
+    assert fired == rules[:2]
+    assert results.in_words(fired) == "overfit (at step 3); worth knowing: step_outlier"
+    assert results.in_words(fired[1:]) == "no problem found; worth knowing: step_outlier"
+    assert results.in_words([]) == "no problem found"
     assert (tmp_path / "profiler-report.html").read_text() == "page"

@@ -30,17 +30,38 @@ def test_a_flag_without_its_value_is_told_in_one_line(script: Path) -> None:
     assert line.endswith("; --help lists the flags")
 
 
-def test_an_interrupt_while_packages_are_imported_leaves_no_traceback() -> None:
-    ended = call("-c", "import sys, scripts.environment as e; sys.argv[0] = 'x.py'; e.use(); raise KeyboardInterrupt")
-    assert ended.returncode != 0
-    assert ended.stderr == "x.py: interrupted\n"
+# Ctrl-C in a destructor, of which Python would only print that the exception is ignored; three of them.
+DESTRUCTOR = """
+import signal, sys, time
+sys.argv = ["x.py"]
+class Thing:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+"""
 
 
-def test_any_other_error_while_packages_are_imported_keeps_its_traceback() -> None:
-    ended = call("-c", "import scripts.environment as e; e.use(); raise ImportError('no such thing')")
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("Traceback")
-    assert "no such thing" in ended.stderr
+@pytest.mark.parametrize(
+    ("program", "line"),
+    [
+        ("import scripts.environment as e\ne.use()\nThing()\nThing()\nThing()", "x.py: interrupted\n"),
+        (
+            "from scripts.console import command\n"
+            "def main(_):\n    Thing()\n    time.sleep(60)\n"
+            "code = command.run('x.py', main)\nThing()\nThing()\nsys.exit(code)",
+            "x.py: interrupted\n",
+        ),
+        (
+            "from local_test.errors import guarded\n"
+            "def main():\n    Thing()\n    time.sleep(60)\n"
+            "code = guarded('x.py', main)\nThing()\nThing()\nsys.exit(code)",
+            "x.py: stopped, and everything that it had started\n",
+        ),
+    ],
+    ids=["imports", "scripts", "local"],
+)
+def test_several_ctrl_c_leave_one_line(program: str, line: str) -> None:
+    ended = call("-c", DESTRUCTOR + program)
+    assert (ended.returncode, ended.stderr) == (130, line)
 
 
 @pytest.mark.parametrize(

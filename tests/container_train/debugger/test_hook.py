@@ -214,10 +214,25 @@ def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
         np.testing.assert_allclose(saved.value(step, mode=modes.TRAIN), reductions.values(expected), rtol=1e-5)
 
 
+def test_a_step_that_is_not_saved_has_no_hooks_in_the_network(tmp_path: Path) -> None:
+    head, loss = network(8), nn.CrossEntropyLoss()
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(100, 1, done=50), interval=7)
+    hook.register(head, loss)
+    hook.mode("train")
+    inputs, targets = batches(pictures(BATCH, seed=1))[0]
+    for step in range(50, 65):
+        assert hook.saves() == (step in (56, 63))
+        loss(head(inputs), targets)
+        assert bool(head[1]._forward_pre_hooks) == (step in (56, 63)), step
+    hook.close()
+    assert trial(tmp_path).steps(modes.TRAIN) == [56, 63]
+
+
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     head, loss = network(8), nn.CrossEntropyLoss()
     hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 1))
     hook.register(head, loss)
+    loss(head(torch.rand(4, *pictures(1, seed=1)[0].shape[1:])), torch.arange(4) % 2)
     assert head._forward_pre_hooks
     assert head[1]._forward_pre_hooks
     assert loss._forward_hooks

@@ -1,6 +1,7 @@
 """Every rule on a training that is ill in its way, and on one that is not. What is trained, saved and read is real."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from torch import nn
 
 from container_train.debugger import KNOWN
 from container_train.debugger.evaluator import RULES, RuleEvaluator
-from container_train.monitoring.findings import Finding, Rule, parse_parameters
+from container_train.debugger.history import Evaluation, History, Mean
+from container_train.hyperparameters import OPTIONS
+from container_train.monitoring.findings import Finding, Rule, evaluate, parse_parameters
+from container_train.profiler import rules as profiler
 from tests.container_train.debugger.runs import (
     BATCH,
     FEATURES,
@@ -262,6 +266,147 @@ def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -
     finding = judge(tmp_path, loss_not_decreasing={"mode": "TRAIN"})["loss_not_decreasing"]
     assert finding.status == "ok", finding.reason
     assert finding.checked >= 7
+
+
+# what is known of the recipe, and how bad a finding is
+
+
+def stale(step: int) -> Any:
+    """From this step on nothing is learned."""
+
+    def before(head: nn.Module, now: int) -> None:
+        if now == step:
+            for parameter in head.parameters():
+                parameter.register_hook(torch.zeros_like)
+
+    return before
+
+
+def stands_still_from(folder: Path, step: int) -> Path:
+    head = network(32)
+    train(folder, head, epochs=10, lr=0.05, before=lambda now: stale(step)(head, now))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("stands", "schedule", "status"),
+    [(170, "cosine", "ok"), (170, "constant", "fired"), (100, "cosine", "fired")],
+)
+def test_a_loss_that_stands_still_at_the_end_of_a_cosine_is_no_finding(
+    tmp_path: Path, stands: int, schedule: str, status: str
+) -> None:
+    """Of 200 steps: after 160 a cosine is below a tenth of where it began."""
+    stands_still_from(tmp_path, stands)
+    job = {"steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": schedule}}
+    found = judge(tmp_path, job)["loss_not_decreasing"]
+    assert found.status == status, found.reason
+    assert found.severity == (None if status == "ok" else "information"), "it had learned before"
+
+
+def test_a_plan_that_is_over_is_not_overtraining(tmp_path: Path) -> None:
+    stands_still_from(tmp_path, 100)
+    parameters = {"patience_train": 4, "patience_validation": 4}
+    recipes = {"constant": "fired", "cosine": "ok"}
+    for schedule, status in recipes.items():
+        job = {"steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": schedule}}
+        found = judge(tmp_path, job, overtraining=parameters)["overtraining"]
+        assert (found.status, found.severity) == (status, "information" if status == "fired" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "off"),
+    [("label-smoothing", 0.1, 0.0), ("mixup", 0.2, 0.0), ("cutmix", 1.0, 0.0), ("class-weights", "balanced", "none")],
+)
+def test_losses_that_are_not_the_same_are_not_compared(overfitted: Path, name: str, value: object, off: object) -> None:
+    found = judge(overfitted, {"hyperparameters": {name: value, "lr": 0.3}})["overfit"]
+    assert found.status == "not_applicable"
+    assert found.reason == f"the training loss is not comparable with the validation loss: {name} {value}"
+    assert judge(overfitted, {"hyperparameters": {name: off}})["overfit"].status == "fired"
+
+
+@pytest.mark.parametrize(("epoch", "annealed"), [(3, False), (4.5, True), (6, False), (12, False), (13.5, True)])
+def test_each_stage_of_a_recipe_has_a_schedule(epoch: float, annealed: bool) -> None:
+    history = History(10, 1.0)
+    settings = {"lr-schedule": "cosine", "head-epochs": 5, "epochs": 10}
+    history.job = {"steps_per_epoch": 20, "hyperparameters": settings}
+    assert history.annealed(int(20 * epoch)) == annealed
+
+
+def test_how_bad_it_is(overfitted: Path, healthy: Path, tmp_path: Path) -> None:
+    assert judge(overfitted)["overfit"].severity == "information"
+    assert judge(overfitted, {"classes": 4})["overfit"].severity == "warning", "guessing has a lower loss"
+    assert judge(healthy, overfit={"ratio_threshold": -0.5})["overfit"].severity == "information"
+    few, many = batches(pictures(64, 1, apart=1.5), 16), batches(pictures(160, 2, apart=1.5))
+    train(tmp_path / "gap", network(64), epochs=6, lr=0.05, train_on=few, valid_on=many)
+    gap = fired(judge(tmp_path / "gap")["overfit"])
+    assert gap.severity == "information", "a gap, but the validation loss still falls"
+    train(tmp_path / "still", network(32), epochs=3, lr=0)
+    assert judge(tmp_path / "still")["loss_not_decreasing"].severity == "problem", "nothing was learned"
+    head = network(32)
+    train(tmp_path / "up", head, epochs=6, lr=0.05, before=lambda step: diverge(head, step))
+    assert judge(tmp_path / "up")["loss_not_decreasing"].severity == "warning", "it had learned, and lost that again"
+
+
+# The losses of each epoch of the project's own sample on a backbone of random weights; validated on 60 images.
+VALID = [
+    3.72, 3.87, 3.96, 2.43, 2.38, 2.19, 2.12, 1.93, 1.78, 1.7, 1.66, 1.64, 1.57, 1.54, 1.5, 1.49, 1.56, 1.53,
+    1.59, 1.49, 1.46, 1.44, 1.36, 1.35, 1.3, 1.32, 1.28, 1.29, 1.27, 1.27, 1.22, 1.26, 1.19, 1.2, 1.18, 1.18,
+    1.17, 1.13, 1.15, 1.11, 1.08, 1.06, 1.09, 1.05, 1.06, 1.05, 1.06, 1.07, 1.08, 1.12, 1.11, 1.04, 1.05, 1.06,
+    1.13, 1.08, 1.08, 1.01, 1.02, 1.07,
+]  # fmt: skip
+TRAIN = [
+    5.68, 4.8, 3.8, 3.38, 2.47, 2.15, 2.09, 1.8, 1.76, 1.63, 1.47, 1.44, 1.37, 1.34, 1.27, 1.25, 1.24, 1.27,
+    1.17, 1.16, 1.09, 1.06, 1.06, 1.01, 1.06, 0.96, 0.94, 0.9, 0.82, 0.83, 0.8, 0.83, 0.77, 0.76, 0.77, 0.75,
+    0.7, 0.7, 0.69, 0.65, 0.65, 0.61, 0.61, 0.59, 0.59, 0.57, 0.53, 0.51, 0.5, 0.51, 0.51, 0.53, 0.51, 0.54,
+    0.52, 0.5, 0.46, 0.43, 0.45, 0.47,
+]  # fmt: skip
+
+
+def recorded(train_losses: list[float], valid_losses: list[float]) -> History:
+    """Four steps per epoch, as the sample has them."""
+    history = History(10, 1.0)
+    for epoch, (train_loss, valid_loss) in enumerate(zip(train_losses, valid_losses, strict=True), 1):
+        history.losses += [(4 * epoch + step - 4, train_loss) for step in range(4)]
+        history.evaluations.append(Evaluation(4 * epoch, Mean(train_loss * 240, 240), Mean(valid_loss * 60, 60)))
+    return history
+
+
+@pytest.mark.parametrize(
+    ("valid", "severity"),
+    [
+        (VALID, "information"),  # single evaluations are over 5 % worse than those before; all in all the loss falls
+        (VALID[:40] + [loss + 0.02 * k for k, loss in enumerate([1.1] * 20)], "warning"),
+    ],
+)
+def test_a_noisy_loss_that_falls_on_the_whole_is_no_fault(valid: list[float], severity: str) -> None:
+    history = recorded(TRAIN, valid)
+    for name in ("overfit", "loss_not_decreasing"):
+        found = evaluate({name: RULES[name]}, "debugger", history, {}, final=True)[0]
+        assert (found.status, found.severity) == ("fired", severity), name
+
+
+def diverge(head: nn.Module, step: int) -> None:
+    if step >= 80:
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.mul_(1.2)
+
+
+def test_gradients_of_a_training_that_is_done_are_no_problem(tmp_path: Path) -> None:
+    train(tmp_path / "done", network(32), epochs=20, lr=1.0, train_on=batches(pictures(64, 1, apart=20.0), 16))
+    found = fired(judge(tmp_path / "done", vanishing_gradient={"threshold": 1e-5})["vanishing_gradient"])
+    assert found.severity == "information", found.reason
+    train(tmp_path / "ill", network(*[16] * 14, activation=nn.Sigmoid), epochs=1)
+    assert judge(tmp_path / "ill")["vanishing_gradient"].severity == "problem"
+
+
+def test_advice_names_hyperparameters_that_exist() -> None:
+    advice = {**{name: rule.advice for name, rule in RULES.items()}, **{n: r.advice for n, r in profiler.RULES.items()}}
+    for name, text in advice.items():
+        for option, value in re.findall(r"--([a-z][a-z-]*)(?: ([a-z0-9.-]+))?", text):
+            assert option in OPTIONS, f"{name} advises --{option}"
+            if value and (value[0].isdigit() or value in ("crop", "trivial", "cosine", "balanced", "off", "none")):
+                OPTIONS[option].parse(value)
 
 
 # poor_weight_initialization

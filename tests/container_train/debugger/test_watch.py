@@ -21,7 +21,7 @@ from container_train.debugger.hook import Hook
 from container_train.debugger.saved_steps import Steps
 from container_train.debugger.watch import Watcher
 from container_train.paths import SageMakerPaths
-from tests.container_train.debugger.runs import network, train
+from tests.container_train.debugger.runs import batches, network, pictures, train
 
 PROGRAM = Path(__file__).resolve().parents[3]
 SECONDS = 60.0
@@ -152,6 +152,20 @@ def test_a_rule_that_was_not_named_does_not_stop_it(tmp_path: Path, start: Start
     process = start(out, "--on-rule", "stop", "--rule", "overfit")
     assert end(process)[0] == ""
     assert statuses(out)["exploding_tensor"] == "fired"
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("none", False), ("overfit", True)])
+def test_what_is_only_worth_knowing_stops_a_training_if_it_was_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, stops: bool
+) -> None:
+    few, many = batches(pictures(64, 1, apart=1.5), 16), batches(pictures(160, 2, apart=1.5))
+    out = trained(
+        tmp_path, train_on=few, valid_on=many, epochs=6, lr=0.05
+    )  # a gap, but the validation loss still falls
+    Watcher(out, config.folder(SageMakerPaths(tmp_path)), rule, "stop").look(final=True)
+    (found,) = (row for row in rules(out)["rules"] if row["rule"] == "overfit")
+    assert (found["status"], found["severity"]) == ("fired", "information")
+    assert capsys.readouterr().out.startswith("stop overfit: ") == stops
 
 
 def test_without_tensors_job_or_anything_it_still_ends_well(tmp_path: Path, start: Start) -> None:

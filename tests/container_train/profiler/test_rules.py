@@ -10,6 +10,8 @@ import pytest
 from container_train.monitoring.findings import Finding, Rule, parse_parameters
 from container_train.profiler import rules, store
 from container_train.profiler.timeline import TimelineWriter
+from container_train.reporting import record
+from container_train.reporting.measures import MEASURES
 from tests.container_train.profiler import metrics
 from tests.container_train.profiler.metrics import START
 
@@ -193,6 +195,14 @@ def test_overall_system_usage_has_numbers_and_never_fires(tmp_path: Path) -> Non
     assert finding.status == "ok"
     assert "CPU 100 % (95th percentile 100 %), memory 42 %" in finding.reason
     assert finding.checked == 100
+
+
+def test_the_cpu_is_the_container_s_in_the_rule_as_in_the_report(tmp_path: Path) -> None:
+    """Of a machine whose other cores are somebody else's."""
+    rows = {**metrics.cpu([90.0] * 100), **metrics.cpu([0.0] * 100, name="cpu1")}
+    metrics.write(tmp_path, rows | {("cpu", "container", "ContainerCPUUtilization"): [80.0] * 100})
+    assert "CPU 80 % (95th percentile 80 %)" in judge(tmp_path, "overall_system_usage").reason
+    assert MEASURES["CPU busy"].of(record.read(tmp_path)) == pytest.approx(0.8)
 
 
 def steps(out: Path, totals: Iterable[float], waited: float = 0.05, start: float = START) -> None:

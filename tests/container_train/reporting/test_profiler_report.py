@@ -18,7 +18,7 @@ from PIL import Image
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
-from container_train.reporting.measures import best_epoch
+from container_train.reporting.measures import MEASURES, best_epoch
 from tests.browser import Browser
 from tests.conftest import FULL
 from tests.container_train.profiler import made_up
@@ -153,11 +153,47 @@ def words(page: Path) -> str:
 def test_the_first_thing_it_says_is_what_to_do(pages: dict[str, Path]) -> None:
     text = words(pages["hour"])
     head = text[: text.index("Where the time went")]
-    assert "4 things are wrong. Do first: Overfit : Validation loss is 34 % above training loss" in head
+    assert "4 warnings. Do first: Overfit: Validation loss is 34 % above training loss" in head
     assert head.index("Stop earlier (patience)") < head.index("Raise workers") < head.index("First do what data loader")
     assert "And 1 more: Batch size" in head
     for said in ("step 1200 , mode EVAL", "value 0.34 , threshold 0.1", "ratio_threshold=0.1", "fired 1890 times"):
         assert said in text, said
+
+
+def test_what_is_worth_knowing_is_no_fault(tmp_path: Path) -> None:
+    known = replace(made_up.SICK[0], severity="information")
+    page = profiler_report.write(made_up.write(tmp_path / "known", seconds=20, rules=[known, *made_up.HEALTHY[2:]]))
+    head = words(page)[: words(page).index("Where the time went")]
+    assert "No rule has found a problem 1 of 4 rules had enough to judge and found nothing." in head
+    assert "Worth knowing, and often normal: Overfit ." in head
+    assert "1 information, 1 too early, 1 ok, 1 not applicable" in words(page)
+    assert ("problems and warnings", "0") not in summary.cards(record.read(tmp_path / "known"))
+    assert MEASURES["problems and warnings"].of(record.read(tmp_path / "known")) == 0
+    rules = [known, replace(made_up.SICK[1], severity="problem"), made_up.SICK[2]]
+    head = words(profiler_report.write(made_up.write(tmp_path / "bad", seconds=20, rules=rules)))
+    assert "1 problem, 1 warning. Do first: Dataloader: " in head
+    assert "Worth knowing, and often normal: Overfit ." in head
+
+
+def test_rules_that_found_nothing_are_folded_and_the_job_is_named(pages: dict[str, Path]) -> None:
+    page = pages["healthy"].read_text()
+    folded = page[page.index("<details>") : page.index("</details>")]
+    assert "3 rules that found nothing, 2 that could not judge" in folded
+    assert "Validation loss stayed near the training loss." in folded
+    assert "The CPU was over 90 % busy" in folded
+    assert "<title>Completed: dogs-20261122-172000-a1b2, profiler report</title>" in page
+    assert "resnet50, 120 classes, 6 000 images, started 2026-11-22 17:20:00 UTC" in words(pages["healthy"])
+
+
+def test_a_chart_of_nothing_is_left_out(tmp_path: Path) -> None:
+    out = made_up.write(tmp_path, seconds=20)
+    for file in (out / "profiler" / "system").rglob("*.json"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        zero = [{**line, "Value": 0.0} if line["Type"] == "network" else line for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in zero))
+    page = profiler_report.write(out).read_text()
+    assert 'id="chart-disk"' in page
+    assert 'id="chart-network"' not in page
 
 
 @pytest.mark.parametrize(
@@ -187,7 +223,8 @@ def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path)
     found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
     for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):
         row |= {"valid_accuracy": 0.5, "valid_loss": loss}
-    assert ("50.0 %", "best validation accuracy, epoch 2") in summary.cards(found)
+    said = "best validation accuracy, epoch 2; 95 % interval 46 to 54 %"
+    assert ("50.0 %", said) in summary.cards(found)
 
 
 def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
@@ -285,7 +322,7 @@ def test_a_rule_that_fired_at_the_end_is_marked_within_the_charts(
     marks = """Bokeh.documents[0].roots().flatMap(plot => [...plot.center, ...plot.left, ...plot.renderers]
         .filter(r => r.type === 'Span').map(s => [s.location, plot.x_range.start, plot.x_range.end]))"""
     drawn = browser.ask(marks)
-    assert len(drawn) == 2  # loss and gradients
+    assert len(drawn) == 4  # loss and gradients; and the best epoch in loss and accuracy
     assert all(start <= at <= end for at, start, end in drawn), drawn
 
 
@@ -306,6 +343,24 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     text = words(page)
     for said in ("B is faster", "They differ in 1 hyperparameter", "lr 0.001 0.01", "3 more are the same", "-50 %"):
         assert said in text, said
+
+
+def test_accuracies_bear_their_uncertainty_and_differ_only_beyond_it(tmp_path: Path) -> None:
+    def job(name: str, accuracy: float, images: int) -> record.Record:
+        out = made_up.write(tmp_path / name, seconds=20, images={"train": 9, "valid": images, "test": images})
+        (out / "metrics.json").write_text(json.dumps({"test_accuracy": accuracy}))
+        return record.read(out)
+
+    few, more = job("few", 0.73, 60), job("more", 0.80, 60)
+    assert ("73.0 %", "test accuracy; 95 % interval 61 to 83 %") in summary.cards(few)
+    figure = compare._figure("test accuracy", MEASURES["test accuracy"], few, more)
+    assert figure == ("test accuracy", "73.0 % (61 to 83 %)", "80.0 % (68 to 88 %)", "+7.0 points", "")
+    (said,) = compare._verdict([figure], same_batch=True)
+    assert said.startswith("No difference in test accuracy that so many images could show: 73.0 % (61 to 83 %) (A), ")
+    many = [job(f"many{accuracy}", accuracy, 6000) for accuracy in (0.73, 0.80)]
+    figure = compare._figure("test accuracy", MEASURES["test accuracy"], *many)
+    assert figure is not None
+    assert compare._verdict([figure], same_batch=True)[0].startswith("B has the better test accuracy: 73.0 % (71.9 to")
 
 
 def test_other_data_is_told_before_accuracies_are_compared() -> None:

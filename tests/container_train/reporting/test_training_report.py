@@ -1,23 +1,44 @@
 import json
 import re
-import shutil
-import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
 from PIL import Image
+from torch import nn
+from torchvision import models
 
+from container_serve.preprocess import Preprocessing
 from container_train.data import dataset
+from container_train.data.dataset import Split
 from container_train.data.duplicates import Leak
 from container_train.paths import SageMakerPaths
-from container_train.reporting import drawing, training_report
+from container_train.reporting import activation_map, drawing, mistakes, training_report
+from container_train.reporting.mistakes import Tested
 from container_train.training import metrics
 from tests import trees
-from tests.conftest import need
+from tests.browser import Browser
+from tests.container_train.profiler import made_up
 
-HYPERPARAMETERS = {"arch": "resnet50", "lr": 0.001, "weights": "DEFAULT"}
+HYPERPARAMETERS = {"arch": "resnet50", "lr": 0.002, "epochs": 10, "weights": "DEFAULT"}
+SPEC = Preprocessing(resize=40, crop=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bilinear")
+SHOTS = Path(__file__).resolve().parents[3] / "tests" / "out"  # kept, to be looked at
+
+
+def pooled(classes: int = 3, side: int = 1) -> nn.Sequential:
+    """A network that ends in global pooling, or in pooling to `side` pixels, and a linear layer."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(side), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(8 * side * side, classes)).eval()
+
+
+def tried(test: Split, served: npt.NDArray[np.float32], model: nn.Module | None = None) -> Tested:
+    matrix = metrics.confusion_matrix(dataset.targets(test), served.argmax(1), served.shape[1])
+    return Tested(matrix, test, served, SPEC, model)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +51,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     called = true.copy()
     called[0] = 2  # one red picture is called blue
     served[np.arange(len(true)), called] = 0.8
-    matrix = metrics.confusion_matrix(true, called, 3)
+    tested = tried(test, served, pooled())
+    matrix = tested.matrix
     summary: dict[str, Any] = {
         "test_accuracy": 11 / 12, "valid_accuracy": 0.5, "precision": "int8",
         "accuracy": {"fp32": {"valid": 0.5, "test": 11 / 12}, "int8": {"valid": 0.496, "test": 11 / 12}},
@@ -38,6 +60,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["red", "green", "<b>blue"],
         "images": {"train": 30, "valid": 12, "test": 12}, "skipped": 2, "weights": "none",
         "near_duplicates": [Leak("test", "train", 3, 12, (("test/red/<a>.jpg", "train/red/b.jpg"),)).to_dict()],
+        "chance": "NOT BETTER THAN CHANCE: so it is", "calibration": metrics.calibration(served, true),
+        "job": {"job": "dogs-1", "image": "", "ended": 1_795_368_000.0, "data": "0123456789abcdef"},
         "hyperparameters": HYPERPARAMETERS, "best_epoch": 2, "per_class": metrics.per_class(matrix, trees.LABELS),
         "seconds": {"train": 3.0},
         "epochs": [
@@ -45,7 +69,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"epoch": 2, "train_loss": 0.5, "valid_loss": 0.7, "train_accuracy": 0.8, "valid_accuracy": 0.6},
         ],
     }  # fmt: skip
-    training_report.write(base / "out", summary, training_report.Tested(matrix, test, served))
+    (base / "out").mkdir()
+    (base / "out" / "rules.json").write_text(
+        json.dumps({"final": False, "rules": [asdict(rule) for rule in made_up.SICK]})
+    )
+    training_report.write(base / "out", summary, tested)
     training_report.write_metrics(base / "out", summary)
     return base / "out"
 
@@ -53,8 +81,18 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_says_what_happened(written: Path) -> None:
     page = (written / "report.html").read_text()
     for words in (
-        "91.7 %",
+        "91.7 %</b><span>test accuracy; 95 % interval 65 to 99 %",
+        "50.0 %</b><span>validation accuracy; 95 % interval 25 to 75 %",
+        "Training report: dogs-1",
+        "2026-11-22 17:20:00 UTC",
+        "data 0123456789ab",
+        "NOT BETTER THAN CHANCE: so it is.",
+        "<b>Overfit: Validation loss is 34 % above training loss since step 1200.</b>",
         "int8: valid 49.60 % test 91.67 %; int8 is served: int8 is -0.40 points",
+        "1 of 4 <b>red</b> as <b>&lt;b&gt;blue</b>; 0 of 4 <b>&lt;b&gt;blue</b> as <b>red</b>",
+        'Actual <b class="bad">red</b> (10.0 %)',
+        "The model is well calibrated on the whole: its mean confidence is 80.0 %",
+        "best epoch, 2",
         "2 skipped",
         "3 of 12 images of test are near-duplicates of images of train",
         "test/red/&lt;a&gt;.jpg and train/red/b.jpg",
@@ -65,8 +103,87 @@ def test_the_page_says_what_happened(written: Path) -> None:
     ):
         assert words in " ".join(page.split()), words
     assert "<td>weights</td><td>none</td>" in page  # what was taken, not what was asked for
+    changed, _, folded = page.partition("<summary>2 more have their defaults")
+    assert "<td>lr</td><td>0.002</td>" in changed
+    assert "<td>epochs</td><td>10</td>" in folded
     assert "<b>blue" not in page.split("</style>")[1].split("<script")[0]
     assert len(page) < 3_000_000
+
+
+def test_what_it_says_of_its_probabilities_is_what_the_images_can_show() -> None:
+    served = np.full((60, 2), 0.1, dtype=np.float32)
+    for right, said in ((54, "well calibrated on the whole"), (40, "overconfident"), (60, "underconfident")):
+        true = np.array([0] * right + [1] * (60 - right))
+        served[:, 0] = 0.9
+        found = metrics.calibration(served, true)
+        facts = {"calibration": found, "images": {"test": 60}, "test_accuracy": right / 60}
+        assert training_report._trust(facts).startswith(f"The model is {said}: its mean confidence is 90.0 %")
+
+
+@pytest.mark.parametrize("width", [64, 48])
+def test_an_activation_map_is_bright_where_the_class_is(width: int) -> None:
+    """A network that adds up red for class 0 and blue for class 1, on an image that is red left and blue right."""
+    model = pooled(classes=2)
+    convolution, linear = model[0], model[4]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(linear, nn.Linear)
+    assert convolution.bias is not None
+    with torch.no_grad():
+        convolution.weight.zero_()
+        convolution.bias.zero_()
+        convolution.weight[0, 0], convolution.weight[1, 2] = 1.0, 1.0
+        linear.weight.zero_()
+        linear.weight[0, 0] = linear.weight[1, 1] = 1.0
+    image = np.zeros((3, 32, width), np.float32)
+    image[0, :, : width // 2], image[2, :, width // 2 :] = 1.0, 1.0
+    maps = activation_map.of(model, np.stack([image, image]), [0, 1])
+    assert maps is not None
+    half = maps.shape[2] // 2
+    assert maps[0, :, : half - 1].min() == maps[1, :, half + 1 :].min() == 1
+    assert maps[0, :, half + 1 :].max() == maps[1, :, : half - 1].max() == 0
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "densenet121", "mobilenet_v3_small", "convnext_tiny", "swin_t", "squeezenet1_1"]
+)
+def test_networks_that_end_in_global_pooling_have_activation_maps(name: str) -> None:
+    model = models.get_model(name, num_classes=5).eval()
+    maps = activation_map.of(model, np.random.default_rng(0).standard_normal((2, 3, 96, 96), dtype=np.float32), [1, 4])
+    assert maps is not None
+    assert maps.shape[0] == 2
+    assert 0 <= maps.min() <= maps.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["vit", "flat", "slow", "broken"])
+def test_where_there_is_no_activation_map_the_report_goes_on(
+    kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    images = np.ones((2, 1 if kind == "broken" else 3, 32, 32), np.float32)
+    model: nn.Module = pooled(side=4 if kind == "flat" else 1)
+    if kind == "vit":
+        model = models.VisionTransformer(32, 8, 1, 2, 16, 16, num_classes=3)
+        nn.init.normal_(list(model.parameters())[-2])
+    elif kind == "slow":
+        monkeypatch.setattr(activation_map, "MOST_SECONDS", 0.0)
+    assert activation_map.of(model, images, [0, 1]) is None
+    assert "activation maps" in caplog.text
+
+
+def test_the_classes_taken_for_each_other_most_come_first(tmp_path: Path) -> None:
+    trees.fill(tmp_path / "input" / "data")
+    test = dataset.read(SageMakerPaths(tmp_path)).splits["test"]
+    called = np.array([0, 1, 1, 1, 0, 1, 1, 1, 2, 2, 2, 0])  # true are 4 of each
+    served = np.full((12, 3), 0.2, dtype=np.float32)
+    served[np.arange(12), called] = 0.6
+    pairs = mistakes.galleries(tried(test, served), ("red", "green", "blue"))["pairs"]
+    assert [(pair["there"], pair["back"]) for pair in pairs] == [
+        (("red", "green", 3, 4), ("green", "red", 1, 4)),
+        (("blue", "red", 1, 4), ("red", "blue", 0, 4)),
+    ]
+    shown = [(image["true"][0], image["top"][0][0]) for image in pairs[0]["images"]]
+    assert shown == [("red", "green"), ("green", "green")]
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(written: Path) -> None:
@@ -92,18 +209,15 @@ def test_the_matrix_as_csv() -> None:
 
 @pytest.mark.parametrize("width", [1440, 390])
 def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int) -> None:
-    chromium = shutil.which("chromium")
-    need(chromium, "chromium")
-    shot = tmp_path / "report.png"
-    command = [
-        str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},3600", "--virtual-time-budget=20000",
-        "--hide-scrollbars", f"--screenshot={shot}", f"file://{written / 'report.html'}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
-    console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    assert not [line for line in console if "rror" in line or "Uncaught" in line], console
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(written / "report.html", width)
+        assert (browser.problems, browser.requests) == ([], [])
+        assert browser.ask("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
+        table = "document.querySelector('.classes')"
+        assert browser.ask(f"{table}.scrollWidth <= {table}.parentElement.clientWidth"), "F1 is cut"
+        sizes = browser.ask("[...new Set([...document.images].map(i => `${i.naturalWidth}x${i.naturalHeight}`))]")
+        assert sizes == ["160x160"]
+        shot = browser.screenshot(SHOTS / f"report-{width}.png")
     pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
     # Both curves, and the confusion matrix's full cells.
     for colour in (drawing.TRAIN, drawing.VALID, training_report.BLUES[-1]):

@@ -29,6 +29,51 @@ def test_a_metric_without_definition_is_refused() -> None:
         metrics.line("made_up", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("correct", "images", "low", "high"),  # scipy.stats.binomtest(correct, images).proportion_ci(method="wilson")
+    [
+        (44, 60, 0.609913, 0.828674),
+        (0, 10, 0.0, 0.277533),
+        (10, 10, 0.722467, 1.0),
+        (1, 1, 0.206549, 1.0),
+        (16_424, 20_000, 0.815828, 0.826449),
+    ],
+)
+def test_the_interval_of_an_accuracy_is_wilson_s(correct: int, images: int, low: float, high: float) -> None:
+    found = metrics.interval(correct / images, images)
+    assert found == pytest.approx((low, high), abs=1e-6)
+    assert 0 <= found[0] <= found[1] <= 1
+
+
+def test_no_images_tell_nothing_of_an_accuracy() -> None:
+    assert metrics.interval(0.0, 0) == (0.0, 1.0)
+
+
+def test_an_accuracy_in_words_is_no_metric_line() -> None:
+    assert metrics.with_interval(44 / 60, 60) == "73.3 % of 60 images (61 to 83 %)"
+    assert metrics.with_interval(1.0, 1) == "100.0 % of 1 image (21 to 100 %)"
+    assert metrics.with_interval(0.8212, 20_000) == "82.1 % of 20000 images (81.6 to 82.6 %)"
+    assert not [d for d in metrics.DEFINITIONS if re.search(d["Regex"], metrics.with_interval(0.5, 60))]
+
+
+@pytest.mark.parametrize(
+    ("share", "counts", "chance"),
+    [
+        (0.5, [30, 30], True),
+        (0.6, [30, 30], True),  # 47 to 71 %
+        (0.65, [30, 30], False),
+        (0.92, [90, 10], True),  # always naming the large class gives 90 %
+        (1.0, [2, 1], True),  # three images say nothing
+        (0.3, [60] * 10, False),
+    ],
+)
+def test_a_model_that_is_no_better_than_chance_is_told_of(share: float, counts: list[int], chance: bool) -> None:
+    words = metrics.no_better_than_chance(share, counts)
+    assert words.startswith(f"NOT BETTER THAN CHANCE: {metrics.with_interval(share, sum(counts))}") == chance
+    assert bool(words) == chance
+    assert not chance or f"class gives {100 * max(counts) / sum(counts):.1f} %" in words
+
+
 def test_confusion_matrix_and_per_class() -> None:
     matrix = metrics.confusion_matrix(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
     assert matrix.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]

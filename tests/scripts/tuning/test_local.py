@@ -116,7 +116,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
     if how == signal.SIGKILL:
         assert code == -signal.SIGKILL
     else:
-        assert code == 130
+        assert code == 143
         last = log.read_text().splitlines()[-1]
         assert "interrupted after 0 of 1 trials" in last
         assert "the same call resumes it" in last

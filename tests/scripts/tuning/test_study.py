@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from optuna.exceptions import StorageInternalError
+from sqlalchemy import event
 
 from scripts.aws.errors import CloudError
 from scripts.tuning import space, table
-from scripts.tuning.study import Study
+from scripts.tuning.study import Study, broken
 from scripts.tuning.table import Lines
 from scripts.tuning.trials import Search
 from tests.scripts.tuning.searches import usual
@@ -121,3 +123,15 @@ def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "batch-size" in drawn
     # The newest, and the best wherever it stands.
     assert plain.count(" completed ") % table.ROWS == 0  # drawn once more at the end
+
+
+def test_a_full_disk_is_told_without_sql(tmp_path: Path) -> None:
+    made = study(tmp_path)
+    storage = made.study._storage._backend  # type: ignore[attr-defined]
+    event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA max_page_count = 1"))
+    storage.remove_session()
+    storage.engine.dispose()
+    with pytest.raises(StorageInternalError) as caught:
+        made.study.set_user_attr("more", "x" * 10**6)
+    said = str(broken(tmp_path, caught.value, ""))
+    assert said == f"{tmp_path}: no space is left: make room, or give other --results"

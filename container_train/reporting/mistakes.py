@@ -1,0 +1,148 @@
+"""A look at single test images: the surest mistakes, the most confused pairs of classes, and some that are right."""
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import nn
+
+from container_serve.preprocess import Preprocessing, preprocess
+from container_train.data.dataset import Split
+from container_train.export.quantize import Choice
+from container_train.reporting import activation_map
+from container_train.training import metrics
+
+EXAMPLES = 6  # of each kind
+PAIRS = 4  # of classes that are confused
+SIDE = 160  # of a thumbnail, in pixels
+DARK = 0.2  # what is left of an image's brightness where nothing speaks for the class
+
+Pixels = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The serving code's predictions of the test images.
+
+    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`,
+    as `preprocessing` gives them to `model`; without a model there are no activation maps.
+    """
+
+    matrix: npt.NDArray[np.int64]
+    split: Split
+    served: npt.NDArray[np.float32]
+    preprocessing: Preprocessing
+    model: nn.Module | None = None
+
+    @classmethod
+    def of(cls, choice: Choice, split: Split, model: nn.Module) -> "Tested":
+        """The answers to the images of `split` that the chosen graph gave; `model` is what it was made from."""
+        served, made = np.asarray(choice.served[split.name]), choice.artifact
+        matrix = metrics.confusion_matrix(np.asarray(split.targets), served.argmax(1), len(made.classes))
+        return cls(matrix, split, served, made.preprocessing, model)
+
+    def figures(self, choice: Choice) -> dict[str, Any]:
+        """Return what of these metrics.json has."""
+        made = choice.artifact
+        return {
+            **{f"{name}_accuracy": share for name, share in choice.accuracy[made.precision].items()},
+            "precision": made.precision,
+            "accuracy": choice.accuracy,
+            "accuracy_interval": choice.interval,
+            "quantization": made.document["quantization"],
+            "per_class": metrics.per_class(self.matrix, made.classes),
+            "calibration": metrics.calibration(self.served, self.true),
+        }
+
+    @property
+    def true(self) -> npt.NDArray[np.int64]:
+        return np.asarray(self.split.targets)
+
+
+def galleries(tested: Tested, classes: Sequence[str]) -> dict[str, Any]:
+    """Return `wrong`, `right` and `pairs` for the page."""
+    true, predicted = tested.true, tested.served.argmax(1)
+    surest = np.argsort(-tested.served.max(1), kind="stable")
+    wrong = surest[predicted[surest] != true[surest]][:EXAMPLES]
+    right = surest[predicted[surest] == true[surest]]
+    _, firsts = np.unique(true[right], return_index=True)  # spread over the classes
+    some = right[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)][:EXAMPLES]
+    return {
+        "wrong": _examples(tested, classes, wrong.tolist(), maps=True),
+        "right": _examples(tested, classes, some.tolist()),
+        "pairs": _pairs(tested, classes, surest),
+    }
+
+
+def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps: bool = False) -> list[dict[str, Any]]:
+    """Images with their label and the three most probable classes; `maps`: with what spoke for the first of these."""
+    tensors = [_tensor(tested, index) for index in chosen]
+    found = None
+    if maps and chosen and tested.model is not None:
+        called = tested.served[chosen].argmax(1).tolist()
+        found = activation_map.of(tested.model, np.stack(tensors), called)
+    return [
+        {
+            **_label(tested, classes, index),
+            "image": _jpeg(tensor, tested.preprocessing),
+            "map": None if found is None else _jpeg(tensor, tested.preprocessing, found[position]),
+        }
+        for position, (index, tensor) in enumerate(zip(chosen, tensors, strict=True))
+    ]
+
+
+def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+    """The pairs of classes that are taken for each other most often, with the surest such mistake and a right image."""
+    true, predicted, matrix = tested.true, tested.served.argmax(1), tested.matrix
+    wrong = sorted(zip(true[true != predicted].tolist(), predicted[true != predicted].tolist(), strict=True))
+    pairs = []
+    for (a, b), _ in Counter((min(pair), max(pair)) for pair in wrong).most_common(PAIRS):
+        if matrix[b, a] > matrix[a, b]:
+            a, b = b, a
+        mistaken = surest[(true[surest] == a) & (predicted[surest] == b)][0]
+        other = sorted(surest[true[surest] == b].tolist(), key=lambda index: predicted[index] != b)[:1]
+        pairs.append(
+            {
+                "there": (classes[a], classes[b], int(matrix[a, b]), int(matrix[a].sum())),
+                "back": (classes[b], classes[a], int(matrix[b, a]), int(matrix[b].sum())),
+                "images": [
+                    {"image": _jpeg(_tensor(tested, i), tested.preprocessing), **_label(tested, classes, i)}
+                    for i in (int(mistaken), *other)
+                ],
+            }
+        )
+    return pairs
+
+
+def _label(tested: Tested, classes: Sequence[str], index: int) -> dict[str, Any]:
+    path, row, true = tested.split.paths[index], tested.served[index], tested.true[index]
+    return {
+        "file": f"{path.parent.name}/{path.name}",
+        "true": (classes[true], float(row[true])),
+        "top": [(classes[k], float(row[k])) for k in np.argsort(-row)[:3].tolist()],
+    }
+
+
+def _tensor(tested: Tested, index: int) -> Pixels:
+    return preprocess(tested.split.paths[index].read_bytes(), tested.preprocessing)
+
+
+def _jpeg(tensor: Pixels, spec: Preprocessing, evidence: Pixels | None = None) -> str:
+    """The image as the network sees it, all of one size; darker where the `evidence` (h, w) is small."""
+    pixels = tensor * np.array(spec.std, np.float32)[:, None, None] + np.array(spec.mean, np.float32)[:, None, None]
+    shown = Image.fromarray((255 * pixels).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).resize(
+        (SIDE, SIDE)
+    )
+    if evidence is not None:
+        light = Image.fromarray(evidence).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        bright = DARK + (1 - DARK) * np.asarray(light).clip(0, 1)[..., None]
+        shown = Image.fromarray((np.asarray(shown) * bright).astype(np.uint8))
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,118 @@
+"""The flags of deploy.py, grouped by what they are for, and which of them cannot be combined."""
+
+import argparse
+
+from scripts.aws import settings
+from scripts.aws.errors import CloudError
+from scripts.console import command
+from scripts.console.command import integer
+from scripts.endpoints import modes, scaling
+from scripts.endpoints.deployment import STRATEGIES, TIMEOUT
+
+
+def parser(program: str, description: str) -> argparse.ArgumentParser:
+    made = command.parser(program, description)
+    what = made.add_argument_group("model (required: --model-data or --job, and --image except with --local)")
+    what.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
+    what.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
+    what.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+    one = made.add_argument_group("endpoint")
+    one.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
+    one.add_argument("--instance-type", metavar="TYPE", help=f"default: {modes.INSTANCE_TYPE}")
+    one.add_argument(
+        "--instance-count", metavar="N", type=integer(1), help="default: 1, --update: as many as there are"
+    )
+    one.add_argument(
+        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
+    )
+    one.add_argument("--network-isolation", action="store_true", help="the container gets no network")
+    seconds = integer(60, 3600)
+    one.add_argument("--startup-timeout", metavar="S", type=seconds, help=f"until /ping is 200 ({TIMEOUT})")
+    one.add_argument("--download-timeout", metavar="S", type=seconds, help=f"for model.tar.gz ({TIMEOUT})")
+    _modes(made)
+    changes = made.add_argument_group("changing an endpoint that exists")
+    changes.add_argument("--update", action="store_true", help="give the endpoint --name this model and configuration")
+    changes.add_argument("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="how the instances change over")
+    changes.add_argument("--wait-interval", metavar="S", type=integer(0, 3600), default=300, help="between steps (300)")
+    changes.add_argument("--alarm", metavar="NAME", action="append", default=[], help="CloudWatch alarm: roll back")
+    changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
+    here = made.add_argument_group("on this machine")
+    here.add_argument("--local", action="store_true", help="serve through the SDK's local mode; needs no account")
+    here.add_argument("--port", type=integer(1, 65535), metavar="N", help="for --local (default: a free one)")
+    how = made.add_argument_group("how")
+    how.add_argument("--attach", metavar="NAME", help="wait for an endpoint that is being created or changed")
+    how.add_argument("--no-wait", action="store_true", help="end as soon as it is being created")
+    how.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
+    how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+    keys = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
+    settings.add_flags(made, *keys)
+    return made
+
+
+def _modes(made: argparse.ArgumentParser) -> None:
+    sizes = ", ".join(map(str, modes.MEMORY_SIZES))
+    serverless = made.add_argument_group("serverless: no instances, nothing to pay when idle")
+    serverless.add_argument(
+        "--serverless", metavar="MEMORY_MB", type=int, choices=modes.MEMORY_SIZES, help=f"one of {sizes}"
+    )
+    serverless.add_argument(
+        "--max-concurrency", metavar="N", type=integer(1, 1000),
+        help=f"requests at once (serverless: at most 200, default {modes.MAX_CONCURRENCY}; --async: per instance)",
+    )  # fmt: skip
+    serverless.add_argument("--provisioned", metavar="N", type=integer(1, 200), help="kept ready, and billed")
+    queue = made.add_argument_group("asynchronous: requests wait in a queue, answers go to S3")
+    queue.add_argument("--async", dest="asynchronous", metavar="S3", help="prefix for the answers")
+    queue.add_argument("--success-topic", metavar="ARN", help="SNS topic that is told of each answer")
+    queue.add_argument("--error-topic", metavar="ARN", help="SNS topic that is told of each failure")
+    several = made.add_argument_group("several models behind one endpoint")
+    several.add_argument("--multi-model", metavar="S3", help="prefix of the models, each one NAME.tar.gz")
+    several.add_argument("--add", nargs=2, metavar=("NAME", "MODEL"), help="put a model.tar.gz (S3, file) there")
+    several.add_argument("--remove", metavar="NAME", help="take a model away from there")
+    scaled = made.add_argument_group("autoscaling (with --async to zero)")
+    scaled.add_argument("--min-instances", metavar="N", type=integer(0), help="default: 1, with --async 0")
+    scaled.add_argument("--max-instances", metavar="N", type=integer(1), help="turns autoscaling on")
+    scaled.add_argument(
+        "--target", metavar="N", type=integer(1),
+        help=f"requests per instance and minute ({scaling.TARGET}); --async: waiting ones per instance"
+        f" ({scaling.BACKLOG})",
+    )  # fmt: skip
+
+
+def check(flags: argparse.Namespace) -> None:
+    """Raises CloudError for flags that contradict each other; those of the modes are checked by `modes`."""
+    changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
+    stored = flags.add or flags.remove
+    for wrong, complaint in (
+        (flags.model_data and flags.job, "--model-data and --job: give one of them"),
+        (
+            flags.local and (flags.update or flags.attach or flags.job or flags.dry_run),
+            "--local serves a --model-data here: no --job, --update, --attach or --dry-run with it",
+        ),
+        (
+            flags.local and (flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances),
+            "--local serves one model here: no --serverless, --async, --multi-model or --max-instances with it",
+        ),
+        (flags.port is not None and not flags.local, "--port goes with --local"),
+        (flags.update and not flags.name, "--update needs the --name of the endpoint"),
+        (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
+        (
+            flags.prune and flags.no_wait,
+            "--prune removes what served before once the new one serves: it cannot be combined with --no-wait",
+        ),
+        (
+            flags.max_instances and flags.no_wait,
+            "--max-instances is registered once the endpoint serves: it cannot be combined with --no-wait",
+        ),
+        (
+            flags.attach and (flags.image or flags.dry_run),
+            "--attach waits for an endpoint that exists: it cannot be combined with --image or --dry-run",
+        ),
+        (flags.add and flags.remove, "--add and --remove: give one of them"),
+        (
+            stored and (flags.name or flags.update),
+            "--add and --remove change the models below --multi-model, not an endpoint: leave out --name and --update",
+        ),
+    ):
+        if wrong:
+            raise CloudError(complaint, 2)

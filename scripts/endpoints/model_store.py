@@ -1,0 +1,144 @@
+"""The models of a multi-model endpoint: NAME.tar.gz below a prefix in S3, put there and taken away."""
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from botocore.exceptions import ClientError
+
+from container_serve.artifact import FORMAT_VERSION
+from local_test import pack
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, code_of
+from scripts.aws.names import PROJECT_TAG, Image, S3Uri
+from scripts.aws.requests import Request, send, show
+from scripts.aws.settings import Settings
+from scripts.console.command import progress
+from scripts.endpoints import model_data
+from scripts.endpoints.deployment import Deployment
+from scripts.endpoints.model_data import Server
+from scripts.images import registry
+from scripts.s3 import objects
+from scripts.s3.bucket import owner
+from scripts.s3.objects import s3_location
+
+SUFFIX = ".tar.gz"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # as the server's /models takes it
+
+
+def change(flags: argparse.Namespace, chosen: Settings) -> int:
+    """`deploy.py --multi-model S3 --add NAME MODEL` or `--remove NAME`. Raises CloudError."""
+    prefix = S3Uri.parse(flags.multi_model, "--multi-model")
+    if flags.add:
+        name, text = flags.add
+        place = prefix / f"{checked(name, '--add')}{SUFFIX}"
+        source = model_data.s3_uri(text, "--add") if text.startswith("s3://") else model_data.file(text, "--add")
+        request = _put(source, place, chosen)
+    else:
+        place = prefix / f"{checked(flags.remove, '--remove')}{SUFFIX}"
+        request = Request("s3", "DeleteObject", s3_location(place))
+    if flags.dry_run:
+        print(show([request]))
+        return 0
+    aws = chosen.aws()
+    there = _is_there(aws, place)
+    if flags.add:
+        if there:
+            raise CloudError(
+                f"{place} already exists, and an endpoint that has loaded it would go on with the old one: give another"
+                f" NAME, or --remove {name} first"
+            )
+        _need_servable(aws, flags.image, source, text)
+        _send(aws, request)
+        progress(f"added; ask for it with: scripts/predict.py ENDPOINT IMAGE --model {name} --region {aws.region}")
+    else:
+        if not there:
+            have = ", ".join(models(aws, prefix)) or "none"
+            raise CloudError(f"{place} is not there; below the prefix there are: {have}")
+        _send(aws, request)
+        progress("removed; an endpoint that has it in memory answers with it until it needs the memory")
+    print(place)
+    return 0
+
+
+def checked(name: str, flag: str) -> str:
+    """Return a model's name, without .tar.gz. Raises CloudError."""
+    if not _NAME.match(name) or name.endswith(SUFFIX):
+        raise CloudError(
+            f"{flag} has value {name!r}: expected at most 200 letters, digits, dots, - and _, without {SUFFIX}", 2
+        )
+    return name
+
+
+def models(aws: Aws, prefix: S3Uri) -> list[str]:
+    """Return the names of the models below a prefix."""
+    pages = aws.client("s3").get_paginator("list_objects_v2")
+    start = f"{prefix.key}/" if prefix.key else ""
+    keys = (
+        item["Key"].removeprefix(start)
+        for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket))
+        for item in page.get("Contents", ())
+    )
+    return sorted(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX))
+
+
+def need_image(aws: Aws, wanted: Deployment) -> None:
+    """Raises CloudError where the image is missing or cannot serve; says which models there are."""
+    image = Image.parse(wanted.image)
+    registry.find(aws, image)
+    Server.of(wanted.image, registry.image_labels(aws, image), wanted.environment)
+    found = models(aws, wanted.model_data)
+    listed = f"{len(found)} models below {wanted.model_data}: {', '.join(found[:10])}{' ...' if found[10:] else ''}"
+    progress(listed if found else f"no models below {wanted.model_data} yet: put one there with --add NAME MODEL")
+
+
+def _need_servable(aws: Aws, image: str | None, source: S3Uri | Path, text: str) -> None:
+    """Raises CloudError where the image, or without one the server of this checkout, could not serve the model."""
+    server: Server | None = Server(FORMAT_VERSION, "serve", {})
+    if image:
+        parsed = Image.parse(image, aws.region)
+        registry.find(aws, parsed)
+        server = Server.of(image, registry.image_labels(aws, parsed), {})
+    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+        model = Path(folder, "model")
+        if isinstance(source, Path):
+            pack.unpack(source, model)
+        else:
+            model_data.fetch(aws, source, model)
+        progress(model_data.check(model, text, server, image or "the server of this checkout"))
+
+
+def _put(source: S3Uri | Path, place: S3Uri, chosen: Settings) -> Request:
+    """Return the request that puts a model there; by the metadata cleanup.py knows that it is the project's."""
+    mark = {PROJECT_TAG: chosen.project}
+    if isinstance(source, Path):
+        request = objects.put(source, objects.digest(source), place, chosen)
+        return Request("s3", "PutObject", {**request.request, "Metadata": {**request.request["Metadata"], **mark}})
+    copy: dict[str, Any] = {
+        **s3_location(place),
+        "CopySource": quote(f"{source.bucket}/{source.key}"),
+        "Metadata": mark,
+        "MetadataDirective": "REPLACE",
+        **objects.encryption(chosen),
+    }
+    return Request("s3", "CopyObject", copy)
+
+
+def _send(aws: Aws, request: Request) -> None:
+    if request.operation == "PutObject":
+        objects.send(aws, request, Path(request.request["Body"]))
+    else:
+        send(aws, request)
+
+
+def _is_there(aws: Aws, place: S3Uri) -> bool:
+    try:
+        aws.client("s3").head_object(**s3_location(place))
+    except ClientError as error:
+        if code_of(error) in {"404", "NoSuchKey"}:
+            return False
+        raise
+    return True

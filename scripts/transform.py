@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""Let a model predict all images of a folder or prefix: a batch transform job, followed to its end.
+
+scripts/transform.py --image URI --job JOB --data DIR                       uploads the images first
+scripts/transform.py --image URI --model-data s3://BUCKET/byoc/JOB/output/model.tar.gz --data s3://BUCKET/PREFIX
+scripts/transform.py --attach byoc-transform-1                              follow it again, merge its answers
+scripts/transform.py --stop byoc-transform-1
+scripts/transform.py --image URI --job JOB --data s3://BUCKET/PREFIX --dry-run       print the requests, send nothing
+scripts/transform.py --local --model-data local_test/out/model/model.tar.gz --data DIR     no account: a server here
+
+The instances exist and are billed for as long as the job runs. It leaves, below --out, an answer per image and
+predictions.csv with a row per image: file, label, probability, or the error. The exit code is 1 if any image failed.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "PIL", "numpy", "requests", "tqdm", "docker")
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from scripts.aws import instances, names, settings
+from scripts.aws.errors import CloudError
+from scripts.aws.names import Image, S3Uri
+from scripts.aws.requests import Request, check, show
+from scripts.aws.settings import Settings
+from scripts.batch import transform_input, transform_job
+from scripts.batch.transform_job import PROGRAM
+from scripts.batch.transform_spec import Transform
+from scripts.console import command
+from scripts.console.command import integer, progress
+from scripts.endpoints import deployment, model_data, rollout
+from scripts.endpoints.modes import INSTANCE_TYPE
+from scripts.s3 import storage
+
+MAX_TOP_K = 5  # the server's default, which a transform job cannot change
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags = _parser().parse_args(arguments)
+    chosen = settings.load(flags)
+    _check_together(flags)
+    environment = command.key_values(flags.environment, "--environment")
+    if flags.local:
+        from scripts.batch import local_transform
+
+        return local_transform.run(flags, chosen, environment)
+    chosen.need_region()
+    if flags.attach:
+        outcome = transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k)
+        return transform_job.show(outcome, as_json=flags.json)
+    if flags.stop:
+        transform_job.stop(chosen.aws(), flags.stop, chosen.project)
+        return 0
+    spec = _spec(flags, chosen, environment)
+    if flags.dry_run:
+        return _dry_run(spec, flags, chosen)
+    return _transform(spec, flags, chosen)
+
+
+def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> int:
+    aws = chosen.aws()
+    artifact = rollout.model_of(aws, flags.job) if flags.job else spec.model_data
+    model_data.need_servable(aws, spec.image, artifact, spec.environment)
+    transform_job.need_empty(aws, spec.out)
+    in_s3 = flags.data.startswith("s3://")
+    images = (
+        transform_input.stored(aws, S3Uri.parse(flags.data, "--data"))
+        if in_s3
+        else transform_input.uploaded(aws, flags.data, chosen)
+    )
+    for key in images.too_large[:10]:
+        progress(f"left out: {key}, which is larger than batch transform can send")
+    spec = replace(spec, model_data=artifact, images=images.prefix, largest=images.largest)
+    for request in spec.requests(chosen):
+        check(request, allow_unknown=chosen.allow_unknown)
+    progress(
+        f"{len(images.keys)} images, {images.size / 1e6:,.1f} MB;"
+        f" {instances.describe(spec.instance_type, spec.instance_count, aws.region)}, billed while the job runs"
+    )
+    transform_input.write_manifest(aws, images, spec.manifest, chosen)
+    transform_job.make(aws, spec, chosen)
+    if flags.no_wait:
+        progress(f"started; its answers: scripts/{PROGRAM} --attach {spec.name} --region {aws.region}")
+        print(spec.name)
+        return 0
+    outcome = transform_job.finish(aws, spec.name, chosen, flags.top_k)
+    code = transform_job.show(outcome, as_json=flags.json)
+    return 1 if images.too_large else code
+
+
+def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> Transform:
+    """What the flags ask for, without asking AWS. Raises CloudError."""
+    if not flags.image:
+        raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
+    image = Image.parse(flags.image, chosen.need_region())
+    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
+        model_data.check_environment(environment)
+    chosen.need_role()
+    in_s3 = flags.data.startswith("s3://")
+    kind = flags.instance_type or INSTANCE_TYPE
+    if remark := deployment.check_instance(kind):
+        progress(remark)
+    if chosen.volume_kms_key and not instances.takes_volume_key(kind):
+        progress(instances.NO_VOLUME_KEY.format(kind))
+    name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
+    if flags.model_data:
+        artifact = model_data.s3_uri(flags.model_data)
+    else:
+        artifact = chosen.home() / flags.job / "output" / "model.tar.gz"
+    return Transform(
+        name=name,
+        image=flags.image,
+        model_data=artifact,
+        instance_type=kind,
+        instance_count=flags.instance_count,
+        environment=environment,
+        network_isolation=flags.network_isolation,
+        out=S3Uri.parse(flags.out, "--out") if flags.out else chosen.home() / name,
+        images=S3Uri.parse(flags.data, "--data") if in_s3 else transform_input.place(flags.data, chosen),
+    )
+
+
+def _dry_run(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> int:
+    uploads: list[Request] = []
+    if not flags.data.startswith("s3://"):
+        items = transform_input.uploads(flags.data)
+        uploads = storage.requests(items, transform_input.home(flags.data, chosen), chosen)
+        spec = replace(spec, largest=max(item.size for item in items))
+    what = "the list of the images"
+    manifest = Request("s3", "PutObject", {"Bucket": spec.manifest.bucket, "Key": spec.manifest.key, "Body": what})
+    print(show([*uploads, manifest, *spec.requests(chosen)], allow_unknown=chosen.allow_unknown))
+    return 0
+
+
+def _check_together(flags: argparse.Namespace) -> None:
+    """Raises CloudError for flags that contradict each other."""
+    other = flags.attach or flags.stop
+    for wrong, complaint in (
+        (flags.attach and flags.stop, "--attach and --stop: give one of them"),
+        (other and (flags.data or flags.local or flags.dry_run), "--attach and --stop are for a job that exists"),
+        (not other and not flags.data, "no images: give --data DIR or s3://BUCKET/PREFIX"),
+        (flags.model_data and flags.job, "--model-data and --job: give one of them"),
+        (not other and not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),
+        (flags.local and (flags.job or flags.dry_run), "--local takes a --model-data here: no --job or --dry-run"),
+    ):
+        if wrong:
+            raise CloudError(complaint, 2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser(PROGRAM, __doc__ or "")
+    what = parser.add_argument_group("model and images")
+    what.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
+    what.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
+    what.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+    what.add_argument("--data", metavar="DIR|S3", help="images, at any depth")
+    what.add_argument("--out", metavar="S3", help="an empty prefix for the results (default: BUCKET/PROJECT/NAME)")
+    what.add_argument("--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=1, help="rows for each image (1)")
+    job = parser.add_argument_group("job")
+    job.add_argument("--name", help="of the job (default: PROJECT-transform and the time)")
+    job.add_argument("--instance-type", metavar="TYPE", help=f"default: {INSTANCE_TYPE}")
+    job.add_argument("--instance-count", metavar="N", type=integer(1, 100), default=1, help="share the images (1)")
+    job.add_argument(
+        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
+    )
+    job.add_argument("--network-isolation", action="store_true", help="the container gets no network")
+    how = parser.add_argument_group("how")
+    how.add_argument("--local", action="store_true", help="with a server in Docker here; --data and --out are folders")
+    how.add_argument("--attach", metavar="NAME", help="follow a job that exists, and merge its answers")
+    how.add_argument("--stop", metavar="NAME", help="stop a job")
+    how.add_argument("--no-wait", action="store_true", help="end as soon as it is created")
+    how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+    keys = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
+    settings.add_flags(parser, *keys)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))

@@ -1,0 +1,163 @@
+"""An asynchronous endpoint with a real server behind it: images go by S3, answers are waited for."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from container_serve.artifact import FORMAT_VERSION
+from local_test import pack
+from scripts import deploy, predict
+from scripts.console.command import run
+from scripts.endpoints import async_invocations, lookup
+from tests.cloud import platform
+from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.platform import Platform
+from tests.contract.models import picture, write_model
+from tests.contract.serving import serving
+
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-serve:0.1.0"
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+KEY = "byoc/job-1/output/model.tar.gz"
+ANSWERS = f"s3://{BUCKET}/byoc/answers"
+
+
+def ask(*arguments: object) -> int:
+    return run("predict.py", predict.main, ["byoc-queue", *map(str, arguments)])
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err.splitlines()[-1]
+
+
+@pytest.fixture
+def topics(aws: boto3.Session) -> list[str]:
+    """One for answers, one for failures."""
+    names = ("byoc-answers", "byoc-failures")
+    return [aws.client("sns").create_topic(Name=name)["TopicArn"] for name in names]
+
+
+@pytest.fixture
+def queue(
+    aws: boto3.Session, flaky: FlakyAws, topics: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Platform]:  # fmt: skip
+    """The endpoint byoc-queue, made by deploy.py; requests go to a real server with its environment."""
+    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(async_invocations, "POLL_SECONDS", 0.05)
+    platform.know_image(monkeypatch, FORMAT_VERSION)
+    model = write_model(tmp_path / "model")
+    pack.pack(model, tmp_path / "model.tar.gz")
+    aws.client("s3").upload_file(str(tmp_path / "model.tar.gz"), BUCKET, KEY)
+    made = ["--image", IMAGE, "--model-data", f"s3://{BUCKET}/{KEY}", "--name", "byoc-queue", "--async", ANSWERS]
+    made += ["--success-topic", topics[0], "--error-topic", topics[1]]
+    assert run("deploy.py", deploy.main, made) == 0
+    environment = aws.client("sagemaker").describe_model(ModelName="byoc-queue")["PrimaryContainer"]["Environment"]
+    kind = getattr(request, "param", "process")
+    with serving(model, tmp_path / "run", environment, kind=kind) as server:
+        service = Platform(aws, server)
+        flaky.runtime = service.queue
+        yield service
+
+
+def told(session: boto3.Session, topic: str, call: object) -> list[dict[str, str]]:
+    """What a subscriber of the topic is told while `call` runs."""
+    sqs = session.client("sqs")
+    url = sqs.create_queue(QueueName=topic.rpartition(":")[2])["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    session.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    assert callable(call)
+    call()
+    messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+    return [json.loads(json.loads(message["Body"])["Message"]) for message in messages]
+
+
+@pytest.mark.parametrize("queue", ["process", pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
+def test_images_of_s3_and_of_this_machine(
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3 = aws.client("s3")
+    for name, colour in (("photos/a.jpg", "red"), ("photos/b/c.png", "green"), ("photos/notes.txt", "blue")):
+        s3.put_object(Bucket=BUCKET, Key=name, Body=picture(colour, "PNG" if name.endswith("png") else "JPEG"))
+    (tmp_path / "here.jpg").write_bytes(picture("blue"))
+    capsys.readouterr()
+
+    def call() -> None:
+        assert ask(f"s3://{BUCKET}/photos", tmp_path / "here.jpg", "--async", "--json", "--top-k", 2) == 0
+        for thread in queue.threads:
+            thread.join()
+
+    messages = told(aws, topics[0], call)
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [(row["picture"], row["predictions"][0]["label"]) for row in results] == [
+        (f"s3://{BUCKET}/photos/a.jpg", "red"),
+        (f"s3://{BUCKET}/photos/b/c.png", "green"),
+        (str(tmp_path / "here.jpg"), "blue"),
+    ]
+    assert all(len(row["predictions"]) == 2 for row in results)
+    assert [message["invocationStatus"] for message in messages] == ["Completed"] * 3
+    # What was uploaded for the call is gone, the answers stay.
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="byoc/")["Contents"]]
+    assert [key for key in keys if "/async/" in key] == []
+    assert len([key for key in keys if key.startswith("byoc/answers/")]) == 3
+
+
+def test_what_fails_is_named_with_its_reason(
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aws.client("s3").put_object(Bucket=BUCKET, Key="photos/broken.jpg", Body=picture("red")[:100])
+    (tmp_path / "no.jpg").write_text("none")
+
+    def call() -> None:
+        assert ask(f"s3://{BUCKET}/photos/broken.jpg", tmp_path / "no.jpg", "--async") == 1
+        for thread in queue.threads:
+            thread.join()
+
+    messages = told(aws, topics[1], call)
+    captured = capsys.readouterr()
+    assert "Received server error (400) from primary" in captured.out
+    assert "is not an image that the server takes" in captured.out
+    assert captured.err.splitlines()[-1] == "predict.py: 2 of 2 predictions failed"
+    assert [message["input"] for message in messages] == [f"s3://{BUCKET}/photos/broken.jpg"]
+
+
+def test_a_request_larger_than_a_real_time_one(queue: Platform, aws: boto3.Session) -> None:
+    """The container takes what the service may fetch: its limit was raised by deploy.py."""
+    lines = b'{"b64": "AAAA"}\n' * 600_000
+    assert queue.server.invoke(lines[:16_000_000], "application/json").status == 400  # read, and no JSON
+    assert queue.server.invoke(picture("red") + b"\0" * 8_000_000).status == 200
+
+
+def test_ctrl_c_says_where_the_answers_will_be(
+    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    def never(uri: str) -> bytes:
+        raise ValueError
+
+    def ctrl_c(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("threading.excepthook", lambda args: None)
+    monkeypatch.setattr(queue, "read", never)
+    monkeypatch.setattr("scripts.endpoints.async_invocations.time.sleep", ctrl_c)
+    (tmp_path / "here.jpg").write_bytes(picture("blue"))
+    assert ask(tmp_path / "here.jpg", "--async") == 130
+    line = last_line(capsys)
+    assert f"0 of 1 answers have come, the others will be in {ANSWERS}" in line
+    assert f"images sent from here stay in s3://{BUCKET}/byoc/async/" in line
+
+
+def test_wrong_calls_are_one_line(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, complaint in (
+        (("s3://b-b/a.jpg",), "images in S3 go with --async"),
+        (("s3://b-b/a.jpg", "--async", "--model", "dogs"), "cannot be combined with --local or --model"),
+        ((f"s3://{BUCKET}/none", "--async"), "no images below this prefix"),
+    ):
+        assert ask(*arguments) == 2
+        assert complaint in last_line(capsys)
