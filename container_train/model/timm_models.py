@@ -26,10 +26,8 @@ def configuration(arch: str) -> Any:
     import timm
 
     name = arch.removeprefix(TIMM)
-    model, wrong = (
-        name.partition(".")[0],
-        f"hyperparameter arch has value {arch!r}: timm {timm.__version__} has no such",
-    )
+    model = name.partition(".")[0]
+    wrong = f"hyperparameter arch has value {arch!r}: timm {timm.__version__} has no such"
     if not timm.is_model(model):
         close = difflib.get_close_matches(model, timm.list_models(), n=3)
         raise TrainError(f"{wrong} model{f' (did you mean {_names(close)}?)' if close else ''}")

@@ -81,8 +81,8 @@ def test_the_packages_fit_together(name: str) -> None:
 
 
 def test_the_training_image_imports_its_stack() -> None:
-    modules = "torch, torchvision, smdebug.pytorch, sagemaker_training, openvino, bokeh, nncf, container_train.export"
-    program = f"import {modules}; print(torch.__version__)"
+    modules = "torch, torchvision, timm, smdebug.pytorch, sagemaker_training, openvino, bokeh, nncf"
+    program = f"import {modules}, container_train.export; print(torch.__version__)"
     assert engine.run(engine.image("train"), "python", "-c", program).stdout.splitlines()[-1].startswith("2.13.0")
 
 
