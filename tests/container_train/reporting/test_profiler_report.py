@@ -18,7 +18,7 @@ from PIL import Image
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
-from container_train.reporting.measures import MEASURES
+from container_train.reporting.measures import MEASURES, best_epoch
 from tests.browser import Browser
 from tests.conftest import FULL
 from tests.container_train.profiler import made_up
@@ -225,6 +225,11 @@ def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path)
         row |= {"valid_accuracy": 0.5, "valid_loss": loss}
     said = "best validation accuracy, epoch 2; 95 % interval 46 to 54 %"
     assert ("50.0 %", said) in summary.cards(found)
+    for row, macro in zip(found.epochs, (0.5, 0.4, 0.3), strict=True):
+        row["valid_macro_f1"] = macro
+    assert best_epoch(found)["epoch"] == 2
+    found.hyperparameters["select-by"] = "macro-f1"
+    assert best_epoch(found)["epoch"] == 1
 
 
 def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
