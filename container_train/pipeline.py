@@ -20,8 +20,6 @@ from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
 from container_train.export import exporter, quantize
-from container_train.features import sources
-from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
@@ -30,13 +28,12 @@ from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
 from container_train.training import checkpoint, device, engine, estimate, metrics
+from container_train.training.course import TRAINED, Course
 from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")
 
-TRAINED = "the checkpoint holds the whole training"
-STAGE_TRAINED = "the checkpoint holds this stage"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -120,25 +117,9 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     resumed = group.broadcast_object(
         checkpoint.load(tree.checkpoints, identity, engine.KEYS) if group.rank == 0 else None
     )
-    state: engine.State | None = None
-    for stage in stages[resumed["stage"] if resumed else 0 :]:
-        with phase(
-            "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
-        ):
-            log.info("stage %d of %d: epochs %d to %d", stage.number + 1, len(stages), stage.first + 1, stage.end)
-            if stage.number:
-                network = builder.refrozen(network, hp.arch, len(data.classes), stage.hp.freeze_until)
-                network.to(where)
-            network = replace(network, head=group.sync_batch_norm(network.head, where))
-            source = sources.Source(data, network, stage.hp, where, precision, stop, Store.of(tree), group, stage.end)
-            monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-        with phase("train", keeps=True, told=f"after the last epoch; {TRAINED if stage.last else STAGE_TRAINED}"):
-            trainer = engine.Trainer(
-                network, source, stage.hp, precision, tree.checkpoints, identity, stop, resumed, monitor, group,
-                stage, state,
-            )  # fmt: skip
-            history, state = trainer.fit(), trainer.state
-            agreement.same_weights(group.gather(checkpoint.digest(network.model)))
+    course = Course(network, data, hp, where, precision, tree, identity, stop, monitor, group)
+    trainer = course.run(resumed, phase)
+    network = course.network
     group.shutdown()
     if group.rank:
         return  # what follows is work for one
@@ -169,7 +150,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
         "best_epoch": trainer.state.best["epoch"],
-        "epochs": history,
+        "epochs": trainer.state.history,
         "per_class": [],
         "calibration": None,
         "seconds": seconds,

@@ -19,7 +19,7 @@ class Measure(NamedTuple):
 
 
 def best_epoch(record: Record) -> dict[str, Any]:
-    """As the training itself decides (select-by): of equal ones the one with the lower loss. {} before the first."""
+    """As the training itself decides: of equal scores the one with the lower loss. {} before the first."""
     by = "valid_macro_f1" if record.hyperparameters.get("select-by") == "macro-f1" else "valid_accuracy"
     rank = (by, 1), ("valid_loss", -1)
     return max(

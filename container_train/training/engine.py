@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,11 +26,12 @@ from container_train.training import checkpoint
 from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
-from container_train.training.metrics import line, macro_f1
+from container_train.training.metrics import line
 from container_train.training.mixing import Mixing
 from container_train.training.optimization import clip, optimizer_for, schedule_for
 from container_train.training.precision import Precision
 from container_train.training.stages import Stage
+from container_train.training.state import Evaluation, RunningMetrics, State
 
 log = logging.getLogger(__name__)
 
@@ -39,46 +40,6 @@ KEYS = frozenset(
     ("stage", "tally", "history", "best", "model", "average", "optimizer", "schedule", "scaler", "random",
      "random_cuda")
 )  # fmt: skip
-
-
-@dataclass
-class RunningMetrics:
-    """Sums over the images of an epoch so far."""
-
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-
-    def add(self, loss: float, correct: int, seen: int) -> None:
-        self.loss += loss * seen
-        self.correct += correct
-        self.seen += seen
-
-
-@dataclass
-class Evaluation(RunningMetrics):
-    """Of a whole split, with the numbers by class: correct, of images, of predictions; each float64 (classes,)."""
-
-    by_class: torch.Tensor = field(default_factory=lambda: torch.zeros(3, 0))
-
-    @property
-    def macro_f1(self) -> float:
-        return macro_f1(*self.by_class.numpy())
-
-
-@dataclass
-class State:
-    """The state of a training. `epoch` counts from 0 through all stages and is the current one.
-
-    `step` counts its finished steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    tally: RunningMetrics = field(default_factory=RunningMetrics)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)  # epoch, score, accuracy, loss, model
-    stopped_by: str = ""  # the rule, if one ended the training
 
 
 class Told(NamedTuple):
@@ -121,6 +82,7 @@ class Trainer:
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
         self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.late = 1 if self.source.device.type == "cuda" else 0  # steps
         self.told: deque[Told] = deque()
         self.optimizer = optimizer_for(self.network, hp)
@@ -148,11 +110,14 @@ class Trainer:
                 while self.state.epoch < self.at.end and not self._patience_is_over() and not self._rule_says_stop():
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
+                if self.saved != self.state.epoch:
+                    self._save()
         finally:
             self.source.close()
             self.monitor.release()
             self.writer.wait()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
+        self.average = None  # the best one is in the network now
         self.network.eval_mode()
         if self.at.last:
             log.info(line("best_epoch", self.state.best["epoch"]))
@@ -250,15 +215,16 @@ class Trainer:
                 "model": self._evaluated(),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
-        with self.monitor.phase("checkpoint", state.epoch):
-            self._save()
+        if self.writer.is_due():
+            with self.monitor.phase("checkpoint", state.epoch):
+                self._save()
 
     def _evaluated(self) -> dict[str, torch.Tensor]:
         """Return copies, on the CPU, of the tensors that training changes, as they are evaluated: averages if kept."""
         found = checkpoint.changing(self.network.model)
         if self.average:
             averages = self.average.module.state_dict()
-            found |= {name: averages[name].cpu().clone() for name in found.keys() & averages.keys()}
+            found |= {name: averages[name].to("cpu", copy=True) for name in found.keys() & averages.keys()}
         return found
 
     def _stop(self) -> NoReturn:
@@ -286,6 +252,8 @@ class Trainer:
         batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
         for number, (*part, labels) in enumerate(batches):
             last = number == parts - 1
+            if number:
+                self.monitor.further_part()
             with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
                     logits = self._head(whole)(*part)
@@ -413,6 +381,7 @@ class Trainer:
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
         self.writer.save(content)
+        self.saved = state.epoch
 
     def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None or content["stage"] != self.at.number:
@@ -431,5 +400,6 @@ class Trainer:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        self.saved = self.state.epoch
         for record in self.state.history:
             self._check_epoch(record)
