@@ -348,7 +348,7 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     page.write_text(compare.render(record.read(slow), record.read(fast), ("slow", "fast")))
     charts = {f"chart-{split}_{what}" for split in ("train", "valid") for what in ("loss", "accuracy")}
     for width in (1440, 390):
-        looks_right(browser, page, width, charts | {"chart-steps", "chart-cpu"})
+        looks_right(browser, page, width, charts | {"chart-steps"})
         browser.screenshot(SHOTS / f"compare-{width}.png")
     shot = np.asarray(Image.open(SHOTS / "compare-1440.png").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (TRAIN, VALID):  # A and B
