@@ -102,12 +102,12 @@ class History:
         return (self.job.get("hyperparameters") or {}).get(name)
 
     def annealed(self, step: int) -> bool:
-        """Tell whether the schedule has brought lr below a tenth of its highest: what is learned then is little."""
-        if self.setting("lr-schedule") != "cosine" or not self.job.get("steps_per_epoch"):
-            return False
-        epoch, head = step / self.job["steps_per_epoch"], self.setting("head-epochs") or 0
-        begin, length = (head, self.setting("epochs") or 0) if epoch > head else (0, head)  # each stage has a cosine
-        return bool(epoch > begin + ANNEALED * length)
+        """Tell whether the schedule has brought lr below a tenth of its highest: what is learned then is little.
+
+        Steps are those of the last stage, which alone is watched, as `epochs` are.
+        """
+        length = (self.job.get("steps_per_epoch") or 0) * (self.setting("epochs") or 0)
+        return self.setting("lr-schedule") == "cosine" and step > ANNEALED * length > 0
 
     def conclude(self) -> None:
         """The evaluation under way is complete."""

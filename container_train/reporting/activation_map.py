@@ -5,16 +5,16 @@ positions, and is what the class weights each channel with. So nothing has to be
 gradient differs from position to position, there is no such map.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 log = logging.getLogger(__name__)
 
@@ -42,31 +42,27 @@ def of(model: nn.Module, images: npt.NDArray[np.float32], classes: Sequence[int]
 
 
 def _of(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> Maps | None:
-    calls: list[nn.Module] = []
+    left, features, started = 0, torch.empty(0), time.monotonic()
 
-    def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-        if _is_map(output):
-            calls.append(module)
+    def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal left
+        left += _is_map(output)
 
-    started = time.monotonic()
-    with _hooked(model, note), torch.inference_mode():
-        model(images[:1])
-    if not calls or (time.monotonic() - started) * len(images) > MOST_SECONDS:
-        return None
-    left, features = calls.count(calls[-1]), torch.empty(0)
-
-    def cut(_module: nn.Module, _inputs: Any, output: Any) -> torch.Tensor | None:
-        """Have the gradient's graph begin here."""
+    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        """Have the gradient's graph begin at the last map."""
         nonlocal left, features
         left -= _is_map(output)
-        if left:
+        if left or not _is_map(output):
             return None
         torch.set_grad_enabled(True)
         features = output.detach().requires_grad_()
-        begun: torch.Tensor = features.clone()  # what follows may work in place
-        return begun
+        return features.clone()  # what follows may work in place
 
-    with _hooked(calls[-1], cut, alone=True), torch.no_grad():
+    with register_module_forward_hook(count), torch.inference_mode():
+        model(images[:1])
+    if not left or (time.monotonic() - started) * len(images) > MOST_SECONDS:
+        return None
+    with register_module_forward_hook(cut), torch.no_grad():
         scores = model(images)
         (gradient,) = torch.autograd.grad(scores[range(len(images)), list(classes)].sum(), features)
     used = gradient != 0  # a ReLU may lie between the map and the pooling
@@ -80,14 +76,3 @@ def _of(model: nn.Module, images: torch.Tensor, classes: Sequence[int]) -> Maps 
 
 def _is_map(output: Any) -> bool:
     return isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
-
-
-@contextlib.contextmanager
-def _hooked(model: nn.Module, hook: Callable[..., Any], *, alone: bool = False) -> Iterator[None]:
-    """`hook` after each forward pass of all modules of `model`, or of it alone."""
-    handles = [module.register_forward_hook(hook) for module in ([model] if alone else model.modules())]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -8,11 +8,10 @@ import numpy as np
 from bokeh.models import NumeralTickFormatter, Range1d
 
 from container_train.reporting import page, summary
-from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, hover, line, over_epochs
+from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, line, over_epochs
 from container_train.reporting.measures import MEASURES, Measure, images_of
 from container_train.reporting.record import Record, table
 from container_train.reporting.step_charts import unit_of
-from container_train.reporting.usage import Curve
 from container_train.reporting.words import clock_time, duration, share
 from container_train.training.metrics import interval, interval_words
 
@@ -154,11 +153,7 @@ def _draw(a: Record, b: Record) -> dict[str, Chart | None]:
         for what in ("loss", "accuracy")
         if a.epochs or b.epochs
     }
-    return drawn | {
-        "steps": _steps(a, b),
-        "gpu": _usage("GPU", a, b, [r.usage.gpu for r in (a, b)]),
-        "cpu": _usage("CPU", a, b, [r.usage.cpu[:1] for r in (a, b)]),
-    }
+    return drawn | {"steps": _steps(a, b)}
 
 
 def _steps(a: Record, b: Record) -> Chart | None:
@@ -175,18 +170,3 @@ def _steps(a: Record, b: Record) -> Chart | None:
         counts, _ = np.histogram(total * scale, edges)
         line(plot, np.repeat(edges, 2)[1:-1], np.repeat(counts / len(total), 2), key, 1.8)
     return Chart("Time of a step", "share of the steps", plot, [A, B])
-
-
-def _usage(title: str, a: Record, b: Record, curves: list[list[Curve]]) -> Chart | None:
-    """The mean over the devices, over the share of each job's own time, so that the phases lie near each other."""
-    if not all(curves):
-        return None
-    plot = blank(180, y_range=Range1d(0, 104), x_range=Range1d(0, 1))
-    plot.xaxis.formatter = NumeralTickFormatter(format="0 %")
-    plot.xaxis.axis_label = "of the job's own time"
-    lines = []
-    for record, devices, key in zip((a, b), curves, (A, B), strict=True):
-        mean = Curve.mean_of(devices)
-        lines.append(line(plot, mean.x / (record.clock.length or 1.0), mean.mean, key))
-    hover(plot, lines, [("", "$name"), ("busy", "@y{0.0} %")])
-    return Chart(title, "% busy, mean of all", plot, [A, B])

@@ -1,10 +1,7 @@
 """The rows about the job itself: where it ran, on what, and how well it was measured."""
 
-import math
-from typing import Any
-
 from container_train.reporting.record import Record, number, table
-from container_train.reporting.words import clock_time, count, figure, size
+from container_train.reporting.words import clock_time, figure, size
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -12,7 +9,9 @@ def facts(record: Record) -> list[tuple[str, str]]:
     job = record.job
     images, versions = (table(job.get(key)) for key in ("images", "versions"))
     gpus, hosts = (value if isinstance(value := job.get(key), list) else [] for key in ("gpus", "hosts"))
-    ended, interval = number(job.get("ended")), number(job.get("profile_interval_ms"))
+    debug = table(job.get("debug"))
+    values = (job.get("ended"), job.get("profile_interval_ms"), debug.get("interval"))
+    ended, interval, every = map(number, values)
     rows = {
         "Started": clock_time(record.clock.start) if record.clock.start else "",
         "Ended": clock_time(ended) if ended > 0 else "",
@@ -26,19 +25,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "Images": ", ".join(f"{split} {value}" for split, value in images.items()),
         "Versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
         "Steps per epoch": f"{record.steps_per_epoch:.0f}" if record.steps_per_epoch >= 1 else "",
-        "Tensors": _tensors(table(job.get("debug"))),
+        "Tensors saved": f"every {every:.0f} steps of {debug.get('trained', '')}" if every > 0 else "",
         "Machine measured": f"every {interval:.0f} ms" if interval > 0 else "",
     }
     return [(key, str(value)) for key, value in rows.items() if value not in (None, "", "unknown")]
-
-
-def _tensors(debug: dict[str, Any]) -> str:
-    if not debug:
-        return ""
-    words = [{"on": "saved", "off": "not saved"}.get(str(debug.get("state")), "not saved: the hook failed")]
-    every = number(debug.get("interval"))
-    if debug.get("state") == "on" and math.isfinite(every):
-        words.append(f"every {count(every, 'step')}" if every != 1 else "every step")
-    if debug.get("trained"):
-        words.append(f"of {debug['trained']}" + (", pretrained" if debug.get("pretrained") else ""))
-    return " ".join(words) + (f" ({debug['reason']})" if debug.get("reason") else "")

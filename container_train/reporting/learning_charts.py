@@ -28,8 +28,9 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
     if record.epochs or single:
         drawn["loss"] = curves(record.epochs, "loss", best)
     if single:
-        _single_steps(drawn["loss"], record.losses, record.steps_per_epoch)
-        _mark(drawn["loss"], [(steps / record.steps_per_epoch, text) for steps, text in _words(marks)])
+        _single_steps(drawn["loss"], record.losses, record.steps_per_epoch, record.head_epochs)
+        epochs = [(record.head_epochs + steps / record.steps_per_epoch, text) for steps, text in _words(marks)]
+        _mark(drawn["loss"], epochs)
     if record.epochs:
         drawn["accuracy"] = curves(record.epochs, "accuracy", best)
     gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
@@ -51,11 +52,11 @@ def curves(epochs: Sequence[dict[str, float]], what: str, best: int = 0) -> Char
     return chart
 
 
-def _single_steps(chart: Chart, losses: Mapping[str, list[float]], an_epoch: float) -> None:
-    """Behind the curves, thin, the loss of the steps whose tensors were saved."""
+def _single_steps(chart: Chart, losses: Mapping[str, list[float]], an_epoch: float, before: float) -> None:
+    """Behind the curves, thin, the loss of the steps whose tensors were saved; they begin after `before` epochs."""
     x, y = drawing.thinned(np.array(losses["step"]), np.array(losses["value"]))
     chart.keys.append(Key("train, single steps", "#7fadd8"))
-    drawing.line(chart.plot, (x + 1) / an_epoch, y, chart.keys[-1], 1).level = "underlay"
+    drawing.line(chart.plot, before + (x + 1) / an_epoch, y, chart.keys[-1], 1).level = "underlay"
 
 
 def _words(marks: Sequence[Mark]) -> list[Mark]:

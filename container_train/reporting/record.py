@@ -46,6 +46,12 @@ class Record:
         return str(self.job.get("job") or "") or "training job"
 
     @property
+    def head_epochs(self) -> float:
+        """Epochs before those whose steps are counted and watched: of a recipe's first stage."""
+        given = self.hyperparameters.get("head-epochs", "")
+        return float(given) if given.isdecimal() else 0.0
+
+    @property
     def steps_per_epoch(self) -> float:
         given = number(self.job.get("steps_per_epoch"))
         return given if given >= 1 else math.nan

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, TeeHead, Whisker
+from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Whisker
 
 from container_train import hyperparameters
 from container_train.paths import replace_file
@@ -81,23 +81,19 @@ def _trust(facts: Mapping[str, Any]) -> str:
 def calibration(found: Mapping[str, Any]) -> Chart:
     """The reliability curve: of images of about the same confidence, the share that is right, with its interval."""
     rows = found["bins"]
-    ends = [metrics.interval(row["accuracy"], row["images"]) for row in rows]
+    sure = [metrics.interval(row["accuracy"], row["images"]) for row in rows]
     keys = [Key("test images, with their 95 % intervals", TRAIN), Key("as it should be", VALID, "6 4")]
     plot = blank(300, "confidence: probability of the predicted class", x_range=(0, 1), y_range=(0, 1))
     plot.xaxis.formatter = plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     line(plot, [0, 1], [0, 1], keys[1])
     drawn = line(
         plot, [row["confidence"] for row in rows], [row["accuracy"] for row in rows], keys[0],
-        images=[row["images"] for row in rows], low=[low for low, _ in ends], high=[high for _, high in ends],
+        images=[row["images"] for row in rows], low=[low for low, _ in sure], high=[high for _, high in sure],
     )  # fmt: skip
     plot.scatter("x", "y", source=drawn.data_source, color=TRAIN, size=8)
-    head = TeeHead(line_color=TRAIN, size=6)
-    plot.add_layout(
-        Whisker(
-            base="x", lower="low", upper="high", source=drawn.data_source, line_color=TRAIN, lower_head=head,
-            upper_head=head,
-        )
-    )  # fmt: skip
+    ends = Whisker(base="x", lower="low", upper="high", source=drawn.data_source, line_color=TRAIN)
+    ends.lower_head = ends.upper_head = None
+    plot.add_layout(ends)
     hover(plot, [drawn], [("confidence", "@x{0.0 %}"), ("right", "@y{0.0 %}"), ("images", "@images")])
     return Chart("Reliability", "share of the images that are right", plot, keys)
 

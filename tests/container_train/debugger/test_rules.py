@@ -324,14 +324,6 @@ def test_losses_that_are_not_the_same_are_not_compared(overfitted: Path, name: s
     assert judge(overfitted, {"hyperparameters": {name: off}})["overfit"].status == "fired"
 
 
-@pytest.mark.parametrize(("epoch", "annealed"), [(3, False), (4.5, True), (6, False), (12, False), (13.5, True)])
-def test_each_stage_of_a_recipe_has_a_schedule(epoch: float, annealed: bool) -> None:
-    history = History(10, 1.0)
-    settings = {"lr-schedule": "cosine", "head-epochs": 5, "epochs": 10}
-    history.job = {"steps_per_epoch": 20, "hyperparameters": settings}
-    assert history.annealed(int(20 * epoch)) == annealed
-
-
 def test_how_bad_it_is(overfitted: Path, healthy: Path, tmp_path: Path) -> None:
     assert judge(overfitted)["overfit"].severity == "information"
     assert judge(overfitted, {"classes": 4})["overfit"].severity == "warning", "guessing has a lower loss"

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from bokeh.models import Span
 from PIL import Image
 
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
+from container_train.reporting.learning_charts import learning
 from container_train.reporting.measures import MEASURES, best_epoch
 from tests.browser import Browser
 from tests.conftest import FULL
@@ -326,6 +328,18 @@ def test_a_rule_that_fired_at_the_end_is_marked_within_the_charts(
     assert all(start <= at <= end for at, start, end in drawn), drawn
 
 
+def test_what_was_watched_in_the_second_stage_is_drawn_there(tmp_path: Path) -> None:
+    fired = replace(made_up.SICK[0], first=Evidence(0.3, 0.1, 4, "EVAL"))
+    recipe = {"epochs": 2, "head-epochs": 4}
+    out = made_up.write(tmp_path, seconds=20, steps=8, epochs=2, rules=[fired], hyperparameters=recipe)
+    found = record.read(out)
+    chart = learning(found, summary.marks(found))["loss"]
+    marks = [layout.location for layout in chart.plot.center if isinstance(layout, Span)]
+    assert 4 + 4 / 4 in marks
+    singles = [r for r in chart.plot.renderers if r.name == "train, single steps"]
+    assert min(singles[0].data_source.data["x"]) == 4 + 1 / 4
+
+
 def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     slow = made_up.write(tmp_path / "slow", seconds=400, rules=made_up.SICK)
     parameters = {"epochs": 10, "lr": 0.01, "batch-size": 64, "arch": "resnet50"}
@@ -334,7 +348,7 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     page.write_text(compare.render(record.read(slow), record.read(fast), ("slow", "fast")))
     charts = {f"chart-{split}_{what}" for split in ("train", "valid") for what in ("loss", "accuracy")}
     for width in (1440, 390):
-        looks_right(browser, page, width, charts | {"chart-steps", "chart-cpu"})
+        looks_right(browser, page, width, charts | {"chart-steps"})
         browser.screenshot(SHOTS / f"compare-{width}.png")
     shot = np.asarray(Image.open(SHOTS / "compare-1440.png").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (TRAIN, VALID):  # A and B

@@ -81,8 +81,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_says_what_happened(written: Path) -> None:
     page = (written / "report.html").read_text()
     for words in (
-        "91.7 %</b><span>test accuracy; 95 % interval 65 to 99 %",
-        "50.0 %</b><span>validation accuracy; 95 % interval 25 to 75 %",
+        "91.7 %</b><span>test accuracy; 95&nbsp;% interval 65 to 99 %",
+        "50.0 %</b><span>validation accuracy; 95&nbsp;% interval 25 to 75 %",
         "Training report: dogs-1",
         "2026-11-22 17:20:00 UTC",
         "data 0123456789ab",
