@@ -7,7 +7,7 @@ In turns, at photographs of 600x450 and of 224x224 pixels, ResNet50 in mixed pre
 * ours: this project, all layers, random crops (the second epoch); and the first pass of frozen layers.
 
 The photographs are those below --data, else some of scikit-image's wheel, in a set of hard links. Loader and plain loop
-are measured from their first batch on, ours over a whole epoch; the first pass, and the loader beside it, with the start
+are measured from their first batch on, ours over a whole epoch; the first pass and the loader beside it with the start
 of their processes.
 --profile prints the parts of a step on the GPU's own clock and torch.profiler's table of our loop, --compile measures
 the bare loop and ours compiled, too. Needs torch, torchvision, numpy, Pillow and psutil; the last line is JSON.
@@ -246,7 +246,7 @@ def table(found: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
             ("all layers / smaller of bare and loader", ways["ours"], limit, 1.0 if size == "600x450" else None),
             ("all layers / bare", ways["ours"], ways["bare"], 0.9 if size == "224x224" else None),
             ("all layers / plain", ways["ours"], ways["plain"], 1.3 if size == "600x450" else None),
-            ("first pass / loader, its start too", ways["first pass"], ways["loader, its start too"], 1.0 if size == "600x450" else None),
+            ("first pass / loader", ways["first pass"], ways["loader, started"], 1.0 if size == "600x450" else None),
         ]
         for name, ours, theirs, goal in ratios:
             values = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -297,7 +297,7 @@ def main() -> None:
             for size, job in jobs.items():
                 ways: dict[str, Callable[[], float]] = {
                     "bare": job.bare, "loader": job.loader, "plain": job.plain, "ours": job.ours,
-                    "loader, its start too": job.loader_with_start, "first pass": job.first_pass,
+                    "loader, started": job.loader_with_start, "first pass": job.first_pass,
                 }  # fmt: skip
                 if options.compile and not turn:
                     ways |= {"bare, compiled": functools.partial(job.bare, compiled=True)}
