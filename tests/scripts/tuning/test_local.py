@@ -183,7 +183,7 @@ def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: py
         assert "another search is working in" in last(1, "busy")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
-    assert "study.db cannot be read" in last(1, "old")
+    assert "study.db cannot be used (file is not a database): remove" in last(1, "old")
     assert "--name has value 'a_b'" in last(2, "a_b")
 
 
