@@ -172,6 +172,12 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
     assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("image-size")
 
 
+def no_space(*_: object) -> None:
+    """As a file says it that is open: without its name."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        full.write("x" * 10**6)
+
+
 def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def last(code: int, name: str) -> str:
         _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
@@ -181,6 +187,9 @@ def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: py
     (tmp_path / "busy").mkdir()
     with locked(tmp_path / "busy" / "lock", RuntimeError):
         assert "another search is working in" in last(1, "busy")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scripts.tuning.local.staged_data", no_space)
+        assert last(1, "full") == f"tune.py: {tmp_path / 'full'}: No space left on device"
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
     assert "study.db cannot be used (file is not a database): remove" in last(1, "old")
