@@ -9,11 +9,10 @@ from botocore.exceptions import ClientError
 
 from scripts.aws import names
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError
+from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
 from scripts.console.command import progress
 from scripts.jobs import training, watch
-from scripts.jobs.training_jobs import is_stopped
 
 
 def flags(parser: argparse.ArgumentParser, what: str, local: str, stopping: str) -> None:
@@ -67,6 +66,11 @@ def stop(aws: Aws, noun: str, name: str, look: Callable[[], Any], program: str, 
     if as_json:
         print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
     return 0
+
+
+def is_stopped(error: ClientError) -> bool:
+    """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
+    return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
 
 
 def leave(name: str, region: str, program: str, *, as_json: bool) -> int:

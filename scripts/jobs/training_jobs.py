@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from scripts.aws import instances, requests
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of, message_of
+from scripts.aws.errors import CloudError
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping", "Deleting"})
 STOP_SECONDS = 120  # from SIGTERM to SIGKILL
@@ -134,11 +132,6 @@ def tags_of(aws: Aws, arn: str) -> dict[str, str]:
     """The tags of any resource in SageMaker."""
     pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
     return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
-
-
-def is_stopped(error: ClientError) -> bool:
-    """Tell whether stopping a job failed because it has ended meanwhile, or is stopping and the answer was lost."""
-    return code_of(error) == "ValidationException" and "status" in message_of(error).lower()
 
 
 def console(region: str, name: str, kind: str = "jobs") -> str:

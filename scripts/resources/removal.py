@@ -9,7 +9,7 @@ from scripts.aws.errors import CloudError, code_of, is_missing, message_of
 from scripts.aws.requests import send
 from scripts.console.command import Interrupted
 from scripts.endpoints import lookup
-from scripts.jobs.training_jobs import is_stopped
+from scripts.jobs.existing import is_stopped
 from scripts.resources import usage
 from scripts.resources.inventory import ENDPOINT, JOB, SEARCH, Resource, removal
 
