@@ -65,7 +65,7 @@ def guarded(
     """
     listener = _Listener(signals)
     listener.listen()
-    sys.unraisablehook = listener.dropped
+    before, sys.unraisablehook = sys.unraisablehook, listener.dropped
 
     def say(message: object, code: int) -> int:
         print(f"{program}: {message}", file=sys.stderr)
@@ -94,7 +94,7 @@ def guarded(
                 return say(re.sub(r"\s+", " ", f"{file}: {known.strerror or known}").strip().lstrip(": "), 1)
         raise
     finally:
-        sys.unraisablehook = sys.__unraisablehook__
+        sys.unraisablehook = before
         if ends:
             ignore_signals()
         else:

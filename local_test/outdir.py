@@ -110,5 +110,5 @@ def claimed(out: Path) -> Iterator[OutDir]:
             stack.enter_context(locked(lock, busy))
             lock.write_text(f"{os.getpid()}\n")
         except OSError as error:
-            raise LocalError(f"--out {out}: {error.filename}: {error.strerror}", 2) from None
+            raise LocalError(f"--out {out}: {error.filename or lock}: {error.strerror}", 2) from None
         yield folders

@@ -15,7 +15,7 @@ from container_train.data import splits
 from container_train.training import metrics
 from local_test import engine, outdir, pack, predictions, results, server, stage, weights
 from local_test.engine import DockerEngine, Engine
-from local_test.errors import LocalError
+from local_test.errors import LocalError, naming
 from local_test.options import Options
 from local_test.predictions import Row
 from local_test.stage import Staged
@@ -59,7 +59,7 @@ def run(options: Options, *, serve: bool) -> None:
         raise LocalError("--measure none leaves no model to pack and to serve: it is for the trials of a search", 2)
     if not options.is_sample:
         splits.plan(Path(options.data))
-    with outdir.claimed(options.out) as out:
+    with outdir.claimed(options.out) as out, naming(options.out):
         chosen, why = engine.choose(options.engine, options.out)
         chosen.features = options.features
         print(f"engine: {chosen.name}, because {why}", flush=True)

@@ -12,6 +12,7 @@ from typing import Any
 import requests
 from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.utils import parse_repository_tag
 
 import docker
 from scripts.aws.errors import CloudError, one_line
@@ -104,13 +105,11 @@ def need_image(client: Any, name: str) -> None:
     """Pull an image that is not on this machine, as `docker login` allows. Raises CloudError."""
     if find_image(client, name):
         return
-    repository, _, tag = name.rpartition(":") if "/" not in name.rpartition(":")[2] else (name, "", "latest")
-    if "@" in name:
-        repository, _, tag = name.partition("@")
+    repository, tag = parse_repository_tag(name)
     host = name.partition("/")[0]
     try:
         with explained(host):
-            received = client.api.pull(repository, tag, stream=True, decode=True)
+            received = client.api.pull(repository, tag or "latest", stream=True, decode=True)
             _watch(received, Progress(f"pulling {name}", None), host)
     except CloudError as error:
         raise CloudError(

@@ -16,7 +16,7 @@ from container_train.data.labels import SPLITS
 from container_train.data.splits import ClassFiles
 from container_train.errors import TrainError
 from local_test import options
-from local_test.errors import LocalError
+from local_test.errors import LocalError, naming
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
@@ -62,7 +62,8 @@ def images(text: str) -> Iterator[Mapping[str, ClassFiles]]:
     with stale.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
         if text == SAMPLE:
             source = made / SAMPLE
-            sample.write(source)
+            with naming(source):
+                sample.write(source)
         else:
             source = Path(text)
         yield checking.readable(splits.plan(source), progress)

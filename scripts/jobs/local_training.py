@@ -6,6 +6,7 @@ from pathlib import Path
 from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
+from local_test.errors import naming
 from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.settings import Settings
@@ -50,7 +51,7 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with inputs.images(flags.data) as splits, stale.folder(home, ".byoc-") as work:
+    with naming(home), inputs.images(flags.data) as splits, stale.folder(home, ".byoc-") as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()

@@ -1,7 +1,7 @@
 """PREFIX/manifest.json: what an upload has put below a prefix, and what it was about to put there.
 
-It is written before the first file is sent, and at the end. So after a break, of whatever kind, it is known which
-objects are this program's.
+It is written before the first file is sent, and at the end, also of an upload that breaks off. So after a break, of
+whatever kind, it is known which objects are this program's.
 """
 
 import json

@@ -2,11 +2,12 @@
 
 manifest, listing -> compare -> manifest -> send -> delete what is gone -> list again -> manifest (complete)
 
-However it is broken off, the next call sends only what is missing: objects that a complete manifest has are trusted
+However it is broken off, the next call sends only what is missing: objects that the manifest has as sent are trusted
 while size and ETag are still the same, of others that may be ours the hash is asked for that they bear.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,6 +87,9 @@ class Sync:
                 delete(self.aws, self.prefix.bucket, [(self.prefix / key).key for key in gone])
                 self._finish()
             except (KeyboardInterrupt, BotoCoreError, ClientError) as error:
+                # What cannot be written now (no network, no permission) is found out by the next call, file by file.
+                with suppress(CloudError, BotoCoreError, ClientError):
+                    self.stored.write(self.manifest)
                 state = f"{kept + self.sent} of {len(self.items)} files are in {self.prefix}"
                 if isinstance(error, KeyboardInterrupt):
                     raise Interrupted(f"interrupted: {state}; call the same again to send the rest") from None

@@ -10,6 +10,7 @@ from container_train.paths import locked
 from local_test import engine as local_engine
 from local_test import run as local_run
 from local_test.engine import DockerEngine, Engine
+from local_test.errors import ignore_signals, naming
 from local_test.options import Options
 from scripts.aws import names
 from scripts.aws.errors import CloudError
@@ -43,7 +44,7 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
     folder = Path(flags.results or results.FOLDER).absolute() / name
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"another search is working in {folder}: wait for it, or give another --name"
-    with locked(folder / "lock", lambda: CloudError(busy)):
+    with naming(folder), locked(folder / "lock", lambda: CloudError(busy)):
         engine, why = local_engine.choose(flags.engine, folder)
         progress(f"engine: {engine.name}, because {why}")
         engine.features = folder / "features"
@@ -97,6 +98,7 @@ def _search(
     except StorageInternalError as error:
         raise broken(folder, error, "the same call resumes it") from None
     except KeyboardInterrupt:
+        ignore_signals()  # a second one would lose the results, and the way to resume
         done = search.search().count(*OVER)
         raise Interrupted(
             f"interrupted after {done} of {total} trials, which are kept in {folder}: the same call resumes it"

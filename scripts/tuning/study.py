@@ -51,7 +51,8 @@ def _create(space: Space, **storage: Any) -> optuna.Study:
 
 def broken(folder: Path, error: Exception, remedy: str) -> CloudError:
     """The one line for what SQLite says, without the SQL that SQLAlchemy adds."""
-    said = str(getattr(error.__cause__ or error, "orig", error))
+    cause = error.__cause__ or error
+    said = str(getattr(cause, "orig", None) or cause)
     if "disk is full" in said or "disk I/O error" in said:
         return CloudError(f"{folder}: no space is left: make room, or give other --results")
     return CloudError(

@@ -274,8 +274,9 @@ def test_rights_that_end_half_way_are_named_and_what_arrived_is_noted(
             upload(root)
     assert "\n" not in str(caught.value)
     assert set(there(aws)) < set(manifest(aws)["files"]) == set(bodies(root))
+    known = [key for key, entry in manifest(aws)["files"].items() if entry["etag"]]
     calls.clear()
-    assert upload(root).kept == Counter(calls)["s3:HeadObject"]
+    assert upload(root).kept == len(known) + Counter(calls)["s3:HeadObject"]
     assert there(aws) == bodies(root)
 
 
@@ -599,7 +600,7 @@ def test_work_is_broken_off_at_the_first_error() -> None:
         return number
 
     with pytest.raises(ValueError, match="twenty"):
-        each(work, range(1000), lambda number, _: done.append(number), threads=4)
-    assert len(done) < 1000
+        each(work, range(10**9), lambda number, _: done.append(number), threads=4)
+    assert len(done) < 200
     with pytest.raises(RuntimeError, match="then"):
-        each(work, range(20), lambda *_: (_ for _ in ()).throw(RuntimeError("then")), threads=4)
+        each(work, range(10**9), lambda *_: (_ for _ in ()).throw(RuntimeError("then")), threads=4)

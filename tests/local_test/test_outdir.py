@@ -166,6 +166,12 @@ def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> No
         assert next(tmp_path.glob(".*lock")).read_text() == f"{os.getpid()}\n"
 
 
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".out.byoc-lock").symlink_to("/dev/full")
+    with pytest.raises(LocalError, match=r"\.out\.byoc-lock: No space left"), outdir.claimed(tmp_path / "out"):
+        pass
+
+
 @pytest.mark.parametrize("suffix", [".old", ".failed"])
 def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, suffix: str) -> None:
     with (

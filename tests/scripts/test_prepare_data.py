@@ -19,7 +19,7 @@ from container_train.data.labels import SPLITS
 from container_train.errors import DataError
 from scripts import prepare_data
 from scripts.console import command
-from scripts.dataset import check, prepared
+from scripts.dataset import check, preparation
 from scripts.dataset import download as downloading
 from scripts.dataset.download import download
 from scripts.dataset.unzip import unzip
@@ -192,7 +192,7 @@ def test_other_contents_are_not_overwritten(tmp_path: Path, capsys: pytest.Captu
 
 def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = make_folder(tmp_path / "in", {"a": 4, "b": 4}), tmp_path / "out"
-    with prepared.workplace(out) as work:
+    with preparation.workplace(out) as work:
         (work / "half").mkdir()
         assert run(source, "--out", out) == 1
         assert f"another call is making {out}: wait for it" in capsys.readouterr().err

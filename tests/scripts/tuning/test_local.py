@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -108,15 +109,15 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
         process = subprocess.Popen(line, stdout=stream, stderr=stream)
         running = tmp_path / "cut" / "trials" / "trial-0000" / "train.log"
         until(lambda: running.exists() and "hyperparameters:" in running.read_text())
-        process.send_signal(how)
-        if how != signal.SIGKILL:
-            until(lambda: "stopping what runs" in log.read_text())
-            process.send_signal(how)  # an impatient second one changes nothing
+        for _ in range(3):  # impatient ones change nothing
+            process.send_signal(how)
+            time.sleep(0.2)
         code = process.wait(timeout=60)
     if how == signal.SIGKILL:
         assert code == -signal.SIGKILL
     else:
         assert code == 143
+        assert "ignored" not in log.read_text()
         last = log.read_text().splitlines()[-1]
         assert "interrupted after 0 of 1 trials" in last
         assert "the same call resumes it" in last
@@ -172,6 +173,12 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
     assert (tmp_path / "bad" / "trials" / "trial-0000" / "failure").read_text().count("image-size")
 
 
+def no_space(*_: object) -> None:
+    """As a file says it that is open: without its name."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        full.write("x" * 10**6)
+
+
 def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def last(code: int, name: str) -> str:
         _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
@@ -181,9 +188,12 @@ def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: py
     (tmp_path / "busy").mkdir()
     with locked(tmp_path / "busy" / "lock", RuntimeError):
         assert "another search is working in" in last(1, "busy")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("scripts.tuning.local.staged_data", no_space)
+        assert last(1, "full") == f"tune.py: {tmp_path / 'full'}: No space left on device"
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "study.db").write_text("no database")
-    assert "study.db cannot be read" in last(1, "old")
+    assert "study.db cannot be used (file is not a database): remove" in last(1, "old")
     assert "--name has value 'a_b'" in last(2, "a_b")
 
 
