@@ -229,13 +229,18 @@ def _not_json(url: str, status: int, hint: str) -> Exception:
 
 def _answer(content: bytes, begun: float) -> Answer:
     milliseconds = round((time.monotonic() - begun) * 1000, 1)
+    return Answer(parsed(content), milliseconds)
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """Return an answer's document. Raises InvocationError for one that is not of this project's form."""
     try:
         answer: dict[str, Any] = json.loads(content)
         for row in answer["predictions"]:
             str(row["label"]), float(row["probability"])
     except (ValueError, KeyError, TypeError):
         raise InvocationError(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
-    return Answer(answer, milliseconds)
+    return answer
 
 
 def complaint(status: object, text: str) -> str:
