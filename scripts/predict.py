@@ -27,15 +27,13 @@ import json
 import re
 from collections.abc import Sequence
 
-from container_serve.settings import MAX_REQUEST_BYTES
 from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.console import command
 from scripts.console.command import integer, progress
-from scripts.endpoints import model_store
-from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Result, Target
+from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Result, Target, model_name
 from scripts.endpoints.modes import SERVERLESS_REQUEST_BYTES
 
 PROGRAM = "predict.py"
@@ -47,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     names = list(flags.arguments)
     if flags.model:
-        model_store.checked(flags.model, "--model")
+        model_name(flags.model, "--model")
     for wrong, complaint in (
         (flags.asynchronous and (flags.local or flags.model), "--async: cannot be combined with --local or --model"),
         (
@@ -102,17 +100,18 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
     """In the order of `found`."""
     from tqdm import tqdm
 
+    from container_serve.settings import MAX_REQUEST_BYTES
     from scripts.endpoints import images
 
     sizes = [path.stat().st_size for path in found if path.is_file()]
     # Only a large one makes it worth a call to find out the limit.
     large = max(sizes, default=0) > SERVERLESS_REQUEST_BYTES
-    max_bytes = target.max_bytes() if large else MAX_REQUEST_BYTES
+    limit = (target.limit() if large else None) or MAX_REQUEST_BYTES
 
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
-            body = images.prepare(path, max_bytes)
+            body = images.prepare(path, limit)
         except images.PictureError as error:
             return Result(str(path), None, str(error), None, None)
         # The id stands in the server's log; a file's name may hold anything.

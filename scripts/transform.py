@@ -53,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
         return local_transform.run(flags, chosen, environment)
     chosen.need_region()
     if flags.attach:
-        outcome = transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k)
-        return transform_job.show(outcome, as_json=flags.json)
+        return transform_job.show(
+            transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k), as_json=flags.json
+        )
     if flags.stop:
         transform_job.stop(chosen.aws(), flags.stop, chosen.project)
         return 0
@@ -75,8 +76,6 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
         if in_s3
         else transform_input.uploaded(aws, flags.data, chosen)
     )
-    for key in images.too_large[:10]:
-        progress(f"left out: {key}, which is larger than batch transform can send")
     spec = replace(spec, model_data=artifact, images=images.prefix, largest=images.largest)
     for request in spec.requests(chosen):
         check(request, allow_unknown=chosen.allow_unknown)
@@ -90,9 +89,7 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
         progress(f"started; its answers: scripts/{PROGRAM} --attach {spec.name} --region {aws.region}")
         print(spec.name)
         return 0
-    outcome = transform_job.finish(aws, spec.name, chosen, flags.top_k)
-    code = transform_job.show(outcome, as_json=flags.json)
-    return 1 if images.too_large else code
+    return transform_job.show(transform_job.finish(aws, spec.name, chosen, flags.top_k), as_json=flags.json)
 
 
 def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> Transform:

@@ -23,11 +23,10 @@ FOLDER = "images"  # below the prefix of an upload, beside its manifest.json
 
 @dataclass(frozen=True)
 class Images:
-    """`keys` are relative to `prefix`; `too_large` are those that the service could not send. Sizes in bytes."""
+    """`keys` are relative to `prefix`; sizes in bytes."""
 
     prefix: S3Uri
     keys: list[str]
-    too_large: list[str]
     largest: int
     size: int
 
@@ -92,8 +91,8 @@ def read_manifest(aws: Aws, place: S3Uri) -> tuple[S3Uri, list[str]]:
 
 
 def _images(prefix: S3Uri, sizes: dict[str, int]) -> Images:
-    keys = sorted(key for key, size in sizes.items() if size <= MAX_MIB * MIB)
-    too_large = sorted(set(sizes) - set(keys))
-    if not keys:
-        raise CloudError(f"{prefix}: all images are larger than {MAX_MIB} MiB, which batch transform cannot send", 2)
-    return Images(prefix, keys, too_large, max(sizes[key] for key in keys), sum(sizes[key] for key in keys))
+    if large := next((key for key, size in sizes.items() if size > MAX_MIB * MIB), None):
+        raise CloudError(
+            f"{prefix / large} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2
+        )
+    return Images(prefix, sorted(sizes), max(sizes.values()), sum(sizes.values()))

@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.aws import creation, instances, requests
+from scripts.aws import creation, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
@@ -36,15 +36,13 @@ TABLE = "predictions.csv"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has become of a job; `usd` is None where the price is not known."""
+    """What has become of a job."""
 
     name: str
     status: str
     out: S3Uri
     table: Table
     images: int
-    seconds: float | None
-    usd: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -54,8 +52,6 @@ class Outcome:
             "predictions": str(self.out / TABLE),
             "images": self.images,
             "failed": self.table.failed,
-            "seconds": self.seconds,
-            "usd": self.usd,
         }
 
 
@@ -99,10 +95,10 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int) -> Outcome:
     Raises Interrupted for Ctrl-C, which leaves it running; CloudError where its images or answers cannot be read.
     """
     job = _follow(aws, name)
-    out = S3Uri.parse(job["TransformOutput"]["S3OutputPath"], "S3OutputPath")
-    if out.key.rpartition("/")[2] != transform_spec.answers(out).key.rpartition("/")[2]:
-        raise CloudError(f"the transform job {name} was not made by this script: its answers are in {out}")
-    out = S3Uri(out.bucket, out.key.rpartition("/")[0])
+    answers = S3Uri.parse(job["TransformOutput"]["S3OutputPath"], "S3OutputPath")
+    out = S3Uri(answers.bucket, answers.key.rpartition("/")[0])
+    if transform_spec.answers(out) != answers:
+        raise CloudError(f"the transform job {name} was not made by this script: its answers are in {answers}")
     status = job["TransformJobStatus"]
     if status != "Completed":
         reason = job.get("FailureReason") or "SageMaker gives no reason"
@@ -110,15 +106,11 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int) -> Outcome:
         for line in lookup.last_lines(aws, LOG_GROUP, f"{name}/"):
             progress(f"  {line}")
     prefix, files = transform_input.read_manifest(aws, transform_spec.manifest(out))
-    table = _merge(aws, prefix, files, transform_spec.answers(out), top_k)
+    table = _merge(aws, prefix, files, answers, top_k)
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
     rollout.remove_unused(aws, [Resource(MODEL, job["ModelName"])] if job["ModelName"] == name else [])
-    seconds = _seconds(job)
-    resources = job["TransformResources"]
-    price = instances.price(resources["InstanceType"], aws.region)
-    usd = None if seconds is None else price.cost(seconds, resources["InstanceCount"])
-    return Outcome(name, status, out, table, len(files), seconds, usd)
+    return Outcome(name, status, out, table, len(files))
 
 
 def _follow(aws: Aws, name: str) -> dict[str, Any]:
@@ -155,11 +147,6 @@ def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int
     return transform_table.merge(files, found, {}, top_k)
 
 
-def _seconds(job: Mapping[str, Any]) -> float | None:
-    begun, ended = job.get("TransformStartTime"), job.get("TransformEndTime")
-    return round((ended - begun).total_seconds(), 1) if begun and ended else None
-
-
 def need_empty(aws: Aws, out: S3Uri) -> None:
     """Raises CloudError where something is below --out: answers of two jobs could not be told apart."""
     found = aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/", MaxKeys=1, **owner(out.bucket))
@@ -173,8 +160,5 @@ def show(outcome: Outcome, *, as_json: bool) -> int:
         print(json.dumps(outcome.to_dict(), indent=2))
     else:
         print(outcome.table.text())
-    if outcome.seconds is not None:
-        cost = "" if outcome.usd is None else f", about {outcome.usd:.3f} USD"
-        progress(f"the instances ran {outcome.seconds:.0f} s{cost}")
     code = transform_table.report(outcome.table, outcome.images, outcome.out / TABLE, PROGRAM)
     return code or (outcome.status != "Completed")

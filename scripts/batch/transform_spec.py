@@ -8,7 +8,7 @@ from scripts.aws import instances, names
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
-from scripts.endpoints import modes
+from scripts.endpoints import deployment, modes
 from scripts.endpoints.invocations import JSON
 
 IMAGES = "application/x-image"
@@ -47,19 +47,11 @@ class Transform:
         return max(DEFAULT_MIB, -(-self.largest // MIB))
 
     def requests(self, settings: Settings) -> list[Request]:
-        tags = names.tag_list(settings.all_tags())
-        container: dict[str, Any] = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
-        if self.environment:
-            container["Environment"] = dict(self.environment)
-        model: dict[str, Any] = {
-            "ModelName": self.name,
-            "PrimaryContainer": container,
-            "ExecutionRoleArn": settings.need_role().arn,
-            "EnableNetworkIsolation": self.network_isolation,
-            "Tags": tags,
-        }
-        if vpc := settings.vpc():
-            model["VpcConfig"] = vpc
+        tags = settings.all_tags()
+        container = {"ModelDataUrl": str(self.model_data)}
+        model = deployment.model_request(
+            self.name, self.image, container, self.environment, tags, settings, self.network_isolation
+        )
         output = {"S3OutputPath": str(answers(self.out)), "Accept": JSON}
         if settings.output_kms_key:
             output["KmsKeyId"] = settings.output_kms_key
@@ -80,12 +72,12 @@ class Transform:
             # What is read stands in the manifest only: here cleanup.py finds it too.
             "Environment": {"BYOC_BATCH_IMAGES": f"{self.images}/"},
             "ModelClientConfig": {"InvocationsTimeoutInSeconds": SECONDS, "InvocationsMaxRetries": RETRIES},
-            "Tags": tags,
+            "Tags": names.tag_list(tags),
         }
         if self.mib > DEFAULT_MIB:  # otherwise the service asks the server's /execution-parameters for both
             job["MaxPayloadInMB"] = self.mib
             job["MaxConcurrentTransforms"] = max(1, min(modes.cpus(self.instance_type), MAX_MIB // self.mib))
-        return [Request("sagemaker", "CreateModel", model), Request("sagemaker", "CreateTransformJob", job)]
+        return [model, Request("sagemaker", "CreateTransformJob", job)]
 
 
 def manifest(out: S3Uri) -> S3Uri:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from local_test import text
 from scripts.console.command import progress
+from scripts.endpoints.invocations import InvocationError, parsed
 
 HEAD = ("file", "label", "probability", "error")
 SHOWN = 20  # files of which the table is printed; the rest is in the file
@@ -52,12 +52,10 @@ def merge(files: Sequence[str], answers: Mapping[str, bytes], failed: Mapping[st
     for file in files:
         if file in answers:
             try:
-                rows = [_row(file, row) for row in json.loads(answers[file])["predictions"][:top_k]]
-            except (ValueError, KeyError, TypeError):
-                table.failed[file] = "the answer is not of this project's form"
-            else:
-                table.rows.extend(rows)
+                table.rows.extend(_row(file, row) for row in parsed(answers[file])["predictions"][:top_k])
                 continue
+            except InvocationError as error:
+                table.failed[file] = str(error)
         table.failed.setdefault(file, failed.get(file, "no answer"))
         table.rows.append((file, "", "", table.failed[file]))
     return table

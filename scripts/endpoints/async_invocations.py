@@ -1,8 +1,7 @@
 """Requests to an asynchronous endpoint: images go there by their S3 addresses, answers are waited for in S3."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import code_of, one_line
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
+from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress
 from scripts.endpoints import images, modes, stored_images
-from scripts.endpoints.invocations import JSON, EndpointTarget, Result
+from scripts.endpoints.invocations import JSON, EndpointTarget, InvocationError, Result, parsed
 from scripts.s3 import objects
 from scripts.s3.objects import s3_location
 
@@ -117,41 +117,30 @@ class AsyncCall:
 
     def _wait(self, pending: dict[int, _Pending], results: dict[int, Result]) -> None:
         """Move all that is pending to the results."""
-        begun = said = time.monotonic()
-        while pending:
-            arrived: dict[int, Result] = {}
+        begun = time.monotonic()
 
-            def keep(item: tuple[int, _Pending], result: Result | None, arrived: dict[int, Result] = arrived) -> None:
-                if result:
-                    arrived[item[0]] = result
+        def look() -> int:
+            late = time.monotonic() - begun > LONGEST_SECONDS
+
+            def keep(item: tuple[int, _Pending], result: Result | None) -> None:
+                number, one = item
+                if result or late:
+                    results[number] = result or Result(one.image, None, "no answer for 7 hours", one.notice, None)
+                    del pending[number]
 
             each(self._look, list(pending.items()), keep, self.threads)
-            for number, result in arrived.items():
-                results[number] = result
-                del pending[number]
-            now = time.monotonic()
-            if now - begun > LONGEST_SECONDS:
-                for number, one in pending.items():
-                    results[number] = Result(one.image, None, "no answer within the service's limits", one.notice, None)
-                return
-            if pending and now - said >= 30:
-                said = now
-                progress(f"{len(pending)} answers are still to come, {int(now - begun) // 60} min")
-            if pending:
-                time.sleep(POLL_SECONDS)
+            return len(pending)
+
+        poll(look, lambda left: not left, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the queue", answered=True)
 
     def _look(self, item: tuple[int, _Pending]) -> Result | None:
         """Return the result if there is one by now."""
         one = item[1]
         if (content := self._read(one.answer)) is not None:
             try:
-                document = json.loads(content)
-                if isinstance(document, Mapping) and "predictions" in document:
-                    return Result(one.image, dict(document), None, one.notice, None)
-            except ValueError:
-                pass
-            form = one_line(repr(content[:80]))
-            return Result(one.image, None, f"the answer is not of this project's form: {form}", one.notice, None)
+                return Result(one.image, parsed(content), None, one.notice, None)
+            except InvocationError as error:
+                return Result(one.image, None, str(error), one.notice, None)
         if one.failure and (content := self._read(one.failure)) is not None:
             return Result(one.image, None, one_line(content.decode(errors="replace"))[:500], one.notice, None)
         return None

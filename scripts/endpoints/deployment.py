@@ -78,24 +78,11 @@ class Deployment:
         return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
 
     def _parts(self, settings: Settings) -> list[Request]:
-        tags = names.tag_list({**settings.all_tags(), ENDPOINT_TAG: self.endpoint})
+        tags = {**settings.all_tags(), ENDPOINT_TAG: self.endpoint}
         several = self.mode.name == MULTI_MODEL
-        container: dict[str, Any] = {
-            "Image": self.image,
-            "ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data),
-            **self.mode.container,
-        }
-        if environment := {**self.mode.environment, **self.environment}:
-            container["Environment"] = environment
-        model: dict[str, Any] = {
-            "ModelName": self.name,
-            "PrimaryContainer": container,
-            "ExecutionRoleArn": settings.need_role().arn,
-            "EnableNetworkIsolation": self.network_isolation,
-            "Tags": tags,
-        }
-        if vpc := settings.vpc():
-            model["VpcConfig"] = vpc
+        container = {"ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data), **self.mode.container}
+        environment = {**self.mode.environment, **self.environment}
+        model = model_request(self.name, self.image, container, environment, tags, settings, self.network_isolation)
         variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name, **self.mode.variant}
         if not self.is_serverless:
             variant |= {
@@ -108,16 +95,36 @@ class Deployment:
         configuration: dict[str, Any] = {
             "EndpointConfigName": self.name,
             "ProductionVariants": [variant],
-            "Tags": tags,
+            "Tags": names.tag_list(tags),
             **self.mode.configuration,
         }
         has_volume = not self.is_serverless and instances.takes_volume_key(self.instance_type)
         if settings.volume_kms_key and has_volume:
             configuration["KmsKeyId"] = settings.volume_kms_key
-        return [
-            Request("sagemaker", "CreateModel", model),
-            Request("sagemaker", "CreateEndpointConfig", configuration),
-        ]
+        return [model, Request("sagemaker", "CreateEndpointConfig", configuration)]
+
+
+def model_request(
+    name: str,
+    image: str,
+    container: Mapping[str, Any],
+    environment: Mapping[str, str],
+    tags: Mapping[str, str],
+    settings: Settings,
+    isolated: bool,
+) -> Request:
+    """CreateModel; `container` says where the model's files are."""
+    primary = {"Image": image, **container, **({"Environment": dict(environment)} if environment else {})}
+    model: dict[str, Any] = {
+        "ModelName": name,
+        "PrimaryContainer": primary,
+        "ExecutionRoleArn": settings.need_role().arn,
+        "EnableNetworkIsolation": isolated,
+        "Tags": names.tag_list(tags),
+    }
+    if vpc := settings.vpc():
+        model["VpcConfig"] = vpc
+    return Request("sagemaker", "CreateModel", model)
 
 
 def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Deployment:

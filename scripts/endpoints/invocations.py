@@ -18,7 +18,6 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
-from container_serve.settings import MAX_REQUEST_BYTES
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, explain, is_throttled, message_of, one_line
 from scripts.endpoints import lookup
@@ -34,6 +33,19 @@ _NOT_READY = "ModelNotReadyException"  # instances or a model are being loaded, 
 # What the service says of one request; anything else it would say of the next one too.
 _PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", "InternalDependencyException"}
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
+
+
+MODEL_SUFFIX = ".tar.gz"  # of the objects of several models
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # as the server's /models takes a name
+
+
+def model_name(name: str, flag: str) -> str:
+    """Return the name of one of several models, without .tar.gz. Raises CloudError."""
+    if not _MODEL.match(name) or name.endswith(MODEL_SUFFIX):
+        raise CloudError(
+            f"{flag} has value {name!r}: expected at most 200 letters, digits, dots, - and _, without {MODEL_SUFFIX}", 2
+        )
+    return name
 
 
 class InvocationError(Exception):
@@ -69,8 +81,8 @@ class Result:
 
 
 class Target(Protocol):
-    def max_bytes(self) -> int:
-        """Return the largest body that it takes."""
+    def limit(self) -> int | None:
+        """Return the largest body that it takes, in bytes; None if that is as usual."""
 
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         """Raises InvocationError for this request alone, CloudError or botocore's errors for all of them."""
@@ -81,18 +93,16 @@ class EndpointTarget:
 
     def __init__(self, aws: Aws, name: str, model: str | None = None) -> None:
         self.aws, self.name = aws, name
-        self.more = {"TargetModel": f"{model}.tar.gz"} if model else {}
+        self.more = {"TargetModel": f"{model}{MODEL_SUFFIX}"} if model else {}
         self.client = aws.client("sagemaker-runtime")
 
-    def max_bytes(self) -> int:
-        """Return the largest body that it takes: a serverless endpoint takes less than others."""
+    def limit(self) -> int | None:
         try:
             endpoint = lookup.find(self.aws, self.name)
             configuration = lookup.configuration(self.aws, endpoint.configuration) if endpoint else None
         except ClientError:  # whoever may only invoke it gets to know what the runtime says
-            return MAX_REQUEST_BYTES
-        is_serverless = configuration is not None and configuration.mode == SERVERLESS
-        return SERVERLESS_REQUEST_BYTES if is_serverless else MAX_REQUEST_BYTES
+            return None
+        return SERVERLESS_REQUEST_BYTES if configuration and configuration.mode == SERVERLESS else None
 
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         for pause in (*PAUSES, None):
@@ -183,8 +193,8 @@ class LocalTarget:
         path = f"/models/{model}/invoke" if model else "/invocations"
         self.url = base.rstrip("/").removesuffix("/invocations") + path
 
-    def max_bytes(self) -> int:
-        return MAX_REQUEST_BYTES
+    def limit(self) -> int | None:
+        return None
 
     def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
         headers = {
@@ -229,13 +239,18 @@ def _not_json(url: str, status: int, hint: str) -> Exception:
 
 def _answer(content: bytes, begun: float) -> Answer:
     milliseconds = round((time.monotonic() - begun) * 1000, 1)
+    return Answer(parsed(content), milliseconds)
+
+
+def parsed(content: bytes) -> dict[str, Any]:
+    """Return an answer's document. Raises InvocationError for one that is not of this project's form."""
     try:
         answer: dict[str, Any] = json.loads(content)
         for row in answer["predictions"]:
             str(row["label"]), float(row["probability"])
     except (ValueError, KeyError, TypeError):
         raise InvocationError(f"the answer is not of this project's form: {one_line(repr(content[:80]))}") from None
-    return Answer(answer, milliseconds)
+    return answer
 
 
 def complaint(status: object, text: str) -> str:

@@ -1,7 +1,6 @@
 """The models of a multi-model endpoint: NAME.tar.gz below a prefix in S3, put there and taken away."""
 
 import argparse
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,12 @@ from scripts.aws.settings import Settings
 from scripts.console.command import progress
 from scripts.endpoints import model_data
 from scripts.endpoints.deployment import Deployment
+from scripts.endpoints.invocations import MODEL_SUFFIX, model_name
 from scripts.endpoints.model_data import Server
 from scripts.images import registry
 from scripts.s3 import objects
 from scripts.s3.bucket import owner
 from scripts.s3.objects import s3_location
-
-SUFFIX = ".tar.gz"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # as the server's /models takes it
 
 
 def change(flags: argparse.Namespace, chosen: Settings) -> int:
@@ -34,11 +31,11 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
     prefix = S3Uri.parse(flags.multi_model, "--multi-model")
     if flags.add:
         name, text = flags.add
-        place = prefix / f"{checked(name, '--add')}{SUFFIX}"
+        place = prefix / f"{model_name(name, '--add')}{MODEL_SUFFIX}"
         source = model_data.s3_uri(text, "--add") if text.startswith("s3://") else model_data.file(text, "--add")
         request = _put(source, place, chosen)
     else:
-        place = prefix / f"{checked(flags.remove, '--remove')}{SUFFIX}"
+        place = prefix / f"{model_name(flags.remove, '--remove')}{MODEL_SUFFIX}"
         request = Request("s3", "DeleteObject", s3_location(place))
     if flags.dry_run:
         print(show([request]))
@@ -64,15 +61,6 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
     return 0
 
 
-def checked(name: str, flag: str) -> str:
-    """Return a model's name, without .tar.gz. Raises CloudError."""
-    if not _NAME.match(name) or name.endswith(SUFFIX):
-        raise CloudError(
-            f"{flag} has value {name!r}: expected at most 200 letters, digits, dots, - and _, without {SUFFIX}", 2
-        )
-    return name
-
-
 def models(aws: Aws, prefix: S3Uri) -> list[str]:
     """Return the names of the models below a prefix."""
     pages = aws.client("s3").get_paginator("list_objects_v2")
@@ -82,7 +70,7 @@ def models(aws: Aws, prefix: S3Uri) -> list[str]:
         for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket))
         for item in page.get("Contents", ())
     )
-    return sorted(key.removesuffix(SUFFIX) for key in keys if key.endswith(SUFFIX))
+    return sorted(key.removesuffix(MODEL_SUFFIX) for key in keys if key.endswith(MODEL_SUFFIX))
 
 
 def need_image(aws: Aws, wanted: Deployment) -> None:

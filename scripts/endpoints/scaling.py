@@ -4,7 +4,7 @@ All of it is in Application Auto Scaling under the endpoint's name, and one alar
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ class Scaling:
         }
 
 
+_UNDO = {"RegisterScalableTarget": "DeregisterScalableTarget", "PutScalingPolicy": "DeleteScalingPolicy"}
 # Target tracking starts from zero only when more requests wait than the target; this one with the first that waits.
 _STEP = {
     "PolicyName": FROM_ZERO,
@@ -168,31 +169,23 @@ def suspend(aws: Aws, endpoint: str, settings: Settings, *, may: bool) -> list[R
 
     The service refuses an update to another instance type while there is one. Raises CloudError unless it `may` go.
     """
-    held = registered(aws, endpoint, settings)
-    if held and not may:
+    if not may and registered(aws, endpoint, settings):
         raise CloudError(
             f"{endpoint} has autoscaling, which has to be taken away and registered again when its instance type"
             " changes: leave out --no-wait",
             2,
         )
-    if held:
-        remove(aws, endpoint, lambda _: None)
-    return held
+    return remove(aws, endpoint, settings)
 
 
-def remove(aws: Aws, endpoint: str, say: Callable[[str], None]) -> None:
-    """Take the endpoint's autoscaling away, with its policies and alarm, if it has any."""
-    where = variant(endpoint)
-    policies = [
-        policy["PolicyName"] for policy in aws.client(SERVICE).describe_scaling_policies(**where)["ScalingPolicies"]
-    ]
-    targets = aws.client(SERVICE).describe_scalable_targets(
-        ServiceNamespace=NAMESPACE, ResourceIds=[where["ResourceId"]], ScalableDimension=DIMENSION
-    )["ScalableTargets"]
-    for policy in policies:
-        send(aws, Request(SERVICE, "DeleteScalingPolicy", {**where, "PolicyName": policy}))
-    if FROM_ZERO in policies:
-        send(aws, Request("cloudwatch", "DeleteAlarms", {"AlarmNames": [alarm_name(endpoint)]}))
-    if targets:
-        send(aws, Request(SERVICE, "DeregisterScalableTarget", where))
-        say(f"deleted the autoscaling of {endpoint}")
+def remove(aws: Aws, endpoint: str, settings: Settings | None = None) -> list[Request]:
+    """Take the autoscaling away, if there is any; return the requests that register it again."""
+    found = registered(aws, endpoint, settings or Settings())
+    for request in reversed(found):
+        if request.operation == "PutMetricAlarm":
+            undo = Request("cloudwatch", "DeleteAlarms", {"AlarmNames": [alarm_name(endpoint)]})
+        else:
+            which = {key: request.request[key] for key in (*variant(endpoint), "PolicyName") if key in request.request}
+            undo = Request(SERVICE, _UNDO[request.operation], which)
+        send(aws, undo)
+    return found

@@ -62,7 +62,8 @@ def _delete_endpoint(aws: Aws, resource: Resource, say: Callable[[str], None]) -
     if endpoint.busy:
         return False
     try:
-        scaling.remove(aws, resource.name, say)
+        if scaling.remove(aws, resource.name):
+            say(f"deleted the autoscaling of {resource.name}")
     except ClientError as error:
         if not is_denied(error):
             raise

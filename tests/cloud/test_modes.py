@@ -6,9 +6,10 @@ from typing import Any
 
 import boto3
 import pytest
+from PIL import Image
 
 from container_serve.settings import Settings as ServerSettings
-from scripts import cleanup, deploy
+from scripts import cleanup, deploy, predict
 from scripts.aws import instances
 from scripts.console.command import run
 from scripts.endpoints import lookup, modes
@@ -230,6 +231,20 @@ def test_a_serverless_endpoint_from_its_making_to_its_end(
     assert "the service cannot make serverless: give another --name" in last_line(capsys)
     assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
     assert account.client("sagemaker").list_endpoint_configs()["EndpointConfigs"] == []
+
+
+@pytest.mark.parametrize(("mode", "scaled"), [(("--serverless", "2048"), True), ((), False)])
+def test_an_image_over_the_serverless_limit_is_scaled_down(
+    account: boto3.Session, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: tuple[str, ...],
+    scaled: bool,
+) -> None:  # fmt: skip
+    assert call(*CALL, *mode) == 0
+    image = tmp_path / "large.bmp"
+    Image.new("RGB", (1400, 1000)).save(image)
+    assert modes.SERVERLESS_REQUEST_BYTES < image.stat().st_size < 6_291_456
+    flaky.prediction = {"predictions": [{"index": 0, "label": "dog", "probability": 0.9}], "model": {}}
+    assert run("predict.py", predict.main, ["byoc-dogs", str(image)]) == 0
+    assert ("over 4,000,000: sent as JPEG" in capsys.readouterr().err) == scaled
 
 
 def test_an_asynchronous_endpoint_with_autoscaling_from_its_making_to_its_end(

@@ -26,7 +26,7 @@ from scripts.endpoints.invocations import EndpointTarget
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import REGION
 from tests.contract.models import picture, write_model
-from tests.contract.serving import Server, free_port, serving
+from tests.contract.serving import Server, free_port, serving, until
 
 ANSWER = {
     "predictions": [
@@ -403,7 +403,8 @@ def test_a_local_server_answers(
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["predictions"][0]["label"] for result in results] == list(colours)
     assert all(len(result["predictions"]) == 1 for result in results)
-    assert "id=1-red.png POST /invocations status=200" in server.log()
+    line = "id=1-red.png POST /invocations status=200"
+    until(lambda: line in server.log(), "the line of an answer in the log", 5)
 
 
 def test_a_local_servers_refusal_and_a_picture_over_its_limit(

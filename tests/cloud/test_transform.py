@@ -13,7 +13,7 @@ import pytest
 from container_serve.artifact import FORMAT_VERSION
 from local_test import pack
 from scripts import cleanup, transform
-from scripts.batch import transform_job, transform_table
+from scripts.batch import transform_input, transform_job, transform_table
 from scripts.console.command import run
 from scripts.endpoints import lookup
 from tests.cloud import platform
@@ -301,12 +301,17 @@ def test_a_job_that_is_refused_leaves_no_model(
     assert account.client("sagemaker").list_models()["Models"] == []
 
 
-def test_what_is_missing_is_one_line(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_one_line(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = ("--image", IMAGE, "--model-data", MODEL)
     assert call(*model, "--data", f"s3://{BUCKET}/nothing") == 2
     assert "no images below this prefix" in last_line(capsys)
     assert call("--attach", "byoc-none") == 1
     assert f"there is no transform job byoc-none in {REGION}" in last_line(capsys)
+    monkeypatch.setattr(transform_input, "MAX_MIB", 0)
+    assert call(*model, "--data", STORED) == 2
+    assert f"{STORED}/a.jpg is larger than 0 MiB, which batch transform cannot send" in last_line(capsys)
 
 
 def test_ctrl_c_leaves_it_running(
