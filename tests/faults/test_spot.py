@@ -90,6 +90,7 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     goes_on(base, before, whole[0])
 
 
+@pytest.mark.full  # tests/container_train/training/test_recipes.py does it without processes and signals
 def test_a_recipe_that_is_interrupted_in_both_stages_ends_as_one_that_is_not(tmp_path: Path) -> None:
     given = {"recipe": "finetune", "head-epochs": "2", "epochs": "2", "batch-size": "4", "measure": "none"}
     for name, moments in {"whole": [], "cut": [("epoch=1\n", "SIGTERM"), ("epoch=3\n", "SIGTERM")]}.items():

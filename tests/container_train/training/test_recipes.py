@@ -98,21 +98,27 @@ def test_two_stages_train_the_new_layer_and_then_all(tree: Path, caplog: pytest.
     assert metrics["hyperparameters"]["layer-decay"] == 0.5
 
 
+ALL = {"class_weights": "balanced", "select_by": "macro-f1", "clip": "0.5", "accumulate": "2"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The checkpoint of a training that nothing interrupts."""
+    base = tmp_path_factory.mktemp("whole")
+    trees.fill(base / "input" / "data")
+    return train(base, **ALL)
+
+
 @pytest.mark.parametrize("steps", [3, 2 * STEPS, 2 * STEPS + 3])
 def test_an_interrupted_recipe_ends_as_an_uninterrupted_one(
-    tree: Path, tmp_path_factory: pytest.TempPathFactory, stop_after: Callable[[int], None], steps: int
+    tree: Path, whole: dict[str, Any], stop_after: Callable[[int], None], steps: int
 ) -> None:
-    whole = tmp_path_factory.mktemp("whole")
-    trees.fill(whole / "input" / "data")
-    options = {"class_weights": "balanced", "select_by": "macro-f1", "clip": "0.5", "accumulate": "2"}
-    expected = train(whole, **options)
     stop_after(steps)
     with pytest.raises(Stopped):
-        train(tree, **options)
+        train(tree, **ALL)
     cut = checkpoint(tree)
-    done = cut["epoch"] * STEPS + cut["step"]
-    assert done == steps
-    assert same(train(tree, **options), expected)
+    assert cut["epoch"] * STEPS + cut["step"] == steps
+    assert same(train(tree, **ALL), whole)
 
 
 def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Callable[[int], None]) -> None:
