@@ -11,14 +11,10 @@ from scripts.aws.requests import model
     ("instance_type", "reason"),
     [
         ("ml.p3.2xlarge", "compute capability 7.0 (V100); the torch in the image needs 7.5 or more"),
-        ("ml.p3dn.24xlarge", "7.0 (V100)"),
-        ("ml.p2.xlarge", "3.7 (K80)"),
         ("ml.g3.4xlarge", "5.2 (M60)"),
         ("ml.g5g.xlarge", "ARM processor; the image is for amd64"),
-        ("ml.m7g.xlarge", "ARM processor"),
         ("ml.p6e-gb200.36xlarge", "ARM processor"),
         ("ml.trn1.2xlarge", "Trainium"),
-        ("ml.inf2.xlarge", "Inferentia"),
     ],
 )
 def test_an_instance_that_cannot_run_the_image_is_refused_with_the_reason(instance_type: str, reason: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from scripts.console.command import run
 from scripts.images import push
+from scripts.images.registry import LIFECYCLE
 from tests.cloud.conftest import REGION
 from tests.docker import engine
 
@@ -20,28 +21,6 @@ def call(*arguments: str) -> int:
 
 
 def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) -> list[dict[str, Any]]:
-    rule = {
-        "rulePriority": 1,
-        "description": "untagged images go after 14 days",
-        "selection": {
-            "tagStatus": "untagged",
-            "countType": "sinceImagePushed",
-            "countUnit": "days",
-            "countNumber": 14,
-        },
-        "action": {"type": "expire"},
-    }
-    tagged = {
-        "rulePriority": 2,
-        "description": "of the tagged images the newest 100 stay",
-        "selection": {
-            "tagStatus": "tagged",
-            "tagPatternList": ["*"],
-            "countType": "imageCountMoreThan",
-            "countNumber": 100,
-        },
-        "action": {"type": "expire"},
-    }
     return [
         {
             "service": "ecr",
@@ -57,12 +36,14 @@ def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) 
         {
             "service": "ecr",
             "operation": "PutLifecyclePolicy",
-            "request": {"repositoryName": name, "lifecyclePolicyText": json.dumps({"rules": [rule, tagged]})},
+            "request": {"repositoryName": name, "lifecyclePolicyText": json.dumps(LIFECYCLE)},
         },
     ]
 
 
 def test_dry_run_shows_what_makes_the_repositories(capsys: pytest.CaptureFixture[str]) -> None:
+    selections = [rule["selection"] for rule in LIFECYCLE["rules"]]
+    assert [(one["tagStatus"], one["countNumber"]) for one in selections] == [("untagged", 14), ("tagged", 100)]
     assert call("--region", REGION, "--dry-run") == 0
     own = [{"Key": "byoc-project", "Value": "byoc"}]
     expected = [*requests("byoc-train", {"encryptionType": "AES256"}, own)]

@@ -71,9 +71,15 @@ def put(session: boto3.Session, key: str, body: bytes = b"theirs", bucket: str =
     session.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def fail_puts_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -> None:
-    """After `count` pictures `error` meets the next ones, and, unless it is Ctrl-C, the manifest too."""
+def fail_puts_after(monkeypatch: pytest.MonkeyPatch, session: boto3.Session, count: int, error: BaseException) -> None:
+    """When `count` pictures are there `error` meets the next ones, and, unless it is Ctrl-C, the manifest too."""
     lock, sent = threading.Lock(), Counter[str]()
+
+    def arrived() -> int:
+        found = session.client("s3").list_objects_v2(Bucket=BUCKET).get("Contents", ())
+        return sum(one["Key"].endswith(".jpg") for one in found)
+
+    wanted = arrived() + count
 
     def before(operation: str, request: Mapping[str, Any]) -> None:
         picture = operation == "PutObject" and request["Key"].endswith(".jpg")
@@ -82,6 +88,8 @@ def fail_puts_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseExce
         with lock:
             sent["all"] += picture
             failing = sent["all"] - count
+        while failing > 0 and arrived() < wanted:
+            time.sleep(0.01)
         if failing == 1 and isinstance(error, KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
         if failing > 0 and isinstance(error, KeyboardInterrupt):
@@ -243,7 +251,7 @@ def test_a_network_that_is_gone_costs_only_what_was_on_the_wire(
 ) -> None:
     root = fill(tmp_path / "pets", 4)
     with monkeypatch.context() as patch:
-        fail_puts_after(patch, 8, EndpointConnectionError(endpoint_url="https://s3"))
+        fail_puts_after(patch, aws, 8, EndpointConnectionError(endpoint_url="https://s3"))
         with pytest.raises(
             CloudError, match=r"cannot be reached.*of 24 files are in s3://.*call the same again"
         ) as caught:
@@ -285,7 +293,7 @@ def test_ctrl_c_says_what_is_there_and_how_to_go_on(
 ) -> None:
     root = fill(tmp_path / "pets", 4)
     with monkeypatch.context() as patch:
-        fail_puts_after(patch, 8, KeyboardInterrupt())
+        fail_puts_after(patch, aws, 8, KeyboardInterrupt())
         with pytest.raises(Interrupted, match=r"interrupted: \d+ of 24 files are in s3://\S+; call the same again"):
             upload(root)
     arrived = len(there(aws))  # and what was on the wire
@@ -299,7 +307,7 @@ def test_a_picture_that_goes_after_a_break_leaves_nothing_behind(
 ) -> None:
     root = fill(tmp_path / "pets", 4)
     with monkeypatch.context() as patch:
-        fail_puts_after(patch, 16, EndpointConnectionError(endpoint_url="https://s3"))
+        fail_puts_after(patch, aws, 16, EndpointConnectionError(endpoint_url="https://s3"))
         with pytest.raises(CloudError):
             upload(root)
     gone = [key for key in there(aws) if key.endswith("0000.jpg")]
@@ -580,7 +588,7 @@ def test_what_is_missing_to_train_on_is_named(
     other = S3Uri(BUCKET, "byoc/data/other")
     root = fill(tmp_path / "other", 4)
     with monkeypatch.context() as patch:
-        fail_puts_after(patch, 23, EndpointConnectionError(endpoint_url="https://s3"))
+        fail_puts_after(patch, aws, 23, EndpointConnectionError(endpoint_url="https://s3"))
         with pytest.raises(CloudError, match="cannot be reached"):
             upload(root, other)
     with pytest.raises(CloudError, match=r"the upload to .* has not ended"):
