@@ -79,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _attach(aws: Aws, flags: argparse.Namespace, chosen: Settings) -> int:
     endpoint = rollout.attach(aws, names.checked(flags.attach, "--attach"))
-    if flags.max_instances:
+    if flags.max_instances or flags.min_instances is not None or flags.target:
         lookup.need_own(aws, endpoint, chosen.project)
         configuration = lookup.configuration(aws, endpoint.configuration)
         scaled = scaling.from_flags(flags, endpoint.name, configuration.mode if configuration else modes.REAL_TIME)

@@ -27,7 +27,7 @@ from dataclasses import replace
 
 from scripts.aws import instances, names, settings
 from scripts.aws.errors import CloudError
-from scripts.aws.names import Image, S3Uri
+from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_job
@@ -35,8 +35,7 @@ from scripts.batch.transform_job import PROGRAM
 from scripts.batch.transform_spec import Transform
 from scripts.console import command
 from scripts.console.command import integer, progress
-from scripts.endpoints import deployment, model_data, rollout
-from scripts.endpoints.modes import INSTANCE_TYPE
+from scripts.endpoints import deploy_flags, deployment, model_data, rollout
 from scripts.s3 import storage
 
 MAX_TOP_K = 5  # the server's default, which a transform job cannot change
@@ -53,9 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         return local_transform.run(flags, chosen, environment)
     chosen.need_region()
     if flags.attach:
-        return transform_job.show(
-            transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k), as_json=flags.json
-        )
+        return transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k, as_json=flags.json)
     if flags.stop:
         transform_job.stop(chosen.aws(), flags.stop, chosen.project)
         return 0
@@ -70,17 +67,15 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
     artifact = rollout.model_of(aws, flags.job) if flags.job else spec.model_data
     model_data.need_servable(aws, spec.image, artifact, spec.environment)
     transform_job.need_empty(aws, spec.out)
-    in_s3 = flags.data.startswith("s3://")
-    images = (
-        transform_input.stored(aws, S3Uri.parse(flags.data, "--data"))
-        if in_s3
-        else transform_input.uploaded(aws, flags.data, chosen)
-    )
-    spec = replace(spec, model_data=artifact, images=images.prefix, largest=images.largest)
+    if flags.data.startswith("s3://"):
+        images = transform_input.stored(aws, spec.images)
+    else:
+        images = transform_input.uploaded(aws, flags.data, chosen)
+    spec = replace(spec, model_data=artifact, largest=max(images.images.values()))
     for request in spec.requests(chosen):
         check(request, allow_unknown=chosen.allow_unknown)
     progress(
-        f"{len(images.keys)} images, {images.size / 1e6:,.1f} MB;"
+        f"{len(images.images)} images, {sum(images.images.values()) / 1e6:,.1f} MB;"
         f" {instances.describe(spec.instance_type, spec.instance_count, aws.region)}, billed while the job runs"
     )
     transform_input.write_manifest(aws, images, spec.manifest, chosen)
@@ -89,38 +84,23 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
         progress(f"started; its answers: scripts/{PROGRAM} --attach {spec.name} --region {aws.region}")
         print(spec.name)
         return 0
-    return transform_job.show(transform_job.finish(aws, spec.name, chosen, flags.top_k), as_json=flags.json)
+    return transform_job.finish(aws, spec.name, chosen, flags.top_k, as_json=flags.json)
 
 
 def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> Transform:
     """What the flags ask for, without asking AWS. Raises CloudError."""
-    if not flags.image:
-        raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
-    image = Image.parse(flags.image, chosen.need_region())
-    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
-        model_data.check_environment(environment)
-    chosen.need_role()
-    in_s3 = flags.data.startswith("s3://")
-    kind = flags.instance_type or INSTANCE_TYPE
-    if remark := deployment.check_instance(kind):
-        progress(remark)
-    if chosen.volume_kms_key and not instances.takes_volume_key(kind):
-        progress(instances.NO_VOLUME_KEY.format(kind))
+    kind = deployment.check_server(flags, chosen, chosen.need_region(), environment, has_volume=True)
     name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
-    if flags.model_data:
-        artifact = model_data.s3_uri(flags.model_data)
-    else:
-        artifact = chosen.home() / flags.job / "output" / "model.tar.gz"
     return Transform(
         name=name,
         image=flags.image,
-        model_data=artifact,
+        model_data=deployment.artifact_of(flags, chosen),
         instance_type=kind,
         instance_count=flags.instance_count,
         environment=environment,
         network_isolation=flags.network_isolation,
         out=S3Uri.parse(flags.out, "--out") if flags.out else chosen.home() / name,
-        images=S3Uri.parse(flags.data, "--data") if in_s3 else transform_input.place(flags.data, chosen),
+        images=transform_input.place(flags.data, chosen),
     )
 
 
@@ -154,20 +134,14 @@ def _check_together(flags: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
     what = parser.add_argument_group("model and images")
-    what.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
-    what.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
-    what.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+    deploy_flags.add_model(what)
     what.add_argument("--data", metavar="DIR|S3", help="images, at any depth")
     what.add_argument("--out", metavar="S3", help="an empty prefix for the results (default: BUCKET/PROJECT/NAME)")
     what.add_argument("--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=1, help="rows for each image (1)")
     job = parser.add_argument_group("job")
     job.add_argument("--name", help="of the job (default: PROJECT-transform and the time)")
-    job.add_argument("--instance-type", metavar="TYPE", help=f"default: {INSTANCE_TYPE}")
     job.add_argument("--instance-count", metavar="N", type=integer(1, 100), default=1, help="share the images (1)")
-    job.add_argument(
-        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
-    )
-    job.add_argument("--network-isolation", action="store_true", help="the container gets no network")
+    deploy_flags.add_server(job)
     how = parser.add_argument_group("how")
     how.add_argument("--local", action="store_true", help="with a server in Docker here; --data and --out are folders")
     how.add_argument("--attach", metavar="NAME", help="follow a job that exists, and merge its answers")
@@ -175,8 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--no-wait", action="store_true", help="end as soon as it is created")
     how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how.add_argument("--json", action="store_true", help="print the result as JSON")
-    keys = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
-    settings.add_flags(parser, *keys)
+    settings.add_flags(parser, *deploy_flags.SETTINGS)
     return parser
 
 

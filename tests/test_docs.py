@@ -25,6 +25,7 @@ from container_train.profiler.rules import DEFAULTS
 from container_train.training.metrics import NAMES
 from local_test import options, serve_local
 from scripts.aws import instances
+from scripts.aws.requests import Request, check
 from tests import documents, trees
 from tests.documents import FILES, FOR_USERS, ROOT
 
@@ -148,6 +149,19 @@ def test_dry_runs_print_requests_and_need_no_account(
     requests = [request["operation"] for request in json.loads(capsys.readouterr().out)]
     assert requests[0] in FIRST[program]
     assert sorted(nowhere.iterdir()) == [nowhere / "DIR", nowhere / "byoc.toml"]
+
+
+def test_requests_to_be_sent_by_hand_are_ones_that_the_service_takes() -> None:
+    operations = {
+        "Containers": "CreateModel",
+        "ProductionVariants": "CreateEndpointConfig",
+        "Specification": "CreateInferenceComponent",
+    }
+    found = [json.loads(block.text) for block in documents.blocks(DOCS / "deployment.md") if block.language == "json"]
+    assert len(found) == len(operations)
+    for request in found:
+        (operation,) = [operations[key] for key in request if key in operations]
+        check(Request("sagemaker", operation, request))
 
 
 def help_of(call: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> set[str]:

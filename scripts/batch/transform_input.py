@@ -1,7 +1,6 @@
 """The images of a transform job: those of a folder, uploaded first, or those below a prefix in S3."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from container_train.data import listing
@@ -14,25 +13,12 @@ from scripts.batch.transform_spec import MAX_MIB, MIB
 from scripts.console.command import progress
 from scripts.dataset.source import Source
 from scripts.endpoints import stored_images
+from scripts.endpoints.stored_images import Stored
 from scripts.s3 import objects, storage
 from scripts.s3.objects import s3_location
 from scripts.s3.storage import Item
 
 FOLDER = "images"  # below the prefix of an upload, beside its manifest.json
-
-
-@dataclass(frozen=True)
-class Images:
-    """`keys` are relative to `prefix`; sizes in bytes."""
-
-    prefix: S3Uri
-    keys: list[str]
-    largest: int
-    size: int
-
-    def manifest(self) -> bytes:
-        """Return the list as the service takes it."""
-        return json.dumps([{"prefix": f"{self.prefix}/"}, *self.keys]).encode()
 
 
 def files(folder: str) -> list[Path]:
@@ -53,9 +39,9 @@ def home(folder: str, settings: Settings) -> S3Uri:
     return settings.home() / "batch" / Source(folder).name
 
 
-def place(folder: str, settings: Settings) -> S3Uri:
-    """Return the prefix of the images themselves."""
-    return home(folder, settings) / FOLDER
+def place(data: str, settings: Settings) -> S3Uri:
+    """Return the prefix of the images themselves, for --data in S3 or a folder."""
+    return S3Uri.parse(data, "--data") if data.startswith("s3://") else home(data, settings) / FOLDER
 
 
 def uploads(folder: str) -> list[Item]:
@@ -63,25 +49,26 @@ def uploads(folder: str) -> list[Item]:
     return [Item(f"{FOLDER}/{path.relative_to(folder)}", path, path.stat().st_size) for path in files(folder)]
 
 
-def uploaded(aws: Aws, folder: str, settings: Settings) -> Images:
+def uploaded(aws: Aws, folder: str, settings: Settings) -> Stored:
     """Send what is not there yet of a folder's images."""
     items = uploads(folder)
     storage.upload(aws, items, home(folder, settings), settings)
-    sizes = {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}
-    return _images(place(folder, settings), sizes)
+    return _checked(Stored(place(folder, settings), {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}))
 
 
-def stored(aws: Aws, uri: S3Uri) -> Images:
+def stored(aws: Aws, uri: S3Uri) -> Stored:
     """Return the images below a prefix in S3, and tell of what is left out."""
     found = stored_images.below(aws, uri)
     if found.others:
         progress(listing.of_others(found.others))
-    return _images(uri, found.images)
+    return _checked(found)
 
 
-def write_manifest(aws: Aws, images: Images, place: S3Uri, settings: Settings) -> None:
-    request = {**s3_location(place), "Body": images.manifest(), "ContentType": "application/json"}
-    send(aws, Request("s3", "PutObject", {**request, **objects.encryption(settings)}))
+def write_manifest(aws: Aws, images: Stored, place: S3Uri, settings: Settings) -> None:
+    """Put the list of the images there, in the form that the service takes."""
+    body = json.dumps([{"prefix": f"{images.prefix}/"}, *sorted(images.images)]).encode()
+    request = {**s3_location(place), "Body": body, "ContentType": "application/json", **objects.encryption(settings)}
+    send(aws, Request("s3", "PutObject", request))
 
 
 def read_manifest(aws: Aws, place: S3Uri) -> tuple[S3Uri, list[str]]:
@@ -90,9 +77,8 @@ def read_manifest(aws: Aws, place: S3Uri) -> tuple[S3Uri, list[str]]:
     return S3Uri.parse(content[0]["prefix"], "prefix"), content[1:]
 
 
-def _images(prefix: S3Uri, sizes: dict[str, int]) -> Images:
-    if large := next((key for key, size in sizes.items() if size > MAX_MIB * MIB), None):
-        raise CloudError(
-            f"{prefix / large} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2
-        )
-    return Images(prefix, sorted(sizes), max(sizes.values()), sum(sizes.values()))
+def _checked(found: Stored) -> Stored:
+    if large := next((key for key, size in found.images.items() if size > MAX_MIB * MIB), None):
+        where = found.prefix / large
+        raise CloudError(f"{where} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2)
+    return found

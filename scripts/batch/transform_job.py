@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -32,27 +31,6 @@ PROGRAM = "transform.py"
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What has become of a job."""
-
-    name: str
-    status: str
-    out: S3Uri
-    table: Table
-    images: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "job": self.name,
-            "status": self.status,
-            "out": str(self.out),
-            "predictions": str(self.out / TABLE),
-            "images": self.images,
-            "failed": self.table.failed,
-        }
 
 
 def make(aws: Aws, spec: Transform, settings: Settings) -> None:
@@ -89,8 +67,8 @@ def stop(aws: Aws, name: str, project: str) -> None:
         progress(f"the transform job {name} is {job['TransformJobStatus']} already")
 
 
-def finish(aws: Aws, name: str, settings: Settings, top_k: int) -> Outcome:
-    """Follow a job to its end, merge its answers, and remove the model that was made for it.
+def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool) -> int:
+    """Follow a job to its end, merge its answers, remove the model that was made for it, and report; the exit code.
 
     Raises Interrupted for Ctrl-C, which leaves it running; CloudError where its images or answers cannot be read.
     """
@@ -110,7 +88,12 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int) -> Outcome:
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
     rollout.remove_unused(aws, [Resource(MODEL, job["ModelName"])] if job["ModelName"] == name else [])
-    return Outcome(name, status, out, table, len(files))
+    if as_json:
+        found = {"job": name, "status": status, "out": str(out), "predictions": str(out / TABLE)}
+        print(json.dumps({**found, "images": len(files), "failed": table.failed}, indent=2))
+    else:
+        print(table.text())
+    return transform_table.report(table, len(files), out / TABLE, PROGRAM) or int(status != "Completed")
 
 
 def _follow(aws: Aws, name: str) -> dict[str, Any]:
@@ -152,13 +135,3 @@ def need_empty(aws: Aws, out: S3Uri) -> None:
     found = aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/", MaxKeys=1, **owner(out.bucket))
     if found.get("Contents"):
         raise CloudError(f"--out {out} is not empty ({found['Contents'][0]['Key']}): give another prefix")
-
-
-def show(outcome: Outcome, *, as_json: bool) -> int:
-    """Print what has come of it; the exit code."""
-    if as_json:
-        print(json.dumps(outcome.to_dict(), indent=2))
-    else:
-        print(outcome.table.text())
-    code = transform_table.report(outcome.table, outcome.images, outcome.out / TABLE, PROGRAM)
-    return code or (outcome.status != "Completed")

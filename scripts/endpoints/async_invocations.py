@@ -79,6 +79,10 @@ class AsyncCall:
                 f"interrupted: {len(results)} of {len(items)} answers have come, the others will be in"
                 f" {', '.join(places) or 'no place'}; images sent from here stay in {self.uploads}"
             ) from None
+        except Exception:
+            if not pending:  # otherwise the queue may yet read them
+                objects.delete(self.aws, self.uploads.bucket, self.uploaded)
+            raise
         objects.delete(self.aws, self.uploads.bucket, self.uploaded)
         return [results[number] for number in range(len(items))]
 

@@ -9,23 +9,19 @@ from scripts.console.command import integer
 from scripts.endpoints import modes, scaling
 from scripts.endpoints.deployment import STRATEGIES, TIMEOUT
 
+SETTINGS = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
+
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     made = command.parser(program, description)
     what = made.add_argument_group("model (required: --model-data or --job, and --image except with --local)")
-    what.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
-    what.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
-    what.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+    add_model(what)
     one = made.add_argument_group("endpoint")
     one.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
-    one.add_argument("--instance-type", metavar="TYPE", help=f"default: {modes.INSTANCE_TYPE}")
     one.add_argument(
         "--instance-count", metavar="N", type=integer(1), help="default: 1, --update: as many as there are"
     )
-    one.add_argument(
-        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
-    )
-    one.add_argument("--network-isolation", action="store_true", help="the container gets no network")
+    add_server(one)
     seconds = integer(60, 3600)
     one.add_argument("--startup-timeout", metavar="S", type=seconds, help=f"until /ping is 200 ({TIMEOUT})")
     one.add_argument("--download-timeout", metavar="S", type=seconds, help=f"for model.tar.gz ({TIMEOUT})")
@@ -45,9 +41,24 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     how.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
     how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how.add_argument("--json", action="store_true", help="print the result as JSON")
-    keys = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
-    settings.add_flags(made, *keys)
+    settings.add_flags(made, *SETTINGS)
     return made
+
+
+def add_model(group: "argparse._ArgumentGroup") -> None:
+    """The flags that say what is served."""
+    group.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
+    group.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
+    group.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+
+
+def add_server(group: "argparse._ArgumentGroup") -> None:
+    """The flags of what the server runs on and in."""
+    group.add_argument("--instance-type", metavar="TYPE", help=f"default: {modes.INSTANCE_TYPE}")
+    group.add_argument(
+        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
+    )
+    group.add_argument("--network-isolation", action="store_true", help="the container gets no network")
 
 
 def _modes(made: argparse.ArgumentParser) -> None:

@@ -129,30 +129,10 @@ def model_request(
 
 def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Deployment:
     """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
-    if not flags.image:
-        raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
-    if not (flags.model_data or flags.job or flags.multi_model):
-        raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
     mode = modes.of(flags, chosen)
-    image = Image.parse(flags.image, region)
-    chosen.need_role()
-    kind = flags.instance_type or INSTANCE_TYPE
-    if flags.multi_model:
-        artifact = S3Uri.parse(flags.multi_model, "--multi-model")
-    elif flags.model_data:
-        artifact = model_data.s3_uri(flags.model_data)
-    else:
-        if flags.dry_run:  # otherwise it is looked up
-            progress(f"--dry-run: the model of {flags.job} is taken to lie where train.py lets it be put by default")
-        artifact = chosen.home() / flags.job / "output" / "model.tar.gz"
-    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
-        model_data.check_environment(environment)
-    if remark := check_instance(kind):
-        progress(remark)
-    if flags.serverless and chosen.volume_kms_key:
-        progress("a serverless endpoint has no volume of its own: --volume-kms-key is left out")
-    elif chosen.volume_kms_key and not instances.takes_volume_key(kind):
-        progress(instances.NO_VOLUME_KEY.format(kind))
+    prefix = S3Uri.parse(flags.multi_model, "--multi-model") if flags.multi_model else None
+    kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless)
+    artifact = prefix or artifact_of(flags, chosen)
     endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
         progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")
@@ -172,6 +152,37 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         network_isolation=flags.network_isolation,
         mode=mode,
     )
+
+
+def artifact_of(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
+    """Return where model.tar.gz is by --model-data, or by --job and train.py's default. Raises CloudError."""
+    if flags.model_data:
+        return model_data.s3_uri(flags.model_data)
+    if not flags.job:
+        raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
+    if flags.dry_run:  # otherwise it is looked up
+        progress(f"--dry-run: the model of {flags.job} is taken to lie where train.py lets it be put by default")
+    return chosen.home() / str(flags.job) / "output" / "model.tar.gz"
+
+
+def check_server(
+    flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str], *, has_volume: bool
+) -> str:
+    """Return the instance type, after a look at image, role and environment. Raises CloudError."""
+    if not flags.image:
+        raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
+    image = Image.parse(flags.image, region)
+    chosen.need_role()
+    kind: str = flags.instance_type or INSTANCE_TYPE
+    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
+        model_data.check_environment(environment)
+    if remark := check_instance(kind):
+        progress(remark)
+    if chosen.volume_kms_key and not has_volume:
+        progress("a serverless endpoint has no volume of its own: --volume-kms-key is left out")
+    elif chosen.volume_kms_key and not instances.takes_volume_key(kind):
+        progress(instances.NO_VOLUME_KEY.format(kind))
+    return kind
 
 
 def requests(wanted: Deployment, flags: argparse.Namespace, chosen: Settings) -> list[Request]:

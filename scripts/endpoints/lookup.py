@@ -25,7 +25,7 @@ BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Dele
 class Endpoint:
     """A live endpoint; `pending` is the configuration that an update in progress leads to.
 
-    `instances`: as many as it is scaled to, whatever its configuration began with; 0 where that is not known.
+    `instances`: as many as it is scaled to, whatever its configuration began with; None where that is not known.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Endpoint:
     failure: str | None
     pending: str | None
     created: Any
-    instances: int = 0
+    instances: int | None = None
 
     @property
     def busy(self) -> bool:
@@ -46,6 +46,8 @@ def find(aws: Aws, name: str) -> Endpoint | None:
     found = describe(aws, "Endpoint", name)
     if found is None:
         return None
+    variants = found.get("ProductionVariants", ())
+    counts = [variant["DesiredInstanceCount"] for variant in variants if "DesiredInstanceCount" in variant]
     return Endpoint(
         name=found["EndpointName"],
         arn=found["EndpointArn"],
@@ -54,7 +56,7 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         failure=found.get("FailureReason"),
         pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         created=found.get("CreationTime"),
-        instances=sum(variant.get("DesiredInstanceCount", 0) for variant in found.get("ProductionVariants", ())),
+        instances=sum(counts) if counts else None,
     )
 
 

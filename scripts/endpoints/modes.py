@@ -125,11 +125,8 @@ _REFUSED: dict[str, dict[str, str]] = {
         "network_isolation": "the service has no network isolation there",
         "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
     },
-    "asynchronous": {"multi_model": _ONE, "serverless": _ONE},
-    "multi_model": {
-        "model_data job": "its models are below the prefix; --add puts one there",
-        "serverless asynchronous": _ONE,
-    },
+    "asynchronous": {"multi_model": _ONE},
+    "multi_model": {"model_data job": "its models are below the prefix; --add puts one there"},
 }
 # The modes that a flag is for.
 _ONLY_FOR = {

@@ -1,6 +1,6 @@
 """Images in S3, known by the ends of their names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from container_train.data.listing import SUFFIXES, is_hidden
@@ -17,7 +17,7 @@ class Stored:
 
     prefix: S3Uri
     images: dict[str, int]
-    others: list[str]
+    others: list[str] = field(default_factory=list)
 
 
 def is_image(key: str) -> bool:
@@ -29,7 +29,7 @@ def below(aws: Aws, prefix: S3Uri) -> Stored:
     bucket.require(aws, prefix.bucket)
     start = f"{prefix.key}/" if prefix.key else ""
     pages = aws.client("s3").get_paginator("list_objects_v2")
-    found = Stored(prefix, {}, [])
+    found = Stored(prefix, {})
     for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket)):
         for item in page.get("Contents", ()):
             key = item["Key"].removeprefix(start)

@@ -167,8 +167,9 @@ def _detailed(aws: Aws, resource: Resource, item: Mapping[str, Any]) -> Resource
     if resource.kind == ENDPOINT:
         live = lookup.find(aws, resource.name)
         configuration = lookup.configuration(aws, live.configuration) if live else None
-        if configuration:
-            kind, count = configuration.instance_type, configuration.instance_count
+        if live and configuration:
+            kind = configuration.instance_type
+            count = configuration.instance_count if live.instances is None else live.instances
             resource = replace(resource, detail=configuration.runs_on)
     elif resource.kind == JOB:
         job = training_jobs.describe(aws, resource.name, with_tags=False)

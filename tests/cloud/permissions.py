@@ -48,6 +48,16 @@ ACTIONS = {
     "application-autoscaling:RegisterScalableTarget": [
         "application-autoscaling:RegisterScalableTarget",
         "iam:CreateServiceLinkedRole",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+    ],
+    "application-autoscaling:PutScalingPolicy": [
+        "application-autoscaling:PutScalingPolicy",
+        "cloudwatch:DescribeAlarms",
+        "cloudwatch:PutMetricAlarm",
+    ],
+    "application-autoscaling:DeleteScalingPolicy": [
+        "application-autoscaling:DeleteScalingPolicy",
+        "cloudwatch:DeleteAlarms",
     ],
     "cloudwatch:PutMetricAlarm": ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
     "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],

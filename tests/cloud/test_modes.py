@@ -10,13 +10,14 @@ from PIL import Image
 
 from container_serve.settings import Settings as ServerSettings
 from scripts import cleanup, deploy, predict
-from scripts.aws import instances
+from scripts.aws import instances, roles
+from scripts.aws.settings import Settings
 from scripts.console.command import run
 from scripts.endpoints import lookup, modes
 from scripts.images import registry
 from tests import documents
 from tests.cloud import models
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, LABELS, MODEL, OFFLINE, PROJECT, last_line
 from tests.cloud.test_deploy import KEY as KEY
@@ -307,6 +308,12 @@ def test_attach_registers_what_an_interrupted_call_did_not(
     assert "these scripts did not make it" in last_line(capsys)
 
 
+def test_the_role_may_tell_the_topics_of_its_project() -> None:
+    document = roles.policy("role", Settings(region=REGION, project="birds"), "aws", ACCOUNT)
+    (statement,) = [one for one in document["Statement"] if one["Action"] == ["sns:Publish"]]
+    assert statement["Resource"] == f"arn:aws:sns:{REGION}:{ACCOUNT}:birds*"
+
+
 # Models below a prefix
 
 
@@ -374,4 +381,3 @@ def test_the_table_of_costs_is_that_of_the_code() -> None:
         usd = number * modes.REQUEST_SECONDS * 2 * modes.SERVERLESS_GB_SECOND
         assert serverless == f"{usd:.3f}"
         assert instance == f"{instances.PRICES['ml.m5.large'] * 24:.2f}"
-    assert ROLE
