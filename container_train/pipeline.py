@@ -73,19 +73,14 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             agreement.same_hyperparameters(group.gather(json.dumps(given)))
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
-        if group.local_rank:
-            group.barrier()  # the first of each host checks the images for all of them
-        known = ChecksumCache.of_search(group.scratch)
-        data = dataset.read(tree, known=known)
-        known.save()
-        if not group.local_rank:
-            group.barrier()
-        agreement.same_pictures(group.gather(data.fingerprint))
+        known = ChecksumCache.of_search()
+        data = dataset.read(tree, known, group)
         images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
+            known.save()
             data.tell()
         log.info("data: %d classes, %s", len(data.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
-        counts = np.bincount(dataset.targets(data.splits["train"]), minlength=len(data.classes)).tolist()
+        counts = np.bincount(data.splits["train"].targets, minlength=len(data.classes)).tolist()
         monitor.note(
             classes=len(data.classes),
             images=images,
@@ -174,7 +169,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             accuracies = choice.accuracy[choice.artifact.precision]
             log.info(metrics.line("test_accuracy", accuracies["test"]))
         test, answers = data.splits["test"], choice.served["test"]
-        matrix = metrics.confusion_matrix(dataset.targets(test), answers.argmax(1), len(data.classes))
+        matrix = metrics.confusion_matrix(test.targets, answers.argmax(1), len(data.classes))
         tested = reporting.Tested(matrix, test, np.asarray(answers))
         summary |= {
             "test_accuracy": accuracies["test"],

@@ -36,12 +36,12 @@ def probabilities(artifacts: Sequence[Artifact], paths: Sequence[Path], what: st
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
-def correct(answers: npt.NDArray[np.float32], targets: Sequence[int]) -> npt.NDArray[np.bool_]:
+def correct(answers: npt.NDArray[np.float32], targets: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Mark the answers (N, C) whose most probable class is the target: bool (N,). NaN is no class's probability."""
     predicted: npt.NDArray[np.bool_] = answers.argmax(1) == np.asarray(targets)
     return predicted & np.isfinite(answers).all(1)
 
 
-def accuracy(answers: npt.NDArray[np.float32], targets: Sequence[int]) -> float:
+def accuracy(answers: npt.NDArray[np.float32], targets: npt.ArrayLike) -> float:
     """Return the share of the answers (N, C) whose most probable class is the target."""
     return float(correct(answers, targets).mean())

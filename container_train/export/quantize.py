@@ -15,10 +15,8 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +56,10 @@ class Choice:
 def calibration(split: Split, seed: int) -> tuple[Path, ...]:
     """Return some images of `split`, equally many of each class as far as there are, drawn by `seed`."""
     wanted = min(IMAGES, max(FEWEST, len(split) // 4), len(split))
-    turns: Counter[int] = Counter()
-    drawn: list[tuple[int, Path]] = []  # the first image of each class comes before the second of any
-    for index in random.Random(f"calibration {seed}").sample(range(len(split)), len(split)):
-        drawn.append((turns[split.targets[index]], split.paths[index]))
-        turns[split.targets[index]] += 1
-    drawn.sort(key=itemgetter(0))
-    return tuple(path for _, path in drawn[:wanted])
+    drawn = np.array(random.Random(f"calibration {seed}").sample(range(len(split)), len(split)), dtype=np.int64)
+    # The first image of each class comes before the second of any.
+    drawn = drawn[np.argsort(split.turns(drawn), kind="stable")]
+    return tuple(split.paths[index] for index in drawn[:wanted].tolist())
 
 
 def choose(

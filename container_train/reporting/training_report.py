@@ -105,7 +105,7 @@ def examples(
     test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
 ) -> list[dict[str, Any]]:
     """Images with the three most probable classes: right ones spread over the classes, or the surest errors."""
-    true, predicted = np.asarray(test.targets), served.argmax(1)
+    true, predicted = test.targets, served.argmax(1)
     order = np.flatnonzero((predicted == true) == right)
     order = order[np.argsort(-served.max(1)[order], kind="stable")]
     if right:

@@ -38,7 +38,7 @@ def readable(plan: Plan, say: Callable[[str], None], then: str = "they are not s
     if bad:
         say(f"{len(bad)} image{'s' * (len(bad) != 1)} cannot be read; {then}")
     left_out = {file for file, _ in bad}
-    found = {
+    found: dict[str, ClassFiles] = {
         split: {name: [file for file in members if file not in left_out] for name, members in classes.items()}
         for split, classes in plan.splits.items()
     }

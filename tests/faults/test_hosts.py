@@ -185,9 +185,7 @@ def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
         trees.picture(jobs[1].base / "input" / "data" / "train" / "01.red" / "more.jpg", (200, 40, 40), 7)
         assert all(hosts.finish(jobs, BY))
     for job in jobs:
-        assert job.failure().startswith(
-            "process 1 of 2 has other pictures than the first: every host needs all of them"
-        )
+        assert job.failure().startswith("process 1 of 2 has other images than the first: every host needs all of them")
         assert "warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this" in job.text()
 
 

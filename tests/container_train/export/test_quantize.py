@@ -15,7 +15,7 @@ from torch import nn
 from container_serve import artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.dataset import Split
+from container_train.data.listing import Files, Split
 from container_train.errors import TrainError
 from container_train.export import __main__ as exporting
 from container_train.export import evaluation, exporter, quantize
@@ -55,13 +55,13 @@ def agreeing(exported: artifact.Artifact, splits: dict[str, Split], precision: s
     predictor, result = Predictor(exported), {}
     for name in ("valid", "test"):
         tensors = np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in splits[name].paths])
-        result[name] = replace(splits[name], targets=tuple(predictor.probabilities(tensors).argmax(1).tolist()))
+        result[name] = replace(splits[name], targets=predictor.probabilities(tensors).argmax(1))
     return result
 
 
 def test_calibration_is_seeded_and_spread_over_the_classes() -> None:
-    targets = tuple(target for target in range(100) for _ in range(10 + target % 5))
-    split = Split("train", tuple(Path(str(index)) for index in range(len(targets))), targets)
+    targets = np.array([target for target in range(100) for _ in range(10 + target % 5)])
+    split = Split("train", Files(Path(), map(str, range(len(targets)))), targets)
     chosen = quantize.calibration(split, 0)
     assert len(chosen) == len(set(chosen)) == quantize.IMAGES
     assert set(Counter(targets[int(str(path))] for path in chosen).values()) == {3}
@@ -71,7 +71,7 @@ def test_calibration_is_seeded_and_spread_over_the_classes() -> None:
 
 @pytest.mark.parametrize(("pictures", "wanted"), [(7, 7), (100, 60), (400, 100), (5000, 300)])
 def test_small_data_is_calibrated_on_less(pictures: int, wanted: int) -> None:
-    split = Split("train", tuple(Path(str(index)) for index in range(pictures)), tuple([0] * (pictures - 1) + [1]))
+    split = Split("train", Files(Path(), map(str, range(pictures))), np.array([0] * (pictures - 1) + [1]))
     assert len(quantize.calibration(split, 0)) == wanted
 
 
@@ -168,7 +168,7 @@ def test_a_picture_that_went_is_no_fault_of_the_graph(
     exported: artifact.Artifact, splits: dict[str, Split], tmp_path: Path
 ) -> None:
     train = splits["train"]
-    gone = replace(train, paths=tuple(tmp_path / path.name for path in train.paths))
+    gone = replace(train, paths=Files(tmp_path, train.paths.names()))
     for precision in ("auto", "int8"):
         with pytest.raises(TrainError, match=r"could be read when the job began, and cannot any more .No such file"):
             quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)

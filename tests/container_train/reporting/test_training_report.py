@@ -25,7 +25,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("report")
     trees.fill(base / "input" / "data")
     test = dataset.read(SageMakerPaths(base)).splits["test"]
-    true = dataset.targets(test)
+    true = test.targets
     served = np.full((len(true), 3), 0.1, dtype=np.float32)
     called = true.copy()
     called[0] = 2  # one red picture is called blue
