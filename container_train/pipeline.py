@@ -143,7 +143,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "precision": None,
         "classes": list(data.classes),
         "images": images,
-        "skipped": len(data.bad),
+        "skipped": len(data.unreadable.files),
         "near_duplicates": [leak.to_dict() for leak in data.leaks],
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
@@ -163,15 +163,16 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             )  # fmt: skip
         with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
             choice = quantize.choose(
-                made, {name: data.splits[name] for name in ("valid", "test")},
-                precision=hp.precision, train=data.splits["train"], seed=hp.seed,
+                made, {name: data.unreadable.readable(name) for name in ("valid", "test")},
+                precision=hp.precision, train=data.unreadable.readable("train"), seed=hp.seed,
             )  # fmt: skip
             accuracies = choice.accuracy[choice.artifact.precision]
             log.info(metrics.line("test_accuracy", accuracies["test"]))
-        test, answers = data.splits["test"], choice.served["test"]
-        matrix = metrics.confusion_matrix(test.targets, answers.argmax(1), len(data.classes))
-        tested = reporting.Tested(matrix, test, np.asarray(answers))
+        test, answers = choice.splits["test"], choice.served["test"]
+        matrix = metrics.confusion_matrix(test.targets, answers.predicted, len(data.classes))
+        tested = reporting.Tested(matrix, test, answers)
         summary |= {
+            "skipped": summary["skipped"] + len(choice.bad),
             "test_accuracy": accuracies["test"],
             "valid_accuracy": accuracies["valid"],
             "precision": choice.artifact.precision,

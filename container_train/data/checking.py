@@ -35,6 +35,11 @@ class Checked:
     bad: dict[str, str]
     fingerprint: str
 
+    @property
+    def seen(self) -> int:
+        """The number of images that were decoded, or could not be."""
+        return sum(map(len, self.decoded.values())) + len(self.bad)
+
 
 def split_of(listed: Listing, index: Mapping[str, int]) -> Split:
     """Return the images of a listing; `index` has the index of each class folder."""

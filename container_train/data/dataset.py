@@ -4,7 +4,9 @@ import functools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +21,9 @@ from container_train.data.checking import Checked
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.labels import labels
-from container_train.data.listing import MAX_BAD_SHARE, SHOWN, Listing
+from container_train.data.listing import SHOWN, Listing
 from container_train.data.listing import Split as Split
+from container_train.data.unreadable import Unreadable, check_share
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
@@ -30,9 +33,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Data:
-    """All three splits; `bad` names the skipped files, with the reason; `notes` are sentences to log.
+    """All three splits, without the files that `bad` names, with the reason; `notes` are sentences to log.
 
-    `checked` has those images that were decoded before the training, with their perceptual hashes.
+    `checked` has those images that were decoded before the training, with their perceptual hashes. `unreadable` learns
+    of more bad files while the job goes on.
     """
 
     classes: tuple[str, ...]
@@ -41,13 +45,14 @@ class Data:
     bad: dict[str, str]
     fingerprint: str
     notes: tuple[str, ...]
+    unreadable: Unreadable
 
     def describe(self) -> dict[str, object]:
         return {
             "fingerprint": self.fingerprint,
-            "images": {name: len(split) for name, split in self.splits.items()},
-            "skipped": len(self.bad),
-            "skipped_files": [{"file": file, "reason": reason} for file, reason in sorted(self.bad.items())],
+            "images": {name: len(self.unreadable.remaining(name)) for name in self.splits},
+            "skipped": len(self.unreadable.files),
+            "skipped_files": [{"file": file, "reason": r} for file, r in sorted(self.unreadable.files.items())],
             "notes": list(self.notes),
             "near_duplicates": [leak.to_dict() for leak in self.leaks],
         }
@@ -68,6 +73,13 @@ class Data:
             log.info("data: %d of %d images were decoded to check them; training checks the others", seen, total)
         for words in [*self.notes, *(leak.sentence() for leak in self.leaks)]:
             log.warning("data: %s", words)
+
+
+def with_skipped(described: Mapping[str, Any], bad: Mapping[str, str]) -> dict[str, Any]:
+    """Return what model.json says of the data, with more files that cannot be read."""
+    files = [*described["skipped_files"], *({"file": file, "reason": reason} for file, reason in bad.items())]
+    files.sort(key=itemgetter("file"))
+    return {**described, "skipped": len(files), "skipped_files": files}
 
 
 def read(tree: SageMakerPaths, known: ChecksumCache | None = None, group: ProcessGroup = SINGLE) -> Data:
@@ -91,7 +103,10 @@ def read(tree: SageMakerPaths, known: ChecksumCache | None = None, group: Proces
     classes = labels(order)
     if classes != tuple(order):
         log.info("labels: running numbers are left out: %s is the class %s", order[0], classes[0])
-    return Data(classes, checked.splits, checked.decoded, checked.bad, checked.fingerprint, tuple(notes))
+    unreadable = Unreadable(checked.splits, checked.bad, checked.seen)
+    return Data(
+        classes, checked.splits, checked.decoded, checked.bad, checked.fingerprint, tuple(notes), unreadable
+    )  # fmt: skip
 
 
 def _listed(split: str, folder: Path) -> Listing:
@@ -118,14 +133,8 @@ def _check_classes(split: str, names: Iterable[str], index: Mapping[str, int]) -
 
 def _check_completeness(checked: Checked, order: list[str]) -> list[str]:
     """Raise TrainError if too many are bad, or a class or a whole split is empty. Returns sentences to log."""
-    bad, notes = checked.bad, []
-    seen = sum(map(len, checked.decoded.values())) + len(bad)
-    if len(bad) > MAX_BAD_SHARE * seen:
-        first = "; ".join(f"{file}: {reason}" for file, reason in list(bad.items())[:3])
-        raise TrainError(
-            f"{len(bad)} of {seen} files are not readable images, more than {MAX_BAD_SHARE:.0%}: {first};"
-            " remove or repair them"
-        )
+    notes = []
+    check_share(checked.bad, checked.seen)
     for split in checked.splits.values():
         if not len(split):
             raise TrainError(f"channel {split.name}: no images in its class folders")

@@ -28,9 +28,12 @@ from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train.data.dataset import ImageUnreadable, Split, lost
+from container_train.data import dataset
+from container_train.data.listing import Split
+from container_train.data.unreadable import check_share
 from container_train.errors import TrainError
 from container_train.export import evaluation, exporter
+from container_train.export.evaluation import Answers
 from container_train.paths import replace_file
 from container_train.progress import track
 
@@ -41,16 +44,19 @@ IMAGES = 300  # that the ranges of activations are taken from
 FEWEST = 60
 MAX_DROP = 0.005  # of the validation accuracy, a share of the images
 
-Probabilities = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Choice:
-    """The graph to be served: the artifact in its folder, and its answers (N, C) to the images of each split."""
+    """The graph to be served: the artifact in its folder, and its answers to the images of each split.
+
+    `splits` has the images that were evaluated, and `bad` names those that could not be read, with the reason.
+    """
 
     artifact: Artifact
-    served: Mapping[str, Probabilities]
+    served: Mapping[str, Answers]
     accuracy: Mapping[str, Mapping[str, float]]  # by precision and split, a share of the images
+    splits: Mapping[str, Split]
+    bad: Mapping[str, str]
 
 
 def calibration(split: Split, seed: int) -> tuple[Path, ...]:
@@ -84,7 +90,7 @@ def choose(
             notes = {"calibration": used, "max_drop": MAX_DROP}
             try:
                 graphs["int8"] = _quantize(exported, Path(folder), images)
-            except ImageUnreadable:
+            except TrainError:
                 raise
             except Exception as error:  # NNCF's, for an architecture that it cannot handle
                 words = " ".join(str(error).split())[:200]
@@ -94,11 +100,16 @@ def choose(
                         f"hyperparameter precision has value 'int8', but {notes['reason']}; say auto or fp32"
                     ) from None
                 log.warning("int8: %s", notes["reason"])
-        answers: dict[str, dict[str, Probabilities]] = {kind: {} for kind in graphs}
+        answers: dict[str, dict[str, Answers]] = {kind: {} for kind in graphs}
+        bad: dict[str, str] = {}
+        read: dict[str, Split] = {}
         for name, split in splits.items():
-            rows = evaluation.probabilities(list(graphs.values()), split.paths, name)
-            for kind, row in zip(graphs, rows, strict=True):
+            evaluated = evaluation.evaluate(list(graphs.values()), split)
+            read[name] = evaluated.split
+            bad |= evaluated.bad
+            for kind, row in zip(graphs, evaluated.answers, strict=True):
                 answers[kind][name] = row
+        splits = read
         if "int8" in graphs:
             compared = _compare(splits["valid"], answers["fp32"]["valid"], answers["int8"]["valid"])
             notes |= compared
@@ -117,31 +128,33 @@ def choose(
                 for name in (artifact.GRAPH_WEIGHTS, artifact.GRAPH):
                     replace_file(exported.directory / name, (graphs["int8"].directory / name).read_bytes())
     for name, row in answers[served].items():
-        if odd := int((~np.isfinite(row)).any(1).sum()):
+        if odd := int((~row.finite).sum()):
             raise TrainError(
                 f"the exported model's answers ({served}) to {odd} of {len(row)} images of {name} are not numbers:"
                 f" lower lr{', or use precision fp32' if served != 'fp32' else ''}"
             )
     accuracy = {
-        kind: {name: evaluation.accuracy(rows[name], split.targets) for name, split in splits.items()}
+        kind: {name: rows[name].accuracy(split.targets) for name, split in splits.items()}
         for kind, rows in answers.items()
     }
     for kind, shares in accuracy.items():
         log.info("%s: %s", kind, ", ".join(f"{name} {100 * share:.2f} %" for name, share in shares.items()))
     log.info("served: %s, %s", served, notes["reason"])
     details = {**exported.details, "accuracy": accuracy, "quantization": notes}
+    if bad and "data" in details:
+        details["data"] = dataset.with_skipped(details["data"], bad)
     made = _write(replace(exported, precision=served), exported.directory, details)
-    return Choice(made, answers[served], accuracy)
+    return Choice(made, answers[served], accuracy, splits, bad)
 
 
-def _compare(split: Split, fp32: Probabilities, int8: Probabilities) -> dict[str, float]:
+def _compare(split: Split, fp32: Answers, int8: Answers) -> dict[str, float]:
     """Return shares of the images: int8's loss (negative: gain), its standard error, and changes of class."""
-    before, after = evaluation.correct(fp32, split.targets), evaluation.correct(int8, split.targets)
+    before, after = fp32.correct(split.targets), int8.correct(split.targets)
     lost_images, gained = int((before & ~after).sum()), int((after & ~before).sum())
     return {
         "drop": (lost_images - gained) / len(split),
         "standard_error": float(np.sqrt(lost_images + gained)) / len(split),
-        "differ": float((fp32.argmax(1) != int8.argmax(1)).mean()),
+        "differ": float((fp32.predicted != int8.predicted).mean()),
     }
 
 
@@ -153,11 +166,17 @@ class _Tensors:
     spec: Preprocessing
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        bad: dict[str, str] = {}
         for path in track(self.paths, "calibrating int8", len(self.paths)):
             try:
-                yield preprocess(path.read_bytes(), self.spec)[None]
+                tensor = preprocess(path.read_bytes(), self.spec)[None]
             except (OSError, RequestError) as error:
-                raise lost(path, error) from None
+                bad[str(path)] = str(error)
+                check_share(bad, len(self.paths))
+                continue
+            yield tensor
+        for file, reason in bad.items():
+            log.warning("not used to calibrate: %s: %s", file, reason)
 
 
 def _quantize(exported: Artifact, folder: Path, images: Sequence[Path]) -> Artifact:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
 
 from container_serve.image import decode
-from container_train.data.dataset import Split
+from container_train.data.listing import Split
+from container_train.export.evaluation import Answers
 from container_train.paths import replace_file
 from container_train.reporting import page
 from container_train.reporting.drawing import Chart, blank, hover
@@ -29,12 +30,12 @@ THUMBNAIL = 160  # pixels, longer side
 class Tested:
     """The serving code's predictions of the test images.
 
-    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`.
+    `matrix` is the confusion matrix (C, C); `served` are the answers to the images of `split`.
     """
 
     matrix: npt.NDArray[np.int64]
     split: Split
-    served: npt.NDArray[np.float32]
+    served: Answers
 
 
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -101,13 +102,11 @@ def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
     return Chart("Test images", "share of each true class", plot)
 
 
-def examples(
-    test: Split, served: npt.NDArray[np.float32], classes: tuple[str, ...], *, right: bool
-) -> list[dict[str, Any]]:
+def examples(test: Split, served: Answers, classes: tuple[str, ...], *, right: bool) -> list[dict[str, Any]]:
     """Images with the three most probable classes: right ones spread over the classes, or the surest errors."""
-    true, predicted = test.targets, served.argmax(1)
+    true, predicted = test.targets, served.predicted
     order = np.flatnonzero((predicted == true) == right)
-    order = order[np.argsort(-served.max(1)[order], kind="stable")]
+    order = order[np.argsort(-served.probabilities[order, 0], kind="stable")]
     if right:
         _, firsts = np.unique(true[order], return_index=True)
         order = order[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)]
@@ -116,7 +115,7 @@ def examples(
             "image": _thumbnail(test.paths[i]),
             "file": f"{test.paths[i].parent.name}/{test.paths[i].name}",
             "true": classes[true[i]],
-            "top": [(classes[k], float(served[i, k])) for k in np.argsort(-served[i])[:3].tolist()],
+            "top": [(classes[k], p) for k, p in zip(served.classes[i], served.probabilities[i].tolist(), strict=True)],
         }
         for i in order[:EXAMPLES].tolist()
     ]

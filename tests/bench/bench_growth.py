@@ -2,8 +2,8 @@
 
 The trees are hard links to the images of the built-in sample, or to those of --images. Each is measured by a process of
 its own: the listing and the check before the training, the network (ResNet18, all layers), and the first step on a
-batch of 64 images that another process decodes. The memory is what a process holds for itself alone (its unique set
-size), after the imports, after the listing and the check, and in the first step; then that of the decoding process.
+batch of 64 images that another process decodes. The memory is the resident set after the imports, after the listing
+and the check, and in the first step; then what the decoding process holds for itself alone (its unique set size).
 """
 
 import argparse
@@ -70,7 +70,7 @@ def measure(root: Path) -> None:
         process = psutil.Process()
         found[name] = {
             "seconds": time.monotonic() - started,
-            "megabytes": process.memory_full_info().uss / MEGABYTE,
+            "megabytes": process.memory_info().rss / MEGABYTE,
             "workers": sum(child.memory_full_info().uss for child in process.children()) / MEGABYTE,
         }
         started = time.monotonic()

@@ -88,7 +88,9 @@ def test_int8_is_served_where_it_is_as_accurate(exported: artifact.Artifact, spl
     for threads, callers, batch in ((1, 1, 12), (1, 1, 1), (2, 1, 5), (1, 2, 3)):
         predictor = Predictor(read, threads, callers)
         parts = [predictor.probabilities(tensors[i : i + batch]) for i in range(0, len(tensors), batch)]
-        np.testing.assert_array_equal(np.concatenate(parts), choice.served["test"])
+        whole, served = np.concatenate(parts), choice.served["test"]
+        np.testing.assert_array_equal(np.take_along_axis(whole, served.classes, 1), served.probabilities)
+        np.testing.assert_array_equal(whole.argmax(1), served.predicted)
     assert not any(path.name.startswith(".") for path in exported.directory.iterdir())
 
 
@@ -109,13 +111,16 @@ def test_fp32_stays_where_int8_loses_too_much(
 ) -> None:
     measured = agreeing(exported, splits)
     before = (exported.directory / "model.bin").read_bytes()
-    real = evaluation.probabilities
+    real = evaluation.evaluate
 
-    def worse(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        answers = real(artifacts, paths, what)
-        return [np.roll(a, 1, 1) if made.precision == "int8" else a for made, a in zip(artifacts, answers, strict=True)]
+    def worse(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts, split)
+        for made, answers in zip(artifacts, found.answers, strict=True):
+            if made.precision == "int8":
+                answers.classes[:] = (answers.classes + 1) % 3
+        return found
 
-    monkeypatch.setattr(evaluation, "probabilities", worse)
+    monkeypatch.setattr(evaluation, "evaluate", worse)
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     read = artifact.read(exported.directory, verify=True)
     assert read.precision == choice.artifact.precision == "fp32"
@@ -132,16 +137,16 @@ def test_one_lost_image_of_few_is_too_much(
     exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = agreeing(exported, splits)
-    real = evaluation.probabilities
+    real = evaluation.evaluate
 
-    def unlucky(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        answers = real(artifacts, paths, what)
-        for made, rows in zip(artifacts, answers, strict=True):
+    def unlucky(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts, split)
+        for made, answers in zip(artifacts, found.answers, strict=True):
             if made.precision == "int8":
-                rows[0] = np.roll(rows[0], 1)
-        return answers
+                answers.classes[0] = (answers.classes[0] + 1) % 3
+        return found
 
-    monkeypatch.setattr(evaluation, "probabilities", unlucky)
+    monkeypatch.setattr(evaluation, "evaluate", unlucky)
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.precision == "fp32"
     notes = choice.artifact.document["quantization"]
@@ -170,8 +175,36 @@ def test_a_picture_that_went_is_no_fault_of_the_graph(
     train = splits["train"]
     gone = replace(train, paths=Files(tmp_path, train.paths.names()))
     for precision in ("auto", "int8"):
-        with pytest.raises(TrainError, match=r"could be read when the job began, and cannot any more .No such file"):
+        with pytest.raises(TrainError, match=r"^1 of 12 files are not readable images, more than 5%: .*No such file"):
             quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)
+
+
+def with_one_gone(split: Split) -> Split:
+    """Each image twice, and one that is not there."""
+    paths = Files(split.paths.root, [*split.paths.names(), *split.paths.names(), "01.red/gone.jpg"])
+    return replace(split, paths=paths, targets=np.array([*split.targets, *split.targets, 0]))
+
+
+def test_images_that_cannot_be_read_are_left_out(
+    exported: artifact.Artifact, splits: dict[str, Split], caplog: pytest.LogCaptureFixture
+) -> None:
+    measured = {name: with_one_gone(split) for name, split in agreeing(exported, splits).items()}
+    described = {"images": {}, "skipped": 1, "skipped_files": [{"file": "train/a.jpg", "reason": "broken"}]}
+    given = replace(exported, document={**exported.document, "data": described})
+    choice = quantize.choose(given, measured, precision="int8", train=with_one_gone(splits["train"]))
+    assert choice.accuracy["fp32"] == {"valid": 1.0, "test": 1.0}
+    assert {name: len(split) for name, split in choice.splits.items()} == {"valid": 24, "test": 24}
+    assert list(choice.bad) == ["valid/01.red/gone.jpg", "test/01.red/gone.jpg"]
+    data = artifact.read(exported.directory, verify=True).document["data"]
+    assert data["skipped"] == 3
+    assert [file["file"] for file in data["skipped_files"]] == [
+        "test/01.red/gone.jpg",
+        "train/a.jpg",
+        "valid/01.red/gone.jpg",
+    ]
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "not evaluated: 1 of 25 images of test, which cannot be read" in said
+    assert any(words.startswith("not used to calibrate: ") for words in said)
 
 
 def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
@@ -185,16 +218,16 @@ def test_answers_that_are_not_numbers_are_no_class(
 ) -> None:
     """Their largest would be the first one: class 0, which a third of the images here are of."""
     measured = agreeing(exported, splits)
-    real, broken = evaluation.probabilities, ["int8"]
+    real, broken = evaluation.evaluate, ["int8"]
 
-    def half(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        answers = real(artifacts, paths, what)
-        for made, rows in zip(artifacts, answers, strict=True):
+    def half(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts, split)
+        for made, answers in zip(artifacts, found.answers, strict=True):
             if made.precision in broken:
-                rows[::2] = np.nan
-        return answers
+                answers.finite[::2] = False
+        return found
 
-    monkeypatch.setattr(evaluation, "probabilities", half)
+    monkeypatch.setattr(evaluation, "evaluate", half)
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.precision == "fp32"
     assert choice.accuracy["int8"]["valid"] == 0.5

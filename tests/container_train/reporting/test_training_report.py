@@ -11,6 +11,7 @@ from PIL import Image
 
 from container_train.data import dataset
 from container_train.data.duplicates import Leak
+from container_train.export.evaluation import Answers
 from container_train.paths import SageMakerPaths
 from container_train.reporting import drawing, training_report
 from container_train.training import metrics
@@ -30,6 +31,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     called = true.copy()
     called[0] = 2  # one red picture is called blue
     served[np.arange(len(true)), called] = 0.8
+    top = np.argsort(-served, axis=1, kind="stable")
+    answers = Answers(top, np.take_along_axis(served, top, 1), np.ones(len(true), dtype=np.bool_))
     matrix = metrics.confusion_matrix(true, called, 3)
     summary: dict[str, Any] = {
         "test_accuracy": 11 / 12, "valid_accuracy": 0.5, "precision": "int8",
@@ -45,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"epoch": 2, "train_loss": 0.5, "valid_loss": 0.7, "train_accuracy": 0.8, "valid_accuracy": 0.6},
         ],
     }  # fmt: skip
-    training_report.write(base / "out", summary, training_report.Tested(matrix, test, served))
+    training_report.write(base / "out", summary, training_report.Tested(matrix, test, answers))
     training_report.write_metrics(base / "out", summary)
     return base / "out"
 
