@@ -169,8 +169,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             accuracies = choice.accuracy[choice.artifact.precision]
             log.info(metrics.line("test_accuracy", accuracies["test"]))
         test, answers = choice.splits["test"], choice.served["test"]
-        matrix = metrics.confusion_matrix(test.targets, answers.predicted, len(data.classes))
-        tested = reporting.Tested(matrix, test, answers)
+        confusion = metrics.Confusion.of(test.targets, answers.predicted, len(data.classes))
+        tested = reporting.Tested(confusion, test, answers)
         summary |= {
             "skipped": summary["skipped"] + len(choice.bad),
             "test_accuracy": accuracies["test"],
@@ -178,11 +178,11 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             "precision": choice.artifact.precision,
             "accuracy": choice.accuracy,
             "quantization": choice.artifact.document["quantization"],
-            "per_class": metrics.per_class(matrix, data.classes),
+            "per_class": metrics.per_class(confusion, data.classes),
         }
     with phase("report", last=True):
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
     if tested:
-        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(matrix, data.classes).encode())
+        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(confusion, data.classes).encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

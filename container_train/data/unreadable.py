@@ -69,7 +69,7 @@ class Unreadable:
                 self.noted[name][index] = _reason(self.splits[name], index)
         noted = {self.splits[name].shown(index): reason for index, reason in self.noted[name].items()}
         if len(noted) > MAX_BAD_SHARE * EARLY:
-            check_share(noted, self.used[name])
+            check_share(noted, self.seen[name] + self.used[name])
 
     def agree(self, group: ProcessGroup) -> bool:
         """Leave out what the processes have noted; return True if that is anything. Raises TrainError for too many."""

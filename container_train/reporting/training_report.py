@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
 
 from container_serve.image import decode
@@ -20,9 +19,12 @@ from container_train.paths import replace_file
 from container_train.reporting import page
 from container_train.reporting.drawing import Chart, blank, hover
 from container_train.reporting.learning_charts import curves
+from container_train.training.metrics import Confusion
 
 BLUES = ("#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b")
 EXAMPLES = 6  # of each kind
+MATRIX_CLASSES = 1000  # most of them with a matrix of numbers in a file
+CELLS = 20_000  # of the matrix that are drawn, those of most images
 THUMBNAIL = 160  # pixels, longer side
 
 
@@ -30,10 +32,10 @@ THUMBNAIL = 160  # pixels, longer side
 class Tested:
     """The serving code's predictions of the test images.
 
-    `matrix` is the confusion matrix (C, C); `served` are the answers to the images of `split`.
+    `served` are the answers to the images of `split`.
     """
 
-    matrix: npt.NDArray[np.int64]
+    confusion: Confusion
     split: Split
     served: Answers
 
@@ -43,12 +45,17 @@ def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
     replace_file(folder / "metrics.json", json.dumps(summary, indent=1, allow_nan=False).encode())
 
 
-def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """The confusion matrix with its labels; a row per true class."""
+def matrix_csv(confusion: Confusion, classes: tuple[str, ...]) -> str:
+    """The confusion matrix with its labels, a row per true class; of many classes a row per pair that occurs."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true \\ predicted", *classes])
-    writer.writerows([label, *row] for label, row in zip(classes, matrix.tolist(), strict=True))
+    if len(classes) > MATRIX_CLASSES:
+        pairs = zip(confusion.true.tolist(), confusion.predicted.tolist(), confusion.images.tolist(), strict=True)
+        writer.writerow(["true", "predicted", "images"])
+        writer.writerows([classes[true], classes[predicted], images] for true, predicted, images in pairs)
+    else:
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([label, *confusion.row(index).tolist()] for index, label in enumerate(classes))
     return text.getvalue()
 
 
@@ -58,7 +65,7 @@ def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None
     classes = tuple(summary["classes"])
     charts = {what: curves(summary["epochs"], what) for what in ("loss", "accuracy")}
     if tested is not None:
-        charts["confusion"] = confusion(tested.matrix, classes)
+        charts["confusion"] = confusion_chart(tested.confusion, classes)
     text = page.render(
         "report.html.jinja",
         {name: chart.plot for name, chart in charts.items()},
@@ -74,16 +81,17 @@ def write(folder: Path, summary: Mapping[str, Any], tested: Tested | None = None
     replace_file(folder / "report.html", text.encode())
 
 
-def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
+def confusion_chart(confusion: Confusion, classes: tuple[str, ...]) -> Chart:
     """The confusion matrix, the share of each true class by colour; the counts and names on hovering."""
     number = len(classes)
-    rows, columns = np.nonzero(matrix)
+    shown = np.sort(np.argsort(-confusion.images, kind="stable")[:CELLS])
+    rows, columns, images = confusion.true[shown], confusion.predicted[shown], confusion.images[shown]
     data = ColumnDataSource(
         {
             "x": columns,
             "y": rows,
-            "share": matrix[rows, columns] / matrix.sum(1)[rows],
-            "count": matrix[rows, columns],
+            "share": images / confusion.sums(confusion.true)[rows],
+            "count": images,
             "true": [classes[i] for i in rows],
             "predicted": [classes[i] for i in columns],
         }

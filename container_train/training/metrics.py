@@ -1,6 +1,7 @@
 """The metrics of a job: one `name=value` line of log each, and the definitions by which the platform finds them."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,41 @@ def line(name: str, value: float) -> str:
     return f"{name}={text}"
 
 
-def confusion_matrix(
-    true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int
-) -> npt.NDArray[np.int64]:
-    """Return counts (classes, classes): row the true class, column the predicted one. Inputs: class indices (N,)."""
-    matrix = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(matrix, (true, predicted), 1)
-    return matrix
+@dataclass(frozen=True)
+class Confusion:
+    """Of the K pairs of a true and a predicted class that occur, how many `images` have each: three int64 (K,).
+
+    `classes` is the number of all. (The matrix of 10,000 classes would take 800 MB.)
+    """
+
+    true: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    images: npt.NDArray[np.int64]
+    classes: int
+
+    @classmethod
+    def of(cls, true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int) -> "Confusion":
+        """Count class indices (N,)."""
+        pairs, images = np.unique(true * classes + predicted, return_counts=True)
+        return cls(pairs // classes, pairs % classes, images, classes)
+
+    def sums(self, of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the images of each class (C,), `of` being `true` or `predicted`."""
+        return np.bincount(of, self.images, self.classes).astype(np.int64)
+
+    def row(self, index: int) -> npt.NDArray[np.int64]:
+        """Return the images of a true class by the predicted one (C,)."""
+        first, last = np.searchsorted(self.true, [index, index + 1])
+        return np.bincount(self.predicted[first:last], self.images[first:last], self.classes).astype(np.int64)
 
 
-def per_class(matrix: npt.NDArray[np.int64], labels: tuple[str, ...]) -> list[dict[str, object]]:
+def per_class(confusion: Confusion, labels: tuple[str, ...]) -> list[dict[str, object]]:
     """Return precision, recall, F1 and number of images of each class; None for a ratio whose divisor is 0."""
+    right = np.where(confusion.true == confusion.predicted, confusion.images, 0)
+    hits = np.bincount(confusion.true, right, confusion.classes).astype(np.int64)
+    columns = (hits, confusion.sums(confusion.true), confusion.sums(confusion.predicted))
     rows: list[dict[str, object]] = []
-    for index, label in enumerate(labels):
-        correct, images, predicted = int(matrix[index, index]), int(matrix[index].sum()), int(matrix[:, index].sum())
+    for label, correct, images, predicted in zip(labels, *(column.tolist() for column in columns), strict=True):
         precision = correct / predicted if predicted else None
         recall = correct / images if images else None
         f1 = 2 * correct / (images + predicted) if images + predicted else None

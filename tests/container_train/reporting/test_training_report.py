@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     served[np.arange(len(true)), called] = 0.8
     top = np.argsort(-served, axis=1, kind="stable")
     answers = Answers(top, np.take_along_axis(served, top, 1), np.ones(len(true), dtype=np.bool_))
-    matrix = metrics.confusion_matrix(true, called, 3)
+    confusion = metrics.Confusion.of(true, called, 3)
     summary: dict[str, Any] = {
         "test_accuracy": 11 / 12, "valid_accuracy": 0.5, "precision": "int8",
         "accuracy": {"fp32": {"valid": 0.5, "test": 11 / 12}, "int8": {"valid": 0.496, "test": 11 / 12}},
@@ -41,14 +42,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["red", "green", "<b>blue"],
         "images": {"train": 30, "valid": 12, "test": 12}, "skipped": 2, "weights": "none",
         "near_duplicates": [Leak("test", "train", 3, 12, (("test/red/<a>.jpg", "train/red/b.jpg"),)).to_dict()],
-        "hyperparameters": HYPERPARAMETERS, "best_epoch": 2, "per_class": metrics.per_class(matrix, trees.LABELS),
+        "hyperparameters": HYPERPARAMETERS, "best_epoch": 2, "per_class": metrics.per_class(confusion, trees.LABELS),
         "seconds": {"train": 3.0},
         "epochs": [
             {"epoch": 1, "train_loss": 1.0, "valid_loss": 1.1, "train_accuracy": 0.4, "valid_accuracy": 0.3},
             {"epoch": 2, "train_loss": 0.5, "valid_loss": 0.7, "train_accuracy": 0.8, "valid_accuracy": 0.6},
         ],
     }  # fmt: skip
-    training_report.write(base / "out", summary, training_report.Tested(matrix, test, answers))
+    training_report.write(base / "out", summary, training_report.Tested(confusion, test, answers))
     training_report.write_metrics(base / "out", summary)
     return base / "out"
 
@@ -89,8 +90,26 @@ def test_a_number_that_no_json_has_is_an_error_of_the_program(tmp_path: Path) ->
 
 
 def test_the_matrix_as_csv() -> None:
-    text = training_report.matrix_csv(np.array([[1, 2], [0, 3]]), ("a", "b, c"))
+    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 1, 1]), 2)
+    text = training_report.matrix_csv(confusion, ("a", "b, c"))
     assert text == 'true \\ predicted,a,"b, c"\na,1,2\n"b, c",0,3\n'
+
+
+def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
+    classes = tuple(f"class {number}" for number in range(10_000))
+    true, predicted = np.arange(50_000) % 10_000, (np.arange(50_000) * 7) % 10_000
+    tracemalloc.start()
+    confusion = metrics.Confusion.of(true, predicted, 10_000)
+    rows = metrics.per_class(confusion, classes)
+    lines = training_report.matrix_csv(confusion, classes).splitlines()
+    chart = training_report.confusion_chart(confusion, classes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6, "bytes; as a matrix they are 800 million"
+    assert lines[:3] == ["true,predicted,images", "class 0,class 0,5", "class 1,class 7,5"]
+    assert len(lines) == 1 + 10_000
+    assert (rows[0]["recall"], rows[1]["recall"], rows[1]["images"]) == (1.0, 0.0, 5)
+    assert chart.plot
 
 
 @pytest.mark.parametrize("width", [1440, 390])

@@ -30,9 +30,9 @@ def test_a_metric_without_definition_is_refused() -> None:
 
 
 def test_confusion_matrix_and_per_class() -> None:
-    matrix = metrics.confusion_matrix(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
-    assert matrix.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
-    a, b, c = metrics.per_class(matrix, ("a", "b", "c"))
+    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
+    assert [confusion.row(index).tolist() for index in range(3)] == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
+    a, b, c = metrics.per_class(confusion, ("a", "b", "c"))
     assert (a["precision"], a["recall"], a["f1"], a["images"]) == (1.0, 2 / 3, 0.8, 3)
     assert (b["precision"], b["recall"]) == (2 / 3, 1.0)
     assert (c["precision"], c["recall"], c["f1"]) == (None, None, None)
