@@ -7,10 +7,10 @@ and the check, and in the first step; then what the decoding process holds for i
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,8 +19,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, os.environ.get("PYTHONPATH", str(ROOT)))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from container_train.data import sample, splits
+from scripts.dataset import check
+from scripts.s3 import storage
+from tests.bench.arguments import existing, new_file, whole
+
 COUNTS, CLASSES = (10_000, 100_000, 1_000_000), (20, 10_000)
 SHARES = {"train": 0.9, "valid": 0.05, "test": 0.05}
 MOST_LINKS = 60_000  # ext4 has 65,000 for a file
@@ -49,7 +54,7 @@ def make(root: Path, images: list[Path], count: int, classes: int) -> None:
             os.link(source, folders[number % classes] / f"image_{number:07}.jpg")
 
 
-def measure(root: Path) -> None:
+def training(root: Path) -> None:
     """Print the seconds of each phase of a job's start, and the megabytes that the process holds then, as JSON."""
     started = time.monotonic()
     import psutil
@@ -88,38 +93,40 @@ def measure(root: Path) -> None:
     inputs, targets = next(batches)
     torch.nn.functional.cross_entropy(network.head(*inputs), targets).backward()
     mark("first step")
-    found["images"] = {"seconds": sum(map(len, data.splits.values())), "megabytes": 0}
     print(json.dumps(found))
 
 
-def scripts(root: Path) -> None:
-    """Print the seconds that the scripts need to plan, check and name the images of a folder, as JSON."""
-    from container_train.data import splits
-    from scripts.dataset import check
-    from scripts.s3 import storage
+def preparation(root: Path) -> None:
+    """Print the seconds of the parts of prepare_data.py --s3 --dry-run, as JSON.
 
-    found = {}
+    They are the plan of the splits, the look at each file's header, and the names in S3.
+    """
+    found: dict[str, float] = {}
     folders = {"split already": root / "input" / "data", "not split": root / "input" / "data" / "train"}
     if len(list(next(folders["not split"].iterdir()).iterdir())) < len(SHARES):
         del folders["not split"]
     for name, folder in folders.items():
-        started = time.monotonic()
+        times = [time.monotonic()]
         plan = splits.plan(folder)
-        planned = time.monotonic()
+        times.append(time.monotonic())
         readable = check.readable(plan, lambda _: None)
-        checked = time.monotonic()
+        times.append(time.monotonic())
         storage.items(readable)
-        found[name] = {
-            "plan": planned - started, "check": checked - planned, "items": time.monotonic() - checked,
-        }  # fmt: skip
+        times.append(time.monotonic())
+        parts = zip(("plan", "headers", "names"), itertools.pairwise(times), strict=True)
+        found |= {f"{name}, {part}": after - before for part, (before, after) in parts}
     print(json.dumps(found))
+
+
+def figure(name: str, goal: str, measured: float, unit: str) -> dict[str, Any]:
+    value = round(measured, 1)
+    return {"name": name, "goal": goal, "measured": value, "unit": unit, "spread": [value, value], "repetitions": 1}
 
 
 def child(what: str, root: Path) -> dict[str, Any]:
     """Run one of this file's functions in a process of its own. Raises SystemExit where it fails."""
-    command = [sys.executable, __file__, f"--{what}", str(root)]
-    environment = {**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    command = [sys.executable, __file__, "--child", what, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench_growth: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -128,39 +135,47 @@ def child(what: str, root: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="numbers of images (%(default)s)")
-    parser.add_argument("--classes", type=int, nargs="+", default=CLASSES, help="numbers of classes (%(default)s)")
-    parser.add_argument("--images", type=Path, help="folder of images to link to (default: those of the sample)")
-    parser.add_argument("--folder", type=Path, help="where the trees are made (default: a temporary folder)")
-    parser.add_argument("--with-scripts", action="store_true", help="measure the scripts as well")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--scripts", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--counts", type=whole, nargs="+", default=COUNTS, help="numbers of images (%(default)s)")
+    parser.add_argument("--classes", type=whole, nargs="+", default=CLASSES, help="numbers of classes (%(default)s)")
+    parser.add_argument("--images", type=existing, help="folder of images to link to (default: those of the sample)")
+    parser.add_argument("--folder", type=existing, help="where the trees are made (default: a temporary folder)")
+    parser.add_argument("--scripts", action="store_true", help="measure prepare_data.py's parts as well")
+    parser.add_argument("--out", type=new_file, help="a JSON file for the figures")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure or options.scripts:
-        measure(options.measure) if options.measure else scripts(options.scripts)
+    if options.child:
+        what, root = options.child
+        {"training": training, "preparation": preparation}[what](Path(root))
         return
-    with contextlib.ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="byoc-growth-", dir=options.folder)))
+    figures = []
+    with tempfile.TemporaryDirectory(prefix="byoc-growth-", dir=options.folder) as folder:
         if not options.images:
-            from container_train.data import sample
-
-            sample.write(work / "sample")
-        images = sorted(path for path in (options.images or work / "sample").rglob("*") if path.is_file())
-        print(f"{'images':>9} {'classes':>7} {'made':>6} {'data':>6} {'model':>6} {'step':>6} {'before':>7} {'data':>6}"
-              f" {'step':>7} {'worker':>7}  (seconds, then megabytes)", flush=True)  # fmt: skip
+            sample.write(Path(folder, "sample"))
+        images = sorted(path for path in (options.images or Path(folder, "sample")).rglob("*") if path.is_file())
+        print(f"{'':17} {'seconds':>27}   megabytes")
+        heads = [f"{head:>6}" for head in ("making", "data", "model", "step", "before", "data", "step", "worker")]
+        print(f"{'images':>9} {'classes':>7} {' '.join(heads[:4])}   {' '.join(heads[4:])}", flush=True)
         for count, classes in itertools.product(options.counts, options.classes):
-            root, started = work / f"{count}-{classes}", time.monotonic()
+            root, started = Path(folder, f"{count}-{classes}"), time.monotonic()
             make(root, images, count, classes)
             made = time.monotonic() - started
-            found = child("measure", root)
-            seconds = [found[name]["seconds"] for name in ("data", "model", "first step")]
-            memory = [found[name]["megabytes"] for name in ("imports", "data", "first step")]
-            cells = " ".join(f"{number:6.1f}" for number in [made, *seconds])
-            sizes = " ".join(f"{number:7.0f}" for number in [*memory, found["first step"]["workers"]])
-            print(f"{count:9} {classes:7} {cells} {sizes}", flush=True)
-            if options.with_scripts:
-                print(f"{'scripts':>17} {json.dumps(child('scripts', root))}", flush=True)
-            subprocess.run(["rm", "-r", str(root)], check=True)
+            found = child("training", root)
+            phases = [found[name] for name in ("imports", "data", "model", "first step")]
+            numbers = [made, *(phase["seconds"] for phase in phases[1:])]
+            sizes = [*(phases[index]["megabytes"] for index in (0, 1, 3)), phases[3]["workers"]]
+            print(f"{count:9} {classes:7} {' '.join(f'{n:6.1f}' for n in numbers)}  "
+                  f" {' '.join(f'{n:6.0f}' for n in sizes)}", flush=True)  # fmt: skip
+            what = f"growth: {count} images, {classes} classes"
+            figures += [
+                figure(f"{what}: seconds to the first step", "60 s", sum(numbers[1:]), "s"),
+                figure(f"{what}: memory of the images", "1000 MB", sizes[1] - sizes[0] + sizes[3], "MB"),
+            ]
+            if options.scripts:
+                for name, seconds in child("preparation", root).items():
+                    print(f"{'prepare_data.py':>17} {name}: {seconds:.1f} s", flush=True)
+            shutil.rmtree(root)
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import os
 import threading
 from collections import Counter
@@ -307,6 +308,7 @@ def test_the_manifest_is_written_now_and_then(
     aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[str]
 ) -> None:
     monkeypatch.setattr(sync, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(sync, "SAVE_SHARE", math.inf)
     upload(fill(tmp_path / "pets"))
     assert Counter(calls)["s3:PutObject"] == 12 * 2 + 2
 
