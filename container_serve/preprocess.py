@@ -13,7 +13,7 @@ from container_serve.image import decode
 from container_serve.settings import MAX_PIXELS
 from container_serve.spec import MAX_SIDE, Preprocessing
 
-__all__ = ["MAX_SIDE", "Preprocessing", "is_scaled", "preprocess", "to_tensor"]
+__all__ = ["MAX_SIDE", "Preprocessing", "is_scaled", "normalise", "preprocess", "read", "to_pixels", "to_tensor"]
 
 # A resize to more pixels than this is computed for the crop only: an image of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
@@ -22,7 +22,12 @@ SCALED_MARGIN = 2  # 12 megapixels for a side of 232: 4 times as fast as decodin
 
 
 def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32]:
-    """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB image.
+    """float32 (3, crop, crop), contiguous, equal to torchvision's evaluation transforms of an RGB image."""
+    return normalise(to_pixels(image, spec), spec)
+
+
+def to_pixels(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.uint8]:
+    """The pixels of an RGB image, resized and cropped: uint8 (crop, crop, 3).
 
     An image that is smaller than the crop after resizing is padded with black, as torchvision does.
     """
@@ -37,9 +42,14 @@ def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.float32
     else:
         resized = image if size == image.size else image.resize(size, resample)
         cropped = resized.crop(box)
+    return np.array(cropped)
+
+
+def normalise(pixels: npt.NDArray[np.uint8], spec: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 (3, crop, crop) from uint8 (crop, crop, 3)."""
     # torchvision's own operations in its own order and precision: any shortcut would differ in the last bits.
     tensor = np.empty((3, spec.crop, spec.crop), dtype=np.float32)
-    tensor[...] = np.asarray(cropped).transpose(2, 0, 1)
+    tensor[...] = pixels.transpose(2, 0, 1)
     tensor /= np.float32(255)
     tensor -= np.array(spec.mean, dtype=np.float32)[:, None, None]
     tensor /= np.array(spec.std, dtype=np.float32)[:, None, None]
@@ -70,9 +80,16 @@ def is_scaled(body: bytes, spec: Preprocessing) -> bool:
 def preprocess(
     body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
 ) -> npt.NDArray[np.float32]:
-    """`decode`, then `to_tensor`: float32 (3, crop, crop) from an image's bytes; errors as in `decode`.
+    """`read`, then `to_tensor`: float32 (3, crop, crop) from an image's bytes; errors as in `decode`."""
+    return to_tensor(read(body, spec, max_pixels=max_pixels, max_bytes=max_bytes), spec)
+
+
+def read(
+    body: bytes, spec: Preprocessing, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None
+) -> Image.Image:
+    """`decode` an image for `to_tensor`; errors as there.
 
     A JPEG much larger than needed is scaled in the decoder, to no less than SCALED_MARGIN times the size after it: what
     is left to the resize then hides how the decoder scaled. The export measures what this does to the accuracy.
     """
-    return to_tensor(decode(body, max_pixels=max_pixels, max_bytes=max_bytes, least=SCALED_MARGIN * spec.resize), spec)
+    return decode(body, max_pixels=max_pixels, max_bytes=max_bytes, least=SCALED_MARGIN * spec.resize)

@@ -17,8 +17,8 @@ ALIASES = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "mod
 
 # A checkpoint fits whatever these say; all others are part of its identity.
 NOT_IN_FINGERPRINT = frozenset(
-    {"epochs", "patience", "checkpoint-every", "workers", "device", "feature-cache", "debug", "debug-interval", "rule",
-     "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
+    {"epochs", "patience", "checkpoint-every", "compile", "workers", "device", "feature-cache", "debug",
+     "debug-interval", "rule", "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
 )  # fmt: skip
 
 
@@ -137,6 +137,9 @@ class Hyperparameters:
     )
     amp: str = option(
         AUTO_ON_OFF, "auto", "mixed precision; auto: on a GPU, or a CPU with AMX; off: float32, on a GPU without TF32"
+    )
+    compile: str = option(
+        ON_OFF, "off", "torch.compile of what is trained: faster steps after a minute; needs a C compiler"
     )
     device: str = option(
         one_of("auto", "cpu", "cuda"), "auto", "auto takes a usable GPU; one that cannot be used is an error"

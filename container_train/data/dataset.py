@@ -9,14 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
-from container_serve.errors import RequestError
-from container_serve.image import decode
-from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import channels, checking, duplicates, listing
-from container_train.data.augmentation import Augmentation
 from container_train.data.checking import Checked
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
@@ -50,7 +44,7 @@ class Data:
     def describe(self) -> dict[str, object]:
         return {
             "fingerprint": self.fingerprint,
-            "images": {name: len(self.unreadable.remaining(name)) for name in self.splits},
+            "images": {name: self.unreadable.count(name) for name in self.splits},
             "skipped": len(self.unreadable.files),
             "skipped_files": [{"file": file, "reason": r} for file, r in sorted(self.unreadable.files.items())],
             "notes": list(self.notes),
@@ -144,46 +138,3 @@ def _check_completeness(checked: Checked, order: list[str]) -> list[str]:
         if empty:
             notes.append(f"channel {split.name} has no images of {len(empty)} classes: {', '.join(empty[:SHOWN])}")
     return notes
-
-
-class ImageUnreadable(TrainError):
-    """An image of the job cannot be read any more. A decoding process passes it on with a traceback, left out here."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.strip().splitlines()[-1].removeprefix(f"{__name__}.ImageUnreadable: "))
-
-
-def lost(path: Path, error: Exception) -> ImageUnreadable:
-    reason = (isinstance(error, OSError) and error.strerror) or error
-    return ImageUnreadable(
-        f"{path} could be read when the job began, and cannot any more ({reason}): put it back, and start the job again"
-    )
-
-
-class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
-    """Tensors float32 (3, crop, crop), the same that the server computes, and targets.
-
-    With an augmentation, the view of an image depends on (seed, view, index) alone, not on the order or the number of
-    decoding processes, so that a resumed epoch sees what an uninterrupted one would have seen.
-    """
-
-    def __init__(self, split: Split, spec: Preprocessing, augment: str = "none", seed: int = 0, view: int = 0) -> None:
-        self.split, self.spec, self.seed, self.view = split, spec, seed, view
-        self.augment = None if augment == "none" else Augmentation(augment, spec)
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        path = self.split.paths[index]
-        try:
-            body = path.read_bytes()
-            if self.augment is None:
-                return torch.from_numpy(preprocess(body, self.spec)), int(self.split.targets[index])
-            image = decode(body)
-        except (OSError, RequestError) as error:
-            raise lost(path, error) from None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, self.view, index)))
-            image = self.augment(image)
-        return torch.from_numpy(to_tensor(image, self.augment.spec)), int(self.split.targets[index])

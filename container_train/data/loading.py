@@ -4,34 +4,73 @@ import logging
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
-from container_train.data.dataset import ImageDataset
+from container_train.data.images import ImageDataset, Item
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 
 log = logging.getLogger(__name__)
 
 SHARED_MEMORY_SHARE = 0.8
+PREFETCH, GPU_PREFETCH = 2, 4  # batches that each process keeps ready: a GPU takes one in some milliseconds
 
 
-def loader(
-    images: ImageDataset, batches: Sequence[list[int]], workers: int, device: torch.device
-) -> DataLoader[tuple[torch.Tensor, int]]:
-    """Load these batches of images and their targets, decoded by `workers` processes."""
-    return DataLoader(
+class Loaded(NamedTuple):
+    """A batch: pixels uint8 (N * views, 3, side, side), targets int64 (N,), and those images that cannot be read.
+
+    `bad` has their numbers in the split by the place in the batch.
+    """
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    bad: dict[int, int]
+
+    def readable(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pixels, of one view, and targets of the other images."""
+        if not self.bad:
+            return self.pixels, self.targets
+        kept = torch.tensor([place for place in range(len(self.targets)) if place not in self.bad], dtype=torch.int64)
+        kept = kept.to(self.targets.device)
+        return self.pixels[kept], self.targets[kept]
+
+
+def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, device: torch.device) -> Iterator[Loaded]:
+    """Yield these batches, decoded ahead by `workers` processes, on the device. They end with the iterator."""
+    gpu = device.type == "cuda"
+    loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
         images,
         batch_sampler=batches,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
+        prefetch_factor=_prefetch(device) if workers else None,
+        pin_memory=gpu,
         worker_init_fn=start_decoding,
         # Not the global one: dropout has to see the same numbers whether images are loaded, cached or skipped.
         generator=torch.Generator(),
     )
+    side = torch.cuda.Stream(device) if gpu else None
+    for pixels, targets in loader:
+        pixels = pixels.flatten(0, 1).permute(0, 3, 1, 2)
+        bad = {place: -1 - target for place, target in enumerate(targets.tolist()) if target < 0}
+        if side is None:
+            yield Loaded(pixels, targets, bad)
+            continue
+        with torch.cuda.stream(side):  # beside the step before
+            pixels, targets = (tensor.to(device, non_blocking=True) for tensor in (pixels, targets))
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(side)
+        for tensor in (pixels, targets):
+            tensor.record_stream(current)
+        yield Loaded(pixels, targets, bad)
+
+
+def _prefetch(device: torch.device) -> int:
+    return GPU_PREFETCH if device.type == "cuda" else PREFETCH
 
 
 @dataclass(frozen=True)
@@ -43,21 +82,22 @@ class Decoders:
 
     wanted: int
     free: int
+    prefetch: int = PREFETCH
 
     @classmethod
-    def of(cls, wanted: int, group: ProcessGroup = SINGLE) -> "Decoders":
+    def of(cls, wanted: int, device: torch.device, group: ProcessGroup = SINGLE) -> "Decoders":
         """Divide the free bytes among the training processes of the host, before any of them uses some."""
         free = _free_shared_memory() // group.local_size
         group.barrier()
-        return cls(wanted, free)
+        return cls(wanted, free, _prefetch(device))
 
     def processes(self, batch: int, side: int) -> int:
-        """Return the number that there is room for, with batches of `batch` images float32 (3, side, side).
+        """Return the number that there is room for, with batches of `batch` images uint8 (3, side, side).
 
-        Each keeps two batches ready, and one is in use. With none, the training process decodes by itself.
+        Each keeps some batches ready, and one is in use. With none, the training process decodes by itself.
         """
-        size = batch * 3 * side * side * 4
-        fits = max(0, int(self.free * SHARED_MEMORY_SHARE / size) - 1) // 2
+        size = batch * 3 * side * side
+        fits = max(0, int(self.free * SHARED_MEMORY_SHARE / size) - 1) // self.prefetch
         if fits < self.wanted:
             log.warning(
                 "workers: %d instead of %d: %.0f MB of shared memory are free for them, a batch is %.0f MB; start the"

@@ -52,6 +52,10 @@ class Unreadable:
         }
         return {**self.before, **found}
 
+    def count(self, name: str) -> int:
+        """Return the number of images of a split that are not left out."""
+        return len(self.splits[name]) - len(self.known[name])
+
     def remaining(self, name: str) -> npt.NDArray[np.int64]:
         """Return the indices of the images of a split that are not left out."""
         return np.delete(np.arange(len(self.splits[name])), list(self.known[name]))
@@ -64,9 +68,11 @@ class Unreadable:
     def use(self, name: str, images: int, bad: Iterable[int] = ()) -> None:
         """Count `images` that were used of a split, and note the `bad` ones. Raises TrainError for very many."""
         self.used[name] += images
-        for index in bad:
-            if index not in self.known[name]:
-                self.noted[name][index] = _reason(self.splits[name], index)
+        new = [index for index in bad if index not in self.known[name] and index not in self.noted[name]]
+        if not new:
+            return
+        for index in new:
+            self.noted[name][index] = _reason(self.splits[name], index)
         noted = {self.splits[name].shown(index): reason for index, reason in self.noted[name].items()}
         if len(noted) > MAX_BAD_SHARE * EARLY:
             check_share(noted, self.seen[name] + self.used[name])
@@ -87,7 +93,7 @@ class Unreadable:
         # A later epoch sees the same images again.
         check_share(self.files, max(self.checked, sum(min(len(self.splits[name]), n) for name, n in self.seen.items())))
         for name in self.splits:
-            if not len(self.remaining(name)):
+            if not self.count(name):
                 raise TrainError(f"channel {name}: none of its images can be read")
         return True
 
@@ -98,7 +104,10 @@ class Unreadable:
         return {"known": known, "noted": noted, "seen": dict(self.seen)}
 
     def resume(self, state: Mapping[str, Any]) -> None:
-        self.known, self.noted = ({name: dict(bad) for name, bad in state[key].items()} for key in ("known", "noted"))
+        for name, bad in state["known"].items():
+            self.known[name] |= bad  # images without cached features stay left out
+        for name, bad in state["noted"].items():
+            self.noted[name] |= {index: reason for index, reason in bad.items() if index not in self.known[name]}
         self.seen, self.used = Counter(state["seen"]), Counter()
 
     def _gather(self, group: ProcessGroup) -> None:

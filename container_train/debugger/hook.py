@@ -69,6 +69,14 @@ class Hook:
         """Record the gradients that the optimizer will use: call it after the backward pass of each training step."""
         self._guard(lambda: self.recorder.on_gradients())()
 
+    def saves(self) -> bool:
+        """Return True where tensors of the next step are saved: only then are the hooks in the network needed."""
+        return self.state == "on" and bool(self.recorder.is_next_saved())
+
+    def not_finite(self) -> None:
+        """Save the step whatever the interval says: its loss, or that of the step before, is no number."""
+        self._guard(lambda: self.recorder.on_not_finite())()
+
     def close(self) -> None:
         """Write what is left and take every hook off the network."""
         if self.recorder is not None and not self._closed:

@@ -8,9 +8,9 @@ What differs from smdebug 1.0.34's:
 * Gradients are divided by the loss scale, and parameters that are not trained are not saved.
 * A step is written in one go when it is over, from this thread: smdebug's own thread dies of a full disk and hangs.
 * A step whose loss is not finite is saved whatever the interval says: the training ends right there.
+* In a step that is not saved, no hook is on a ReLU, and nothing waits for a GPU.
 """
 
-import math
 import re
 import shutil
 import time
@@ -71,6 +71,9 @@ class Recorder:
         self.mode_steps = {ModeKeys.TRAIN: schedule.done - 1, ModeKeys.EVAL: schedule.done_evaluation - 1}
         self.all = self.small = False  # whether this step is saved: all of it, or losses, labels and predictions
         self.handles: list[Any] = []
+        self.relus: list[tuple[nn.Module, Callable[..., None]]] = []
+        self.relu_handles: list[Any] = []  # in a step that is saved
+        self.newest: list[tuple[str, torch.Tensor]] = []  # loss, labels, logits of the newest step
         self.tensors: list[tuple[str, torch.Tensor]] = []
         self.parameters: list[tuple[str, torch.Tensor]] = []
         self.calls: Counter[str] = Counter()  # of each ReLU, in this step
@@ -84,10 +87,11 @@ class Recorder:
         kind = head._get_name()
         self.parameters = [(f"{kind}_{name}", value) for name, value in head.named_parameters() if value.requires_grad]
         self.handles.append(head.register_forward_pre_hook(guard(self.on_step)))
-        for name, module in head.named_modules():
-            if isinstance(module, reductions.RELUS):
-                hook = guard(lambda _module, inputs, name=name: self.on_relu(name, inputs))
-                self.handles.append(module.register_forward_pre_hook(hook))
+        self.relus = [
+            (module, guard(lambda _module, inputs, name=name: self.on_relu(name, inputs)))
+            for name, module in head.named_modules()
+            if isinstance(module, reductions.RELUS)
+        ]
         self.handles.append(loss.register_forward_hook(guard(self.on_loss)))
         collections = CollectionManager()
         for name, expression in COLLECTIONS.items():
@@ -101,10 +105,20 @@ class Recorder:
         collections.export(str(self.folder), f"{events.WORKER}_collections.json")
 
     def detach(self) -> None:
+        self.unhook_relus()
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+        self.relus.clear()
         self.parameters.clear()
+
+    def hook_relus(self) -> None:
+        if not self.relu_handles:
+            self.relu_handles = [module.register_forward_pre_hook(hook) for module, hook in self.relus]
+
+    def unhook_relus(self) -> None:
+        while self.relu_handles:
+            self.relu_handles.pop().remove()
 
     def set_mode(self, mode: str) -> None:
         self.flush()
@@ -120,11 +134,20 @@ class Recorder:
         self.step += 1
         self.mode_steps[self.mode] += 1
         number, train = self.mode_steps[self.mode], self.mode == ModeKeys.TRAIN
-        chosen = not train or number % self.interval == 0 or (self.from_start and number < config.FIRST_STEPS)
-        self.small = chosen and self.written <= BUDGET + AFTERWARDS
-        self.all = chosen and train and not self.exhausted and not (self.thrifty and self._is_dear(number))
+        self.small = (not train or self._is_chosen(number)) and self.written <= BUDGET + AFTERWARDS
+        self.all = self.small and train and not self.exhausted and not (self.thrifty and self._is_dear(number))
         if self.all:
             self.save_parameters()
+            self.hook_relus()
+        else:
+            self.unhook_relus()
+
+    def is_next_saved(self) -> bool:
+        """Return True where tensors of the next step of the training are saved, unless that is too dear."""
+        return self._is_chosen(self.mode_steps[ModeKeys.TRAIN] + 1) and not self.exhausted
+
+    def _is_chosen(self, number: int) -> bool:
+        return number % self.interval == 0 or (self.from_start and number < config.FIRST_STEPS)
 
     def _is_dear(self, number: int) -> bool:
         seconds = self.seconds()
@@ -140,16 +163,26 @@ class Recorder:
             self.tensors.append((f"{path}_activity_{index}", reductions.activity(tensor)))
 
     def on_loss(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        # The training itself waits for this value in the next line, so that waiting here costs nothing.
-        if not (self.small or self.exhausted or math.isfinite(float(output.detach()))):
-            self.small = self.all = True
-            self.save_parameters()
-        if not self.small:
-            return
-        self.tensors.append((f"{module._get_name()}_output_0", output.detach().float().clone()))
         logits, targets = inputs[0].detach(), inputs[1].detach()
+        self.newest = [(f"{module._get_name()}_output_0", output.detach())]
         if targets.ndim == 1 and logits.ndim == 2:
-            self.tensors += [("labels", targets.float()), ("predictions", logits.argmax(1).float())]
+            self.newest += [("labels", targets), ("predictions", logits)]
+        if self.small:
+            self.save_loss()
+
+    def save_loss(self) -> None:
+        for name, value in self.newest:
+            kept = value.argmax(1) if name == "predictions" else value
+            self.tensors.append((name, kept.to(torch.float32, copy=True)))
+
+    def on_not_finite(self) -> None:
+        if self.exhausted or self.all:
+            return
+        if not self.small:
+            self.save_loss()
+        self.small = self.all = True
+        self.save_parameters()
+        self.on_gradients()
 
     def on_gradients(self) -> None:
         """Those of the whole batch: where several processes share it, autograd knows this one's part only."""

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from container_train.distributed.cluster import collective_timeout
 from container_train.errors import CollectiveError, TrainError
+from container_train.training.device import launched
 
 # How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
 LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")
@@ -101,20 +102,31 @@ class ProcessGroup:
 
     def all_reduce(self, values: Sequence[float]) -> list[float]:
         """The sum over all processes of each value, in float64."""
-        return self.all_reduce_async(values)()
+        return self.all_reduce_async(torch.tensor(values, dtype=torch.float64))()
 
-    def all_reduce_async(self, values: Sequence[float]) -> Callable[[], list[float]]:
-        """Begin `all_reduce`; the returned function waits for the sums."""
-        if self.size == 1:
-            return lambda: list(values)
-        tensor = torch.tensor(values, dtype=torch.float64)
-        work = dist.all_reduce(tensor, async_op=True)
+    def all_reduce_async(self, values: torch.Tensor) -> Callable[[], list[float]]:
+        """Begin the sum over all processes of float64 `values`, in place; the returned function waits for it.
 
-        def finish() -> list[float]:
-            work.wait()
-            return [float(value) for value in tensor]
+        Values on a GPU are on their way to the CPU when this returns, without waiting for what computes them.
+        """
+        work = dist.all_reduce(values, async_op=True) if self.size > 1 else None
+        if not values.is_cuda:
 
-        return finish
+            def finish() -> list[float]:
+                if work is not None:
+                    work.wait()
+                return values.tolist()
+
+            return finish
+        if work is not None:
+            work.wait()  # of the GPU's stream, not of this thread
+        copied, arrived = values.to("cpu", non_blocking=True), launched(values.device)
+
+        def arrive() -> list[float]:
+            arrived()
+            return copied.tolist()
+
+        return arrive
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag True where any process has set it: the same answer in all of them."""

@@ -1,9 +1,11 @@
 """The features of all images and views that a training needs: read if they exist, else computed and kept."""
 
+import contextlib
 import functools
+import itertools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 import psutil
 import torch
 
-from container_serve.preprocess import Preprocessing
 from container_train.data import augmentation, loading
-from container_train.data.dataset import Data, ImageDataset
+from container_train.data.dataset import Data
+from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
 from container_train.features.extractor import CHECKED, FeatureExtractor
@@ -26,7 +28,8 @@ from container_train.signals import StopFlag
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
-CHUNK = 256  # images whose features are written at a time: a kill costs at most these
+CHUNK = 256  # features of images that are written at a time, with one checksum
+NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
@@ -76,8 +79,9 @@ class Cache:
         if missing:
             place, reason = self.store.place(self._need(missing))
             log.info("feature cache: %s", f"kept in {place}" if place else f"kept in memory only ({reason})")
-            for part in missing:
-                found[part] = self._kept(self._file(place, part), part) if place else self._in_memory(part)
+            for _, group in itertools.groupby(missing, lambda part: part[0]):
+                parts = list(group)  # the views of one split: an image is decoded once for all of them
+                found |= self._kept(place, parts) if place else self._in_memory(parts)
         gather = self.group.gather_rows
         return {
             part: tuple(gather(feature, len(self.data.splits[part[0]])) for feature in found[part])
@@ -101,9 +105,12 @@ class Cache:
         """Return the indices of the images whose features this process computes."""
         return range(self.group.rank, len(self.data.splits[split]), self.group.size)
 
-    def _words(self, part: Part) -> str:
-        view = f", view {part[1] + 1}" if self.hp.augment != "none" and part[0] == "train" else ""
-        return f"{len(self._images(part[0]))} images of {part[0]}{view}"
+    def _words(self, *parts: Part) -> str:
+        (split, first), (_, last) = parts[0], parts[-1]
+        views = f", view {first + 1}" if self.hp.augment != "none" and split == "train" else ""
+        if last > first:
+            views = f", {len(parts)} views"
+        return f"{len(self._images(split))} images of {split}{views}"
 
     def _need(self, parts: list[Part]) -> int:
         """Return the bytes of this process's features of `parts`."""
@@ -118,60 +125,99 @@ class Cache:
             log.info("feature cache: %s read from %s", self._words(part), file.path.parent)
         return features
 
-    def _kept(self, file: FeatureFile, part: Part) -> Features:
-        """Return the part's features from `file`, written by this process or by another that was faster."""
+    def _kept(self, place: Path, parts: Sequence[Part]) -> dict[Part, Features]:
+        """Return the parts' features from files, written by this process or by another that was faster."""
+        files = {part: self._file(place, part) for part in parts}
+        found: dict[Part, Features] = {}
         try:
-            with locked(file, self._check_stop):
-                if (features := self._read(file, part)) is not None:
-                    return features
+            with contextlib.ExitStack() as stack:
+                for file in files.values():
+                    stack.enter_context(locked(file, self._check_stop))
+                found = {part: rows for part, file in files.items() if (rows := self._read(file, part)) is not None}
+                if not (left := [part for part in parts if part not in found]):
+                    return found
                 self._choose()
-                if done := file.resume(self.extractor.by):
-                    log.info("feature cache: %d of %s existed already", done, self._words(part))
-                for chunk in self._computed(part, done):
-                    file.append(chunk)
-                if (features := file.read()) is not None:
-                    return features
-            reason = f"{file.path} does not hold what was written"
+                self._write([files[part] for part in left], left)
+                found |= {part: rows for part in left if (rows := files[part].read()) is not None}
+            if len(found) == len(parts):
+                return found
+            reason = f"{place} does not hold what was written"
         except FeatureFileError as error:
             reason = str(error)
         log.warning("feature cache: kept in memory only, %s", reason)
-        return self._in_memory(part)
+        return found | self._in_memory([part for part in parts if part not in found])
 
-    def _in_memory(self, part: Part) -> Features:
+    def _write(self, files: Sequence[FeatureFile], parts: Sequence[Part]) -> None:
+        """Add to each part's file what it lacks. Raises Stopped, FeatureFileError; the rows so far stay."""
+        by = self.extractor.by
+        done = min(file.done(by) for file in files)
+        while (kept := min(file.resume(by, done) for file in files)) < done:
+            done = kept  # where the files have other chunks
+        if done:
+            log.info("feature cache: %d of %s existed already", done, self._words(*parts))
+        try:
+            for chunk in self._computed(parts, done):
+                for file, features in zip(files, chunk, strict=True):
+                    file.append(features)
+        finally:
+            for file in files:
+                file.sync()
+
+    def _in_memory(self, parts: Sequence[Part]) -> dict[Part, Features]:
         self._choose()
-        none = tuple(feature[:0] for feature in self.extractor.sample)  # for more processes than images
-        return tuple(torch.cat(column) for column in zip(none, *self._computed(part, 0), strict=True))
+        # The first for more processes than images.
+        chunks = [[tuple(feature[:0] for feature in self.extractor.sample)] * len(parts), *self._computed(parts, 0)]
+        return {
+            part: tuple(torch.cat(column) for column in zip(*rows, strict=True))
+            for part, rows in zip(parts, zip(*chunks, strict=True), strict=True)
+        }
 
     def _choose(self) -> None:
-        self.extractor.choose(first_images(self.data, self.extractor.network.preprocessing))
+        self.extractor.choose(first_images(self.data.splits, self.extractor.network.preprocessing, CHECKED))
 
     def _check_stop(self) -> None:
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 
-    def _computed(self, part: Part, start: int) -> Iterator[Features]:
-        """Yield the features of the part's images from `start` on, in chunks."""
-        (split, view), started = part, time.monotonic()
-        batch, spec = self.extractor.batch, self.extractor.network.preprocessing
-        augment = self.hp.augment if split == "train" else "none"
-        images = ImageDataset(self.data.splits[split], spec, augment, self.hp.seed, view)
-        indices = list(self._images(split)[start:])
-        batches = [indices[first : first + batch] for first in range(0, len(indices), batch)]
-        loader = loading.loader(images, batches, self.decoders.processes(batch, spec.crop), self.extractor.device)
-        tracked = track(loader, f"frozen layers, {self._words(part)}", len(batches))
+    def _computed(self, parts: Sequence[Part], start: int) -> Iterator[list[Features]]:
+        """Yield the features of each of the parts, views of one split, in chunks from the image `start` on."""
+        started, (split, _) = time.monotonic(), parts[0]
+        views = tuple(view for _, view in parts)
+        indices = self._images(split)[start:]
+        count = max(1, self.extractor.batch // len(views))
+        batches = [indices[first : first + count] for first in range(0, len(indices), count)]
+        tracked = track(self._pixels(split, views, batches), f"frozen layers, {self._words(*parts)}", len(batches))
         waiting: list[Features] = []
-        for number, features in enumerate(self.extractor.run(batch for batch, _ in tracked), 1):
+        rows = written = 0
+        for features in self.extractor.run(self._images_of(tracked)):
             self._check_stop()
-            waiting.append(tuple(feature.cpu() for feature in features))
-            if len(waiting) * batch >= CHUNK or number == len(batches):
-                yield tuple(torch.cat(column) for column in zip(*waiting, strict=True))
-                waiting = []
+            waiting.append(features)
+            rows += len(features[0])
+            if rows % len(views) == 0 and (rows >= CHUNK or written + rows == len(indices) * len(views)):
+                whole = [torch.cat(column) for column in zip(*waiting, strict=True)]
+                bad = self.data.unreadable.noted[split]
+                for place, image in enumerate(indices[written // len(views) : (written + rows) // len(views)]):
+                    if image in bad:
+                        for column in whole:
+                            column[place * len(views) : (place + 1) * len(views)] = NO_FEATURES
+                yield [tuple(column[view :: len(views)] for column in whole) for view in range(len(views))]
+                written, rows, waiting = written + rows, 0, []
         seconds = time.monotonic() - started
-        rate = len(indices) / max(seconds, 1e-9)
-        log.info("feature cache: %s in %.1f s, %.1f a second", self._words(part), seconds, rate)
+        rate = len(indices) * len(views) / max(seconds, 1e-9)
+        log.info("feature cache: %s in %.1f s, %.1f a second", self._words(*parts), seconds, rate)
 
+    def _pixels(self, split: str, views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
+        spec, extractor = self.extractor.network.preprocessing, self.extractor
+        images = ImageDataset(self.data.splits, spec, self.hp.augment, self.hp.seed)
+        items = [[Item(split, index, views) for index in batch] for batch in batches]
+        workers = self.decoders.processes(len(views) * max(1, extractor.batch // len(views)), spec.crop)
+        for batch in loading.load(images, items, workers, extractor.device):
+            self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
+            yield batch.pixels
 
-def first_images(data: Data, spec: Preprocessing, count: int = CHECKED) -> torch.Tensor:
-    """Return the first training images, to compare two ways to compute their features."""
-    images = ImageDataset(data.splits["train"], spec)
-    return torch.stack([images[index][0] for index in range(min(len(images), count))])
+    def _images_of(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yield what the frozen layers take: float32, at most their batch."""
+        normalise = Normalisation(self.extractor.network.preprocessing, self.extractor.device)
+        for pixels in batches:
+            for part in pixels.split(self.extractor.batch):  # of more views than that
+                yield normalise(part, self.extractor.layout)

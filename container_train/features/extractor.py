@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +16,7 @@ from container_serve import image, preprocess
 from container_serve.predictor import convert_model, core, load_openvino
 from container_train.features.files import Features
 from container_train.model.builder import Network
+from container_train.training.device import launched
 from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -106,11 +107,30 @@ class FeatureExtractor:
             return self._torch(images, self.precision)
         return tuple(torch.cat(column) for column in zip(*self.run(images.split(self.batch)), strict=True))
 
+    @property
+    def layout(self) -> torch.memory_format:
+        """The layout of images that it takes without copying them once more."""
+        return torch.channels_last if self._queue is None else torch.contiguous_format
+
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[Features]:
-        """Yield the features of each batch of at most `batch` images, in order; OpenVINO is given several ahead."""
+        """Yield the features on the CPU of each batch of at most `batch` images, in order.
+
+        OpenVINO is given several batches ahead, a GPU one.
+        """
         if self._queue is not None:
-            return self._openvino(self._queue, batches)
-        return (self._torch(images, self.precision) for images in batches)
+            yield from self._openvino(self._queue, batches)
+            return
+        before: tuple[Features, Callable[[], None]] | None = None
+        for images in batches:
+            features = tuple(feature.to("cpu", non_blocking=True) for feature in self._torch(images, self.precision))
+            arrived = launched(self.device)
+            if before is not None:
+                before[1]()
+                yield before[0]
+            before = features, arrived
+        if before is not None:
+            before[1]()
+            yield before[0]
 
     def _torch(self, images: torch.Tensor, precision: Precision) -> Features:
         images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)

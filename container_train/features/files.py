@@ -2,8 +2,8 @@
 
 A FeatureFile is a folder, named by the digest of all that decides its numbers. It has a file for each feature with one
 row per image, and a header with the number and checksums of the rows, which are added in chunks. Only rows that the
-header names count: after a kill the next process continues there, and a copy that was taken at any moment (the
-platform copies the checkpoint folder) is either right or detected.
+header names count, and it names what is on the disk: after a kill the next process continues there, and a copy that
+was taken at any moment (the platform copies the checkpoint folder) is either right or detected.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FORMAT = 2
 HEADER = "header.json"
 LOCK_SECONDS = 0.5
+SYNC_SECONDS = 10.0  # between two times that rows are made sure of: a kill costs at most these
 
 Features = tuple[torch.Tensor, ...]  # the output of the frozen layers: each (N, ...)
 
@@ -48,6 +49,7 @@ class FeatureFile:
         self.files = [self.path / f"{number}.bin" for number in range(len(sample))]
         self.by = ""
         self.chunks: list[list[int]] = []  # rows, then the checksum of each feature's bytes
+        self.synced = 0.0
 
     def read(self) -> Features | None:
         """Return all rows, mapped into memory; None if some are missing or damaged."""
@@ -61,32 +63,52 @@ class FeatureFile:
         )
         return tuple(m.reshape(self.rows, *like.shape[1:]) for m, like in zip(mapped, self.sample, strict=True))
 
-    def resume(self, by: str) -> int:
-        """Prepare to append rows that the program `by` computes; return how many exist. Raises FeatureFileError."""
-        done = self._verified_rows()
-        if self.by != by:
-            self.by, self.chunks, done = by, [], 0
+    def done(self, by: str) -> int:
+        """Return how many rows exist that the program `by` has computed."""
+        rows = self._verified_rows()
+        return rows if self.by == by else 0
+
+    def resume(self, by: str, rows: int) -> int:
+        """Prepare to append to the chunks within the first `rows` of `done`; return their rows.
+
+        Raises FeatureFileError.
+        """
+        kept, total = [], 0
+        for chunk in self.chunks if self.by == by else ():
+            if total + chunk[0] > rows:
+                break
+            kept.append(chunk)
+            total += chunk[0]
+        self.by, self.chunks, self.synced = by, kept, time.monotonic()
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             for file, like in zip(self.files, self.sample, strict=True):
                 file.touch()
-                os.truncate(file, done * like[0].nbytes)
-        return done
+                os.truncate(file, total * like[0].nbytes)
+        return total
 
     def append(self, features: Features) -> None:
         """Add a chunk of rows. Raises FeatureFileError; the rows before stay good."""
         chunk = [len(features[0])]
         with _writing(self.path):
             for file, feature in zip(self.files, features, strict=True):
-                content = feature.contiguous().view(torch.uint8).numpy().tobytes()
+                content = feature.contiguous().view(torch.uint8).numpy().data
                 with file.open("ab") as stream:
                     stream.write(content)
-                    stream.flush()
-                    os.fsync(stream.fileno())
                 chunk.append(zlib.crc32(content))
-            self.chunks.append(chunk)
+        self.chunks.append(chunk)
+        if time.monotonic() - self.synced >= SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Put all rows on the disk, then their number. Raises FeatureFileError."""
+        with _writing(self.path):
+            for file in self.files:
+                with file.open("ab") as stream:
+                    os.fsync(stream.fileno())
             header = {**self.header, "by": self.by, "chunks": self.chunks}
             paths.replace_file(self.path / HEADER, json.dumps(header, indent=1).encode())
+        self.synced = time.monotonic()
 
     def _verified_rows(self) -> int:
         """Read the header, and keep its chunks up to the first damaged one."""

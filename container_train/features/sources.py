@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,11 +10,12 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from container_train.data import loading
-from container_train.data.dataset import Data, ImageDataset
+from container_train.data.dataset import Data
+from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
-from container_train.features.cache import Cache, Part, first_images
-from container_train.features.extractor import FeatureExtractor
+from container_train.features.cache import NO_FEATURES, Cache, Part
+from container_train.features.extractor import CHECKED, FeatureExtractor
 from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
@@ -26,7 +26,11 @@ from container_train.training.precision import Precision
 log = logging.getLogger(__name__)
 
 STATISTICS_BATCHES, STATISTICS_BATCH = 2, 64
-Batch = tuple[Features, torch.Tensor]  # inputs of Network.head, targets (N,)
+CPU = torch.device("cpu")
+GPU_SHARE = 0.3  # of the free memory of a GPU that features may take: the rest belongs to training
+# Features from the cache, or pixels uint8 (N, 3, side, side); targets (N,). All on the device.
+Batch = tuple[Features | torch.Tensor, torch.Tensor]
+Stage = tuple[str, int, int]  # a split in an epoch, without so many images
 
 
 def order(length: int, seed: int, epoch: int) -> torch.Tensor:
@@ -53,10 +57,14 @@ class Source:
     def __post_init__(self) -> None:
         data, network, hp, group = self.data, self.network, self.hp, self.group
         self.targets = {name: torch.as_tensor(split.targets, device=self.device) for name, split in data.splits.items()}
-        self.backbone_seconds = 0.0  # that the frozen layers took for the newest batch
+        self.normalise = Normalisation(network.preprocessing, self.device)
+        self.images = ImageDataset(data.splits, network.preprocessing, hp.augment, hp.seed)
+        self.decoded: Iterator[loading.Loaded] = iter(())
+        self.ahead: Stage | None = None  # of which `decoded` has the batches next
+        self.epoch = 0
         self.cache: dict[Part, Features] = {}
         self.workers = 0
-        self.decoders = loading.Decoders.of(hp.workers, group)
+        self.decoders = loading.Decoders.of(hp.workers, self.device, group)
         if network.weights == "none" and network.backbone is not None:
             self._estimate_statistics(network.backbone)
             group.broadcast_parameters(network.model)
@@ -67,13 +75,13 @@ class Source:
         cache = Cache(data, hp, self.extractor, self.store or Store(), self.stop, self.decoders, group)
         reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
-            self.cache = cache.fill()
+            self.cache = self._placed(self._checked(cache.fill()))
             return
         if hp.feature_cache == "on":
             raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
         log.info("feature cache: off, %s", reason)
         if network.backbone is not None:
-            self.extractor.choose(first_images(data, network.preprocessing))
+            self.extractor.choose(first_images(data.splits, network.preprocessing, CHECKED))
         share = -(-hp.batch_size // group.size)
         self.workers = self.decoders.processes(share, network.preprocessing.crop)
 
@@ -83,10 +91,31 @@ class Source:
         With the initial ones (mean 0, variance 1) the signal fades on its way through the random layers, and all images
         look alike at the end. The batches have one size, so that the features do not depend on the batch size.
         """
-        images = ImageDataset(self.data.splits["train"], self.network.preprocessing)
-        batches = [b.tolist() for b in order(len(images), self.hp.seed, 0).split(STATISTICS_BATCH) if len(b) > 1]
-        workers = self.decoders.processes(STATISTICS_BATCH, self.network.preprocessing.crop)
-        update_bn(loading.loader(images, batches[:STATISTICS_BATCHES], workers, self.device), backbone, self.device)
+        indices = order(len(self.data.splits["train"]), self.hp.seed, 0).split(STATISTICS_BATCH)
+        batches = [[Item("train", index) for index in b.tolist()] for b in indices if len(b) > 1][:STATISTICS_BATCHES]
+        spec = self.network.preprocessing
+        workers = self.decoders.processes(STATISTICS_BATCH, spec.crop)
+        loaded = loading.load(ImageDataset(self.data.splits, spec), batches, workers, self.device)
+        update_bn((self.normalise(batch.pixels) for batch in loaded), backbone, self.device)
+
+    def _checked(self, cache: dict[Part, Features]) -> dict[Part, Features]:
+        """Leave out images that have no features: they could not be read."""
+        for (split, _), features in cache.items():
+            missing = torch.nonzero(features[0].flatten(1)[:, 0] == NO_FEATURES).flatten().tolist()
+            self.data.unreadable.use(split, -(-len(features[0]) // self.group.size), missing)
+        self.data.unreadable.agree(self.group)
+        return cache
+
+    def _placed(self, cache: dict[Part, Features]) -> dict[Part, Features]:
+        """Move the features to a GPU if they fit."""
+        if self.device.type != "cuda":
+            return cache
+        need = sum(feature.nbytes for features in cache.values() for feature in features)
+        free, _ = torch.cuda.mem_get_info(self.device)
+        if need > GPU_SHARE * free:
+            return cache
+        log.info("feature cache: %.2f GB of features are on the GPU", need / 1e9)
+        return {part: tuple(feature.to(self.device) for feature in features) for part, features in cache.items()}
 
     def view(self, epoch: int) -> int:
         """Return the view of the training images that an epoch sees."""
@@ -96,30 +125,76 @@ class Source:
         return epoch % self.hp.augment_views if few else epoch
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
-        """Yield the batches of one epoch (from 0), without the first `skip` images."""
-        indices = order(len(self.data.splits["train"]), self.hp.seed, epoch)[skip:]
-        return self._batches(("train", self.view(epoch)), indices)
+        """Yield this process's share of the batches of one epoch (from 0), without the first `skip` images.
+
+        The last shares may be empty, as are those of an evaluation.
+        """
+        self.epoch = epoch
+        return self._batches(("train", epoch, skip))
 
     def evaluation(self, split: str) -> Iterator[Batch]:
-        """Yield the batches of a split, in its order and without augmentation."""
-        return self._batches((split, 0), torch.arange(len(self.data.splits[split])))
+        """Yield this process's share of the batches of a split, in its order and without augmentation."""
+        return self._batches((split, self.epoch, 0))
 
-    def _batches(self, part: Part, indices: torch.Tensor) -> Iterator[Batch]:
-        """Yield this process's share of each batch; the last ones may be empty."""
-        (split, view), self.backbone_seconds = part, 0.0
-        batches = indices.split(self.hp.batch_size) if len(indices) else ()
+    def length(self, split: str) -> int:
+        """Return the number of images of a split that are not left out."""
+        return self.data.unreadable.count(split)
+
+    def agree(self) -> None:
+        """At the end of an epoch: leave out the images that any process could not read. Raises TrainError."""
+        if self.data.unreadable.agree(self.group):
+            self.close()  # what is decoded ahead is another order of the images
+
+    def close(self) -> None:
+        """End the decoding processes."""
+        self.decoded, self.ahead = iter(()), None
+
+    def _batches(self, stage: Stage) -> Iterator[Batch]:
+        split, epoch, _ = stage
+        part = split, self.view(epoch) if split == "train" else 0
+        targets = self.targets[split]
         if part in self.cache:
-            for rows in map(self.group.shard, batches):
-                inputs = tuple(feature[rows].to(self.device) for feature in self.cache[part])
-                yield inputs, self.targets[split][rows.to(self.device)]
+            for rows, same in zip(self._shares(stage, CPU), self._shares(stage, self.device), strict=True):
+                yield tuple(self._rows(feature, rows, same) for feature in self.cache[part]), targets[same]
             return
-        shares = [share.tolist() for batch in batches if len(share := self.group.shard(batch))]
-        augment = self.hp.augment if split == "train" else "none"
-        images = ImageDataset(self.data.splits[split], self.network.preprocessing, augment, self.hp.seed, view)
-        for inputs, targets in loading.loader(images, shares, self.workers, self.device):
-            started = time.perf_counter()
-            features = self.extractor(inputs)
-            self.backbone_seconds = time.perf_counter() - started
-            yield features, targets.to(self.device, non_blocking=True)
-        none = tuple(feature[:0].to(self.device) for feature in self.extractor.sample), self.targets[split][:0]
-        yield from itertools.repeat(none, len(batches) - len(shares))
+        if self.ahead != stage:
+            self.decoded = loading.load(self.images, self._items(stage), self.workers, self.device)
+        self.ahead = None  # until all batches were taken
+        shares = list(self._shares(stage, CPU))
+        for batch in itertools.islice(self.decoded, sum(len(share) > 0 for share in shares)):
+            self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
+            yield batch.readable()
+        self.ahead = self._after(stage)
+        side = self.network.preprocessing.crop
+        none = torch.zeros(0, 3, side, side, dtype=torch.uint8, device=self.device), targets[:0]
+        yield from itertools.repeat(none, sum(len(share) == 0 for share in shares))
+
+    def _rows(self, feature: torch.Tensor, rows: torch.Tensor, same: torch.Tensor) -> torch.Tensor:
+        """Return rows on the device; `same` are their indices there."""
+        if feature.device == self.device:
+            return feature[same]
+        return feature[rows].pin_memory().to(self.device, non_blocking=True)
+
+    def _shares(self, stage: Stage, device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield the indices of this process's images in each batch, on a device."""
+        split, epoch, skip = stage
+        indices = torch.from_numpy(self.data.unreadable.remaining(split))
+        if split == "train":
+            indices = indices[order(len(indices), self.hp.seed, epoch)[skip:]]
+        return map(self.group.shard, indices.to(device).split(self.hp.batch_size) if len(indices) else ())
+
+    def _items(self, stage: Stage | None) -> Iterator[list[Item]]:
+        """Yield the images of all batches from `stage` on: what comes next is decoded while a stage ends."""
+        while stage is not None:
+            split, epoch, _ = stage
+            views = (self.view(epoch) if split == "train" else 0,)
+            for share in filter(len, self._shares(stage, CPU)):
+                yield [Item(split, index, views) for index in share.tolist()]
+            stage = self._after(stage)
+
+    def _after(self, stage: Stage) -> Stage | None:
+        """Return what a training asks for after `stage`."""
+        split, epoch, _ = stage
+        if split == "train":
+            return "valid", epoch, 0
+        return ("train", epoch + 1, 0) if epoch + 1 < self.hp.epochs else None

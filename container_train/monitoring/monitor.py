@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
+from container_train.profiler.clock import Clock, Events
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
 
@@ -53,7 +55,8 @@ class Monitor:
         self.sampler: Sidecar | None = None
         self.watcher: Sidecar | None = None
         self.out = Path()
-        self.marks: list[float] = []
+        self.clock = Clock()
+        self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
 
     @classmethod
     def start(cls, tree: SageMakerPaths, hp: Hyperparameters) -> "Monitor":
@@ -153,40 +156,55 @@ class Monitor:
         if self.hook is not None:
             self.hook.gradients()
 
-    def batches(self, source: Iterable[T], epoch: int, first: int, prefix: Callable[[], float]) -> Iterable[T]:
+    def not_finite(self) -> None:
+        """The newest loss, or the one before it, is no number: the training ends right there."""
+        if self.hook is not None:
+            self.hook.not_finite()
+
+    def saves(self) -> bool:
+        """Return True where the debugger's hooks are needed in the next step."""
+        return self.hook is not None and self.hook.saves()
+
+    def batches(self, source: Iterable[T], epoch: int, first: int, *, gpu: bool = False) -> Iterable[T]:
         """The items of `source`, with the steps between them timed; `first` is the number of the first step.
 
-        `prefix` says how many seconds of fetching the newest item were spent in frozen layers: they are the network's
-        forward pass, not the data's. See TimelineWriter on what is timed on a GPU.
+        See TimelineWriter on what is timed on a GPU.
         """
-        return source if self.timeline is None else self._timed(source, epoch, first, prefix)
+        return source if self.timeline is None else self._timed(source, epoch, first, Events() if gpu else Clock())
 
-    def _timed(self, source: Iterable[T], epoch: int, first: int, prefix: Callable[[], float]) -> Iterator[T]:
-        clock, number = time.perf_counter, first
-        wall = time.time() - clock()
-        ended = clock()
-        for item in source:
-            frozen = prefix()
-            self.marks = [clock()]
-            yield item
-            now, marks = clock(), self.marks
-            if len(marks) == 4:  # otherwise no step was made of this one
-                got, forward, backward, optimizer = marks
-                seconds = (
-                    now - ended, got - ended - frozen, forward - got + frozen, backward - forward, optimizer - backward
-                )  # fmt: skip
-                self._write(TimelineWriter.step, epoch, number, wall + ended, seconds)
-                number += 1
-            if self.trace is not None:
-                with self._safely("torch.profiler failed"):
-                    self.trace.step()
-            # What was done here since `now` is nobody's step.
-            ended = clock()
+    def _timed(self, source: Iterable[T], epoch: int, first: int, clock: Clock) -> Iterator[T]:
+        number, self.clock = first, clock
+        wall = time.time() - time.perf_counter()
+        waiting: deque[tuple[int, float, list[Any]]] = deque()
+
+        def write(most: int) -> None:
+            """Write all steps but the newest `most`."""
+            while len(waiting) > most:
+                step, start, marks = waiting.popleft()
+                self._write(TimelineWriter.step, epoch, step, wall + start, clock.seconds(marks))
+
+        try:
+            started, ended = time.perf_counter(), clock.mark()
+            for item in source:
+                self.marks = [ended, clock.mark()]
+                yield item
+                now, last = time.perf_counter(), clock.mark()
+                if len(self.marks) == 5:  # otherwise no step was made of this one
+                    waiting.append((number, started, [*self.marks, last]))
+                    number += 1
+                if self.trace is not None:
+                    with self._safely("torch.profiler failed"):
+                        self.trace.step()
+                write(clock.late)
+                # What was done here since `now` is nobody's step.
+                started, ended = (now, last) if clock.late else (time.perf_counter(), clock.mark())
+        finally:
+            write(0)
 
     def mark(self) -> None:
         """In a step: forward pass, backward pass, optimizer are done, in this order."""
         if self.timeline is not None:
-            self.marks.append(time.perf_counter())
+            self.marks.append(self.clock.mark())
 
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""

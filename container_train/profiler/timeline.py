@@ -21,9 +21,8 @@ class TimelineWriter:
     `first + every`, ..., the first of which began at `start`; `{"kind": "epoch", ...}`: an epoch's metrics.
 
     A step's `total` reaches from the end of the step before to its own end, so that it holds `data` (the wait for the
-    batch), `forward`, `backward` and `optimizer`. On a GPU kernels run asynchronously. The training loop reads the loss
-    back at the end of `forward`, and the hits at the end of `optimizer`; both wait for the GPU. So `total`, `forward`
-    and the sum of `backward` and `optimizer` are what the GPU took, while `backward` alone is what launching it took.
+    batch), `forward`, `backward` and `optimizer`. On a GPU these are the times of its own work, and `data` is the time
+    that it had nothing to do until the batch was there.
 
     A long training is thinned: of the steps, one in `every` is written, such that its size grows with the logarithm
     of their number.

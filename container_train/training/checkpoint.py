@@ -4,6 +4,7 @@ import hashlib
 import io
 import logging
 from collections.abc import Iterable, Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ def changing(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
+
+
+def on_cpu(content: Any) -> Any:
+    """Return `content`, dicts, lists and tuples, with copies of its tensors on the CPU."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().cpu().clone()
+    if isinstance(content, dict):
+        return {key: on_cpu(value) for key, value in content.items()}
+    return type(content)(map(on_cpu, content)) if isinstance(content, list | tuple) else content
 
 
 def digest(model: nn.Module) -> str:
@@ -60,6 +70,26 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
         raise TrainError(
             f"checkpoint in {folder} could not be written: {error.strerror}; the one before it is kept"
         ) from error
+
+
+class Writer:
+    """Writes checkpoints beside the training, one at a time."""
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        self.folder, self.identity = folder, identity
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Begin to write `state`, which nobody changes any more. Raises TrainError if the one before it failed."""
+        self.wait()
+        self._writing = self._thread.submit(save, self.folder, self.identity, state)
+
+    def wait(self) -> None:
+        """Wait until the newest one is on the disk. Raises TrainError if it could not be written."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
 
 def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset()) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +89,12 @@ def choose(wanted: str, seen: Probe) -> torch.device:
         seen.name, *seen.capability, seen.driver, seen.built_cuda, seen.driver_cuda, torch.__version__,
     )  # fmt: skip
     return torch.device("cuda")
+
+
+def launched(device: torch.device) -> Callable[[], None]:
+    """Mark what was launched on the device so far; the returned function waits until it is done."""
+    if device.type != "cuda":
+        return lambda: None
+    event = torch.cuda.Event(blocking=True)  # no core is kept busy: decoding processes want all of them
+    event.record()
+    return event.synchronize

@@ -3,10 +3,11 @@
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import InitVar, asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
+from container_train.features.files import Features
 from container_train.features.sources import Source
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm
@@ -21,6 +23,7 @@ from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
+from container_train.training.compiling import Compiled
 from container_train.training.metrics import line
 from container_train.training.optimization import optimizer_for
 from container_train.training.precision import Precision
@@ -28,7 +31,7 @@ from container_train.training.precision import Precision
 log = logging.getLogger(__name__)
 
 # What a training resumes from.
-KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
+KEYS = frozenset(("tally", "unreadable", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
 
 
 @dataclass
@@ -57,9 +60,26 @@ class State:
     stopped_by: str = ""  # the rule, if one ended the training
 
 
+class Told(NamedTuple):
+    """What a step says of its loss. `sums` waits for the sums over all processes."""
+
+    where: str
+    images: int
+    sums: Callable[[], list[float]]
+
+
+def unchanged(images: torch.Tensor, targets: torch.Tensor, _step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return images, targets
+
+
 @dataclass(eq=False)
 class Trainer:
-    """Trains the head of `network` on `source`, keeping a checkpoint in `folder`."""
+    """Trains the head of `network` on `source`, keeping a checkpoint in `folder`.
+
+    On a GPU nothing waits for a step before the next one was launched: its loss is read one step late, and so is what
+    several processes tell each other. `prepare(images, targets, step)` may change a decoded batch on the device, after
+    its normalisation and before the first layer; `step` counts from the start of the training.
+    """
 
     network: Network
     source: Source
@@ -71,9 +91,14 @@ class Trainer:
     resumed: InitVar[dict[str, Any] | None] = None
     monitor: Monitor = OFF
     group: ProcessGroup = SINGLE
+    prepare: Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]] = unchanged
 
     def __post_init__(self, resumed: dict[str, Any] | None) -> None:
         self.parallel = self.group.data_parallel(self.network.head)
+        self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
+        self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.late = 1 if self.source.device.type == "cuda" else 0  # steps
+        self.told: deque[Told] = deque()
         self.optimizer = optimizer_for(self.network, self.hp)
         self.scaler = self.precision.scaler()
         self.loss = nn.CrossEntropyLoss()
@@ -91,7 +116,9 @@ class Trainer:
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
         finally:
+            self.source.close()
             self.monitor.release()
+            self.writer.wait()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
         self.network.eval_mode()
         log.info(line("best_epoch", self.state.best["epoch"]))
@@ -134,9 +161,8 @@ class Trainer:
         batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
         number = state.epoch * self.plan().steps_per_epoch + state.step
         self._agree()
-        for inputs, targets in self.monitor.batches(
-            batches, state.epoch + 1, number, lambda: self.source.backbone_seconds
-        ):
+        gpu = self.source.device.type == "cuda"
+        for inputs, targets in self.monitor.batches(batches, state.epoch + 1, number, gpu=gpu):
             if self.group.size == 1:
                 self._agree()  # several have agreed in the step before
             if self.asked:
@@ -148,12 +174,14 @@ class Trainer:
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
+        self._hear(0)
         seconds = time.monotonic() - started
         # After a resume the tally holds images of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
         self.group.average_buffers(self.network.head)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
+        self.source.agree()
         record = {
             "epoch": state.epoch + 1,
             "train_loss": state.tally.loss / state.tally.seen,
@@ -182,45 +210,74 @@ class Trainer:
     def _stop(self) -> NoReturn:
         with self.monitor.phase("checkpoint", self.state.epoch + 1):
             self._save()
+            self.writer.wait()
         raise Stopped(f"in epoch {self.state.epoch + 1} after {self.state.step} steps; the checkpoint holds them")
 
-    def _step(self, inputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> None:
+    def _step(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> None:
         """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no images."""
         state, group = self.state, self.group
-        images = len(self.source.data.splits["train"])
+        images = self.source.length("train")
         whole = min(self.hp.batch_size, images - state.step * self.hp.batch_size)
         if whole < batch_norm.FEWEST * group.size and batch_norm.is_trained(self.network.head):
             return  # what is left over at the end of an epoch
         if group.size > 1:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, group.rank)))
-        if not len(targets):  # all processes take part in a step: one blank image, whose gradient is zero
-            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
+        features, wanted = self._features(inputs, targets)
         with self.precision.autocast():
-            logits = self.parallel(*inputs)
-            loss = self.loss(logits, targets) if len(targets) else logits[:0].sum()
-        value = float(loss.detach())  # on a GPU this waits for the forward pass
-        correct = int((logits[: len(targets)].argmax(1) == targets).sum())
-        # All that the processes tell each other beside gradients, on its way while these are computed.
-        told = (value * len(targets), correct, self.stop.asked, bool(self.monitor.stop_reason))
-        sums = group.all_reduce_async([float(number) for number in told])
+            logits = self._head(whole)(*features)
+            loss = self.loss(logits, wanted) if len(targets) else logits[:0].sum()
+        self._tell(loss.detach(), logits, targets, whole)
         self.monitor.mark()
         self.optimizer.zero_grad(set_to_none=True)
         # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
         self.scaler.scale(loss if group.size == 1 else loss * (len(targets) * group.size / whole)).backward()
         self.monitor.gradients()
-        total, correct_sum, asked, ruled = sums()
-        self.asked, self.ruled = asked > 0, ruled > 0
-        value = value if group.size == 1 else total / whole
-        self._check_loss("loss", value, f"in epoch {state.epoch + 1}, step {state.step + 1}")
+        self._hear(self.late)
         self.monitor.mark()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        state.tally.add(value, int(correct_sum), whole)
-        if self.source.device.type == "cuda":
-            torch.cuda.synchronize(self.source.device)  # what is marked is the step's own time
         self.monitor.mark()
         state.step += 1
+
+    def _features(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> tuple[Features, torch.Tensor]:
+        """Return the inputs of the head and the targets of the loss, of at least one image.
+
+        All processes take part in a step: one without images has a blank one, whose gradient is zero.
+        """
+        if not isinstance(inputs, torch.Tensor):
+            return inputs if len(targets) else tuple(f.new_zeros(1, *f.shape[1:]) for f in inputs), targets
+        images = self.source.normalise(inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:]))
+        if len(targets):
+            images, targets = self.prepare(images, targets, self.plan().done)
+        return self.source.extractor(images), targets
+
+    def _head(self, whole: int) -> Callable[..., torch.Tensor]:
+        """Return what is trained, compiled but for steps that are saved, with hooks, and batches of another size."""
+        if self.compiled is None or whole < self.hp.batch_size or self.monitor.saves():
+            return self.parallel
+        return self.compiled
+
+    def _tell(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, whole: int) -> None:
+        """Begin to send loss, correct predictions and wishes to stop to the CPU and to all processes."""
+        correct = (logits[: len(targets)].argmax(1) == targets).sum()
+        flags = (self.stop.asked, bool(self.monitor.stop_reason)) if self.group.size > 1 else ()
+        sums = [loss.double() * len(targets), correct, *(loss.new_full((), float(flag)) for flag in flags)]
+        where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
+        sent = self.group.all_reduce_async(torch.stack([value.double() for value in sums]))
+        self.told.append(Told(where, whole, sent))
+
+    def _hear(self, late: int) -> None:
+        """Add up what all steps but the newest `late` have told."""
+        while len(self.told) > late:
+            where, whole, sums = self.told.popleft()
+            loss, correct, *flags = sums()
+            if flags:
+                self.asked, self.ruled = (flag > 0 for flag in flags)
+            if not math.isfinite(loss):
+                self.monitor.not_finite()
+            self._check_loss("loss", loss / whole, where)
+            self.state.tally.add(loss / whole, int(correct), whole)
 
     def _check_epoch(self, record: dict[str, float]) -> None:
         self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
@@ -235,7 +292,8 @@ class Trainer:
         """Return loss and correct predictions of the network as it is on a split."""
         self.network.eval_mode()
         self.monitor.mode("eval")
-        tally = RunningMetrics()
+        sums = torch.zeros(2, dtype=torch.float64, device=self.source.device)
+        seen = 0
         for inputs, targets in self.source.evaluation(split):
             self.progressed()
             if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
@@ -244,33 +302,36 @@ class Trainer:
                     self._stop()
             if not len(targets):
                 continue
+            if isinstance(inputs, torch.Tensor):
+                inputs = self.source.extractor(self.source.normalise(inputs))
             with self.precision.autocast():
                 logits = self.network.head(*inputs)
-            loss = float(self.loss(logits.float(), targets))
-            tally.add(loss, int((logits.argmax(1) == targets).sum()), len(targets))
-        if self.group.size == 1:
-            return tally
-        loss, correct, seen = self.group.all_reduce([tally.loss, tally.correct, tally.seen])
-        return RunningMetrics(loss, int(correct), int(seen))
+            loss = self.loss(logits.float(), targets).double() * len(targets)
+            sums += torch.stack([loss, (logits.argmax(1) == targets).sum().double()])
+            seen += len(targets)
+        loss_sum, correct, seen_sum = self.group.all_reduce([*sums.tolist(), seen])
+        return RunningMetrics(loss_sum, int(correct), int(seen_sum))
 
     def _save(self) -> None:
-        state = self.state
+        self._hear(0)
+        state, unreadable = self.state, self.source.data.unreadable.state(self.group)
         if self.group.rank:
             return
         content = {
             "epoch": state.epoch,
             "step": state.step,
             "tally": asdict(state.tally),
-            "history": state.history,
+            "history": list(state.history),
             "best": state.best,
             "stopped by": state.stopped_by,
+            "unreadable": unreadable,
             "model": checkpoint.changing(self.network.model),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": checkpoint.on_cpu(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
-        checkpoint.save(self.folder, self.identity, content)
+        self.writer.save(content)
 
     def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None:
@@ -286,5 +347,6 @@ class Trainer:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        self.source.data.unreadable.resume(content["unreadable"])
         for record in self.state.history:
             self._check_epoch(record)

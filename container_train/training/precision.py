@@ -22,7 +22,11 @@ class Precision:
         return cls(device.type, torch.bfloat16 if bf16 else torch.float16)
 
     def prepare(self) -> None:
-        """float32 is to be float32: by default torch multiplies with TF32's 10 bits in the convolutions of a GPU."""
+        """float32 is to be float32: by default torch multiplies with TF32's 10 bits in the convolutions of a GPU.
+
+        cuDNN tries its algorithms once for each shape, of which a training has few.
+        """
+        torch.backends.cudnn.benchmark = self.device == "cuda"
         if self.device == "cuda" and self.dtype == torch.float32:
             torch.backends.cudnn.allow_tf32 = False
 

@@ -63,17 +63,20 @@ def sampler(interval: int, seconds: float) -> None:
 class Source:
     """The same batch again and again; epochs of as many steps as 6680 pictures are."""
 
-    backbone_seconds = 0.0
     cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
     def __init__(self, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
         self.targets = torch.arange(self.batch) % CLASSES
+        self.device = torch.device("cpu")
         self.data = SimpleNamespace(splits={"train": range(steps * self.batch), "valid": range(self.batch)})
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         for _ in range(self.steps):
             yield self.inputs, self.targets
+
+    def close(self) -> None:
+        pass
 
     def evaluation(self, split: str) -> Iterator[Batch]:
         yield self.inputs, self.targets

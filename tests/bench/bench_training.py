@@ -24,15 +24,17 @@ from typing import Any
 import torch
 from PIL import Image, ImageChops
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from container_serve.preprocess import Preprocessing, preprocess
 from container_train import hyperparameters
-from container_train.data import dataset
-from container_train.data.dataset import Data, ImageDataset
+from container_train.data import dataset, loading
+from container_train.data.dataset import Data
+from container_train.data.images import ImageDataset, Item, Normalisation, first_images
+from container_train.data.listing import Split
 from container_train.features import extractor
-from container_train.features.cache import first_images
 from container_train.features.extractor import FeatureExtractor
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -96,6 +98,19 @@ def settings(**options: object) -> hyperparameters.Hyperparameters:
     return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
 
 
+class Plain(Dataset[tuple[torch.Tensor, int]]):
+    """float32 tensors, made by the decoding processes, as people write it."""
+
+    def __init__(self, split: Split, spec: Preprocessing) -> None:
+        self.split, self.spec = split, spec
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, image: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(preprocess(self.split.paths[image].read_bytes(), self.spec)), self.split.targets[image]
+
+
 class Setting:
     """One network and one set of pictures, run in each of the ways."""
 
@@ -108,7 +123,7 @@ class Setting:
         )  # fmt: skip
         self.network.to(CPU)
         self.count = sum(len(pictures.splits[name]) for name in ("train", "valid"))
-        self.tensors = first_images(pictures, self.network.preprocessing, 128)
+        self.tensors = first_images(pictures.splits, self.network.preprocessing, 128)
 
     def frozen(self) -> FeatureExtractor:
         return FeatureExtractor(self.network, self.precision, CPU, exact=False, images=self.count)
@@ -121,7 +136,7 @@ class Setting:
         self.network.eval_mode()
         for name in ("train", "valid"):
             loader = DataLoader(
-                ImageDataset(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
+                Plain(self.data.splits[name], self.network.preprocessing), BATCH, shuffle=name == "train",
                 num_workers=self.hp.workers,
             )  # fmt: skip
             for pictures, targets in loader:
@@ -256,9 +271,12 @@ def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
 def _features(
     setting: Setting, layers: FeatureExtractor, split: str, augment: str = "none", view: int = 0
 ) -> torch.Tensor:
-    pictures = ImageDataset(setting.data.splits[split], setting.network.preprocessing, augment, 0, view)
-    loader = DataLoader(pictures, layers.batch, num_workers=setting.hp.workers)
-    return torch.cat([layers(batch)[0].float() for batch, _ in loader])
+    spec = setting.network.preprocessing
+    pictures, normalise = ImageDataset(setting.data.splits, spec, augment, 0), Normalisation(spec, CPU)
+    items = [Item(split, image, (view,)) for image in range(len(setting.data.splits[split]))]
+    batches = [items[first : first + layers.batch] for first in range(0, len(items), layers.batch)]
+    loaded = loading.load(pictures, batches, setting.hp.workers, CPU)
+    return torch.cat([layers(normalise(batch.pixels))[0].float() for batch in loaded])
 
 
 def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:

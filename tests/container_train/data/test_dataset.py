@@ -1,19 +1,16 @@
-import gc
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
-from torchvision.transforms import v2
+from PIL import Image
 
-from container_serve.image import HEIC, decode
-from container_serve.preprocess import Preprocessing, preprocess, to_tensor
+from container_serve.image import HEIC
+from container_serve.preprocess import Preprocessing
 from container_train.data import dataset, loading, sample
+from container_train.data.images import ImageDataset, Item
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from tests import trees
@@ -193,22 +190,17 @@ def test_a_name_that_is_not_utf_8_is_refused(tree: SageMakerPaths, name: bytes) 
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_is_lost_while_training_is_named(
-    tree: SageMakerPaths, workers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # So long the loader waits for its process when nobody has it any more.
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+def test_an_image_that_cannot_be_read_keeps_its_place(tree: SageMakerPaths, workers: int) -> None:
     split = dataset.read(tree).splits["train"]
-    lost = split.paths[3]
-    lost.write_bytes(b"no picture any more")
-    loader = loading.loader(dataset.ImageDataset(split, SPEC), [[0, 1, 2, 3]], workers, torch.device("cpu"))
-    with pytest.raises(TrainError) as raised:
-        list(loader)
-    words = str(raised.value)
-    assert words.startswith(f"{lost} could be read when the job began, and cannot any more (")
-    assert "\n" not in words
-    del loader, raised
-    gc.collect()
+    split.paths[3].write_bytes(b"no picture any more")
+    split.paths[9].unlink()
+    items = [[Item("train", image) for image in (1, 3, 9, 12)]]
+    (batch,) = loading.load(ImageDataset({"train": split}, SPEC), items, workers, torch.device("cpu"))
+    assert batch.bad == {1: 3, 2: 9}
+    assert not batch.pixels[1:3].any()
+    pixels, targets = batch.readable()
+    assert torch.equal(pixels, batch.pixels[[0, 3]])
+    assert targets.tolist() == [split.targets[1], split.targets[12]]
 
 
 def test_more_than_a_twentieth_bad_stops_the_job(tree: SageMakerPaths) -> None:
@@ -256,59 +248,3 @@ def test_a_pipe_is_refused_and_not_waited_for(tree: SageMakerPaths) -> None:
     os.mkfifo(tree.channels / "train" / "01.red" / "pipe.jpg")
     with pytest.raises(TrainError, match=r"pipe\.jpg is no ordinary file"):
         dataset.read(tree)
-
-
-def test_training_evaluates_the_tensor_that_the_server_computes(tree: SageMakerPaths) -> None:
-    split = dataset.read(tree).splits["valid"]
-    ours, target = dataset.ImageDataset(split, SPEC)[5]
-    served = preprocess(split.paths[5].read_bytes(), SPEC)
-    assert target == split.targets[5]
-    assert np.array_equal(ours.numpy(), served)
-    reference = v2.Compose(
-        [
-            v2.Resize(SPEC.resize, antialias=True),
-            v2.CenterCrop(SPEC.crop),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(SPEC.mean, SPEC.std),
-        ]
-    )(decode(split.paths[5].read_bytes()))
-    assert torch.allclose(ours, reference, atol=1e-6)
-
-
-def test_an_augmented_view_depends_on_seed_epoch_and_index_only(tree: SageMakerPaths) -> None:
-    split = dataset.read(tree).splits["train"]
-    views = dataset.ImageDataset(split, SPEC, "crop", seed=3)
-    first = views[4][0]
-    torch.rand(10)  # the state of the global generator must not matter
-    assert torch.equal(views[4][0], first)
-    views.view = 1
-    assert not torch.equal(views[4][0], first)
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_random_crop_is_resized_once(tree: SageMakerPaths, interpolation: str) -> None:
-    spec = replace(SPEC, interpolation=interpolation)
-    split = dataset.read(tree).splits["train"]
-    ours = dataset.ImageDataset(split, spec, "crop", seed=3, view=2)[5][0]
-    mode = v2.InterpolationMode(interpolation)
-    reference = v2.Compose(
-        [
-            v2.RandomResizedCrop(spec.crop, interpolation=mode, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(spec.mean, spec.std),
-        ]
-    )
-    torch.manual_seed(hash((3, 2, 5)))
-    assert torch.allclose(ours, reference(decode(split.paths[5].read_bytes())), atol=1e-6)
-
-
-def test_a_mirrored_image_is_the_one_that_the_server_computes(tree: SageMakerPaths) -> None:
-    split = dataset.read(tree).splits["train"]
-    views = [dataset.ImageDataset(split, SPEC, "flip", seed=3, view=view)[5][0] for view in range(8)]
-    plain = dataset.ImageDataset(split, SPEC)[5][0]
-    mirrored = torch.from_numpy(to_tensor(ImageOps.mirror(decode(split.paths[5].read_bytes())), SPEC))
-    assert {torch.equal(view, plain) for view in views} == {True, False}
-    assert all(torch.equal(view, plain) or torch.equal(view, mirrored) for view in views)

@@ -79,6 +79,7 @@ def train(
                 before(step)
                 value = loss(head(inputs), targets)
                 if not bool(torch.isfinite(value)):
+                    hook.not_finite()
                     return hook  # as the engine does: the job ends here
                 optimizer.zero_grad(set_to_none=True)
                 (value if scaler is None else scaler.scale(value)).backward()

@@ -50,7 +50,7 @@ def test_a_single_process_gets_back_what_it_gave() -> None:
     rows, module = torch.arange(5), torch.nn.Linear(2, 2)
     assert SINGLE.gather_rows(rows, 5) is rows
     assert torch.equal(SINGLE.shard(rows), rows)
-    assert SINGLE.all_reduce_async([0.5])() == [0.5]
+    assert SINGLE.all_reduce_async(torch.tensor([0.5]))() == [0.5]
     assert SINGLE.gather("a") == ["a"]
     assert SINGLE.broadcast_object(module) is module
     assert SINGLE.data_parallel(module) is module

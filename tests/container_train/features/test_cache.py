@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from container_train import hyperparameters
-from container_train.data import dataset
+from container_train.data import dataset, images
 from container_train.errors import Stopped
 from container_train.features import cache, extractor, sources
 from container_train.features.location import Store
@@ -71,7 +71,7 @@ def test_a_second_start_decodes_nothing(
     pictures: dataset.Data, tmp_path: Path, no_decoding: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = source(pictures, tmp_path).cache
-    no_decoding.setattr(dataset.ImageDataset, "__getitem__", lambda *_: pytest.fail("decoded again"))
+    no_decoding.setattr(images.ImageDataset, "__getitem__", lambda *_: pytest.fail("decoded again"))
     with caplog.at_level("INFO"):
         again = source(pictures, tmp_path, {"batch-size": "4", "lr": "0.1"}).cache
     assert f"30 images of train read from {tmp_path}/checkpoints/features" in caplog.text
@@ -142,7 +142,9 @@ def test_the_views_of_an_epoch_come_round_again(pictures: dataset.Data) -> None:
     def first(augment: str, views: str, epoch: int) -> torch.Tensor:
         options = {"feature-cache": "off", "augment": augment, "augment-views": views, "batch-size": "30"}
         it = source(pictures, options=options)
-        return next(it._batches(("train", it.view(epoch)), torch.arange(30)))[0][0]
+        pixels, _ = next(iter(it.training(epoch, 0)))
+        assert isinstance(pixels, torch.Tensor)
+        return pixels[sources.order(30, 0, epoch).argsort()]  # as they are listed
 
     assert torch.equal(first("crop", "2", 0), first("crop", "2", 2))
     assert not torch.equal(first("crop", "2", 0), first("crop", "2", 1))

@@ -34,15 +34,17 @@ def chunk(start: int, end: int) -> Features:
 def half(tmp_path: Path) -> Path:
     """A folder with an entry of which 6 rows are written, in two chunks."""
     written = entry(tmp_path)
-    assert written.resume("one") == 0
+    assert written.done("one") == written.resume("one", 0) == 0
     written.append(chunk(0, 4))
     written.append(chunk(4, 6))
+    written.sync()
     return tmp_path
 
 
 def finished(folder: Path) -> FeatureFile:
     written = entry(folder)
-    written.append(chunk(written.resume("one"), ROWS))
+    written.append(chunk(written.resume("one", written.done("one")), ROWS))
+    written.sync()
     return written
 
 
@@ -56,7 +58,7 @@ def test_what_was_written_is_read_to_the_bit(half: Path) -> None:
 
 def test_what_is_half_written_is_not_read_but_gone_on_with(half: Path) -> None:
     assert entry(half).read() is None
-    assert entry(half).resume("one") == 6
+    assert entry(half).done("one") == 6
 
 
 def test_rows_that_the_header_does_not_name_are_cut_off(half: Path) -> None:
@@ -74,7 +76,7 @@ def test_a_flipped_bit_costs_the_rows_from_there_on(half: Path, at: int, left: i
     content = bytearray(file.read_bytes())
     content[at] ^= 1
     file.write_bytes(content)
-    assert entry(half).resume("one") == left
+    assert entry(half).done("one") == left
     finished(half)
     assert entry(half).read() is not None
 
@@ -92,7 +94,7 @@ def test_a_file_that_is_cut_short_or_missing_is_not_read(half: Path) -> None:
 @pytest.mark.parametrize("header", ["", "{}", "[]", '{"by": "one", "chunks": [["x"]]}'])
 def test_a_header_that_is_none_is_computed_again(half: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
     (entry(half).path / HEADER).write_text(header)
-    assert entry(half).resume("one") == 0
+    assert entry(half).done("one") == 0
     assert "is computed again" in caplog.text
 
 
@@ -100,11 +102,11 @@ def test_a_header_of_more_rows_than_there_are_is_computed_again(half: Path) -> N
     file = entry(half).path / HEADER
     header = json.loads(file.read_text())
     file.write_text(json.dumps({**header, "chunks": [[11, 0, 0]]}))
-    assert entry(half).resume("one") == 0
+    assert entry(half).done("one") == 0
 
 
 def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
-    assert entry(half).resume("other") == 0
+    assert entry(half).done("other") == 0
 
 
 def test_no_rows_are_read_without_files(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from container_train import hyperparameters
 from container_train.data import dataset
+from container_train.data.images import ImageDataset, Item
 from container_train.errors import Stopped, TrainError
 from container_train.features import sources
 from container_train.model import builder
@@ -101,25 +102,24 @@ def test_a_slow_data_loader_fires_the_rule_and_a_quick_one_does_not(
     hp = parsed(
         epochs="3", feature_cache="off", freeze_until="none", torch_profile="0:1", batch_size="4", image_size="112"
     )
-    decode = dataset.ImageDataset.__getitem__
-    decoded: dict[tuple[str, int], tuple[torch.Tensor, int]] = {}
+    decode = ImageDataset.__getitem__
+    decoded: dict[Item, tuple[torch.Tensor, int]] = {}
 
-    def quick(self: dataset.ImageDataset, index: int) -> tuple[torch.Tensor, int]:
-        key = self.split.name, index
-        if key not in decoded:
-            decoded[key] = decode(self, index)
-        return decoded[key]
+    def quick(self: ImageDataset, item: Item) -> tuple[torch.Tensor, int]:
+        if item not in decoded:
+            decoded[item] = decode(self, item)
+        return decoded[item]
 
-    def slow(self: dataset.ImageDataset, index: int) -> tuple[torch.Tensor, int]:
-        time.sleep(0.04 if self.split.name == "train" else 0)
-        return quick(self, index)
+    def slow(self: ImageDataset, item: Item) -> tuple[torch.Tensor, int]:
+        time.sleep(0.04 if item.split == "train" else 0)
+        return quick(self, item)
 
-    def judge(loader: Callable[[dataset.ImageDataset, int], tuple[torch.Tensor, int]]) -> tuple[str, str]:
-        monkeypatch.setattr(dataset.ImageDataset, "__getitem__", loader)
+    def judge(loader: Callable[[ImageDataset, Item], tuple[torch.Tensor, int]]) -> tuple[str, str]:
+        monkeypatch.setattr(ImageDataset, "__getitem__", loader)
         with Monitor.start(tree, hp) as watching:
             it = trainer(tree, hp, watching)
-            for index in range(30):
-                quick(dataset.ImageDataset(it.source.data.splits["train"], it.network.preprocessing), index)
+            for image in range(30):
+                quick(it.source.images, Item("train", image))
             it.fit()
         for path in tree.checkpoints.glob("*"):
             path.unlink()
