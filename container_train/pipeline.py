@@ -142,7 +142,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "valid_accuracy": trainer.state.best["accuracy"],
         "precision": None,
         "classes": list(data.classes),
-        "images": images,
+        "images": {name: data.unreadable.count(name) for name in images},
         "skipped": len(data.unreadable.files),
         "near_duplicates": [leak.to_dict() for leak in data.leaks],
         "weights": network.weights,
