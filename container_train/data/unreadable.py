@@ -52,6 +52,10 @@ class Unreadable:
         }
         return {**self.before, **found}
 
+    def bad(self, name: str) -> dict[int, str]:
+        """Return what this process knows of a split: the reason by index."""
+        return {**self.known[name], **self.noted[name]}
+
     def count(self, name: str) -> int:
         """Return the number of images of a split that are not left out."""
         return len(self.splits[name]) - len(self.known[name])
@@ -68,7 +72,7 @@ class Unreadable:
     def use(self, name: str, images: int, bad: Iterable[int] = ()) -> None:
         """Count `images` that were used of a split, and note the `bad` ones. Raises TrainError for very many."""
         self.used[name] += images
-        new = [index for index in bad if index not in self.known[name] and index not in self.noted[name]]
+        new = [index for index in bad if index not in self.bad(name)]
         if not new:
             return
         for index in new:

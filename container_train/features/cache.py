@@ -195,7 +195,7 @@ class Cache:
             rows += len(features[0])
             if rows % len(views) == 0 and (rows >= CHUNK or written + rows == len(indices) * len(views)):
                 whole = [torch.cat(column) for column in zip(*waiting, strict=True)]
-                bad = self.data.unreadable.noted[split]
+                bad = self.data.unreadable.bad(split)
                 for place, image in enumerate(indices[written // len(views) : (written + rows) // len(views)]):
                     if image in bad:
                         for column in whole:

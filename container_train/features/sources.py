@@ -140,6 +140,11 @@ class Source:
         """Return the number of images of a split that are not left out."""
         return self.data.unreadable.count(split)
 
+    def indices(self, split: str, epoch: int) -> torch.Tensor:
+        """Return the images of a split that are not left out, in the order of an epoch: int64 (N,)."""
+        images = torch.from_numpy(self.data.unreadable.remaining(split))
+        return images[order(len(images), self.hp.seed, epoch)] if split == "train" else images
+
     def agree(self) -> None:
         """At the end of an epoch: leave out the images that any process could not read. Raises TrainError."""
         if self.data.unreadable.agree(self.group):
@@ -178,9 +183,7 @@ class Source:
     def _shares(self, stage: Stage, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the indices of this process's images in each batch, on a device."""
         split, epoch, skip = stage
-        indices = torch.from_numpy(self.data.unreadable.remaining(split))
-        if split == "train":
-            indices = indices[order(len(indices), self.hp.seed, epoch)[skip:]]
+        indices = self.indices(split, epoch)[skip:]
         return map(self.group.shard, indices.to(device).split(self.hp.batch_size) if len(indices) else ())
 
     def _items(self, stage: Stage | None) -> Iterator[list[Item]]:

@@ -31,7 +31,7 @@ from container_train.training.precision import Precision
 log = logging.getLogger(__name__)
 
 # What a training resumes from.
-KEYS = frozenset(("tally", "unreadable", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
+KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
 
 
 @dataclass
@@ -347,6 +347,7 @@ class Trainer:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
-        self.source.data.unreadable.resume(content["unreadable"])
+        if "unreadable" in content:
+            self.source.data.unreadable.resume(content["unreadable"])
         for record in self.state.history:
             self._check_epoch(record)

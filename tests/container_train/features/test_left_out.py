@@ -121,6 +121,10 @@ def test_an_image_without_features_is_left_out(
     assert {part: len(rows[0]) for part, rows in second.cache.items()} == {
         part: len(rows[0]) for part, rows in it.cache.items()
     }
+    source(broken, tmp_path / "other", options)  # where they are known already
+    third = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    source(third, tmp_path / "other", options)
+    assert set(third.unreadable.files) == NAMES
 
 
 def test_too_many_end_the_training_when_the_epoch_ends(broken: dataset.Data, tmp_path: Path) -> None:
