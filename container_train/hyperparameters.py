@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 from container_serve import __version__
 from container_train.errors import TrainError
 from container_train.model import architectures
+from container_train.training.recipes import RECIPES
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
 ALIASES = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "model": "arch"}
@@ -108,12 +109,29 @@ AUTO_ON_OFF = one_of("auto", "on", "off")
 class Hyperparameters:
     """Field `batch_size` is the hyperparameter `batch-size`.
 
-    The defaults are the classic recipe: ResNet50 with ImageNet weights, its layers frozen, a new linear layer, cross
-    entropy, Adam at 0.001, batches of 64.
+    The defaults are the recipe `head`: ResNet50 with ImageNet weights, its layers frozen, a new linear layer, cross
+    entropy, Adam at 0.001, batches of 64. `parse` gives those of another recipe.
     """
 
+    recipe: str = option(
+        one_of(*RECIPES), "head", "head (a new layer on frozen ones) or finetune (all layers): the other defaults"
+    )
     epochs: int = option(number(int, 1, 10_000), 10, "passes over the training images")
-    lr: float = option(number(float, 0, 10, above=True), 0.001, "learning rate; unfrozen layers want about 0.0001")
+    head_epochs: int = option(
+        number(int, 0, 10_000), 0, "epochs before these that train the new layer alone, on cached features"
+    )
+    lr: float = option(
+        number(float, 0, 10, above=True), 0.001, "learning rate; one for all unfrozen layers wants about 0.0001"
+    )
+    head_lr: float = option(number(float, 0, 10, above=True), 0.003, "learning rate of head-epochs")
+    backbone_lr: float = option(
+        number(float, 0, 10), 0.0, "learning rate of the last stage before the new layer; 0: lr times layer-decay"
+    )
+    layer_decay: float = option(
+        number(float, 0, 1, above=True), 1.0, "factor on the learning rate from one stage of layers to that before it"
+    )
+    lr_schedule: str = option(one_of("constant", "cosine"), "constant", "constant, or cosine (falls to 0 at the end)")
+    warmup_epochs: float = option(number(float, 0, 1000), 0.0, "epochs in which the learning rate rises from 0 to lr")
     batch_size: int = option(number(int, 1, 65_536), 64, "images per step")
     arch: str = option(architecture, "resnet50", "any torchvision classification architecture")
     weights: str = option(str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1")
@@ -122,16 +140,42 @@ class Hyperparameters:
     )
     optimizer: str = option(one_of("adam", "adamw", "sgd"), "adam", "adam, adamw or sgd")
     weight_decay: float = option(number(float, 0, 1), 0.0, "weight decay")
+    norm_decay: str = option(ON_OFF, "on", "weight decay also of biases and normalisation layers")
     momentum: float = option(number(float, 0, 1), 0.9, "momentum, for sgd")
-    augment: str = option(
-        one_of("none", "flip", "crop"), "none", "none, flip (mirror), crop (random resized crop and mirror)"
+    clip: float = option(number(float, 0), 0.0, "largest norm of the gradients; larger ones are scaled down; 0: none")
+    accumulate: int = option(
+        number(int, 1, 1024), 1, "parts in which a batch passes through the network, to save memory"
     )
+    batch_norm: str = option(
+        one_of("train", "frozen"), "train", "statistics of unfrozen batch norm layers: train, or frozen as they are"
+    )
+    ema: float = option(
+        number(float, 0, 0.99999), 0.0, "decay of the moving average of the weights, which is kept; 0: none"
+    )
+    label_smoothing: float = option(number(float, 0, 0.99), 0.0, "probability taken from the true class for all others")
+    mixup: float = option(number(float, 0, 100), 0.0, "alpha of MixUp (blends pairs of images); 0: off")
+    cutmix: float = option(
+        number(float, 0, 100), 0.0, "alpha of CutMix (pastes a part of another image); 0: off; both: one at random"
+    )
+    class_weights: str = option(
+        one_of("none", "balanced"), "none", "weights of the classes in the loss; balanced: all classes count alike"
+    )
+    select_by: str = option(
+        one_of("accuracy", "macro-f1"), "accuracy", "what makes an epoch the best: accuracy or macro-f1 on validation"
+    )
+    augment: str = option(
+        one_of("none", "flip", "crop", "trivial"),
+        "none",
+        "none, flip (mirror), crop (random resized crop and mirror), trivial (crop and TrivialAugmentWide)",
+    )
+    crop_scale: float = option(
+        number(float, 0, 1, above=True), 0.08, "smallest share of the image that a random crop takes"
+    )
+    random_erasing: float = option(number(float, 0, 1), 0.0, "probability that a rectangle of an image is erased")
     augment_views: int = option(
         number(int, 0, 1000), 4, "views of an image that its frozen layers see; 0: a new one in every epoch"
     )
-    patience: int = option(
-        number(int, 0), 0, "stop after this many epochs without a better validation accuracy; 0: never"
-    )
+    patience: int = option(number(int, 0), 0, "stop after this many epochs without a better one (select-by); 0: never")
     checkpoint_every: int = option(
         number(int, 0), 0, "steps from one checkpoint to the next within an epoch; 0: one after each epoch"
     )
@@ -177,6 +221,11 @@ class Hyperparameters:
     def to_dict(self) -> dict[str, Any]:
         return {key.replace("_", "-"): value for key, value in asdict(self).items()}
 
+    def identity(self) -> dict[str, Any]:
+        """Return the values that a checkpoint has to have been made with; a schedule depends on the epochs, too."""
+        incidental = NOT_IN_FINGERPRINT - ({"epochs"} if self.lr_schedule != "constant" else set())
+        return {name: value for name, value in self.to_dict().items() if name not in incidental}
+
 
 OPTIONS: dict[str, Option] = {f.name.replace("_", "-"): f.metadata["option"] for f in fields(Hyperparameters)}
 
@@ -194,9 +243,20 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    for name, (_, default, text) in OPTIONS.items():
-        result.add_argument(f"--{name}", default=str(default), metavar="V", help=f"{text} (default {default})")
+    for name, (_, _, text) in OPTIONS.items():
+        result.add_argument(f"--{name}", metavar="V", help=f"{text} (default {default_words(name)})".replace("%", "%%"))
     return result
+
+
+def defaults(recipe: str) -> dict[str, Any]:
+    """Return the default of every hyperparameter in a recipe."""
+    return {name: RECIPES[recipe].get(name, option.default) for name, option in OPTIONS.items()} | {"recipe": recipe}
+
+
+def default_words(name: str) -> str:
+    """Return the default for people: `10; finetune: 25`."""
+    others = [f"{recipe}: {values[name]}" for recipe, values in RECIPES.items() if name in values]
+    return "; ".join([str(OPTIONS[name].default), *others])
 
 
 def parse(arguments: Sequence[str]) -> Hyperparameters:
@@ -213,30 +273,50 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
         raise TrainError(_unknown(unknown))
     if twice := [name for name in OPTIONS if names.count(f"--{name}") > 1]:
         raise TrainError(f"hyperparameter {twice[0]} is given twice (- and _ are the same): give it once")
-    values: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for name, (convert, _, _) in OPTIONS.items():
-        key = name.replace("-", "_")
-        text = str(getattr(known, key)).strip()
+        if (said := getattr(known, name.replace("-", "_"))) is None:
+            continue
+        text = str(said).strip()
         try:
-            values[key] = convert(text)
+            given[name] = convert(text)
         except argparse.ArgumentTypeError as error:
             raise TrainError(f"hyperparameter {name} has value {text!r}: expected {error}") from None
-    hp = Hyperparameters(**values)
-    check_together(hp.to_dict())
-    return hp
+    check_together(given)
+    return Hyperparameters(**{name.replace("-", "_"): value for name, value in _resolved(given).items()})
+
+
+def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all values: those given, else the recipe's. A frozen backbone has no images for the recipe's CutMix."""
+    values = {**defaults(given.get("recipe", "head")), **given}
+    if values["freeze-until"] == "backbone" and "cutmix" not in given:
+        values["cutmix"] = 0.0
+    return values
 
 
 def check_together(values: Mapping[str, Any]) -> None:
     """Check valid values by name against each other; the others have their defaults. Raises TrainError."""
+    given = {name: OPTIONS[name].parse(str(value).strip()) for name, value in values.items()}
+    every = _resolved(given)
     names = ("arch", "weights", "freeze-until", "resize-size", "image-size")
-    architectures.check(*(OPTIONS[name].parse(str(values.get(name, OPTIONS[name].default)).strip()) for name in names))
+    architectures.check(*(every[name] for name in names))
+    if every["cutmix"] and every["freeze-until"] == "backbone":
+        raise TrainError(
+            f"hyperparameter cutmix has value {every['cutmix']:g}: a frozen backbone leaves no images to cut; use"
+            " mixup, or set freeze-until to none"
+        )
+    if every["accumulate"] > every["batch-size"]:
+        raise TrainError(
+            f"hyperparameter accumulate has value {every['accumulate']}: expected at most the batch-size,"
+            f" {every['batch-size']}"
+        )
 
 
 def device(arguments: Sequence[str]) -> str:
     """Return the hyperparameter `device` alone, without importing torch; `parse` reports errors."""
     words = [word for word in map(_dashes, arguments) if word not in ("-h", "--help")]
     with contextlib.suppress(TrainError):
-        return str(parser().parse_known_args(words)[0].device).strip().lower()
+        return str(parser().parse_known_args(words)[0].device or OPTIONS["device"].default).strip().lower()
     return str(OPTIONS["device"].default)
 
 

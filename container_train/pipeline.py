@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from container_train import hyperparameters
 from container_train.data import channels, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
@@ -21,20 +20,19 @@ from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
 from container_train.export import exporter, quantize
-from container_train.features import sources
-from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, device, engine, metrics
+from container_train.training import checkpoint, device, engine, estimate, metrics
+from container_train.training.course import TRAINED, Course
 from container_train.training.precision import Precision
+from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")
 
-TRAINED = "the checkpoint holds the whole training"
 RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies say nothing about real training"
 
 
@@ -63,7 +61,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
         with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
             yield
-        seconds[name] = round(time.monotonic() - started, 3)
+        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 3)
         if stop.asked and not last:
             raise Stopped(words)
 
@@ -87,39 +85,36 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             class_counts=dict(zip(data.classes, counts, strict=True)),
             steps_per_epoch=-(-images["train"] // hp.batch_size),
         )
+    precision = Precision.choose(hp.amp, where)
+    precision.prepare()
+    stages = stages_of(hp)
     with phase("model"):
         network = builder.build(
             hp.arch, len(data.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
+            freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group)
+        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
+        if hp.recipe == "finetune" and where.type == "cpu":
+            log.info(estimate.words(network, hp, precision, images["train"] / group.size))
+        if len(stages) > 1:
+            network = builder.refrozen(network, hp.arch, len(data.classes), stages[0].hp.freeze_until)
         network.to(where)
         group.broadcast_parameters(network.model)
-        network = replace(network, head=group.sync_batch_norm(network.head, where))
-        monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
-    precision = Precision.choose(hp.amp, where)
-    precision.prepare()
     identity = {
         "data": data.fingerprint,
         "classes": list(data.classes),
-        **{k: v for k, v in hp.to_dict().items() if k not in hyperparameters.NOT_IN_FINGERPRINT},
+        **hp.identity(),
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(
         checkpoint.load(tree.checkpoints, identity, engine.KEYS) if group.rank == 0 else None
     )
-    with phase(
-        "features", keeps=True, told="after the frozen layers ran; nothing was trained since the last checkpoint"
-    ):
-        source = sources.Source(data, network, hp, where, precision, stop, Store.of(tree), group)
-        monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-    with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}"):
-        trainer = engine.Trainer(
-            network, source, hp, precision, tree.checkpoints, identity, stop, resumed, monitor, group
-        )
-        history = trainer.fit()
-        agreement.same_weights(group.gather(checkpoint.digest(network.model)))
-        group.shutdown()
+    course = Course(network, data, hp, where, precision, tree, identity, stop, monitor, group)
+    trainer = course.run(resumed, phase)
+    network = course.network
+    group.shutdown()
     if group.rank:
         return  # what follows is work for one
 
@@ -148,7 +143,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
         "best_epoch": trainer.state.best["epoch"],
-        "epochs": history,
+        "epochs": trainer.state.history,
         "per_class": [],
         "seconds": seconds,
     }

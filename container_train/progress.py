@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from tqdm import tqdm
-
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 15.0
@@ -44,9 +42,12 @@ def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, worker
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done."""
-    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if terminal := sys.stderr is not None and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        items = tqdm(items, desc=what, total=total, leave=False)
     started = shown = time.monotonic()
-    for done, item in enumerate(tqdm(items, desc=what, total=total, leave=False) if terminal else items, 1):
+    for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
         if not terminal and now - shown >= LOG_SECONDS:

@@ -99,7 +99,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
     """The hyperparameters, checked, and the file of weights, if one is to be a channel."""
     options = job.options
     given = dict(options.hyperparameters)
-    if options.is_sample:
+    if options.is_sample and given.get("recipe", "head") == "head":
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         print(f"the sample is trained with {words} unless you give other values; other data use the defaults")
         given = SAMPLE_HYPERPARAMETERS | given

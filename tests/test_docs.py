@@ -216,7 +216,7 @@ def test_every_recipe_has_hyperparameters_that_the_training_takes() -> None:
 
 def test_the_table_of_hyperparameters_is_that_of_the_code() -> None:
     """A new one, or another text: put the row that the failure shows into docs/training.md."""
-    expected = [[f"`{name}`", str(default), text] for name, (_, default, text) in OPTIONS.items()]
+    expected = [[f"`{name}`", hyperparameters.default_words(name), option.help] for name, option in OPTIONS.items()]
     assert documents.rows(DOCS / "training.md", "Hyperparameters") == expected
 
 

@@ -3,35 +3,65 @@
 import hashlib
 import inspect
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torchvision
 from PIL import Image
 from torchvision.transforms import v2
 
 from container_serve.preprocess import Preprocessing
+from container_train.hyperparameters import Hyperparameters
 
 MODES = {
     "nearest": v2.InterpolationMode.NEAREST,
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
+LEAST_AREA = 0.08  # of the image, that a random crop takes by default
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of an image: `kind` none, flip, crop or trivial, and a rectangle erased with a probability."""
+
+    kind: str = "none"
+    crop_scale: float = LEAST_AREA
+    erasing: float = 0.0
+
+    @classmethod
+    def of(cls, hp: Hyperparameters) -> "Augment":
+        return cls(hp.augment, hp.crop_scale, hp.random_erasing)
+
+    def __bool__(self) -> bool:
+        return self.kind != "none" or self.erasing > 0
+
+    def __str__(self) -> str:
+        crop = f" from {self.crop_scale:g}" if self.kind in ("crop", "trivial") else ""
+        return f"{self.kind}{crop}" + (f", erasing {self.erasing:g}" if self.erasing else "")
 
 
 class Augmentation:
-    """A random change of decoded images, drawn from torch's global generator: `kind` is flip or crop.
+    """Applies `augment` to decoded images, drawn from torch's global generator.
 
     `spec` is the preprocessing that has to follow. A random crop has the network's size already: resizing it once more
     and cropping its centre would blur every image and cut its margin off.
     """
 
-    def __init__(self, kind: str, spec: Preprocessing) -> None:
+    def __init__(self, augment: Augment, spec: Preprocessing) -> None:
         self.spec = spec
-        self.transform: v2.Transform = v2.RandomHorizontalFlip()
-        if kind == "crop":
+        steps: list[v2.Transform] = []
+        if augment.kind in ("crop", "trivial"):
             self.spec = replace(spec, resize=spec.crop)
-            crop = v2.RandomResizedCrop(spec.crop, interpolation=MODES[spec.interpolation], antialias=True)
-            self.transform = v2.Compose([crop, self.transform])
+            scale, mode = (augment.crop_scale, 1.0), MODES[spec.interpolation]
+            steps.append(v2.RandomResizedCrop(spec.crop, scale=scale, interpolation=mode, antialias=True))
+        if augment.kind != "none":
+            steps.append(v2.RandomHorizontalFlip())
+        if augment.kind == "trivial":
+            steps.append(v2.TrivialAugmentWide())
+        if augment.erasing:
+            grey = [round(255 * value) for value in spec.mean]  # 0 after the normalisation
+            steps.append(v2.RandomErasing(augment.erasing, value=grey))
+        self.transform = v2.Compose(steps)
 
     def __call__(self, image: Image.Image) -> Image.Image:
         changed: Image.Image = self.transform(image)

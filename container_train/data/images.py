@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, read, to_pixels
-from container_train.data.augmentation import Augmentation
+from container_train.data.augmentation import Augment, Augmentation
 from container_train.data.listing import Split
 
 AUGMENTED = "train"  # the split whose images are changed at random
@@ -36,9 +36,11 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     for all its views.
     """
 
-    def __init__(self, splits: Mapping[str, Split], spec: Preprocessing, augment: str = "none", seed: int = 0) -> None:
+    def __init__(
+        self, splits: Mapping[str, Split], spec: Preprocessing, augment: Augment | None = None, seed: int = 0
+    ) -> None:
         self.splits, self.spec, self.seed = splits, spec, seed
-        self.augment = None if augment == "none" else Augmentation(augment, spec)
+        self.augment = Augmentation(augment, spec) if augment else None
 
     def __getitem__(self, item: Item) -> tuple[torch.Tensor, int]:
         split = self.splits[item.split]
@@ -59,12 +61,12 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     def _view(
         self, augment: Augmentation, image: Image.Image, view: int, index: int
     ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        with _seeded(hash((self.seed, view, index))):
+        with seeded(hash((self.seed, view, index))):
             return to_pixels(augment(image), augment.spec)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw from torch's global generator with this seed, and leave it as it was.
 
     torch.manual_seed and fork_rng see to the generators of all devices: a twentieth of the time of an image.

@@ -31,13 +31,19 @@ class Loaded(NamedTuple):
     targets: torch.Tensor
     bad: dict[int, int]
 
-    def readable(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the pixels, of one view, and targets of the other images."""
+    def readable(self, *, borrowed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pixels, of one view, and targets of the other images.
+
+        If the first is `borrowed` from another process, to be mixed with the second, it stays the first: another one
+        in its place if it is bad, and none if it is all that is left.
+        """
         if not self.bad:
             return self.pixels, self.targets
-        kept = torch.tensor([place for place in range(len(self.targets)) if place not in self.bad], dtype=torch.int64)
-        kept = kept.to(self.targets.device)
-        return self.pixels[kept], self.targets[kept]
+        kept = [place for place in range(int(borrowed), len(self.targets)) if place not in self.bad]
+        if borrowed and kept:
+            kept.insert(0, kept[-1] if 0 in self.bad else 0)
+        rows = torch.tensor(kept, dtype=torch.int64).to(self.targets.device)
+        return self.pixels[rows], self.targets[rows]
 
 
 def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, device: torch.device) -> Iterator[Loaded]:

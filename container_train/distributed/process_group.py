@@ -135,9 +135,17 @@ class ProcessGroup:
     def barrier(self) -> None:
         self.all_reduce([0.0])
 
-    def shard(self, indices: torch.Tensor) -> torch.Tensor:
-        """This process's part of the images of a batch: as many as the others have, or one more or less."""
-        return indices.tensor_split(self.size)[self.rank]
+    def shard(self, indices: torch.Tensor, *, mixes: bool = False) -> torch.Tensor:
+        """This process's part of the images of a batch: as many as the others have, or one more or less.
+
+        If the batch `mixes` each image with the one before it, several processes get one more: that before their first.
+        """
+        parts = indices.tensor_split(self.size)
+        own = parts[self.rank]
+        if not mixes or self.size == 1 or not len(own):
+            return own
+        before = sum(map(len, parts[: self.rank])) - 1  # -1: the last of the batch
+        return torch.cat([indices[before].reshape(1), own])
 
     def gather_rows(self, own: torch.Tensor, rows: int) -> torch.Tensor:
         """All `rows` of a tensor on the CPU of which each process has every `size`-th, the first one by its rank."""
@@ -182,20 +190,24 @@ class ProcessGroup:
         log.info("processes: batch statistics are of each one's part of a batch, as there is no GPU")
         return module
 
-    def data_parallel(self, module: nn.Module) -> nn.Module:
+    def data_parallel(self, module: nn.Module, *, accumulates: bool = False) -> nn.Module:
         """`module` with gradients that are averaged over the processes during the backward pass.
 
         A step is taken by all processes. Its mean is that of the whole batch where a loss is the sum over a process's
-        images times `size` / images of the whole batch. With accumulated gradients (no_sync), leave out static_graph:
-        torch 2.13 fails in the first step.
+        images times `size` / images of the whole batch. With accumulated gradients (no_sync) there is no static graph:
+        torch 2.13 would fail in the first step.
         """
         if self.size == 1:
             return module
         parallel = DistributedDataParallel(
-            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            module, forward_sync_buffers=False, gradient_as_bucket_view=True, static_graph=not accumulates
         )
         _NEVER_FREED.append(parallel)
         return parallel
+
+    def no_sync(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within, the gradients of `module`, which `data_parallel` gave, are added up in this process alone."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else contextlib.nullcontext()
 
     def average_buffers(self, module: nn.Module) -> None:
         """Give all processes the mean of their running batch statistics."""

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from container_train.data import augmentation, loading
+from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
@@ -48,9 +49,13 @@ class Cache:
     decoders: loading.Decoders
     group: ProcessGroup = SINGLE
 
+    @functools.cached_property
+    def augment(self) -> Augment:
+        return Augment.of(self.hp)
+
     def parts(self) -> list[Part]:
         """List all parts that the training needs."""
-        views = min(self.hp.augment_views, self.hp.epochs) if self.hp.augment != "none" else 1
+        views = min(self.hp.augment_views, self.hp.epochs) if self.augment else 1
         return [("valid", 0), *(("train", view) for view in range(views))]
 
     def reason_against(self) -> str:
@@ -60,8 +65,8 @@ class Cache:
             return "as asked"
         if network.backbone is None:
             return "there are no frozen layers in front of the trained ones that could be cut off"
-        if self.hp.augment != "none" and not self.hp.augment_views:
-            return f"every epoch sees other views of the images (augment {self.hp.augment}, augment-views 0)"
+        if self.augment and not self.hp.augment_views:
+            return f"every epoch sees other views of the images (augment {self.augment}, augment-views 0)"
         images = sum(len(self.data.splits[split]) for split, _ in self.parts()) * self.group.local_size
         need, free = images * self._image_bytes(), psutil.virtual_memory().available
         if need > free * MEMORY_SHARE:
@@ -94,9 +99,8 @@ class Cache:
 
     def _file(self, folder: Path, part: Part) -> FeatureFile:
         split, view = part
-        augmented = split == "train" and self.hp.augment != "none"
-        drawn = f"{self.hp.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
-        fields = {**self._common, "split": split, "view": drawn if augmented else "plain"}
+        drawn = f"{self.augment}, seed {self.hp.seed}, view {view}, {augmentation.version()}"
+        fields = {**self._common, "split": split, "view": drawn if split == "train" and self.augment else "plain"}
         if self.group.size > 1:
             fields["images"] = f"every {self.group.size}th from {self.group.rank}"
         return FeatureFile(folder, fields, len(self._images(split)), self.extractor.sample)
@@ -107,7 +111,7 @@ class Cache:
 
     def _words(self, *parts: Part) -> str:
         (split, first), (_, last) = parts[0], parts[-1]
-        views = f", view {first + 1}" if self.hp.augment != "none" and split == "train" else ""
+        views = f", view {first + 1}" if self.augment and split == "train" else ""
         if last > first:
             views = f", {len(parts)} views"
         return f"{len(self._images(split))} images of {split}{views}"
@@ -208,7 +212,7 @@ class Cache:
 
     def _pixels(self, split: str, views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
         spec, extractor = self.extractor.network.preprocessing, self.extractor
-        images = ImageDataset(self.data.splits, spec, self.hp.augment, self.hp.seed)
+        images = ImageDataset(self.data.splits, spec, self.augment, self.hp.seed)
         items = [[Item(split, index, views) for index in batch] for batch in batches]
         workers = self.decoders.processes(len(views) * max(1, extractor.batch // len(views)), spec.crop)
         for batch in loading.load(images, items, workers, extractor.device):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from container_train.data import loading
+from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
@@ -30,7 +31,7 @@ CPU = torch.device("cpu")
 GPU_SHARE = 0.3  # of the free memory of a GPU that features may take: the rest belongs to training
 # Features from the cache, or pixels uint8 (N, 3, side, side); targets (N,). All on the device.
 Batch = tuple[Features | torch.Tensor, torch.Tensor]
-Stage = tuple[str, int, int]  # a split in an epoch, without so many images
+Pass = tuple[str, int, int]  # a split in an epoch, without so many images
 
 
 def order(length: int, seed: int, epoch: int) -> torch.Tensor:
@@ -43,6 +44,7 @@ class Source:
     """Batches for the head of the network, from cached features or from the images themselves.
 
     With frozen layers, epoch e sees view e modulo `augment-views` of every image, whether they are cached or not.
+    The training ends before the epoch `end`, by default that of the hyperparameters.
     """
 
     data: Data
@@ -53,14 +55,15 @@ class Source:
     stop: StopFlag
     store: Store | None = None
     group: ProcessGroup = SINGLE
+    end: int = 0
 
     def __post_init__(self) -> None:
         data, network, hp, group = self.data, self.network, self.hp, self.group
         self.targets = {name: torch.as_tensor(split.targets, device=self.device) for name, split in data.splits.items()}
         self.normalise = Normalisation(network.preprocessing, self.device)
-        self.images = ImageDataset(data.splits, network.preprocessing, hp.augment, hp.seed)
+        self.images = ImageDataset(data.splits, network.preprocessing, Augment.of(hp), hp.seed)
         self.decoded: Iterator[loading.Loaded] = iter(())
-        self.ahead: Stage | None = None  # of which `decoded` has the batches next
+        self.ahead: Pass | None = None  # of which `decoded` has the batches next
         self.epoch = 0
         self.cache: dict[Part, Features] = {}
         self.workers = 0
@@ -117,9 +120,14 @@ class Source:
         log.info("feature cache: %.2f GB of features are on the GPU", need / 1e9)
         return {part: tuple(feature.to(self.device) for feature in features) for part, features in cache.items()}
 
+    @property
+    def mixes(self) -> bool:
+        """Training mixes each image of a batch with the one before it."""
+        return self.hp.mixup > 0 or self.hp.cutmix > 0
+
     def view(self, epoch: int) -> int:
         """Return the view of the training images that an epoch sees."""
-        if self.hp.augment == "none":
+        if not self.images.augment:
             return 0
         few = self.hp.augment_views > 0 and self.network.backbone is not None
         return epoch % self.hp.augment_views if few else epoch
@@ -154,7 +162,7 @@ class Source:
         """End the decoding processes."""
         self.decoded, self.ahead = iter(()), None
 
-    def _batches(self, stage: Stage) -> Iterator[Batch]:
+    def _batches(self, stage: Pass) -> Iterator[Batch]:
         split, epoch, _ = stage
         part = split, self.view(epoch) if split == "train" else 0
         targets = self.targets[split]
@@ -168,7 +176,7 @@ class Source:
         shares = list(self._shares(stage, CPU))
         for batch in itertools.islice(self.decoded, sum(len(share) > 0 for share in shares)):
             self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
-            yield batch.readable()
+            yield batch.readable(borrowed=split == "train" and self.mixes and self.group.size > 1)
         self.ahead = self._after(stage)
         side = self.network.preprocessing.crop
         none = torch.zeros(0, 3, side, side, dtype=torch.uint8, device=self.device), targets[:0]
@@ -180,13 +188,14 @@ class Source:
             return feature[same]
         return feature[rows].pin_memory().to(self.device, non_blocking=True)
 
-    def _shares(self, stage: Stage, device: torch.device) -> Iterator[torch.Tensor]:
+    def _shares(self, stage: Pass, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the indices of this process's images in each batch, on a device."""
         split, epoch, skip = stage
         indices = self.indices(split, epoch)[skip:]
-        return map(self.group.shard, indices.to(device).split(self.hp.batch_size) if len(indices) else ())
+        batches = indices.to(device).split(self.hp.batch_size) if len(indices) else ()
+        return (self.group.shard(batch, mixes=split == "train" and self.mixes) for batch in batches)
 
-    def _items(self, stage: Stage | None) -> Iterator[list[Item]]:
+    def _items(self, stage: Pass | None) -> Iterator[list[Item]]:
         """Yield the images of all batches from `stage` on: what comes next is decoded while a stage ends."""
         while stage is not None:
             split, epoch, _ = stage
@@ -195,9 +204,9 @@ class Source:
                 yield [Item(split, index, views) for index in share.tolist()]
             stage = self._after(stage)
 
-    def _after(self, stage: Stage) -> Stage | None:
+    def _after(self, stage: Pass) -> Pass | None:
         """Return what a training asks for after `stage`."""
         split, epoch, _ = stage
         if split == "train":
             return "valid", epoch, 0
-        return ("train", epoch + 1, 0) if epoch + 1 < self.hp.epochs else None
+        return ("train", epoch + 1, 0) if epoch + 1 < (self.end or self.hp.epochs) else None

@@ -1,13 +1,14 @@
 """The network: any torchvision classification architecture with a new last layer, frozen up to a named module."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms import InterpolationMode
 
 from container_serve.preprocess import MAX_SIDE, Preprocessing
@@ -32,6 +33,7 @@ class Network:
     weights: str
     backbone: fx.GraphModule | None
     head: nn.Module
+    freeze_statistics: bool = False  # also those of batch norm layers that are trained
 
     def train_mode(self) -> None:
         """Set the trained layers to training mode; frozen ones keep their batch statistics."""
@@ -39,7 +41,8 @@ class Network:
         self.head.train()
         for module in self.head.modules():
             own = list(module.parameters(recurse=False))
-            if own and not any(parameter.requires_grad for parameter in own):
+            untrained = own and not any(parameter.requires_grad for parameter in own)
+            if untrained or (self.freeze_statistics and isinstance(module, _BatchNorm)):
                 module.eval()
 
     def eval_mode(self) -> None:
@@ -66,6 +69,7 @@ def build(
     resize_size: int = 0,
     image_size: int = 0,
     seed: int = 0,
+    freeze_statistics: bool = False,
 ) -> Network:
     """Build the network on the CPU. `weights_file` takes precedence over `weights`. Raises TrainError."""
     torch.manual_seed(seed)
@@ -78,13 +82,24 @@ def build(
     preprocessing = preprocessing_of(arch, resize_size, image_size)
     model.eval()
     _try(model, arch, preprocessing.crop)
-    backbone, head = _split(model, preprocessing.crop)
+    return _cut(Network(model, preprocessing, origin, None, model, freeze_statistics), arch)
+
+
+def refrozen(network: Network, arch: str, classes: int, until: str) -> Network:
+    """Return the network with its weights as they are, frozen up to the module `until`, on the CPU."""
+    _freeze(network.model.cpu(), arch, until, _new_layer(arch, classes))
+    return _cut(network, arch)
+
+
+def _cut(network: Network, arch: str) -> Network:
+    model = network.model
+    backbone, head = _split(model, network.preprocessing.crop)
     log.info(
-        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, origin,
+        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, network.weights,
         sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
         "frozen layers run once per image if they can be cached" if backbone is not None else "nothing to cache",
     )  # fmt: skip
-    return Network(model, preprocessing, origin, backbone, head)
+    return replace(network, backbone=backbone, head=head)
 
 
 def bare(arch: str, classes: int, pretrained: bool = False) -> nn.Module:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pynvml
 import torch
 
 from container_train.errors import TrainError
@@ -43,6 +42,8 @@ def probe() -> Probe:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not any(Path(file).exists() for file in DEVICE_FILES):
         return Probe(visible=visible)
+    import pynvml  # not needed where nobody asks for the driver
+
     driver = driver_cuda = ""
     with contextlib.suppress(pynvml.NVMLError):
         pynvml.nvmlInit()

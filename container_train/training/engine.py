@@ -1,5 +1,6 @@
 """The training loop: steps, epochs, evaluation, the best epoch, checkpoints."""
 
+import contextlib
 import logging
 import math
 import time
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from torch import nn
 
 from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
@@ -23,15 +23,22 @@ from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
+from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
-from container_train.training.metrics import line
-from container_train.training.optimization import optimizer_for
+from container_train.training.loss import divisors, loss_for
+from container_train.training.metrics import line, macro_f1
+from container_train.training.mixing import Mixing
+from container_train.training.optimization import clip, optimizer_for, schedule_for
 from container_train.training.precision import Precision
+from container_train.training.stages import Stage
 
 log = logging.getLogger(__name__)
 
 # What a training resumes from.
-KEYS = frozenset(("tally", "history", "best", "model", "optimizer", "scaler", "random", "random_cuda"))
+KEYS = frozenset(
+    ("stage", "tally", "history", "best", "model", "average", "optimizer", "schedule", "scaler", "random",
+     "random_cuda")
+)  # fmt: skip
 
 
 @dataclass
@@ -49,27 +56,38 @@ class RunningMetrics:
 
 
 @dataclass
+class Evaluation(RunningMetrics):
+    """Of a whole split, with the numbers by class: correct, of images, of predictions; each float64 (classes,)."""
+
+    by_class: torch.Tensor = field(default_factory=lambda: torch.zeros(3, 0))
+
+    @property
+    def macro_f1(self) -> float:
+        return macro_f1(*self.by_class.numpy())
+
+
+@dataclass
 class State:
-    """The state of a training. `epoch` counts from 0 and is the current one; `step` counts its finished steps."""
+    """The state of a training. `epoch` counts from 0 through all stages and is the current one.
+
+    `step` counts its finished steps.
+    """
 
     epoch: int = 0
     step: int = 0
     tally: RunningMetrics = field(default_factory=RunningMetrics)
     history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)  # epoch, accuracy, loss, model
+    best: dict[str, Any] = field(default_factory=dict)  # epoch, score, accuracy, loss, model
     stopped_by: str = ""  # the rule, if one ended the training
 
 
 class Told(NamedTuple):
-    """What a step says of its loss. `sums` waits for the sums over all processes."""
+    """What a step says of its loss. `sums` waits for the sums over all processes, of the loss before its division."""
 
     where: str
     images: int
+    divisor: float
     sums: Callable[[], list[float]]
-
-
-def unchanged(images: torch.Tensor, targets: torch.Tensor, _step: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return images, targets
 
 
 @dataclass(eq=False)
@@ -77,8 +95,10 @@ class Trainer:
     """Trains the head of `network` on `source`, keeping a checkpoint in `folder`.
 
     On a GPU nothing waits for a step before the next one was launched: its loss is read one step late, and so is what
-    several processes tell each other. `prepare(images, targets, step)` may change a decoded batch on the device, after
-    its normalisation and before the first layer; `step` counts from the start of the training.
+    several processes tell each other.
+
+    `before` is the state at the end of the stage before this one, whose best weights the network has. The debugger
+    watches the last stage alone: its rules compare the steps of one training.
     """
 
     network: Network
@@ -91,28 +111,41 @@ class Trainer:
     resumed: InitVar[dict[str, Any] | None] = None
     monitor: Monitor = OFF
     group: ProcessGroup = SINGLE
-    prepare: Callable[[torch.Tensor, torch.Tensor, int], tuple[torch.Tensor, torch.Tensor]] = unchanged
+    stage: Stage | None = None
+    before: InitVar[State | None] = None
 
-    def __post_init__(self, resumed: dict[str, Any] | None) -> None:
-        self.parallel = self.group.data_parallel(self.network.head)
+    def __post_init__(self, resumed: dict[str, Any] | None, before: State | None) -> None:
+        hp, head = self.hp, self.network.head
+        self.at = self.stage or Stage(0, hp)
+        self.classes = len(self.source.data.classes)
+        self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
         self.writer = checkpoint.Writer(self.folder, self.identity)
         self.late = 1 if self.source.device.type == "cuda" else 0  # steps
         self.told: deque[Told] = deque()
-        self.optimizer = optimizer_for(self.network, self.hp)
+        self.optimizer = optimizer_for(self.network, hp)
+        self.schedule = schedule_for(self.optimizer, hp, self.steps("train"))
         self.scaler = self.precision.scaler()
-        self.loss = nn.CrossEntropyLoss()
-        self.state = State()
+        self.average = Average(head, hp.ema) if hp.ema else None
+        self.mixing = Mixing(hp, self.classes)
+        self.loss = loss_for(hp, self.source.targets["train"], self.classes)
+        self.divisors: list[float] = []  # of the loss in each step of this epoch
+        self.state = State(self.at.first)
+        if before is not None:
+            self.state.history, self.state.stopped_by = before.history, before.stopped_by
+            # With the weights that this stage changes, too.
+            self.state.best = {**before.best, "model": checkpoint.changing(self.network.model)}
         self.asked = self.ruled = False  # known to all processes at the same step
         self.progressed: Callable[[], None] = lambda: None
         self._resume(resumed)
 
     def fit(self) -> list[dict[str, float]]:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
-        self.monitor.debug(self.network.head, self.loss, self.plan(), self.scaler.get_scale)
+        if self.at.last:
+            self.monitor.debug(self.network.head, self.loss, self.plan(), self.scaler.get_scale)
         try:
             with self.group.watchdog() as self.progressed:
-                while self.state.epoch < self.hp.epochs and not self._patience_is_over() and not self._rule_says_stop():
+                while self.state.epoch < self.at.end and not self._patience_is_over() and not self._rule_says_stop():
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
         finally:
@@ -120,14 +153,17 @@ class Trainer:
             self.monitor.release()
             self.writer.wait()
         self.network.model.load_state_dict(self.state.best["model"], strict=False)
+        self.average = None  # the best one is in the network now
         self.network.eval_mode()
-        log.info(line("best_epoch", self.state.best["epoch"]))
+        if self.at.last:
+            log.info(line("best_epoch", self.state.best["epoch"]))
         return self.state.history
 
     def _patience_is_over(self) -> bool:
-        over = self.hp.patience > 0 and self.state.epoch - self.state.best.get("epoch", 0) >= self.hp.patience
+        since = max(self.state.best.get("epoch", 0), self.at.first)
+        over = self.hp.patience > 0 and self.state.epoch - since >= self.hp.patience
         if over and self.state.best:
-            log.info("stopping early: no better validation accuracy for %d epochs", self.hp.patience)
+            log.info("stopping early: no better validation %s for %d epochs", self.hp.select_by, self.hp.patience)
         return over and bool(self.state.best)
 
     def _agree(self) -> None:
@@ -149,17 +185,25 @@ class Trainer:
         return True
 
     def plan(self) -> SaveSchedule:
-        """Return the numbers of steps that there are and were, of training and of evaluation."""
-        train, valid = (math.ceil(len(self.source.data.splits[s]) / self.hp.batch_size) for s in ("train", "valid"))
-        done = self.state.epoch * train + self.state.step
-        return SaveSchedule(train, self.hp.epochs, done, self.state.epoch * valid)
+        """Return the numbers of steps that there are and were in this stage, of training and of evaluation."""
+        train, valid = self.steps("train"), self.steps("valid")
+        epochs = self.state.epoch - self.at.first
+        return SaveSchedule(train, self.hp.epochs, epochs * train + self.state.step, epochs * valid)
+
+    def steps(self, split: str) -> int:
+        """Return the number of batches of a split."""
+        return math.ceil(len(self.source.data.splits[split]) / self.hp.batch_size)
 
     def _epoch(self) -> None:
         state, started, before = self.state, time.monotonic(), self.state.tally.seen
         self.network.train_mode()
+        self.loss.train()
         self.monitor.mode("train")
+        targets = self.source.targets["train"]
+        shuffled = targets[self.source.indices("train", state.epoch).to(targets.device)]
+        self.divisors = divisors(self.loss, shuffled, self.hp.batch_size)
         batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
-        number = state.epoch * self.plan().steps_per_epoch + state.step
+        number = state.epoch * self.steps("train") + state.step
         self._agree()
         gpu = self.source.device.type == "cuda"
         for inputs, targets in self.monitor.batches(batches, state.epoch + 1, number, gpu=gpu):
@@ -179,6 +223,8 @@ class Trainer:
         # After a resume the tally holds images of the interrupted run, whose time is not known here.
         speed = (state.tally.seen - before) / max(seconds, 1e-9)
         self.group.average_buffers(self.network.head)
+        if self.average:
+            self.average.agree(self.network.head, self.group)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
         self.source.agree()
@@ -188,6 +234,7 @@ class Trainer:
             "train_accuracy": state.tally.correct / state.tally.seen,
             "valid_loss": valid.loss / valid.seen,
             "valid_accuracy": valid.correct / valid.seen,
+            "valid_macro_f1": valid.macro_f1,
             "images_per_second": speed,
         }
         self._check_epoch(record)
@@ -195,17 +242,26 @@ class Trainer:
             log.info(line(name, value))
         self.monitor.epoch(record)
         state.history.append(record)
-        rank = (record["valid_accuracy"], -record["valid_loss"])
-        if not state.best or rank > (state.best["accuracy"], -state.best["loss"]):
+        score = record["valid_accuracy" if self.hp.select_by == "accuracy" else "valid_macro_f1"]
+        if not state.best or (score, -record["valid_loss"]) > (state.best["score"], -state.best["loss"]):
             state.best = {
                 "epoch": state.epoch + 1,
+                "score": score,
                 "accuracy": record["valid_accuracy"],
                 "loss": record["valid_loss"],
-                "model": checkpoint.changing(self.network.model),
+                "model": self._evaluated(),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
         with self.monitor.phase("checkpoint", state.epoch):
             self._save()
+
+    def _evaluated(self) -> dict[str, torch.Tensor]:
+        """Return copies, on the CPU, of the tensors that training changes, as they are evaluated: averages if kept."""
+        found = checkpoint.changing(self.network.model)
+        if self.average:
+            averages = self.average.module.state_dict()
+            found |= {name: averages[name].cpu().clone() for name in found.keys() & averages.keys()}
+        return found
 
     def _stop(self) -> NoReturn:
         with self.monitor.phase("checkpoint", self.state.epoch + 1):
@@ -224,19 +280,37 @@ class Trainer:
             # For dropout: as many random numbers as there are processes, and the same again after an interruption.
             torch.manual_seed(hash((self.hp.seed, state.epoch, state.step, group.rank)))
         features, wanted = self._features(inputs, targets)
-        with self.precision.autocast():
-            logits = self._head(whole)(*features)
-            loss = self.loss(logits, wanted) if len(targets) else logits[:0].sum()
-        self._tell(loss.detach(), logits, targets, whole)
-        self.monitor.mark()
-        self.optimizer.zero_grad(set_to_none=True)
         # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
-        self.scaler.scale(loss if group.size == 1 else loss * (len(targets) * group.size / whole)).backward()
+        divisor = self.divisors[state.step]
+        parts = min(self.hp.accumulate, max(len(wanted), 1))
+        sums = torch.zeros(2, dtype=torch.float64, device=wanted.device)  # loss, correct predictions
+        self.optimizer.zero_grad(set_to_none=True)
+        batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
+        for number, (*part, labels) in enumerate(batches):
+            last = number == parts - 1
+            with contextlib.nullcontext() if last else group.no_sync(self.parallel):
+                with self.precision.autocast():
+                    logits = self._head(whole)(*part)
+                    loss = self.loss(logits, labels) if len(labels) else logits[:0].sum()
+                own = self.loss.divisor(labels)
+                classes = labels if labels.ndim == 1 else labels.argmax(1)
+                correct = (logits[: len(labels)].argmax(1) == classes).sum()
+                sums += torch.stack([(loss.detach() * own).double(), correct.double()])
+                if last:
+                    self._tell(sums, whole, divisor)
+                    self.monitor.mark()
+                self.scaler.scale(loss * (own * group.size / divisor)).backward()
         self.monitor.gradients()
         self._hear(self.late)
         self.monitor.mark()
+        if self.hp.clip:
+            self.scaler.unscale_(self.optimizer)
+            clip(self.network.trainable(), self.hp.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.network.head)
         self.monitor.mark()
         state.step += 1
 
@@ -245,12 +319,16 @@ class Trainer:
 
         All processes take part in a step: one without images has a blank one, whose gradient is zero.
         """
-        if not isinstance(inputs, torch.Tensor):
-            return inputs if len(targets) else tuple(f.new_zeros(1, *f.shape[1:]) for f in inputs), targets
-        images = self.source.normalise(inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:]))
-        if len(targets):
-            images, targets = self.prepare(images, targets, self.plan().done)
-        return self.source.extractor(images), targets
+        if isinstance(inputs, torch.Tensor):
+            pixels = inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:])
+            inputs = self.source.extractor(self.source.normalise(pixels))
+        elif not len(targets):
+            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
+        if not self.mixing or not len(targets):
+            return inputs, targets
+        inputs, targets = self.mixing(inputs, targets, self.state.epoch, self.state.step)
+        first = 0 if self.group.size == 1 else 1  # the one before this process's, which came along to be mixed
+        return tuple(feature[first:] for feature in inputs), targets[first:]
 
     def _head(self, whole: int) -> Callable[..., torch.Tensor]:
         """Return what is trained, compiled but for steps that are saved, with hooks, and batches of another size."""
@@ -258,26 +336,24 @@ class Trainer:
             return self.parallel
         return self.compiled
 
-    def _tell(self, loss: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor, whole: int) -> None:
+    def _tell(self, sums: torch.Tensor, whole: int, divisor: float) -> None:
         """Begin to send loss, correct predictions and wishes to stop to the CPU and to all processes."""
-        correct = (logits[: len(targets)].argmax(1) == targets).sum()
         flags = (self.stop.asked, bool(self.monitor.stop_reason)) if self.group.size > 1 else ()
-        sums = [loss.double() * len(targets), correct, *(loss.new_full((), float(flag)) for flag in flags)]
         where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
-        sent = self.group.all_reduce_async(torch.stack([value.double() for value in sums]))
-        self.told.append(Told(where, whole, sent))
+        sent = self.group.all_reduce_async(torch.cat([sums, sums.new_tensor([float(flag) for flag in flags])]))
+        self.told.append(Told(where, whole, divisor, sent))
 
     def _hear(self, late: int) -> None:
         """Add up what all steps but the newest `late` have told."""
         while len(self.told) > late:
-            where, whole, sums = self.told.popleft()
+            where, whole, divisor, sums = self.told.popleft()
             loss, correct, *flags = sums()
             if flags:
                 self.asked, self.ruled = (flag > 0 for flag in flags)
             if not math.isfinite(loss):
                 self.monitor.not_finite()
-            self._check_loss("loss", loss / whole, where)
-            self.state.tally.add(loss / whole, int(correct), whole)
+            self._check_loss("loss", loss / divisor, where)
+            self.state.tally.add(loss / divisor, int(correct), whole)
 
     def _check_epoch(self, record: dict[str, float]) -> None:
         self._check_loss("validation loss", record["valid_loss"], f"after epoch {record['epoch']:.0f}")
@@ -285,15 +361,17 @@ class Trainer:
     def _check_loss(self, name: str, value: float, where: str) -> None:
         """Raise TrainError where predictions are not numbers: the most probable class of such is none."""
         if not math.isfinite(value):
-            raise TrainError(f"the {name} became {value} {where}: lower lr (it is {self.hp.lr:g})")
+            raise TrainError(f"the {name} became {value} {where}: lower {self.at.rate} (it is {self.hp.lr:g})")
 
     @torch.no_grad()
-    def evaluate(self, split: str) -> RunningMetrics:
-        """Return loss and correct predictions of the network as it is on a split."""
+    def evaluate(self, split: str) -> Evaluation:
+        """Return loss and correct predictions of the network as it is, or of its average, on a split."""
         self.network.eval_mode()
+        self.loss.eval()
         self.monitor.mode("eval")
-        sums = torch.zeros(2, dtype=torch.float64, device=self.source.device)
-        seen = 0
+        head = self.average.module if self.average else self.network.head
+        loss = torch.zeros((), dtype=torch.float64, device=self.source.device)
+        by_class = torch.zeros(3, self.classes, dtype=torch.float64, device=self.source.device)
         for inputs, targets in self.source.evaluation(split):
             self.progressed()
             if (split, 0) not in self.source.cache:  # decoding all of them may take longer than a stop has time
@@ -305,12 +383,15 @@ class Trainer:
             if isinstance(inputs, torch.Tensor):
                 inputs = self.source.extractor(self.source.normalise(inputs))
             with self.precision.autocast():
-                logits = self.network.head(*inputs)
-            loss = self.loss(logits.float(), targets).double() * len(targets)
-            sums += torch.stack([loss, (logits.argmax(1) == targets).sum().double()])
-            seen += len(targets)
-        loss_sum, correct, seen_sum = self.group.all_reduce([*sums.tolist(), seen])
-        return RunningMetrics(loss_sum, int(correct), int(seen_sum))
+                logits = head(*inputs)
+            loss += self.loss(logits.float(), targets).double() * len(targets)
+            predicted = logits.argmax(1)
+            hits = (predicted == targets).double()
+            for row, (classes, counts) in enumerate(((targets, hits), (targets, None), (predicted, None))):
+                by_class[row].index_add_(0, classes, torch.ones_like(hits) if counts is None else counts)
+        total, *counts = self.group.all_reduce([float(loss), *by_class.flatten().tolist()])
+        found = torch.tensor(counts, dtype=torch.float64).reshape(3, -1)
+        return Evaluation(total, int(found[0].sum()), int(found[1].sum()), found)
 
     def _save(self) -> None:
         self._hear(0)
@@ -318,6 +399,7 @@ class Trainer:
         if self.group.rank:
             return
         content = {
+            "stage": self.at.number,
             "epoch": state.epoch,
             "step": state.step,
             "tally": asdict(state.tally),
@@ -326,7 +408,9 @@ class Trainer:
             "stopped by": state.stopped_by,
             "unreadable": unreadable,
             "model": checkpoint.changing(self.network.model),
+            "average": checkpoint.on_cpu(dict(self.average.state_dict())) if self.average else None,
             "optimizer": checkpoint.on_cpu(self.optimizer.state_dict()),
+            "schedule": checkpoint.on_cpu(self.schedule.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
@@ -334,11 +418,14 @@ class Trainer:
         self.writer.save(content)
 
     def _resume(self, content: dict[str, Any] | None) -> None:
-        if content is None:
+        if content is None or content["stage"] != self.at.number:
             torch.manual_seed(self.hp.seed)
             return
         self.network.model.load_state_dict(content["model"], strict=False)
         self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule.load_state_dict(content["schedule"])
+        if self.average:
+            self.average.load_state_dict(content["average"])
         self.scaler.load_state_dict(content["scaler"])
         torch.set_rng_state(content["random"])
         if content["random_cuda"] is not None and torch.cuda.is_initialized():

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 NAMES = (
-    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second", "best_epoch",
-    "test_accuracy",
+    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1",
+    "images_per_second", "best_epoch", "test_accuracy",
 )  # fmt: skip
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?|nan|inf)"
 
@@ -64,3 +65,9 @@ def per_class(confusion: Confusion, labels: tuple[str, ...]) -> list[dict[str, o
         f1 = 2 * correct / (images + predicted) if images + predicted else None
         rows.append({"label": label, "images": images, "precision": precision, "recall": recall, "f1": f1})
     return rows
+
+
+def macro_f1(correct: npt.NDArray[Any], images: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float:
+    """Return the mean F1 of the classes, with counts (classes,) of each; one without images or predictions is none."""
+    known = (images + predicted) > 0
+    return float(np.mean(2 * correct[known] / (images + predicted)[known])) if known.any() else math.nan

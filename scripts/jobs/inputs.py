@@ -108,9 +108,10 @@ class Weights:
 def flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every hyperparameter; --weights is more than one, and made elsewhere."""
     group = parser.add_argument_group("hyperparameters", "of the training program (docs/training.md)")
-    for name, (_, default, text) in hyperparameters.OPTIONS.items():
+    for name, option in hyperparameters.OPTIONS.items():
         if name != WEIGHTS:
-            group.add_argument(f"--{name}", metavar="V", help=f"{text} (default {default})".replace("%", "%%"))
+            words = f"{option.help} (default {hyperparameters.default_words(name)})"
+            group.add_argument(f"--{name}", metavar="V", help=words.replace("%", "%%"))
 
 
 def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> dict[str, str]:

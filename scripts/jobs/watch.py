@@ -23,7 +23,9 @@ LAST_LINES = 20  # of a log that was long already when it was first looked at
 LATE_LOOKS = 3  # at the log, after the job's end: lines arrive some seconds later
 
 # What belongs to one epoch; the rest stands for the whole job.
-EPOCH = ("epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second")
+EPOCH = (
+    "epoch", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1", "images_per_second",
+)  # fmt: skip
 _PATTERNS = [(definition["Name"], re.compile(definition["Regex"])) for definition in DEFINITIONS]
 
 

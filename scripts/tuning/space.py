@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
 from container_train.errors import TrainError
-from container_train.hyperparameters import OPTIONS
+from container_train.hyperparameters import OPTIONS, defaults
 from scripts.aws.errors import CloudError
 
 FILE = Path(__file__).resolve().parents[1] / "search_space.toml"
@@ -21,7 +21,7 @@ Value: TypeAlias = int | float | str
 DIRECTIONS = ("maximise", "minimise")
 _SPELLINGS = {"maximize": "maximise", "minimize": "minimise", "log": "logarithmic"}
 # The metrics that say how good a setting is, and why the others will not do.
-OBJECTIVES = ("valid_accuracy", "valid_loss", "train_accuracy", "train_loss")
+OBJECTIVES = ("valid_accuracy", "valid_macro_f1", "valid_loss", "train_accuracy", "train_loss")
 _NO_OBJECTIVE = {
     "test_accuracy": "a search that has seen the test images leaves nothing to measure its result on",
     **dict.fromkeys(("epoch", "best_epoch", "images_per_second"), "it does not say how good a setting is"),
@@ -83,15 +83,20 @@ class Space:
     def maximises(self) -> bool:
         return self.direction == "maximise"
 
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """Those of the recipe that all trials have."""
+        return defaults(str(self.fixed.get("recipe", "head")))
+
     def most_epochs(self) -> int:
         """Of the longest trial."""
         part = self.searched.get("epochs")
-        values = part.grid() if part else (self.fixed.get("epochs", OPTIONS["epochs"][1]),)
+        values = part.grid() if part else (self.fixed.get("epochs", self._defaults["epochs"]),)
         return max(int(value) for value in values)
 
     def default(self) -> dict[str, Value] | None:
         """The training program's own values, where they lie in the space."""
-        values: dict[str, Value] = {name: OPTIONS[name][1] for name in self.searched}
+        values: dict[str, Value] = {name: self._defaults[name] for name in self.searched}
         return values if all(self.searched[name].holds(value) for name, value in values.items()) else None
 
     def grid(self) -> list[dict[str, Value]]:

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train import hyperparameters
 from container_train.data import dataset, loading
+from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.data.listing import Split
@@ -260,7 +261,7 @@ def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
     fast.choose(setting.tensors)
     test = _features(setting, fast, "test")
     plain = _features(setting, fast, "train")
-    crops = [_features(setting, fast, "train", "crop", view) for view in range(EPOCHS)]
+    crops = [_features(setting, fast, "train", Augment("crop"), view) for view in range(EPOCHS)]
     cases = {"none": [plain], **{f"crop, {number} views": crops[:number] for number in (1, 2, 4, EPOCHS)}}
     return [
         result(f"test accuracy, augment {name}", "", [_trained(setting, c, test, s) for s in range(seeds)], "percent")
@@ -269,7 +270,7 @@ def views(setting: Setting, seeds: int) -> list[dict[str, Any]]:
 
 
 def _features(
-    setting: Setting, layers: FeatureExtractor, split: str, augment: str = "none", view: int = 0
+    setting: Setting, layers: FeatureExtractor, split: str, augment: Augment | None = None, view: int = 0
 ) -> torch.Tensor:
     spec = setting.network.preprocessing
     pictures, normalise = ImageDataset(setting.data.splits, spec, augment, 0), Normalisation(spec, CPU)

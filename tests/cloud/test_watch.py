@@ -82,7 +82,7 @@ def write_log(aws: boto3.Session, *lines: str, stream: str = f"{NAME}/algo-1-1")
 
 
 def epoch(number: int, accuracy: float) -> list[str]:
-    values = (number, 0.5, 0.8, 0.4, accuracy, 100.0)
+    values = (number, 0.5, 0.8, 0.4, accuracy, 0.6, 100.0)
     return [line(name, value) for name, value in zip(NAMES, values, strict=False)]
 
 
@@ -126,7 +126,8 @@ def test_statuses_log_and_metrics_as_they_come(aws: boto3.Session, account: Aws,
     )
     job, metrics, said = follow(account, sleep)
     assert job.status == "Completed"
-    record = "train_loss 0.5, train_accuracy 0.8, valid_loss 0.4, valid_accuracy {}, images_per_second 100"
+    record = "train_loss 0.5, train_accuracy 0.8, valid_loss 0.4, valid_accuracy {}, valid_macro_f1 0.6"
+    record += ", images_per_second 100"
     assert said == [
         f"{at(0)} Starting: Launching requested ML instances",
         f"{at(1)} Downloading: Downloading input data",

@@ -11,6 +11,7 @@ from container_serve.image import HEIC
 from container_serve.preprocess import Preprocessing
 from container_train.data import dataset, loading, sample
 from container_train.data.images import ImageDataset, Item
+from container_train.data.loading import Loaded
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from tests import trees
@@ -201,6 +202,10 @@ def test_an_image_that_cannot_be_read_keeps_its_place(tree: SageMakerPaths, work
     pixels, targets = batch.readable()
     assert torch.equal(pixels, batch.pixels[[0, 3]])
     assert targets.tolist() == [split.targets[1], split.targets[12]]
+    assert torch.equal(batch.readable(borrowed=True)[0], pixels)
+    without = Loaded(torch.arange(4), torch.arange(4), {0: 7, 2: 8})
+    assert without.readable(borrowed=True)[0].tolist() == [3, 1, 3]
+    assert len(Loaded(torch.arange(2), torch.arange(2), {1: 7}).readable(borrowed=True)[0]) == 0
 
 
 def test_more_than_a_twentieth_bad_stops_the_job(tree: SageMakerPaths) -> None:

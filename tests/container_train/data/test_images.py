@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import dataset, images, loading
+from container_train.data.augmentation import Augment
 from container_train.data.images import ImageDataset, Item, Normalisation
 from container_train.data.listing import Split
 from container_train.paths import SageMakerPaths
@@ -40,7 +41,7 @@ def body(split: Split, image: int) -> bytes:
 def test_training_evaluates_the_tensor_that_the_server_computes(splits: dict[str, Split]) -> None:
     split = splits["valid"]
     items = [Item("valid", image) for image in range(12)]
-    ((pixels, targets, _),) = loading.load(ImageDataset(splits, SPEC, "crop"), [items], 0, CPU)
+    ((pixels, targets, _),) = loading.load(ImageDataset(splits, SPEC, Augment("crop")), [items], 0, CPU)
     assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (12, 3, 56, 56))
     assert targets.tolist() == list(split.targets)
     for layout in (torch.channels_last, torch.contiguous_format):
@@ -62,20 +63,20 @@ def test_training_evaluates_the_tensor_that_the_server_computes(splits: dict[str
 
 
 def test_an_augmented_view_depends_on_seed_view_and_image_only(splits: dict[str, Split]) -> None:
-    crops = ImageDataset(splits, SPEC, "crop", seed=3)
+    crops = ImageDataset(splits, SPEC, Augment("crop"), seed=3)
     before = torch.get_rng_state()
     first = crops[Item("train", 4)][0]
     assert torch.equal(torch.get_rng_state(), before)
     torch.rand(10)  # the state of the global generator must not matter
     assert torch.equal(crops[Item("train", 4)][0], first)
     assert not torch.equal(crops[Item("train", 4, (1,))][0], first)
-    assert not torch.equal(ImageDataset(splits, SPEC, "crop", seed=4)[Item("train", 4)][0], first)
+    assert not torch.equal(ImageDataset(splits, SPEC, Augment("crop"), seed=4)[Item("train", 4)][0], first)
 
 
 def test_the_views_of_an_image_are_the_same_from_one_decoding(
     splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crops = ImageDataset(splits, SPEC, "crop", seed=3)
+    crops = ImageDataset(splits, SPEC, Augment("crop"), seed=3)
     alone = [crops[Item("train", 4, (view,))][0] for view in (0, 2, 5)]
     decoded: list[bytes] = []
 
@@ -92,7 +93,7 @@ def test_the_views_of_an_image_are_the_same_from_one_decoding(
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_a_random_crop_is_resized_once(splits: dict[str, Split], interpolation: str) -> None:
     spec = replace(SPEC, interpolation=interpolation)
-    ours = seen(ImageDataset(splits, spec, "crop", seed=3), Item("train", 5, (2,)), spec=spec)[0]
+    ours = seen(ImageDataset(splits, spec, Augment("crop"), seed=3), Item("train", 5, (2,)), spec=spec)[0]
     mode = v2.InterpolationMode(interpolation)
     reference = v2.Compose(
         [
@@ -108,7 +109,7 @@ def test_a_random_crop_is_resized_once(splits: dict[str, Split], interpolation: 
 
 
 def test_a_mirrored_image_is_the_one_that_the_server_computes(splits: dict[str, Split]) -> None:
-    flips = ImageDataset(splits, SPEC, "flip", seed=3)
+    flips = ImageDataset(splits, SPEC, Augment("flip"), seed=3)
     views = seen(flips, *(Item("train", 5, (view,)) for view in range(8)))
     image = decode(body(splits["train"], 5))
     plain, mirrored = (torch.from_numpy(to_tensor(each, SPEC)) for each in (image, ImageOps.mirror(image)))

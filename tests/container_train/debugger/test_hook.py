@@ -261,6 +261,7 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
         hook.mode("train")
         for inputs, targets in data[first:last]:
             loss(head(inputs), targets).backward()
+            hook.gradients()
         if evaluate:
             hook.mode("eval")
             with torch.no_grad():

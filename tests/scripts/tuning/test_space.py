@@ -1,5 +1,6 @@
 """The search space's file: what it says, and what is wrong with it in one line."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS
 from container_train.training.metrics import NAMES
+from container_train.training.recipes import RECIPES
 from scripts.aws.errors import CloudError
 from scripts.jobs import inputs
 from scripts.tuning import space
@@ -28,6 +30,15 @@ def test_the_space_of_this_repository() -> None:
     assert found.fixed == {"epochs": 2}
     assert (found.objective, found.direction) == ("valid_accuracy", "maximise")
     assert found.default() == {"lr": OPTIONS["lr"][1], "batch-size": OPTIONS["batch-size"][1]}
+
+
+def test_the_space_of_the_recipe_finetune() -> None:
+    found = space.load(space.FILE.with_name("search_space_finetune.toml"))
+    assert set(found.searched) == {"lr", "layer-decay", "weight-decay", "label-smoothing"}
+    assert found.fixed["recipe"] == "finetune"
+    recipe = RECIPES["finetune"]
+    assert found.default() == {name: recipe[name] for name in found.searched}
+    assert replace(found, fixed={"recipe": "finetune"}).most_epochs() == recipe["epochs"]
 
 
 def test_a_file_as_windows_writes_it(tmp_path: Path) -> None:
@@ -67,7 +78,7 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
     ("text", "words"),
     [
         (HEAD + LR.replace("lr", "learning-rte", 1), "unknown hyperparameter 'learning-rte': "),
-        (HEAD + LR.replace("lr", "epohcs", 1), "unknown hyperparameter 'epohcs': did you mean epochs?"),
+        (HEAD + LR.replace("lr", "epohcs", 1), "unknown hyperparameter 'epohcs': did you mean epochs"),
         (HEAD + LR.replace("0.1", "0.001"), "lr: the range from 0.001 to 0.001 is empty"),
         (HEAD + LR.replace("0.1", "0.0001"), "lr: the range from 0.001 to 0.0001 is empty"),
         (HEAD + LR.replace("0.001", "0.0"), "lr: low is 0.0, which has no logarithm"),

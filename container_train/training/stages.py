@@ -1,0 +1,37 @@
+"""The stages of a training: the new layer alone on cached features, then all that is to be trained."""
+
+from dataclasses import dataclass, replace
+
+from container_train.hyperparameters import Hyperparameters
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage with hyperparameters of its own; it begins with epoch `first`, counted from 0 through all stages."""
+
+    number: int
+    hp: Hyperparameters
+    first: int = 0
+    last: bool = True
+
+    @property
+    def end(self) -> int:
+        """The epoch after its last one."""
+        return self.first + self.hp.epochs
+
+    @property
+    def rate(self) -> str:
+        """The hyperparameter that is its learning rate."""
+        return "lr" if self.last else "head-lr"
+
+
+def stages_of(hp: Hyperparameters) -> list[Stage]:
+    """Return the stages in order: one, or two with `head-epochs`."""
+    if not hp.head_epochs:
+        return [Stage(0, hp)]
+    # A single layer on plain features: no rates by layer, no views, no average. MixUp of features is free.
+    head = replace(
+        hp, epochs=hp.head_epochs, lr=hp.head_lr, freeze_until="backbone", warmup_epochs=min(hp.warmup_epochs, 1.0),
+        augment="none", random_erasing=0.0, cutmix=0.0, ema=0.0, accumulate=1,
+    )  # fmt: skip
+    return [Stage(0, head, last=False), Stage(1, hp, first=hp.head_epochs)]
