@@ -90,8 +90,10 @@ def training(root: Path) -> None:
     mark("model")
     source = Source(data, network, hp, device, Precision.choose("off", device), StopFlag())
     batches = source.training(0, 0)
-    inputs, targets = next(batches)
-    torch.nn.functional.cross_entropy(network.head(*inputs), targets).backward()
+    pixels, targets = next(batches)
+    assert isinstance(pixels, torch.Tensor)  # from no cache
+    logits = network.head(*source.extractor(source.normalise(pixels)))
+    torch.nn.functional.cross_entropy(logits, targets).backward()
     mark("first step")
     print(json.dumps(found))
 
