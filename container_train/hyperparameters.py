@@ -114,7 +114,9 @@ class Hyperparameters:
     """
 
     recipe: str = option(
-        one_of(*RECIPES), "head", "head (a new layer on frozen ones) or finetune (all layers): the other defaults"
+        one_of(*RECIPES),
+        "head",
+        "the other defaults: head (a new layer on frozen ones), views (the same on more views), finetune (all layers)",
     )
     epochs: int = option(number(int, 1, 10_000), 10, "passes over the training images")
     head_epochs: int = option(

@@ -4,7 +4,11 @@ import hashlib
 import inspect
 import sys
 from dataclasses import dataclass, replace
+from typing import TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
+import torch
 import torchvision
 from PIL import Image
 from torchvision.transforms import v2
@@ -17,6 +21,7 @@ MODES = {
     "bilinear": v2.InterpolationMode.BILINEAR,
     "bicubic": v2.InterpolationMode.BICUBIC,
 }
+Pixels: TypeAlias = npt.NDArray[np.uint8]
 LEAST_AREA = 0.08  # of the image, that a random crop takes by default
 
 
@@ -41,7 +46,7 @@ class Augment:
 
 
 class Augmentation:
-    """Applies `augment` to decoded images, drawn from torch's global generator.
+    """Applies `augment` to decoded images, and to their pixels, drawn from torch's global generator.
 
     `spec` is the preprocessing that has to follow. A random crop has the network's size already: resizing it once more
     and cropping its centre would blur every image and cut its margin off.
@@ -58,14 +63,19 @@ class Augmentation:
             steps.append(v2.RandomHorizontalFlip())
         if augment.kind == "trivial":
             steps.append(v2.TrivialAugmentWide())
-        if augment.erasing:
-            grey = [round(255 * value) for value in spec.mean]  # 0 after the normalisation
-            steps.append(v2.RandomErasing(augment.erasing, value=grey))
-        self.transform = v2.Compose(steps)
+        self.transform = v2.Compose(steps) if steps else None
+        grey = [round(255 * value) for value in spec.mean]  # 0 after the normalisation
+        self.erasing = v2.RandomErasing(augment.erasing, value=grey) if augment.erasing else None
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        changed: Image.Image = self.transform(image)
-        return changed
+        return image if self.transform is None else cast(Image.Image, self.transform(image))
+
+    def erase(self, pixels: Pixels) -> Pixels:
+        """Return pixels uint8 (crop, crop, 3) with a rectangle erased, or as they are."""
+        if self.erasing is None:
+            return pixels
+        erased: torch.Tensor = self.erasing(torch.from_numpy(pixels).permute(2, 0, 1))
+        return cast(Pixels, erased.permute(1, 2, 0).numpy())
 
 
 def version() -> str:

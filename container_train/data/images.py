@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, read, to_pixels
-from container_train.data.augmentation import Augment, Augmentation
+from container_train.data.augmentation import Augment, Augmentation, Pixels
 from container_train.data.listing import Split
 
 AUGMENTED = "train"  # the split whose images are changed at random
@@ -58,11 +58,9 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
             pixels = np.stack([self._view(augment, image, view, item.image) for view in item.views])
         return torch.from_numpy(pixels), int(split.targets[item.image])
 
-    def _view(
-        self, augment: Augmentation, image: Image.Image, view: int, index: int
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _view(self, augment: Augmentation, image: Image.Image, view: int, index: int) -> Pixels:
         with seeded(hash((self.seed, view, index))):
-            return to_pixels(augment(image), augment.spec)
+            return augment.erase(to_pixels(augment(image), augment.spec))
 
 
 @contextmanager

@@ -83,7 +83,7 @@ class Unreadable:
 
     def agree(self, group: ProcessGroup) -> bool:
         """Leave out what the processes have noted; return True if that is anything. Raises TrainError for too many."""
-        self._gather(group)
+        self.share(group)
         new = {self.splits[name].shown(i): reason for name, bad in self.noted.items() for i, reason in bad.items()}
         if not new:
             return False
@@ -101,9 +101,8 @@ class Unreadable:
                 raise TrainError(f"channel {name}: none of its images can be read")
         return True
 
-    def state(self, group: ProcessGroup) -> dict[str, Any]:
-        """Return what a checkpoint keeps: the images that are left out, and those that any process has noted."""
-        self._gather(group)
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the images that are left out, and those that were noted since."""
         known, noted = ({name: dict(bad) for name, bad in found.items()} for found in (self.known, self.noted))
         return {"known": known, "noted": noted, "seen": dict(self.seen)}
 
@@ -114,8 +113,8 @@ class Unreadable:
             self.noted[name] |= {index: reason for index, reason in bad.items() if index not in self.known[name]}
         self.seen, self.used = Counter(state["seen"]), Counter()
 
-    def _gather(self, group: ProcessGroup) -> None:
-        """Give each process what all have noted and used."""
+    def share(self, group: ProcessGroup) -> None:
+        """Give each process what all have noted and used: before a checkpoint within an epoch."""
         told = [json.loads(text) for text in group.gather(json.dumps([self.noted, self.used]))]
         self.used.clear()
         for noted, used in told:

@@ -65,6 +65,11 @@ class Hook:
         """Say what the next forward passes are for. Steps are counted for each mode by itself, over all epochs."""
         self._guard(lambda: self.recorder.set_mode(mode))()
 
+    def further_part(self) -> None:
+        """Say that the next forward pass is of the same step, a further part of its batch."""
+        if self.recorder is not None:
+            self.recorder.further = True
+
     def gradients(self) -> None:
         """Record the gradients that the optimizer will use: call it after the backward pass of each training step."""
         self._guard(lambda: self.recorder.on_gradients())()

@@ -70,7 +70,7 @@ class Recorder:
         self.mode, self.step = ModeKeys.TRAIN, schedule.first() - 1
         self.mode_steps = {ModeKeys.TRAIN: schedule.done - 1, ModeKeys.EVAL: schedule.done_evaluation - 1}
         self.all = self.small = False  # whether this step is saved: all of it, or losses, labels and predictions
-        self.within = self.heard = False  # a training step has begun, and its loss is known
+        self.further = False  # the next forward pass is of a further part of a batch: the first part is saved
         self.handles: list[Any] = []
         self.relus: list[tuple[nn.Module, Callable[..., None]]] = []
         self.relu_handles: list[Any] = []  # in a step that is saved
@@ -123,17 +123,14 @@ class Recorder:
 
     def set_mode(self, mode: str) -> None:
         self.flush()
-        self.within = False
         self.mode = ModeKeys[mode.upper()]
 
     # What the training calls.
 
     def on_step(self, _module: nn.Module, _inputs: Any) -> None:
-        if self.within:  # a further part of a batch whose gradients are accumulated: the first one is saved
+        if self.further:
             self.unhook_relus()
             return
-        self.within = self.mode == ModeKeys.TRAIN
-        self.heard = False
         self.flush()
         if not self.seen:
             self.started = time.perf_counter()
@@ -170,9 +167,9 @@ class Recorder:
             self.tensors.append((f"{path}_activity_{index}", reductions.activity(tensor)))
 
     def on_loss(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if self.heard and self.within:
+        if self.further:
+            self.further = False
             return
-        self.heard = True
         logits, targets = inputs[0].detach(), inputs[1].detach()
         self.newest = [(f"{module._get_name()}_output_0", output.detach())]
         if targets.ndim == 1 and logits.ndim == 2:
@@ -196,7 +193,6 @@ class Recorder:
 
     def on_gradients(self) -> None:
         """Those of the whole batch: where several processes share it, autograd knows this one's part only."""
-        self.within = False
         for name, value in self.parameters if self.all else ():
             if value.grad is not None:
                 self.save(f"gradient/{name}", value.grad, gradient=True)

@@ -151,6 +151,11 @@ class Monitor:
         if self.hook is not None:
             self.hook.mode(mode)
 
+    def further_part(self) -> None:
+        """In a step: the next forward pass is of a further part of its batch."""
+        if self.hook is not None:
+            self.hook.further_part()
+
     def gradients(self) -> None:
         """In a step: the gradients of the whole batch are there."""
         if self.hook is not None:

@@ -19,8 +19,9 @@ class Measure(NamedTuple):
 
 
 def best_epoch(record: Record) -> dict[str, Any]:
-    """As the training itself decides: of equal accuracies the one with the lower loss. {} before the first."""
-    rank = ("valid_accuracy", 1), ("valid_loss", -1)
+    """As the training itself decides: of equal scores the one with the lower loss. {} before the first."""
+    by = "valid_macro_f1" if record.hyperparameters.get("select-by") == "macro-f1" else "valid_accuracy"
+    rank = (by, 1), ("valid_loss", -1)
     return max(
         record.epochs, key=lambda row: [np.nan_to_num(sign * row[key], nan=-1e9) for key, sign in rank], default={}
     )

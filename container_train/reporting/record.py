@@ -15,7 +15,9 @@ from container_train.reporting import usage
 from container_train.reporting.clock import Clock, clock
 from container_train.reporting.usage import Usage
 
-EPOCH = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "images_per_second", "time")
+EPOCH = (
+    "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1", "images_per_second", "time",
+)  # fmt: skip
 TERMINAL = {"completed", "stopped", "failed"}
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import time
 from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,19 +18,21 @@ from container_train.paths import replace_file, sync
 log = logging.getLogger(__name__)
 
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+SHARE = 0.1  # of the time that may go by while checkpoints are written, unless they take less than CHEAP_SECONDS
+CHEAP_SECONDS = 1.0
 NEXT = ".checkpoint.next.pt"  # complete, but not yet renamed
 
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return copies, on the CPU, of the tensors that training changes: trained parameters and all buffers."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {name: t.detach().cpu().clone() for name, t in model.state_dict().items() if name not in frozen}
+    return {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items() if name not in frozen}
 
 
 def on_cpu(content: Any) -> Any:
     """Return `content`, dicts, lists and tuples, with copies of its tensors on the CPU."""
     if isinstance(content, torch.Tensor):
-        return content.detach().cpu().clone()
+        return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
         return {key: on_cpu(value) for key, value in content.items()}
     return type(content)(map(on_cpu, content)) if isinstance(content, list | tuple) else content
@@ -79,11 +82,25 @@ class Writer:
         self.folder, self.identity = folder, identity
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self._begun = self._seconds = 0.0  # of the newest one: when its writing began, and how long it took
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Begin to write `state`, which nobody changes any more. Raises TrainError if the one before it failed."""
         self.wait()
-        self._writing = self._thread.submit(save, self.folder, self.identity, state)
+        self._begun = time.monotonic()
+        self._writing = self._thread.submit(self._write, state)
+
+    def is_due(self) -> bool:
+        """Return False where another one at once would take more than SHARE of the time, and is not a matter of course.
+
+        A GPU may have epochs that are shorter than the writing of half a gigabyte.
+        """
+        cheap = self._seconds < CHEAP_SECONDS
+        return cheap or time.monotonic() - self._begun > self._seconds / SHARE
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        save(self.folder, self.identity, state)
+        self._seconds = time.monotonic() - self._begun
 
     def wait(self) -> None:
         """Wait until the newest one is on the disk. Raises TrainError if it could not be written."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import InitVar, asdict, dataclass, field
+from dataclasses import InitVar, asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -26,11 +26,12 @@ from container_train.training import checkpoint
 from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
-from container_train.training.metrics import line, macro_f1
+from container_train.training.metrics import line
 from container_train.training.mixing import Mixing
 from container_train.training.optimization import clip, optimizer_for, schedule_for
 from container_train.training.precision import Precision
 from container_train.training.stages import Stage
+from container_train.training.state import Evaluation, RunningMetrics, State
 
 log = logging.getLogger(__name__)
 
@@ -39,46 +40,6 @@ KEYS = frozenset(
     ("stage", "tally", "history", "best", "model", "average", "optimizer", "schedule", "scaler", "random",
      "random_cuda")
 )  # fmt: skip
-
-
-@dataclass
-class RunningMetrics:
-    """Sums over the images of an epoch so far."""
-
-    loss: float = 0.0
-    correct: int = 0
-    seen: int = 0
-
-    def add(self, loss: float, correct: int, seen: int) -> None:
-        self.loss += loss * seen
-        self.correct += correct
-        self.seen += seen
-
-
-@dataclass
-class Evaluation(RunningMetrics):
-    """Of a whole split, with the numbers by class: correct, of images, of predictions; each float64 (classes,)."""
-
-    by_class: torch.Tensor = field(default_factory=lambda: torch.zeros(3, 0))
-
-    @property
-    def macro_f1(self) -> float:
-        return macro_f1(*self.by_class.numpy())
-
-
-@dataclass
-class State:
-    """The state of a training. `epoch` counts from 0 through all stages and is the current one.
-
-    `step` counts its finished steps.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    tally: RunningMetrics = field(default_factory=RunningMetrics)
-    history: list[dict[str, float]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)  # epoch, score, accuracy, loss, model
-    stopped_by: str = ""  # the rule, if one ended the training
 
 
 class Told(NamedTuple):
@@ -121,6 +82,7 @@ class Trainer:
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if self.hp.compile == "on" else None
         self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.late = 1 if self.source.device.type == "cuda" else 0  # steps
         self.told: deque[Told] = deque()
         self.optimizer = optimizer_for(self.network, hp)
@@ -148,6 +110,8 @@ class Trainer:
                 while self.state.epoch < self.at.end and not self._patience_is_over() and not self._rule_says_stop():
                     self._epoch()
                     (self.ruled,) = self.group.any(bool(self.monitor.stop_reason))
+                if self.saved != self.state.epoch:
+                    self._save()
         finally:
             self.source.close()
             self.monitor.release()
@@ -216,6 +180,7 @@ class Trainer:
             self._step(inputs, targets)
             self.progressed()
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
+                self.source.data.unreadable.share(self.group)
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
         self._hear(0)
@@ -252,18 +217,20 @@ class Trainer:
                 "model": self._evaluated(),
             }
         state.epoch, state.step, state.tally = state.epoch + 1, 0, RunningMetrics()
-        with self.monitor.phase("checkpoint", state.epoch):
-            self._save()
+        if self.writer.is_due():
+            with self.monitor.phase("checkpoint", state.epoch):
+                self._save()
 
     def _evaluated(self) -> dict[str, torch.Tensor]:
         """Return copies, on the CPU, of the tensors that training changes, as they are evaluated: averages if kept."""
         found = checkpoint.changing(self.network.model)
         if self.average:
             averages = self.average.module.state_dict()
-            found |= {name: averages[name].cpu().clone() for name in found.keys() & averages.keys()}
+            found |= {name: averages[name].to("cpu", copy=True) for name in found.keys() & averages.keys()}
         return found
 
     def _stop(self) -> NoReturn:
+        self.source.data.unreadable.share(self.group)
         with self.monitor.phase("checkpoint", self.state.epoch + 1):
             self._save()
             self.writer.wait()
@@ -288,6 +255,8 @@ class Trainer:
         batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
         for number, (*part, labels) in enumerate(batches):
             last = number == parts - 1
+            if number:
+                self.monitor.further_part()
             with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
                     logits = self._head(whole)(*part)
@@ -395,7 +364,7 @@ class Trainer:
 
     def _save(self) -> None:
         self._hear(0)
-        state, unreadable = self.state, self.source.data.unreadable.state(self.group)
+        state = self.state
         if self.group.rank:
             return
         content = {
@@ -406,7 +375,7 @@ class Trainer:
             "history": list(state.history),
             "best": state.best,
             "stopped by": state.stopped_by,
-            "unreadable": unreadable,
+            "unreadable": self.source.data.unreadable.state(),
             "model": checkpoint.changing(self.network.model),
             "average": checkpoint.on_cpu(dict(self.average.state_dict())) if self.average else None,
             "optimizer": checkpoint.on_cpu(self.optimizer.state_dict()),
@@ -416,6 +385,7 @@ class Trainer:
             "random_cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         }
         self.writer.save(content)
+        self.saved = state.epoch
 
     def _resume(self, content: dict[str, Any] | None) -> None:
         if content is None or content["stage"] != self.at.number:
@@ -436,5 +406,6 @@ class Trainer:
         )  # fmt: skip
         if "unreadable" in content:
             self.source.data.unreadable.resume(content["unreadable"])
+        self.saved = self.state.epoch
         for record in self.state.history:
             self._check_epoch(record)

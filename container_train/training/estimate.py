@@ -11,7 +11,6 @@ from container_train.reporting.words import duration
 from container_train.training.precision import Precision
 
 IMAGES = 4
-INSTEAD = "--augment crop --crop-scale 0.35 --epochs 20 --lr-schedule cosine --label-smoothing 0.1 --optimizer adamw"
 
 
 def words(network: Network, hp: Hyperparameters, precision: Precision, images: float) -> str:
@@ -19,8 +18,8 @@ def words(network: Network, hp: Hyperparameters, precision: Precision, images: f
     seconds = image_seconds(network, precision)
     return (
         f"time: about {duration(seconds * images * hp.epochs)} on this CPU for {hp.epochs} epochs of all layers,"
-        f" {seconds:.2g} s an image; a GPU takes minutes, fewer --epochs, a smaller --arch or --image-size less;"
-        f" without a GPU, this recipe is for the new layer alone: {INSTEAD}"
+        f" {seconds:.2g} s an image; a GPU takes minutes; here, --recipe views trains the new layer alone, and fewer"
+        " epochs, a smaller arch or image-size take less"
     )
 
 

@@ -6,6 +6,18 @@ from typing import Any
 # `head` is the default: what the hyperparameters themselves say.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "head": {},
+    # The most accurate new layer on frozen ones: it sees four views of each image, whose features are cached.
+    "views": {
+        "epochs": 20,
+        "lr": 0.003,
+        "lr-schedule": "cosine",
+        "warmup-epochs": 1.0,
+        "optimizer": "adamw",
+        "label-smoothing": 0.1,
+        "mixup": 0.2,
+        "augment": "crop",
+        "crop-scale": 0.35,
+    },
     "finetune": {
         "epochs": 25,
         "head-epochs": 4,

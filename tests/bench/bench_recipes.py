@@ -28,13 +28,9 @@ from tests.bench.arguments import existing, natural, new_file, whole
 
 HERE = Path(__file__).parent
 PLAIN = "plain"
-VIEWS = (
-    "--augment crop --crop-scale 0.35 --augment-views 4 --epochs 20 --optimizer adamw --lr 0.003 --lr-schedule cosine"
-    " --warmup-epochs 1 --label-smoothing 0.1 --mixup 0.2"
-)
 RECIPES = {
     "default": "",
-    "views": VIEWS,
+    "views": "--recipe views",
     "finetune": "--recipe finetune",
     PLAIN: "",
     "finetune320": "--recipe finetune --image-size 320",

@@ -6,6 +6,7 @@ import pytest
 from container_serve import __version__
 from container_train.errors import TrainError
 from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS, parse
+from container_train.training.recipes import RECIPES
 
 
 def test_defaults_are_the_classic_recipe() -> None:
@@ -13,6 +14,37 @@ def test_defaults_are_the_classic_recipe() -> None:
     assert (hp.arch, hp.weights, hp.freeze_until, hp.optimizer) == ("resnet50", "DEFAULT", "backbone", "adam")
     assert (hp.lr, hp.batch_size) == (0.001, 64)
     assert set(hp.to_dict()) == set(OPTIONS)
+
+
+def test_a_recipe_is_other_defaults_and_what_is_given_takes_precedence() -> None:
+    recipe = RECIPES["finetune"]
+    found = parse(["--recipe", "finetune"]).to_dict()
+    assert {name: found[name] for name in recipe} == recipe
+    plain = parse([]).to_dict()
+    assert {name: found[name] for name in found if name not in {*recipe, "recipe"}} == {
+        name: plain[name] for name in plain if name not in {*recipe, "recipe"}
+    }
+    words = [word for name in recipe for word in (f"--{name}", str(plain[name]))]  # given, and equal to the default
+    assert parse(["--recipe", "finetune", *words]).to_dict() == {**plain, "recipe": "finetune"}
+    assert parse(["--recipe", "finetune", "--mixup", "0.5"]).mixup == 0.5
+
+
+def test_every_value_of_a_recipe_is_one_that_can_be_given() -> None:
+    for recipe, values in RECIPES.items():
+        words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+        assert parse(["--recipe", recipe]) == parse(["--recipe", recipe, *words])
+
+
+def test_a_schedule_makes_the_epochs_part_of_a_checkpoint() -> None:
+    assert "epochs" not in parse([]).identity()
+    assert parse(["--recipe", "finetune"]).identity()["epochs"] == 25
+    assert parse(["--lr-schedule", "cosine"]).identity()["epochs"] == 10
+
+
+def test_a_frozen_backbone_leaves_no_images_to_cut() -> None:
+    with pytest.raises(TrainError, match="cutmix has value 1: a frozen backbone leaves no images to cut; use mixup"):
+        parse(["--cutmix", "1"])
+    assert parse(["--recipe", "finetune", "--freeze-until", "backbone"]).cutmix == 0
 
 
 def test_values_as_the_toolkit_writes_them() -> None:
@@ -33,7 +65,11 @@ def test_values_as_the_toolkit_writes_them() -> None:
         ("lr", "nan", "a number above 0"),
         ("lr", "1e999", "a number above 0"),
         ("optimizer", "rmsprop", "one of adam, adamw, sgd"),
-        ("augment", "", "one of none, flip, crop"),
+        ("augment", "", "one of none, flip, crop, trivial"),
+        ("recipe", "best", "one of head, views, finetune"),
+        ("layer-decay", "0", "a number above 0 and at most 1"),
+        ("label-smoothing", "1", "a number from 0 to 0.99"),
+        ("select-by", "f1", "one of accuracy, macro-f1"),
         ("arch", "resnet5", "did you mean resnet50"),
         ("workers", "-2", "from -1 to 256"),
         ("debug", "yes", "one of on, off"),
@@ -76,6 +112,7 @@ def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
         ("--arch vgg11 --weights IMAGENET1K_V2", "weights has value 'IMAGENET1K_V2': .* IMAGENET1K_V1 for vgg11"),
         ("--freeze-until layer9", "freeze-until has value 'layer9': .* conv1, bn1, layer1, layer2, layer3, layer4"),
         ("--arch vgg11 --freeze-until layer3", "freeze-until has value 'layer3': .* of vgg11"),
+        ("--accumulate 9 --batch-size 8", "accumulate has value 9: expected at most the batch-size, 8"),
         ("--resize-size 100 --image-size 224", "resize-size has value 100: expected at least the image-size, 224"),
     ],
 )

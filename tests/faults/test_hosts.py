@@ -87,6 +87,29 @@ def test_several_hosts_train_what_one_trains(kind: str, count: int, cache: str, 
         assert (other.base / "output" / "success").exists()
 
 
+def test_several_hosts_finetune_as_one_does(tmp_path: Path) -> None:
+    """Pairs that are mixed, erased rectangles and class weights are those of the whole batch."""
+    hyperparameters = {
+        **hosts.SAME, "recipe": "finetune", "head-epochs": "1", "epochs": "1", "lr": "0.001", "batch-norm": "frozen",
+        "class-weights": "balanced", "accumulate": "2", "measure": "none",
+    }  # fmt: skip
+    pictures = {"train": 9, "valid": 4, "test": 4}  # of each class: three batches of 7, and one of 6
+    found = []
+    for count in (1, 2):
+        with hosts.job("process", tmp_path / str(count), count, hyperparameters, pictures) as jobs:
+            assert hosts.finish(jobs) == [0] * count, "\n".join(job.text() for job in jobs)
+        kept = torch.load(jobs[0].base / "checkpoints" / "checkpoint.pt", weights_only=True)
+        found.append((hosts.curves(jobs[0].text()), kept["model"], kept["average"]))
+    (alone, weights_alone, average_alone), (shared, weights_shared, average_shared) = found
+    for name, values in alone.items():
+        assert len(values) == 2
+        assert shared[name] == pytest.approx(values, abs=1e-4), name
+    for ours, theirs in ((weights_shared, weights_alone), (average_shared, average_alone)):
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.allclose(tensor.float(), theirs[name].float(), atol=1e-4), name
+
+
 @pytest.mark.skipif(not gpus(), reason="needs a GPU: without one, batch statistics are of each process's part")
 def test_batch_statistics_of_several_gpus_are_of_the_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

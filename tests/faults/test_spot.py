@@ -90,6 +90,26 @@ def test_an_interrupted_job_ends_as_an_uninterrupted_one(
     goes_on(base, before, whole[0])
 
 
+@pytest.mark.full  # tests/container_train/training/test_recipes.py does it without processes and signals
+def test_a_recipe_that_is_interrupted_in_both_stages_ends_as_one_that_is_not(tmp_path: Path) -> None:
+    given = {"recipe": "finetune", "head-epochs": "2", "epochs": "2", "batch-size": "4", "measure": "none"}
+    for name, moments in {"whole": [], "cut": [("epoch=1\n", "SIGTERM"), ("epoch=3\n", "SIGTERM")]}.items():
+        base = trees.tree(tmp_path / name, given)
+        for words, signal_name in moments:
+            with training("process", base) as job:
+                job.wait_for(words)
+                end(job, signal_name)
+        with training("process", base) as job:
+            assert job.wait() == 0, job.text()
+    assert "resuming from" in job.text()
+    whole, cut = (
+        torch.load(tmp_path / name / "checkpoints" / checkpoint.CURRENT, weights_only=True) for name in ("whole", "cut")
+    )
+    assert whole["best"]["epoch"] == cut["best"]["epoch"]
+    for part in ("model", "average"):
+        assert all(torch.equal(cut[part][name], tensor) for name, tensor in whole[part].items())
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("number", range(20))
 def test_at_random_moments(number: int, whole: tuple[dict[str, torch.Tensor], float], tmp_path: Path) -> None:

@@ -115,3 +115,28 @@ def test_a_mirrored_image_is_the_one_that_the_server_computes(splits: dict[str, 
     plain, mirrored = (torch.from_numpy(to_tensor(each, SPEC)) for each in (image, ImageOps.mirror(image)))
     assert {torch.equal(view, plain) for view in views} == {True, False}
     assert all(torch.equal(view, plain) or torch.equal(view, mirrored) for view in views)
+
+
+def test_a_trivial_view_is_torchvision_s_after_crop_and_mirror(splits: dict[str, Split]) -> None:
+    trivial = ImageDataset(splits, SPEC, Augment("trivial", crop_scale=0.35), seed=3)
+    ours = seen(trivial, *(Item("train", 5, (view,)) for view in range(4)))
+    crop = v2.RandomResizedCrop(SPEC.crop, scale=(0.35, 1.0), antialias=True)
+    reference = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.TrivialAugmentWide()])
+    for view, image in enumerate(ours):
+        torch.manual_seed(hash((3, view, 5)))
+        changed = reference(decode(body(splits["train"], 5)))
+        expected = torch.from_numpy(to_tensor(changed, replace(SPEC, resize=SPEC.crop)))
+        assert torch.equal(image, expected)
+
+
+def test_an_erased_rectangle_is_zero_for_the_network(splits: dict[str, Split]) -> None:
+    erased = ImageDataset(splits, SPEC, Augment(erasing=1.0), seed=3)
+    ours, plain = (
+        seen(of, Item("train", 5), spec=SPEC)[0] for of in (erased, ImageDataset(splits, SPEC))
+    )  # fmt: skip
+    changed = (ours != plain).any(0)
+    rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+    inside = ours[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    assert 0 < changed.float().mean() < 0.4
+    assert float(inside.abs().max()) < 0.5 / 255 / min(SPEC.std) + 1e-6  # pixels are whole numbers
+    assert torch.equal(seen(erased, Item("valid", 5))[0], seen(ImageDataset(splits, SPEC), Item("valid", 5))[0])

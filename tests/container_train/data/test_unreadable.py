@@ -33,7 +33,8 @@ def test_an_image_keeps_its_place_until_the_epoch_ends(tmp_path: Path, caplog: p
     found.use("train", 60, [7, 3])
     assert len(found.remaining("train")) == 100
     assert list(found.files) == ["train/b/1.jpg"]
-    kept = copy.deepcopy(found.state(SINGLE))
+    found.share(SINGLE)
+    kept = copy.deepcopy(found.state())
     found.use("train", 40)
     assert found.agree(SINGLE)
     assert found.remaining("train").tolist() == [i for i in range(100) if i not in (3, 7)]
@@ -51,7 +52,7 @@ def test_an_image_keeps_its_place_until_the_epoch_ends(tmp_path: Path, caplog: p
     again.use("train", 40)
     assert again.agree(SINGLE)
     assert again.remaining("train").tolist() == found.remaining("train").tolist()
-    assert again.state(SINGLE) == found.state(SINGLE)
+    assert again.state() == found.state()
 
 
 def test_more_than_a_twentieth_of_what_was_seen_ends_the_job(tmp_path: Path) -> None:
@@ -97,7 +98,8 @@ def epoch(rank: int, port: int, root: Path) -> tuple[list[int], dict[str, Any], 
     group.start(torch.device("cpu"))
     found = Unreadable(splits(root, train=100), {}, checked=0)
     found.use("train", 25, [10 + rank])
-    state = found.state(group)
+    found.share(group)
+    state = found.state()
     if rank:  # only the first one's is in the checkpoint
         found = Unreadable(splits(root, train=100), {}, checked=0)
         found.resume(state)

@@ -188,10 +188,51 @@ def test_a_training_is_the_same_with_and_without(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
+    head, loss = network(32), nn.CrossEntropyLoss()
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(3, 1))
+    hook.register(head, loss)
+    hook.mode("train")
+    whole = []
+    for inputs, targets in batches(pictures(96, seed=1))[:3]:
+        head.zero_grad()
+        for number, (part, labels) in enumerate(zip(inputs.chunk(2), targets.chunk(2), strict=True)):
+            if number:
+                hook.further_part()
+            (loss(head(part), labels) / 2).backward()
+        hook.gradients()
+        gradient = head.get_parameter("0.weight").grad
+        assert gradient is not None
+        whole.append(gradient.clone())
+    hook.close()
+    assert hook.state == "on", hook.reason
+    read = trial(tmp_path)
+    assert read.steps(modes.TRAIN) == [0, 1, 2]
+    assert len(read.tensor_names(step=1, mode=modes.TRAIN, collection="relu_input")) == 1
+    saved = read.tensor("gradient/Sequential_0.weight")
+    for step, expected in enumerate(whole):  # of the whole batch
+        np.testing.assert_allclose(saved.value(step, mode=modes.TRAIN), reductions.values(expected), rtol=1e-5)
+
+
+def test_a_step_that_is_not_saved_has_no_hooks_in_the_network(tmp_path: Path) -> None:
+    head, loss = network(8), nn.CrossEntropyLoss()
+    hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(100, 1, done=50), interval=7)
+    hook.register(head, loss)
+    hook.mode("train")
+    inputs, targets = batches(pictures(BATCH, seed=1))[0]
+    for step in range(50, 65):
+        assert hook.saves() == (step in (56, 63))
+        loss(head(inputs), targets)
+        assert bool(head[1]._forward_pre_hooks) == (step in (56, 63)), step
+    hook.close()
+    assert trial(tmp_path).steps(modes.TRAIN) == [56, 63]
+
+
 def test_close_leaves_nothing_on_the_network(tmp_path: Path) -> None:
     head, loss = network(8), nn.CrossEntropyLoss()
     hook = Hook(SageMakerPaths(tmp_path), SaveSchedule(10, 1))
     hook.register(head, loss)
+    loss(head(torch.rand(4, *pictures(1, seed=1)[0].shape[1:])), torch.arange(4) % 2)
     assert head._forward_pre_hooks
     assert head[1]._forward_pre_hooks
     assert loss._forward_hooks
@@ -261,7 +302,6 @@ def test_a_stopped_training_goes_on_in_the_same_folder(tmp_path: Path) -> None:
         hook.mode("train")
         for inputs, targets in data[first:last]:
             loss(head(inputs), targets).backward()
-            hook.gradients()
         if evaluate:
             hook.mode("eval")
             with torch.no_grad():

@@ -18,6 +18,7 @@ from PIL import Image
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import compare, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
+from container_train.reporting.measures import best_epoch
 from tests.browser import Browser
 from tests.conftest import FULL
 from tests.container_train.profiler import made_up
@@ -324,3 +325,12 @@ def test_no_torch_is_needed() -> None:
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT, env=environment)
+
+
+@pytest.mark.parametrize(("by", "epoch"), [("accuracy", 1), ("macro-f1", 2)])
+def test_the_best_epoch_is_the_one_that_the_training_keeps(tmp_path: Path, by: str, epoch: int) -> None:
+    rows = [(1, 0.9, 0.5), (2, 0.8, 0.7)]
+    epochs = [{"epoch": n, "valid_accuracy": a, "valid_macro_f1": f1, "valid_loss": 1.0} for n, a, f1 in rows]
+    content = {"epochs": epochs, "hyperparameters": {"select-by": by}}
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    assert best_epoch(record.read(tmp_path))["epoch"] == epoch

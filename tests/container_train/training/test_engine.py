@@ -1,6 +1,8 @@
 """The training loop on real pictures: what interruption, cache and settings change, and what they must not."""
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,7 +16,7 @@ from container_train.features import sources
 from container_train.model import batch_norm, builder
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
-from container_train.training import engine
+from container_train.training import checkpoint, engine
 from container_train.training.checkpoint import changing, load
 from container_train.training.precision import Precision
 from tests import trees
@@ -57,6 +59,7 @@ def trainer(pictures: dataset.Data, folder: Path, **options: str) -> engine.Trai
         freeze_until=hp.freeze_until,
         image_size=hp.image_size,
         seed=hp.seed,
+        freeze_statistics=hp.batch_norm == "frozen",
     )
     precision = Precision.choose(hp.amp, CPU)
     source = sources.Source(pictures, network, hp, CPU, precision, StopFlag())
@@ -127,10 +130,123 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
         }
 
 
-def test_cached_features_train_the_same_weights(pictures: dataset.Data, tmp_path: Path) -> None:
-    cached = trainer(pictures, tmp_path / "a", feature_cache="on")
+@pytest.mark.parametrize("options", [{}, {"augment": "crop", "workers": "2", "feature_cache": "off"}])
+def test_losses_that_are_read_a_step_late_change_nothing(
+    pictures: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    """As on a GPU; a stop, and the checkpoint that it leaves, is as exact."""
+    at_once = trainer(pictures, tmp_path / "now", **options)
+    history = at_once.fit()
+    cut = interrupted(trainer(pictures, tmp_path / "late", **options), 6)
+    cut.late = 1
+    with pytest.raises(Stopped):
+        cut.fit()
+    late = trainer(pictures, tmp_path / "late", **options)
+    late.late = 1
+    assert (late.state.epoch, late.state.step, late.state.tally.seen) == (1, 2, 16)
+    resumed = late.fit()
+    assert same(weights(at_once), weights(late))
+    assert [row["train_loss"] for row in resumed] == [row["train_loss"] for row in history]
+    assert [row["train_accuracy"] for row in resumed] == [row["train_accuracy"] for row in history]
+
+
+@pytest.mark.parametrize(("late", "steps"), [(0, 1), (1, 1), (1, 4)])
+def test_a_loss_that_is_not_finite_names_its_step(
+    pictures: dataset.Data, tmp_path: Path, late: int, steps: int
+) -> None:
+    """The last one of an epoch, too."""
+    it = trainer(pictures, tmp_path)
+    it.late = late
+    step = it._step
+
+    def broken(*arguments: Any) -> None:
+        if it.state.step == steps - 1:
+            with torch.no_grad():
+                it.network.trainable()[0].fill_(float("nan"))
+        step(*arguments)
+
+    it._step = broken  # type: ignore[assignment]
+    with pytest.raises(TrainError, match=f"the loss became nan in epoch 1, step {steps}: lower lr"):
+        it.fit()
+    assert not list(tmp_path.glob("checkpoint*"))
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_job(
+    pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written beside the training: the next one, or the end, says so; the one before is kept."""
+    it = trainer(pictures, tmp_path)
+    monkeypatch.setattr("container_train.training.checkpoint.replace_file", full)
+    with pytest.raises(TrainError, match="could not be written: No space left on device; the one before it is kept"):
+        it.fit()
+    assert it.state.epoch == 2
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_checkpoints_that_take_long_are_rarer_and_the_last_one_is_written(
+    pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "CHEAP_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SHARE", 1e-9)
+    it = trainer(pictures, tmp_path, epochs="5")
+    saved: list[int] = []
+    save = it.writer.save
+
+    def counted(state: dict[str, Any]) -> None:
+        saved.append(state["epoch"])
+        save(state)
+
+    monkeypatch.setattr(it.writer, "save", counted)
+    it.fit()
+    assert saved == [1, 5]
+    again = trainer(pictures, tmp_path, epochs="5")
+    assert again.fit() == it.state.history
+    assert same(weights(it), weights(again))
+
+
+def test_the_state_of_a_checkpoint_is_that_of_its_step(
+    pictures: dataset.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the training went on before it was written."""
+    it = trainer(pictures, tmp_path, epochs="1")
+    save, going_on = it.writer.save, threading.Event()
+    write = checkpoint.save
+
+    def wait(*arguments: Any) -> None:
+        assert going_on.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", wait)
+    before: list[dict[str, torch.Tensor]] = []
+
+    def then(state: dict[str, Any]) -> None:
+        before.append(weights(it))
+        save(state)
+        with torch.no_grad():
+            it.network.trainable()[0].add_(1)
+            next(iter(it.optimizer.state.values()))["exp_avg"].add_(1)
+        going_on.set()
+
+    monkeypatch.setattr(it.writer, "save", then)
+    it.fit()
+    state = load(tmp_path, {"lr": it.hp.lr})
+    assert state is not None
+    assert same(state["model"], before[0])
+    assert not torch.equal(
+        state["optimizer"]["state"][0]["exp_avg"], next(iter(it.optimizer.state.values()))["exp_avg"]
+    )
+
+
+@pytest.mark.parametrize("options", [{}, {"mixup": "0.5", "augment": "flip", "augment_views": "2"}])
+def test_cached_features_train_the_same_weights(
+    pictures: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    cached = trainer(pictures, tmp_path / "a", feature_cache="on", **options)
     cached.fit()
-    plain = trainer(pictures, tmp_path / "b", feature_cache="off")
+    plain = trainer(pictures, tmp_path / "b", feature_cache="off", **options)
     plain.fit()
     assert cached.source.cache
     assert not plain.source.cache
@@ -156,19 +272,54 @@ def test_a_cache_too_large_for_the_memory_is_left_out(
     assert "more than 40%" in caplog.text
 
 
+@pytest.mark.parametrize("options", [{}, {"class_weights": "balanced", "mixup": "0.3", "amp": "on"}])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    pictures: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    given = {"freeze_until": "none", "batch_norm": "frozen", "arch": "resnet18", "image_size": "32", "epochs": "1"}
+    whole, parts = (
+        trainer(pictures, tmp_path / number, **given, **options, accumulate=number, optimizer="sgd")
+        for number in ("1", "3")
+    )
+    ours, theirs = (it.fit()[0] for it in (whole, parts))
+    close = 0.02 if options else 1e-4  # bfloat16 rounds a part's activations by themselves
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=close)
+    expected, found = weights(whole), weights(parts)
+    assert all(torch.allclose(found[name].float(), expected[name].float(), atol=close) for name in found)
+
+
+def test_frozen_batch_statistics_stay_as_they_are(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, freeze_until="none", batch_norm="frozen", epochs="1", lr="0.01", image_size="32")
+    before = weights(it)
+    it.fit()
+    after = weights(it)
+    changed = {name.rpartition(".")[2] for name in after if not torch.equal(before[name], after[name])}
+    assert changed == {"weight", "bias"}
+
+
+def test_the_loss_that_an_epoch_is_chosen_by_is_the_plain_one(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, label_smoothing="0.3", epochs="1")
+    (record,) = it.fit()
+    found = it.evaluate("valid")
+    assert found.loss / found.seen == pytest.approx(record["valid_loss"])
+    logits = torch.cat([it.network.head(*inputs) for inputs, _ in it.source.evaluation("valid")])
+    plain = torch.nn.functional.cross_entropy(logits, it.source.targets["valid"])
+    assert record["valid_loss"] == pytest.approx(float(plain.detach()), abs=1e-5)
+
+
+def test_macro_f1_chooses_the_epoch_where_asked(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, select_by="macro-f1", epochs="4", lr="0.01")
+    history = it.fit()
+    best = max(history, key=lambda row: (row["valid_macro_f1"], -row["valid_loss"]))
+    assert it.state.best["epoch"] == best["epoch"]
+    assert it.evaluate("valid").macro_f1 == pytest.approx(best["valid_macro_f1"])
+
+
 def test_patience_ends_the_training(pictures: dataset.Data, tmp_path: Path) -> None:
     it = trainer(pictures, tmp_path, epochs="50", patience="2", lr="0.01")
     history = it.fit()
     assert len(history) < 50
     assert len(history) - it.state.best["epoch"] == 2
-
-
-def test_a_loss_that_is_not_finite_ends_the_job(pictures: dataset.Data, tmp_path: Path) -> None:
-    it = trainer(pictures, tmp_path)
-    with torch.no_grad():
-        it.network.trainable()[0].fill_(float("nan"))
-    with pytest.raises(TrainError, match="the loss became nan in epoch 1, step 1: lower lr"):
-        it.fit()
 
 
 def test_a_validation_loss_that_is_not_finite_ends_the_job(

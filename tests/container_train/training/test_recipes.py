@@ -1,6 +1,7 @@
 """The recipe finetune through the whole pipeline: two stages, which interruptions do not change."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
-from container_train.training import engine
+from container_train.training import engine, estimate
+from container_train.training.precision import Precision
 from tests import trees
 
 STEPS = 4  # of an epoch of 30 images
@@ -96,21 +98,27 @@ def test_two_stages_train_the_new_layer_and_then_all(tree: Path, caplog: pytest.
     assert metrics["hyperparameters"]["layer-decay"] == 0.5
 
 
+ALL = {"class_weights": "balanced", "select_by": "macro-f1", "clip": "0.5", "accumulate": "2"}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The checkpoint of a training that nothing interrupts."""
+    base = tmp_path_factory.mktemp("whole")
+    trees.fill(base / "input" / "data")
+    return train(base, **ALL)
+
+
 @pytest.mark.parametrize("steps", [3, 2 * STEPS, 2 * STEPS + 3])
 def test_an_interrupted_recipe_ends_as_an_uninterrupted_one(
-    tree: Path, tmp_path_factory: pytest.TempPathFactory, stop_after: Callable[[int], None], steps: int
+    tree: Path, whole: dict[str, Any], stop_after: Callable[[int], None], steps: int
 ) -> None:
-    whole = tmp_path_factory.mktemp("whole")
-    trees.fill(whole / "input" / "data")
-    options = {"class_weights": "balanced", "select_by": "macro-f1", "clip": "0.5", "accumulate": "2"}
-    expected = train(whole, **options)
     stop_after(steps)
     with pytest.raises(Stopped):
-        train(tree, **options)
+        train(tree, **ALL)
     cut = checkpoint(tree)
-    done = cut["epoch"] * STEPS + cut["step"]
-    assert done == steps
-    assert same(train(tree, **options), expected)
+    assert cut["epoch"] * STEPS + cut["step"] == steps
+    assert same(train(tree, **ALL), whole)
 
 
 def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Callable[[int], None]) -> None:
@@ -124,6 +132,10 @@ def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Ca
 def test_the_recipe_trains_part_of_the_layers_on_cached_features(tree: Path) -> None:
     found = train(tree, freeze_until="features.9", augment="flip", augment_views="2", random_erasing="0")
     assert [row["epoch"] for row in found["history"]] == [1, 2, 3, 4]
+    averages = {name.removeprefix("module."): value for name, value in found["average"].items()}
+    trained = {name for name in found["model"] if name.startswith(("features.1", "classifier."))}
+    assert any(name.startswith("features.10.") for name in trained)
+    assert trained - {name for name in trained if name.startswith("features.1.")} <= averages.keys()
 
 
 def test_the_average_is_what_is_evaluated_and_kept(tree: Path) -> None:
@@ -131,3 +143,17 @@ def test_the_average_is_what_is_evaluated_and_kept(tree: Path) -> None:
     averages = {name.removeprefix("module."): value for name, value in found["average"].items()}
     assert all(torch.equal(value, averages[name]) for name, value in found["best"]["model"].items())
     assert not torch.equal(averages["classifier.3.weight"], found["model"]["classifier.3.weight"])
+
+
+def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
+    arch = "mobilenet_v3_small"
+    network = builder.build(arch, 3, weights="none", weights_file=None, freeze_until="none", image_size=64)
+    before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    state = torch.get_rng_state()
+    hp = hyperparameters.parse(["--recipe", "finetune", "--arch", arch])
+    words = estimate.words(network, hp, Precision.choose("off", torch.device("cpu")), 10_000_000)
+    assert re.search(r"^time: about \d+ (h|d) .* on this CPU for 25 epochs of all layers, .* --recipe views", words)
+    assert same(dict(network.model.state_dict()), before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in network.model.parameters())
+    assert not network.model.training
