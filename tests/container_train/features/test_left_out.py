@@ -86,9 +86,11 @@ def test_a_step_takes_no_notice_of_an_image_that_cannot_be_read(broken: dataset.
     assert sum(len(targets) for _, targets in it.training(1, 0)) == 58
 
 
-@pytest.mark.parametrize("looks", [9, 14])  # in the first epoch, and in the second
-def test_an_interrupted_training_leaves_the_same_out(broken: dataset.Data, tmp_path: Path, looks: int) -> None:
-    whole = source(broken, tmp_path / "whole", UNCACHED)
+@pytest.mark.parametrize(("looks", "workers"), [(9, "0"), (14, "1")])  # in the first epoch, and in the second
+def test_an_interrupted_training_leaves_the_same_out(
+    broken: dataset.Data, tmp_path: Path, looks: int, workers: str
+) -> None:
+    whole = source(broken, tmp_path / "whole", {**UNCACHED, "workers": workers})
     trainer(whole, tmp_path / "whole").fit()
     again = dataset.read(SageMakerPaths(tmp_path / "tree"))
     stopped = source(again, tmp_path / "part", UNCACHED, StopAfter(looks))
