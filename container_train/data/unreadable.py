@@ -52,9 +52,9 @@ class Unreadable:
         }
         return {**self.before, **found}
 
-    def bad(self, name: str) -> dict[int, str]:
-        """Return what this process knows of a split: the reason by index."""
-        return {**self.known[name], **self.noted[name]}
+    def is_bad(self, name: str, index: int) -> bool:
+        """Return True for an image that this process knows of."""
+        return index in self.known[name] or index in self.noted[name]
 
     def count(self, name: str) -> int:
         """Return the number of images of a split that are not left out."""
@@ -72,14 +72,10 @@ class Unreadable:
     def use(self, name: str, images: int, bad: Iterable[int] = ()) -> None:
         """Count `images` that were used of a split, and note the `bad` ones. Raises TrainError for very many."""
         self.used[name] += images
-        new = [index for index in bad if index not in self.bad(name)]
-        if not new:
-            return
-        for index in new:
-            self.noted[name][index] = _reason(self.splits[name], index)
-        noted = {self.splits[name].shown(index): reason for index, reason in self.noted[name].items()}
-        if len(noted) > MAX_BAD_SHARE * EARLY:
-            check_share(noted, self.seen[name] + self.used[name])
+        split, noted, seen = self.splits[name], self.noted[name], self.seen[name] + self.used[name]
+        noted |= {index: _reason(split, index) for index in bad if not self.is_bad(name, index)}
+        if len(noted) > MAX_BAD_SHARE * max(EARLY, seen):
+            check_share({split.shown(index): reason for index, reason in noted.items()}, seen)
 
     def agree(self, group: ProcessGroup) -> bool:
         """Leave out what the processes have noted; return True if that is anything. Raises TrainError for too many."""

@@ -199,9 +199,8 @@ class Cache:
             rows += len(features[0])
             if rows % len(views) == 0 and (rows >= CHUNK or written + rows == len(indices) * len(views)):
                 whole = [torch.cat(column) for column in zip(*waiting, strict=True)]
-                bad = self.data.unreadable.bad(split)
                 for place, image in enumerate(indices[written // len(views) : (written + rows) // len(views)]):
-                    if image in bad:
+                    if self.data.unreadable.is_bad(split, image):
                         for column in whole:
                             column[place * len(views) : (place + 1) * len(views)] = NO_FEATURES
                 yield [tuple(column[view :: len(views)] for column in whole) for view in range(len(views))]
