@@ -72,19 +72,14 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             agreement.same_hyperparameters(group.gather(json.dumps(given)))
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
-        if group.local_rank:
-            group.barrier()  # the first of each host checks the images for all of them
-        known = ChecksumCache.of_search(group.scratch)
-        data = dataset.read(tree, known=known)
-        known.save()
-        if not group.local_rank:
-            group.barrier()
-        agreement.same_pictures(group.gather(data.fingerprint))
+        known = ChecksumCache.of_search()
+        data = dataset.read(tree, known, group)
         images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
+            known.save()
             data.tell()
         log.info("data: %d classes, %s", len(data.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
-        counts = np.bincount(dataset.targets(data.splits["train"]), minlength=len(data.classes)).tolist()
+        counts = np.bincount(data.splits["train"].targets, minlength=len(data.classes)).tolist()
         monitor.note(
             classes=len(data.classes),
             images=images,
@@ -144,8 +139,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "precision": None,
         "job": {**details["training"], "ended": round(time.time(), 3), "data": data.fingerprint},
         "classes": list(data.classes),
-        "images": images,
-        "skipped": len(data.bad),
+        "images": {name: data.unreadable.count(name) for name in images},
+        "skipped": len(data.unreadable.files),
         "near_duplicates": [leak.to_dict() for leak in data.leaks],
         "weights": network.weights,
         "hyperparameters": hp.to_dict(),
@@ -166,20 +161,25 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             )  # fmt: skip
         with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
             choice = quantize.choose(
-                made, {name: data.splits[name] for name in ("valid", "test")},
-                precision=hp.precision, train=data.splits["train"], seed=hp.seed,
+                made, {name: data.unreadable.readable(name) for name in ("valid", "test")},
+                precision=hp.precision, train=data.unreadable.readable("train"), seed=hp.seed,
             )  # fmt: skip
             log.info(metrics.line("test_accuracy", choice.accuracy[choice.artifact.precision]["test"]))
-        tested = Tested.of(choice, data.splits["test"], network.model)
-        summary |= tested.figures(choice)
-    judged = "test" if tested else "valid"
-    of_class = np.bincount(dataset.targets(data.splits[judged])).tolist()
-    summary["chance"] = metrics.no_better_than_chance(summary[f"{judged}_accuracy"], of_class)
+        tested = Tested.of(choice, "test", network.model)
+        summary |= {
+            **tested.figures(choice),
+            "images": {**summary["images"], **{name: len(split) for name, split in choice.splits.items()}},
+            "skipped": summary["skipped"] + len(choice.bad),
+        }
+    judged = tested.split if tested else data.unreadable.readable("valid")
+    accuracy = summary[f"{judged.name}_accuracy"]
+    summary["chance"] = metrics.no_better_than_chance(accuracy, np.bincount(judged.targets).tolist())
     if summary["chance"]:
         log.warning("%s", summary["chance"])
     with phase("report", last=True):
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
     if tested:
-        replace_file(tree.output / "confusion_matrix.csv", reporting.matrix_csv(tested.matrix, data.classes).encode())
+        matrix = reporting.matrix_csv(tested.confusion, data.classes)
+        replace_file(tree.output / "confusion_matrix.csv", matrix.encode())
     log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))

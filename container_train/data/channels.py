@@ -51,6 +51,14 @@ def _folders(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
 
 
+def are_streamed(tree: SageMakerPaths) -> bool:
+    """Return True if a file is fetched from S3 whenever it is read (FastFile mode)."""
+    config = configuration.read_or_empty(tree, "inputdataconfig.json")
+    names = {path.relative_to(tree.channels).parts[0] for path in splits(tree).values()}
+    used = [channel for name, channel in config.items() if name in names and isinstance(channel, dict)]
+    return any(channel.get("TrainingInputMode") == "FastFile" for channel in used)
+
+
 def _check_modes(tree: SageMakerPaths) -> None:
     """Raise TrainError for channels that do not come as folders of files."""
     ours = {name for names in SPLIT_NAMES.values() for name in names} | {WEIGHTS}

@@ -12,6 +12,7 @@ from container_train.features.location import VARIABLE
 from container_train.paths import replace_file
 
 FILE = "images.json"
+Entry = list[str | int]  # the file's size, time, inode and device; its SHA-256, and its perceptual hash
 
 
 class ChecksumCache:
@@ -19,7 +20,7 @@ class ChecksumCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.files: dict[str, list[str | int]] = {}
+        self.files: dict[str, Entry] = {}
         self.changed = False
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -27,22 +28,24 @@ class ChecksumCache:
                 self.files = {name: entry for name, entry in found.items() if len(entry) == 6}
 
     @classmethod
-    def of_search(cls, scratch: Path | None = None) -> "ChecksumCache":
-        """Use the folder that the trials of a search share, else `scratch`, that of a host's processes."""
+    def of_search(cls) -> "ChecksumCache":
+        """Use the folder that the trials of a search share, if there is one."""
         named = os.environ.get(VARIABLE, "").strip()
-        return cls(Path(named)) if named else cls(scratch)
+        return cls(Path(named) if named else None)
 
-    def check(self, name: str, path: Path) -> tuple[str, bytes]:
-        """Return checksum and perceptual hash; decodes the image if it is new. Raises RequestError, OSError."""
+    def check(self, name: str, path: Path) -> Entry:
+        """Return the image's entry; decodes the image if it is new. Raises RequestError, OSError."""
         found = path.stat()
         state = [found.st_size, found.st_mtime_ns, found.st_ino, found.st_dev]  # also detects a replaced file
         entry = self.files.get(name)
-        if entry is None or entry[:4] != state:
-            body = path.read_bytes()
-            similar = perceptual_hash(decode(body))
-            entry = self.files[name] = [*state, hashlib.sha256(body).hexdigest(), similar.hex()]
-            self.changed = True
-        return str(entry[4]), bytes.fromhex(str(entry[5]))
+        if entry is not None and entry[:4] == state:
+            return entry
+        body = path.read_bytes()
+        return [*state, hashlib.sha256(body).hexdigest(), perceptual_hash(decode(body)).hex()]
+
+    def learn(self, name: str, entry: Entry) -> None:
+        self.changed |= self.files.get(name) != entry
+        self.files[name] = entry
 
     def save(self) -> None:
         """Write the file for the next training; if that fails, the next one checks for itself."""

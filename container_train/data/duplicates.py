@@ -27,7 +27,6 @@ ALIKE_SHARE = 0.5
 PLAIN_BITS = 16  # an image with fewer bits set, or not set, is nearly of one colour and says nothing
 EXAMPLES = 5
 COMPARED = 1 << 20  # pairs at a time
-MOST_PAIRS = 5_000_000_000  # a minute; of larger sets every so many images are compared
 
 Hashes = npt.NDArray[np.uint64]
 Classes = npt.NDArray[np.int64]
@@ -68,12 +67,10 @@ def between(splits: Mapping[str, Split]) -> list[Leak]:
     found = []
     for of, split in combinations([splits[name] for name in SPLITS if name in splits and splits[name].hashes], 2):
         ours, theirs = _array(split), _array(of)
-        step = 1 + 2 * len(theirs) * len(ours) // MOST_PAIRS
-        targets, their_targets = (np.asarray(one.targets, dtype=np.int64) for one in (split, of))
         mirrored = np.concatenate([theirs, _mirrored(theirs)])
-        if pairs := _near(ours[::step], targets[::step], mirrored, np.tile(their_targets, 2)):
-            examples = tuple((split.shown(i * step), of.shown(j % len(theirs))) for i, j in pairs[:EXAMPLES])
-            found.append(Leak(split.name, of.name, len(pairs), len(ours[::step]), examples))
+        if pairs := _near(ours, split.targets, mirrored, np.tile(of.targets, 2)):
+            examples = tuple((split.shown(i), of.shown(j % len(theirs))) for i, j in pairs[:EXAMPLES])
+            found.append(Leak(split.name, of.name, len(pairs), len(ours), examples))
     return found
 
 

@@ -13,7 +13,6 @@ from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, read, to_pixels
 from container_train.data.augmentation import Augment, Augmentation, Pixels
-from container_train.data.dataset import lost
 from container_train.data.listing import Split
 
 AUGMENTED = "train"  # the split whose images are changed at random
@@ -29,6 +28,8 @@ class Item(NamedTuple):
 
 class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
     """Pixels uint8 (views, crop, crop, 3) of an Item, those that the server computes, and its target.
+
+    An image that cannot be read is black, and its target is -1 minus its number in the split.
 
     With an augmentation, the view of an image depends on (seed, view, index) alone, not on the order or the number of
     decoding processes, so that a resumed epoch sees what an uninterrupted one would have seen. An image is decoded once
@@ -48,13 +49,14 @@ class ImageDataset(Dataset[tuple[torch.Tensor, int]]):
         try:
             body = path.read_bytes()
             image = read(body, self.spec) if augment is None else decode(body)
-        except (OSError, RequestError) as error:
-            raise lost(path, error) from None
+        except (OSError, RequestError):
+            side = self.spec.crop
+            return torch.zeros(len(item.views), side, side, 3, dtype=torch.uint8), -1 - item.image
         if augment is None:
             pixels = np.stack([to_pixels(image, self.spec)] * len(item.views))
         else:
             pixels = np.stack([self._view(augment, image, view, item.image) for view in item.views])
-        return torch.from_numpy(pixels), split.targets[item.image]
+        return torch.from_numpy(pixels), int(split.targets[item.image])
 
     def _view(self, augment: Augmentation, image: Image.Image, view: int, index: int) -> Pixels:
         with seeded(hash((self.seed, view, index))):

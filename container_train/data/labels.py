@@ -1,7 +1,7 @@
 """The names of splits and classes, and the order of classes. No other package is needed: every script can use it."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 SPLITS = ("train", "valid", "test")
 SAMPLE = "sample"  # what --data says for the built-in images
@@ -40,7 +40,7 @@ def labels(folders: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for _, name in parts)
 
 
-def class_of(folder: str, classes: Sequence[str]) -> str | None:
+def class_of(folder: str, classes: Container[str]) -> str | None:
     """Return the class that a folder is of, with a running number or without; None if it is none of `classes`."""
     match = _NUMBERED.fullmatch(folder)
     return next((name for name in (folder, match[2] if match else "") if name in classes), None)

@@ -3,13 +3,18 @@
 Training and the scripts list folders here, so that a file is used by all of them or by none. Needs no torch.
 """
 
+import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import SupportsIndex, overload
+
+import numpy as np
+import numpy.typing as npt
 
 from container_serve.artifact import is_litter
 from container_train.data.labels import natural
@@ -18,6 +23,7 @@ from container_train.errors import DataError
 SHOWN = 5  # files that a message names
 MAX_BAD_SHARE = 0.05  # of all files: with more that cannot be read, there is no training
 HEAD_BYTES = 32
+OTHER_KIND = "no images of a kind that is read"
 # Of files that are images, or are meant to be: one that cannot be read is named as such. Others are known by their
 # first bytes.
 SUFFIXES = frozenset(
@@ -40,38 +46,76 @@ def is_image(name: str, head: bytes) -> bool:
     return os.path.splitext(name)[1].lower() in SUFFIXES or bool(_IMAGE.match(head))  # noqa: PTH122
 
 
+class Files(Sequence[Path]):
+    """The paths of files below `root`, made when asked for: a million names take some 30 MB, as paths half a GB.
+
+    The names are relative to `root`, with slashes, in one bytes object: nothing in it has a reference count, which a
+    decoding process would write to, and so copy the page.
+    """
+
+    def __init__(self, root: Path, names: Iterable[str] = ()) -> None:
+        encoded = [name.encode() for name in names]
+        self.root, self.text = root, b"".join(encoded)
+        self.ends = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(name) for name in encoded], out=self.ends[1:])
+
+    @classmethod
+    def joined(cls, root: Path, parts: Sequence["Files"]) -> "Files":
+        """Return the files of all `parts`, which have the same root."""
+        whole = cls(root)
+        whole.text = b"".join(part.text for part in parts)
+        starts = np.cumsum([0, *(len(part.text) for part in parts)])
+        ends = [part.ends[1:] + start for part, start in zip(parts, starts.tolist(), strict=False)]
+        whole.ends = np.concatenate([whole.ends, *ends])
+        return whole
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Files": ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "Path | Files":
+        if isinstance(index, slice):
+            return Files(self.root, [self.name(number) for number in range(*index.indices(len(self)))])
+        return self.root / self.name(range(len(self))[index])
+
+    def name(self, index: int) -> str:
+        """Return the name relative to `root`; `index` counts from 0."""
+        return self.text[self.ends[index] : self.ends[index + 1]].decode()
+
+    def names(self) -> Iterator[str]:
+        return map(self.name, range(len(self)))
+
+
 @dataclass(frozen=True)
 class Listing:
     """A folder of class folders, called `name` in messages.
 
-    `classes` has the images of each class, in natural order. `folders` has the folders of each class: two if their
-    names differ only in their Unicode form. Not used are `loose`, files beside the class folders, and `others`, files
-    in them that are no images.
+    `classes` has the images of each class. `folders` has the folders of each class: two if their names differ only in
+    their Unicode form. Not used are `loose`, files beside the class folders, and `others`, files in them that are no
+    images.
     """
 
     root: Path
     name: str
     folders: dict[str, list[Path]]
-    classes: dict[str, list[Path]]
-    loose: list[Path]
-    others: list[Path]
-
-    def shown(self, path: Path) -> str:
-        """Return the name of a file below `root` in messages."""
-        return str(Path(self.name, path.relative_to(self.root)))
+    classes: dict[str, Files]
+    loose: Files
+    others: Files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """The images below `root`, in a fixed order, the index of each one's class, and their perceptual hashes.
+    """Images in a fixed order, the index of each one's class, int64 (N,), and their perceptual hashes.
 
     The hashes are duplicates.HASH_BYTES for each image, one after another; empty if nobody asked for them.
     """
 
     name: str
-    paths: tuple[Path, ...]
-    targets: tuple[int, ...]
-    root: Path = Path()
+    paths: Files
+    targets: npt.NDArray[np.int64]
     hashes: bytes = b""
 
     def __len__(self) -> int:
@@ -79,25 +123,41 @@ class Split:
 
     def shown(self, index: int) -> str:
         """Return the name of an image in messages: train/Beagle/1.jpg."""
-        return str(Path(self.name, self.paths[index].relative_to(self.root)))
+        return shown(self.name, self.paths.name(index))
 
-    def subset(self, name: str, indices: Iterable[int]) -> "Split":
-        """Return some of the images, without hashes, as the split `name`."""
-        chosen = list(indices)
-        paths, targets = tuple(self.paths[i] for i in chosen), tuple(self.targets[i] for i in chosen)
-        return replace(self, name=name, paths=paths, targets=targets, hashes=b"")
+    def subset(self, name: str, indices: Sequence[int] | npt.NDArray[np.int64], hashes: bytes = b"") -> "Split":
+        """Return some of the images, with these hashes, as the split `name`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        paths = Files(self.paths.root, map(self.paths.name, chosen.tolist()))
+        return Split(name, paths, self.targets[chosen], hashes)
+
+    def turns(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return how many of these images are of the same class and come before, for each of them."""
+        targets = self.targets[indices]
+        order = np.argsort(targets, kind="stable")
+        turns = np.empty_like(order)
+        turns[order] = np.arange(len(order)) - np.searchsorted(targets[order], targets[order])
+        return turns
+
+
+def shown(folder: str, name: str) -> str:
+    """Return the name of a file in messages."""
+    return f"{folder}/{name}" if folder else name
 
 
 def read(root: Path, name: str = "") -> Listing:
-    """List `root`. Raises DataError as `files` and `class_folders` do."""
+    """List `root`. Raises DataError as `names` and `class_folders` do."""
     folders = class_folders(root)
-    classes: dict[str, list[Path]] = {}
-    others: list[Path] = []
+    classes: dict[str, Files] = {}
+    others: list[str] = []
     for label, parts in folders.items():
-        classes[label], rest = divide(path for part in parts for path in files(part))
+        images, rest = _divide(root, [f"{part.name}/{file}" for part in parts for file in names(part)])
+        classes[label] = Files(root, images)
         others += rest
-    loose = [_utf8(path) for path in root.iterdir() if not is_hidden(path.name) and not path.is_dir()]
-    return Listing(root, name, folders, classes, sorted(loose), others)
+    with os.scandir(root) as entries:
+        beside = [entry.name for entry in entries if not is_hidden(entry.name) and not _is(entry.is_dir)]
+    loose = sorted(_utf8(root, file) for file in beside)
+    return Listing(root, name, folders, classes, Files(root, loose), Files(root, others))
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
@@ -106,56 +166,88 @@ def class_folders(root: Path) -> dict[str, list[Path]]:
     Raises DataError for a name that is not UTF-8.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(path for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)):
-        found.setdefault(unicodedata.normalize("NFC", _utf8(path).name), []).append(path)
+    with os.scandir(root) as entries:
+        folders = sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is(entry.is_dir))
+    for name in folders:
+        found.setdefault(unicodedata.normalize("NFC", _utf8(root, name)), []).append(root / name)
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
 def files(folder: Path) -> list[Path]:
-    """List every file at any depth; follows links to folders, and leaves out hidden files and litter.
+    """List every file as `names` does."""
+    return [folder / name for name in names(folder)]
 
+
+def names(folder: Path) -> list[str]:
+    """List every file at any depth, relative to `folder`; follows links to folders; no hidden files and no litter.
+
+    A folder is read once, and the entry says what a file is: nothing is asked of a file itself unless it is a link.
     Raises DataError for a folder that cannot be read, links that lead in a circle, names that are not UTF-8, and pipes.
     """
-    found: list[Path] = []
+    found: list[str] = []
     home = folder.resolve()
-    seen = {home}
+    seen, waiting = {home}, [""]
+    while waiting:
+        below = waiting.pop()
+        try:
+            with os.scandir(folder / below) as opened:
+                entries = [entry for entry in opened if not is_hidden(entry.name)]
+        except OSError as error:
+            raise DataError(
+                f"the folder {error.filename} cannot be read ({error.strerror}): make it readable, or remove it"
+            ) from None
+        for entry in entries:
+            name = below + _utf8(folder / below, entry.name)
+            if _is(entry.is_file):
+                found.append(name)
+            elif _is(entry.is_dir):
+                if entry.is_symlink():
+                    real = Path(entry.path).resolve()
+                    if real in seen or home.is_relative_to(real):
+                        raise DataError(
+                            f"{entry.path} leads to {real}, whose images are used already: remove that link"
+                        )
+                    seen.add(real)
+                waiting.append(f"{name}/")
+            elif os.path.exists(entry.path):  # noqa: PTH110
+                # Reading a pipe would take forever. A link to nothing is named later, as not readable.
+                raise DataError(f"{entry.path} is no ordinary file, but a pipe, a device or the like: remove it")
+            else:
+                found.append(name)
+    return sorted(found)
 
-    def refuse(error: OSError) -> None:
-        raise DataError(
-            f"the folder {error.filename} cannot be read ({error.strerror}): make it readable, or remove it"
-        )
 
-    for parent, names, members in os.walk(folder, followlinks=True, onerror=refuse):
-        names[:] = [_utf8(Path(parent, name)).name for name in names if not is_hidden(name)]
-        for link in (path for name in names if (path := Path(parent, name)).is_symlink()):
-            real = link.resolve()
-            if real in seen or home.is_relative_to(real):
-                raise DataError(f"{link} leads to {real}, whose images are used already: remove that link")
-            seen.add(real)
-        found += [_utf8(Path(parent, name)) for name in members if not is_hidden(name)]
-    # Reading a pipe would take forever. A link to nothing is named later, as not readable.
-    if odd := [path for path in found if not path.is_file() and path.exists()]:
-        raise DataError(f"{odd[0]} is no ordinary file, but a pipe, a device or the like: remove it")
-    return sorted(found, key=str)
-
-
-def _utf8(path: Path) -> Path:
-    """Raise DataError for a name that is not UTF-8, as old zip files have them: no log could contain it."""
+def _is(kind: Callable[[], bool]) -> bool:
+    """Return False for a link that cannot be followed, too."""
     try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        where = ascii(str(path.parent))[1:-1]
-        raise DataError(f"the name {os.fsencode(path.name)!r} in {where} is not UTF-8: rename it") from None
-    return path
+        return kind()
+    except OSError:
+        return False
+
+
+def _utf8(folder: Path, name: str) -> str:
+    """Raise DataError for a name that is not UTF-8, as old zip files have them: no log could contain it."""
+    if not name.isascii():
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            where = ascii(str(folder))[1:-1]
+            raise DataError(f"the name {os.fsencode(name)!r} in {where} is not UTF-8: rename it") from None
+    return name
 
 
 def divide(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that are images, good or not, and the others."""
-    images: list[Path] = []
-    others: list[Path] = []
-    for path in paths:
+    images, others = _divide(Path(), map(str, paths))
+    return [Path(name) for name in images], [Path(name) for name in others]
+
+
+def _divide(root: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    images: list[str] = []
+    others: list[str] = []
+    for name in names:
         # A suffix saves opening the file.
-        (images if is_image(path.name, b"") or is_image(path.name, _head(path)) else others).append(path)
+        (images if is_image(name, b"") or is_image(name, _head(root / name)) else others).append(name)
     return images, others
 
 
@@ -170,24 +262,24 @@ def _head(path: Path) -> bytes:
 
 def own_images(folder: Path) -> list[Path]:
     """List the images in `folder` itself."""
-    return divide(path for path in folder.iterdir() if not is_hidden(path.name) and path.is_file())[0]
+    with os.scandir(folder) as entries:
+        plain = [Path(entry.path) for entry in entries if not is_hidden(entry.name) and _is(entry.is_file)]
+    return divide(plain)[0]
 
 
 def remarks(listings: Sequence[Listing]) -> list[str]:
     """Return sentences on files that are not used, and on names that look the same, in the listings of a data set."""
-    loose = [listing.shown(path) for listing in listings for path in listing.loose]
-    others = [listing.shown(path) for listing in listings for path in listing.others]
     found = []
-    if loose:
-        found.append(f"not used: {some(loose)}, beside the class folders; move images into the folder of their class")
-    if others:
-        found.append(of_others(others))
+    if loose := _first(listings, [listing.loose for listing in listings]):
+        found.append(f"not used: {loose}, beside the class folders; move images into the folder of their class")
+    if others := _first(listings, [listing.others for listing in listings]):
+        found.append(f"not used: {others}, {OTHER_KIND}")
     for listing in listings:
-        twice = [name for name, folders in listing.folders.items() if len(folders) > 1]
         found += [
-            f"{listing.shown(listing.folders[name][0])}: {len(listing.folders[name])} folders have this name in"
-            " different Unicode forms; they are one class"
-            for name in twice
+            f"{shown(listing.name, folders[0].name)}: {len(folders)} folders have this name in different Unicode forms;"
+            " they are one class"
+            for folders in listing.folders.values()
+            if len(folders) > 1
         ]
     classes = dict.fromkeys(name for listing in listings for name in listing.classes)
     found += [
@@ -200,10 +292,21 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
 
 def of_others(names: Sequence[str]) -> str:
     """Return the remark on files that are no images."""
-    return f"not used: {some(names)}, no images of a kind that is read"
+    return f"not used: {some(names)}, {OTHER_KIND}"
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the number of files and the first of them: `7 files (a, b, c, d, e and 2 more)`."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{len(names)} file{'s' * (len(names) != 1)} ({', '.join(names[:SHOWN])}{more})"
+def _first(listings: Sequence[Listing], files: Sequence[Files]) -> str:
+    """Return the words of `some` for files of several listings; empty if there are none."""
+    first = [
+        shown(listing.name, name)
+        for listing, part in zip(listings, files, strict=True)
+        for name in itertools.islice(part.names(), SHOWN)
+    ]
+    return some(first, sum(map(len, files))) if first else ""
+
+
+def some(names: Sequence[str], count: int | None = None) -> str:
+    """Return the number of files, or `count`, and the first of them: `7 files (a, b, c, d, e and 2 more)`."""
+    count = len(names) if count is None else count
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return f"{count} file{'s' * (count != 1)} ({', '.join(names[:SHOWN])}{more})"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,7 +20,30 @@ log = logging.getLogger(__name__)
 SHARED_MEMORY_SHARE = 0.8
 PREFETCH, GPU_PREFETCH = 2, 4  # batches that each process keeps ready: a GPU takes one in some milliseconds
 
-Loaded = tuple[torch.Tensor, torch.Tensor]  # pixels uint8 (N * views, 3, side, side), targets int64 (N,)
+
+class Loaded(NamedTuple):
+    """A batch: pixels uint8 (N * views, 3, side, side), targets int64 (N,), and those images that cannot be read.
+
+    `bad` has their numbers in the split by the place in the batch.
+    """
+
+    pixels: torch.Tensor
+    targets: torch.Tensor
+    bad: dict[int, int]
+
+    def readable(self, *, borrowed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the pixels, of one view, and targets of the other images.
+
+        If the first is `borrowed` from another process, to be mixed with the second, it stays the first: another one
+        in its place if it is bad, and none if it is all that is left.
+        """
+        if not self.bad:
+            return self.pixels, self.targets
+        kept = [place for place in range(int(borrowed), len(self.targets)) if place not in self.bad]
+        if borrowed and kept:
+            kept.insert(0, kept[-1] if 0 in self.bad else 0)
+        rows = torch.tensor(kept, dtype=torch.int64).to(self.targets.device)
+        return self.pixels[rows], self.targets[rows]
 
 
 def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, device: torch.device) -> Iterator[Loaded]:
@@ -38,8 +62,9 @@ def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, devi
     side = torch.cuda.Stream(device) if gpu else None
     for pixels, targets in loader:
         pixels = pixels.flatten(0, 1).permute(0, 3, 1, 2)
+        bad = {place: -1 - target for place, target in enumerate(targets.tolist()) if target < 0}
         if side is None:
-            yield pixels, targets
+            yield Loaded(pixels, targets, bad)
             continue
         with torch.cuda.stream(side):  # beside the step before
             pixels, targets = (tensor.to(device, non_blocking=True) for tensor in (pixels, targets))
@@ -47,7 +72,7 @@ def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, devi
         current.wait_stream(side)
         for tensor in (pixels, targets):
             tensor.record_stream(current)
-        yield pixels, targets
+        yield Loaded(pixels, targets, bad)
 
 
 def _prefetch(device: torch.device) -> int:

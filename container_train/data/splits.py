@@ -3,20 +3,21 @@
 import os
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from container_serve.image import FORMATS
 from container_train.data import listing
 from container_train.data.labels import SAMPLE, SPLIT_NAMES, SPLITS, natural, split_folders
-from container_train.data.listing import Listing
+from container_train.data.listing import Files, Listing
 from container_train.errors import DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)
 SEED = 0
 
-ClassFiles = dict[str, list[Path]]
+ClassFiles = Mapping[str, Sequence[Path]]
 """Images by the name of their class, both in natural order."""
 
 
@@ -29,7 +30,7 @@ class Plan:
     among them, too.
     """
 
-    splits: dict[str, ClassFiles]
+    splits: Mapping[str, ClassFiles]
     folders: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     beside: list[str] = field(default_factory=list)
@@ -66,7 +67,7 @@ def plan(root: Path, fractions: Sequence[float] = FRACTIONS, seed: int = SEED) -
     beside = _beside(root, named, below)
     notes = beside + listing.remarks(list(listings.values()))
     folders = {split: root / named[split] for split in SPLITS if split in named}
-    splits = {split: listings[split].classes for split in folders}
+    splits: Mapping[str, ClassFiles] = {split: listings[split].classes for split in folders}
     if missing := [split for split in SPLITS if split not in named]:
         notes.append(f"{root} has no {' and no '.join(missing)}: taken from train (seed {seed})")
         taken = divide(splits["train"], {split: shares[split] for split in ("train", *missing)}, seed, root)
@@ -134,21 +135,19 @@ def class_files(folder: Path, name: str = "") -> Listing:
         if len(empty) == len(below):
             raise DataError(f"{folder} has {len(below)} folders but no images in them: {expected}")
         raise DataError(f"{below[empty[0]]} has no images ({', '.join(FORMATS)}): add some or remove it")
-    nested = [path for path in below.values() if len(listing.class_folders(path)) > 1 and not listing.own_images(path)]
-    if len(nested) == len(below):
-        raise DataError(f"{nested[0]} holds folders, not images: {expected}")
-    for files in listed.classes.values():
-        files.sort(key=lambda path: natural(str(path.relative_to(folder))))
-    return listed
+    if all(len(listing.class_folders(path)) > 1 and not listing.own_images(path) for path in below.values()):
+        raise DataError(f"{next(iter(below.values()))} holds folders, not images: {expected}")
+    classes = {label: Files(folder, sorted(files.names(), key=natural)) for label, files in listed.classes.items()}
+    return replace(listed, classes=classes)
 
 
-def divide(classes: ClassFiles, shares: Mapping[str, float], seed: int, root: Path) -> dict[str, ClassFiles]:
+def divide(classes: ClassFiles, shares: Mapping[str, float], seed: int, root: Path) -> Mapping[str, ClassFiles]:
     """Split every class in these proportions; the same files and seed give the same split.
 
     Every split gets at least one image of every class. Raises DataError for a class of fewer images than splits.
     """
     first, *others = shares
-    result: dict[str, ClassFiles] = {name: {} for name in shares}
+    result: dict[str, dict[str, list[Path]]] = {name: {} for name in shares}
     for label, files in classes.items():
         if len(files) < len(shares):
             raise DataError(
@@ -171,11 +170,12 @@ def placed(splits: Mapping[str, ClassFiles]) -> Iterator[tuple[str, Path]]:
     for split, classes in splits.items():
         for label, files in classes.items():
             taken: set[str] = set()
+            numbers: Counter[str] = Counter()  # the last one that was given to a name
             for file in files:
-                (stem, suffix), name, number = os.path.splitext(file.name), file.name, 1  # noqa: PTH122
+                (stem, suffix), name, first = os.path.splitext(file.name), file.name, file.name.lower()  # noqa: PTH122
                 while name.lower() in taken:
-                    number += 1
-                    name = f"{stem}-{number}{suffix}"
+                    numbers[first] = max(numbers[first], 1) + 1
+                    name = f"{stem}-{numbers[first]}{suffix}"
                 taken.add(name.lower())
                 yield f"{split}/{label}/{name}", file
 

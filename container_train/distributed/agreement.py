@@ -18,12 +18,12 @@ def same_hyperparameters(given: list[str]) -> None:
                 )
 
 
-def same_pictures(fingerprints: list[str]) -> None:
+def same_images(fingerprints: list[str]) -> None:
     """By rank."""
     other = [rank for rank, fingerprint in enumerate(fingerprints) if fingerprint != fingerprints[0]]
     if other:
         raise TrainError(
-            f"process {other[0]} of {len(fingerprints)} has other pictures than the first: every host needs all of"
+            f"process {other[0]} of {len(fingerprints)} has other images than the first: every host needs all of"
             " them, give the channels the distribution type FullyReplicated"
         )
 

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from torch.distributed.elastic.timer.file_based_local_timer import FileTimerClie
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from container_train.distributed.cluster import SCRATCH, collective_timeout
+from container_train.distributed.cluster import collective_timeout
 from container_train.errors import CollectiveError, TrainError
 from container_train.training.device import launched
 
@@ -46,7 +45,6 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     local_size: int = 1
-    scratch: Path | None = None  # a folder that the processes of a host share
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
@@ -56,7 +54,7 @@ class ProcessGroup:
         rank, size, local_size = (int(os.environ.get(name, "1")) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
         if size > 1 and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
             raise TrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: set both, or unset all")
-        return cls(rank, size, local_size, Path(os.environ[SCRATCH]) if SCRATCH in os.environ else None)
+        return cls(rank, size, local_size)
 
     @property
     def local_rank(self) -> int:

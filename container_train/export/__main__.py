@@ -11,6 +11,8 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from container_serve import __version__
 from container_serve.errors import ServeError
 from container_train.data import listing
@@ -103,32 +105,33 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> "dict[str, Split]":
 
     Without folders of these names, every second image of each class is for calibration.
     """
-    from container_train.data import dataset
-    from container_train.data.checksum_cache import ChecksumCache
+    from container_train.data import checking
 
     split_already = all((folder / name).is_dir() for name in ("train", "valid"))
     roots = [name for name in SPLITS if (folder / name).is_dir()] if split_already else [""]
     listings = [listing.read(folder / root, root) for root in roots]
     for words in listing.remarks(listings):
         log.warning("%s: %s", folder, words)
-    splits: dict[str, dataset.Split] = {}
+    index = {name: number for number, name in enumerate(classes)}
+    splits: dict[str, Split] = {}
     for root, listed in zip(roots, listings, strict=True):
-        of = {name: class_of(name, classes) for name in listed.classes}
+        of = {name: class_of(name, index) for name in listed.classes}
         strange = [name for name, known in of.items() if known is None]
         if strange or not listed.classes:
             what = f"the folder {strange[0]!r}, which is none of the classes" if strange else "no class folders"
             raise TrainError(f"{folder / root}: holds {what}; expected a folder of images for each class")
-        index = {name: classes.index(known) for name, known in of.items() if known is not None}
-        split, _, bad = dataset.check(listed, index, ChecksumCache())
-        for name, reason in bad.items():
+        split = checking.split_of(listed, {name: index[known] for name, known in of.items() if known is not None})
+        checked = checking.check({root: split})
+        for name, reason in checked.bad.items():
             log.warning("skipped %s: %s", folder / name, reason)
+        split = checked.splits[root]
         if split_already:
             splits[root] = split
         else:
-            of_class = [[i for i, target in enumerate(split.targets) if target == n] for n in range(len(classes))]
-            for name, first in (("train", 0), ("valid", 1)):
-                splits[name] = split.subset(name, [i for indices in of_class for i in indices[first::2]])
-    if empty := [name for name, split in splits.items() if not split.paths]:
+            by_class = np.argsort(split.targets, kind="stable")
+            for name, second in (("train", 0), ("valid", 1)):
+                splits[name] = split.subset(name, by_class[split.turns(by_class) % 2 == second])
+    if empty := [name for name, split in splits.items() if not len(split)]:
         raise TrainError(f"{folder}: no readable images for {empty[0]}; expected at least two in each class folder")
     return splits
 

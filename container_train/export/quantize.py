@@ -16,10 +16,8 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +29,12 @@ from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train.data.dataset import ImageUnreadable, Split, lost
+from container_train.data import dataset
+from container_train.data.listing import Split
+from container_train.data.unreadable import check_share
 from container_train.errors import TrainError
 from container_train.export import evaluation, exporter
+from container_train.export.evaluation import Answers
 from container_train.paths import replace_file
 from container_train.progress import track
 from container_train.training import metrics
@@ -48,29 +49,29 @@ MAX_LOSS = 0.02  # of the accuracy, which the paired test has to exclude
 Z = 1.644854  # of a normal distribution 95 % lies below so many standard deviations
 FEWEST_TO_DECIDE = 200  # validation images
 
-Probabilities = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Choice:
-    """The graph to be served: the artifact in its folder, and its answers (N, C) to the images of each split."""
+    """The graph to be served: the artifact in its folder, and its answers to the images of each split.
+
+    `splits` has the images that were evaluated, and `bad` names those that could not be read, with the reason.
+    """
 
     artifact: Artifact
-    served: Mapping[str, Probabilities]
+    served: Mapping[str, Answers]
     accuracy: Mapping[str, Mapping[str, float]]  # by precision and split, a share of the images
     interval: Mapping[str, Mapping[str, tuple[float, float]]]  # the same with the 95 % interval of each
+    splits: Mapping[str, Split]
+    bad: Mapping[str, str]
 
 
 def calibration(split: Split, seed: int) -> tuple[Path, ...]:
     """Return some images of `split`, equally many of each class as far as there are, drawn by `seed`."""
     wanted = min(IMAGES, max(FEWEST, len(split) // 4), len(split))
-    turns: Counter[int] = Counter()
-    drawn: list[tuple[int, Path]] = []  # the first image of each class comes before the second of any
-    for index in random.Random(f"calibration {seed}").sample(range(len(split)), len(split)):
-        drawn.append((turns[split.targets[index]], split.paths[index]))
-        turns[split.targets[index]] += 1
-    drawn.sort(key=itemgetter(0))
-    return tuple(path for _, path in drawn[:wanted])
+    drawn = np.array(random.Random(f"calibration {seed}").sample(range(len(split)), len(split)), dtype=np.int64)
+    # The first image of each class comes before the second of any.
+    drawn = drawn[np.argsort(split.turns(drawn), kind="stable")]
+    return tuple(split.paths[index] for index in drawn[:wanted].tolist())
 
 
 def choose(
@@ -86,8 +87,8 @@ def choose(
     `precision` is auto (int8 if it is as accurate, see above), fp32, or int8 (whatever it loses, with a warning). All
     figures, and why that graph is served, go into model.json. Raises TrainError.
     """
-    graphs, served, valid = {"fp32": exported}, "fp32", splits["valid"]
-    notes: dict[str, Any] = {"reason": _why_not(precision, train, len(valid))}
+    graphs, served = {"fp32": exported}, "fp32"
+    notes: dict[str, Any] = {"reason": _why_not(precision, train, len(splits["valid"]))}
     with tempfile.TemporaryDirectory(prefix="byoc-int8-") as folder:
         if train is not None and not notes["reason"]:
             images = calibration(train, seed)
@@ -95,7 +96,7 @@ def choose(
             notes = {"calibration": used, "max_drop": MAX_DROP}
             try:
                 graphs["int8"] = _quantize(exported, Path(folder), images)
-            except ImageUnreadable:
+            except TrainError:
                 raise
             except Exception as error:  # NNCF's, for an architecture that it cannot handle
                 words = " ".join(str(error).split())[:200]
@@ -105,21 +106,27 @@ def choose(
                         f"hyperparameter precision has value 'int8', but {notes['reason']}; say auto or fp32"
                     ) from None
                 log.warning("int8: %s", notes["reason"])
-        answers: dict[str, dict[str, Probabilities]] = {kind: {} for kind in graphs}
+        answers: dict[str, dict[str, Answers]] = {kind: {} for kind in graphs}
+        bad: dict[str, str] = {}
+        read: dict[str, Split] = {}
         for name, split in splits.items():
-            rows = evaluation.probabilities(list(graphs.values()), split.paths, name)
-            for kind, row in zip(graphs, rows, strict=True):
+            evaluated = evaluation.evaluate(list(graphs.values()), split)
+            read[name] = evaluated.split
+            bad |= evaluated.bad
+            for kind, row in zip(graphs, evaluated.answers, strict=True):
                 answers[kind][name] = row
+        splits, valid = read, read["valid"]
         if "int8" in graphs:
+            too_few = _why_not(precision, train, len(valid))  # some may not have been readable
             compared = _compare(valid, answers["fp32"]["valid"], answers["int8"]["valid"])
             notes |= compared
             bound = compared["drop"] + Z * compared["standard_error"]
-            notes["reason"] = (
+            notes["reason"] = too_few or (
                 f"int8 is {0 - 100 * compared['drop']:+.2f} points from fp32 on {len(valid)} validation images,"
                 f" at worst {0 - 100 * bound:+.2f} (paired test, 95 %); {-100 * MAX_DROP:+.1f} and"
                 f" {-100 * MAX_LOSS:+.1f} are allowed"
             )
-            enough = compared["drop"] <= MAX_DROP and bound <= MAX_LOSS
+            enough = not too_few and compared["drop"] <= MAX_DROP and bound <= MAX_LOSS
             if not enough and precision == "int8":
                 log.warning("%s, but it was asked for", notes["reason"])
                 notes["reason"] += ", but it was asked for"
@@ -129,13 +136,13 @@ def choose(
                 for name in (artifact.GRAPH_WEIGHTS, artifact.GRAPH):
                     replace_file(exported.directory / name, (graphs["int8"].directory / name).read_bytes())
     for name, row in answers[served].items():
-        if odd := int((~np.isfinite(row)).any(1).sum()):
+        if odd := int((~row.finite).sum()):
             raise TrainError(
                 f"the exported model's answers ({served}) to {odd} of {len(row)} images of {name} are not numbers:"
                 f" lower lr{', or use precision fp32' if served != 'fp32' else ''}"
             )
     accuracy = {
-        kind: {name: evaluation.accuracy(rows[name], split.targets) for name, split in splits.items()}
+        kind: {name: rows[name].accuracy(split.targets) for name, split in splits.items()}
         for kind, rows in answers.items()
     }
     sizes = {name: len(split) for name, split in splits.items()}
@@ -148,8 +155,10 @@ def choose(
         for kind, shares in accuracy.items()
     }
     details = {**exported.details, "accuracy": accuracy, "accuracy_interval": interval, "quantization": notes}
+    if bad and "data" in details:
+        details["data"] = dataset.with_skipped(details["data"], bad, sizes)
     made = _write(replace(exported, precision=served), exported.directory, details)
-    return Choice(made, answers[served], accuracy, interval)
+    return Choice(made, answers[served], accuracy, interval, splits, bad)
 
 
 def _why_not(precision: str, train: Split | None, images: int) -> str:
@@ -166,14 +175,14 @@ def _why_not(precision: str, train: Split | None, images: int) -> str:
     )
 
 
-def _compare(split: Split, fp32: Probabilities, int8: Probabilities) -> dict[str, float]:
+def _compare(split: Split, fp32: Answers, int8: Answers) -> dict[str, float]:
     """Return shares of the images: int8's loss (negative: gain), its standard error, and changes of class."""
-    before, after = evaluation.correct(fp32, split.targets), evaluation.correct(int8, split.targets)
+    before, after = fp32.correct(split.targets), int8.correct(split.targets)
     lost_images, gained = int((before & ~after).sum()), int((after & ~before).sum())
     return {
         "drop": (lost_images - gained) / len(split),
         "standard_error": float(np.sqrt(lost_images + gained)) / len(split),
-        "differ": float((fp32.argmax(1) != int8.argmax(1)).mean()),
+        "differ": float((fp32.predicted != int8.predicted).mean()),
     }
 
 
@@ -185,11 +194,17 @@ class _Tensors:
     spec: Preprocessing
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
+        bad: dict[str, str] = {}
         for path in track(self.paths, "calibrating int8", len(self.paths)):
             try:
-                yield preprocess(path.read_bytes(), self.spec)[None]
+                tensor = preprocess(path.read_bytes(), self.spec)[None]
             except (OSError, RequestError) as error:
-                raise lost(path, error) from None
+                bad[str(path)] = str(error)
+                check_share(bad, len(self.paths))
+                continue
+            yield tensor
+        for file, reason in bad.items():
+            log.warning("not used to calibrate: %s: %s", file, reason)
 
 
 def _quantize(exported: Artifact, folder: Path, images: Sequence[Path]) -> Artifact:

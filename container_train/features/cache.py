@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
 CHUNK = 256  # features of images that are written at a time, with one checksum
+NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
@@ -198,6 +199,10 @@ class Cache:
             rows += len(features[0])
             if rows % len(views) == 0 and (rows >= CHUNK or written + rows == len(indices) * len(views)):
                 whole = [torch.cat(column) for column in zip(*waiting, strict=True)]
+                for place, image in enumerate(indices[written // len(views) : (written + rows) // len(views)]):
+                    if self.data.unreadable.is_bad(split, image):
+                        for column in whole:
+                            column[place * len(views) : (place + 1) * len(views)] = NO_FEATURES
                 yield [tuple(column[view :: len(views)] for column in whole) for view in range(len(views))]
                 written, rows, waiting = written + rows, 0, []
         seconds = time.monotonic() - started
@@ -209,8 +214,9 @@ class Cache:
         images = ImageDataset(self.data.splits, spec, self.augment, self.hp.seed)
         items = [[Item(split, index, views) for index in batch] for batch in batches]
         workers = self.decoders.processes(len(views) * max(1, extractor.batch // len(views)), spec.crop)
-        for pixels, _ in loading.load(images, items, workers, extractor.device):
-            yield pixels
+        for batch in loading.load(images, items, workers, extractor.device):
+            self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
+            yield batch.pixels
 
     def _images_of(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Yield what the frozen layers take: float32, at most their batch."""

@@ -15,7 +15,7 @@ from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item, Normalisation, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
-from container_train.features.cache import Cache, Part
+from container_train.features.cache import NO_FEATURES, Cache, Part
 from container_train.features.extractor import CHECKED, FeatureExtractor
 from container_train.features.files import Features
 from container_train.features.location import Store
@@ -78,7 +78,7 @@ class Source:
         cache = Cache(data, hp, self.extractor, self.store or Store(), self.stop, self.decoders, group)
         reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
-            self.cache = self._placed(cache.fill())
+            self.cache = self._placed(self._checked(cache.fill()))
             return
         if hp.feature_cache == "on":
             raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
@@ -99,7 +99,15 @@ class Source:
         spec = self.network.preprocessing
         workers = self.decoders.processes(STATISTICS_BATCH, spec.crop)
         loaded = loading.load(ImageDataset(self.data.splits, spec), batches, workers, self.device)
-        update_bn((self.normalise(pixels) for pixels, _ in loaded), backbone, self.device)
+        update_bn((self.normalise(batch.pixels) for batch in loaded), backbone, self.device)
+
+    def _checked(self, cache: dict[Part, Features]) -> dict[Part, Features]:
+        """Leave out images that have no features: they could not be read."""
+        for (split, _), features in cache.items():
+            missing = torch.nonzero(features[0].flatten(1)[:, 0] == NO_FEATURES).flatten().tolist()
+            self.data.unreadable.use(split, -(-len(features[0]) // self.group.size), missing)
+        self.data.unreadable.agree(self.group)
+        return cache
 
     def _placed(self, cache: dict[Part, Features]) -> dict[Part, Features]:
         """Move the features to a GPU if they fit."""
@@ -136,6 +144,20 @@ class Source:
         """Yield this process's share of the batches of a split, in its order and without augmentation."""
         return self._batches((split, self.epoch, 0))
 
+    def length(self, split: str) -> int:
+        """Return the number of images of a split that are not left out."""
+        return self.data.unreadable.count(split)
+
+    def indices(self, split: str, epoch: int) -> torch.Tensor:
+        """Return the images of a split that are not left out, in the order of an epoch: int64 (N,)."""
+        images = torch.from_numpy(self.data.unreadable.remaining(split))
+        return images[order(len(images), self.hp.seed, epoch)] if split == "train" else images
+
+    def agree(self) -> None:
+        """At the end of an epoch: leave out the images that any process could not read. Raises TrainError."""
+        if self.data.unreadable.agree(self.group):
+            self.close()  # what is decoded ahead is another order of the images
+
     def close(self) -> None:
         """End the decoding processes."""
         self.decoded, self.ahead = iter(()), None
@@ -152,7 +174,9 @@ class Source:
             self.decoded = loading.load(self.images, self._items(stage), self.workers, self.device)
         self.ahead = None  # until all batches were taken
         shares = list(self._shares(stage, CPU))
-        yield from itertools.islice(self.decoded, sum(len(share) > 0 for share in shares))
+        for batch in itertools.islice(self.decoded, sum(len(share) > 0 for share in shares)):
+            self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
+            yield batch.readable(borrowed=split == "train" and self.mixes and self.group.size > 1)
         self.ahead = self._after(stage)
         side = self.network.preprocessing.crop
         none = torch.zeros(0, 3, side, side, dtype=torch.uint8, device=self.device), targets[:0]
@@ -167,8 +191,7 @@ class Source:
     def _shares(self, stage: Pass, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the indices of this process's images in each batch, on a device."""
         split, epoch, skip = stage
-        images = len(self.data.splits[split])
-        indices = order(images, self.hp.seed, epoch)[skip:] if split == "train" else torch.arange(images)
+        indices = self.indices(split, epoch)[skip:]
         batches = indices.to(device).split(self.hp.batch_size) if len(indices) else ()
         return (self.group.shard(batch, mixes=split == "train" and self.mixes) for batch in batches)
 

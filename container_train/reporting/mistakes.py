@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from PIL import Image
 from torch import nn
 
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train.data.dataset import Split
+from container_train.data.listing import Split
+from container_train.export.evaluation import Answers
 from container_train.export.quantize import Choice
 from container_train.reporting import activation_map
 from container_train.training import metrics
@@ -30,22 +30,22 @@ Pixels = npt.NDArray[np.float32]
 class Tested:
     """The serving code's predictions of the test images.
 
-    `matrix` is the confusion matrix (C, C); `served` are the probabilities float32 (N, C) of the N images of `split`,
-    as `preprocessing` gives them to `model`; without a model there are no activation maps.
+    `served` are the answers to the images of `split`, as `preprocessing` gives them to `model`; without a model there
+    are no activation maps.
     """
 
-    matrix: npt.NDArray[np.int64]
+    confusion: metrics.Confusion
     split: Split
-    served: npt.NDArray[np.float32]
+    served: Answers
     preprocessing: Preprocessing
     model: nn.Module | None = None
 
     @classmethod
-    def of(cls, choice: Choice, split: Split, model: nn.Module) -> "Tested":
-        """The answers to the images of `split` that the chosen graph gave; `model` is what it was made from."""
-        served, made = np.asarray(choice.served[split.name]), choice.artifact
-        matrix = metrics.confusion_matrix(np.asarray(split.targets), served.argmax(1), len(made.classes))
-        return cls(matrix, split, served, made.preprocessing, model)
+    def of(cls, choice: Choice, name: str, model: nn.Module) -> "Tested":
+        """The answers of the chosen graph to the images of a split; `model` is what it was made from."""
+        split, served, made = choice.splits[name], choice.served[name], choice.artifact
+        confusion = metrics.Confusion.of(split.targets, served.predicted, len(made.classes))
+        return cls(confusion, split, served, made.preprocessing, model)
 
     def figures(self, choice: Choice) -> dict[str, Any]:
         """Return what of these metrics.json has."""
@@ -56,19 +56,17 @@ class Tested:
             "accuracy": choice.accuracy,
             "accuracy_interval": choice.interval,
             "quantization": made.document["quantization"],
-            "per_class": metrics.per_class(self.matrix, made.classes),
-            "calibration": metrics.calibration(self.served, self.true),
+            "per_class": metrics.per_class(self.confusion, made.classes),
+            "calibration": metrics.calibration(
+                self.served.probabilities[:, 0], self.served.correct(self.split.targets)
+            ),
         }
-
-    @property
-    def true(self) -> npt.NDArray[np.int64]:
-        return np.asarray(self.split.targets)
 
 
 def galleries(tested: Tested, classes: Sequence[str]) -> dict[str, Any]:
     """Return `wrong`, `right` and `pairs` for the page."""
-    true, predicted = tested.true, tested.served.argmax(1)
-    surest = np.argsort(-tested.served.max(1), kind="stable")
+    true, predicted = tested.split.targets, tested.served.predicted
+    surest = np.argsort(-tested.served.probabilities[:, 0], kind="stable")
     wrong = surest[predicted[surest] != true[surest]][:EXAMPLES]
     right = surest[predicted[surest] == true[surest]]
     _, firsts = np.unique(true[right], return_index=True)  # spread over the classes
@@ -85,7 +83,7 @@ def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps
     tensors = [_tensor(tested, index) for index in chosen]
     found = None
     if maps and chosen and tested.model is not None:
-        called = tested.served[chosen].argmax(1).tolist()
+        called = tested.served.predicted[chosen].tolist()
         found = activation_map.of(tested.model, np.stack(tensors), called)
     return [
         {
@@ -99,18 +97,24 @@ def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps
 
 def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
     """The pairs of classes that are taken for each other most often, with the surest such mistake and a right image."""
-    true, predicted, matrix = tested.true, tested.served.argmax(1), tested.matrix
-    wrong = sorted(zip(true[true != predicted].tolist(), predicted[true != predicted].tolist(), strict=True))
+    true, predicted, confusion = tested.split.targets, tested.served.predicted, tested.confusion
+    wrong = confusion.true != confusion.predicted
+    one, other_one = confusion.true[wrong], confusion.predicted[wrong]
+    both, where = np.unique(
+        np.minimum(one, other_one) * confusion.classes + np.maximum(one, other_one), return_inverse=True
+    )
+    often = np.argsort(-np.bincount(where, confusion.images[wrong], len(both)), kind="stable")[:PAIRS]
     pairs = []
-    for (a, b), _ in Counter((min(pair), max(pair)) for pair in wrong).most_common(PAIRS):
-        if matrix[b, a] > matrix[a, b]:
-            a, b = b, a
+    for a, b in zip(*(part.tolist() for part in np.divmod(both[often], confusion.classes)), strict=True):
+        as_a, as_b = confusion.row(a), confusion.row(b)
+        if as_b[a] > as_a[b]:
+            a, b, as_a, as_b = b, a, as_b, as_a
         mistaken = surest[(true[surest] == a) & (predicted[surest] == b)][0]
         other = sorted(surest[true[surest] == b].tolist(), key=lambda index: predicted[index] != b)[:1]
         pairs.append(
             {
-                "there": (classes[a], classes[b], int(matrix[a, b]), int(matrix[a].sum())),
-                "back": (classes[b], classes[a], int(matrix[b, a]), int(matrix[b].sum())),
+                "there": (classes[a], classes[b], int(as_a[b]), int(as_a.sum())),
+                "back": (classes[b], classes[a], int(as_b[a]), int(as_b.sum())),
                 "images": [
                     {"image": _jpeg(_tensor(tested, i), tested.preprocessing), **_label(tested, classes, i)}
                     for i in (int(mistaken), *other)
@@ -121,11 +125,12 @@ def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]
 
 
 def _label(tested: Tested, classes: Sequence[str], index: int) -> dict[str, Any]:
-    path, row, true = tested.split.paths[index], tested.served[index], tested.true[index]
+    path, served, true = tested.split.paths[index], tested.served, tested.split.targets[index]
+    top = zip(served.classes[index].tolist(), served.probabilities[index].tolist(), strict=True)
     return {
         "file": f"{path.parent.name}/{path.name}",
-        "true": (classes[true], float(row[true])),
-        "top": [(classes[k], float(row[k])) for k in np.argsort(-row)[:3].tolist()],
+        "true": (classes[true], float(served.own[index])),
+        "top": [(classes[k], share) for k, share in top],
     }
 
 

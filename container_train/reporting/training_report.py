@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Whisker
 
 from container_train import hyperparameters
@@ -19,10 +18,13 @@ from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
 from container_train.reporting.words import clock_time
 from container_train.training import metrics
+from container_train.training.metrics import Confusion
 
 BLUES = ("#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b")
 DARK = 0.55  # share of a class from which its cell's number is white
 COUNTED = 30  # classes up to which each cell of the confusion matrix has its number
+MATRIX_CLASSES = 1000  # most of them with a matrix of numbers in a file
+CELLS = 20_000  # of the matrix that are drawn, those of most images
 
 
 def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
@@ -30,12 +32,17 @@ def write_metrics(folder: Path, summary: Mapping[str, Any]) -> None:
     replace_file(folder / "metrics.json", json.dumps(summary, indent=1, allow_nan=False).encode())
 
 
-def matrix_csv(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> str:
-    """The confusion matrix with its labels; a row per true class."""
+def matrix_csv(confusion: Confusion, classes: tuple[str, ...]) -> str:
+    """The confusion matrix with its labels, a row per true class; of many classes a row per pair that occurs."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true \\ predicted", *classes])
-    writer.writerows([label, *row] for label, row in zip(classes, matrix.tolist(), strict=True))
+    if len(classes) > MATRIX_CLASSES:
+        pairs = zip(confusion.true.tolist(), confusion.predicted.tolist(), confusion.images.tolist(), strict=True)
+        writer.writerow(["true", "predicted", "images"])
+        writer.writerows([classes[true], classes[predicted], images] for true, predicted, images in pairs)
+    else:
+        writer.writerow(["true \\ predicted", *classes])
+        writer.writerows([label, *confusion.row(index).tolist()] for index, label in enumerate(classes))
     return text.getvalue()
 
 
@@ -45,7 +52,7 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
     classes, best = tuple(facts["classes"]), facts["best_epoch"]
     charts = {what: curves(facts["epochs"], what, best) for what in ("loss", "accuracy")}
     if tested is not None:
-        charts["confusion"] = confusion(tested.matrix, classes)
+        charts["confusion"] = confusion_chart(tested.confusion, classes)
         charts["calibration"] = calibration(facts["calibration"])
     # A file that was given takes precedence over the hyperparameter of the same name.
     settings = {**facts["hyperparameters"], "weights": facts["weights"]}
@@ -98,16 +105,17 @@ def calibration(found: Mapping[str, Any]) -> Chart:
     return Chart("Reliability", "share of the images that are right", plot, keys)
 
 
-def confusion(matrix: npt.NDArray[np.int64], classes: tuple[str, ...]) -> Chart:
+def confusion_chart(confusion: Confusion, classes: tuple[str, ...]) -> Chart:
     """The confusion matrix: the share of each true class by colour, and the numbers of images."""
     number = len(classes)
-    rows, columns = np.nonzero(matrix)
+    shown = np.sort(np.argsort(-confusion.images, kind="stable")[:CELLS])
+    rows, columns, images = confusion.true[shown], confusion.predicted[shown], confusion.images[shown]
     data = ColumnDataSource(
         {
             "x": columns,
             "y": rows,
-            "share": matrix[rows, columns] / matrix.sum(1)[rows],
-            "count": matrix[rows, columns],
+            "share": images / confusion.sums(confusion.true)[rows],
+            "count": images,
             "true": [classes[i] for i in rows],
             "predicted": [classes[i] for i in columns],
         }

@@ -16,7 +16,7 @@ from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
 from container_train.features.files import Features
-from container_train.features.sources import Source, order
+from container_train.features.sources import Source
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm
 from container_train.model.builder import Network
@@ -164,7 +164,7 @@ class Trainer:
         self.loss.train()
         self.monitor.mode("train")
         targets = self.source.targets["train"]
-        shuffled = targets[order(len(targets), self.hp.seed, state.epoch).to(targets.device)]
+        shuffled = targets[self.source.indices("train", state.epoch).to(targets.device)]
         self.divisors = divisors(self.loss, shuffled, self.hp.batch_size)
         batches = self.source.training(state.epoch, skip=state.step * self.hp.batch_size)
         number = state.epoch * self.steps("train") + state.step
@@ -180,6 +180,7 @@ class Trainer:
             self._step(inputs, targets)
             self.progressed()
             if self.hp.checkpoint_every and state.step % self.hp.checkpoint_every == 0:
+                self.source.data.unreadable.share(self.group)
                 with self.monitor.phase("checkpoint", state.epoch + 1):
                     self._save()
         self._hear(0)
@@ -191,6 +192,7 @@ class Trainer:
             self.average.agree(self.network.head, self.group)
         with self.monitor.phase("evaluate", state.epoch + 1):
             valid = self.evaluate("valid")
+        self.source.agree()
         record = {
             "epoch": state.epoch + 1,
             "train_loss": state.tally.loss / state.tally.seen,
@@ -228,6 +230,7 @@ class Trainer:
         return found
 
     def _stop(self) -> NoReturn:
+        self.source.data.unreadable.share(self.group)
         with self.monitor.phase("checkpoint", self.state.epoch + 1):
             self._save()
             self.writer.wait()
@@ -236,7 +239,7 @@ class Trainer:
     def _step(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> None:
         """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no images."""
         state, group = self.state, self.group
-        images = len(self.source.data.splits["train"])
+        images = self.source.length("train")
         whole = min(self.hp.batch_size, images - state.step * self.hp.batch_size)
         if whole < batch_norm.FEWEST * group.size and batch_norm.is_trained(self.network.head):
             return  # what is left over at the end of an epoch
@@ -372,6 +375,7 @@ class Trainer:
             "history": list(state.history),
             "best": state.best,
             "stopped by": state.stopped_by,
+            "unreadable": self.source.data.unreadable.state(),
             "model": checkpoint.changing(self.network.model),
             "average": checkpoint.on_cpu(dict(self.average.state_dict())) if self.average else None,
             "optimizer": checkpoint.on_cpu(self.optimizer.state_dict()),
@@ -400,6 +404,8 @@ class Trainer:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content.get("stopped by", ""),
         )  # fmt: skip
+        if "unreadable" in content:
+            self.source.data.unreadable.resume(content["unreadable"])
         self.saved = self.state.epoch
         for record in self.state.history:
             self._check_epoch(record)

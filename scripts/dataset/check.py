@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -13,6 +12,7 @@ from container_train.data import splits
 from container_train.data.listing import HEAD_BYTES, MAX_BAD_SHARE
 from container_train.data.splits import ClassFiles, Plan
 from container_train.errors import DataError
+from container_train.progress import in_threads
 
 SHOWN = 10  # unreadable images that are named
 DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
@@ -38,7 +38,7 @@ def readable(plan: Plan, say: Callable[[str], None], then: str = "they are not s
     if bad:
         say(f"{len(bad)} image{'s' * (len(bad) != 1)} cannot be read; {then}")
     left_out = {file for file, _ in bad}
-    found = {
+    found: dict[str, ClassFiles] = {
         split: {name: [file for file in members if file not in left_out] for name, members in classes.items()}
         for split, classes in plan.splits.items()
     }
@@ -65,8 +65,7 @@ def unreadable(files: Sequence[Path]) -> list[tuple[Path, str]]:
             return file, str(error) or type(error).__name__
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [found for found in pool.map(look, files) if found]
+    return [found for found in in_threads(look, files, "checking images", os.cpu_count() or 1) if found]
 
 
 def dog_images(plan: Plan, source: Path) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the program has it, before torch is loaded
 
+import numpy as np
 import torch
 import torchvision
 from PIL import Image
@@ -40,7 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_train import hyperparameters
 from container_train.data import sample
 from container_train.data.dataset import Data
-from container_train.data.listing import Split
+from container_train.data.listing import Files, Split
+from container_train.data.unreadable import Unreadable
 from container_train.features.cache import Cache
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -85,14 +87,12 @@ class Job:
         files = photographs(options.data, SIZES[size], self.base)
         splits = {}
         for name, count in {"train": options.images, "valid": VALID, "test": CLASSES}.items():
-            paths = []
-            for number in range(count):
-                label = self.base / name / f"{number % CLASSES:02}"
-                label.mkdir(parents=True, exist_ok=True)
-                paths.append(label / f"{number}.jpg")
-                os.link(files[number % len(files)], paths[-1])
-            splits[name] = Split(name, tuple(paths), tuple(number % CLASSES for number in range(count)), self.base)
-        self.data = Data(tuple(map(str, range(CLASSES))), splits, {}, size, ())
+            paths = Files(self.base / name, [f"{number % CLASSES:02}/{number}.jpg" for number in range(count)])
+            for number, path in enumerate(paths):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                os.link(files[number % len(files)], path)
+            splits[name] = Split(name, paths, np.arange(count) % CLASSES)
+        self.data = Data(tuple(map(str, range(CLASSES))), splits, splits, {}, size, (), Unreadable(splits, {}, 0))
 
     def hp(self, words: Mapping[str, object]) -> Hyperparameters:
         words = {

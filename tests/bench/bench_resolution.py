@@ -14,12 +14,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_serve.artifact import Artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.dataset import Split
+from container_train.data.listing import Files, Split
 from container_train.export import exporter, quantize
 from container_train.model import builder
 from tests.bench.arguments import new_file, whole
@@ -35,10 +37,10 @@ def artifact(arch: str, side: int, folder: Path) -> Artifact:
     made = exporter.export(
         network.model, folder, arch=arch, classes=CLASSES, preprocessing=network.preprocessing, details={}
     )
-    paths = [folder.with_name(f"{index}.jpg") for index, _ in enumerate(pictures()[SMALL])]
-    for path, body in zip(paths, pictures()[SMALL], strict=True):
+    files = Files(folder.parent, [f"{index}.jpg" for index, _ in enumerate(pictures()[SMALL])])
+    for path, body in zip(files, pictures()[SMALL], strict=True):
         path.write_bytes(body)
-    split = Split("train", tuple(paths), tuple(range(len(paths))))
+    split = Split("train", files, np.arange(len(files)))
     return quantize.choose(made, {"valid": split}, precision="int8", train=split).artifact
 
 

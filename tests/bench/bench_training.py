@@ -277,7 +277,7 @@ def _features(
     items = [Item(split, image, (view,)) for image in range(len(setting.data.splits[split]))]
     batches = [items[first : first + layers.batch] for first in range(0, len(items), layers.batch)]
     loaded = loading.load(pictures, batches, setting.hp.workers, CPU)
-    return torch.cat([layers(normalise(pixels))[0].float() for pixels, _ in loaded])
+    return torch.cat([layers(normalise(batch.pixels))[0].float() for batch in loaded])
 
 
 def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:

@@ -85,10 +85,11 @@ def pictures() -> dict[str, list[bytes]]:
 
 def prepare(folder: Path, given: Path | None) -> Path:
     """The artifact, int8 with model.pth beside it, and in `folder` what the peers serve: the same network."""
+    import numpy as np
     import torch
     import torchvision
 
-    from container_train.data.dataset import Split
+    from container_train.data.listing import Files, Split
     from container_train.export import exporter, quantize
     from container_train.model import builder
 
@@ -104,12 +105,11 @@ def prepare(folder: Path, given: Path | None) -> Path:
             network, folder / "artifact", arch="resnet50", classes=tuple(f"class {i}" for i in range(120)),
             preprocessing=builder.preprocessing_of("resnet50", 0, 0), details={},
         )  # fmt: skip
-        paths = []
-        for index, body in enumerate(pictures()[SMALL]):
-            paths.append(folder / f"{index}.jpg")
-            paths[-1].write_bytes(body)
+        names = [f"{index}.jpg" for index in range(len(pictures()[SMALL]))]
+        for name, body in zip(names, pictures()[SMALL], strict=True):
+            (folder / name).write_bytes(body)
         shutil.copytree(exported.directory, folder / "fp32")
-        split = Split("train", tuple(paths), tuple(range(len(paths))))
+        split = Split("train", Files(folder, names), np.arange(len(names)))
         made = quantize.choose(exported, {"valid": split}, precision="int8", train=split).artifact.directory
     found = artifact.read(made)
     if found.precision != "int8":

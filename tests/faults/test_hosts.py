@@ -208,10 +208,31 @@ def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
         trees.picture(jobs[1].base / "input" / "data" / "train" / "01.red" / "more.jpg", (200, 40, 40), 7)
         assert all(hosts.finish(jobs, BY))
     for job in jobs:
-        assert job.failure().startswith(
-            "process 1 of 2 has other pictures than the first: every host needs all of them"
-        )
+        assert job.failure().startswith("process 1 of 2 has other images than the first: every host needs all of them")
         assert "warning: resourceconfig.json: network_interface_name 'ethwe' is not an interface of this" in job.text()
+
+
+def test_hosts_leave_out_the_same_images(tmp_path: Path) -> None:
+    """In FastFile mode, where nothing is read before the training."""
+    broken = {"train/02.green/003.jpg", "valid/10.blue/001.jpg", "test/01.red/002.jpg"}
+    hyperparameters = {**hosts.SAME, "feature-cache": "off"}
+    with hosts.job("process", tmp_path, 2, hyperparameters, {"train": 12, "valid": 8, "test": 8}) as jobs:
+        for job in jobs:
+            modes = job.base / "input" / "config" / "inputdataconfig.json"
+            replace_file(modes, modes.read_text().replace('"File"', '"FastFile"').encode())
+            for name in broken:
+                replace_file(job.base / "input" / "data" / name, b"no image")
+        assert hosts.finish(jobs) == [0, 0], "\n".join(job.text() for job in jobs)
+    first, second = (job.text() for job in jobs)
+    assert first.count("left out from now on: 2 images that cannot be read") == 1
+    assert "not evaluated: 1 of 24 images of test, which cannot be read" in first
+    assert "left out" not in second
+    document = artifact.read(jobs[0].base / "model", verify=True).document
+    assert {file["file"] for file in document["data"]["skipped_files"]} == broken
+    assert all("not an image" in file["reason"] for file in document["data"]["skipped_files"])
+    metrics = json.loads((jobs[0].base / "output" / "data" / "metrics.json").read_text())
+    assert (metrics["images"], metrics["skipped"]) == ({"train": 35, "valid": 23, "test": 24}, 3)
+    assert sum(row["images"] for row in metrics["per_class"]) == 23
 
 
 SUM = """

@@ -30,7 +30,10 @@ def test_the_second_reading_decodes_nothing(tmp_path: Path, monkeypatch: pytest.
     assert len(found.bad) == 1
     decoded.clear()
     again = dataset.read(tree, known=ChecksumCache(folder))
-    assert again == found
+    assert (again.fingerprint, again.bad) == (found.fingerprint, found.bad)
+    assert {name: list(split.paths) for name, split in again.splits.items()} == {
+        name: list(split.paths) for name, split in found.splits.items()
+    }
     assert len(decoded) == 1, "only what could not be read is tried again"
     decoded.clear()
     broken.write_bytes(whole)

@@ -30,7 +30,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
 
 def seen(of: ImageDataset, *items: Item, spec: Preprocessing = SPEC) -> torch.Tensor:
     """What the network gets: float32 (N, 3, side, side)."""
-    ((pixels, _),) = loading.load(of, [list(items)], 0, CPU)
+    ((pixels, _, _),) = loading.load(of, [list(items)], 0, CPU)
     return Normalisation(spec, CPU)(pixels)
 
 
@@ -41,7 +41,7 @@ def body(split: Split, image: int) -> bytes:
 def test_training_evaluates_the_tensor_that_the_server_computes(splits: dict[str, Split]) -> None:
     split = splits["valid"]
     items = [Item("valid", image) for image in range(12)]
-    ((pixels, targets),) = loading.load(ImageDataset(splits, SPEC, Augment("crop")), [items], 0, CPU)
+    ((pixels, targets, _),) = loading.load(ImageDataset(splits, SPEC, Augment("crop")), [items], 0, CPU)
     assert (pixels.dtype, tuple(pixels.shape)) == (torch.uint8, (12, 3, 56, 56))
     assert targets.tolist() == list(split.targets)
     for layout in (torch.channels_last, torch.contiguous_format):

@@ -2,13 +2,16 @@
 
 import io
 import os
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from container_serve.image import FORMATS
 from container_train.data import listing
+from container_train.data.listing import Files
 from container_train.errors import DataError
 
 
@@ -68,3 +71,41 @@ def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, name: bytes) -> None:
     path.write_bytes(b"")
     with pytest.raises(DataError, match=r"the name b'caf\\xe9(.jpg|.txt)?' in .* is not UTF-8: rename it"):
         listing.read(tmp_path)
+
+
+def test_paths_are_made_when_asked_for() -> None:
+    names = ["b/1.jpg", "b/\u00e9\u4e2d.png", "a/2.jpg"]
+    whole = Files(Path("/root"), names)
+    assert list(whole) == [Path("/root", name) for name in names]
+    assert (whole[1], whole[-1], len(whole)) == (Path("/root/b/\u00e9\u4e2d.png"), Path("/root/a/2.jpg"), 3)
+    assert list(whole[::2]) == [Path("/root/b/1.jpg"), Path("/root/a/2.jpg")]
+    with pytest.raises(IndexError):
+        whole[3]
+    parts = [Files(Path("/root"), names[:2]), Files(Path("/root")), Files(Path("/root"), names[2:])]
+    joined = Files.joined(Path("/root"), parts)
+    assert list(joined.names()) == names
+    assert list(Files.joined(Path("/root"), [])) == []
+
+
+def test_a_listing_asks_nothing_of_a_file_and_keeps_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"")
+    for name in ("a", "b"):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for number in range(3000):
+            os.link(source, tmp_path / "set" / name / f"image_{number:06}.jpg")
+    asked: list[str] = []
+    look = os.stat
+
+    def stat(path: Any, **how: Any) -> os.stat_result:
+        asked.append(str(path))
+        return look(path, **how)
+
+    monkeypatch.setattr(os, "stat", stat)
+    tracemalloc.start()
+    found = listing.read(tmp_path / "set")
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert {name: len(images) for name, images in found.classes.items()} == {"a": 3000, "b": 3000}
+    assert not [path for path in asked if path.endswith(".jpg")]
+    assert held < 6000 * 60, "bytes"

@@ -15,11 +15,12 @@ from torch import nn
 from container_serve import artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.dataset import Split
+from container_train.data.listing import Files, Split
 from container_train.errors import TrainError
 from container_train.export import __main__ as exporting
 from container_train.export import evaluation, exporter, quantize
 from container_train.model import builder
+from container_train.training import metrics
 from tests import trees
 
 
@@ -55,32 +56,32 @@ def agreeing(exported: artifact.Artifact, splits: dict[str, Split], precision: s
     predictor, result = Predictor(exported), {}
     for name in ("valid", "test"):
         tensors = np.stack([preprocess(path.read_bytes(), exported.preprocessing) for path in splits[name].paths])
-        result[name] = replace(splits[name], targets=tuple(predictor.probabilities(tensors).argmax(1).tolist()))
+        result[name] = replace(splits[name], targets=predictor.probabilities(tensors).argmax(1))
     return result
 
 
 def copies(split: Split, times: int) -> Split:
     """As many images that a decision can be based on."""
-    return replace(split, paths=split.paths * times, targets=split.targets * times)
+    return split.subset(split.name, np.tile(np.arange(len(split)), times))
 
 
 def missing(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     """The int8 graph says something else to the first `lost` images of each split."""
-    real = evaluation.probabilities
+    real = evaluation.evaluate
 
-    def unlucky(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        answers = real(artifacts[:1], paths, what) * len(artifacts)
-        if len(answers) == 2:
-            answers[1] = answers[0].copy()
-            answers[1][:lost] = np.roll(answers[1][:lost], 1, 1)
-        return answers
+    def unlucky(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts[:1], split)
+        fp32 = found.answers[0]
+        classes = fp32.classes.copy()
+        classes[:lost] = (classes[:lost] + 1) % 3
+        return replace(found, answers=[fp32, replace(fp32, classes=classes)][: len(artifacts)])
 
-    monkeypatch.setattr(evaluation, "probabilities", unlucky)
+    monkeypatch.setattr(evaluation, "evaluate", unlucky)
 
 
 def test_calibration_is_seeded_and_spread_over_the_classes() -> None:
-    targets = tuple(target for target in range(100) for _ in range(10 + target % 5))
-    split = Split("train", tuple(Path(str(index)) for index in range(len(targets))), targets)
+    targets = np.array([target for target in range(100) for _ in range(10 + target % 5)])
+    split = Split("train", Files(Path(), map(str, range(len(targets)))), targets)
     chosen = quantize.calibration(split, 0)
     assert len(chosen) == len(set(chosen)) == quantize.IMAGES
     assert set(Counter(targets[int(str(path))] for path in chosen).values()) == {3}
@@ -90,7 +91,7 @@ def test_calibration_is_seeded_and_spread_over_the_classes() -> None:
 
 @pytest.mark.parametrize(("pictures", "wanted"), [(7, 7), (100, 60), (400, 100), (5000, 300)])
 def test_small_data_is_calibrated_on_less(pictures: int, wanted: int) -> None:
-    split = Split("train", tuple(Path(str(index)) for index in range(pictures)), tuple([0] * (pictures - 1) + [1]))
+    split = Split("train", Files(Path(), map(str, range(pictures))), np.array([0] * (pictures - 1) + [1]))
     assert len(quantize.calibration(split, 0)) == wanted
 
 
@@ -107,7 +108,9 @@ def test_int8_is_served_where_it_is_as_accurate(exported: artifact.Artifact, spl
     for threads, callers, batch in ((1, 1, 12), (1, 1, 1), (2, 1, 5), (1, 2, 3)):
         predictor = Predictor(read, threads, callers)
         parts = [predictor.probabilities(tensors[i : i + batch]) for i in range(0, len(tensors), batch)]
-        np.testing.assert_array_equal(np.concatenate(parts), choice.served["test"])
+        whole, served = np.concatenate(parts), choice.served["test"]
+        np.testing.assert_array_equal(np.take_along_axis(whole, served.classes, 1), served.probabilities)
+        np.testing.assert_array_equal(whole.argmax(1), served.predicted)
     assert not any(path.name.startswith(".") for path in exported.directory.iterdir())
 
 
@@ -168,17 +171,19 @@ def test_differences_that_cancel_out_are_no_proof(
 ) -> None:
     """As many images won as lost: nothing is lost as counted, and the true loss may be large all the same."""
     valid = copies(agreeing(exported, splits)["valid"], 17)
-    wrong = [(target + 1) % 3 if index < 12 else target for index, target in enumerate(valid.targets)]
-    measured = {"valid": replace(valid, targets=tuple(wrong))}
-    real = evaluation.probabilities
+    wrong = valid.targets.copy()
+    wrong[:12] = (wrong[:12] + 1) % 3
+    measured = {"valid": replace(valid, targets=wrong)}
+    real = evaluation.evaluate
 
-    def swapped(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        fp32 = real(artifacts[:1], paths, what)[0]
-        int8 = fp32.copy()
-        int8[:24] = np.roll(int8[:24], 1, 1)
-        return [fp32, int8]
+    def swapped(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts[:1], split)
+        fp32 = found.answers[0]
+        classes = fp32.classes.copy()
+        classes[:24] = (classes[:24] + 1) % 3
+        return replace(found, answers=[fp32, replace(fp32, classes=classes)])
 
-    monkeypatch.setattr(evaluation, "probabilities", swapped)
+    monkeypatch.setattr(evaluation, "evaluate", swapped)
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.document["quantization"]["drop"] == 0
     assert choice.artifact.precision == "fp32"
@@ -217,10 +222,54 @@ def test_a_picture_that_went_is_no_fault_of_the_graph(
 ) -> None:
     monkeypatch.setattr(quantize, "FEWEST_TO_DECIDE", 12)
     train = splits["train"]
-    gone = replace(train, paths=tuple(tmp_path / path.name for path in train.paths))
+    gone = replace(train, paths=Files(tmp_path, train.paths.names()))
     for precision in ("auto", "int8"):
-        with pytest.raises(TrainError, match=r"could be read when the job began, and cannot any more .No such file"):
+        with pytest.raises(TrainError, match=r"^1 of 12 files are not readable images, more than 5%: .*No such file"):
             quantize.choose(exported, agreeing(exported, splits), precision=precision, train=gone)
+
+
+def with_one_gone(split: Split) -> Split:
+    """Each image twice, and one that is not there."""
+    paths = Files(split.paths.root, [*split.paths.names(), *split.paths.names(), "01.red/gone.jpg"])
+    return replace(split, paths=paths, targets=np.array([*split.targets, *split.targets, 0]))
+
+
+def test_images_that_cannot_be_read_are_left_out(
+    exported: artifact.Artifact, splits: dict[str, Split], caplog: pytest.LogCaptureFixture
+) -> None:
+    measured = {name: with_one_gone(split) for name, split in agreeing(exported, splits).items()}
+    described = {
+        "images": {"train": 25, "valid": 25, "test": 25},
+        "skipped": 1,
+        "skipped_files": [{"file": "train/a.jpg", "reason": "broken"}],
+    }
+    given = replace(exported, document={**exported.document, "data": described})
+    choice = quantize.choose(given, measured, precision="int8", train=with_one_gone(splits["train"]))
+    assert choice.accuracy["fp32"] == {"valid": 1.0, "test": 1.0}
+    assert {name: len(split) for name, split in choice.splits.items()} == {"valid": 24, "test": 24}
+    assert list(choice.bad) == ["valid/01.red/gone.jpg", "test/01.red/gone.jpg"]
+    data = artifact.read(exported.directory, verify=True).document["data"]
+    assert (data["skipped"], data["images"]) == (3, {"train": 25, "valid": 24, "test": 24})
+    assert [file["file"] for file in data["skipped_files"]] == [
+        "test/01.red/gone.jpg",
+        "train/a.jpg",
+        "valid/01.red/gone.jpg",
+    ]
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "not evaluated: 1 of 25 images of test, which cannot be read" in said
+    assert any(words.startswith("not used to calibrate: ") for words in said)
+
+
+def test_images_that_cannot_be_read_are_not_counted_among_the_fewest(
+    exported: artifact.Artifact, splits: dict[str, Split], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantize, "FEWEST_TO_DECIDE", 25)
+    missing(monkeypatch, 0)
+    measured = {"valid": with_one_gone(agreeing(exported, splits)["valid"])}
+    choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
+    assert choice.artifact.precision == "fp32"
+    assert choice.artifact.document["quantization"]["reason"].startswith("24 validation images are too few to tell")
+    assert choice.interval["fp32"]["valid"] == metrics.interval(1.0, 24)
 
 
 def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: dict[str, Split]) -> None:
@@ -234,16 +283,16 @@ def test_answers_that_are_not_numbers_are_no_class(
 ) -> None:
     """Their largest would be the first one: class 0, which a third of the images here are of."""
     measured = agreeing(exported, splits)
-    real, broken = evaluation.probabilities, ["int8"]
+    real, broken = evaluation.evaluate, ["int8"]
 
-    def half(artifacts: list[artifact.Artifact], paths: tuple[Path, ...], what: str) -> list[quantize.Probabilities]:
-        answers = real(artifacts, paths, what)
-        for made, rows in zip(artifacts, answers, strict=True):
+    def half(artifacts: list[artifact.Artifact], split: Split) -> evaluation.Evaluated:
+        found = real(artifacts, split)
+        for made, answers in zip(artifacts, found.answers, strict=True):
             if made.precision in broken:
-                rows[::2] = np.nan
-        return answers
+                answers.finite[::2] = False
+        return found
 
-    monkeypatch.setattr(evaluation, "probabilities", half)
+    monkeypatch.setattr(evaluation, "evaluate", half)
     monkeypatch.setattr(quantize, "FEWEST_TO_DECIDE", 12)
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.precision == "fp32"

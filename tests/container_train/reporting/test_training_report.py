@@ -1,5 +1,6 @@
 import json
 import re
+import tracemalloc
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from torchvision import models
 
 from container_serve.preprocess import Preprocessing
 from container_train.data import dataset
-from container_train.data.dataset import Split
 from container_train.data.duplicates import Leak
+from container_train.data.listing import Split
+from container_train.export import evaluation
+from container_train.export.evaluation import Answers
 from container_train.paths import SageMakerPaths
 from container_train.reporting import activation_map, drawing, mistakes, training_report
 from container_train.reporting.mistakes import Tested
@@ -37,8 +40,11 @@ def pooled(classes: int = 3, side: int = 1) -> nn.Sequential:
 
 
 def tried(test: Split, served: npt.NDArray[np.float32], model: nn.Module | None = None) -> Tested:
-    matrix = metrics.confusion_matrix(dataset.targets(test), served.argmax(1), served.shape[1])
-    return Tested(matrix, test, served, SPEC, model)
+    """What is known of a split that has these probabilities (N, C)."""
+    top = np.argsort(-served, axis=1, kind="stable")[:, : evaluation.TOP]
+    own, finite = np.take_along_axis(served, test.targets[:, None], 1)[:, 0], np.ones(len(test), dtype=np.bool_)
+    answers = Answers(top, np.take_along_axis(served, top, 1), own, finite)
+    return Tested(metrics.Confusion.of(test.targets, top[:, 0], served.shape[1]), test, answers, SPEC, model)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +52,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("report")
     trees.fill(base / "input" / "data")
     test = dataset.read(SageMakerPaths(base)).splits["test"]
-    true = dataset.targets(test)
+    true = test.targets
     served = np.full((len(true), 3), 0.1, dtype=np.float32)
     called = true.copy()
     called[0] = 2  # one red picture is called blue
     served[np.arange(len(true)), called] = 0.8
     tested = tried(test, served, pooled())
-    matrix = tested.matrix
     summary: dict[str, Any] = {
         "test_accuracy": 11 / 12, "valid_accuracy": 0.5, "precision": "int8",
         "accuracy": {"fp32": {"valid": 0.5, "test": 11 / 12}, "int8": {"valid": 0.496, "test": 11 / 12}},
@@ -60,9 +65,10 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["red", "green", "<b>blue"],
         "images": {"train": 30, "valid": 12, "test": 12}, "skipped": 2, "weights": "none",
         "near_duplicates": [Leak("test", "train", 3, 12, (("test/red/<a>.jpg", "train/red/b.jpg"),)).to_dict()],
-        "chance": "NOT BETTER THAN CHANCE: so it is", "calibration": metrics.calibration(served, true),
+        "chance": "NOT BETTER THAN CHANCE: so it is", "calibration": metrics.calibration(served.max(1), called == true),
         "job": {"job": "dogs-1", "image": "", "ended": 1_795_368_000.0, "data": "0123456789abcdef"},
-        "hyperparameters": HYPERPARAMETERS, "best_epoch": 2, "per_class": metrics.per_class(matrix, trees.LABELS),
+        "hyperparameters": HYPERPARAMETERS, "best_epoch": 2,
+        "per_class": metrics.per_class(tested.confusion, trees.LABELS),
         "seconds": {"train": 3.0},
         "epochs": [
             {"epoch": 1, "train_loss": 1.0, "valid_loss": 1.1, "train_accuracy": 0.4, "valid_accuracy": 0.3},
@@ -111,11 +117,8 @@ def test_the_page_says_what_happened(written: Path) -> None:
 
 
 def test_what_it_says_of_its_probabilities_is_what_the_images_can_show() -> None:
-    served = np.full((60, 2), 0.1, dtype=np.float32)
     for right, said in ((54, "well calibrated on the whole"), (40, "overconfident"), (60, "underconfident")):
-        true = np.array([0] * right + [1] * (60 - right))
-        served[:, 0] = 0.9
-        found = metrics.calibration(served, true)
+        found = metrics.calibration(np.full(60, 0.9, dtype=np.float32), np.arange(60) < right)
         facts = {"calibration": found, "images": {"test": 60}, "test_accuracy": right / 60}
         assert training_report._trust(facts).startswith(f"The model is {said}: its mean confidence is 90.0 %")
 
@@ -186,6 +189,15 @@ def test_the_classes_taken_for_each_other_most_come_first(tmp_path: Path) -> Non
     assert shown == [("red", "green"), ("green", "green")]
 
 
+def test_a_mistake_shows_the_probability_of_its_own_class_which_is_not_among_the_first(tmp_path: Path) -> None:
+    trees.fill(tmp_path / "input" / "data")
+    test = dataset.read(SageMakerPaths(tmp_path)).splits["test"]
+    served = np.tile(np.array([0.05, 0.2, 0.1, 0.35, 0.3], dtype=np.float32), (12, 1))
+    wrong = mistakes.galleries(tried(test, served), tuple("abcde"))["wrong"]
+    assert wrong[0]["true"] == ("a", pytest.approx(0.05))
+    assert wrong[0]["top"] == [("d", pytest.approx(0.35)), ("e", pytest.approx(0.3)), ("b", pytest.approx(0.2))]
+
+
 def test_the_page_asks_for_nothing_from_elsewhere(written: Path) -> None:
     page = (written / "report.html").read_text()
     assert not re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=[\"'](?!data:)", page)
@@ -203,8 +215,26 @@ def test_a_number_that_no_json_has_is_an_error_of_the_program(tmp_path: Path) ->
 
 
 def test_the_matrix_as_csv() -> None:
-    text = training_report.matrix_csv(np.array([[1, 2], [0, 3]]), ("a", "b, c"))
+    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 1, 1]), 2)
+    text = training_report.matrix_csv(confusion, ("a", "b, c"))
     assert text == 'true \\ predicted,a,"b, c"\na,1,2\n"b, c",0,3\n'
+
+
+def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
+    classes = tuple(f"class {number}" for number in range(10_000))
+    true, predicted = np.arange(50_000) % 10_000, (np.arange(50_000) * 7) % 10_000
+    tracemalloc.start()
+    confusion = metrics.Confusion.of(true, predicted, 10_000)
+    rows = metrics.per_class(confusion, classes)
+    lines = training_report.matrix_csv(confusion, classes).splitlines()
+    chart = training_report.confusion_chart(confusion, classes)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6, "bytes; as a matrix they are 800 million"
+    assert lines[:3] == ["true,predicted,images", "class 0,class 0,5", "class 1,class 7,5"]
+    assert len(lines) == 1 + 10_000
+    assert (rows[0]["recall"], rows[1]["recall"], rows[1]["images"]) == (1.0, 0.0, 5)
+    assert chart.plot
 
 
 @pytest.mark.parametrize("width", [1440, 390])

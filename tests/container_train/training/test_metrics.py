@@ -75,9 +75,9 @@ def test_a_model_that_is_no_better_than_chance_is_told_of(share: float, counts: 
 
 
 def test_confusion_matrix_and_per_class() -> None:
-    matrix = metrics.confusion_matrix(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
-    assert matrix.tolist() == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
-    a, b, c = metrics.per_class(matrix, ("a", "b", "c"))
+    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
+    assert [confusion.row(index).tolist() for index in range(3)] == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
+    a, b, c = metrics.per_class(confusion, ("a", "b", "c"))
     assert (a["precision"], a["recall"], a["f1"], a["images"]) == (1.0, 2 / 3, 0.8, 3)
     assert (b["precision"], b["recall"]) == (2 / 3, 1.0)
     assert (c["precision"], c["recall"], c["f1"]) == (None, None, None)
@@ -85,6 +85,7 @@ def test_confusion_matrix_and_per_class() -> None:
 
 def test_macro_f1_is_the_mean_over_the_classes_that_there_are() -> None:
     matrix = np.array([[3, 1, 0], [0, 1, 0], [0, 0, 0]])
-    rows = metrics.per_class(matrix, ("a", "b", "c"))
+    confusion = metrics.Confusion.of(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]), 3)
+    rows = metrics.per_class(confusion, ("a", "b", "c"))
     ours = metrics.macro_f1(np.diag(matrix), matrix.sum(1), matrix.sum(0))
     assert ours == pytest.approx(np.mean([row["f1"] for row in rows if row["f1"] is not None]))

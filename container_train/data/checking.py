@@ -1,0 +1,142 @@
+"""The check of images before the training: which of them can be decoded, and whether they are the same as before."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from container_serve.errors import RequestError
+from container_train.data.checksum_cache import ChecksumCache, Entry
+from container_train.data.listing import Files, Listing, Split
+from container_train.distributed import agreement
+from container_train.distributed.process_group import SINGLE, ProcessGroup
+from container_train.progress import in_threads
+
+MOST = 20_000  # images that are decoded before the training: half a minute on 2 cores for photographs of 600x450
+# A file system over the network takes milliseconds for each answer, and gives several at a time.
+STAT_THREADS, STAT_CHUNK = 8, 1000
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The images of each split without those that cannot be read, which `bad` names with the reason.
+
+    `decoded` are the images that were checked, with their perceptual hashes: all, or some that are spread evenly.
+    """
+
+    splits: dict[str, Split]
+    decoded: dict[str, Split]
+    bad: dict[str, str]
+    fingerprint: str
+
+    @property
+    def seen(self) -> int:
+        """The number of images that were decoded, or could not be."""
+        return sum(map(len, self.decoded.values())) + len(self.bad)
+
+
+def split_of(listed: Listing, index: Mapping[str, int]) -> Split:
+    """Return the images of a listing; `index` has the index of each class folder."""
+    numbers = np.array([index[name] for name in listed.classes], dtype=np.int64)
+    files = list(listed.classes.values())
+    return Split(listed.name, Files.joined(listed.root, files), np.repeat(numbers, list(map(len, files))))
+
+
+def check(
+    splits: Mapping[str, Split], most: int = MOST, known: ChecksumCache | None = None, group: ProcessGroup = SINGLE
+) -> Checked:
+    """Decode at most `most` images once, as training will: a truncated one is detected only then.
+
+    The processes of `group` share the work, and each learns the result. The fingerprint is that of the names and the
+    content of the images if all were decoded, otherwise of names and sizes. (The files' times differ whenever a job
+    gets them from S3.) Raises TrainError if the processes have different files.
+    """
+    sizes = {name: _sizes(split) for name, split in splits.items()}
+    agreement.same_images(group.gather(_by_size(splits, sizes)))
+    chosen = _spread(splits, most)
+    items = [(split, index) for name, split in splits.items() for index in chosen[name].tolist()]
+    found = iter(_entries(items, ChecksumCache() if known is None else known, group))
+    good: dict[str, Split] = {}
+    decoded: dict[str, Split] = {}
+    bad: dict[str, str] = {}
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        results = [(index, next(found)) for index in chosen[name].tolist()]
+        readable = {index: entry for index, entry in results if not isinstance(entry, str)}
+        unreadable = {index: reason for index, reason in results if isinstance(reason, str)}
+        bad |= {split.shown(index): reason for index, reason in unreadable.items()}
+        kept = np.delete(np.arange(len(split)), list(unreadable))
+        good[name] = split if not unreadable else split.subset(name, kept)
+        sizes[name] = sizes[name][kept]
+        hashes = b"".join(bytes.fromhex(str(entry[-1])) for entry in readable.values())
+        decoded[name] = split.subset(name, list(readable), hashes)
+        for index, entry in readable.items():
+            digest.update(f"{split.shown(index)} {entry[-2]}\n".encode())
+    whole = len(items) == sum(map(len, splits.values()))
+    return Checked(good, decoded, bad, digest.hexdigest() if whole else _by_size(good, sizes))
+
+
+def _spread(splits: Mapping[str, Split], most: int) -> Mapping[str, npt.NDArray[np.signedinteger]]:
+    """Return the indices of at most `most` images, every so many of all."""
+    total = sum(map(len, splits.values()))
+    step = max(1, -(-total // most)) if most else total + 1
+    chosen, start = {}, 0 if most else 1
+    for name, split in splits.items():
+        chosen[name] = np.arange(-start % step, len(split), step)
+        start += len(split)
+    return chosen
+
+
+def _entries(items: list[tuple[Split, int]], known: ChecksumCache, group: ProcessGroup) -> list[Entry | str]:
+    """Return what is known of each image, or the reason why it cannot be read."""
+
+    def look(item: tuple[Split, int]) -> Entry | str:
+        split, index = item
+        try:
+            return known.check(split.shown(index), split.paths[index])
+        except (RequestError, OSError) as error:
+            return str(error)
+
+    threads = max(1, (os.cpu_count() or 1) // group.local_size)
+    own = in_threads(look, items[group.rank :: group.size], "checking images", threads)
+    found: list[Entry | str] = [""] * len(items)
+    for rank, text in enumerate(group.gather(json.dumps(own))):
+        found[rank :: group.size] = json.loads(text)
+    for (split, index), entry in zip(items, found, strict=True):
+        if not isinstance(entry, str):
+            known.learn(split.shown(index), entry)
+    return found
+
+
+def _sizes(split: Split) -> Indices:
+    """Return the bytes of each file; -1 for one that is not there."""
+
+    def some(start: int) -> list[int]:
+        chunk = range(start, min(start + STAT_CHUNK, len(split)))
+        return [_size(f"{split.paths.root}/{split.paths.name(index)}") for index in chunk]
+
+    chunks = in_threads(some, range(0, len(split), STAT_CHUNK), f"sizes of {split.name}", STAT_THREADS)
+    return np.fromiter((size for chunk in chunks for size in chunk), dtype=np.int64, count=len(split))
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116
+    except OSError:
+        return -1
+
+
+def _by_size(splits: Mapping[str, Split], sizes: Mapping[str, Indices]) -> str:
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(f"{name} {len(split)}\n".encode())
+        digest.update(split.paths.text)
+        digest.update(split.paths.ends.tobytes())
+        digest.update(sizes[name].tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,127 @@
+"""Images are checked before the training: all of them, or of a large set some, by all processes together."""
+
+import logging
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from container_serve.image import decode
+from container_train.data import checking, checksum_cache, dataset
+from container_train.data.checksum_cache import ChecksumCache
+from container_train.distributed.process_group import ProcessGroup
+from container_train.errors import TrainError
+from container_train.paths import SageMakerPaths
+from tests import trees
+from tests.contract.serving import free_port
+
+SIZE = 3
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> SageMakerPaths:
+    return SageMakerPaths(trees.tree(tmp_path / "ml"))
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    found: list[bytes] = []
+
+    def look(body: bytes) -> object:
+        found.append(body)
+        return decode(body)
+
+    monkeypatch.setattr(checksum_cache, "decode", look)
+    return found
+
+
+def test_of_a_large_set_some_are_decoded(
+    tree: SageMakerPaths, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(checking, "MOST", 18)  # every third of 54
+    (tree.channels / "train" / "01.red" / "001.jpg").write_bytes(b"not looked at")
+    with caplog.at_level(logging.INFO):
+        found = dataset.read(tree)
+        found.tell()
+    assert len(decoded) == 18
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 30, "valid": 12, "test": 12}
+    assert {name: len(split) for name, split in found.checked.items()} == {"train": 10, "valid": 4, "test": 4}
+    assert [len(split.hashes) for split in found.checked.values()] == [10 * 32, 4 * 32, 4 * 32]
+    assert set(found.checked["train"].targets.tolist()) == {0, 1, 2}
+    assert "data: 18 of 54 images were decoded to check them; training checks the others" in caplog.text
+    for number in (0, 3):
+        (tree.channels / "train" / "01.red" / f"{number:03}.jpg").write_bytes(b"no image")
+    with pytest.raises(TrainError, match=r"2 of 18 files are not readable images, more than 5%: train/01.red/000.jpg"):
+        dataset.read(tree)
+
+
+def test_the_fingerprint_of_a_large_set_follows_names_and_sizes(
+    tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checking, "MOST", 18)
+    before, changed = dataset.read(tree).fingerprint, tree.channels / "test" / "01.red" / "001.jpg"
+    os.utime(changed, (1, 1))
+    assert dataset.read(tree).fingerprint == before, "a restarted job downloads its files anew"
+    changed.write_bytes(changed.read_bytes() + b"\0")
+    longer = dataset.read(tree).fingerprint
+    changed.rename(changed.with_name("002b.jpg"))
+    assert len({before, longer, dataset.read(tree).fingerprint}) == 3
+
+
+def test_nothing_of_a_stream_is_read_before_the_training(tree: SageMakerPaths, decoded: list[bytes]) -> None:
+    modes = tree.config / "inputdataconfig.json"
+    modes.write_text(modes.read_text().replace('"File"', '"FastFile"'))
+    (tree.channels / "train" / "01.red" / "001.jpg").write_bytes(b"not looked at")
+    found = dataset.read(tree)
+    assert decoded == []
+    assert {name: len(split) for name, split in found.splits.items()} == {"train": 30, "valid": 12, "test": 12}
+    assert (found.bad, found.leaks) == ({}, [])
+
+
+def read_as(rank: int, port: int, base: Path) -> tuple[str, list[str], list[str], int, str]:
+    """One of the processes: what it finds, how many images it decodes, and the error where images differ."""
+    names = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    group, count = ProcessGroup.from_environment(), 0
+    group.start(torch.device("cpu"))
+
+    def look(body: bytes) -> object:
+        nonlocal count
+        count += 1
+        return decode(body)
+
+    setattr(checksum_cache, "decode", look)  # noqa: B010
+    known = ChecksumCache(base.parent / "known")
+    found = dataset.read(SageMakerPaths(base), known, group)
+    if not rank:
+        known.save()
+    lost = base.parent / "lost"
+    try:
+        dataset.read(SageMakerPaths(lost if rank == 2 else base), known, group)
+        error = ""
+    except TrainError as raised:
+        error = str(raised)
+    group.shutdown()
+    return found.fingerprint, list(found.bad), [str(path) for path in found.splits["train"].paths], count, error
+
+
+def test_processes_share_the_check_and_know_the_same(tree: SageMakerPaths, decoded: list[bytes]) -> None:
+    broken = tree.channels / "train" / "01.red" / "004.jpg"
+    broken.write_bytes(broken.read_bytes()[:500])
+    trees.tree(tree.base.parent / "lost", pictures={"train": 9, "valid": 4, "test": 4})
+    with ProcessPoolExecutor(SIZE, multiprocessing.get_context("spawn")) as pool:
+        first, *others = pool.map(read_as, range(SIZE), [free_port()] * SIZE, [tree.base] * SIZE)
+    alone = dataset.read(tree)
+    decoded.clear()
+    again = dataset.read(tree, ChecksumCache(tree.base.parent / "known"))
+    assert first[0] == alone.fingerprint == again.fingerprint
+    assert first[1] == ["train/01.red/004.jpg"] == list(alone.bad)
+    assert first[2] == list(map(str, alone.splits["train"].paths))
+    assert first[3] <= 18 + 1, "each decodes its share, and the broken one again in the second reading"
+    assert first[4].startswith("process 2 of 3 has other images than the first: every host needs all of them")
+    assert all((other[:3], other[4]) == (first[:3], first[4]) for other in others)
+    assert len(decoded) == 1, "the file of what is known has the images of all processes"

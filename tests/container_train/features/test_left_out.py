@@ -1,0 +1,139 @@
+"""A training with images that cannot be read: each has no weight, and is left out when the epoch ends."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from container_train.data import checking, dataset, images
+from container_train.data.images import Item
+from container_train.errors import Stopped, TrainError
+from container_train.features import sources
+from container_train.paths import SageMakerPaths
+from container_train.training import checkpoint, engine
+from container_train.training.checkpoint import changing
+from container_train.training.precision import Precision
+from tests import trees
+from tests.container_train.features.test_cache import CPU, same, source
+from tests.container_train.training.test_engine import StopAfter
+
+BAD = {"train": [4, 17], "valid": [5]}  # of 60 and 24: in all, 3 of 108
+NAMES = {"train/01.red/004.jpg", "train/01.red/017.jpg", "valid/01.red/005.jpg"}
+UNCACHED = {"feature-cache": "off", "freeze-until": "none", "epochs": "4"}
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dataset.Data:
+    """A set of which nothing was decoded before the training."""
+    monkeypatch.setattr(checking, "MOST", 0)
+    base = tmp_path / "tree"
+    trees.fill(base / "input" / "data", {"train": 20, "valid": 8, "test": 8})
+    for name in NAMES:
+        (base / "input" / "data" / name).write_bytes(b"no image")
+    return dataset.read(SageMakerPaths(base))
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
+    """Counts what the decoding processes read: there are none, the training does it itself."""
+    found: Counter[tuple[str, int]] = Counter()
+    get = images.ImageDataset.__getitem__
+
+    def counted(self: images.ImageDataset, item: Item) -> Any:
+        found[item.split, item.image] += 1
+        return get(self, item)
+
+    monkeypatch.setattr(images.ImageDataset, "__getitem__", counted)
+    return found
+
+
+def trainer(it: sources.Source, folder: Path, resumed: Any = None) -> engine.Trainer:
+    precision = Precision.choose(it.hp.amp, CPU)
+    return engine.Trainer(it.network, it, it.hp, precision, folder, {}, it.stop, resumed)
+
+
+def test_each_file_is_read_once_an_epoch_and_a_bad_one_in_the_first(
+    broken: dataset.Data, tmp_path: Path, read: Counter[tuple[str, int]], caplog: pytest.LogCaptureFixture
+) -> None:
+    it = source(broken, tmp_path, UNCACHED)
+    history = trainer(it, tmp_path).fit()
+    for split, count in (("train", 60), ("valid", 24)):
+        # What is decoded ahead of an epoch that has bad images is decoded again, without them: a batch at most.
+        expected = {(split, image): 1 if image in BAD[split] else 4 for image in range(count)}
+        extra = {key: read[key] - times for key, times in expected.items() if read[key] != times}
+        assert sum(extra.values()) <= it.hp.batch_size, extra
+        assert not [key for key in extra if key[1] in BAD[split]]
+    assert len(history) == 4
+    assert all(record["train_loss"] > 0 for record in history)
+    assert set(broken.unreadable.files) == NAMES
+    assert broken.describe()["images"] == {"train": 58, "valid": 23, "test": 24}
+    assert broken.describe()["skipped"] == 3
+    assert caplog.text.count("left out from now on: 3 images that cannot be read") == 1
+
+
+def test_a_step_takes_no_notice_of_an_image_that_cannot_be_read(broken: dataset.Data, tmp_path: Path) -> None:
+    it = source(broken, tmp_path, UNCACHED)
+    order = sources.order(60, 0, 0).tolist()
+    places = [order[first : first + 8] for first in range(0, 60, 8)]
+    sizes = [len(targets) for _, targets in it.training(0, 0)]
+    assert sizes == [len(set(batch) - set(BAD["train"])) for batch in places]
+    assert sum(len(targets) for _, targets in it.evaluation("valid")) == 23
+    assert it.length("train") == 60, "they keep their places until the epoch ends"
+    it.agree()
+    assert (it.length("train"), it.length("valid")) == (58, 23)
+    assert sum(len(targets) for _, targets in it.training(1, 0)) == 58
+
+
+@pytest.mark.parametrize(("looks", "workers"), [(9, "0"), (14, "1")])  # in the first epoch, and in the second
+def test_an_interrupted_training_leaves_the_same_out(
+    broken: dataset.Data, tmp_path: Path, looks: int, workers: str
+) -> None:
+    whole = source(broken, tmp_path / "whole", {**UNCACHED, "workers": workers})
+    trainer(whole, tmp_path / "whole").fit()
+    again = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    stopped = source(again, tmp_path / "part", UNCACHED, StopAfter(looks))
+    with pytest.raises(Stopped, match="in epoch"):
+        trainer(stopped, tmp_path / "part").fit()
+    kept = checkpoint.load(tmp_path / "part", {}, engine.KEYS)
+    assert kept is not None
+    assert kept["unreadable"]["seen"]
+    resumed = source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path / "part", UNCACHED)
+    trainer(resumed, tmp_path / "part", kept).fit()
+    assert same(changing(whole.network.model), changing(resumed.network.model))
+    assert set(resumed.data.unreadable.files) == NAMES
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": "crop", "augment-views": "2"}], ids=["plain", "two views"])
+def test_an_image_without_features_is_left_out(
+    broken: dataset.Data, tmp_path: Path, options: dict[str, str], read: Counter[tuple[str, int]]
+) -> None:
+    it = source(broken, tmp_path, options)
+    assert it.length("train") == 58
+    assert set(broken.unreadable.files) == NAMES
+    features, targets = zip(*it.training(0, 0), strict=True)
+    assert sum(map(len, targets)) == 58
+    assert all(torch.isfinite(part).all() for (part,) in features)
+    trainer(it, tmp_path).fit()
+    read.clear()
+    again = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    second = source(again, tmp_path, options)
+    assert set(again.unreadable.files) == NAMES, "the files of features tell"
+    assert {part: len(rows[0]) for part, rows in second.cache.items()} == {
+        part: len(rows[0]) for part, rows in it.cache.items()
+    }
+    source(broken, tmp_path / "other", options)  # where they are known already
+    third = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    source(third, tmp_path / "other", options)
+    assert set(third.unreadable.files) == NAMES
+
+
+def test_too_many_end_the_training_when_the_epoch_ends(broken: dataset.Data, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "tree" / "input" / "data" / "train" / "02.green" / f"{number:03}.jpg").write_bytes(b"")
+    words = r"6 of 84 files are not readable images, more than 5%: train/.*: .*; remove or repair them"
+    with pytest.raises(TrainError, match=words):
+        trainer(source(broken, tmp_path, UNCACHED), tmp_path).fit()
+    with pytest.raises(TrainError, match=words):
+        source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path)
