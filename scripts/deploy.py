@@ -112,8 +112,9 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         model_store.need_image(aws, wanted)
     else:
         model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
-    if before and before.instance_type and before.instance_type != wanted.instance_type:
-        held = scaling.suspend(aws, wanted.endpoint, chosen, may=not flags.no_wait)
+    if before and before.instance_type not in (None, wanted.instance_type) and not flags.no_wait:
+        # The service refuses such an update while there is autoscaling.
+        held = scaling.remove(aws, wanted.endpoint, chosen)
     status = "Updating" if before else "Creating"
     try:
         rollout.send_all(aws, requests)
