@@ -112,8 +112,9 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         model_store.need_image(aws, wanted)
     else:
         model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
-    if before and before.instance_type and before.instance_type != wanted.instance_type:
-        held = scaling.suspend(aws, wanted.endpoint, chosen, may=not flags.no_wait)
+    if before and before.instance_type not in (None, wanted.instance_type) and not flags.no_wait:
+        # The service refuses such an update while there is autoscaling.
+        held = scaling.remove(aws, wanted.endpoint, chosen)
     status = "Updating" if before else "Creating"
     try:
         rollout.send_all(aws, requests)
@@ -154,16 +155,20 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
 
 def _scale(aws: Aws, scaled: Scaling | None, held: Sequence[Request], chosen: Settings) -> None:
     """Register the autoscaling that the flags ask for, otherwise again what was `held` during the update."""
-    if scaled:
-        scaling.apply(aws, scaled.requests(chosen))
-        progress(f"autoscaling from {scaled.least} to {scaled.most} instances")
-    elif held:
-        try:
-            scaling.apply(aws, held)
-            progress("the autoscaling from before is registered again")
-        except (ClientError, BotoCoreError) as error:
-            again = "scripts/deploy.py --attach NAME --max-instances N registers it"
-            progress(f"the autoscaling from before is not registered ({explain(error)}): {again}")
+    wanted = scaled.requests(chosen) if scaled else held
+    if not wanted:
+        return
+    try:
+        scaling.apply(aws, wanted)
+    except (ClientError, BotoCoreError) as error:
+        again = "scripts/deploy.py --attach NAME --max-instances N registers it"
+        complaint = f"{explain(error)}; the endpoint has no autoscaling: {again}"
+        if scaled:
+            raise CloudError(complaint) from None
+        progress(complaint)  # an update may have failed, too
+    else:
+        bounds = wanted[0].request
+        progress(f"autoscaling from {bounds['MinCapacity']} to {bounds['MaxCapacity']} instances")
 
 
 def _report(result: Mapping[str, Any], *, as_json: bool) -> int:

@@ -37,7 +37,7 @@ class Scaling:
     target: float
     asynchronous: bool
 
-    def requests(self, settings: Settings, policy_arn: str = UNKNOWN_ARN) -> list[Request]:
+    def requests(self, settings: Settings) -> list[Request]:
         """Return what registers it. The alarm, which only scaling from zero needs, is the last one."""
         where = variant(self.endpoint)
         target = Request(
@@ -45,10 +45,7 @@ class Scaling:
         )
         found = [target, Request(SERVICE, "PutScalingPolicy", {**where, **self._tracking()})]
         if self.least == 0:
-            found += [
-                Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}),
-                alarm(self.endpoint, settings, policy_arn),
-            ]
+            found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(self.endpoint, settings)]
         return found
 
     def _tracking(self) -> dict[str, Any]:
@@ -108,12 +105,12 @@ def variant(endpoint: str) -> dict[str, str]:
     return {"ServiceNamespace": NAMESPACE, "ResourceId": resource, "ScalableDimension": DIMENSION}
 
 
-def alarm(endpoint: str, settings: Settings, policy_arn: str) -> Request:
+def alarm(endpoint: str, settings: Settings) -> Request:
     """The alarm that calls the policy FROM_ZERO: requests wait, and there is no instance."""
     request = {
         "AlarmName": alarm_name(endpoint),
         "AlarmDescription": f"Starts the first instance of {endpoint}",
-        "AlarmActions": [policy_arn],
+        "AlarmActions": [UNKNOWN_ARN],
         "MetricName": "HasBacklogWithoutCapacity",
         "Namespace": "AWS/SageMaker",
         "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
@@ -160,22 +157,8 @@ def registered(aws: Aws, endpoint: str, settings: Settings) -> list[Request]:
             kind = f"{policy['PolicyType']}PolicyConfiguration"
             found.append(Request(SERVICE, "PutScalingPolicy", {**where, **content, kind: policy[kind]}))
             if policy["PolicyName"] == FROM_ZERO:
-                found.append(alarm(endpoint, settings, UNKNOWN_ARN))
+                found.append(alarm(endpoint, settings))
     return found
-
-
-def suspend(aws: Aws, endpoint: str, settings: Settings, *, may: bool) -> list[Request]:
-    """Take the autoscaling away, and return the requests that register it again.
-
-    The service refuses an update to another instance type while there is one. Raises CloudError unless it `may` go.
-    """
-    if not may and registered(aws, endpoint, settings):
-        raise CloudError(
-            f"{endpoint} has autoscaling, which has to be taken away and registered again when its instance type"
-            " changes: leave out --no-wait",
-            2,
-        )
-    return remove(aws, endpoint, settings)
 
 
 def remove(aws: Aws, endpoint: str, settings: Settings | None = None) -> list[Request]:

@@ -17,6 +17,7 @@ from scripts.endpoints import lookup, modes
 from scripts.images import registry
 from tests import documents
 from tests.cloud import models
+from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, LABELS, MODEL, OFFLINE, PROJECT, last_line
@@ -283,11 +284,9 @@ def test_autoscaling_stays_over_an_update_to_another_instance_type(
     assert call(*CALL, "--max-instances", "4") == 0
     during: list[int] = []
     flaky.before["UpdateEndpoint"] = lambda: during.append(len(targets()))
-    assert call(*CALL, "--update", "--instance-type", "ml.c5.xlarge", "--no-wait") == 2
-    assert "leave out --no-wait" in last_line(capsys)
     assert call(*CALL, "--update", "--instance-type", "ml.c5.xlarge") == 0
     assert during == [0]
-    assert "the autoscaling from before is registered again" in capsys.readouterr().err
+    assert "autoscaling from 1 to 4 instances" in capsys.readouterr().err
     (target,) = targets()
     assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 4)
     (policy,) = client.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
@@ -306,6 +305,17 @@ def test_attach_registers_what_an_interrupted_call_did_not(
     assert "autoscaling from 1 to 2 instances" in capsys.readouterr().err
     assert call("--attach", "byoc-dogs", "--max-instances", "2", "--project", "birds") == 1
     assert "these scripts did not make it" in last_line(capsys)
+
+
+def test_autoscaling_that_is_refused_leaves_the_endpoint_and_says_how_to_go_on(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    give(monkeypatch, "PutScalingPolicy", error("AccessDeniedException", "not authorized"), PASS)
+    assert call(*CALL, "--max-instances", "2") == 1
+    line = last_line(capsys)
+    assert "scripts/iam/scripts.json" in line
+    assert "--attach NAME --max-instances N registers it" in line
+    assert call("--attach", "byoc-dogs", "--max-instances", "2") == 0
 
 
 def test_the_role_may_tell_the_topics_of_its_project() -> None:

@@ -48,7 +48,7 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
     assert call(places[where](), "--out", tmp_path / "new" / "page.html") == 0
     assert capsys.readouterr().out == f"{tmp_path / 'new' / 'page.html'}\n"
     page = (tmp_path / "new" / "page.html").read_text()
-    assert "4 things are" in page
+    assert "4 warnings." in page
     assert "Stop earlier (patience)" in page
 
 
