@@ -74,7 +74,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
 
 
 def one(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one recipe with one seed in a process of its own. Raises SystemExit where it fails."""
+    """Run one recipe with one seed in a process of its own. Raises RuntimeError where it fails."""
     workers = max(1, len(os.sched_getaffinity(0)) // options.parallel)
     if name == PLAIN:
         sizes = options.arch, options.epochs or 25, options.head_epochs or 4, options.side or 224, workers
@@ -107,7 +107,7 @@ def one(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{name}, seed {seed}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+        raise RuntimeError(f"{name}, seed {seed}: ended with {done.returncode}\n{done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"name": name, "seed": seed, **found, "process_seconds": time.perf_counter() - started}
 
@@ -164,11 +164,17 @@ def main() -> None:
         parser.error(f"no recipe {unknown[0]}: there are {', '.join(named(options))}")
     names += [name for name in named(options) if name not in RECIPES and name not in names]
     runs: list[dict[str, Any]] = []
+    failed: list[str] = []
     lock = threading.Lock()
 
     def measure(job: tuple[int, str]) -> None:
         seed, name = job
-        found = one(name, seed, options)
+        try:
+            found = one(name, seed, options)
+        except RuntimeError as error:  # the other runs go on
+            failed.append(str(error))
+            print(error, flush=True)
+            return
         with lock:
             runs.append(found)
             print(
@@ -182,6 +188,8 @@ def main() -> None:
     print(json.dumps(runs))
     if options.out:
         options.out.write_text(json.dumps(results(runs), indent=1) + "\n")
+    if failed:
+        sys.exit(f"{len(failed)} runs failed")
 
 
 def results(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
