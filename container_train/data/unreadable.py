@@ -90,8 +90,7 @@ class Unreadable:
         for name, bad in self.noted.items():
             self.known[name] |= bad
         self.noted = {name: {} for name in self.splits}
-        # A later epoch sees the same images again.
-        check_share(self.files, max(self.checked, sum(min(len(self.splits[name]), n) for name, n in self.seen.items())))
+        check_share(self.files, max(self.checked, sum(self.seen.values())))
         for name in self.splits:
             if not self.count(name):
                 raise TrainError(f"channel {name}: none of its images can be read")
@@ -114,7 +113,8 @@ class Unreadable:
         told = [json.loads(text) for text in group.gather(json.dumps([self.noted, self.used]))]
         self.used.clear()
         for noted, used in told:
-            self.seen.update(used)
+            for name, images in used.items():  # a later epoch sees the same images again
+                self.seen[name] = min(len(self.splits[name]), self.seen[name] + images)
             for name, bad in noted.items():
                 self.noted[name] |= {int(index): reason for index, reason in bad.items()}
 
