@@ -13,7 +13,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper
 
 from container_serve.image import decode
-from container_train.data.listing import Split
+from container_train.data.files import Split
 from container_train.export.evaluation import Answers
 from container_train.paths import replace_file
 from container_train.reporting import page
