@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from container_serve.errors import RequestError
 from container_train.data.checksum_cache import ChecksumCache, Entry
-from container_train.data.listing import Files, Listing, Split
+from container_train.data.files import Files, Split
+from container_train.data.listing import Listing
 from container_train.distributed import agreement
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.progress import in_threads

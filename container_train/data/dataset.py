@@ -14,9 +14,9 @@ from container_train.data import channels, checking, duplicates, listing
 from container_train.data.checking import Checked
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
+from container_train.data.files import Split
 from container_train.data.labels import labels
 from container_train.data.listing import SHOWN, Listing
-from container_train.data.listing import Split as Split
 from container_train.data.unreadable import Unreadable, check_share
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from container_train.data.files import Split
 from container_train.data.labels import SPLITS
-from container_train.data.listing import Split
 
 SIDE = 16
 HASH_BYTES = SIDE * SIDE // 8

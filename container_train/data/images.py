@@ -13,7 +13,7 @@ from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, read, to_pixels
 from container_train.data.augmentation import Augment, Augmentation, Pixels
-from container_train.data.listing import Split
+from container_train.data.files import Split
 
 AUGMENTED = "train"  # the split whose images are changed at random
 

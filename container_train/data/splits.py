@@ -10,8 +10,9 @@ from pathlib import Path
 
 from container_serve.image import FORMATS
 from container_train.data import listing
+from container_train.data.files import Files
 from container_train.data.labels import SAMPLE, SPLIT_NAMES, SPLITS, natural, split_folders
-from container_train.data.listing import Files, Listing
+from container_train.data.listing import Listing
 from container_train.errors import DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)

@@ -21,7 +21,7 @@ from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS, architecture
 
 if TYPE_CHECKING:
-    from container_train.data.dataset import Split
+    from container_train.data.files import Split
 
 log = logging.getLogger("container_train.export")
 

@@ -12,7 +12,8 @@ from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.listing import SHOWN, Split
+from container_train.data.files import Split
+from container_train.data.listing import SHOWN
 from container_train.data.unreadable import check_share
 from container_train.progress import in_threads
 

@@ -30,7 +30,7 @@ from container_serve.errors import RequestError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.data import dataset
-from container_train.data.listing import Split
+from container_train.data.files import Split
 from container_train.data.unreadable import check_share
 from container_train.errors import TrainError
 from container_train.export import evaluation, exporter

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train.data.listing import Split
+from container_train.data.files import Split
 from container_train.export.evaluation import Answers
 from container_train.export.quantize import Choice
 from container_train.reporting import activation_map

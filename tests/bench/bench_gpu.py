@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_train import hyperparameters
 from container_train.data import sample
 from container_train.data.dataset import Data
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 from container_train.data.unreadable import Unreadable
 from container_train.features.cache import Cache
 from container_train.features.location import Store

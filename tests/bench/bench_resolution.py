@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from container_serve.artifact import Artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 from container_train.export import exporter, quantize
 from container_train.model import builder
 from tests.bench.arguments import new_file, whole

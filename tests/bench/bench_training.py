@@ -33,8 +33,8 @@ from container_train import hyperparameters
 from container_train.data import dataset, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
+from container_train.data.files import Split
 from container_train.data.images import ImageDataset, Item, Normalisation, first_images
-from container_train.data.listing import Split
 from container_train.features import extractor
 from container_train.features.extractor import FeatureExtractor
 from container_train.features.location import Store

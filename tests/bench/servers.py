@@ -89,7 +89,7 @@ def prepare(folder: Path, given: Path | None) -> Path:
     import torch
     import torchvision
 
-    from container_train.data.listing import Files, Split
+    from container_train.data.files import Files, Split
     from container_train.export import exporter, quantize
     from container_train.model import builder
 

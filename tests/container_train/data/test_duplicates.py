@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from container_train.data import duplicates, sample
 from container_train.data.duplicates import perceptual_hash
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 
 
 def hashed(splits: Mapping[str, Mapping[str, bytes]]) -> dict[str, Split]:

@@ -12,8 +12,8 @@ from container_serve.image import decode
 from container_serve.preprocess import Preprocessing, preprocess, to_tensor
 from container_train.data import dataset, images, loading
 from container_train.data.augmentation import Augment
+from container_train.data.files import Split
 from container_train.data.images import ImageDataset, Item, Normalisation
-from container_train.data.listing import Split
 from container_train.paths import SageMakerPaths
 from tests import trees
 

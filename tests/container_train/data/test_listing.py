@@ -11,7 +11,7 @@ from PIL import Image
 
 from container_serve.image import FORMATS
 from container_train.data import listing
-from container_train.data.listing import Files
+from container_train.data.files import Files
 from container_train.errors import DataError
 
 

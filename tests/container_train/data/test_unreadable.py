@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 from container_train.data.unreadable import Unreadable
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError

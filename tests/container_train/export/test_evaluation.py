@@ -6,7 +6,7 @@ import pytest
 from container_serve.artifact import read
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 from container_train.errors import TrainError
 from container_train.export import evaluation
 from tests import trees

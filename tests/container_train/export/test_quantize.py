@@ -15,7 +15,7 @@ from torch import nn
 from container_serve import artifact
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.listing import Files, Split
+from container_train.data.files import Files, Split
 from container_train.errors import TrainError
 from container_train.export import __main__ as exporting
 from container_train.export import evaluation, exporter, quantize

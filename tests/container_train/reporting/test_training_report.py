@@ -16,7 +16,7 @@ from torchvision import models
 from container_serve.preprocess import Preprocessing
 from container_train.data import dataset
 from container_train.data.duplicates import Leak
-from container_train.data.listing import Split
+from container_train.data.files import Split
 from container_train.export import evaluation
 from container_train.export.evaluation import Answers
 from container_train.paths import SageMakerPaths
