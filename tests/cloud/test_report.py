@@ -48,7 +48,7 @@ def test_a_job_s_archive(aws: boto3.Session, folder: Path, tmp_path: Path, addre
     create_job(aws)
     source = JOB if address == "by name" else f"s3://{BUCKET}/byoc/jobs/{JOB}{address}"
     assert call(source, "--out", tmp_path / "page.html", "--region", REGION) == 0
-    assert "4 things are" in (tmp_path / "page.html").read_text()
+    assert "4 warnings." in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("address", ["", "/profiler-output", "by name"])
