@@ -125,7 +125,11 @@ def core() -> Any:
     With several cores that end in another order than the reverse of their start, the thread is left with a freed
     one, and the next signal that has a handler (a child's end, SIGTERM) kills the process.
     """
-    return load_openvino().Core()
+    openvino = load_openvino()
+    # Its first conversion of an array fills a table. Two threads that both are the first wait for each other forever:
+    # one has the table's lock and waits for the interpreter's, the other the reverse.
+    openvino.Tensor(np.zeros(1, dtype=np.float32)).data.sum()
+    return openvino.Core()
 
 
 def load_openvino() -> Any:

@@ -195,3 +195,26 @@ def test_openvino_comes_without_telemetry_and_with_its_converter() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert (run.returncode, run.stderr) == (0, "")
+
+
+CALLERS = """
+import pathlib, sys, threading
+import numpy as np
+from container_serve import artifact, predictor
+made = predictor.Predictor(artifact.read(pathlib.Path(sys.argv[1])), callers=32)
+image, begin = np.zeros((1, 3, 32, 32), np.float32), threading.Barrier(32)
+def call():
+    begin.wait()
+    made.probabilities(image)
+sys.setswitchinterval(1e-6)
+callers = [threading.Thread(target=call) for _ in range(32)]
+for caller in callers: caller.start()
+for caller in callers: caller.join()
+"""
+
+
+def test_many_first_callers_do_not_wait_for_each_other_forever(tmp_path: Path) -> None:
+    """Without the conversion in `core`, about every third of these processes hangs."""
+    save(tmp_path)
+    for _ in range(5):
+        subprocess.run([sys.executable, "-c", CALLERS, str(tmp_path)], cwd=ROOT, timeout=60, check=True)

@@ -176,7 +176,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_job(
 ) -> None:
     """Written beside the training: the next one, or the end, says so; the one before is kept."""
     it = trainer(pictures, tmp_path)
-    monkeypatch.setattr("container_train.training.checkpoint.replace_file", full)
+    monkeypatch.setattr("container_train.training.checkpoint.replacing", full)
     with pytest.raises(TrainError, match="could not be written: No space left on device; the one before it is kept"):
         it.fit()
     assert it.state.epoch == 2
