@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     what.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
     what.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
-    what.add_argument("--jobs", action="store_true", help="stop the tuning, training and transform jobs in progress")
+    what.add_argument("--jobs", action="store_true", help="stop jobs in progress, and end warm pools")
     what.add_argument("--data", "--s3", action="store_true", help="images, weights and jobs' results in S3")
     what.add_argument("--repositories", action="store_true", help="ECR repositories, with their Docker images")
     how = parser.add_argument_group("how")

@@ -39,7 +39,7 @@ class Account:
         """
         for wanted, what, find in (
             (serving, "endpoints, configurations, models", inventory.serving),
-            (jobs, "tuning jobs, training jobs, transform jobs", inventory.training),
+            (jobs, "tuning jobs, training jobs, transform jobs, warm pools", inventory.training),
             (repositories, "repositories", inventory.repositories),
             (data, "S3", self._look_into_s3),
         ):

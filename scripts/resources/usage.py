@@ -17,7 +17,6 @@ from scripts.resources.inventory import (
     CONFIGURATION,
     ENDPOINT,
     JOB,
-    JOBS,
     MODEL,
     NOUNS,
     REPOSITORY,
@@ -43,7 +42,7 @@ _NOUNS = {
     TRANSFORM: NOUNS[TRANSFORM],
     _PACKAGE: "ModelPackage",
 }
-_READERS = JOBS  # only those in progress use anything
+_READERS = (JOB, SEARCH, TRANSFORM)  # only those in progress use anything
 _STORES = (MODEL, *_READERS, _PACKAGE)
 # What may use a resource or asset of this kind; nothing uses the others.
 _USERS: dict[str, tuple[str, ...]] = {
