@@ -9,6 +9,7 @@ scripts/train.py --image URI --data my-images --instance-type ml.g5.xlarge,ml.g4
 scripts/train.py --image URI --data my-images --keep-alive 1800         the next job like it starts at once
 scripts/train.py --image URI --data my-images --from-tuning NAME        with the best values of scripts/tune.py
 scripts/train.py --image URI --data my-images --dry-run                 prints the requests, sends nothing
+scripts/train.py --image URI --data my-images --register byoc-dogs --serving-image URI     into the model registry
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
@@ -41,6 +42,7 @@ from scripts.jobs.inputs import SAMPLE, Weights
 from scripts.jobs.training import Plan
 from scripts.jobs.training_jobs import STOP_SECONDS, Job, TrainingJobSpec
 from scripts.jobs.watch import Metrics
+from scripts.models import registration
 from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
@@ -65,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
         help="seconds that its instances wait for the next job, billed as if they trained (--stop NAME ends it)",
     )
     one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
+    one("--register", metavar="GROUP", help="make the model a version in the model registry; with --serving-image")
+    one("--serving-image", metavar="URI", help="that serves it, as scripts/push.sh serve prints it")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
     existing.flags(made, "job", "in a container on this machine", SAVES)
@@ -75,8 +79,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
-        name = existing.named(flags, rest, parser().parse_args([]), "job")
+        name = existing.named(flags, rest, parser().parse_args([]), "job", also=registration.JOB_FLAGS)
         aws = settings.load(flags).aws()
+        registration.check_of_job(flags, aws.region)
         if flags.attach:
             return _follow(aws, name, flags)
         look = partial(training_jobs.describe, aws, name, with_tags=False)
@@ -101,10 +106,13 @@ def main(arguments: Sequence[str]) -> int:
         return local_training.run(flags, chosen, weights, hyperparameters)
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
         plan = training.plan(flags, chosen, weights, hyperparameters, data)
+        registration.check_of_job(flags, plan.wanted.region)
         if flags.dry_run:
-            print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
+            more = registration.requests_of_job(flags, plan.wanted, chosen)
+            print(show([*plan.requests(chosen), *more], allow_unknown=chosen.allow_unknown))
             return 0
         aws = chosen.aws()
+        registration.need_image(aws, flags)
         plan.send(aws, chosen)
     return _follow_all(aws, plan, flags)
 
@@ -115,7 +123,7 @@ def _follow_all(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
     for after in plan.instead:
         job, metrics = watch.follow(aws, plan.name)
         if not job.lacks_capacity:
-            return _end(job, metrics, flags)
+            return _end(aws, job, metrics, flags)
         kind = job.instance_type
         progress(f"{plan.name}: no capacity for {kind}; going on as {after.name} on {after.wanted.instance_type}")
         plan = after
@@ -162,11 +170,14 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
     if not flags.wait:
         return existing.leave(name, aws.region, PROGRAM, as_json=flags.json)
     job, metrics = watch.follow(aws, name)
-    return _end(job, metrics, flags)
+    return _end(aws, job, metrics, flags)
 
 
-def _end(job: Job, metrics: Metrics, flags: argparse.Namespace) -> int:
-    return outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
+def _end(aws: Aws, job: Job, metrics: Metrics, flags: argparse.Namespace) -> int:
+    code = outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
+    if code == 0 and flags.register:
+        registration.of_job(aws, job, flags)
+    return code
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from scripts.jobs.training_jobs import tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
 SEARCH, JOB, TRANSFORM, REPOSITORY = "tuning job", "training job", "transform job", "repository"
+PACKAGE, GROUP = "model package", "model package group"  # a package's name is its ARN
 WARM_POOL = "warm pool"  # the instances that an ended training job keeps, under its name
 JOBS = (SEARCH, JOB, TRANSFORM, WARM_POOL)  # which end by themselves, and are stopped, not deleted
 NOUNS = {
@@ -31,6 +32,8 @@ NOUNS = {
     JOB: "TrainingJob",
     TRANSFORM: "TransformJob",
     WARM_POOL: "TrainingJob",
+    PACKAGE: "ModelPackage",
+    GROUP: "ModelPackageGroup",
 }  # in the names of SageMaker's operations
 RUNNING = ("InProgress", "Stopping")
 TARGETS = ("train", "serve", "serve-torch")  # of scripts/push.sh
@@ -116,6 +119,24 @@ def training(aws: Aws, project: str, found: Inventory) -> None:
             _look(aws, found, project, kind, listed(aws, NOUNS[kind], StatusEquals=status))
     kept = filter(training_jobs.has_warm_pool, listed(aws, NOUNS[WARM_POOL], WarmPoolStatusEquals="Available"))
     _look(aws, found, project, WARM_POOL, kept)
+
+
+def packages(aws: Aws, project: str, found: Inventory) -> None:
+    """Add groups of the model registry, and the versions in them, which have the tags of their group."""
+    _look(aws, found, project, GROUP, listed(aws, NOUNS[GROUP], NameContains=project))
+    for group in found.of(GROUP):
+        found.add(
+            [
+                Resource(
+                    PACKAGE,
+                    one["ModelPackageArn"],
+                    one.get("ModelApprovalStatus", ""),
+                    one["CreationTime"],
+                    detail=f"{group.name}:{one['ModelPackageVersion']}",
+                )
+                for one in listed(aws, NOUNS[PACKAGE], ModelPackageGroupName=group.name)
+            ]
+        )
 
 
 def repositories(aws: Aws, project: str, found: Inventory) -> None:
