@@ -4,7 +4,7 @@
 scripts/cleanup.py                          list everything of the project, with what it costs an hour
 scripts/cleanup.py byoc-dogs                an endpoint, its configurations and models
 scripts/cleanup.py --all                    all endpoints, configurations and models of the project
-scripts/cleanup.py --all --jobs --data --repositories --yes       and stop its jobs, empty its S3 prefix and ECR
+scripts/cleanup.py --all --jobs --packages --data --repositories --yes    stop its jobs, empty registry, S3 and ECR
 scripts/cleanup.py --unused                 configurations and models that nothing uses any more
 scripts/cleanup.py byoc-dogs --dry-run      print the requests as JSON, send nothing
 
@@ -36,7 +36,7 @@ from scripts.endpoints import deployment, lookup
 from scripts.resources import assets, inventory, removal, usage
 from scripts.resources.account import Account, dicts, table
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOBS, MODEL, REPOSITORY, Resource
+from scripts.resources.inventory import CONFIGURATION, ENDPOINT, GROUP, JOBS, MODEL, PACKAGE, REPOSITORY, Resource
 
 PROGRAM = "cleanup.py"
 
@@ -52,11 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     if flags.dry_run:
         return _dry_run(flags, chosen)
     aws = chosen.aws()
-    selected = flags.names or flags.all or flags.unused or flags.jobs or flags.data or flags.repositories
+    selected = (
+        flags.names or flags.all or flags.unused or flags.jobs or flags.packages or flags.data or flags.repositories
+    )
     account = Account(aws, chosen)
     everything = not selected or flags.all
     serving = bool(flags.names or flags.all or flags.unused or flags.data)
-    account.look(serving=serving, jobs=flags.jobs, repositories=flags.repositories, data=flags.data, rest=everything)
+    more = {"jobs": flags.jobs, "packages": flags.packages, "repositories": flags.repositories, "data": flags.data}
+    account.look(serving=serving, **more, rest=everything)
     if not selected:
         return _list(account, flags)
     complaints = [account.why_not(name) for name in flags.names if not account.resources.of_endpoint(name)]
@@ -85,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
     """Return what is known offline: an endpoint, and the configuration and model that it was created with."""
-    if not flags.names or flags.unused or flags.jobs or flags.data or flags.repositories:
+    if not flags.names or flags.unused or flags.jobs or flags.packages or flags.data or flags.repositories:
         raise CloudError("--dry-run asks AWS nothing and so needs NAMEs; without --yes this lists first, and asks", 2)
     requests = []
     for name in flags.names:
@@ -102,6 +105,7 @@ def _asked(account: Account, flags: argparse.Namespace) -> list[Resource | S3Ass
     for wanted, kinds in (
         (flags.all, (ENDPOINT, CONFIGURATION, MODEL)),
         (flags.jobs, JOBS),
+        (flags.packages, (PACKAGE, GROUP)),
         (flags.repositories, (REPOSITORY,)),
     ):
         found += account.resources.of(*kinds) if wanted else []
@@ -178,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
     what.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
     what.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
-    what.add_argument("--jobs", action="store_true", help="stop the tuning, training and transform jobs in progress")
+    what.add_argument("--jobs", action="store_true", help="stop jobs in progress, and end warm pools")
+    what.add_argument("--packages", action="store_true", help="model package groups, with their versions")
     what.add_argument("--data", "--s3", action="store_true", help="images, weights and jobs' results in S3")
     what.add_argument("--repositories", action="store_true", help="ECR repositories, with their Docker images")
     how = parser.add_argument_group("how")

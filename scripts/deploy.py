@@ -8,6 +8,8 @@ scripts/deploy.py --image URI --job JOB --serverless 2048            nothing to 
 scripts/deploy.py --image URI --job JOB --async s3://BUCKET/byoc/answers --max-instances 2      a queue, down to zero
 scripts/deploy.py --image URI --multi-model s3://BUCKET/byoc/models  several models; --add NAME MODEL puts one there
 scripts/deploy.py --image URI --job JOB --min-instances 1 --max-instances 4      autoscaling
+scripts/deploy.py --image URI --job JOB --register byoc-dogs         a version in the model registry; then --approve
+scripts/deploy.py --model-package byoc-dogs --name byoc-dogs         its newest approved version, :3 a certain one
 scripts/deploy.py --attach byoc-dogs                                 wait for it again
 scripts/deploy.py --image URI --model-data S3 --dry-run              print the requests as JSON, send nothing
 scripts/deploy.py --local --model-data local_test/out/model/model.tar.gz     no account: a server here, until Ctrl-C
@@ -46,6 +48,8 @@ from scripts.endpoints import deploy_flags, deployment, lookup, model_data, mode
 from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.modes import MULTI_MODEL
 from scripts.endpoints.scaling import Scaling
+from scripts.models import package, registration
+from scripts.models.reference import Reference
 
 PROGRAM = "deploy.py"
 
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     if flags.add or flags.remove:
         modes.of(flags, chosen)
         return model_store.change(flags, chosen)
+    if flags.register or flags.approve:
+        return registration.run(flags, chosen, region, environment)
     wanted = deployment.from_flags(flags, chosen, region, environment)
     scaled = scaling.from_flags(flags, wanted.endpoint, wanted.mode.name)
     if flags.dry_run:
@@ -97,6 +103,9 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
     begun = time.monotonic()
     if flags.job:
         wanted = replace(wanted, model_data=rollout.model_of(aws, flags.job))
+    if flags.model_package:
+        found = package.need_approved(aws, Reference.parse(flags.model_package, "--model-package"))
+        wanted = replace(wanted, image=found.image, model_data=found.model_data, package=found.arn)
     for request in [*deployment.requests(wanted, flags, chosen), *(scaled.requests(chosen) if scaled else ())]:
         check(request, allow_unknown=chosen.allow_unknown)
     before, held = None, []

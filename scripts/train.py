@@ -5,14 +5,17 @@ scripts/train.py --image URI --data s3://BUCKET/PREFIX --epochs 10      URI as s
 scripts/train.py --image URI --data my-images --spot                    uploads the folder; up to 90 % cheaper
 scripts/train.py --image URI --data sample --instance-type ml.m5.xlarge --no-wait
 scripts/train.py --image URI --data s3://BUCKET/PREFIX --weights resnet50.pth --network-isolation
+scripts/train.py --image URI --data my-images --instance-type ml.g5.xlarge,ml.g4dn.xlarge   next where none is left
+scripts/train.py --image URI --data my-images --keep-alive 1800         the next job like it starts at once
 scripts/train.py --image URI --data my-images --from-tuning NAME        with the best values of scripts/tune.py
 scripts/train.py --image URI --data my-images --dry-run                 prints the requests, sends nothing
+scripts/train.py --image URI --data my-images --register byoc-dogs --serving-image URI     into the model registry
 scripts/train.py --attach NAME                                          follow a job, also one that has ended
 scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
 
 Region and role come from --region and --role, from AWS_REGION and BYOC_ROLE, or from byoc.toml. A job costs from the
-start of its instances to its end; nothing of it runs on afterwards.
+start of its instances to its end, and for --keep-alive seconds after it; nothing else of it runs on afterwards.
 """
 
 import sys
@@ -36,7 +39,10 @@ from scripts.console import command
 from scripts.console.command import progress
 from scripts.jobs import existing, inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import SAMPLE, Weights
-from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
+from scripts.jobs.training import Plan
+from scripts.jobs.training_jobs import STOP_SECONDS, Job, TrainingJobSpec
+from scripts.jobs.watch import Metrics
+from scripts.models import registration
 from scripts.tuning import results, tuning_jobs
 
 PROGRAM = "train.py"
@@ -54,7 +60,15 @@ def parser() -> argparse.ArgumentParser:
         type=command.integer(1, training.MAX_INSTANCES),
         help="that share each batch (default 1)",
     )
+    one(
+        "--keep-alive",
+        metavar="S",
+        type=command.integer(0, training_jobs.MAX_KEEP_ALIVE),
+        help="seconds that its instances wait for the next job, billed as if they trained (--stop NAME ends it)",
+    )
     one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
+    one("--register", metavar="GROUP", help="make the model a version in the model registry; with --serving-image")
+    one("--serving-image", metavar="URI", help="that serves it, as scripts/push.sh serve prints it")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
     existing.flags(made, "job", "in a container on this machine", SAVES)
@@ -65,8 +79,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     flags, rest = parser().parse_known_args(inputs.dashes(arguments))
     if flags.attach or flags.stop:
-        name = existing.named(flags, rest, parser().parse_args([]), "job")
+        name = existing.named(flags, rest, parser().parse_args([]), "job", also=registration.JOB_FLAGS)
         aws = settings.load(flags).aws()
+        registration.check_of_job(flags, aws.region)
         if flags.attach:
             return _follow(aws, name, flags)
         look = partial(training_jobs.describe, aws, name, with_tags=False)
@@ -91,13 +106,30 @@ def main(arguments: Sequence[str]) -> int:
         return local_training.run(flags, chosen, weights, hyperparameters)
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
         plan = training.plan(flags, chosen, weights, hyperparameters, data)
+        registration.check_of_job(flags, plan.wanted.region)
         if flags.dry_run:
-            print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
+            more = registration.requests_of_job(flags, plan.wanted, chosen)
+            print(show([*plan.requests(chosen), *more], allow_unknown=chosen.allow_unknown))
             return 0
         aws = chosen.aws()
+        registration.need_image(aws, flags)
         plan.send(aws, chosen)
+    return _follow_all(aws, plan, flags)
+
+
+def _follow_all(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
+    """Follow a job that was created; where the service has no instances for it, the same on the next type."""
     _tell_created(plan.wanted)
-    return _follow(aws, plan.wanted.name, flags)
+    for after in plan.instead:
+        job, metrics = watch.follow(aws, plan.name)
+        if not job.lacks_capacity:
+            return _end(aws, job, metrics, flags)
+        kind = job.instance_type
+        progress(f"{plan.name}: no capacity for {kind}; going on as {after.name} on {after.wanted.instance_type}")
+        plan = after
+        plan.start(aws)
+        _tell_created(plan.wanted)
+    return _follow(aws, plan.name, flags)
 
 
 def _found(flags: argparse.Namespace) -> dict[str, str]:
@@ -128,13 +160,24 @@ def _tell_created(wanted: TrainingJobSpec) -> None:
     most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run, wanted.instance_count)
     at_most = "" if most is None else f", at {most:.2f} USD at most"
     progress(f"  it is stopped after {wanted.max_run / 3600:.3g} h (--max-run){at_most}")
+    if wanted.keep_alive:
+        kept = instances.price(wanted.instance_type, wanted.region).cost(wanted.keep_alive, wanted.instance_count)
+        costs = "" if kept is None else f", {kept:.2f} USD more at most"
+        progress(f"  its instances are kept for {wanted.keep_alive} s after it (--keep-alive), and billed{costs}")
 
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
     if not flags.wait:
         return existing.leave(name, aws.region, PROGRAM, as_json=flags.json)
     job, metrics = watch.follow(aws, name)
-    return outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
+    return _end(aws, job, metrics, flags)
+
+
+def _end(aws: Aws, job: Job, metrics: Metrics, flags: argparse.Namespace) -> int:
+    code = outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
+    if code == 0 and flags.register:
+        registration.of_job(aws, job, flags)
+    return code
 
 
 if __name__ == "__main__":

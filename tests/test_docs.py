@@ -47,7 +47,7 @@ FIRST = {
     "prepare_data.py": ("CreateBucket", "PutObject"),
     "train.py": ("CreateTrainingJob", "CreateBucket", "PutObject"),
     "tune.py": ("CreateHyperParameterTuningJob",),
-    "deploy.py": ("CreateModel", "CopyObject", "DeleteObject"),
+    "deploy.py": ("CreateModel", "CopyObject", "DeleteObject", "CreateModelPackageGroup", "UpdateModelPackage"),
     "transform.py": ("PutObject",),
     "cleanup.py": ("DeleteEndpoint",),
 }

@@ -49,20 +49,20 @@ class Image:
     digest: str | None
 
     @classmethod
-    def parse(cls, uri: str, region: str | None = None) -> "Image":
+    def parse(cls, uri: str, region: str | None = None, flag: str = "--image") -> "Image":
         """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
         match = _IMAGE.match(uri)
         if not match:
             raise CloudError(
-                f"--image has value {uri!r}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as"
+                f"{flag} has value {uri!r}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as"
                 " scripts/push.sh prints it (an image on this machine can be used with --local)",
                 2,
             )
         if not match["tag"] and not match["digest"]:
-            raise CloudError(f"--image {uri} has no tag: name one, as scripts/push.sh prints it", 2)
+            raise CloudError(f"{flag} {uri} has no tag: name one, as scripts/push.sh prints it", 2)
         if region and match["region"] != region:
             raise CloudError(
-                f"--image {uri} lies in {match['region']}, and the region is {region}: SageMaker takes images of its"
+                f"{flag} {uri} lies in {match['region']}, and the region is {region}: SageMaker takes images of its"
                 " own region only; push it there, or give another --region",
                 2,
             )

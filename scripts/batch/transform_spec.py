@@ -48,10 +48,8 @@ class Transform:
 
     def requests(self, settings: Settings) -> list[Request]:
         tags = settings.all_tags()
-        container = {"ModelDataUrl": str(self.model_data)}
-        model = deployment.model_request(
-            self.name, self.image, container, self.environment, tags, settings, self.network_isolation
-        )
+        container = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
+        model = deployment.model_request(self.name, container, self.environment, tags, settings, self.network_isolation)
         output = {"S3OutputPath": str(answers(self.out)), "Accept": JSON}
         if settings.output_kms_key:
             output["KmsKeyId"] = settings.output_kms_key

@@ -16,6 +16,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     made = command.parser(program, description)
     what = made.add_argument_group("model (required: --model-data or --job, and --image except with --local)")
     add_model(what)
+    _registry(made)
     one = made.add_argument_group("endpoint")
     one.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
     one.add_argument(
@@ -50,6 +51,13 @@ def add_model(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--image", metavar="URI", help="the serving image, in ECR; with --local one on this machine")
     group.add_argument("--model-data", metavar="S3", help="model.tar.gz in S3; with --local also a file")
     group.add_argument("--job", metavar="NAME", help="in place of --model-data: the training job that made it")
+
+
+def _registry(made: argparse.ArgumentParser) -> None:
+    versions = made.add_argument_group("model registry").add_argument
+    versions("--register", metavar="GROUP", help="make a version of image and model there, in place of an endpoint")
+    versions("--approve", metavar="GROUP[:N]", help="approve version N, or the newest one that waits for it")
+    versions("--model-package", metavar="GROUP[:N]", help="serve the newest approved version, or approved version N")
 
 
 def add_server(group: "argparse._ArgumentGroup") -> None:
@@ -103,6 +111,22 @@ def check(flags: argparse.Namespace) -> None:
         (
             flags.local and (flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances),
             "--local serves one model here: no --serverless, --async, --multi-model or --max-instances with it",
+        ),
+        (
+            flags.local and (flags.register or flags.approve or flags.model_package),
+            "--local knows no model registry: no --register, --approve or --model-package with it",
+        ),
+        (
+            flags.model_package and (flags.image or flags.model_data or flags.job),
+            "--model-package says which image and model: leave out --image, --model-data and --job",
+        ),
+        (
+            sum(map(bool, (flags.register, flags.approve, flags.model_package))) > 1,
+            "--register, --approve and --model-package: give one of them",
+        ),
+        (
+            (flags.register or flags.approve) and (flags.name or flags.update or flags.attach),
+            "--register and --approve make no endpoint: leave out --name, --update and --attach",
         ),
         (flags.port is not None and not flags.local, "--port goes with --local"),
         (flags.update and not flags.name, "--update needs the --name of the endpoint"),

@@ -14,6 +14,7 @@ from scripts.aws.settings import Settings
 from scripts.console.command import progress
 from scripts.endpoints import model_data, modes
 from scripts.endpoints.modes import INSTANCE_TYPE, MULTI_MODEL, SERVERLESS, Mode
+from scripts.models.reference import Reference
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
 VARIANT = "AllTraffic"
@@ -41,6 +42,7 @@ class Deployment:
     download_timeout: int  # seconds for model.tar.gz
     network_isolation: bool
     mode: Mode = field(default_factory=Mode)
+    package: str | None = None  # ARN in the model registry, which says image and model
 
     @property
     def is_serverless(self) -> bool:
@@ -82,7 +84,8 @@ class Deployment:
         several = self.mode.name == MULTI_MODEL
         container = {"ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data), **self.mode.container}
         environment = {**self.mode.environment, **self.environment}
-        model = model_request(self.name, self.image, container, environment, tags, settings, self.network_isolation)
+        container = {"ModelPackageName": self.package} if self.package else {"Image": self.image, **container}
+        model = model_request(self.name, container, environment, tags, settings, self.network_isolation)
         variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name, **self.mode.variant}
         if not self.is_serverless:
             variant |= {
@@ -106,15 +109,14 @@ class Deployment:
 
 def model_request(
     name: str,
-    image: str,
     container: Mapping[str, Any],
     environment: Mapping[str, str],
     tags: Mapping[str, str],
     settings: Settings,
     isolated: bool,
 ) -> Request:
-    """CreateModel; `container` says where the model's files are."""
-    primary = {"Image": image, **container, **({"Environment": dict(environment)} if environment else {})}
+    """CreateModel; `container`: the image and where the model's files are, or a model package."""
+    primary = {**container, **({"Environment": dict(environment)} if environment else {})}
     model: dict[str, Any] = {
         "ModelName": name,
         "PrimaryContainer": primary,
@@ -132,7 +134,9 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
     mode = modes.of(flags, chosen)
     prefix = S3Uri.parse(flags.multi_model, "--multi-model") if flags.multi_model else None
     kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless)
-    artifact = prefix or artifact_of(flags, chosen)
+    package = Reference.parse(flags.model_package, "--model-package") if flags.model_package else None
+    # What a package holds is looked up later.
+    artifact = chosen.home() if package else prefix or artifact_of(flags, chosen)
     endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
         progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")
@@ -142,7 +146,7 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
     return Deployment(
         endpoint=endpoint,
         name=names.unique(base) if flags.update else base,
-        image=flags.image,
+        image=flags.image or "",
         model_data=artifact,
         instance_type=kind,
         instance_count=flags.instance_count or 1,
@@ -151,6 +155,7 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         download_timeout=flags.download_timeout or TIMEOUT,
         network_isolation=flags.network_isolation,
         mode=mode,
+        package=package.arn(chosen) if package and flags.dry_run else None,
     )
 
 
@@ -169,12 +174,12 @@ def check_server(
     flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str], *, has_volume: bool
 ) -> str:
     """Return the instance type, after a look at image, role and environment. Raises CloudError."""
-    if not flags.image:
+    if not flags.image and not getattr(flags, "model_package", None):
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
-    image = Image.parse(flags.image, region)
+    image = Image.parse(flags.image, region) if flags.image else None
     chosen.need_role()
     kind: str = flags.instance_type or INSTANCE_TYPE
-    if image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
+    if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
     if remark := check_instance(kind):
         progress(remark)

@@ -63,8 +63,11 @@ def check_environment(environment: Mapping[str, str]) -> None:
         raise CloudError(f"--environment {error}", 2) from None
 
 
-def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> None:
-    """Raises CloudError where image or artifact is missing, or the one cannot serve the other."""
+def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return model.json, empty where it is not known.
+
+    Raises CloudError where image or artifact is missing, or the one cannot serve the other.
+    """
     image = Image.parse(uri)
     registry.find(aws, image)
     server = Server.of(uri, registry.image_labels(aws, image), environment)
@@ -76,8 +79,9 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
             if server:
                 raise
             progress(f"not checked: {error}")
-            return
+            return {}
         progress(check(model, str(artifact), server, uri))
+        return _document(model)
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
@@ -128,11 +132,8 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
     is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
     """
-    document: Any = {}
-    with suppress(OSError, ValueError, RecursionError):
-        document = json.loads((folder / MODEL_JSON).read_bytes())
-    known = document if isinstance(document, dict) else {}
-    is_own = (folder / MODEL_JSON).is_file() and ("format_version" in known or not document)
+    known = _document(folder)
+    is_own = (folder / MODEL_JSON).is_file() and ("format_version" in known or not known)
     if server is None and not is_own:
         return f"{image} and {where} are not of this project: whether the one can serve the other was not checked"
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
@@ -164,3 +165,11 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
             " serve it with a newer image (scripts/push.sh serve)"
         )
     return f"the image can serve it: {what}"
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    """Return model.json of an unpacked artifact; empty where it is missing, or is no JSON object."""
+    with suppress(OSError, ValueError, RecursionError):
+        document = json.loads((folder / MODEL_JSON).read_bytes())
+        return document if isinstance(document, dict) else {}
+    return {}

@@ -12,7 +12,7 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
 from scripts.console.command import progress
-from scripts.jobs import training, watch
+from scripts.jobs import training, training_jobs, watch
 
 
 def flags(parser: argparse.ArgumentParser, what: str, local: str, stopping: str) -> None:
@@ -63,6 +63,9 @@ def stop(aws: Aws, noun: str, name: str, look: Callable[[], Any], program: str, 
         progress(f"  follow it: {watch.attach(name, aws.region, program)}")
     else:
         progress(f"{name} has ended already: {job.status}")
+        if getattr(job, "warm_pool", False):
+            send(aws, training_jobs.release(name))
+            progress("  the instances that it kept (--keep-alive) are given back")
     if as_json:
         print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
     return 0

@@ -59,7 +59,11 @@ def resources(spec: TrainingJobSpec) -> dict[str, Any]:
         "InstanceCount": spec.instance_count,
         "VolumeSizeInGB": spec.volume_size,
     }
-    return resources | ({"VolumeKmsKeyId": spec.volume_kms_key} if spec.volume_kms_key else {})
+    if spec.volume_kms_key:
+        resources["VolumeKmsKeyId"] = spec.volume_kms_key
+    if spec.keep_alive:
+        resources["KeepAlivePeriodInSeconds"] = spec.keep_alive
+    return resources
 
 
 def _channel(name: str, uri: str) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from scripts.resources import stale
 
 # Flags that are taken with --local, so that one command serves for both, and have no effect there.
 LEFT_OUT = (
-    "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--checkpoints", "--input-mode",
-    "--network-isolation", "--service-debugger", "--upload-to", "--allow-unknown", "--role", "--bucket", "--tags",
-    "--subnets", "--security-groups", "--output-kms-key", "--volume-kms-key", "--no-wait",
+    "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--keep-alive", "--checkpoints",
+    "--register", "--serving-image", "--input-mode", "--network-isolation", "--service-debugger", "--upload-to",
+    "--allow-unknown", "--role", "--bucket", "--tags", "--subnets", "--security-groups", "--output-kms-key",
+    "--volume-kms-key", "--no-wait",
 )  # fmt: skip
 _NOT_S3 = {
     "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",

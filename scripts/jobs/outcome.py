@@ -8,7 +8,7 @@ from typing import Any
 from scripts.aws import instances
 from scripts.aws.errors import one_line
 from scripts.console.command import progress
-from scripts.jobs import training_jobs
+from scripts.jobs import training_jobs, watch
 from scripts.jobs.training_jobs import Job
 
 
@@ -19,6 +19,9 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
         progress(f"billed: {job.billable_seconds} s of {job.instance_count} x {job.instance_type}{cost}")
     if job.saved is not None:
         progress(f"spot instances saved {job.saved:.0%}")
+    if job.warm_pool:
+        stop = watch.stop(job.name, job.region)
+        progress(f"its instances are kept for a next job, and billed (--keep-alive); give them back with: {stop}")
     _tell(metrics)
     _print(
         {

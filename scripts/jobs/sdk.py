@@ -111,6 +111,7 @@ def _estimator(spec: TrainingJobSpec, session: Session) -> Estimator:
         max_run=spec.max_run,
         use_spot_instances=spec.max_wait is not None,
         max_wait=spec.max_wait,
+        keep_alive_period_in_seconds=spec.keep_alive,
         checkpoint_s3_uri=spec.checkpoints,
         enable_network_isolation=spec.isolated,
         subnets=list(spec.subnets) or None,

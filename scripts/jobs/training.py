@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from scripts.aws import creation, instances, names
@@ -48,7 +48,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     job("--name", help="of the job (default: PROJECT-train-TIME, of a search PROJECT-tune-TIME)")
     job("--environment", metavar="KEY=VALUE", action="append", help="for the container; may be given again")
     machine = parser.add_argument_group("instances").add_argument
-    machine("--instance-type", metavar="T", help=f"default {INSTANCE}")
+    machine("--instance-type", metavar="T", help=f"default {INSTANCE}; train.py: T,T,... in order, by capacity")
     machine("--volume-size", metavar="GB", type=integer(1, MAX_VOLUME), help=f"disk (default {VOLUME})")
     machine("--spot", action="store_true", help="managed spot: cheaper; may be interrupted, then resumes")
     machine(
@@ -66,7 +66,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a call is going to do."""
+    """All that a call is going to do. `instead`: the same job on other instances, one after the other."""
 
     wanted: TrainingJobSpec
     data: Data
@@ -74,27 +74,32 @@ class Plan:
     create: Request
     name: str
     program: str  # that follows and stops what is created
+    instead: "tuple[Plan, ...]" = ()
 
     def requests(self, settings: Settings) -> list[Request]:
         """For --dry-run."""
         uploads = self.data.requests(settings)
         if self.weights.file and (place := self.weights.place(settings)):
             uploads.append(storage.file_request(self.weights.file, place, settings))
-        return [*uploads, self.create]
+        return [*uploads, self.create, *(other.create for other in self.instead)]
 
     def send(self, aws: Aws, settings: Settings) -> None:
         """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
         registry.find(aws, Image.parse(self.wanted.image))
-        if creation.description(aws, self.create):
-            raise CloudError(
-                f"a job {self.name} already exists, and its name cannot be used again: give another --name, or none"
-            )
+        for one in (self, *self.instead):
+            if creation.description(aws, one.create):
+                raise CloudError(
+                    f"a job {one.name} already exists, and its name cannot be used again: give another --name, or none"
+                )
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
         if self.weights.file and (place := self.weights.place(settings)):
             storage.upload_file(aws, self.weights.file, place, settings)
         storage.require_data(aws, self.data.prefix)
+        self.start(aws)
+
+    def start(self, aws: Aws) -> None:
         create(aws, self.create, self.name, self.program)
 
 
@@ -114,11 +119,42 @@ def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
 ) -> Plan:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
+    first, *others = kinds(flags)
     name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
-    wanted = wanted_by(flags, settings, weights, hyperparameters, data, name)
-    request = Request("sagemaker", "CreateTrainingJob", _request(wanted, say=not flags.dry_run))
-    check(request, allow_unknown=settings.allow_unknown)
-    return Plan(wanted, data, weights, request, name, PROGRAM)
+    wanted = wanted_by(flags, settings, weights, hyperparameters, data, name, kind=first)
+    wanted = replace(wanted, keep_alive=flags.keep_alive or None)
+    specs = [wanted]
+    for number, kind in enumerate(others, 2):
+        instances.check(kind)
+        key = _volume_key(settings, kind)
+        # The checkpoints stay where the first one has them.
+        specs.append(replace(wanted, name=names.checked(f"{name}-{number}"), instance_type=kind, volume_kms_key=key))
+    plans: list[Plan] = []
+    for spec in specs:
+        request = Request("sagemaker", "CreateTrainingJob", _request(spec, say=not flags.dry_run and not plans))
+        check(request, allow_unknown=settings.allow_unknown)
+        plans.append(Plan(spec, data, weights, request, spec.name, PROGRAM))
+    return replace(plans[0], instead=tuple(plans[1:]))
+
+
+def kinds(flags: argparse.Namespace) -> list[str]:
+    """Return the instance types in the order in which they are tried. Raises CloudError."""
+    found = [kind.strip() for kind in (flags.instance_type or INSTANCE).split(",")]
+    for wrong, complaint in (
+        (len(set(found)) < len(found), f"--instance-type {flags.instance_type} names a type twice"),
+        (
+            len(found) > 1 and not flags.wait,
+            f"--instance-type {flags.instance_type} is followed, and goes on with the next type where the service has"
+            " none left: it cannot be combined with --no-wait",
+        ),
+        (
+            flags.keep_alive and flags.spot,
+            "--keep-alive cannot be combined with --spot: the service keeps no spot instances",
+        ),
+    ):
+        if wrong:
+            raise CloudError(complaint, 2)
+    return found
 
 
 def _request(spec: TrainingJobSpec, *, say: bool) -> dict[str, Any]:
@@ -142,16 +178,17 @@ def wanted_by(
     data: Data,
     name: str,
     longest: int = training_jobs.MAX_RUN,
+    kind: str | None = None,
 ) -> TrainingJobSpec:
-    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it. Raises CloudError."""
+    """The job, or every trial of a search. `longest`: seconds, where --max-run does not say it; `kind` of instance,
+    where --instance-type names several. Raises CloudError."""
     region, role = settings.need_region(), settings.need_role()
     if not flags.image:
         raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
     image = Image.parse(flags.image, region)
-    kind = flags.instance_type or INSTANCE
+    kind = kind or flags.instance_type or INSTANCE
     instances.check(kind)
     max_run = flags.max_run or longest
-    takes_key = instances.takes_volume_key(kind)
     for wrong, complaint in (
         (flags.max_wait and not flags.spot, "--max-wait is for spot instances: give --spot too, or --max-run alone"),
         (
@@ -162,10 +199,6 @@ def wanted_by(
             flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters),
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
             " --weights s3://..., or train from random ones with --weights none",
-        ),
-        (
-            takes_key and (settings.volume_kms_key or "").rpartition(":")[2].startswith("alias/"),
-            f"--volume-kms-key {settings.volume_kms_key}: training takes a key's id or ARN here, not an alias",
         ),
     ):
         if wrong:
@@ -178,8 +211,7 @@ def wanted_by(
         progress(f"--instance-count {count}: the instances share each batch, and each is billed")
         if settings.security_groups:
             progress("--security-groups: one of them has to let the instances reach each other, on all ports")
-    if settings.volume_kms_key and not takes_key:
-        progress(instances.NO_VOLUME_KEY.format(kind))
+    volume_key = _volume_key(settings, kind)
     if flags.service_debugger:
         progress(DEBUGGER_NOTE)
     return TrainingJobSpec(
@@ -203,9 +235,22 @@ def wanted_by(
         subnets=settings.subnets,
         security_groups=settings.security_groups,
         output_kms_key=settings.output_kms_key,
-        volume_kms_key=settings.volume_kms_key if takes_key else None,
+        volume_kms_key=volume_key,
         service_debugger=flags.service_debugger,
     )
+
+
+def _volume_key(settings: Settings, kind: str) -> str | None:
+    """Return the key for the volumes, where an instance takes one. Raises CloudError."""
+    key = settings.volume_kms_key
+    if not key:
+        return None
+    if not instances.takes_volume_key(kind):
+        progress(instances.NO_VOLUME_KEY.format(kind))
+        return None
+    if key.rpartition(":")[2].startswith("alias/"):
+        raise CloudError(f"--volume-kms-key {key}: training takes a key's id or ARN here, not an alias", 2)
+    return key
 
 
 def is_none(hyperparameters: Mapping[str, str]) -> bool:

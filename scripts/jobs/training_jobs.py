@@ -8,6 +8,7 @@ from typing import Any
 from scripts.aws import instances, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
+from scripts.aws.requests import Request
 
 IN_PROGRESS = frozenset({"InProgress", "Stopping", "Deleting"})
 STOP_SECONDS = 120  # from SIGTERM to SIGKILL
@@ -15,6 +16,7 @@ STOP_SECONDS = 120  # from SIGTERM to SIGKILL
 NO_ROLE = "arn:aws:iam::000000000000:role/local"
 MAX_RUN = 24 * 3600  # seconds, the default
 SPOT_PATIENCE = 24 * 3600  # seconds beyond the run itself that a spot job may wait for its instances, by default
+MAX_KEEP_ALIVE = 3600  # seconds that a warm pool keeps the instances of a job that has ended
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class TrainingJobSpec:
     volume_size: int = 30  # GB
     max_run: int = MAX_RUN
     max_wait: int | None = None  # seconds; given for spot instances only
+    keep_alive: int | None = None  # seconds that its instances are kept for the next job
     checkpoints: str | None = None
     input_mode: str = "File"
     isolated: bool = False
@@ -72,10 +75,16 @@ class Job:
     metrics: Mapping[str, float]
     transitions: tuple[Transition, ...]
     tags: Mapping[str, str] = field(default_factory=dict)
+    warm_pool: bool = False  # its instances are kept, and billed
 
     @property
     def in_progress(self) -> bool:
         return self.status in IN_PROGRESS
+
+    @property
+    def lacks_capacity(self) -> bool:
+        """Tell whether the service had no instances of this type, and the job never began."""
+        return self.status == "Failed" and (self.failure or "").startswith("CapacityError")
 
     @property
     def cost(self) -> float | None:
@@ -125,6 +134,19 @@ def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
             for step in found.get("SecondaryStatusTransitions", ())
         ),
         tags=tags_of(aws, found["TrainingJobArn"]) if with_tags else {},
+        warm_pool=has_warm_pool(found),
+    )
+
+
+def has_warm_pool(job: Mapping[str, Any]) -> bool:
+    """Tell of a description or summary whether the instances of a job that has ended are kept."""
+    return bool(job.get("WarmPoolStatus", {}).get("Status") == "Available")
+
+
+def release(name: str) -> Request:
+    """Return the request that gives back the instances that a warm pool keeps."""
+    return Request(
+        "sagemaker", "UpdateTrainingJob", {"TrainingJobName": name, "ResourceConfig": {"KeepAlivePeriodInSeconds": 0}}
     )
 
 

@@ -16,9 +16,19 @@ from scripts.console.command import progress
 from scripts.endpoints import lookup
 from scripts.resources import assets, inventory, usage
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, JOBS, MODEL, REPOSITORY, Inventory, Resource
+from scripts.resources.inventory import (
+    CONFIGURATION,
+    ENDPOINT,
+    GROUP,
+    JOBS,
+    MODEL,
+    PACKAGE,
+    REPOSITORY,
+    Inventory,
+    Resource,
+)  # fmt: skip
 
-ORDER = (*JOBS, ENDPOINT, CONFIGURATION, MODEL, REPOSITORY)  # of removal: first those that cost
+ORDER = (*JOBS, ENDPOINT, CONFIGURATION, MODEL, PACKAGE, GROUP, REPOSITORY)  # of removal: first those that cost
 
 
 class Account:
@@ -32,14 +42,15 @@ class Account:
         self.unseen: dict[str, str] = {}
         self._of_others: list[tuple[S3Uri, int]] = []
 
-    def look(self, *, serving: bool, jobs: bool, repositories: bool, data: bool, rest: bool) -> None:
+    def look(self, *, serving: bool, jobs: bool, packages: bool, repositories: bool, data: bool, rest: bool) -> None:
         """Find the wanted kinds, and with `rest` the others too, as far as they may be seen.
 
         Raises botocore's errors of what is wanted.
         """
         for wanted, what, find in (
             (serving, "endpoints, configurations, models", inventory.serving),
-            (jobs, "tuning jobs, training jobs, transform jobs", inventory.training),
+            (jobs, "tuning jobs, training jobs, transform jobs, warm pools", inventory.training),
+            (packages, "model packages", inventory.packages),
             (repositories, "repositories", inventory.repositories),
             (data, "S3", self._look_into_s3),
         ):

@@ -21,7 +21,9 @@ from scripts.jobs.training_jobs import tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
 SEARCH, JOB, TRANSFORM, REPOSITORY = "tuning job", "training job", "transform job", "repository"
-JOBS = (SEARCH, JOB, TRANSFORM)  # which end by themselves, and are stopped, not deleted
+PACKAGE, GROUP = "model package", "model package group"  # a package's name is its ARN
+WARM_POOL = "warm pool"  # the instances that an ended training job keeps, under its name
+JOBS = (SEARCH, JOB, TRANSFORM, WARM_POOL)  # which end by themselves, and are stopped, not deleted
 NOUNS = {
     ENDPOINT: "Endpoint",
     CONFIGURATION: "EndpointConfig",
@@ -29,6 +31,9 @@ NOUNS = {
     SEARCH: "HyperParameterTuningJob",
     JOB: "TrainingJob",
     TRANSFORM: "TransformJob",
+    WARM_POOL: "TrainingJob",
+    PACKAGE: "ModelPackage",
+    GROUP: "ModelPackageGroup",
 }  # in the names of SageMaker's operations
 RUNNING = ("InProgress", "Stopping")
 TARGETS = ("train", "serve", "serve-torch")  # of scripts/push.sh
@@ -85,6 +90,8 @@ def removal(kind: str, name: str) -> Request:
     """The request that removes it; of a job or a search, stops it."""
     if kind == REPOSITORY:
         return Request("ecr", "DeleteRepository", {"repositoryName": name, "force": True})
+    if kind == WARM_POOL:
+        return training_jobs.release(name)
     verb = "Stop" if kind in JOBS else "Delete"
     return Request("sagemaker", f"{verb}{NOUNS[kind]}", {f"{NOUNS[kind]}Name": name})
 
@@ -106,10 +113,30 @@ def serving(aws: Aws, project: str, found: Inventory) -> None:
 
 
 def training(aws: Aws, project: str, found: Inventory) -> None:
-    """Add jobs in progress; a tuning job's trials are training jobs, too."""
-    for kind in JOBS:
+    """Add jobs in progress, and what ended ones keep; a tuning job's trials are training jobs, too."""
+    for kind in (SEARCH, JOB, TRANSFORM):
         for status in RUNNING:
             _look(aws, found, project, kind, listed(aws, NOUNS[kind], StatusEquals=status))
+    kept = filter(training_jobs.has_warm_pool, listed(aws, NOUNS[WARM_POOL], WarmPoolStatusEquals="Available"))
+    _look(aws, found, project, WARM_POOL, kept)
+
+
+def packages(aws: Aws, project: str, found: Inventory) -> None:
+    """Add groups of the model registry, and the versions in them, which have the tags of their group."""
+    _look(aws, found, project, GROUP, listed(aws, NOUNS[GROUP], NameContains=project))
+    for group in found.of(GROUP):
+        found.add(
+            [
+                Resource(
+                    PACKAGE,
+                    one["ModelPackageArn"],
+                    one.get("ModelApprovalStatus", ""),
+                    one["CreationTime"],
+                    detail=f"{group.name}:{one['ModelPackageVersion']}",
+                )
+                for one in listed(aws, NOUNS[PACKAGE], ModelPackageGroupName=group.name)
+            ]
+        )
 
 
 def repositories(aws: Aws, project: str, found: Inventory) -> None:
@@ -171,10 +198,11 @@ def _detailed(aws: Aws, resource: Resource, item: Mapping[str, Any]) -> Resource
             kind = configuration.instance_type
             count = configuration.instance_count if live.instances is None else live.instances
             resource = replace(resource, detail=configuration.runs_on)
-    elif resource.kind == JOB:
+    elif resource.kind in (JOB, WARM_POOL):
         job = training_jobs.describe(aws, resource.name, with_tags=False)
         kind, count = job.instance_type, job.instance_count
-        resource = replace(resource, status=job.secondary or job.status)
+        status = "kept" if resource.kind == WARM_POOL else job.secondary or job.status
+        resource = replace(resource, status=status)
     elif resource.kind == TRANSFORM:
         runs_on = (describe(aws, NOUNS[TRANSFORM], resource.name) or {}).get("TransformResources", {})
         kind, count = runs_on.get("InstanceType"), runs_on.get("InstanceCount", 0)

@@ -16,10 +16,11 @@ from scripts.resources.assets import IMAGES, MODELS, RESULTS, WEIGHTS, S3Asset
 from scripts.resources.inventory import (
     CONFIGURATION,
     ENDPOINT,
+    GROUP,
     JOB,
-    JOBS,
     MODEL,
     NOUNS,
+    PACKAGE,
     REPOSITORY,
     RUNNING,
     SEARCH,
@@ -32,7 +33,7 @@ from scripts.resources.inventory import (
 T = TypeVar("T", bound=Resource | S3Asset)
 
 
-_COMPONENT, _PACKAGE = "inference component", "model package"
+_COMPONENT = "inference component"
 _NOUNS = {
     ENDPOINT: NOUNS[ENDPOINT],
     CONFIGURATION: NOUNS[CONFIGURATION],
@@ -41,14 +42,17 @@ _NOUNS = {
     JOB: NOUNS[JOB],
     SEARCH: NOUNS[SEARCH],
     TRANSFORM: NOUNS[TRANSFORM],
-    _PACKAGE: "ModelPackage",
+    PACKAGE: NOUNS[PACKAGE],
+    GROUP: NOUNS[GROUP],
 }
-_READERS = JOBS  # only those in progress use anything
-_STORES = (MODEL, *_READERS, _PACKAGE)
+_READERS = (JOB, SEARCH, TRANSFORM)  # only those in progress use anything
+_STORES = (MODEL, *_READERS, PACKAGE)
 # What may use a resource or asset of this kind; nothing uses the others.
 _USERS: dict[str, tuple[str, ...]] = {
     CONFIGURATION: (ENDPOINT,),
     MODEL: (CONFIGURATION, _COMPONENT, TRANSFORM),
+    PACKAGE: (MODEL,),
+    GROUP: (PACKAGE,),
     REPOSITORY: _STORES,
     IMAGES: _READERS,
     WEIGHTS: _READERS,
@@ -113,8 +117,8 @@ def _find(aws: Aws, kind: str) -> list[User]:
     """All of the account; of jobs, those in progress."""
     noun = _NOUNS[kind]
     # A package of a group has no name, and its ARN in the place of one.
-    key = "ModelPackageArn" if kind == _PACKAGE else f"{noun}Name"
-    queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == _PACKAGE else {}]
+    key = "ModelPackageArn" if kind == PACKAGE else f"{noun}Name"
+    queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == PACKAGE else {}]
     if kind in _READERS:
         queries = [{"StatusEquals": status} for status in RUNNING]
 

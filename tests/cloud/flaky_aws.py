@@ -214,6 +214,14 @@ class FlakyAws:
             return {"InferenceComponents": [{"InferenceComponentName": name} for name in self.components]}
         if operation == "DescribeInferenceComponent":
             return {"InferenceComponentName": name, "Specification": {"ModelName": self.components[name]}}
+        if operation == "DeleteModelPackage":  # moto lacks both
+            del backend.model_packages[name]
+            return {}
+        if operation == "DeleteModelPackageGroup":
+            if any(one.model_package_group_name == name for one in backend.model_packages.values()):
+                raise ServiceError("ConflictException", "Model package group cannot be deleted as it has packages.")
+            del backend.model_package_groups[name]
+            return {}
         if noun not in SLOW:
             return None
         thing = getattr(backend, SLOW[noun].table).get(name)

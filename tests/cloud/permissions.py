@@ -44,6 +44,7 @@ ACTIONS = {
     "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
     "sagemaker-runtime:InvokeEndpointAsync": ["sagemaker:InvokeEndpointAsync"],
     "sagemaker:CreateTransformJob": ["sagemaker:CreateTransformJob", "sagemaker:AddTags"],
+    "sagemaker:CreateModelPackageGroup": ["sagemaker:CreateModelPackageGroup", "sagemaker:AddTags"],
     "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
     "application-autoscaling:RegisterScalableTarget": [
         "application-autoscaling:RegisterScalableTarget",

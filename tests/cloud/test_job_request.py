@@ -44,7 +44,7 @@ FULL = replace(
 )
 
 
-@pytest.mark.parametrize("spec", [PLAIN, FULL], ids=("plain", "full"))
+@pytest.mark.parametrize("spec", [PLAIN, FULL, replace(PLAIN, keep_alive=600)], ids=("plain", "full", "warm pool"))
 def test_a_training_job(spec: TrainingJobSpec) -> None:
     built = job_request.training_request(spec)
     assert built == sdk.training_request(spec)

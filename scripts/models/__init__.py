@@ -1,0 +1,1 @@
+"""Versions of models in the model registry of SageMaker."""
