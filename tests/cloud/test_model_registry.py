@@ -14,6 +14,7 @@ import pytest
 from container_serve import artifact
 from container_serve.artifact import MODEL_JSON
 from container_train.reporting.training_report import matrix_csv
+from container_train.training.metrics import Confusion
 from local_test import pack
 from scripts import cleanup, deploy, train
 from scripts.aws import requests
@@ -61,7 +62,9 @@ def archives(folder: Path, matrix: bool = True) -> dict[str, bytes]:
     pack.pack(model, folder / "model.tar.gz")
     found = {"model.tar.gz": (folder / "model.tar.gz").read_bytes()}
     if matrix:
-        content = matrix_csv(np.array([[3, 1], [0, 4]]), ("cat", "dog")).encode()
+        content = matrix_csv(
+            Confusion.of(np.repeat([0, 0, 1], [3, 1, 4]), np.repeat([0, 1, 1], [3, 1, 4]), 2), ("cat", "dog")
+        ).encode()
         stream = io.BytesIO()
         with tarfile.open(fileobj=stream, mode="w:gz") as tar:
             for name, data in (("metrics.json", b"{}"), ("confusion_matrix.csv", content)):
