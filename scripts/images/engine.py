@@ -141,9 +141,9 @@ def explain(said: str, host: str) -> CloudError:
 
 
 @functools.cache
-def compose() -> list[str] | None:
+def compose() -> tuple[str, ...] | None:
     """Return the command of Docker Compose on this machine, as a plugin or as a program; None where there is none."""
-    for command in (["docker", "compose"], ["docker-compose"]):
+    for command in (("docker", "compose"), ("docker-compose",)):
         with contextlib.suppress(OSError):
             if subprocess.run([*command, "version"], capture_output=True).returncode == 0:
                 return command

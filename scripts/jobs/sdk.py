@@ -165,7 +165,7 @@ class _Container(sagemaker.local.image._SageMakerContainer):  # type: ignore[mis
         command = engine.compose()
         if command is None:
             raise CloudError("Docker Compose is not installed")
-        return command
+        return list(command)  # the SDK appends to it
 
     def _build_optml_volumes(self, host: str, subdirs: set[str]) -> list[Any]:
         """Create what is mounted: the engine would make it root's, as are the folders of /opt/ml in the image."""
