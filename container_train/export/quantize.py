@@ -171,7 +171,7 @@ def _why_not(precision: str, train: Split | None, images: int) -> str:
         return ""
     return (
         f"{images} validation images are too few to tell whether int8 is as accurate ({FEWEST_TO_DECIDE} are needed);"
-        " precision int8 serves it anyway"
+        " with precision int8 it would be served all the same"
     )
 
 

@@ -53,10 +53,12 @@ MEASURES = {
     "best validation accuracy": Measure(lambda r: best_epoch(r).get("valid_accuracy", math.nan), share, 1),
     "test accuracy": Measure(lambda r: number(r.metrics.get("test_accuracy")), share, 1),
     "images per second, median epoch": Measure(
-        lambda r: _statistic(np.median, (row["images_per_second"] for row in r.epochs)), whole, 1
+        lambda r: _statistic(np.median, (row["images_per_second"] for row in r.epochs[r.head_epochs :] or r.epochs)),
+        whole,
+        1,
     ),
-    "time of a step, median": Measure(lambda r: _statistic(np.median, r.steps.total), duration, -1),
-    "time of a step, 95 % below": Measure(lambda r: _statistic(_p95, r.steps.total), duration, -1),
+    "time of a step, median": Measure(lambda r: _statistic(np.median, r.step_seconds), duration, -1),
+    "time of a step, 95 % below": Measure(lambda r: _statistic(_p95, r.step_seconds), duration, -1),
     "GPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.gpu), 0.01), share, 0),
     "CPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage.cpu[:1]), 0.01), share, 0),
     "memory used, peak": Measure(lambda r: _statistic(np.max, (c.peak for c in r.usage.memory), 0.01), share, 0),

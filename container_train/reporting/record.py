@@ -10,7 +10,7 @@ from typing import Any
 from container_train.monitoring import findings
 from container_train.monitoring.findings import Finding
 from container_train.profiler import store
-from container_train.profiler.store import Phase, Steps, Timeline
+from container_train.profiler.store import Floats, Phase, Steps, Timeline
 from container_train.reporting import usage
 from container_train.reporting.clock import Clock, clock
 from container_train.reporting.usage import Usage
@@ -46,10 +46,22 @@ class Record:
         return str(self.job.get("job") or "") or "training job"
 
     @property
-    def head_epochs(self) -> float:
+    def head_epochs(self) -> int:
         """Epochs before those whose steps are counted and watched: of a recipe's first stage."""
         given = self.hyperparameters.get("head-epochs", "")
-        return float(given) if given.isdecimal() else 0.0
+        return int(given) if given.isdecimal() else 0
+
+    @property
+    def epochs_asked(self) -> int:
+        """Of all stages; 0 if it is not known."""
+        given = self.hyperparameters.get("epochs", "")
+        return self.head_epochs + int(given) if given.isdecimal() else 0
+
+    @property
+    def step_seconds(self) -> Floats:
+        """Of the steps of the last stage; before it began, of the first."""
+        last = self.steps.total[self.steps.epoch > self.head_epochs]
+        return last if len(last) else self.steps.total
 
     @property
     def steps_per_epoch(self) -> float:

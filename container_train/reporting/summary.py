@@ -165,7 +165,7 @@ def _evidence(record: Record, evidence: Evidence) -> dict[str, str]:
 def cards(record: Record) -> list[tuple[str, str]]:
     """(figure, what it is) of what one asks first; what is not known is left out."""
     under_way = str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
-    asked, epochs = record.hyperparameters.get("epochs"), len(record.epochs)
+    asked, epochs = record.epochs_asked, len(record.epochs)
     changed = {
         "time from start to end": (duration(record.clock.length), "so far" if under_way else "from start to end"),
         "epochs": (f"{epochs} of {asked}" if asked else str(epochs) if epochs else "", "epochs done"),

@@ -24,6 +24,10 @@ class Average(AveragedModel):
         steps = int(count)
         get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))(averaged, current, count)
 
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the averages by name: `functional_call` computes with them, and the module's own hooks are called."""
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+
     def agree(self, module: nn.Module, group: ProcessGroup) -> None:
         """Give all processes the mean of the batch statistics that are trained in `module`."""
         for own, theirs in zip(self.module.modules(), module.modules(), strict=True):

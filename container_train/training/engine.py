@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import torch
+from torch.func import functional_call
 
 from container_train.debugger.config import SaveSchedule
 from container_train.distributed.process_group import SINGLE, ProcessGroup
@@ -338,7 +339,7 @@ class Trainer:
         self.network.eval_mode()
         self.loss.eval()
         self.monitor.mode("eval")
-        head = self.average.module if self.average else self.network.head
+        averages = self.average.tensors() if self.average else {}
         loss = torch.zeros((), dtype=torch.float64, device=self.source.device)
         by_class = torch.zeros(3, self.classes, dtype=torch.float64, device=self.source.device)
         for inputs, targets in self.source.evaluation(split):
@@ -352,7 +353,7 @@ class Trainer:
             if isinstance(inputs, torch.Tensor):
                 inputs = self.source.extractor(self.source.normalise(inputs))
             with self.precision.autocast():
-                logits = head(*inputs)
+                logits = functional_call(self.network.head, averages, tuple(inputs))
             loss += self.loss(logits.float(), targets).double() * len(targets)
             predicted = logits.argmax(1)
             hits = (predicted == targets).double()

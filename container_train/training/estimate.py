@@ -11,15 +11,19 @@ from container_train.reporting.words import duration
 from container_train.training.precision import Precision
 
 IMAGES = 4
+LONG_SECONDS = 600.0  # from which something else is advised
 
 
 def words(network: Network, hp: Hyperparameters, precision: Precision, images: float) -> str:
     """Return a line of log for `images` in each epoch, after a step on some of them."""
     seconds = image_seconds(network, precision)
+    whole = seconds * images * hp.epochs
+    advice = (
+        "; use a GPU, --recipe views, which trains the new layer alone, fewer epochs, or a smaller arch or image-size"
+    )
     return (
-        f"time: about {duration(seconds * images * hp.epochs)} on this CPU for {hp.epochs} epochs of all layers,"
-        f" {seconds:.2g} s an image; a GPU takes minutes; here, --recipe views trains the new layer alone, and fewer"
-        " epochs, a smaller arch or image-size take less"
+        f"time: about {duration(whole)} on this CPU for {hp.epochs} epochs of all layers, {seconds:.2g} s an image"
+        f"{advice if whole > LONG_SECONDS else ''}"
     )
 
 

@@ -61,9 +61,10 @@ def no_better_than_chance(share: float, class_counts: Sequence[int]) -> str:
     images, largest = sum(class_counts), max(class_counts, default=0)
     if not images or interval(share, images)[0] > largest / images:
         return ""
+    verdict = "NOT SHOWN TO BE BETTER THAN CHANCE" if share > largest / images else "NOT BETTER THAN CHANCE"
     return (
-        f"NOT BETTER THAN CHANCE: {with_interval(share, images)} are predicted correctly, and always naming the most"
-        f" frequent class gives {100 * largest / images:.1f} %: check the labels, lr and epochs, or test on more images"
+        f"{verdict}: {with_interval(share, images)} are predicted correctly, and always naming the most frequent class"
+        f" gives {100 * largest / images:.1f} %: check the labels, lr and epochs, or test on more images"
     )
 
 

@@ -307,6 +307,19 @@ def test_the_loss_that_an_epoch_is_chosen_by_is_the_plain_one(pictures: dataset.
     assert record["valid_loss"] == pytest.approx(float(plain.detach()), abs=1e-5)
 
 
+def test_an_average_is_evaluated_where_the_debugger_counts(pictures: dataset.Data, tmp_path: Path) -> None:
+    it = trainer(pictures, tmp_path, ema="0.5", epochs="1")
+    modes: list[bool] = []
+    it.network.head.register_forward_pre_hook(lambda head, _: modes.append(head.training))
+    it._epoch()
+    batches = [-(-len(pictures.splits[split]) // it.hp.batch_size) for split in ("train", "valid")]
+    assert modes == [True] * batches[0] + [False] * batches[1]
+    assert it.average is not None
+    logits = torch.cat([it.average.module(*inputs) for inputs, _ in it.source.evaluation("valid")])
+    loss = torch.nn.functional.cross_entropy(logits, it.source.targets["valid"])
+    assert it.state.history[0]["valid_loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
+
+
 def test_macro_f1_chooses_the_epoch_where_asked(pictures: dataset.Data, tmp_path: Path) -> None:
     it = trainer(pictures, tmp_path, select_by="macro-f1", epochs="4", lr="0.01")
     history = it.fit()
