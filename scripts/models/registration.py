@@ -31,7 +31,7 @@ def run(flags: argparse.Namespace, chosen: Settings, region: str, environment: M
             return 0
         return _report(package.approve(chosen.aws(), reference), package.APPROVED, as_json=flags.json)
     group = names.checked(flags.register, "--register")
-    deployment.check_server(flags, chosen, region, environment, has_volume=False)
+    deployment.check_server(flags, chosen, region, environment, has_volume=True)
     artifact = deployment.artifact_of(flags, chosen)
     if flags.dry_run:
         requests = package.dry(group, flags.image, artifact, flags.instance_type, chosen)

@@ -22,6 +22,7 @@ from scripts.aws.names import S3Uri
 from scripts.console.command import run
 from scripts.jobs import watch
 from scripts.models import documents
+from scripts.models.package import PENDING
 from tests.cloud import models
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
@@ -157,6 +158,13 @@ def test_refused_before_anything_is_sent(
 # Against moto
 
 
+def test_a_group_that_is_not_there(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--model-package", "--approve"):
+        assert call(flag, f"{GROUP}:7") == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"{GROUP} has no version 7 in {REGION}: nothing is registered there" in last
+
+
 def test_from_an_artifact_to_an_endpoint(
     account: boto3.Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +197,7 @@ def test_from_an_artifact_to_an_endpoint(
 
     # Nobody has approved one yet.
     assert call("--model-package", GROUP, "--name", "byoc-x") == 1
-    has = "it has 1 PendingManualApproval, 2 PendingManualApproval"
+    has = f"it has 1 {PENDING}, 2 {PENDING}; scripts/deploy.py --approve {GROUP}:N approves one"
     assert f"{GROUP} has no version that is Approved in {REGION}: {has}" in capsys.readouterr().err.splitlines()[-1]
     assert call("--model-package", f"{GROUP}:2", "--name", "byoc-x") == 1
     last = capsys.readouterr().err.splitlines()[-1]
