@@ -102,6 +102,8 @@ def check(flags: argparse.Namespace) -> None:
     """Raises CloudError for flags that contradict each other; those of the modes are checked by `modes`."""
     changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
     stored = flags.add or flags.remove
+    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances
+    endpoint = mode or flags.name or flags.update or flags.attach
     for wrong, complaint in (
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (
@@ -109,7 +111,7 @@ def check(flags: argparse.Namespace) -> None:
             "--local serves a --model-data here: no --job, --update, --attach or --dry-run with it",
         ),
         (
-            flags.local and (flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances),
+            flags.local and mode,
             "--local serves one model here: no --serverless, --async, --multi-model or --max-instances with it",
         ),
         (
@@ -125,8 +127,8 @@ def check(flags: argparse.Namespace) -> None:
             "--register, --approve and --model-package: give one of them",
         ),
         (
-            (flags.register or flags.approve) and (flags.name or flags.update or flags.attach),
-            "--register and --approve make no endpoint: leave out --name, --update and --attach",
+            (flags.register or flags.approve) and endpoint,
+            "--register and --approve make no endpoint: leave out --name, --update, --attach and the flags of modes",
         ),
         (flags.port is not None and not flags.local, "--port goes with --local"),
         (flags.update and not flags.name, "--update needs the --name of the endpoint"),

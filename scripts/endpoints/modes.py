@@ -126,7 +126,7 @@ _REFUSED: dict[str, dict[str, str]] = {
         "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
     },
     "asynchronous": {"multi_model": _ONE},
-    "multi_model": {"model_data job model_package register": "its models are below the prefix; --add puts one there"},
+    "multi_model": {"model_data job model_package": "its models are below the prefix; --add puts one there"},
 }
 # The modes that a flag is for.
 _ONLY_FOR = {

@@ -50,7 +50,8 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
         kept = f"; what it had saved: {job.artifact}" if job.artifact else ""
         progress(f"train.py: {job.name} was stopped ({reason}){kept}")
     else:
-        progress(f"train.py: {job.name} failed: {reason}")
+        again = "; call it again with another --instance-type, or several: A,B" if job.lacks_capacity else ""
+        progress(f"train.py: {job.name} failed: {reason}{again}")
     return 1
 
 

@@ -148,7 +148,10 @@ def find(aws: Aws, reference: Reference, approval: str) -> Package:
     if not wanted:
         known = ", ".join(f"{one['ModelPackageVersion']} {one.get('ModelApprovalStatus', '')}" for one in all_of_it)
         which = f"version {reference.version}" if reference.version else f"version that is {approval}"
-        raise CloudError(f"{reference.group} has no {which} in {aws.region}: {f'it has {known}' if known else 'none'}")
+        has = f"it has {known}" if known else "nothing is registered there"
+        waiting = bool(known) and approval == APPROVED and reference.version is None
+        remedy = f"; scripts/deploy.py --approve {reference.group}:N approves one" if waiting else ""
+        raise CloudError(f"{reference.group} has no {which} in {aws.region}: {has}{remedy}")
     newest = max(wanted, key=lambda one: int(one["ModelPackageVersion"]))
     return _package(_described(aws, newest["ModelPackageArn"]))
 

@@ -4,9 +4,11 @@ import argparse
 import json
 from collections.abc import Mapping
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from scripts.aws import names, settings
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError
+from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, show
 from scripts.aws.settings import Settings
@@ -29,7 +31,7 @@ def run(flags: argparse.Namespace, chosen: Settings, region: str, environment: M
             return 0
         return _report(package.approve(chosen.aws(), reference), package.APPROVED, as_json=flags.json)
     group = names.checked(flags.register, "--register")
-    deployment.check_server(flags, chosen, region, environment, has_volume=False)
+    deployment.check_server(flags, chosen, region, environment, has_volume=True)
     artifact = deployment.artifact_of(flags, chosen)
     if flags.dry_run:
         requests = package.dry(group, flags.image, artifact, flags.instance_type, chosen)
@@ -79,6 +81,10 @@ def requests_of_job(flags: argparse.Namespace, job: TrainingJobSpec, chosen: Set
 
 
 def of_job(aws: Aws, job: Job, flags: argparse.Namespace) -> Package:
-    """Register the model of a completed job. Raises CloudError; the job and its model stay."""
-    artifact = S3Uri.parse(job.artifact or "", "ModelArtifacts")
-    return package.register(aws, flags.register, flags.serving_image, artifact, None, {}, settings.load(flags))
+    """Register the model of a completed job. Raises CloudError, which says how to do it later."""
+    try:
+        artifact = S3Uri.parse(job.artifact or "", "ModelArtifacts")
+        return package.register(aws, flags.register, flags.serving_image, artifact, None, {}, settings.load(flags))
+    except (ClientError, BotoCoreError, CloudError) as error:
+        later = f"scripts/deploy.py --image {flags.serving_image} --job {job.name} --register {flags.register}"
+        raise CloudError(f"{explain(error)}; the model stays, and is not registered: {later} does it") from None

@@ -298,14 +298,15 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
     assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
 
-    for operation in ("ListEndpoints", "ListTrainingJobs", "DescribeRepositories", "ListObjectsV2"):
+    unseen = "ListEndpoints ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
+    for operation in unseen.split():
         give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
     assert call() == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-4:])
+    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-5:])
     assert call("--json") == 1
-    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 4
+    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 5
 
     # Without a network each of them would only take its time.
     give(monkeypatch, "ListEndpoints", unreachable)

@@ -384,7 +384,7 @@ def test_flags_without_effect_are_named(
         "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
         "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
         "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge",
-        "--no-wait", "--allow-unknown",
+        "--no-wait", "--allow-unknown", "--keep-alive", "60", "--register", "g", "--serving-image", "i",
     ]  # fmt: skip
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
     assert code == 1  # there is no Docker there

@@ -23,8 +23,9 @@ from scripts.aws.names import S3Uri
 from scripts.console.command import run
 from scripts.jobs import watch
 from scripts.models import documents
+from scripts.models.package import PENDING
 from tests.cloud import models
-from tests.cloud.answers import error, give
+from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.platform import know_image
 from tests.cloud.test_deploy import BUCKET, IMAGE, KEY, MODEL, OFFLINE, PROJECT
@@ -141,6 +142,7 @@ def test_the_requests_of_an_approval_and_of_a_deployment(capsys: pytest.CaptureF
         (("--register", GROUP, "--model-data", MODEL), "no image: give --image"),
         ((*OFFLINE, "--model-data", MODEL, "--register", "a:b"), "--register has value 'a:b'"),
         ((*OFFLINE, "--model-data", MODEL, "--register", GROUP, "--name", "x"), "make no endpoint: leave out --name"),
+        ((*OFFLINE, "--model-data", MODEL, "--register", GROUP, "--serverless", "2048"), "and the flags of modes"),
         (("--local", "--model-package", GROUP), "--local knows no model registry"),
         (
             ("--model-package", GROUP, "--multi-model", "s3://bucket/models"),
@@ -157,6 +159,13 @@ def test_refused_before_anything_is_sent(
 
 
 # Against moto
+
+
+def test_a_group_that_is_not_there(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--model-package", "--approve"):
+        assert call(flag, f"{GROUP}:7") == 1
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert f"{GROUP} has no version 7 in {REGION}: nothing is registered there" in last
 
 
 def test_from_an_artifact_to_an_endpoint(
@@ -191,7 +200,7 @@ def test_from_an_artifact_to_an_endpoint(
 
     # Nobody has approved one yet.
     assert call("--model-package", GROUP, "--name", "byoc-x") == 1
-    has = "it has 1 PendingManualApproval, 2 PendingManualApproval"
+    has = f"it has 1 {PENDING}, 2 {PENDING}; scripts/deploy.py --approve {GROUP}:N approves one"
     assert f"{GROUP} has no version that is Approved in {REGION}: {has}" in capsys.readouterr().err.splitlines()[-1]
     assert call("--model-package", f"{GROUP}:2", "--name", "byoc-x") == 1
     last = capsys.readouterr().err.splitlines()[-1]
@@ -334,6 +343,23 @@ def test_a_job_ends_in_the_registry(
     assert f"registered {GROUP}:1, which waits for approval: scripts/deploy.py --approve {GROUP}:1" in captured.err
     (made,) = account.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)["ModelPackageSummaryList"]
     assert (made["ModelPackageArn"], made["ModelApprovalStatus"]) == (f"{ARN}/1", "PendingManualApproval")
+
+
+def test_a_registration_that_fails_can_be_made_later(
+    account: boto3.Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "valid", "test"):
+        account.client("s3").put_object(Bucket=BUCKET, Key=f"byoc/data/x/{split}/cat/1.jpg", Body=b"1")
+    data = ("--data", f"s3://{BUCKET}/byoc/data/x")
+    assert train_call("--image", TRAIN_IMAGE, *data, "--name", "job-1", "--no-wait") == 0
+    monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
+    give(monkeypatch, "CreateModelPackage", error("AccessDeniedException", "not authorized"))
+    assert train_call("--attach", "job-1", *REGISTERED) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"is not registered: scripts/deploy.py --image {IMAGE} --job job-1 --register {GROUP} does it" in last
+    give(monkeypatch, "CreateModelPackage", PASS)
+    assert call("--image", IMAGE, "--job", "job-1", "--register", GROUP) == 0
+    assert capsys.readouterr().out == f"{GROUP}:1\n"
 
 
 @pytest.mark.usefixtures("image")

@@ -153,7 +153,8 @@ def test_it_ends_where_nothing_else_is_left_to_try(
     code, out, err = call(capsys, *data, *TYPES)
     assert (code, out) == (1, "")
     reason = answers[-1]["FailureReason"]
-    assert err.splitlines()[-1] == f"train.py: {jobs[-1]} failed: {reason}"
+    again = "; call it again with another --instance-type, or several: A,B" if reason == CAPACITY else ""
+    assert err.splitlines()[-1] == f"train.py: {jobs[-1]} failed: {reason}{again}"
     listed = aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
     assert sorted(one["TrainingJobName"] for one in listed) == jobs
 
