@@ -95,7 +95,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
             freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
-        batch_norm.check(network, hp.batch_size, images["train"], group)
+        batch_norm.check(network, hp.batch_size, images["train"], group, accumulate=hp.accumulate)
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
         if hp.recipe == "finetune" and where.type == "cpu":
             log.info(estimate.words(network, hp, precision, images["train"] / group.size))

@@ -15,7 +15,14 @@ def is_trained(rest: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.training for module in rest.modules())
 
 
-def check(network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE) -> None:
+def parts(rest: nn.Module, images: int, wanted: int) -> int:
+    """Return how many of the `wanted` parts a process's `images` of a step can have, each with enough of them."""
+    return max(1, min(wanted, images // (FEWEST if is_trained(rest) else 1)))
+
+
+def check(
+    network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE, *, accumulate: int = 1
+) -> None:
     """Raise TrainError where a step has too few of an epoch's `images`. Leaves the network in evaluation mode."""
     network.train_mode()
     trained = is_trained(network.head)
@@ -25,6 +32,11 @@ def check(network: Network, batch_size: int, images: int, group: ProcessGroup = 
         raise TrainError(
             f"hyperparameter batch-size has value {batch_size}: {words}; use at least {least}"
             f"{f' for {group.size} processes' if group.size > 1 else ''}, or set freeze-until to backbone"
+        )
+    if trained and batch_size < least * accumulate:
+        raise TrainError(
+            f"hyperparameter accumulate has value {accumulate}: {words} in each part of a batch of {batch_size}; use at"
+            f" most {batch_size // least}, or set batch-norm to frozen"
         )
     if trained and images < least:
         raise TrainError(f"channel train has {images} images for {group.size} processes: {words}; add images")

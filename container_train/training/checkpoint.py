@@ -68,10 +68,11 @@ def save(folder: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) ->
             current.replace(folder / PREVIOUS)
         (folder / NEXT).replace(current)
         sync(folder)
-    except OSError as error:
-        raise TrainError(
-            f"checkpoint in {folder} could not be written: {error.strerror}; the one before it is kept"
-        ) from error
+    except (OSError, RuntimeError) as error:  # torch's own, of a file that is not whole, after the disk's
+        if (reason := error if isinstance(error, OSError) else error.__context__) is None:
+            raise
+        words = reason.strerror if isinstance(reason, OSError) else reason
+        raise TrainError(f"checkpoint in {folder} could not be written: {words}; the one before it is kept") from error
 
 
 class Writer:

@@ -250,7 +250,8 @@ class Trainer:
         features, wanted = self._features(inputs, targets)
         # See ProcessGroup.data_parallel: the mean over the processes is the gradient of the mean over the whole batch.
         divisor = self.divisors[state.step]
-        parts = min(self.hp.accumulate, max(len(wanted), 1))
+        # As many in all processes, of which some have an image less.
+        parts = batch_norm.parts(self.network.head, whole // group.size, self.hp.accumulate)
         sums = torch.zeros(2, dtype=torch.float64, device=wanted.device)  # loss, correct predictions
         self.optimizer.zero_grad(set_to_none=True)
         batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)

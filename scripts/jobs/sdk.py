@@ -253,7 +253,8 @@ class LocalMode:
         self._compose = process
         assert process.stdout is not None
         for line in process.stdout:
-            self._on_line(line.decode(errors="replace"))
+            with contextlib.suppress(BrokenPipeError):  # nobody reads any more what this command says
+                self._on_line(line.decode(errors="replace"))
         said = process.stderr.read().decode(errors="replace").split("\n") if process.stderr else []
         code = process.wait()
         last = next((one_line(line) for line in reversed(said) if line.strip()), "")

@@ -1,7 +1,9 @@
 import contextlib
+import errno
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -69,6 +71,24 @@ def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     state = checkpoint.load(tmp_path, IDENTITY)
     assert state is not None
     assert state["epoch"] == 1
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_write_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > 1_000_000:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(content)
+
+    @contextlib.contextmanager
+    def small(path: Path) -> Iterator[BinaryIO]:
+        yield Small()
+
+    monkeypatch.setattr(checkpoint, "replacing", small)
+    with pytest.raises(TrainError, match="No space left on device; the one before it is kept"):
+        checkpoint.save(
+            tmp_path, IDENTITY, {"epoch": 2, "step": 0, "model": {"a": torch.zeros(200_000), "b": torch.zeros(200_000)}}
+        )
 
 
 def test_only_what_changes_is_kept() -> None:
