@@ -20,9 +20,7 @@ def parts(rest: nn.Module, images: int, wanted: int) -> int:
     return max(1, min(wanted, images // (FEWEST if is_trained(rest) else 1)))
 
 
-def check(
-    network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE, *, accumulate: int = 1
-) -> None:
+def check(network: Network, batch_size: int, images: int, group: ProcessGroup = SINGLE, *, accumulate: int = 1) -> None:
     """Raise TrainError where a step has too few of an epoch's `images`. Leaves the network in evaluation mode."""
     network.train_mode()
     trained = is_trained(network.head)

@@ -95,6 +95,10 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
         raise CloudError("--min-instances 0: only an endpoint with --async scales to zero; give 1 or more", 2)
     if least > flags.max_instances:
         raise CloudError(f"--min-instances {least} is more than --max-instances {flags.max_instances}", 2)
+    if (flags.instance_count or 0) > flags.max_instances:
+        raise CloudError(
+            f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2
+        )
     target = flags.target or (BACKLOG if asynchronous else TARGET)
     return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous)
 

@@ -375,7 +375,9 @@ def test_too_few_images_for_batch_statistics_are_refused(size: int) -> None:
         batch_norm.check(trained, least - 1, 100, world)
     with pytest.raises(TrainError, match=rf"^channel train has {least - 1} images for {size} processes: "):
         batch_norm.check(trained, 64, least - 1, world)
-    with pytest.raises(TrainError, match=r"^hyperparameter accumulate has value 3: .* use at most 2, or set batch-norm"):
+    with pytest.raises(
+        TrainError, match=r"^hyperparameter accumulate has value 3: .* use at most 2, or set batch-norm"
+    ):
         batch_norm.check(trained, 2 * least, 100, world, accumulate=3)
     batch_norm.check(trained, 2 * least, 100, world, accumulate=2)
     batch_norm.check(trained, least, least, world)
