@@ -179,6 +179,7 @@ def test_an_asynchronous_endpoint_scales_from_and_to_zero(capsys: pytest.Capture
         ("--min-instances 1", "--min-instances and --target go with --max-instances"),
         ("--min-instances 0 --max-instances 2", "only an endpoint with --async scales to zero"),
         ("--min-instances 3 --max-instances 2", "--min-instances 3 is more than --max-instances 2"),
+        ("--instance-count 3 --max-instances 2", "--instance-count 3 is more than --max-instances 2"),
         ("--max-instances 2 --no-wait", "cannot be combined with --no-wait"),
         ("--local --serverless 2048", "--local serves one model here"),
     ],
