@@ -334,6 +334,8 @@ def _dashes(word: str) -> str:
 def _unknown(words: list[str]) -> str:
     name = words[0].lstrip("-").partition("=")[0]
     value = words[1] if len(words) > 1 and not words[1].startswith("--") else words[0].partition("=")[2]
+    if not words[0].startswith("--") and name in OPTIONS:
+        return f"unknown word {words[0]!r}: a hyperparameter is given as --{name} VALUE"
     guess = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, OPTIONS, n=1)), None)
     hint = f"did you mean {guess}? " if guess else ""
     return f"unknown hyperparameter {name} (value {value!r}): {hint}known are {', '.join(OPTIONS)}"

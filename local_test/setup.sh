@@ -39,6 +39,10 @@ if [ "$*" = --find ]; then
   find_python
   exit
 fi
+if [ "$*" = --help ] || [ "$*" = -h ]; then
+  sed -n '2,5s/^# *//p' "$0"
+  exit
+fi
 [ $# -eq 0 ] || { say "unknown argument $1: it takes cloud, --find, or nothing"; exit 2; }
 
 # macOS has no sha256sum.

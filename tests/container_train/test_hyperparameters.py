@@ -191,6 +191,12 @@ def test_names_are_not_abbreviated() -> None:
         parse(["--batch", "7"])
 
 
+@pytest.mark.parametrize("word", ["epochs", "-epochs"])
+def test_a_name_without_its_dashes_is_told(word: str) -> None:
+    with pytest.raises(TrainError, match=rf"^unknown word '{word}': a hyperparameter is given as --epochs VALUE$"):
+        parse([word, "5"])
+
+
 def test_a_hyperparameter_in_two_spellings_is_refused() -> None:
     with pytest.raises(TrainError, match="batch-size is given twice"):
         parse(["--batch-size", "8", "--batch_size", "9"])
