@@ -95,8 +95,10 @@ class Writer:
 
         A GPU may have epochs that are shorter than the writing of half a gigabyte.
         """
-        cheap = self._seconds < CHEAP_SECONDS
-        return cheap or time.monotonic() - self._begun > self._seconds / SHARE
+        since = time.monotonic() - self._begun
+        under_way = self._writing is not None and not self._writing.done()
+        seconds = since if under_way else self._seconds
+        return seconds < CHEAP_SECONDS or since > seconds / SHARE
 
     def _write(self, state: Mapping[str, Any]) -> None:
         save(self.folder, self.identity, state)

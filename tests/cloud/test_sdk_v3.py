@@ -1,6 +1,7 @@
 """examples/sdk_v3.py in an environment of its own: the SDK's versions 2 and 3 cannot be installed side by side."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,14 @@ from tests.docker import engine
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "sdk_v3.py"
-pytestmark = pytest.mark.full
+
+
+def test_what_it_needs_is_locked_with_hashes() -> None:
+    asked = [re.split(r"[#=<>]", line)[0].strip() for line in EXAMPLE.with_suffix(".in").read_text().splitlines()]
+    lock = EXAMPLE.with_suffix(".lock").read_text()
+    assert set(filter(None, asked)) >= {"sagemaker-train"}
+    for name in filter(None, asked):
+        assert re.search(rf"^{re.escape(name)}==\S+ \\\n    --hash=sha256:", lock, re.MULTILINE), name
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +48,7 @@ def call(python: str, *arguments: object, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.full
 def test_it_creates_the_job_that_train_py_would(python: str, aws: boto3.Session) -> None:
     arguments = ("--image", IMAGE, "--role", ROLE, "--data", "s3://my-data/dogs", "--output", "s3://my-data/out")
     # The SDK draws what it says with rich, and moto's jobs end at once.
@@ -55,6 +64,7 @@ def test_it_creates_the_job_that_train_py_would(python: str, aws: boto3.Session)
     }
 
 
+@pytest.mark.full
 @pytest.mark.docker
 def test_it_trains_in_a_container_on_this_machine(python: str, tmp_path: Path) -> None:
     image, data = engine.image("train"), trees.fill(tmp_path / "pets")
