@@ -80,7 +80,6 @@ def test_a_broken_model_is_refused_and_the_others_stay(server: Server, tmp_path:
     answer = load(server, "broken", broken)
     assert (answer.status, answer.json()["type"]) == (500, "ModelLoadFailed")
     assert answer.json()["message"].startswith("model.bin: corrupt, its SHA-256 is not the one in model.json;")
-    assert answer.json()["message"] in server.log()
     assert load(server, "nowhere", tmp_path / "nowhere").status == 404
     assert names(server) == ["good"]
     assert invoke(server, "broken").status == 404
@@ -94,7 +93,6 @@ def test_why_a_model_cannot_be_loaded_is_in_the_answer(server: Server, tmp_path:
         answer = load(server, "broken", folder)
         assert (answer.status, answer.json()["type"]) == (500, "ModelLoadFailed")
         message: str = answer.json()["message"]
-        assert message in server.log()
         return message
 
     model = write_model(tmp_path / "archive" / "packed")
