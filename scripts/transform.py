@@ -88,7 +88,7 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
 
 
 def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> Transform:
-    """What the flags ask for, without asking AWS. Raises CloudError."""
+    """Return what the flags ask for, without asking AWS. Raises CloudError."""
     kind = deployment.check_server(flags, chosen, chosen.need_region(), environment, has_volume=True)
     name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
     return Transform(

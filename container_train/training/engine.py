@@ -44,7 +44,7 @@ KEYS = frozenset(
 
 
 class Told(NamedTuple):
-    """What a step says of its loss. `sums` waits for the sums over all processes, of the loss before its division."""
+    """A step's report of its loss. `sums` waits for the sums over all processes, of the loss before its division."""
 
     where: str
     images: int

@@ -1,4 +1,4 @@
-"""How long a training of all layers takes on a CPU, before it begins."""
+"""The time that a training of all layers takes on a CPU, told before it begins."""
 
 import copy
 import time

@@ -6,7 +6,7 @@ from typing import Any
 # `head` is the default: what the hyperparameters themselves say.
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "head": {},
-    # The most accurate new layer on frozen ones: it sees four views of each image, whose features are cached.
+    # The new layer on frozen ones sees four views of each image, whose features are cached.
     "views": {
         "epochs": 20,
         "lr": 0.003,

@@ -1,4 +1,4 @@
-"""What a job reads: the images' channels, the weights, and the hyperparameters, as a user names them."""
+"""The inputs of a job: the images' channels, the weights, and the hyperparameters, as a user names them."""
 
 import argparse
 import contextlib

@@ -1,4 +1,4 @@
-"""What this project has in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
+"""The project's objects in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
 
 Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
 job's results by the job, which is tagged, models of a multi-model endpoint by their metadata.

@@ -1,4 +1,4 @@
-"""What a GPU does differently in training, checked where one is: `python tests/bench/check_gpu.py [--data DIR]`.
+"""Checks of what a GPU does differently in training: `python tests/bench/check_gpu.py [--data DIR]`.
 
 Losses that are read a step late, stops and resumes, features that stay on the GPU, the GPU's own clock, and compiled
 steps: where no test reaches them, for the tests run on CPUs. A minute; the exit code is 1 where something is wrong.

@@ -75,16 +75,16 @@ def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, name: bytes) -> None:
 
 def test_paths_are_made_when_asked_for() -> None:
     names = ["b/1.jpg", "b/\u00e9\u4e2d.png", "a/2.jpg"]
-    whole = Files(Path("/root"), names)
-    assert list(whole) == [Path("/root", name) for name in names]
-    assert (whole[1], whole[-1], len(whole)) == (Path("/root/b/\u00e9\u4e2d.png"), Path("/root/a/2.jpg"), 3)
-    assert list(whole[::2]) == [Path("/root/b/1.jpg"), Path("/root/a/2.jpg")]
+    whole = Files(Path("/data"), names)
+    assert list(whole) == [Path("/data", name) for name in names]
+    assert (whole[1], whole[-1], len(whole)) == (Path("/data/b/\u00e9\u4e2d.png"), Path("/data/a/2.jpg"), 3)
+    assert list(whole[::2]) == [Path("/data/b/1.jpg"), Path("/data/a/2.jpg")]
     with pytest.raises(IndexError):
         whole[3]
-    parts = [Files(Path("/root"), names[:2]), Files(Path("/root")), Files(Path("/root"), names[2:])]
-    joined = Files.joined(Path("/root"), parts)
+    parts = [Files(Path("/data"), names[:2]), Files(Path("/data")), Files(Path("/data"), names[2:])]
+    joined = Files.joined(Path("/data"), parts)
     assert list(joined.names()) == names
-    assert list(Files.joined(Path("/root"), [])) == []
+    assert list(Files.joined(Path("/data"), [])) == []
 
 
 def test_a_listing_asks_nothing_of_a_file_and_keeps_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
