@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples" / "README.md",
     ROOT / "local_test" / "README.md",
     ROOT / "tests" / "faults" / "README.md",
 )
