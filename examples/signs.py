@@ -1,4 +1,4 @@
-"""Small pictures of traffic signs for the notebook, drawn here: nothing to download, and free to pass on."""
+"""Small images of traffic signs for the notebook, drawn here: nothing to download, and free to pass on."""
 
 import math
 import random

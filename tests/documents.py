@@ -17,6 +17,11 @@ FILES = (
 FOR_USERS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 LANGUAGES = frozenset({"sh", "text", "json", "toml"})
 
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
 )
