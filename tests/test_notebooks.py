@@ -46,6 +46,18 @@ def test_the_one_for_aws_says_that_it_was_not_run() -> None:
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code(notebook))
 
 
+def versions(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
+
+
+def test_jupyter_changes_no_package_of_the_environment() -> None:
+    jupyter, kept = versions(ROOT / "examples" / "jupyter.lock"), versions(ROOT / "local_test" / "requirements.lock")
+    assert "jupyterlab" in jupyter
+    assert {name: kept[name] for name in jupyter if name in kept} == {
+        name: version for name, version in jupyter.items() if name in kept
+    }
+
+
 def shape(cell: Any) -> list[tuple[str, object]]:
     """What a cell has shown, as far as it is the same in every run: kinds and words, no numbers."""
     found: list[tuple[str, object]] = []
