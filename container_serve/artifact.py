@@ -103,7 +103,7 @@ def write(
     precision: str,
     details: Mapping[str, Any] | None = None,
 ) -> Artifact:
-    """Describe all files that lie in `directory` in its model.json, which appears whole or not at all.
+    """Describe all files of `directory` in its model.json, which appears whole or not at all.
 
     `details` are further top-level keys (JSON values). Raises ArtifactError.
     """
@@ -164,7 +164,7 @@ def _document(directory: Path) -> dict[str, Any]:
         advice = "a model is exported with python -m container_train.export"
         for nested in directory.glob(f"*/{MODEL_JSON}"):
             folder = nested.parent.name
-            advice = f"it lies in the folder {folder} in there: pack it with tar -C {folder} -czf model.tar.gz ."
+            advice = f"it is in the folder {folder} in there: pack it with tar -C {folder} -czf model.tar.gz ."
         raise _wrong(f"missing in {directory}; {advice}") from None
     except OSError as error:
         raise _wrong(f"cannot be read ({error.strerror})") from None

@@ -1,4 +1,4 @@
-"""What osv.dev knows against an image's components, as it is run inside of it: NAME.advisories.json and .txt.
+"""Advisories of osv.dev on an image's components, written inside of it: NAME.advisories.json and .txt.
 
 pip-audit asks for the Python packages; for the Java that they carry the same service is asked here, since pip-audit
 knows of Python only. Debian packages are left to the registry's scan. Runs in a build, see sbom.Dockerfile.

@@ -12,7 +12,7 @@ shift 2
 uv=/opt/uv/bin/uv
 # A wheel of CUDA's libraries is some 500 MB: a slow line needs more than uv's 30 s.
 export UV_HTTP_TIMEOUT=300
-# Bytecode that stays valid whatever becomes of the files' times on their way through an image's layers.
+# Bytecode that stays valid when the files' times change on their way through an image's layers.
 export PYC_INVALIDATION_MODE=UNCHECKED_HASH
 [ -d "$venv" ] || $uv venv --quiet --no-cache --python "$(command -v python3)" "$venv"
 $uv pip install --python "$venv" --no-cache --require-hashes --compile-bytecode -r "$lock" "$@"

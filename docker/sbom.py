@@ -1,4 +1,4 @@
-"""What is in an image, as it is run inside of it: NAME.cdx.json (CycloneDX 1.6) and NAME.licenses.txt.
+"""The content of an image, written inside of it: NAME.cdx.json (CycloneDX 1.6) and NAME.licenses.txt.
 
 Listed are the Python packages, what their own wheels list of the libraries in them (PEP 770), the Java that they carry,
 and the Debian packages. Runs in a build, see sbom.Dockerfile, with the packages of sbom.lock.
@@ -69,7 +69,7 @@ def python_packages() -> Iterator[Component]:
 
 
 def in_wheels() -> Iterator[Component]:
-    """What Python packages' own lists say is in them: compiled libraries, mostly."""
+    """Return what Python packages' own lists name: compiled libraries, mostly."""
     for file in sorted(VENV.glob("lib/python3.*/site-packages/*.dist-info/sboms/*.json")):
         owner = file.parent.parent.name.removesuffix(".dist-info")
         for one in json.loads(file.read_text()).get("components", []):

@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class LocalError(Exception):
-    """What went wrong, where, and what to do, in one line; `code` is the exit code."""
+    """An error in one line: what went wrong, where, what to do; `code` is the exit code."""
 
     def __init__(self, message: str, code: int = 1) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Interrupted(Exception):
-    """A signal came while something goes on elsewhere; `str()` says what, and the command that takes it up again."""
+    """A signal came while something runs elsewhere; `str()` says what, and the command that takes it up again."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -34,7 +34,7 @@ class OutDir:
                 raise LocalError(f"{folder} holds something else than an earlier run: give another --out", 2)
 
     def begin(self) -> Path:
-        """Tidy up after a run that was killed, and make OUT anew."""
+        """Tidy up after a run that was killed, and make a new OUT."""
         self.check()
         mark = self.out / MARK
         if mark.exists() and mark.read_text() == RUNNING:
@@ -69,7 +69,7 @@ def _has(folder: Path, parts: tuple[str, ...]) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, its mark last. Raises LocalError where files in it belong to somebody else."""
+    """Remove a folder, its mark last. Raises LocalError where files in it belong to another user."""
     if not folder.exists():
         return
     try:

@@ -6,7 +6,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=$root/.venv-cloud/bin/python
 if [ ! -x "$python" ]; then
-    # Help is to be had before a set-up.
+    # Help works before a set-up.
     for argument; do
         case $argument in
             --version) exec sed -n 's/^__version__ = "\(.*\)"$/push.sh \1/p' "$root/container_serve/__init__.py" ;;

@@ -1,8 +1,8 @@
 """Builds the front end (pom.xml, src) with Maven: `python -m container_serve.frontend.build`.
 
-Writes frontend.jar, which runs without Docker use as it lies in the repository: the same bytes whenever it is built
+Writes frontend.jar, which runs without Docker use as it is in the repository: the same bytes whenever it is built
 with Java 17's javac. `--check` compares instead; `--lib DIR` also lays out the images' class path; `--lock` resolves
-the POM's versions anew and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
+the POM's versions again and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
 """
 
 import argparse
@@ -37,7 +37,7 @@ def build(target: Path, settings: Path | None = None) -> Path:
 
 
 def lock(settings: Path | None = None) -> None:
-    """Build with whatever the POM's versions resolve to now, and lock that."""
+    """Build with what the POM's versions resolve to now, and lock that."""
     with tempfile.TemporaryDirectory() as folder:
         fresh = Path(folder) / "repository"
         _maven(Path(folder), fresh, *(["--settings", str(settings)] if settings else []))

@@ -20,7 +20,7 @@ LOCK = Path(__file__).parent / "maven.lock"
 SUFFIXES = (".jar", ".pom")
 SECONDS = 60  # for one file
 TRIES = 3
-REMEDY = "python -m container_serve.frontend.build --lock makes the lock anew"
+REMEDY = "python -m container_serve.frontend.build --lock makes a new lock"
 Source = tuple[str, dict[str, str]]  # of files: a repository's URL, and the HTTP headers that it wants
 
 

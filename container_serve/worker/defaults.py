@@ -92,7 +92,7 @@ class DefaultHandler:
         return predictor
 
     def predict_together(self, calls: Sequence[Call], model: Predictor) -> None:
-        """Compute requests of one image each in one batch. Whatever is wrong with one is left to its own turn."""
+        """Compute requests of one image each in one batch. An error of one of them is left to its own turn."""
         decoded, tensors = [], []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):

@@ -48,7 +48,7 @@ class Augment:
 class Augmentation:
     """Applies `augment` to decoded images, and to their pixels, drawn from torch's global generator.
 
-    `spec` is the preprocessing that has to follow. A random crop has the network's size already: resizing it once more
+    `spec` is the preprocessing that has to follow. A random crop has the network's size already: resizing it again
     and cropping its centre would blur every image and cut its margin off.
     """
 

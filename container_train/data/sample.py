@@ -34,7 +34,7 @@ QUALITY = 92
 
 
 def folder_of_photographs() -> Path:
-    """Where the wheel has its photographs, found without importing the package (which takes seconds)."""
+    """Return the folder of the wheel's photographs, found without importing the package (which takes seconds)."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
         raise DataError("scikit-image, whose photographs are the sample, is not installed: run local_test/setup.sh")

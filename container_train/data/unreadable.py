@@ -121,7 +121,7 @@ class Unreadable:
 
 
 def _reason(split: Split, index: int) -> str:
-    """Read an image once more, for the reason why it cannot be read."""
+    """Read an image again, for the reason why it cannot be read."""
     try:
         decode(split.paths[index].read_bytes())
     except (OSError, RequestError) as error:

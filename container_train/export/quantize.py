@@ -84,7 +84,7 @@ def choose(
 ) -> Choice:
     """Evaluate the exported fp32 graph on `splits`, and int8 beside it, made from images of `train`; keep one of them.
 
-    `precision` is auto (int8 if it is as accurate, see above), fp32, or int8 (whatever it loses, with a warning). All
+    `precision` is auto (int8 if it is as accurate, see above), fp32, or int8 (in any case, with a warning). All
     figures, and why that graph is served, go into model.json. Raises TrainError.
     """
     graphs, served = {"fp32": exported}, "fp32"
@@ -188,7 +188,7 @@ def _compare(split: Split, fp32: Answers, int8: Answers) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Tensors:
-    """The images as tensors float32 (1, 3, H, W), decoded anew each time that NNCF iterates over them."""
+    """The images as tensors float32 (1, 3, H, W), decoded again each time that NNCF iterates over them."""
 
     paths: Sequence[Path]
     spec: Preprocessing

@@ -84,7 +84,7 @@ def url(arch: str) -> str:
 def fetch(arch: str, seconds: float) -> Path:
     """Return the file of its pretrained weights, from the hub or its cache.
 
-    Raises whatever says that the hub cannot be reached: tried once, for `seconds`, where the hub's own client would try
+    Raises the error of a hub that cannot be reached: tried once, for `seconds`, where the hub's own client would try
     for minutes.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, try_to_load_from_cache

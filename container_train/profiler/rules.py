@@ -4,7 +4,7 @@ Definitions, parameters and defaults are those of SageMaker Debugger's profiler 
 https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-profiler-rules.html and, parameter by parameter, in
 the public package smdebug-rulesconfig (https://github.com/awslabs/sagemaker-debugger-rulesconfig,
 smdebug_rulesconfig/profiler_rules/rules.py). Where that leaves something open, or something was added, the docstring of
-the rule says so. `scan_interval_us` is missing but for one rule: here all that was written is looked at each time.
+the rule says so. `scan_interval_us` is missing, except for one rule: here all that was written is looked at each time.
 """
 
 from collections.abc import Mapping

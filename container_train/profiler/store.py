@@ -59,7 +59,7 @@ class System:
 
 @dataclass(frozen=True)
 class Phase:
-    """`end` of a phase that goes on, or whose end was not written, is the last time that anything was."""
+    """`end` of a phase that is not over, or whose end was not written, is the last time that anything was."""
 
     name: str
     start: float

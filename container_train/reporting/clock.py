@@ -64,7 +64,7 @@ def clock(timeline: Timeline, samples: list[Series], signs: list[Any]) -> Clock:
 
 
 def leaves(phases: list[Phase]) -> dict[str, float]:
-    """Seconds that each phase had for itself, without those that lie in it."""
+    """Seconds that each phase had for itself, without the phases within it."""
     seconds: dict[str, float] = {}
     edges = sorted({edge for phase in phases for edge in (phase.start, phase.end)})
     nested = sorted(phases, key=lambda phase: (phase.start, -phase.end))

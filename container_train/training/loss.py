@@ -10,7 +10,7 @@ from container_train.hyperparameters import Hyperparameters
 class CrossEntropyLoss(nn.CrossEntropyLoss):
     """The loss of logits (N, classes) for targets (N,) or, of mixed images, for probabilities (N, classes).
 
-    In evaluation it is the plain mean, whatever the training minimises: the losses of two trainings can be compared.
+    In evaluation it is the plain mean, with any loss of the training: the losses of two trainings can be compared.
     """
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""What the scripts share that talk to AWS: settings, names, requests and their errors."""
+"""The shared parts of the scripts that talk to AWS: settings, names, requests and their errors."""

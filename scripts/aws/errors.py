@@ -1,4 +1,4 @@
-"""What went wrong at AWS, where, and what to do, in one line."""
+"""Errors of AWS in one line: what went wrong, where, what to do."""
 
 import re
 
@@ -49,7 +49,7 @@ _REMEDIES = {
         ),
         (
             "PermanentRedirect AuthorizationHeaderMalformed IllegalLocationConstraintException 301",
-            "it lies in another region; give that one with --region",
+            "it is in another region; give that one with --region",
         ),
         ("NoSuchBucket", "make the bucket with `aws s3 mb`, or name another one"),
         (
@@ -104,7 +104,7 @@ def message_of(error: exceptions.ClientError) -> str:
 
 
 def is_denied(error: exceptions.ClientError) -> bool:
-    """Whether a permission is missing."""
+    """Tell whether a permission is missing."""
     return code_of(error) in _DENIED
 
 
@@ -122,7 +122,7 @@ def is_throttled(error: exceptions.ClientError) -> bool:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether it may go away by itself: throttling, a network that is down, an error on the service's side."""
+    """Tell whether it may go away by itself: throttling, a network that is down, an error on the service's side."""
     if isinstance(error, exceptions.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return is_throttled(error) or status >= 500

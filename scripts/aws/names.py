@@ -62,7 +62,7 @@ class Image:
             raise CloudError(f"{flag} {uri} has no tag: name one, as scripts/push.sh prints it", 2)
         if region and match["region"] != region:
             raise CloudError(
-                f"{flag} {uri} lies in {match['region']}, and the region is {region}: SageMaker takes images of its"
+                f"{flag} {uri} is in {match['region']}, and the region is {region}: SageMaker takes images of its"
                 " own region only; push it there, or give another --region",
                 2,
             )

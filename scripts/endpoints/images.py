@@ -1,4 +1,4 @@
-"""Pictures on their way to an endpoint: found, told apart by their bytes, scaled down where they are too large."""
+"""Images on their way to an endpoint: found, recognised by their bytes, scaled down where they are too large."""
 
 import io
 import os
@@ -26,12 +26,12 @@ _TYPES = {"MPO": "image/jpeg"}  # several JPEGs in one file, as some phones writ
 
 
 class PictureError(Exception):
-    """Why a file cannot be sent, in one line without its name."""
+    """Return the reason why a file cannot be sent, in one line without its name."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """What is sent; `notice` says in a few words what was done to it."""
+    """The image as it is sent; `notice` says in a few words what was done to it."""
 
     content: bytes
     content_type: str
@@ -39,7 +39,7 @@ class Body:
 
 
 def find(arguments: Sequence[str]) -> list[Path]:
-    """The files, and the pictures in folders at any depth. Raises CloudError for a folder without any."""
+    """The files, and the images in folders at any depth. Raises CloudError for a folder without any."""
     found: list[Path] = []
     for argument in arguments:
         path = Path(argument)

@@ -38,7 +38,7 @@ class Metrics:
     _open: dict[str, float] = field(default_factory=dict)
 
     def feed(self, line: str) -> list[str]:
-        """What to show for this line: itself, or a line for all metrics of an epoch once they are there."""
+        """Return the text to show for this line: itself, or a line for all metrics of an epoch once they are there."""
         found = {name: float(match[1]) for name, pattern in _PATTERNS if (match := pattern.search(line))}
         shown: list[str] = []
         of_epoch = {name: value for name, value in found.items() if name in EPOCH}

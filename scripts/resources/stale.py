@@ -1,4 +1,4 @@
-"""What calls of local mode hold on this machine, and its removal once one was killed and could not see to it.
+"""Containers, networks and folders of local mode, and their removal after a call was killed.
 
 A call works in a folder and holds a lock on a file in it, which the kernel lets go with the call's process. Containers
 and networks bear that folder as a label. Those of another machine or user are left alone.

@@ -144,7 +144,7 @@ def _texts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _overlaps(address: str, prefix: str) -> bool:
-    """Tell whether an address, of an object or of all that begins with it, reads what lies below `prefix`."""
+    """Tell whether an address, of an object or of all that begins with it, reads what is below `prefix`."""
     if match := _HTTPS.match(address):
         address = f"s3://{match['host'] + '/' if match['host'] else ''}{match['path']}"
     return (address.startswith("s3://") and prefix.startswith(address)) or address.startswith(f"{prefix}/")

@@ -1,7 +1,7 @@
 """PREFIX/manifest.json: what an upload has put below a prefix, and what it was about to put there.
 
-It is written before the first file is sent, and at the end, also of an upload that breaks off. So after a break, of
-whatever kind, it is known which objects are this program's.
+It is written before the first file is sent, and at the end, also of an upload that breaks off. So after any break
+it is known which objects are this program's.
 """
 
 import json
@@ -23,7 +23,7 @@ MADE_BY = "byoc-image-classifier"
 
 @dataclass(frozen=True)
 class Entry:
-    """An object as it was sent; `etag` is S3's, without quotes, and empty for what may lie there or not."""
+    """An object as it was sent; `etag` is S3's, without quotes, and empty for what may be there or not."""
 
     sha256: str = ""
     bytes: int = 0

@@ -1,4 +1,4 @@
-"""A search on this machine as Optuna keeps it: in SQLite, trial by trial, so that it survives whatever ends us."""
+"""A search on this machine as Optuna keeps it: in SQLite, trial by trial, so that it survives a killed process."""
 
 import logging
 import time

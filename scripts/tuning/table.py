@@ -1,4 +1,4 @@
-"""The trials as they go: a table that is drawn anew on a terminal, a line for each change in a log."""
+"""The trials as they go: a table that is drawn again on a terminal, a line for each change in a log."""
 
 import contextlib
 import sys

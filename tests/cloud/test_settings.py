@@ -134,7 +134,7 @@ def test_image_uris() -> None:
     ):
         with pytest.raises(CloudError, match=message):
             Image.parse(wrong)
-    with pytest.raises(CloudError, match="lies in eu-west-1, and the region is us-east-1"):
+    with pytest.raises(CloudError, match="is in eu-west-1, and the region is us-east-1"):
         Image.parse(uri, "us-east-1")
 
 

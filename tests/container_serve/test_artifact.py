@@ -289,7 +289,7 @@ def test_the_weights_for_training_may_be_missing(model: Path) -> None:
 
 def test_a_folder_around_the_model_is_named(model: Path) -> None:
     assert refusal(model.parent).endswith(
-        "it lies in the folder model in there: pack it with tar -C model -czf model.tar.gz ."
+        "it is in the folder model in there: pack it with tar -C model -czf model.tar.gz ."
     )
 
 

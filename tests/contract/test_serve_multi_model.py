@@ -96,7 +96,7 @@ def test_why_a_model_cannot_be_loaded_is_in_the_answer(server: Server, tmp_path:
         return message
 
     model = write_model(tmp_path / "archive" / "packed")
-    assert f"it lies in the folder packed in there: pack it with tar -C {model.name}" in why(model.parent)
+    assert f"it is in the folder packed in there: pack it with tar -C {model.name}" in why(model.parent)
     (model / "model.json").write_text("x")
     assert why(model).startswith("model.json: is not JSON (")
     assert why(Path("/")).startswith("model.json: missing in /;")  # of which root may not read every file

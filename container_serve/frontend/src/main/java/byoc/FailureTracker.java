@@ -3,13 +3,13 @@ package byoc;
 import byoc.workers.RequestQueue;
 
 /**
- * Whether predictions fail, whoever asks: a model whose every answer is an error of the server (500, 504) must not
+* Predictions that fail for all callers: a model whose every answer is an error of the server (500, 504) must not
  * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
  */
 final class FailureTracker {
     private static final long SECOND = 1_000_000_000L;
     private static final long SPAN = SECOND; // between the first failure and one that shows it to last
-    private static final long HOLD = 5 * SECOND; // after the last one; then somebody may try again
+    private static final long HOLD = 5 * SECOND; // after the last one; then a request may try again
     private static final long FORGET = 60 * SECOND; // failures that are further apart have nothing to do with each other
 
     private static boolean failed;
@@ -19,7 +19,7 @@ final class FailureTracker {
 
     private FailureTracker() {}
 
-    /** What a worker or the clock says to a prediction; refusals of our own tell nothing about it, nor does 503. */
+    /** A result, from a worker or the clock; refusals of our own tell nothing about it, nor does 503. */
     static synchronized void count(int status) {
         if (Health.multiModel || status == 503) { // there is too much to do, or no worker, which is seen anyway
             return;

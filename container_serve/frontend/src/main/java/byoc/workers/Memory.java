@@ -9,7 +9,7 @@ import java.util.concurrent.Semaphore;
  * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
  */
 public final class Memory {
-    private static final int COPIES = 2; // of a body in a worker: as it is read, and as somebody's program may copy it
+    private static final int COPIES = 2; // of a body in a worker: as it is read, and as a user's program may copy it
     private static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, what their base64 decodes to
     private static final int UNIT = 1024; // bytes
 
@@ -31,7 +31,7 @@ public final class Memory {
         held += bytes;
     }
 
-    /** Whether that many bytes fit beside those that are counted. */
+    /** Tells whether that many bytes fit beside those that are counted. */
     public synchronized boolean fits(long more) {
         return held + more <= bodyBytes;
     }

@@ -47,7 +47,7 @@ final class RequestQueueTest {
         return request;
     }
 
-    /** What a worker gets that becomes free now: nothing, where there is nothing for it. */
+    /** The request of a worker that becomes free now: nothing, where there is nothing for it. */
     private static List<PendingRequest> taken(RequestQueue queue) {
         List<PendingRequest> taken = new ArrayList<>();
         RequestQueue.Worker worker = taken::addAll;
