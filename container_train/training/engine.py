@@ -292,7 +292,7 @@ class Trainer:
         """
         if isinstance(inputs, torch.Tensor):
             pixels = inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:])
-            inputs = self.source.extractor(self.source.normalise(pixels))
+            inputs = self.source.extractor(pixels)
         elif not len(targets):
             inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
         if not self.mixing or not len(targets):
@@ -352,7 +352,7 @@ class Trainer:
             if not len(targets):
                 continue
             if isinstance(inputs, torch.Tensor):
-                inputs = self.source.extractor(self.source.normalise(inputs))
+                inputs = self.source.extractor(inputs)
             with self.precision.autocast():
                 logits = functional_call(self.network.head, averages, tuple(inputs))
             loss += self.loss(logits.float(), targets).double() * len(targets)

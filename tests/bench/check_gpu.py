@@ -113,7 +113,7 @@ def features(job: Job, folder: Path) -> str:
         rows = order(len(cached), source.hp.seed, epoch).to(cached.device).split(BATCH)
         for (images, _), indices in zip(batches, rows, strict=True):
             assert isinstance(images, torch.Tensor)
-            ours = source.extractor(source.normalise(images))[0]
+            ours = source.extractor(images)[0]
             worst = max(worst, float((ours - cached[indices]).norm() / ours.norm()))
     source.close()
     assert worst < 1e-3, worst
