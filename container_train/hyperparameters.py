@@ -293,10 +293,15 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
 
 
 def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values: those given, else the recipe's. A frozen backbone has no images for the recipe's CutMix."""
+    """Return all values: those given, else the recipe's.
+
+    A frozen backbone has no images for the recipe's CutMix, and a training of few epochs no time for all its warm-up.
+    """
     values = {**defaults(given.get("recipe", "head")), **given}
     if values["freeze-until"] == "backbone" and "cutmix" not in given:
         values["cutmix"] = 0.0
+    if "warmup-epochs" not in given:
+        values["warmup-epochs"] = min(values["warmup-epochs"], values["epochs"] / 2)
     return values
 
 
@@ -310,6 +315,11 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise TrainError(
             f"hyperparameter cutmix has value {every['cutmix']:g}: a frozen backbone leaves no images to cut; use"
             " mixup, or set freeze-until to none"
+        )
+    if every["warmup-epochs"] >= every["epochs"]:
+        raise TrainError(
+            f"hyperparameter warmup-epochs has value {every['warmup-epochs']:g}: expected less than the epochs,"
+            f" {every['epochs']}"
         )
     if every["accumulate"] > every["batch-size"]:
         raise TrainError(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from container_train import no_effect
 from container_train.data import channels, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
@@ -44,6 +45,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     if hp.workers < 0:
         hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // group.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
+    for notice in no_effect.notices(hp):
+        log.warning("%s", notice)
     where = device.choose(hp.device, device.probe())
     monitor.note(
         device=str(where),

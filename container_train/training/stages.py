@@ -31,7 +31,8 @@ def stages_of(hp: Hyperparameters) -> list[Stage]:
         return [Stage(0, hp)]
     # A single layer on plain features: no rates by layer, no views, no average. MixUp of features is free.
     head = replace(
-        hp, epochs=hp.head_epochs, lr=hp.head_lr, freeze_until="backbone", warmup_epochs=min(hp.warmup_epochs, 1.0),
+        hp, epochs=hp.head_epochs, lr=hp.head_lr, freeze_until="backbone",
+        warmup_epochs=min(hp.warmup_epochs, hp.head_epochs / 4),
         augment="none", random_erasing=0.0, cutmix=0.0, ema=0.0, accumulate=1,
     )  # fmt: skip
     return [Stage(0, head, last=False), Stage(1, hp, first=hp.head_epochs)]

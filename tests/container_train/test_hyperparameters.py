@@ -205,3 +205,10 @@ def test_a_hyperparameter_in_two_spellings_is_refused() -> None:
 def test_a_name_without_a_value_is_refused() -> None:
     with pytest.raises(TrainError, match="lr"):
         parse(["--lr"])
+
+
+def test_a_warm_up_ends_within_the_training() -> None:
+    assert parse(["--recipe", "views", "--epochs", "1"]).warmup_epochs == 0.5
+    assert parse(["--recipe", "finetune"]).warmup_epochs == 1.0
+    with pytest.raises(TrainError, match=r"warmup-epochs has value 3: expected less than the epochs, 3"):
+        parse(["--warmup-epochs", "3", "--epochs", "3"])
