@@ -37,6 +37,18 @@ def on_cpu(content: Any) -> Any:
     return type(content)(map(on_cpu, content)) if isinstance(content, list | tuple) else content
 
 
+def random_state() -> dict[str, torch.Tensor | None]:
+    """Return the state of the global generators."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"random": torch.get_rng_state(), "random_cuda": cuda}
+
+
+def set_random_state(content: Mapping[str, Any]) -> None:
+    torch.set_rng_state(content["random"])
+    if content["random_cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(content["random_cuda"])
+
+
 def digest(model: nn.Module) -> str:
     """Return the SHA-256 over all parameters and buffers."""
     return _digest(model.state_dict().items())

@@ -15,7 +15,7 @@ from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
-from container_train.training import engine, estimate
+from container_train.training import estimate, learner
 from container_train.training.precision import Precision
 from tests import trees
 
@@ -47,19 +47,19 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Ask for a stop, as SIGTERM does, once so many steps are done."""
-    step = engine.Trainer._step
+    step = learner.Learner.step
 
     def arm(steps: int) -> None:
         done = 0
 
-        def counted(self: engine.Trainer, *batch: Any) -> None:
+        def counted(self: learner.Learner, *batch: Any) -> None:
             nonlocal done
             step(self, *batch)
             done += 1
             if done == steps:
                 self.stop.asked = True
 
-        monkeypatch.setattr(engine.Trainer, "_step", counted)
+        monkeypatch.setattr(learner.Learner, "step", counted)
 
     return arm
 
