@@ -97,10 +97,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group, accumulate=hp.accumulate)
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
-        if hp.recipe == "finetune" and where.type == "cpu":
+        if hp.recipe == "finetune" and hp.freeze_until != "backbone" and where.type == "cpu":
             log.info(estimate.words(network, hp, precision, images["train"] / group.size))
         if len(stages) > 1:
-            network = builder.refrozen(network, hp.arch, stages[0].hp.freeze_until)
+            network = builder.refrozen(network, stages[0].hp.freeze_until)
         network.to(where)
         group.broadcast_parameters(network.model)
     identity = {

@@ -26,7 +26,6 @@ from container_train.training.stages import stages_of
 log = logging.getLogger(__name__)
 
 TRAINED = "the checkpoint holds the whole training"
-STAGE_TRAINED = "the checkpoint holds this stage"
 
 Phase = Callable[..., contextlib.AbstractContextManager[None]]
 
@@ -63,6 +62,7 @@ class Course:
                     )
                 if stage.number:
                     self._freeze(stage.hp.freeze_until)
+                log.info("model: %s", self.network)
                 head = self.group.sync_batch_norm(self.network.head, self.device)
                 self.network = replace(self.network, head=head)
                 source = Source(
@@ -70,7 +70,10 @@ class Course:
                     self.group, stage.end,
                 )  # fmt: skip
                 self.monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-            with phase("train", keeps=True, told=f"after the last epoch; {TRAINED if stage.last else STAGE_TRAINED}"):
+            ended = (
+                f"after epoch {stage.end}, before stage {stage.number + 2} of {len(stages)}; the checkpoint holds it"
+            )
+            with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
                 trainer = engine.Trainer(
                     self.network, source, stage.hp, self.precision, self.tree.checkpoints, self.identity, self.stop,
                     resumed, self.monitor, self.group, stage, state,
@@ -81,5 +84,5 @@ class Course:
         return trainer
 
     def _freeze(self, until: str) -> None:
-        self.network = builder.refrozen(self.network, self.hp.arch, until)
+        self.network = builder.refrozen(self.network, until)
         self.network.to(self.device)

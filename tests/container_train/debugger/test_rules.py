@@ -17,6 +17,7 @@ from container_train.monitoring.findings import Finding, Rule, evaluate, parse_p
 from container_train.profiler import rules as profiler
 from tests.container_train.debugger.runs import (
     BATCH,
+    CLASSES,
     FEATURES,
     Batch,
     batches,
@@ -266,6 +267,16 @@ def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -
     finding = judge(tmp_path, loss_not_decreasing={"mode": "TRAIN"})["loss_not_decreasing"]
     assert finding.status == "ok", finding.reason
     assert finding.checked >= 7
+
+
+@pytest.mark.parametrize(("lr", "status"), [(1e4, "fired"), (0.05, "ok")])
+def test_a_loss_that_was_thrown_up_at_once_has_diverged_though_it_falls_since(
+    tmp_path: Path, lr: float, status: str
+) -> None:
+    train(tmp_path, network(), epochs=2, lr=lr, train_on=batches(pictures(640, 1, apart=0.5)))
+    finding = judge(tmp_path, {"classes": CLASSES})["loss_not_decreasing"]
+    assert (finding.status, finding.severity) == (status, "problem" if status == "fired" else None), finding.reason
+    assert ("the training has diverged: after 40 steps" in finding.reason) == (status == "fired")
 
 
 # what is known of the recipe, and how bad a finding is

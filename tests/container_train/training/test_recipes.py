@@ -17,6 +17,7 @@ from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
 from container_train.training import estimate, learner
 from container_train.training.precision import Precision
+from container_train.training.stages import settled, stages_of
 from tests import trees
 
 STEPS = 4  # of an epoch of 30 images
@@ -157,3 +158,17 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in network.model.parameters())
     assert not network.model.training
+
+
+def test_a_new_layer_alone_is_trained_in_one_stage(caplog: pytest.LogCaptureFixture) -> None:
+    given = "--recipe finetune --freeze-until {} --epochs 2 --warmup-epochs {}"
+    with caplog.at_level("INFO"):
+        alone = settled(hyperparameters.parse(given.format("backbone", "3").split()))
+    assert [(stage.first, stage.end, stage.last) for stage in stages_of(alone)] == [(0, 2, True)]
+    assert caplog.messages == [
+        "warmup-epochs 3 is more than epochs 2: the learning rate never reaches lr",
+        "head-epochs 0 instead of 4: with freeze-until backbone the new layer is trained alone",
+    ]
+    caplog.clear()
+    assert len(stages_of(settled(hyperparameters.parse(given.format("none", "1").split())))) == 2
+    assert not caplog.messages
