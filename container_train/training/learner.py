@@ -79,7 +79,7 @@ class Learner:
         self.divisors = divisors(self.loss, shuffled, self.hp.batch_size)
         self.network.train_mode()
         self.loss.train()
-        self.monitor.mode("train")
+        self.monitor.hook.mode("train")
 
     def step(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> None:
         """One step on a batch, of which `inputs` and `targets` are this process's part, maybe of no images."""
@@ -101,7 +101,7 @@ class Learner:
         for number, (*part, labels) in enumerate(batches):
             last = number == parts - 1
             if number:
-                self.monitor.further_part()
+                self.monitor.hook.further_part()
             with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
                     logits = self._head(whole)(*part)
@@ -114,7 +114,7 @@ class Learner:
                     self._tell(sums, whole, divisor)
                     self.monitor.mark()
                 self.scaler.scale(loss * (own * group.size / divisor)).backward()
-        self.monitor.gradients()
+        self.monitor.hook.gradients()
         self.hear(self.late)
         self.monitor.mark()
         if self.hp.clip:
@@ -146,7 +146,7 @@ class Learner:
 
     def _head(self, whole: int) -> Callable[..., torch.Tensor]:
         """Return what is trained, compiled but for steps that are saved, with hooks, and batches of another size."""
-        if self.compiled is None or whole < self.hp.batch_size or self.monitor.saves():
+        if self.compiled is None or whole < self.hp.batch_size or self.monitor.hook.saves():
             return self.parallel
         return self.compiled
 
@@ -165,7 +165,7 @@ class Learner:
             if flags:
                 self.asked, self.ruled = (flag > 0 for flag in flags)
             if not math.isfinite(loss):
-                self.monitor.not_finite()
+                self.monitor.hook.not_finite()
             self.check_loss("loss", loss / divisor, where)
             self.state.tally.add(loss / divisor, int(correct), whole)
 
@@ -188,7 +188,7 @@ class Learner:
         """
         self.network.eval_mode()
         self.loss.eval()
-        self.monitor.mode("eval")
+        self.monitor.hook.mode("eval")
         averages = self.average.tensors() if self.average else {}
         loss = torch.zeros((), dtype=torch.float64, device=self.source.device)
         by_class = torch.zeros(3, self.classes, dtype=torch.float64, device=self.source.device)
