@@ -1,7 +1,6 @@
 """The phases of a training job, top to bottom."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -16,7 +15,6 @@ import torch
 from container_train.data import channels, dataset
 from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
-from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
 from container_train.export import exporter, quantize
@@ -40,11 +38,10 @@ RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies s
 def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: ProcessGroup) -> None:
     """The job's phases, top to bottom."""
     stop = StopFlag().install()
-    given = hp.to_dict()
     if hp.workers < 0:
         hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // group.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
-    where = device.choose(hp.device, device.probe())
+    where = device.choose(hp.device)
     monitor.note(
         device=str(where),
         gpus=[torch.cuda.get_device_name(0)] if where.type == "cuda" else [],
@@ -69,7 +66,6 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     if group.size > 1:
         with phase("processes"):
             group.start(where)
-            agreement.same_hyperparameters(group.gather(json.dumps(given)))
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
         known = ChecksumCache.of_search()

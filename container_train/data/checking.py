@@ -13,8 +13,8 @@ from container_serve.errors import RequestError
 from container_train.data.checksum_cache import ChecksumCache, Entry
 from container_train.data.files import Files, Split
 from container_train.data.listing import Listing
-from container_train.distributed import agreement
 from container_train.distributed.process_group import SINGLE, ProcessGroup
+from container_train.errors import TrainError
 from container_train.progress import in_threads
 
 MOST = 20_000  # images that are decoded before the training: 14 s on 2 cores for photographs of 600x450
@@ -59,7 +59,12 @@ def check(
     gets them from S3.) Raises TrainError if the processes have different files.
     """
     sizes = {name: _sizes(split) for name, split in splits.items()}
-    agreement.same_images(group.gather(_by_size(splits, sizes)))
+    first, *others = group.gather(_by_size(splits, sizes))
+    if other := next((rank for rank, found in enumerate(others, 1) if found != first), 0):
+        raise TrainError(
+            f"process {other} of {group.size} has other images than the first: every host needs all of them, give the"
+            " channels the distribution type FullyReplicated"
+        )
     chosen = _spread(splits, most)
     items = [(split, index) for name, split in splits.items() for index in chosen[name].tolist()]
     found = iter(_entries(items, ChecksumCache() if known is None else known, group))

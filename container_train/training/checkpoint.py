@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -49,21 +49,13 @@ def set_random_state(content: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(content["random_cuda"])
 
 
-def digest(model: nn.Module) -> str:
-    """Return the SHA-256 over all parameters and buffers."""
-    return _digest(model.state_dict().items())
-
-
 def frozen_digest(model: nn.Module) -> str:
     """Return the SHA-256 over the frozen parameters, which a checkpoint does not hold and expects unchanged."""
-    return _digest((name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad)
-
-
-def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     found = hashlib.sha256()
-    for name, tensor in tensors:
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            found.update(name.encode())
+            found.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from container_train.data.dataset import Data
-from container_train.distributed import agreement
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -19,7 +18,7 @@ from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, engine
+from container_train.training import engine
 from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
 
@@ -80,7 +79,6 @@ class Course:
                 )  # fmt: skip
                 trainer.fit()
                 state = trainer.state
-                agreement.same_weights(self.group.gather(checkpoint.digest(self.network.model)))
         return trainer
 
     def _freeze(self, until: str) -> None:
