@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from container_train.data import channels, dataset
-from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
@@ -68,11 +67,9 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             group.start(where)
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
-        known = ChecksumCache.of_search()
-        data = dataset.read(tree, known, group)
+        data = dataset.read(tree, group)
         images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
-            known.save()
             data.tell()
         log.info("data: %d classes, %s", len(data.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.splits["train"].targets, minlength=len(data.classes)).tolist()
