@@ -7,7 +7,6 @@ Chosen: a whole evaluation is one step of its mode.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -184,41 +183,32 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
 def class_imbalance(history: History, parameters: Parameters) -> Finding:
     """Fires when the largest class has more than `threshold_imbalance` times the images of the smallest.
 
-    The documented rule counts the labels that go by, once `samples` were seen. Here the training images of each class
-    are known and taken; the labels only where they are not. It also fires when more than `threshold_misprediction` of a
-    class is mispredicted. Chosen: since that is to be "as a result of the imbalance", only classes with less than half
-    the images of the median class count; they are judged after each evaluation, in which LEAST images have to be of the
-    class.
+    It also fires when more than `threshold_misprediction` of a class is mispredicted. Chosen: the training images of
+    each class are counted, which are known (the documented rule counts the labels of the first `samples`). Since
+    mispredictions are to be "as a result of the imbalance", only classes with less than half the images of the median
+    class count; they are judged after each evaluation, in which LEAST images have to be of the class.
     """
     known: dict[str, int] = history.job.get("class_counts") or {}
-    counts, what, step = Counter(dict(enumerate(known.values()))), "training images", None
-    for now, labels in history.labels if not known else ():
-        counts.update(labels)
-        what, step = "labels seen", now
-        if counts.total() >= parameters["samples"]:
-            break
-    if not counts or (not known and counts.total() < parameters["samples"]):
-        return waiting(
-            f"the images of each class are not known, and fewer than {parameters['samples']} labels were seen"
-        )
-    names = dict(enumerate(known))
+    if not known:
+        return waiting("the images of each class are not known")
+    names, counts = dict(enumerate(known)), dict(enumerate(known.values()))
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     least, most, limit = counts[small], counts[large], parameters["threshold_imbalance"]
     hits, checked, ratio = list[Hit](), 1, most / max(least, 1)
     if ratio > limit:
         reason = (
-            f"class {names.get(large, large)} has {most} {what}, class {names.get(small, small)} {least}: {ratio:.3g}"
-            f" times as many; up to {limit:g} times is allowed"
+            f"class {names[large]} has {most} training images, class {names[small]} {least}: {ratio:.3g} times as many;"
+            f" up to {limit:g} times is allowed"
         )
-        hits.append((reason, Evidence(ratio, limit, step, "TRAIN", "labels")))
+        hits.append((reason, Evidence(ratio, limit, None, "TRAIN", "labels")))
     half, limit = float(np.median(list(counts.values()))) / 2, parameters["threshold_misprediction"]
     for evaluation in history.evaluations:
-        for label in sorted(n for n, seen in evaluation.labels.items() if seen >= LEAST and counts[n] < half):
+        for label in sorted(n for n, seen in evaluation.labels.items() if seen >= LEAST and counts.get(n, 0) < half):
             checked += 1
             share = evaluation.missed[label] / evaluation.labels[label]
             if share > limit:
                 reason = (
-                    f"after {evaluation.before} training steps {share:.0%} of class {names.get(label, label)}, which"
+                    f"after {evaluation.before} training steps {share:.0%} of class {names[label]}, which"
                     f" has only {counts[label]} training images, were mispredicted; up to {limit:.0%} is allowed"
                 )
                 hits.append((reason, Evidence(share, limit, evaluation.before, "EVAL", "predictions")))
