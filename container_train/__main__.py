@@ -52,8 +52,9 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     from container_train import pipeline
     from container_train.distributed.process_group import ProcessGroup, lost_peers
     from container_train.monitoring import monitor
+    from container_train.training.stages import settled
 
-    group = ProcessGroup.from_environment()
+    hp, group = settled(hp), ProcessGroup.from_environment()
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
         pipeline.train(hp, tree, watching, group)

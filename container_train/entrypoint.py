@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,28 +23,24 @@ from container_train import configuration, failure
 from container_train.errors import STOPPED, Stopped, TrainError
 from container_train.monitoring.sidecar import SAMPLER, WATCHER
 from container_train.paths import SageMakerPaths, replace_file
+from container_train.signals import StopFlag, wait_for_host
 
 POLL_SECONDS = 0.1
+ONE_NETWORK = "; all containers of the job need one network in which they have the names of resourceconfig.json"
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
 
 
 def main() -> None:
     tree = SageMakerPaths.from_environment()
-    stopping = False
-
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
     try:
         hyperparameters, hosts = configuration.check(tree)
         for folder in (tree.model, tree.output):
             folder.mkdir(parents=True, exist_ok=True)
         for mark in (tree.failure, tree.success):
             mark.unlink(missing_ok=True)
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        configuration.wait_for_names(hosts, lambda: stopping)
+        stop = StopFlag().install()
+        for host in hosts:
+            wait_for_host(host, partial(configuration.is_known, host), stop, ONE_NETWORK)
     except TrainError as error:
         _end(tree, str(error))
     except OSError as error:
@@ -63,10 +60,10 @@ def main() -> None:
     told: set[int] = set()
     has_run = False
     while toolkit.poll() is None:
-        if stopping or not has_run:
+        if stop.asked or not has_run:
             running = _children(toolkit.pid)
             has_run = has_run or bool(running)
-            if stopping:
+            if stop.asked:
                 # After the program's end the toolkit only reports: a job that is done stays done.
                 for process in running if has_run else [psutil.Process(toolkit.pid)]:
                     if process.pid not in told:
@@ -75,17 +72,18 @@ def main() -> None:
                             process.terminate()
         time.sleep(POLL_SECONDS)
     _wait_for_report(tree.output)
+    stopped = stop.asked
     with contextlib.suppress(OSError):
         report = tree.failure.read_text(errors="replace")
         if line := failure.of_toolkit(report, program, tree.base / "code", Path(environment["PIP_LOG"])):
             replace_file(tree.failure, f"{line}\n\n{report}".encode())
-        stopping = stopping or report.startswith("stopped ")  # maybe through another host of the job
+        stopped = stopped or report.startswith("stopped ")  # maybe through another host of the job
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
     if toolkit.returncode == 0:
         # The toolkit also ends with 0 if it fails to write the failure file, on a full disk for instance.
         sys.exit(0 if tree.success.exists() else 1)
-    sys.exit(STOPPED if stopping else toolkit.returncode if toolkit.returncode > 0 else 128 - toolkit.returncode)
+    sys.exit(STOPPED if stopped else toolkit.returncode if toolkit.returncode > 0 else 128 - toolkit.returncode)
 
 
 def _end(tree: SageMakerPaths, message: str, code: int = 1) -> NoReturn:

@@ -120,7 +120,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
             from container_train.training import device  # imports torch
 
             if not device.present():
-                device.choose("cuda", device.Probe())  # its error
+                device.choose("cuda")  # its error
         docker = isinstance(job.engine, DockerEngine)
         chosen = weights.choose(asked, url, is_sample=options.is_sample, in_container=docker)
     if chosen.hyperparameter is not None:

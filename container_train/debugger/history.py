@@ -67,7 +67,6 @@ class History:
         self.evaluations: list[Evaluation] = []  # those that are complete
         self.gradients: list[tuple[int, str, float]] = []  # training step, tensor, mean absolute value
         self.first: list[FirstStep] = []
-        self.labels: list[tuple[int, list[int]]] = []  # training step, its labels
         self.dead: list[tuple[int, str, int, float]] = []  # training step, ReLU, its units, % of them that are dead
         self.relus: dict[str, deque[Values]] = {}
         self.checked = 0  # tensors that were looked at for values that are not finite
@@ -87,7 +86,6 @@ class History:
         if loss is not None and math.isfinite(loss):  # what is not finite is exploding_tensor's
             self.losses.append((step.number, loss))
             self._train.add(loss, max(len(labels), 1))
-        self.labels += [(step.number, labels)] if labels else []
         means = ((name, step.reduction(name, "mean", absolute=True)) for name in step.gradients())
         self.gradients += [(step.number, name, mean) for name, mean in means if mean is not None]
         if len(self.first) < self.first_steps:

@@ -71,12 +71,9 @@ class Step:
         return None if value is None else float(value)
 
     def gradients(self) -> list[str]:
-        """Those of layers' weights; of all, where it was not saved which these are (under the service's configuration).
-
-        A bias in front of a normalisation has no gradient by its nature.
-        """
+        """Those of layers' weights: a bias in front of a normalisation has no gradient by its nature."""
         layers = set(self.names("layers"))
-        return [name for name in self.names("gradients") if name in layers or not layers]
+        return [name for name in self.names("gradients") if name in layers]
 
     def loss(self) -> float | None:
         """The mean of the step's losses; None where none was saved."""

@@ -1,8 +1,11 @@
 """The stages of a training: the new layer alone on cached features, then all that is to be trained."""
 
+import logging
 from dataclasses import dataclass, replace
 
 from container_train.hyperparameters import Hyperparameters
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,14 @@ class Stage:
     def rate(self) -> str:
         """The hyperparameter that is its learning rate."""
         return "lr" if self.last else "head-lr"
+
+
+def settled(hp: Hyperparameters) -> Hyperparameters:
+    """Return the hyperparameters without a first stage that trains what the second does. Logs what comes of them."""
+    if hp.freeze_until != "backbone" or not hp.head_epochs:
+        return hp
+    log.info("head-epochs 0 instead of %d: with freeze-until backbone the new layer is trained alone", hp.head_epochs)
+    return replace(hp, head_epochs=0)
 
 
 def stages_of(hp: Hyperparameters) -> list[Stage]:

@@ -64,7 +64,7 @@ def resume(job: Job, folder: Path, words: Words) -> str:
     whole = trainer(job, folder / "whole", words)
     history = whole.fit()
     cut = trainer(job, folder / "cut", words)
-    cut.stop = StopAt(cut, 3)
+    cut.learner.stop = StopAt(cut, 3)
     try:
         cut.fit()
     except Stopped as stopped:
@@ -81,7 +81,7 @@ def resume(job: Job, folder: Path, words: Words) -> str:
 
 def not_finite(job: Job, folder: Path) -> str:
     it = trainer(job, folder, {})
-    step = it._step
+    step = it.learner.step
 
     def broken(*arguments: Any) -> None:
         if it.state.step == 2:
@@ -89,7 +89,7 @@ def not_finite(job: Job, folder: Path) -> str:
                 it.network.trainable()[0].fill_(float("nan"))
         step(*arguments)
 
-    it._step = broken  # type: ignore[assignment]
+    it.learner.step = broken  # type: ignore[assignment]
     said = "it went on"
     try:
         it.fit()

@@ -16,6 +16,7 @@ from container_train.distributed import launch
 from container_train.distributed.cluster import TIMEOUT, Cluster
 from container_train.distributed.launch import Hosts
 from container_train.errors import LOST_PEER, STOPPED, TrainError
+from container_train.signals import StopFlag
 from tests.contract.serving import until
 
 NAMES = ["algo-1", "algo-2", "algo-3"]
@@ -156,27 +157,8 @@ def test_the_reason_of_a_host_is_that_of_the_process_which_has_one(
     assert (code, line) == expected
 
 
-def test_a_host_that_is_waited_for_is_named_once_and_given_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 100.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += 1
-
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr("time.sleep", sleep)
-    monkeypatch.setattr(launch, "SIGNALS", ())
-    launch._wait("algo-2", lambda: now > 108)
-    assert capsys.readouterr().err == ""
-    with pytest.raises(TrainError, match="host algo-2 did not come within 300 s: see its log"):
-        launch._wait("algo-2", lambda: False)
-    assert capsys.readouterr().err == "waiting for host algo-2, for at most 300 s\n"
-
-
 def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as taken:
         monkeypatch.setenv("BYOC_PORT", str(taken.getsockname()[1]))
         with pytest.raises(TrainError, match=r"port \d+ of host 127.0.0.1 cannot be used .*: BYOC_PORT names another"):
-            launch._meet(Cluster(["127.0.0.1", "127.0.0.2"], 0, 0))
+            launch._meet(Cluster(["127.0.0.1", "127.0.0.2"], 0, 0), StopFlag())
