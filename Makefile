@@ -1,7 +1,7 @@
 # `make` lists the targets. All tools come from .venv, which local_test/setup.sh makes and keeps up to date.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv test test-fast test-docker bench soak lint style types shell format lock images clean
+.PHONY: help venv jupyter test test-fast test-docker bench soak lint style types shell format lock images clean
 
 VENV := .venv/bin
 SHELL_SCRIPTS = $(shell git ls-files '*.sh' .ci/run docker/train docker/serve)
@@ -16,6 +16,10 @@ help:  ## this list
 
 venv:
 	@local_test/setup.sh
+
+jupyter: venv  ## JupyterLab with the notebooks of examples/, installed into .venv on first use
+	$(VENV)/python -m pip install --quiet --require-hashes -r examples/jupyter.lock
+	$(VENV)/jupyter lab --notebook-dir . examples/laptop.ipynb
 
 # Lanes of tests side by side: most tests wait now and then, so one more than there are processors, at most four.
 LANES ?= -n $(shell lanes=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( lanes < 4 ? lanes : 4 )))
@@ -45,7 +49,7 @@ style: venv
 
 types: venv  ## mypy, strict
 	$(VENV)/mypy
-	$(VENV)/mypy docker/sbom.py docker/advisories.py docker/versions/check.py .ci/tests.py
+	$(VENV)/mypy docker/sbom.py docker/advisories.py docker/versions/check.py .ci/tests.py examples/signs.py examples/charts.py
 
 shell:
 	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck $(SHELL_SCRIPTS); \
@@ -62,6 +66,7 @@ lock: venv  ## resolves all *.in files anew into their locks (LOCK_ARGS=--upgrad
 	$(LOCK) $(LOCK_ARGS) local_test/requirements.in -o local_test/requirements.lock
 	$(LOCK) local_test/cloud.in -c local_test/requirements.lock -o local_test/cloud.lock
 	$(LOCK) $(LOCK_ARGS) examples/sdk_v3.in -o examples/sdk_v3.lock
+	$(LOCK) examples/jupyter.in -c local_test/requirements.lock -o examples/jupyter.lock
 	$(LOCK) docker/train.in -c local_test/requirements.lock -o docker/train.lock
 	$(LOCK) docker/serve.in -c local_test/requirements.lock -o docker/serve.lock
 	$(LOCK) docker/serve-torch.in -c local_test/requirements.lock -c docker/serve.lock \

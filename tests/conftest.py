@@ -44,7 +44,7 @@ LONGEST_FIRST = (
     "faults/test_soak",
     "container_train/export/test_quantize",
     "cloud/",
-    "local_test/test_notebook",
+    "test_notebooks",
 )
 # What takes long is left out but for TESTS=full (make soak).
 FULL = os.environ.get("TESTS") == "full"

@@ -9,12 +9,18 @@ ROOT = Path(__file__).resolve().parents[1]
 FILES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples" / "README.md",
     ROOT / "local_test" / "README.md",
     ROOT / "tests" / "faults" / "README.md",
 )
 # Those for users: each of their blocks of commands is run, checked or marked.
 FOR_USERS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 LANGUAGES = frozenset({"sh", "text", "json", "toml"})
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
 
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>.*?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE

@@ -178,6 +178,8 @@ class FlakyAws:
         self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
     ) -> Iterable[bytes]:
         region, service = signed_for(environ)
+        if operation == "GetDownloadUrlForLayer":  # moto lacks it, and its 500 would be tried again for a minute
+            return answer(start_response, 400, {"__type": "AccessDeniedException", "message": "Access denied"})
         if service != "sagemaker":
             return self._moto(environ, start_response)  # type: ignore[no-any-return]
         backend = sagemaker_backends[ACCOUNT][region]

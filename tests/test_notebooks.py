@@ -1,0 +1,86 @@
+"""The notebooks: as they are kept, and the laptop's run from top to bottom as it is, against its stored results."""
+
+import re
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.conftest import need
+
+ROOT = Path(__file__).parents[1]
+LAPTOP, AWS = ROOT / "examples" / "laptop.ipynb", ROOT / "examples" / "aws.ipynb"
+SECONDS = 900
+LINES, BYTES = 14, 200_000  # most of a cell, of a notebook
+
+
+def read(file: Path) -> Any:
+    return nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def code(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("file", [LAPTOP, AWS], ids=lambda file: file.stem)
+def test_they_are_valid_and_short_and_have_no_branches(file: Path) -> None:
+    notebook = read(file)
+    nbformat.validate(notebook)
+    assert str(ROOT) not in file.read_text()
+    assert file.stat().st_size < BYTES
+    for cell in notebook.cells:
+        assert not cell.metadata
+        assert len(cell.source.splitlines()) <= LINES, cell.source
+        assert not re.search(r"^\s*(else|elif)\b", cell.source, re.MULTILINE), cell.source
+
+
+def test_the_one_for_aws_says_that_it_was_not_run() -> None:
+    notebook = read(AWS)
+    assert "Not yet run on an AWS account" in notebook.cells[0].source
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code(notebook))
+
+
+def shape(cell: Any) -> list[tuple[str, object]]:
+    """What a cell has shown, as far as it is the same in every run: kinds and words, no numbers."""
+    found: list[tuple[str, object]] = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            found.append((output.name, words(output.text)))
+        else:
+            assert output.output_type != "error", output
+            found.append((output.output_type, sorted(output.data)))
+            if svg := output.data.get("image/svg+xml"):
+                found.append(("svg", [element.tag for element in ET.fromstring(svg).iter()]))
+    return found
+
+
+def words(text: str) -> set[str]:
+    """The words of a text, without numbers, paths and whatever else holds a digit."""
+    return set(re.findall(r"(?<![\w./-])[A-Za-z][A-Za-z-]+(?![\w./-])", text))
+
+
+@pytest.fixture
+def left() -> Iterator[None]:
+    """Remove what the notebook leaves. Not where somebody has just run it here."""
+    made = [*(ROOT / "local_test").glob("out.notebook*"), ROOT / "local_test" / "tuning" / "notebook"]
+    need(not any(path.exists() for path in made), "no results of the notebook in local_test/: remove out.notebook*")
+    yield
+    for path in [*(ROOT / "local_test").glob("out.notebook*"), ROOT / "local_test" / "tuning" / "notebook"]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.timeout(SECONDS)
+def test_the_one_for_a_laptop_shows_what_it_has_stored(left: None) -> None:
+    stored, fresh = read(LAPTOP), read(LAPTOP)
+    NotebookClient(fresh, timeout=SECONDS, kernel_name="python3").execute(cwd=str(ROOT / "examples"))
+    for before, now in zip(code(stored), code(fresh), strict=True):
+        assert before.execution_count == now.execution_count, "make jupyter, run all cells, save"
+        assert shape(before) == shape(now), now.source
+    shown = [kind for cell in code(stored) for output in cell.outputs for kind in output.get("data", {})]
+    assert shown.count("image/png") == 5
+    assert shown.count("image/svg+xml") == 2
