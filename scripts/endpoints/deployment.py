@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.aws import instances, names
+from scripts.aws import budget, instances, names
+from scripts.aws.budget import Item
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request
@@ -17,7 +18,7 @@ from scripts.endpoints.modes import INSTANCE_TYPE, MULTI_MODEL, SERVERLESS, Mode
 from scripts.models.reference import Reference
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
-VARIANT = "AllTraffic"
+VARIANT, SHADOW = "AllTraffic", "Shadow"
 TIMEOUT = 600  # seconds, for the start and for the download
 STRATEGIES = ("all-at-once", "canary", "linear", "rolling")
 _ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
@@ -43,6 +44,7 @@ class Deployment:
     network_isolation: bool
     mode: Mode = field(default_factory=Mode)
     package: str | None = None  # ARN in the model registry, which says image and model
+    shadow: S3Uri | None = None  # model.tar.gz of the variant whose answers nobody gets
 
     @property
     def is_serverless(self) -> bool:
@@ -53,12 +55,29 @@ class Deployment:
         if self.is_serverless:
             config = self.mode.variant["ServerlessConfig"]
             return modes.cost(config["MemorySizeInMB"], config.get("ProvisionedConcurrency"))
-        return instances.describe(self.instance_type, self.instance_count, region)
+        return instances.describe(self.instance_type, self.total_instances, region)
+
+    @property
+    def total_instances(self) -> int:
+        """How many instances it begins with, that of the shadow variant included."""
+        return self.instance_count + bool(self.shadow)
 
     def usd_per_hour(self, region: str) -> float | None:
         """Return the price of its instances, where it is known."""
         price = None if self.is_serverless else instances.price(self.instance_type, region).hourly
-        return None if price is None else price * self.instance_count
+        return None if price is None else price * self.total_instances
+
+    def per_day(self, region: str, bounds: tuple[int, int] | None) -> list[Item]:
+        """Return what it costs a day; `bounds`: the fewest and the most instances of its autoscaling."""
+        if self.is_serverless:
+            config = self.mode.variant["ServerlessConfig"]
+            kept = config.get("ProvisionedConcurrency", 0)
+            # As if they computed all day: the price of keeping them ready is lower.
+            usd = kept * config["MemorySizeInMB"] / 1024 * modes.SERVERLESS_GB_SECOND * budget.DAY
+            return [Item(f"{kept} provisioned (serverless; requests are not counted)", usd, usd)]
+        count = bounds or (self.instance_count, self.instance_count)
+        found = [Item.of(self.instance_type, region, budget.DAY, count)]
+        return [*found, Item.of(self.instance_type, region, budget.DAY, (1, 1), ", shadow")] if self.shadow else found
 
     def create(self, settings: Settings) -> list[Request]:
         endpoint = {
@@ -80,31 +99,43 @@ class Deployment:
         return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
 
     def _parts(self, settings: Settings) -> list[Request]:
+        """The models, then the configuration."""
         tags = {**settings.all_tags(), ENDPOINT_TAG: self.endpoint}
         several = self.mode.name == MULTI_MODEL
         container = {"ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data), **self.mode.container}
         environment = {**self.mode.environment, **self.environment}
         container = {"ModelPackageName": self.package} if self.package else {"Image": self.image, **container}
-        model = model_request(self.name, container, environment, tags, settings, self.network_isolation)
-        variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name, **self.mode.variant}
-        if not self.is_serverless:
-            variant |= {
-                "InstanceType": self.instance_type,
-                "InitialInstanceCount": self.instance_count,
-                "InitialVariantWeight": 1.0,
-                "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
-                "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
-            }
+        containers = {self.name: container}
         configuration: dict[str, Any] = {
             "EndpointConfigName": self.name,
-            "ProductionVariants": [variant],
+            "ProductionVariants": [self._variant(VARIANT, self.name, self.instance_count)],
             "Tags": names.tag_list(tags),
             **self.mode.configuration,
         }
+        if self.shadow:
+            name = f"{self.name[: names.MAX_NAME - len(SHADOW) - 1].rstrip('-')}-{SHADOW.lower()}"
+            containers[name] = {"Image": self.image, "ModelDataUrl": str(self.shadow)}
+            configuration["ShadowProductionVariants"] = [self._variant(SHADOW, name, 1)]
         has_volume = not self.is_serverless and instances.takes_volume_key(self.instance_type)
         if settings.volume_kms_key and has_volume:
             configuration["KmsKeyId"] = settings.volume_kms_key
-        return [model, Request("sagemaker", "CreateEndpointConfig", configuration)]
+        models = [
+            model_request(name, container, environment, tags, settings, self.network_isolation)
+            for name, container in containers.items()
+        ]
+        return [*models, Request("sagemaker", "CreateEndpointConfig", configuration)]
+
+    def _variant(self, name: str, model: str, count: int) -> dict[str, Any]:
+        variant: dict[str, Any] = {"VariantName": name, "ModelName": model, **self.mode.variant}
+        if not self.is_serverless:
+            variant |= {
+                "InstanceType": self.instance_type,
+                "InitialInstanceCount": count,
+                "InitialVariantWeight": 1.0,  # of the shadow: it gets a copy of every request
+                "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
+                "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
+            }
+        return variant
 
 
 def model_request(
@@ -156,18 +187,24 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         network_isolation=flags.network_isolation,
         mode=mode,
         package=package.arn(chosen) if package and flags.dry_run else None,
+        shadow=_artifact(flags.shadow, "--shadow", flags, chosen) if flags.shadow else None,
     )
 
 
 def artifact_of(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
     """Return where model.tar.gz is by --model-data, or by --job and train.py's default. Raises CloudError."""
-    if flags.model_data:
-        return model_data.s3_uri(flags.model_data)
-    if not flags.job:
+    if not flags.model_data and not flags.job:
         raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
+    return model_data.s3_uri(flags.model_data) if flags.model_data else _artifact(flags.job, "--job", flags, chosen)
+
+
+def _artifact(model: str, flag: str, flags: argparse.Namespace, chosen: Settings) -> S3Uri:
+    """Return where model.tar.gz is: `model` itself, or by train.py's default that of the job of this name."""
+    if "://" in model:
+        return model_data.s3_uri(model, flag)
     if flags.dry_run:  # otherwise it is looked up
-        progress(f"--dry-run: the model of {flags.job} is taken to lie where train.py lets it be put by default")
-    return chosen.home() / str(flags.job) / "output" / "model.tar.gz"
+        progress(f"--dry-run: the model of {model} is taken to lie where train.py lets it be put by default")
+    return chosen.home() / names.checked(model, flag) / "output" / "model.tar.gz"
 
 
 def check_server(
@@ -190,11 +227,19 @@ def check_server(
     return kind
 
 
-def requests(wanted: Deployment, flags: argparse.Namespace, chosen: Settings) -> list[Request]:
+def requests(
+    wanted: Deployment, flags: argparse.Namespace, chosen: Settings, guards: Sequence[str] = ()
+) -> list[Request]:
+    """Return what makes or updates the endpoint. `guards`: names of its own alarms, by which an update rolls back."""
     if not flags.update:
         return wanted.create(chosen)
-    change = policy(flags.strategy, flags.wait_interval, flags.alarm)
+    change = policy(flags.strategy, flags.wait_interval, list(dict.fromkeys([*flags.alarm, *guards])))
     return wanted.update(chosen, change, retain=flags.instance_count is None and not wanted.is_serverless)
+
+
+def variant_dimensions(endpoint: str) -> list[dict[str, str]]:
+    """Return the dimensions of CloudWatch's metrics of the variant that answers."""
+    return [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
 
 
 def resource_name(endpoint: str, project: str) -> str:

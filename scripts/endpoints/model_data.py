@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,6 +26,9 @@ from scripts.images import registry
 
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
+VARIABLES = (
+    "BYOC_MAX_PIXELS", "BYOC_MODEL_DIR", "BYOC_PICTURE_BYTES", "BYOC_QUEUE_SIZE", "BYOC_THREADS", "BYOC_USER",
+)  # fmt: skip
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
 
 
@@ -56,11 +60,16 @@ class Server:
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Raises CloudError for variables that this project's server would refuse."""
+    """Raises CloudError for variables that this project's server would refuse; says which it does not know."""
     try:
         ServerSettings.read(environment)
     except ServeError as error:
         raise CloudError(f"--environment {error}", 2) from None
+    for name in environment:
+        if name.startswith("BYOC_") and name not in VARIABLES:
+            close = get_close_matches(name, VARIABLES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it knows {', '.join(VARIABLES)}"
+            progress(f"warning: --environment {name}: the server knows no such variable: {hint}")
 
 
 def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> dict[str, Any]:

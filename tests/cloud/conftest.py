@@ -9,6 +9,7 @@ import boto3
 import botocore.client
 import pytest
 from botocore.retries.standard import ExponentialBackoff
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.moto_api._internal.models import moto_api_backend
 
 from scripts.aws.account import core_session
@@ -30,7 +31,12 @@ def calls(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Itera
         agent = client.meta.config.user_agent_extra or ""
         if "byoc-image-classifier" in agent or "SageMaker" in agent:
             made.append(f"{client.meta.service_model.service_name}:{operation}")
-        return original(client, operation, request)
+        answer = original(client, operation, request)
+        if operation == "PutDashboard":  # moto forgets its tags
+            backend = cloudwatch_backends[ACCOUNT][REGION]
+            arn = backend.dashboards[request["DashboardName"]].arn
+            backend.tagger.tag_resource(arn, request.get("Tags", []))
+        return answer
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
     yield made
