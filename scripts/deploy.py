@@ -8,6 +8,7 @@ scripts/deploy.py --image URI --job JOB --serverless 2048            nothing to 
 scripts/deploy.py --image URI --job JOB --async s3://BUCKET/byoc/answers --max-instances 2      a queue, down to zero
 scripts/deploy.py --image URI --multi-model s3://BUCKET/byoc/models  several models; --add NAME MODEL puts one there
 scripts/deploy.py --image URI --job JOB --min-instances 1 --max-instances 4      autoscaling
+scripts/deploy.py --image URI --job JOB --instance-type ml.m5.large,ml.c5.large  the next type where one is short
 scripts/deploy.py --image URI --job JOB --register byoc-dogs         a version in the model registry; then --approve
 scripts/deploy.py --model-package byoc-dogs --name byoc-dogs         its newest approved version, :3 a certain one
 scripts/deploy.py --attach byoc-dogs                                 wait for it again
@@ -121,6 +122,7 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         model_store.need_image(aws, wanted)
     else:
         model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
+    model_data.need_architecture(aws, wanted.image, None if wanted.is_serverless else wanted.instance_type)
     if before and before.instance_type not in (None, wanted.instance_type) and not flags.no_wait:
         # The service refuses such an update while there is autoscaling.
         held = scaling.remove(aws, wanted.endpoint, chosen)

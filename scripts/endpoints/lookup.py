@@ -115,7 +115,10 @@ def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
 
 @dataclass(frozen=True)
 class Configuration:
-    """An endpoint configuration: its models, and what it runs on; `instance_type` is None for a serverless one."""
+    """An endpoint configuration: its models, and what it runs on.
+
+    `instance_type` is None for a serverless one, and A,B for one with instance pools.
+    """
 
     name: str
     arn: str
@@ -135,11 +138,12 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
     if found is None:
         return None
     variants = found["ProductionVariants"]
+    pools = ",".join(pool["InstanceType"] for pool in variants[0].get("InstancePools", ()))
     return Configuration(
         name=name,
         arn=found["EndpointConfigArn"],
         models=tuple(variant["ModelName"] for variant in variants if "ModelName" in variant),
-        instance_type=variants[0].get("InstanceType"),
+        instance_type=variants[0].get("InstanceType") or pools or None,
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
         mode=_mode(found),
