@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from local_test.engine import native
+from local_test.engine import native as native
 from tests.conftest import need
 from tests.docker.index import torch_index
 
