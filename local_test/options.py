@@ -74,11 +74,19 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
 def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
+        type=engine,
         choices=ENGINES,
         default="auto",
         help="docker: in the two images; process: the same programs in"
         " .venv; auto (default): docker where a daemon answers",
     )
+
+
+def engine(text: str) -> str:
+    """For argparse."""
+    if text == "process" and sys.platform != "linux":
+        raise argparse.ArgumentTypeError(f"'process' runs on Linux only, and this is {sys.platform}: take docker")
+    return text
 
 
 def port(text: str) -> int:

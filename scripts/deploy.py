@@ -9,6 +9,7 @@ scripts/deploy.py --image URI --job JOB --async s3://BUCKET/byoc/answers --max-i
 scripts/deploy.py --image URI --multi-model s3://BUCKET/byoc/models  several models; --add NAME MODEL puts one there
 scripts/deploy.py --image URI --job JOB --min-instances 1 --max-instances 4      autoscaling
 scripts/deploy.py --image URI --job JOB --alarms --dashboard --capture 10 --max-usd-per-day 5     watched, and limited
+scripts/deploy.py --image URI --job JOB --instance-type ml.m5.large,ml.c5.large  the next type where one is short
 scripts/deploy.py --image URI --job JOB --register byoc-dogs         a version in the model registry; then --approve
 scripts/deploy.py --model-package byoc-dogs --name byoc-dogs         its newest approved version, :3 a certain one
 scripts/deploy.py --attach byoc-dogs                                 wait for it again
@@ -136,6 +137,7 @@ def _deploy(
     else:
         for artifact in filter(None, (wanted.model_data, wanted.shadow)):
             model_data.need_servable(aws, wanted.image, artifact, wanted.environment)
+    model_data.need_architecture(aws, wanted.image, None if wanted.is_serverless else wanted.instance_type)
     if before:
         watching.apply(aws, wanted.endpoint, watched)
         requests = deployment.requests(wanted, flags, chosen, alarms.guards(aws, wanted.endpoint))

@@ -66,6 +66,7 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
     aws = chosen.aws()
     artifact = rollout.model_of(aws, flags.job) if flags.job else spec.model_data
     model_data.need_servable(aws, spec.image, artifact, spec.environment)
+    model_data.need_architecture(aws, spec.image, spec.instance_type)
     transform_job.need_empty(aws, spec.out)
     if flags.data.startswith("s3://"):
         images = transform_input.stored(aws, spec.images)

@@ -65,7 +65,8 @@ def _registry(made: argparse.ArgumentParser) -> None:
 
 def add_server(group: "argparse._ArgumentGroup") -> None:
     """The flags of what the server runs on and in."""
-    group.add_argument("--instance-type", metavar="TYPE", help=f"default: {modes.INSTANCE_TYPE}")
+    kinds = f"default: {modes.INSTANCE_TYPE}; of an endpoint also TYPE,TYPE,...: the first that the service has"
+    group.add_argument("--instance-type", metavar="TYPE", help=kinds)
     group.add_argument(
         "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
     )

@@ -28,8 +28,8 @@ _ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
 class Deployment:
     """One model on some instances, or serverless. `name` is that of the model and the configuration.
 
-    `model_data`: model.tar.gz; for several models the prefix below which they are. `instance_type` does not count for
-    a serverless endpoint.
+    `model_data`: model.tar.gz; for several models the prefix below which they are. `instance_type`: A,B for instance
+    pools; it does not count for a serverless endpoint.
     """
 
     endpoint: str
@@ -128,8 +128,10 @@ class Deployment:
     def _variant(self, name: str, model: str, count: int) -> dict[str, Any]:
         variant: dict[str, Any] = {"VariantName": name, "ModelName": model, **self.mode.variant}
         if not self.is_serverless:
+            kinds = instances.kinds(self.instance_type)
+            pools = [{"InstanceType": kind, "Priority": number} for number, kind in enumerate(kinds, 1)]
             variant |= {
-                "InstanceType": self.instance_type,
+                **({"InstanceType": kinds[0]} if len(kinds) == 1 else {"InstancePools": pools}),
                 "InitialInstanceCount": count,
                 "InitialVariantWeight": 1.0,  # of the shadow: it gets a copy of every request
                 "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
@@ -164,7 +166,7 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
     """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
     mode = modes.of(flags, chosen)
     prefix = S3Uri.parse(flags.multi_model, "--multi-model") if flags.multi_model else None
-    kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless)
+    kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless, pools=True)
     package = Reference.parse(flags.model_package, "--model-package") if flags.model_package else None
     # What a package holds is looked up later.
     artifact = chosen.home() if package else prefix or artifact_of(flags, chosen)
@@ -208,18 +210,33 @@ def _artifact(model: str, flag: str, flags: argparse.Namespace, chosen: Settings
 
 
 def check_server(
-    flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str], *, has_volume: bool
+    flags: argparse.Namespace,
+    chosen: Settings,
+    region: str,
+    environment: Mapping[str, str],
+    *,
+    has_volume: bool,
+    pools: bool = False,
 ) -> str:
-    """Return the instance type, after a look at image, role and environment. Raises CloudError."""
+    """Return the instance type, after a look at image, role and environment; `pools`: it may be several, A,B.
+
+    Raises CloudError.
+    """
     if not flags.image and not getattr(flags, "model_package", None):
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
     image = Image.parse(flags.image, region) if flags.image else None
     chosen.need_role()
-    kind: str = flags.instance_type or INSTANCE_TYPE
+    kinds = instances.kinds(flags.instance_type or INSTANCE_TYPE)
+    kind = ",".join(kinds)
+    if len(kinds) > 1 and not pools:
+        raise CloudError(f"--instance-type {kind}: only an endpoint takes several types; give one", 2)
+    if len(set(kinds)) < len(kinds):
+        raise CloudError(f"--instance-type {kind} names a type twice", 2)
     if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
-    if remark := check_instance(kind):
-        progress(remark)
+    for one in kinds:
+        if _ACCELERATED.match(one):
+            progress(f"{one} has an accelerator that this server does not use: ml.c6i.xlarge costs less")
     if chosen.volume_kms_key and not has_volume:
         progress("a serverless endpoint has no volume of its own: --volume-kms-key is left out")
     elif chosen.volume_kms_key and not instances.takes_volume_key(kind):
@@ -274,16 +291,3 @@ def policy(strategy: str, pause: int, alarms: Sequence[str]) -> dict[str, Any] |
     if alarms:
         found["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
     return found or None
-
-
-def check_instance(instance_type: str) -> str | None:
-    """A remark on a type that is a waste. Raises CloudError for one that cannot run the image."""
-    if instances.is_arm(instance_type):
-        raise CloudError(
-            f"--instance-type {instance_type} has an ARM processor, and the image is for x86-64:"
-            " take ml.m5.large, ml.c6i.xlarge or another",
-            2,
-        )
-    if _ACCELERATED.match(instance_type):
-        return f"{instance_type} has an accelerator that this server does not use: ml.c6i.xlarge costs less"
-    return None

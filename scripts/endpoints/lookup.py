@@ -119,9 +119,10 @@ def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
 
 @dataclass(frozen=True)
 class Configuration:
-    """An endpoint configuration: its models, and what it runs on; `instance_type` is None for a serverless one.
+    """An endpoint configuration: its models, and what it runs on.
 
-    `extras`: the flags of deploy.py that it was made with, and that an update without them ends.
+    `instance_type` is None for a serverless one, and A,B for one with instance pools. `extras`: the flags of deploy.py
+    that it was made with, and that an update without them ends.
     """
 
     name: str
@@ -145,11 +146,12 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
     variants = found["ProductionVariants"]
     shadows = found.get("ShadowProductionVariants", [])
     captures = found.get("DataCaptureConfig", {}).get("EnableCapture")
+    pools = ",".join(pool["InstanceType"] for pool in variants[0].get("InstancePools", ()))
     return Configuration(
         name=name,
         arn=found["EndpointConfigArn"],
         models=tuple(variant["ModelName"] for variant in [*variants, *shadows] if "ModelName" in variant),
-        instance_type=variants[0].get("InstanceType"),
+        instance_type=variants[0].get("InstanceType") or pools or None,
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
         mode=_mode(found),

@@ -17,6 +17,7 @@ from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
 from container_serve.worker import user_code
 from local_test import pack
+from scripts.aws import instances
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import Image, S3Uri
@@ -91,6 +92,23 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
             return {}
         progress(check(model, str(artifact), server, uri))
         return _document(model)
+
+
+def need_architecture(aws: Aws, uri: str, instance_type: str | None) -> None:
+    """Raises CloudError where the image is for other processors than the instances have.
+
+    `instance_type`: A,B for several; None for a serverless endpoint, which the service runs on amd64.
+    """
+    found = registry.image_architecture(aws, Image.parse(uri))
+    kinds = instances.kinds(instance_type) if instance_type else ["--serverless"]
+    for kind in kinds if found else ():
+        needed = instances.architecture(kind)
+        if needed != found:
+            types = "ml.c7g.large, ml.m8g.large" if found == "arm64" else "ml.m5.large, ml.c6i.xlarge"
+            raise CloudError(
+                f"{kind} needs an image for linux/{needed}, and {uri} is for linux/{found}: give the one that"
+                f" scripts/push.sh serve --platform linux/{needed} prints, or take {types} or another", 2
+            )  # fmt: skip
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:

@@ -61,7 +61,8 @@ def cost(memory: int, provisioned: int | None) -> str:
 
 def request_bytes(instance_type: str) -> int:
     """Return the size of a body of which the memory of an instance holds all copies with half of it to spare."""
-    return min(ASYNC_REQUEST_BYTES, memory_gib(instance_type) * 2**30 // 2 // BODY_COPIES)
+    memory = min(map(memory_gib, instances.kinds(instance_type)))
+    return min(ASYNC_REQUEST_BYTES, memory * 2**30 // 2 // BODY_COPIES)
 
 
 def memory_gib(instance_type: str) -> int:

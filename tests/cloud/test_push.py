@@ -92,10 +92,11 @@ def make(tree: Path, tmp_path: Path) -> Iterator[Make]:
     """Makes "the image of the files as they are now", of random bytes; another one with every call. Gives its id."""
     made: list[str] = []
 
-    def one(target: str = TARGET, size: int = 100_000, architecture: str = "amd64") -> str:
+    def one(target: str = TARGET, size: int = 100_000, architecture: str = "amd64", said: str | None = None) -> str:
         content = content_of(tree, target)
-        name = f"byoc-{target}:{VERSION}-{content}"
-        identifier = load(tmp_path / "image.tar", name, size, architecture, content)
+        name = f"byoc-{target}:{VERSION}-{content}-{said or architecture}"
+        labels = {"byoc.content": content, "byoc.architecture": said or architecture}
+        identifier = load(tmp_path / "image.tar", name, size, architecture, labels)
         made.append(identifier)
         return identifier
 
@@ -104,7 +105,7 @@ def make(tree: Path, tmp_path: Path) -> Iterator[Make]:
         engine.docker("image", "rm", "--force", identifier, check=False)
 
 
-def load(path: Path, name: str, size: int, architecture: str, content: str) -> str:
+def load(path: Path, name: str, size: int, architecture: str, labels: dict[str, str]) -> str:
     """An image of one random file, as `docker save` would have written it; its id."""
     layer = io.BytesIO()
     add(layer, {"file": secrets.token_bytes(size)})
@@ -112,7 +113,7 @@ def load(path: Path, name: str, size: int, architecture: str, content: str) -> s
         {
             "os": "linux",
             "architecture": architecture,
-            "config": {"Labels": {"byoc.content": content}},
+            "config": {"Labels": labels},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
         }
     ).encode()
@@ -283,10 +284,18 @@ def test_what_is_not_built_is_built(
 def test_an_image_for_another_platform_is_refused_before_anything_is_sent(
     elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(architecture="arm64")
+    make(architecture="arm64", said="amd64")
     assert call(TARGET, "--registry", elsewhere) == 1
-    assert "is for linux/arm64, and SageMaker runs linux/amd64" in error(capsys)
+    assert "is for linux/arm64, not linux/amd64: build it again with scripts/build.sh" in error(capsys)
     assert server.uploads() == 0
+
+
+def test_of_two_images_that_of_the_platform_asked_for_is_pushed(elsewhere: str, server: Server, make: Make) -> None:
+    identifiers = {architecture: make(architecture=architecture) for architecture in ("amd64", "arm64")}
+    for architecture, identifier in identifiers.items():
+        assert call(TARGET, "--registry", elsewhere, "--platform", f"linux/{architecture}", "--tag", architecture) == 0
+        pushed = server.manifest(f"team/byoc-{TARGET}", architecture)["config"]["digest"]
+        assert pushed == identifier
 
 
 def test_an_image_that_the_engine_keeps_as_oci_is_refused_before_anything_is_sent(
