@@ -18,10 +18,9 @@ from typing import Any, NoReturn
 
 import psutil
 
-from container_serve.processes import die_with_parent
+from container_serve.processes import adopt_orphans, die_with_parent
 from container_train import configuration, failure
 from container_train.errors import STOPPED, Stopped, TrainError
-from container_train.monitoring.sidecar import SAMPLER, WATCHER
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.signals import StopFlag, wait_for_host
 
@@ -50,6 +49,7 @@ def main() -> None:
     program = configuration.own_program(hyperparameters)
     environment = _environment(hyperparameters, program)
     parent = os.getpid()
+    adopt_orphans()
     # A session of its own: Ctrl-C reaches the program once, through here, and no process is left at the end.
     toolkit = subprocess.Popen(
         [sys.executable, "-m", "sagemaker_training.cli.train"],
@@ -71,7 +71,8 @@ def main() -> None:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             process.terminate()
         time.sleep(POLL_SECONDS)
-    _wait_for_report(tree.output)
+    if not program:
+        _wait_for_report()
     stopped = stop.asked
     with contextlib.suppress(OSError):
         report = tree.failure.read_text(errors="replace")
@@ -113,25 +114,17 @@ def _environment(hyperparameters: dict[str, Any], program: str) -> dict[str, str
     return environment
 
 
-def _children(toolkit: int) -> list[psutil.Process]:
-    """List what the toolkit runs: the program, or pip before it."""
+def _children(parent: int) -> list[psutil.Process]:
+    """List what a process runs; of the toolkit, the program, or pip before it."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [child for child in psutil.Process(toolkit).children() if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in psutil.Process(parent).children() if child.status() != psutil.STATUS_ZOMBIE]
     return []
 
 
-def _wait_for_report(output: Path) -> None:
+def _wait_for_report() -> None:
     """Wait for the sidecars of a killed program, which still write the report; a program waits for its own."""
-
-    def is_sidecar(process: psutil.Process) -> bool:
-        """By a folder in its command line: torchrun starts processes in sessions of their own."""
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()  # empty once it has ended
-            return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
-        return False
-
     deadline = time.monotonic() + REPORT_SECONDS
-    while time.monotonic() < deadline and any(map(is_sidecar, psutil.process_iter())):
+    while time.monotonic() < deadline and _children(os.getpid()):
         time.sleep(POLL_SECONDS)
 
 

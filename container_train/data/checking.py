@@ -52,8 +52,9 @@ class Checked:
 def split_of(listed: Listing, index: Mapping[str, int]) -> Split:
     """Return the images of a listing; `index` has the index of each class folder."""
     numbers = np.array([index[name] for name in listed.classes], dtype=np.int64)
-    files = list(listed.classes.values())
-    return Split(listed.name, Files.joined(listed.root, files), np.repeat(numbers, list(map(len, files))))
+    files = listed.classes.values()
+    names = (name for part in files for name in part.names())
+    return Split(listed.name, Files(listed.root, names), np.repeat(numbers, list(map(len, files))))
 
 
 def check(splits: Mapping[str, Split], most: int = MOST, group: ProcessGroup = SINGLE) -> Checked:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -135,7 +135,6 @@ class Hosts(threading.Thread):
         self.end, self.known = (1, f"host {cluster.hosts[0]} {LOST}"), threading.Event()
         self.heard = dict.fromkeys(cluster.hosts, time.monotonic())
         self.over = False  # no process of this host is left
-        self._asked: set[int] = set()
 
     def stop(self, *_: object) -> None:
         self.stopping = min(self.stopping, time.monotonic())
@@ -185,20 +184,16 @@ class Hosts(threading.Thread):
             self.stop()
         if self.stopping <= now:
             self.store.set("stop", "")
-            self._asked |= _signal(
-                signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL, self._asked
-            )
+            _signal(signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL)
         if self.proposal:
             self.store.compare_set("end", "", json.dumps(self.proposal))
 
 
-def _signal(number: signal.Signals, but: Set[int] = frozenset()) -> set[int]:
-    """Send it to the processes of this host, except those with these ids; return the ids of the others."""
-    found = [child for child in psutil.Process().children() if child.pid not in but]
-    for child in found:
+def _signal(number: signal.Signals) -> None:
+    """Send it to the processes of this host; a second SIGTERM changes nothing for them."""
+    for child in psutil.Process().children():
         with suppress(psutil.Error):
             child.send_signal(number)
-    return {child.pid for child in found}
 
 
 def _end(failures: dict[int, ProcessFailure], cluster: Cluster) -> End:

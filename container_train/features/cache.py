@@ -29,7 +29,7 @@ from container_train.signals import StopFlag
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
-CHUNK = 256  # features of images that are written at a time, with one checksum
+CHUNK = 256  # features of images that are written at a time
 NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
@@ -155,8 +155,8 @@ class Cache:
         """Add to each part's file what it lacks. Raises Stopped, FeatureFileError; the rows so far stay."""
         by = self.extractor.by
         done = min(file.done(by) for file in files)
-        while (kept := min(file.resume(by, done) for file in files)) < done:
-            done = kept  # where the files have other chunks
+        for file in files:
+            file.resume(by, done)
         if done:
             log.info("feature cache: %d of %s existed already", done, self._words(*parts))
         try:

@@ -26,12 +26,6 @@ from container_train.training.state import RunningMetrics, State
 
 log = logging.getLogger(__name__)
 
-# What a training resumes from.
-KEYS = frozenset(
-    ("stage", "tally", "history", "best", "model", "average", "optimizer", "schedule", "scaler", "random",
-     "random_cuda")
-)  # fmt: skip
-
 
 @dataclass(eq=False)
 class Trainer:
@@ -208,8 +202,7 @@ class Trainer:
 
     def _resume(self, content: dict[str, Any]) -> None:
         self.learner.load_state_dict(content)
-        if "unreadable" in content:
-            self.source.data.unreadable.resume(content["unreadable"])
+        self.source.data.unreadable.resume(content["unreadable"])
         self.saved = self.state.epoch
         for record in self.state.history:
             self._check_epoch(record)

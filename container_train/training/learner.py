@@ -246,5 +246,5 @@ class Learner:
         checkpoint.set_random_state(content)
         self.state = State(
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
-            content.get("stopped by", ""),
+            content["stopped by"],
         )  # fmt: skip

@@ -23,7 +23,7 @@ from container_train.monitoring.monitor import OFF, Monitor
 from container_train.profiler.timeline import COLUMNS, NAME, TimelineWriter
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
-from container_train.training.engine import KEYS, Trainer
+from container_train.training.engine import Trainer
 from tests.bench.arguments import existing
 from tests.bench.bench_gpu import DEVICE, Job  # first: it sets the environment before torch is loaded
 
@@ -51,7 +51,7 @@ def trainer(job: Job, folder: Path, words: Words, monitor: Monitor = OFF) -> Tra
     source, precision = job.source(hp, folder)
     torch.backends.cudnn.benchmark = False  # which would take other kernels, and round otherwise, in each training
     torch.backends.cudnn.deterministic = True
-    resumed = checkpoint.load(folder, {}, KEYS)
+    resumed = checkpoint.load(folder, {})
     return Trainer(source.network, source, hp, precision, folder, {}, StopFlag(), resumed, monitor)
 
 

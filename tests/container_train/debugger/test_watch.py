@@ -270,12 +270,6 @@ def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> No
     assert (out / "rules.json").stat().st_mtime_ns == after.st_mtime_ns >= before.st_mtime_ns
 
 
-def test_a_wrong_rule_is_one_line_and_the_defaults(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    watcher = Watcher(tmp_path, tmp_path, "overfitting:patience=1")
-    assert "unknown rule 'overfitting'" in caplog.text
-    assert watcher.parameters == {}
-
-
 def test_known_rules_need_neither_torch_nor_smdebug() -> None:
     script = "import sys, container_train.debugger; sys.exit(bool({'torch', 'smdebug'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=PROGRAM)

@@ -59,7 +59,7 @@ def agree(hosts: list[Hosts], *ends: tuple[int, str]) -> list[tuple[int, str]]:
 def test_all_hosts_end_alike(
     ends: list[tuple[int, str]], expected: tuple[int, str], store: TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())  # it is this process whose children they would end
+    monkeypatch.setattr(launch, "_signal", lambda _: None)  # it is this process whose children they would end
     hosts = start(store, 0, 1, 2)
     if expected == (1, "killed"):
         assert hosts[2].agree(1, "killed") == expected
@@ -67,7 +67,7 @@ def test_all_hosts_end_alike(
 
 
 def test_a_peer_that_is_lost_without_a_reason_is_the_reason(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     monkeypatch.setattr(launch, "REASON_SECONDS", 1.0)
     hosts = start(store, 0, 1, 2)
     lost = (LOST_PEER, "another process of the job is lost")
@@ -75,7 +75,7 @@ def test_a_peer_that_is_lost_without_a_reason_is_the_reason(store: TCPStore, mon
 
 
 def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     monkeypatch.setattr(launch, "SILENT_SECONDS", 2.0)
     hosts = start(store, 0, 1)
     assert all(host.known.wait(20) for host in hosts)
@@ -84,7 +84,7 @@ def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch
 
 
 def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     program = (
         "import time; from torch.distributed import TCPStore\n"
         "store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)\n"
@@ -102,12 +102,7 @@ def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: py
 
 def test_a_stop_of_one_host_reaches_the_processes_of_all(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: set[signal.Signals] = set()
-
-    def send(number: signal.Signals, *_: object) -> set[int]:
-        sent.add(number)
-        return set()
-
-    monkeypatch.setattr(launch, "_signal", send)
+    monkeypatch.setattr(launch, "_signal", sent.add)
     hosts = start(store, 0, 1, 2)
     hosts[1].stop()
     until(lambda: all(host.stopping < float("inf") for host in hosts), "all are told", 10)
