@@ -19,6 +19,7 @@ LANGUAGES = frozenset({"sh", "text", "json", "toml"})
 
 
 def name(file: Path) -> str:
+    """Its path below the root."""
     return str(file.relative_to(ROOT))
 
 

@@ -27,7 +27,7 @@ from local_test import options, serve_local
 from scripts.aws import instances
 from scripts.aws.requests import Request, check
 from tests import documents, trees
-from tests.documents import FILES, FOR_USERS, ROOT
+from tests.documents import FILES, FOR_USERS, ROOT, name
 
 DOCS = ROOT / "docs"
 DRY_RUN = "dry run"
@@ -51,10 +51,6 @@ FIRST = {
     "transform.py": ("PutObject",),
     "cleanup.py": ("DeleteEndpoint",),
 }
-
-
-def name(file: Path) -> str:
-    return str(file.relative_to(ROOT))
 
 
 def test_the_readme_is_short() -> None:
