@@ -298,7 +298,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
     assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
 
-    unseen = "ListEndpoints ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
+    unseen = "ListEndpoints DescribeAlarms ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
     for operation in unseen.split():
         give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
     assert call() == 1
