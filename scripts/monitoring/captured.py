@@ -90,8 +90,9 @@ class Captured:
             record = json.loads(line)
             data, event = record["captureData"], record["eventMetadata"]
             given = data.get("endpointInput") or {}
-            values = (variant, str(event["inferenceTime"])[:13], given.get("observedContentType") or "not captured",
-                      _size(given), event.get("inferenceId"))  # fmt: skip
+            hour = str(event["inferenceTime"])[:13].replace("T", " ")
+            kind = given.get("observedContentType") or "not captured"
+            values = (variant, hour, kind, _size(given), event.get("inferenceId"))
             answers = list(_answers(data.get("endpointOutput") or {}))
         except (ValueError, LookupError, TypeError, AttributeError):
             self.unreadable += 1

@@ -27,6 +27,7 @@ NAME = "captured.html"
 TEMPLATE = Path(__file__).with_name("captured.html.jinja")
 ROWS = 20  # of the tables of labels and of differences; the terminal shows half of them
 BINS = 20  # of the confidences
+HOUR_MS = 3_600_000
 ANSWER = "FROM answers JOIN requests ON requests.id = request WHERE variant = ?"
 
 
@@ -127,7 +128,7 @@ def _comparison(found: Captured) -> dict[str, Any]:
 def words(facts: dict[str, Any]) -> str:
     """Return the table for the terminal."""
     rows = [
-        ("requests", f"{facts['requests']}, hours {facts['first']} to {facts['last']} (UTC)"),
+        ("requests", f"{facts['requests']}, from {facts['first']} h to {facts['last']} h (UTC)"),
         ("images", f"{facts['images']}, {facts['failed']} without an answer"),
         *(
             (kind, f"{count(n, 'request')}, median {middle}, largest {most}")
@@ -154,8 +155,8 @@ def _charts(found: Captured, facts: dict[str, Any]) -> dict[str, Chart]:
     live = found.variant
     hours = found.ask("SELECT hour, count(*) FROM requests WHERE variant = ? GROUP BY 1 ORDER BY 1", live)
     plot = blank(230, x_axis_type="datetime")
-    times = [_milliseconds(hour) for hour, _ in hours]
-    plot.vbar(x=times, top=[count for _, count in hours], width=3_300_000, color=TRAIN)
+    middles = [_milliseconds(hour) + HOUR_MS / 2 for hour, _ in hours]
+    plot.vbar(x=middles, top=[requests for _, requests in hours], width=0.9 * HOUR_MS, color=TRAIN)
     plot.y_range.start = 0
     charts = {"hours": Chart("Requests per hour", "UTC", plot)}
     if facts["confidence"] is not None:
@@ -181,7 +182,7 @@ def _confidences(counts: Sequence[int], facts: dict[str, Any]) -> Chart:
 
 
 def _milliseconds(hour: str) -> float:
-    """Of an hour such as 2026-11-27T19, since 1970; 0 for another text."""
+    """Of an hour such as 2026-11-27 19, since 1970; 0 for another text."""
     try:
         return datetime.fromisoformat(f"{hour}:00").replace(tzinfo=UTC).timestamp() * 1000
     except ValueError:

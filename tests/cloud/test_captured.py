@@ -19,6 +19,7 @@ from container_train.training import metrics
 from scripts import cleanup, predict, report
 from scripts.console.command import run
 from scripts.monitoring import captured, drift
+from tests.browser import Browser
 from tests.cloud.capturing import Endpoint, answer, part, place, record
 from tests.cloud.conftest import REGION
 from tests.cloud.flaky_aws import FlakyAws
@@ -125,7 +126,7 @@ def test_every_form_of_an_answer_is_read(tmp_path: Path, kind: str, text: bool, 
     found = captured.read(str(tmp_path / "in"), tmp_path, None)
     expected = [("cat", 0.9), (None, None), ("dog", 0.4)] if batched else [("cat", 0.9)]
     assert found.ask("SELECT label, probability FROM answers ORDER BY position") == expected
-    assert found.ask("SELECT kind, bytes, hour FROM requests") == [("image/jpeg", 7, "2026-11-27T09")]
+    assert found.ask("SELECT kind, bytes, hour FROM requests") == [("image/jpeg", 7, "2026-11-27 09")]
 
 
 def test_lines_that_are_no_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +165,26 @@ def test_labels_are_compared_with_the_test_images(tmp_path: Path, capsys: pytest
     assert "A large drift" in text
     assert call("--captured", tmp_path / "in", job(tmp_path / "same", {"cat": 93, "dog": 7}), "--out", page) == 0
     assert "no drift that 100 answers could show" in capsys.readouterr().err
+
+
+def test_the_page_is_drawn_on_a_desk_and_on_a_phone(tmp_path: Path) -> None:
+    for variant, said in (("AllTraffic", CAT), ("Shadow", DOG)):
+        lines = [
+            record("image/png", b"x", answer(said), hour=9 + index // 20, inference=str(index)) for index in range(60)
+        ]
+        write(tmp_path / "in", lines, variant)
+    page = tmp_path / "p.html"
+    assert call("--captured", tmp_path / "in", job(tmp_path / "job", {"cat": 50, "dog": 50}), "--out", page) == 0
+    with Browser(tmp_path / "profile") as browser:
+        for width, dark in ((1440, False), (390, True)):
+            browser.open(page, width, dark=dark)
+            assert (browser.problems, browser.requests) == ([], [])
+            assert {name: share > 0.02 for name, share in browser.charts().items()} == {
+                "chart-hours": True,
+                "chart-confidence": True,
+            }
+            assert browser.ask("document.documentElement.scrollWidth") <= width
+            assert browser.ask("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)")
 
 
 @pytest.mark.parametrize(("classes", "n"), [(2, 60), (10, 200), (133, 400), (133, 5000)])
