@@ -25,6 +25,7 @@ use("boto3", "PIL", "numpy", "tqdm")
 import argparse
 import json
 import re
+import secrets
 from collections.abc import Sequence
 
 from local_test.text import table
@@ -108,14 +109,16 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
     large = max(sizes, default=0) > SERVERLESS_REQUEST_BYTES
     limit = (target.limit() if large else None) or MAX_REQUEST_BYTES
 
+    call = secrets.token_hex(4)
+
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
             body = images.prepare(path, limit)
         except images.PictureError as error:
             return Result(str(path), None, str(error), None, None)
-        # The id stands in the server's log; a file's name may hold anything.
-        identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
+        # The id stands in the server's log and in what is captured; a file's name may hold anything.
+        identifier = f"{call}-{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
         try:
             answer = target.invoke(body, identifier, top_k)
         except InvocationError as error:

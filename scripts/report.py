@@ -10,6 +10,7 @@ scripts/report.py s3://BUCKET/byoc/JOB/output/output.tar.gz
 scripts/report.py byoc-dogs-20261122-172000-a1b2 --region eu-central-1
 scripts/report.py local_test/out.first local_test/out --out compare.html         two jobs side by side
 scripts/report.py s3://BUCKET/JOB/profiler-output             what the service's profiler wrote
+scripts/report.py --captured s3://BUCKET/byoc/captured/byoc-dogs JOB     what an endpoint was asked, and answered
 """
 
 import sys
@@ -41,7 +42,10 @@ PROGRAM = "report.py"
 
 def main(arguments: Sequence[str]) -> int:
     parser = command.parser(PROGRAM, __doc__ or "")
-    parser.add_argument("jobs", nargs="+", metavar="JOB", help="one job, or two to compare")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="one job, or two to compare")
+    parser.add_argument(
+        "--captured", metavar="S3|DIR", help="requests that an endpoint captured; JOB: compare with its test images"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the page (profiler-report.html, compare.html)")
     settings.add_flags(parser)
     flags = parser.parse_args(arguments)
@@ -49,13 +53,20 @@ def main(arguments: Sequence[str]) -> int:
 
     if len(flags.jobs) > 2:
         raise CloudError(f"{len(flags.jobs)} jobs were given: expected one, or two to compare", 2)
-    target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else profiler_report.NAME)
+    if not flags.jobs and not flags.captured:
+        raise CloudError("no job: give JOB, two to compare, or --captured", 2)
+    usual = "compare.html" if len(flags.jobs) == 2 else profiler_report.NAME
+    target = flags.out or Path("captured.html" if flags.captured else usual)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
     if not target.absolute().parent.is_dir():
         raise CloudError(f"--out {target}: there is no folder {target.parent}; make it, or give another", 2)
     if target.exists() and not target.is_file():
         raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
+    if flags.captured:
+        from scripts.monitoring import captured_report
+
+        return captured_report.run(flags, target)
     with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
         first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
         text = compare.render(first, others[0], _names(flags.jobs)) if others else profiler_report.render(first)

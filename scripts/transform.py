@@ -122,7 +122,11 @@ def _check_together(flags: argparse.Namespace) -> None:
     other = flags.attach or flags.stop
     for wrong, complaint in (
         (flags.attach and flags.stop, "--attach and --stop: give one of them"),
-        (other and (flags.data or flags.local or flags.dry_run), "--attach and --stop are for a job that exists"),
+        (
+            other and (flags.data or flags.local or flags.dry_run or flags.image or flags.model_data or flags.job),
+            "--attach and --stop are for a job that exists: leave out --image, --model-data, --job, --data, --local and"
+            " --dry-run",
+        ),
         (not other and not flags.data, "no images: give --data DIR or s3://BUCKET/PREFIX"),
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (not other and not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),

@@ -20,13 +20,15 @@ class Item:
     most: float | None
 
     @classmethod
-    def of(cls, instance_type: str, region: str, seconds: float, count: tuple[int, int], note: str = "") -> "Item":
-        """So many instances, at least and at most, for at most so many seconds each."""
+    def of(
+        cls, instance_type: str, region: str, seconds: float, count: tuple[int, int], note: str = "", least: int = 1
+    ) -> "Item":
+        """So many instances, at least and at most, for so many seconds each; `least` 0: perhaps for none."""
         price = instances.price(instance_type, region)
         few, many = count
         number = str(many) if few == many else f"{few} to {many}"
         what = f"{number} x {instance_type}, {seconds / 3600:.4g} h{note}"
-        return cls(what, price.cost(seconds, few), price.cost(seconds, many))
+        return cls(what, price.cost(seconds * least, few), price.cost(seconds, many))
 
 
 def check(items: Sequence[Item], limit: float | None, flag: str) -> None:

@@ -136,7 +136,7 @@ def check(flags: argparse.Namespace) -> None:
     changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
     stored = flags.add or flags.remove
     watched = flags.alarms or flags.dashboard or flags.capture or flags.shadow or flags.max_usd_per_day is not None
-    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances
+    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances or flags.schedule
     endpoint = mode or flags.name or flags.update or flags.attach
     for wrong, complaint in (
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),

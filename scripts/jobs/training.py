@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.aws import creation, instances, names
+from scripts.aws import budget, creation, instances, names
 from scripts.aws.account import Aws
+from scripts.aws.budget import Item
 from scripts.aws.creation import UnansweredError
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, integer, progress, tell_loading
+from scripts.console.command import Interrupted, integer, number, progress, tell_loading
 from scripts.images import registry
 from scripts.jobs import job_request, training_jobs, watch
 from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
@@ -60,6 +61,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     machine(
         "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"
     )
+    machine("--max-usd", metavar="USD", type=number, help="refuse what may cost more, on demand until --max-run")
     machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
     machine("--network-isolation", action="store_true", help="no network in the container")
 
@@ -124,17 +126,26 @@ def plan(
     wanted = wanted_by(flags, settings, weights, hyperparameters, data, name, kind=first)
     wanted = replace(wanted, keep_alive=flags.keep_alive or None)
     specs = [wanted]
-    for number, kind in enumerate(others, 2):
+    for position, kind in enumerate(others, 2):
         instances.check(kind)
         key = _volume_key(settings, kind)
         # The checkpoints stay where the first one has them.
-        specs.append(replace(wanted, name=names.checked(f"{name}-{number}"), instance_type=kind, volume_kms_key=key))
+        specs.append(replace(wanted, name=names.checked(f"{name}-{position}"), instance_type=kind, volume_kms_key=key))
+    for spec in specs:
+        kept = f", {spec.keep_alive} s of them kept for the next job" if spec.keep_alive else ""
+        check_budget(spec, spec.max_run + (spec.keep_alive or 0), flags.max_usd, kept)
     plans: list[Plan] = []
     for spec in specs:
         request = Request("sagemaker", "CreateTrainingJob", _request(spec, say=not flags.dry_run and not plans))
         check(request, allow_unknown=settings.allow_unknown)
         plans.append(Plan(spec, data, weights, request, spec.name, PROGRAM))
     return replace(plans[0], instead=tuple(plans[1:]))
+
+
+def check_budget(spec: TrainingJobSpec, seconds: float, limit: float | None, note: str = "") -> None:
+    """Raises CloudError where so many seconds of all instances may cost more than `limit` USD."""
+    count = (spec.instance_count, spec.instance_count)
+    budget.check([Item.of(spec.instance_type, spec.region, seconds, count, note, least=0)], limit, "--max-usd")
 
 
 def kinds(flags: argparse.Namespace) -> list[str]:

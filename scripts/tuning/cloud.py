@@ -45,6 +45,8 @@ def plan(
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
+    jobs = trials + bool(flags.train_best)
+    training.check_budget(trial, trial.max_run * jobs, flags.max_usd, f" in {jobs} jobs")
     wanted = TuningJobSpec(
         name,
         trial,

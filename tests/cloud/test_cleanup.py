@@ -298,7 +298,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
     assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
 
-    unseen = "ListEndpoints ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
+    unseen = "ListEndpoints DescribeAlarms ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
     for operation in unseen.split():
         give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
     assert call() == 1
@@ -316,7 +316,9 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
 
 def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("byoc-dogs", "--region", REGION, "--dry-run") == 0
-    assert json.loads(capsys.readouterr().out) == [
+    captured = capsys.readouterr()
+    assert "what updates, --alarms and --dashboard have added has names that only AWS knows" in captured.err
+    assert json.loads(captured.out) == [
         {"service": "sagemaker", "operation": "DeleteEndpoint", "request": {"EndpointName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteEndpointConfig", "request": {"EndpointConfigName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteModel", "request": {"ModelName": "byoc-dogs"}},

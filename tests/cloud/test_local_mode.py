@@ -383,7 +383,7 @@ def test_flags_without_effect_are_named(
         "--spot", "--max-wait", "200000", "--max-run", "10", "--checkpoints", "s3://bucket/x", "--volume-size", "9",
         "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
         "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
-        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge",
+        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge", "--max-usd", "5",
         "--no-wait", "--allow-unknown", "--keep-alive", "60", "--register", "g", "--serving-image", "i",
     ]  # fmt: skip
     code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -88,13 +89,14 @@ def sent(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, 
 
 def test_the_golden_request(sent: list[dict[str, Any]], dog: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("byoc-dogs", dog, "--top-k", 2) == 0
+    assert re.fullmatch(r"[0-9a-f]{8}-1-dog\.jpg", identifier := sent[0]["InferenceId"])
     assert sent == [
         {
             "EndpointName": "byoc-dogs",
             "ContentType": "image/jpeg",
             "Accept": "application/json",
             "CustomAttributes": "top_k=2",
-            "InferenceId": "1-dog.jpg",
+            "InferenceId": identifier,
             "Body": dog.read_bytes(),
         }
     ]
