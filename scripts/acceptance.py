@@ -30,7 +30,6 @@ from datetime import UTC, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from container_train.data import listing, sample
 from container_train.data.labels import SAMPLE, labels, natural
 from local_test.errors import LocalError, Stopped
 from local_test.text import table
@@ -172,11 +171,15 @@ def _data(text: str) -> Iterator[Path]:
     """A folder with train/, valid/ and test/."""
     with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
         if text == SAMPLE:
+            from container_train.data import sample
+
             sample.write(Path(folder, SAMPLE))
         yield Path(folder, SAMPLE) if text == SAMPLE else Path(text)
 
 
 def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:
+    from container_train.data import listing  # imports much, for which --help need not wait
+
     folders = sorted((path for path in (data / "test").iterdir() if path.is_dir()), key=lambda path: natural(path.name))
     found = {
         listing.divide(listing.files(folder))[0][0]: label
