@@ -14,7 +14,6 @@ from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.aws.polling import ENDPOINT_SECONDS, poll
 from scripts.aws.settings import Settings
-from scripts.batch import transform_spec
 from scripts.endpoints import lookup, scaling
 from scripts.endpoints.lookup import LOG_GROUP
 from scripts.jobs import training_jobs
@@ -151,10 +150,9 @@ def _transform(story: Story) -> dict[str, Any]:
         "transform.py", "--image", story.made["serve"], "--job", story.made["job"], "--name", name,
         "--data", f"{story.made['data']}/test", "--out", out, "--instance-type", story.serve_type,
     )  # fmt: skip
-    answers = transform_spec.answers(out)
-    listed = story.aws.client("s3").list_objects_v2(Bucket=answers.bucket, Prefix=f"{answers.key}/", MaxKeys=1)
-    key = listed["Contents"][0]["Key"].removeprefix(f"{answers.key}/") if listed.get("Contents") else "none"
-    return {"images": found["images"], "failed": len(found["failed"]), "an answer's key": key}
+    listed = story.aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/").get("Contents", ())
+    answers = [item["Key"].removeprefix(f"{out.key}/") for item in listed if item["Key"].endswith(".out")]
+    return {"images": found["images"], "failed": len(found["failed"]), "an answer's key": next(iter(answers), "none")}
 
 
 def _deploy(story: Story, name: str, *flags: object) -> dict[str, Any]:
