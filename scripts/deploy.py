@@ -37,6 +37,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from container_serve.settings import PAGE
 from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
@@ -62,6 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     if environment.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
         several = "a server that waits for several models would answer every request with 404; take --multi-model"
         raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
+    if not flags.local and environment.get(PAGE, "").strip().lower() == "true":
+        raise CloudError(f"--environment {PAGE}=true: an endpoint on AWS has no page: leave it out, or add --local", 2)
     if flags.local:
         from scripts.endpoints import local_endpoint
 

@@ -35,6 +35,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
     here = made.add_argument_group("on this machine")
     here.add_argument("--local", action="store_true", help="serve through the SDK's local mode; needs no account")
+    here.add_argument("--page", action="store_true", help="for --local: a page to try the model in a browser")
     here.add_argument("--port", type=integer(1, 65535), metavar="N", help="for --local (default: a free one)")
     how = made.add_argument_group("how")
     how.add_argument("--attach", metavar="NAME", help="wait for an endpoint that is being created or changed")
@@ -131,6 +132,7 @@ def check(flags: argparse.Namespace) -> None:
             "--register and --approve make no endpoint: leave out --name, --update, --attach and the flags of modes",
         ),
         (flags.port is not None and not flags.local, "--port goes with --local"),
+        (flags.page and not flags.local, "--page goes with --local: an endpoint on AWS has no page"),
         (flags.update and not flags.name, "--update needs the --name of the endpoint"),
         (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
         (
