@@ -345,7 +345,7 @@ def test_the_curl_command_gives_the_same_answer(browser: Browser, server: Server
 def test_keys_alone_reach_everything(browser: Browser, server: Server) -> None:
     visit(browser, server, 1440)
     reached = []
-    for _ in range(7):
+    for _ in range(6):
         for kind in ("keyDown", "keyUp"):
             browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         name, outlined = browser.ask(
@@ -354,9 +354,7 @@ def test_keys_alone_reach_everything(browser: Browser, server: Server) -> None:
         )
         assert outlined, f"nothing shows that {name} has the focus"
         reached.append(name)
-    assert reached[:2] == ["file", "copy"]
-    assert "summary" in reached
-    assert reached.count("a") == 3
+    assert reached == ["file", "copy", "count", "a", "a", "a"]
     for kind, more in (("keyDown", {"text": "\r"}), ("keyUp", {})):
         browser.ask("document.querySelector('summary').focus()")
         browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, **more)
