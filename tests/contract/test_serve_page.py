@@ -29,7 +29,7 @@ PATHS = [path.replace("\\", "") for path in routes.PAGE]
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "tests" / "out"
 LABEL = "<img src=x onerror=document.title='run'> 'red' & \"quoted\""
-DETAILS = {
+DETAILS: dict[str, Any] = {
     "accuracy": {"fp32": {"valid": 0.84, "test": 0.82}, "int8": {"valid": 0.5, "test": 0.5}},
     "accuracy_interval": {"fp32": {"valid": metrics.interval(0.84, 100), "test": metrics.interval(0.82, 100)}},
     "data": {"images": {"train": 600, "valid": 100, "test": 100}, "fingerprint": "0"},
