@@ -69,8 +69,8 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureF
     pack.pack(write_model(tmp_path / "model"), tmp_path / "model.tar.gz")
     (tmp_path / "blue.jpg").write_bytes(picture("blue"))
     port = free_port()
-    arguments = ("--image", engine.image("serve"), "--model-data", tmp_path / "model.tar.gz", "--port", port, "--json")
-    arguments += ("--page",)
+    archive = tmp_path / "model.tar.gz"
+    arguments = ("--image", engine.image("serve"), "--model-data", archive, "--port", port, "--json", "--page")
     # As with `&` in a script.
     before = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh") if end == "SIGTERM" else ()
     with started(tmp_path, *arguments, before=before) as process:
