@@ -29,6 +29,7 @@ PATHS = [path.replace("\\", "") for path in routes.PAGE]
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "tests" / "out"
 LABEL = "<img src=x onerror=document.title='run'> 'red' & \"quoted\""
+LABELS = (LABEL, "green", "blue" * 30)  # the last one in one word
 DETAILS: dict[str, Any] = {
     "accuracy": {"fp32": {"valid": 0.84, "test": 0.82}, "int8": {"valid": 0.5, "test": 0.5}},
     "accuracy_interval": {"fp32": {"valid": metrics.interval(0.84, 100), "test": metrics.interval(0.82, 100)}},
@@ -48,7 +49,7 @@ def described(directory: Path, labels: tuple[str, ...] = CLASSES) -> Path:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     env = {**ON, "SAGEMAKER_MODEL_SERVER_WORKERS": "1"}
-    with serving(described(folder / "model", (LABEL, *CLASSES[1:])), folder / "run", env) as running:
+    with serving(described(folder / "model", LABELS), folder / "run", env) as running:
         yield running
 
 
@@ -326,7 +327,10 @@ def test_a_photo_is_answered_with_bars_and_a_wrong_file_with_a_sentence(
     assert [problem for problem in browser.problems if "status of 400" not in problem] == []
 
     drop(browser, photo(tmp_path / "blue.png", "blue"))
-    assert answered(browser, "blue.png")[0][0] == "blue"
+    assert answered(browser, "blue.png")[0][0] == LABELS[2]
+    browser.ask("document.querySelector('details').open = true")
+    shown = "[...document.querySelectorAll('li, dd, span, pre, section, label')].filter(each => each.offsetParent)"
+    assert browser.ask(f"{shown}.filter(each => each.scrollWidth > each.clientWidth && each.clientWidth).length") == 0
     assert text(browser, "state") == ""
 
 
@@ -358,7 +362,7 @@ def test_keys_alone_reach_everything(browser: Browser, server: Server) -> None:
     for kind, more in (("keyDown", {"text": "\r"}), ("keyUp", {})):
         browser.ask("document.querySelector('summary').focus()")
         browser.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, **more)
-    assert text(browser, "labels").splitlines() == [LABEL, *CLASSES[1:]]
+    assert text(browser, "labels").splitlines() == list(LABELS)
 
 
 def test_the_policy_stops_what_got_into_the_page_all_the_same(browser: Browser, server: Server) -> None:
