@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from container_serve.settings import PAGE
 from local_test import stage
 from local_test.child import STOP_SECONDS, Child
 from local_test.errors import LocalError
@@ -47,8 +48,8 @@ class Engine(ABC):
         """Start training."""
 
     @abstractmethod
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
-        """Start the server of the model folder on 127.0.0.1:port; it is not ready yet."""
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
+        """Start the server of the model folder on 127.0.0.1:port, with its page if asked for; it is not ready yet."""
 
     @abstractmethod
     def find_images(self, *names: str) -> None:
@@ -81,8 +82,9 @@ class ProcessEngine(Engine):
         }
         return self._start(["container_train.entrypoint"], log, echo, job)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
-        return self._start(["container_serve", "--model-dir", str(model), "--port", str(port)], log, echo)
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
+        command = ["container_serve", "--model-dir", str(model), "--port", str(port), *(["--page"] if page else [])]
+        return self._start(command, log, echo)
 
     def _start(self, command: list[str], log: Path, echo: bool, job: Mapping[str, str] = NOTHING) -> Child:
         """A module of this repository, in an environment that finds .venv's programs and these packages first."""
@@ -137,8 +139,9 @@ class DockerEngine(Engine):
             options += ["--env", f"{key}={value}"]
         return self._start("train", options, log, echo)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
         options = ["--volume", f"{model}:/opt/ml/model:ro", "--publish", f"127.0.0.1:{port}:8080"]
+        options += ["--env", f"{PAGE}=true"] if page else []
         return self._start("serve", options, log, echo)
 
     def _start(self, program: str, options: list[str], log: Path, echo: bool) -> Child:

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from container_serve import log, resources
+from container_serve import __version__, log, resources
 from container_serve.errors import ServeError
+from container_serve.page import openapi
 from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import MODELS, Settings
 from container_serve.worker import user_code
@@ -19,6 +20,7 @@ LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, 
 IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 LOG4J = Path(__file__).parents[1] / "log4j2.xml"
+PAGE = Path(__file__).parents[1] / "page"  # what answers GET /, and the API's description
 MODEL_NAME = "model"
 # All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
 # Python whatever modules lie in it.
@@ -49,6 +51,10 @@ def write(run: Path, settings: Settings, share: Share, memory: Memory) -> None:
     worker.write_text(_WORKER)
     (run / STORE / EMPTY).mkdir(parents=True, mode=0o500)
     (run / MODELS).mkdir()
+    if settings.page:
+        (run / PAGE.name).mkdir()
+        shutil.copy(PAGE / "page.html", run / PAGE.name)
+        (run / PAGE.name / "openapi.json").write_text(json.dumps(openapi.document(settings)))
     if not settings.multi_model:
         (run / MODELS / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
 
@@ -78,6 +84,8 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "byoc_body_bytes": memory.bodies,
         "byoc_worker_bytes": memory.copies,
         "byoc_multi_model": str(settings.multi_model).lower(),
+        "byoc_page": str(settings.page).lower(),
+        "byoc_version": __version__,
     }
     if settings.multi_model:
         image_bytes = settings.image_bytes or resources.MODEL_IMAGE_BYTES

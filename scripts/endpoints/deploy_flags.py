@@ -2,6 +2,7 @@
 
 import argparse
 
+from container_serve.settings import PAGE
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.console import command
@@ -37,6 +38,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
     here = made.add_argument_group("on this machine")
     here.add_argument("--local", action="store_true", help="serve through the SDK's local mode; needs no account")
+    here.add_argument("--page", action="store_true", help="for --local: a page to try the model in a browser")
     here.add_argument("--port", type=integer(1, 65535), metavar="N", help="for --local (default: a free one)")
     how = made.add_argument_group("how")
     how.add_argument("--attach", metavar="NAME", help="wait for an endpoint that is being created or changed")
@@ -128,6 +130,8 @@ def environment(flags: argparse.Namespace) -> dict[str, str]:
     if found.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
         several = "a server that waits for several models would answer every request with 404; take --multi-model"
         raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
+    if not flags.local and found.get(PAGE, "").strip().lower() == "true":
+        raise CloudError(f"--environment {PAGE}=true: an endpoint on AWS has no page: leave it out, or add --local", 2)
     return found
 
 
@@ -173,6 +177,7 @@ def check(flags: argparse.Namespace) -> None:
             "--register and --approve make no endpoint: leave out --name, --update, --attach and the flags of modes",
         ),
         (flags.port is not None and not flags.local, "--port goes with --local"),
+        (flags.page and not flags.local, "--page goes with --local: an endpoint on AWS has no page"),
         (flags.update and not flags.name, "--update needs the --name of the endpoint"),
         (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
         (

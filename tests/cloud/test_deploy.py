@@ -275,6 +275,8 @@ def test_every_strategy_is_one_the_service_takes(strategy: str, capsys: pytest.C
             "an endpoint of one model; a server",
         ),
         ((*OFFLINE, "--model-data", MODEL, "--port", "8080"), "--local"),
+        ((*OFFLINE, "--model-data", MODEL, "--page"), "--page goes with --local"),
+        ((*OFFLINE, "--model-data", MODEL, "--environment", "BYOC_PAGE=True"), "BYOC_PAGE=true"),
         (("--local", "--job", "j"), "no --job"),
         (("--local",), "no model"),
         (("--attach", "byoc-a", "--image", IMAGE), "--attach"),

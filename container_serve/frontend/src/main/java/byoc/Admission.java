@@ -47,7 +47,6 @@ final class Admission {
         }
         switch (target.route) {
             case PING:
-            case PING_HEAD:
                 return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
             case EXECUTION_PARAMETERS:
                 return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
@@ -58,6 +57,14 @@ final class Admission {
                     throw Refusal.noModel(target.model);
                 }
                 return Answers.json(200, Answers.described(target.model));
+            case PAGE:
+                return Page.answer();
+            case INFO:
+                return Answers.text("application/json", Info.all(settings) + "\n");
+            case METRICS:
+                return Answers.text(Metrics.TYPE, Metrics.text());
+            case OPENAPI:
+                return Answers.text("application/json", Page.file("openapi.json"));
             default:
                 check(request, model(target));
                 return null;

@@ -55,6 +55,11 @@ final class ModelFolders {
         return new Refusal(500, "ModelLoadFailed", "No worker of the model started; the server's log says more.");
     }
 
+    /** The model's folder, as its workers read it. */
+    static Path folder(String model) {
+        return LINKS.resolve(model);
+    }
+
     /** The folder as its caller named it. */
     static String get(String model) {
         try {

@@ -183,8 +183,16 @@ final class RequestContext implements PendingRequest.Caller {
         return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
     }
 
+    /** Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping. */
+    void end(int status, long sent, String timing) {
+        Metrics.count(target.route, status, System.nanoTime() - begun);
+        if (target.route != Route.PING) {
+            log(status, sent, timing);
+        }
+    }
+
     /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    void log(int status, long sent, String timing) {
+    private void log(int status, long sent, String timing) {
         WRITING.put(Thread.currentThread(), System.nanoTime());
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",

@@ -42,6 +42,11 @@ public final class RequestQueue {
         return QUEUED.get();
     }
 
+    /** Those that no worker has yet. */
+    synchronized int waiting() {
+        return waiting.size();
+    }
+
     public synchronized boolean isFull() {
         return waiting.size() + taken >= capacity;
     }

@@ -29,6 +29,7 @@ public final class Workers {
     private final Memory memory;
     private final EventLoopGroup group;
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
+    private final AtomicInteger diedBefore = new AtomicInteger(); // of models that have been unloaded
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
     /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
@@ -61,6 +62,7 @@ public final class Workers {
     public boolean stop(String name) {
         WorkerPool pool = pools.remove(name);
         if (pool != null) {
+            diedBefore.addAndGet(pool.died.get());
             pool.close();
         }
         return pool != null;
@@ -88,7 +90,12 @@ public final class Workers {
 
     /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
     public int died() {
-        return pools.values().stream().mapToInt(pool -> pool.died.get()).sum();
+        return diedBefore.get() + pools.values().stream().mapToInt(pool -> pool.died.get()).sum();
+    }
+
+    /** Requests of all models that wait for a worker. */
+    public int waiting() {
+        return pools.values().stream().mapToInt(pool -> pool.queue.waiting()).sum();
     }
 
     /** Of all models, those that hold a loaded one; a killed one is noticed by its closed socket. */

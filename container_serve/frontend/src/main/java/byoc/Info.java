@@ -1,0 +1,59 @@
+package byoc;
+
+import com.google.gson.Gson;
+import com.google.gson.JsonArray;
+import com.google.gson.JsonElement;
+import com.google.gson.JsonNull;
+import com.google.gson.JsonObject;
+import java.io.IOException;
+import java.io.Reader;
+import java.nio.file.Files;
+
+/** What GET /info says: the models that are served, as their model.json describes them, and the server's limits. */
+final class Info {
+    private static final int MODELS = 100; // at most
+    private static final String[] SHOWN = {"architecture", "precision", "classes", "preprocessing"};
+
+    private Info() {}
+
+    static JsonObject all(Settings settings) {
+        JsonArray models = new JsonArray();
+        Health.workers.models().stream().limit(MODELS).forEach(name ->
+                models.add(model(name, settings.multiModel ? "/models/" + name + "/invoke" : "/invocations")));
+        JsonObject info = Answers.object(
+                "version", settings.version,
+                "workers_per_model", settings.workers,
+                "max_request_bytes", settings.maxRequestBytes,
+                "timeout_seconds", settings.timeoutSeconds);
+        info.add("models", models);
+        return info;
+    }
+
+    /** The name and path alone where the model is a program of the user's own, without a model.json. */
+    private static JsonObject model(String name, String path) {
+        JsonObject model = Answers.object("name", name, "path", path);
+        try (Reader file = Files.newBufferedReader(ModelFolders.folder(name).resolve("model.json"))) {
+            JsonObject document = new Gson().fromJson(file, JsonObject.class);
+            for (String key : SHOWN) {
+                model.add(key, at(document, key));
+            }
+            String precision = document.get("precision").getAsString();
+            model.add("accuracy", at(document, "accuracy", precision)); // as served, for each split
+            model.add("accuracy_interval", at(document, "accuracy_interval", precision));
+            model.add("images", at(document, "data", "images"));
+        } catch (IOException | RuntimeException none) {
+            // whoever loads it says what is wrong with it
+        }
+        return model;
+    }
+
+    /** What lies below the keys; null where one of them is missing. */
+    private static JsonElement at(JsonElement element, String... keys) {
+        for (String key : keys) {
+            element = element.isJsonObject() && element.getAsJsonObject().has(key)
+                    ? element.getAsJsonObject().get(key)
+                    : JsonNull.INSTANCE;
+        }
+        return element;
+    }
+}
