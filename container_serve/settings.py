@@ -22,10 +22,6 @@ QUEUE_SIZE = 100  # multi-model-server's default
 PROGRAM = "inference.py"
 PAGE = "BYOC_PAGE"
 SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"  # where it lies
-# Files in the run directory of a server, by which its workers tell how loading the model goes.
-LOAD_FAILURE = "load-failure-"  # and the model's name: why it could not be loaded
-LOADING = "loading-"  # and a process id, while it is being loaded; holds the model's name
-MODELS = "models"  # a folder in it: a link for each model, by name, to the folder where that lies
 
 T = TypeVar("T", int, None)
 

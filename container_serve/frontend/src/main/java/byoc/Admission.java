@@ -1,7 +1,7 @@
 package byoc;
 
 import byoc.workers.PendingRequest;
-import byoc.workers.RequestQueue;
+import byoc.workers.WorkerPool;
 import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
@@ -94,8 +94,8 @@ final class Admission {
         if (!Supervisor.state().equals(Health.READY)) {
             throw new Refusal(503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        RequestQueue queue = Health.workers.queue(model);
-        if (queue != null && queue.isFull()) { // before its body is sent
+        WorkerPool pool = Health.workers.pool(model);
+        if (pool != null && pool.queue.isFull()) { // before its body is sent
             throw Refusal.queueFull();
         }
         if (!settings.memory.fits(length)) {
@@ -133,12 +133,12 @@ final class Admission {
             return;
         }
         String model = model(request.target);
-        RequestQueue queue = Health.workers.queue(model);
+        WorkerPool pool = Health.workers.pool(model);
         long deadline = request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
-        PendingRequest pending = new PendingRequest(whole, deadline, request);
-        if (queue == null || !request.enqueue(queue, pending)) {
-            pending.release();
-            throw queue == null ? Refusal.noModel(model) : Refusal.queueFull();
+        request.pending = new PendingRequest(whole, deadline, request);
+        if (pool == null || !pool.queue.offer(request.pending)) {
+            request.pending.release();
+            throw pool == null ? Refusal.noModel(model) : Refusal.queueFull();
         }
     }
 

@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.WorkerPool;
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonElement;
@@ -8,6 +9,7 @@ import com.google.gson.JsonObject;
 import java.io.IOException;
 import java.io.Reader;
 import java.nio.file.Files;
+import java.nio.file.Path;
 
 /** What GET /info says: the models that are served, as their model.json describes them, and the server's limits. */
 final class Info {
@@ -32,7 +34,8 @@ final class Info {
     /** The name and path alone where the model is a program of the user's own, without a model.json. */
     private static JsonObject model(String name, String path) {
         JsonObject model = Answers.object("name", name, "path", path);
-        try (Reader file = Files.newBufferedReader(ModelFolders.folder(name).resolve("model.json"))) {
+        WorkerPool pool = Health.workers.pool(name);
+        try (Reader file = Files.newBufferedReader(Path.of(pool.folder(), "model.json"))) {
             JsonObject document = new Gson().fromJson(file, JsonObject.class);
             for (String key : SHOWN) {
                 model.add(key, at(document, key));

@@ -48,7 +48,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (message instanceof HttpRequest) {
+        if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
             head((HttpRequest) message);
         }
         if (message instanceof HttpContent) {

@@ -56,6 +56,7 @@ public final class RequestQueue {
         if (closed || isFull()) {
             return false;
         }
+        request.queue = this;
         waiting.add(request);
         QUEUED.incrementAndGet();
         dispatch();
@@ -153,8 +154,7 @@ public final class RequestQueue {
         memory.giveBack(request);
     }
 
-    /** Its caller has an answer, or went away: it leaves, if no worker has it yet. */
-    public synchronized void remove(PendingRequest request) {
+    synchronized void remove(PendingRequest request) {
         request.abandoned = true;
         if (waiting.remove(request)) {
             QUEUED.decrementAndGet();
