@@ -25,6 +25,8 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.clock import Clock, Events
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
+from container_train.reporting.tracking import Tracker
+from container_train.reporting.words import count
 
 if TYPE_CHECKING:  # torch and smdebug are imported when they are needed
     from torch import nn
@@ -55,6 +57,7 @@ class Monitor:
         self.trace: Trace | None = None
         self.sampler: Sidecar | None = None
         self.watcher: Sidecar | None = None
+        self.tracker: Tracker | None = None
         self.out = Path()
         self.clock = Clock()
         self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
@@ -215,6 +218,8 @@ class Monitor:
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
         self._write(TimelineWriter.epoch, record)
+        if self.tracker is not None:
+            self.tracker.epoch(record)
 
     def _write(self, write: Callable[..., None], *values: Any) -> None:
         """Write to the timeline; one that cannot be written ends."""
@@ -269,7 +274,7 @@ class Monitor:
         found = counted([rule["severity"] for rule in fired])
         # Not where it lies now: a local run that failed is moved, and in the cloud this is a path in output.tar.gz.
         where = (self.out / REPORT).relative_to(self.tree.base)
-        log.info("report: %s; %d rules could judge and found: %s", where, judged, found)
+        log.info("report: %s; %s could judge and found: %s", where, count(judged, "rule"), found)
         for rule in fired:
             log.info("rule %s fired (%s): %s", rule["rule"], rule["severity"], rule["reason"])
 
