@@ -19,7 +19,7 @@ ALIASES = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "mod
 # A checkpoint fits whatever these say; all others are part of its identity.
 NOT_IN_FINGERPRINT = frozenset(
     {"epochs", "patience", "checkpoint-every", "compile", "workers", "device", "feature-cache", "debug",
-     "debug-interval", "rule", "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
+     "debug-interval", "rule", "on-rule", "profile-interval", "torch-profile", "measure", "precision", "track"}
 )  # fmt: skip
 
 
@@ -218,6 +218,9 @@ class Hyperparameters:
         "ms between samples of the system: 100, 200, 500, 1000, 5000 or 60000; 0: none",
     )
     torch_profile: str = option(steps, "none", "steps to trace operator by operator: 10:20")
+    track: str = option(
+        one_of("none", "tensorboard", "mlflow"), "none", "where the epochs' metrics go, too: tensorboard or mlflow"
+    )
     measure: str = option(
         one_of("full", "none"),
         "full",

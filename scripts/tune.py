@@ -130,7 +130,7 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
         raise CloudError(f"no trial of {name} was completed{f': {reasons[-1]}' if reasons else ''}")
     if flags.train_best:
         return _train_best(aws, job, flags)
-    progress(f"next: scripts/train.py --from-tuning {name} --region {aws.region} --image URI --data S3")
+    progress(f"next: {search.command}")
     return 0 if job.status == "Completed" else 1
 
 

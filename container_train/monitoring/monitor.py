@@ -29,6 +29,8 @@ from container_train.profiler.clock import Clock, Events
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
 from container_train.profiler.trace import Trace, window
+from container_train.reporting.tracking import Tracker
+from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Monitor:
         self.trace: Trace | None = None
         self.sampler: Sidecar | None = None
         self.watcher: Sidecar | None = None
+        self.tracker: Tracker | None = None
         self.out = Path()
         self.clock = Clock()
         self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
@@ -184,6 +187,8 @@ class Monitor:
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
         self._write(TimelineWriter.epoch, record)
+        if self.tracker is not None:
+            self.tracker.epoch(record)
 
     def _write(self, write: Callable[..., None], *values: Any) -> None:
         """Write to the timeline; one that cannot be written ends."""
@@ -238,7 +243,7 @@ class Monitor:
         found = counted([rule["severity"] for rule in fired])
         # Not where it lies now: a local run that failed is moved, and in the cloud this is a path in output.tar.gz.
         where = (self.out / REPORT).relative_to(self.tree.base)
-        log.info("report: %s; %d rules could judge and found: %s", where, judged, found)
+        log.info("report: %s; %s could judge and found: %s", where, count(judged, "rule"), found)
         for rule in fired:
             log.info("rule %s fired (%s): %s", rule["rule"], rule["severity"], rule["reason"])
 

@@ -1,6 +1,7 @@
 """`tune.py` in the cloud: what a search asks for, and following it with a table of its trials."""
 
 import argparse
+import re
 from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,6 +26,7 @@ PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
 LOGS = 100  # trials whose curves are read from their logs: the newest
 THREADS = 4
+IMAGES = re.compile(r"data: \d+ classes, .*?(\d+) valid")
 
 
 def plan(
@@ -90,13 +92,20 @@ def follow(aws: Aws, name: str) -> TuningJob:
 
 
 def with_curves(aws: Aws, search: Search) -> Search:
-    """The epochs of its newest trials, read from their logs; a log that cannot be read is left out."""
+    """The same with what its newest trials' logs tell, and with the command for its best values.
+
+    A log that cannot be read is left out.
+    """
     read: dict[int, Trial] = {}
+    images = 0
 
     def look(trial: Trial) -> Trial:
+        nonlocal images
         metrics = watch.Metrics()
         for line in watch.Log(aws, trial.name).new():
             metrics.feed(line)
+            if match := IMAGES.search(line):
+                images = int(match[1])
         metrics.flush()
         return replace(trial, epochs=metrics.epochs)
 
@@ -107,4 +116,6 @@ def with_curves(aws: Aws, search: Search) -> Search:
         each(look, search.trials[-LOGS:], keep, THREADS)
     except (ClientError, BotoCoreError) as error:
         progress(f"the trials' logs cannot be read, and so there are no curves: {explain(error)}")
-    return replace(search, trials=[read.get(trial.number, trial) for trial in search.trials])
+    command = f"scripts/train.py --from-tuning {search.name} --region {aws.region} --image URI --data S3"
+    trials = [read.get(trial.number, trial) for trial in search.trials]
+    return replace(search, trials=trials, images=images, command=command)

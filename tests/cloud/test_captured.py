@@ -247,7 +247,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path: Path) -> Non
     [
         (("--captured", "nowhere"), 2, "--captured nowhere: no such folder"),
         (("--captured", f"s3://{BUCKET}/byoc/captured"), 1, "no captured requests below it"),
-        ((), 2, "no job: give JOB, two to compare, or --captured"),
+        ((), 2, "0 jobs given: expected one, two to compare, --all, or --captured"),
         (("--captured", "in", "job", "job"), 2, "--captured is compared with the test images of one JOB"),
         (("--captured", "several"), 2, "requests to several endpoints: add one of byoc-cats, byoc-dogs"),
         (("--captured", "in", "empty"), 1, "its metrics.json has no test images"),
