@@ -152,6 +152,6 @@ def asked(port: int, pictures: Path, server: subprocess.Popen[bytes], log: Path)
     document = json.loads(call("predict.py", "--local", f"http://localhost:{port}", "--json", pictures))
     answers: dict[str, list[str]] = {}
     for row in document["results"]:
-        true = Path(row["picture"]).parent.name.partition(".")[2]
+        true = Path(row["image"]).parent.name.partition(".")[2]
         answers.setdefault(true, []).append(row["predictions"][0]["label"])
     return answers
