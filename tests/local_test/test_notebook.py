@@ -10,7 +10,6 @@ import pytest
 from nbclient import NotebookClient
 
 from tests import trees
-from tests.conftest import Patch
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "local_test" / "train_and_deploy.ipynb"
@@ -34,7 +33,7 @@ def test_it_is_valid_and_its_outputs_are_stripped(notebook: Any) -> None:
 
 
 @pytest.mark.timeout(SECONDS)
-def test_it_runs_from_top_to_bottom(notebook: Any, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_it_runs_from_top_to_bottom(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = trees.fill(tmp_path / "colours")
     small = ["--arch", "mobilenet_v3_small", "--image-size", "64", "--workers", "0", "--precision", "fp32"]
     # Only what a reader would set: pictures and a network that take seconds, and folders that no one else is using.
