@@ -253,28 +253,33 @@ def test_too_many_unreadable_images_are_refused(tmp_path: Path, capsys: Capture)
     assert sum(json.loads(said.out)["images"].values()) == 30
 
 
-@pytest.mark.parametrize("name", ["../../evil.jpg", "/etc/evil.jpg", "a\\..\\..\\evil.jpg", "C:/e.jpg", "."])
-def test_a_path_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
-    archive = make_zip(tmp_path / "evil.zip", {"a/1.jpg": jpeg(0), name: jpeg(0)})
-    with pytest.raises(DataError, match="outside"):
-        unzip(archive, tmp_path / "target")
-    assert visible(tmp_path) == ["evil.zip"]
-
-
-def test_links_twins_and_encrypted_files_are_refused(tmp_path: Path) -> None:
+def test_nothing_of_a_zip_gets_outside(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("a/link.jpg")
     link.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(tmp_path / "link.zip", "w") as archive:
+    names = ("../../evil.jpg", "/etc/evil.jpg", "a\\..\\..\\evil.jpg", "a\\b.jpg")
+    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    make_zip(tmp_path / "twice.zip", {"a/1.jpg": b"1", "a\\1.jpg": b"2"})
+        for name in names:
+            archive.writestr(name, jpeg(0))
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    unzip(tmp_path / "evil.zip", tmp_path / "deep" / "er" / "target")
+    files = [path for path in (tmp_path / "deep").rglob("*") if path.is_file()]
+    target = tmp_path / "deep" / "er" / "target"
+    assert sorted(str(path.relative_to(target)) for path in files) == ["a/b.jpg", "a/link.jpg", "etc/evil.jpg"]
+    assert not (target / "a" / "link.jpg").is_symlink()
+
+
+def test_bombs_and_encrypted_files_are_refused(tmp_path: Path) -> None:
     locked = bytearray(make_zip(tmp_path / "encrypted.zip", {"a/1.jpg": jpeg(0)}).read_bytes())
-    locked[locked.index(b"PK\x01\x02") + 8] |= 1
+    for at in (locked.index(b"PK\x01\x02") + 8, 6):
+        locked[at] |= 1
     (tmp_path / "encrypted.zip").write_bytes(locked)
+    with pytest.raises(DataError, match=r"encrypted\.zip is damaged, encrypted or no zip file: .* is encrypted"):
+        unzip(tmp_path / "encrypted.zip", tmp_path / "target")
     make_zip(tmp_path / "bomb.zip", {"a/1.bmp": bytes(50_000_000)}, zipfile.ZIP_DEFLATED)
-    for word in ("link", "twice", "encrypted", "bomb"):
-        with pytest.raises(DataError, match=f"{word}"):
-            unzip(tmp_path / f"{word}.zip", tmp_path / "target")
-    assert not (tmp_path / "target").exists()
+    with pytest.raises(DataError, match="refused as a decompression bomb"):
+        unzip(tmp_path / "bomb.zip", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
