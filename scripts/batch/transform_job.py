@@ -1,12 +1,14 @@
-"""A transform job in the account: made, followed to its end, its answers merged."""
+"""A transform job: as data, with its requests; and in the account, made, followed to its end, its answers merged."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.aws import creation, requests
+from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
@@ -14,13 +16,14 @@ from scripts.aws.parallel import each
 from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.batch import transform_input, transform_spec, transform_table
-from scripts.batch.transform_spec import Transform
+from scripts.batch import transform_input, transform_table
+from scripts.batch.transform_input import MAX_MIB, MIB
 from scripts.batch.transform_table import Table
 from scripts.console.command import progress
-from scripts.endpoints import lookup, rollout
-from scripts.jobs import training_jobs
-from scripts.jobs.existing import is_stopped
+from scripts.endpoints import deployment, lookup, modes, rollout
+from scripts.endpoints.deployment import ServedModel
+from scripts.endpoints.invocations import JSON
+from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
 from scripts.resources.inventory import MODEL, Resource
 from scripts.s3 import objects
@@ -31,6 +34,68 @@ PROGRAM = "transform.py"
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
+IMAGES = "application/x-image"
+DEFAULT_MIB = 6  # of a request: what the server takes, and tells the service, unless it is told otherwise
+SECONDS = 60  # for one image, before it is sent again
+RETRIES = 1
+
+
+@dataclass(frozen=True)
+class Transform(ServedModel):
+    """A job over the images that a manifest lists; the model is made for it, under its name.
+
+    `out`: the prefix of all that it leaves. `images`: the prefix of the images; `largest`: bytes of the largest one.
+    """
+
+    out: S3Uri
+    images: S3Uri
+    largest: int = 0
+
+    @property
+    def mib(self) -> int:
+        """The size of a request that the service may send, in MiB."""
+        return max(DEFAULT_MIB, -(-self.largest // MIB))
+
+    def requests(self, settings: Settings) -> list[Request]:
+        tags = settings.all_tags()
+        container = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
+        model = deployment.model_request(self.name, container, self.environment, tags, settings, self.network_isolation)
+        output = {"S3OutputPath": str(answers_below(self.out)), "Accept": JSON}
+        if settings.output_kms_key:
+            output["KmsKeyId"] = settings.output_kms_key
+        resources: dict[str, Any] = {"InstanceType": self.instance_type, "InstanceCount": self.instance_count}
+        if settings.volume_kms_key and instances.takes_volume_key(self.instance_type):
+            resources["VolumeKmsKeyId"] = settings.volume_kms_key
+        job: dict[str, Any] = {
+            "TransformJobName": self.name,
+            "ModelName": self.name,
+            "BatchStrategy": "SingleRecord",
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": str(manifest(self.out))}},
+                "ContentType": IMAGES,
+                "SplitType": "None",
+            },
+            "TransformOutput": output,
+            "TransformResources": resources,
+            # What is read stands in the manifest only: here cleanup.py finds it too.
+            "Environment": {"BYOC_BATCH_IMAGES": f"{self.images}/"},
+            "ModelClientConfig": {"InvocationsTimeoutInSeconds": SECONDS, "InvocationsMaxRetries": RETRIES},
+            "Tags": names.tag_list(tags),
+        }
+        if self.mib > DEFAULT_MIB:  # otherwise the service asks the server's /execution-parameters for both
+            job["MaxPayloadInMB"] = self.mib
+            job["MaxConcurrentTransforms"] = max(1, min(modes.cpus(self.instance_type), MAX_MIB // self.mib))
+        return [model, Request("sagemaker", "CreateTransformJob", job)]
+
+
+def manifest(out: S3Uri) -> S3Uri:
+    """Return the address of the list of images of a job that leaves its results below `out`."""
+    return out / "images.manifest"
+
+
+def answers_below(out: S3Uri) -> S3Uri:
+    """Return the prefix of a job's answers, one object per image."""
+    return out / "answers"
 
 
 def make(aws: Aws, spec: Transform, settings: Settings) -> None:
@@ -47,24 +112,20 @@ def make(aws: Aws, spec: Transform, settings: Settings) -> None:
 
 def describe(aws: Aws, name: str) -> dict[str, Any]:
     """Raises CloudError where there is no such job."""
-    found = requests.describe(aws, "TransformJob", name)
-    if found is None:
-        raise CloudError(f"there is no transform job {name} in {aws.region}: check the name and --region")
-    return found
+    return requests.need(aws, "TransformJob", name, "transform job")
 
 
-def stop(aws: Aws, name: str, project: str) -> None:
-    """Raises CloudError for a job that is not this project's."""
-    job = describe(aws, name)
-    if training_jobs.tags_of(aws, job["TransformJobArn"]).get(PROJECT_TAG) != project:
+def stop(aws: Aws, name: str, project: str, *, as_json: bool) -> int:
+    """Have a job stopped; the exit code. Raises CloudError for a job that is not this project's."""
+    arn = describe(aws, name)["TransformJobArn"]
+    if training_jobs.tags_of(aws, arn).get(PROJECT_TAG) != project:
         raise CloudError(f"the transform job {name} has no tag {PROJECT_TAG}={project}: these scripts did not make it")
-    try:
-        send(aws, Request("sagemaker", "StopTransformJob", {"TransformJobName": name}))
-        progress(f"stopping the transform job {name}")
-    except ClientError as error:
-        if not is_stopped(error):
-            raise
-        progress(f"the transform job {name} is {job['TransformJobStatus']} already")
+
+    def look() -> SimpleNamespace:
+        status = describe(aws, name)["TransformJobStatus"]
+        return SimpleNamespace(status=status, in_progress=status in training_jobs.IN_PROGRESS)
+
+    return existing.stop(aws, "TransformJob", name, look, PROGRAM, "", as_json=as_json)
 
 
 def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool) -> int:
@@ -75,7 +136,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
     job = _follow(aws, name)
     answers = S3Uri.parse(job["TransformOutput"]["S3OutputPath"], "S3OutputPath")
     out = S3Uri(answers.bucket, answers.key.rpartition("/")[0])
-    if transform_spec.answers(out) != answers:
+    if answers_below(out) != answers:
         raise CloudError(f"the transform job {name} was not made by this script: its answers are in {answers}")
     status = job["TransformJobStatus"]
     if status != "Completed":
@@ -83,7 +144,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
         progress(f"the transform job is {status}: {reason}; the end of its log in {LOG_GROUP}:")
         for line in lookup.last_lines(aws, LOG_GROUP, f"{name}/"):
             progress(f"  {line}")
-    prefix, files = transform_input.read_manifest(aws, transform_spec.manifest(out))
+    prefix, files = transform_input.read_manifest(aws, manifest(out))
     table = _merge(aws, prefix, files, answers, top_k)
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
@@ -104,7 +165,7 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
         if job["TransformJobStatus"] != said:
             said = job["TransformJobStatus"]
             progress(f"{name}: {said}")
-        return said not in ("InProgress", "Stopping")
+        return said not in training_jobs.IN_PROGRESS
 
     with leaving_it_running(name, aws.region, "job", PROGRAM):
         return poll(lambda: describe(aws, name), is_over, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the job")

@@ -42,6 +42,13 @@ def number(text: str) -> float:
     return value
 
 
+def refuse(*complaints: tuple[object, str]) -> None:
+    """Raises CloudError with the first complaint whose condition holds: of flags that cannot be given together."""
+    for wrong, complaint in complaints:
+        if wrong:
+            raise CloudError(complaint, 2)
+
+
 def key_values(items: Sequence[str], source: str) -> dict[str, str]:
     """KEY=VALUE items as a mapping. Raises CloudError, which names their `source`."""
     found: dict[str, str] = {}

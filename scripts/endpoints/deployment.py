@@ -25,23 +25,28 @@ _ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """One model on some instances, or serverless. `name` is that of the model and the configuration.
+class ServedModel:
+    """A model, by its `name`, and what serves it. `model_data`: model.tar.gz, or the prefix below which several are."""
 
-    `model_data`: model.tar.gz; for several models the prefix below which they are. `instance_type`: A,B for instance
-    pools; it does not count for a serverless endpoint.
-    """
-
-    endpoint: str
     name: str
     image: str
     model_data: S3Uri
     instance_type: str
     instance_count: int
     environment: Mapping[str, str]
+    network_isolation: bool
+
+
+@dataclass(frozen=True)
+class Deployment(ServedModel):
+    """A model on some instances, or serverless; the configuration has its name.
+
+    `instance_type`: A,B for instance pools; it does not count for a serverless endpoint.
+    """
+
+    endpoint: str
     startup_timeout: int  # seconds until /ping is 200
     download_timeout: int  # seconds for model.tar.gz
-    network_isolation: bool
     mode: Mode = field(default_factory=Mode)
     package: str | None = None  # ARN in the model registry, which says image and model
     shadow: S3Uri | None = None  # model.tar.gz of the variant whose answers nobody gets

@@ -1,4 +1,4 @@
-"""A job or a search that exists: --attach and --stop of train.py and tune.py, and their other flags on how to go on."""
+"""A job or a search that exists: --attach and --stop of scripts, and their other flags on how to go on."""
 
 import argparse
 import json
@@ -16,8 +16,11 @@ from scripts.jobs import training, training_jobs, watch
 
 
 def flags(parser: argparse.ArgumentParser, what: str, local: str, stopping: str) -> None:
-    how = parser.add_argument_group("how").add_argument
-    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
+    group = parser.add_argument_group("how")
+    one = group.add_mutually_exclusive_group().add_argument
+    one("--wait", action="store_true", default=True, help="follow it to its end (default)")
+    one("--no-wait", dest="wait", action="store_false", help="end as soon as it is created")
+    how = group.add_argument
     how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how("--json", action="store_true", help="print one JSON object at the end")
     how("--local", action="store_true", help=local)

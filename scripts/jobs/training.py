@@ -14,9 +14,9 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, integer, number, progress, tell_loading
+from scripts.console.command import Interrupted, integer, number, progress, refuse, tell_loading
 from scripts.images import registry
-from scripts.jobs import job_request, training_jobs, watch
+from scripts.jobs import training_jobs, watch
 from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
 from scripts.jobs.training_jobs import TrainingJobSpec
 from scripts.s3 import bucket, storage
@@ -117,6 +117,16 @@ def create(aws: Aws, request: Request, name: str, program: str) -> None:
         raise CloudError(f"{error}; {name} may have been created: {perhaps}") from None
 
 
+def tell_created(wanted: TrainingJobSpec, name: str, kind: str, each: str, parallel: int = 1, runs: int = 1) -> None:
+    """Say of a job or a search where it is seen and what it costs; `each` of its `runs`, so many of them at a time."""
+    progress(f"created {name}\n  {training_jobs.console(wanted.region, name, kind)}")
+    count, spot = wanted.instance_count, wanted.max_wait is not None
+    progress("  " + instances.describe(wanted.instance_type, parallel * count, wanted.region, spot=spot))
+    most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run * runs, count)
+    at_most = "" if most is None else f", {most:.2f} USD at most"
+    progress(f"  {each} stopped after {wanted.max_run / 3600:.3g} h (--max-run){at_most}")
+
+
 def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
 ) -> Plan:
@@ -151,7 +161,7 @@ def check_budget(spec: TrainingJobSpec, seconds: float, limit: float | None, not
 def kinds(flags: argparse.Namespace) -> list[str]:
     """Return the instance types in the order in which they are tried. Raises CloudError."""
     found = [kind.strip() for kind in (flags.instance_type or INSTANCE).split(",")]
-    for wrong, complaint in (
+    refuse(
         (len(set(found)) < len(found), f"--instance-type {flags.instance_type} names a type twice"),
         (
             len(found) > 1 and not flags.wait,
@@ -162,9 +172,7 @@ def kinds(flags: argparse.Namespace) -> list[str]:
             flags.keep_alive and flags.spot,
             "--keep-alive cannot be combined with --spot: the service keeps no spot instances",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     return found
 
 
@@ -173,7 +181,7 @@ def _request(spec: TrainingJobSpec, *, say: bool) -> dict[str, Any]:
     if importlib.util.find_spec("sagemaker") is None:
         if spec.service_debugger:
             raise CloudError("--service-debugger needs the SageMaker SDK: run local_test/setup.sh", 2)
-        return job_request.training_request(spec)
+        return training_jobs.training_request(spec)
     if say:
         tell_loading()
     from scripts.jobs import sdk  # takes seconds to import
@@ -200,7 +208,7 @@ def wanted_by(
     kind = kind or flags.instance_type or INSTANCE
     instances.check(kind)
     max_run = flags.max_run or longest
-    for wrong, complaint in (
+    refuse(
         (flags.max_wait and not flags.spot, "--max-wait is for spot instances: give --spot too, or --max-run alone"),
         (
             flags.max_wait and flags.max_wait < max_run,
@@ -211,9 +219,7 @@ def wanted_by(
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
             " --weights s3://..., or train from random ones with --weights none",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
     weights_at = weights.place(settings)
     checkpoints = S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else None

@@ -17,7 +17,7 @@ from scripts.console.command import progress
 from scripts.jobs import training, watch
 from scripts.jobs.inputs import Data, Weights
 from scripts.jobs.training import Plan
-from scripts.tuning import table, tuning_jobs, tuning_request
+from scripts.tuning import table, tuning_jobs
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
 from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, TuningJobSpec, describe
@@ -61,7 +61,7 @@ def plan(
         parents,
         flags.warm_start_type or "identical",
     )
-    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_request.build(wanted))
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_jobs.creation(wanted))
     check(create, allow_unknown=settings.allow_unknown)
     return Plan(trial, data, weights, create, name, PROGRAM), wanted
 

@@ -13,6 +13,7 @@ from container_train.errors import DataError
 from local_test.errors import Stopped
 from scripts.aws.errors import CloudError, explain
 from scripts.console.command import Interrupted, run
+from tests.conftest import Capture
 
 
 def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> ClientError:
@@ -67,7 +68,7 @@ def test_one_line_that_says_what_to_do(error: Exception, expected: str) -> None:
     assert "\n" not in said
 
 
-def test_every_way_to_end_has_its_exit_code_and_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_way_to_end_has_its_exit_code_and_its_line(capsys: Capture) -> None:
     def ends_with(error: BaseException) -> tuple[int, str]:
         def main(_: Sequence[str]) -> int:
             raise error

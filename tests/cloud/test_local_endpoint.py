@@ -16,7 +16,7 @@ from local_test import pack
 from scripts import deploy, predict
 from scripts.console.command import run
 from tests.cloud import models
-from tests.conftest import need
+from tests.conftest import Capture, Patch, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import free_port
 from tests.docker import engine
@@ -64,7 +64,7 @@ def left(folder: Path, port: int) -> list[str]:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C", "SIGKILL"])
-def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: Capture) -> None:
     need(engine.available(), "a Docker engine")
     pack.pack(write_model(tmp_path / "model"), tmp_path / "model.tar.gz")
     (tmp_path / "blue.jpg").write_bytes(picture("blue"))
@@ -140,9 +140,7 @@ def test_a_container_that_does_not_start_is_gone_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-def test_refused_before_anything_is_started(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_before_anything_is_started(tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:
     need(engine.available(), "a Docker engine")
     image = engine.image("serve")
     archive = tmp_path / "model.tar.gz"
@@ -160,7 +158,7 @@ def test_refused_before_anything_is_started(
 
 @pytest.mark.parametrize("arguments", [("gone.tar.gz",), (".",)])
 def test_what_needs_no_docker_is_said_first(
-    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")

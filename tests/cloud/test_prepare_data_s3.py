@@ -13,20 +13,12 @@ from typing import Any
 import boto3
 import pytest
 
-from container_train.data.labels import SPLITS
 from scripts import prepare_data
 from scripts.console import command
 from scripts.dataset import source
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.pictures import CLASSES, bodies, fill, intercept, jpeg, stored
-
-# One grey pixel, and its hash in both forms.
-PNG = bytes.fromhex(
-    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
-    "0000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
-)
-SHA256 = "a1abfd410973b0111c215baa879b9edcd739e601659ba44168269767cc2e9108"
-CHECKSUM = "oav9QQlzsBEcIVuqh5ue3Nc55gFlm6RBaCaXZ8wukQg="
+from tests.conftest import Capture, Patch
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
@@ -57,7 +49,7 @@ def splits_of(keys: Any) -> Counter[str]:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path: Path, monkeypatch: Patch) -> Path:
     """Where the program puts what it needs for a while."""
     folder = tmp_path / "temporary"
     folder.mkdir()
@@ -67,7 +59,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_goes_up_from_where_it_lies(
-    aws: boto3.Session, tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, tmp_path: Path, temporary: Path, capsys: Capture
 ) -> None:
     root = fill(tmp_path / "pets")
     before = sorted(tmp_path.rglob("*"))
@@ -95,7 +87,7 @@ def test_a_folder_goes_up_from_where_it_lies(
 
 
 def test_a_zip_is_unpacked_split_and_leaves_nothing_here(
-    aws: boto3.Session, tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, tmp_path: Path, temporary: Path, capsys: Capture
 ) -> None:
     archive = zipped(tmp_path / "pets.zip")
     assert run(archive, "--s3", f"s3://{BUCKET}/byoc/zip") == 0
@@ -111,9 +103,7 @@ def test_a_zip_is_unpacked_split_and_leaves_nothing_here(
     assert splits_of(stored(aws, BUCKET, "byoc/zip/")) == {"train": 16, "valid": 2, "test": 2}
 
 
-def test_both_lays_out_here_and_sends_that(
-    aws: boto3.Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_both_lays_out_here_and_sends_that(aws: boto3.Session, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     arguments = (unsplit(tmp_path / "pets"), "--out", out, "--s3")
     assert run(*arguments) == 0
@@ -126,7 +116,7 @@ def test_both_lays_out_here_and_sends_that(
 
 
 def test_a_download_is_kept_until_its_pictures_are_there(
-    aws: boto3.Session, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    aws: boto3.Session, tmp_path: Path, temporary: Path, monkeypatch: Patch
 ) -> None:
     fetched: list[Path] = []
 
@@ -188,52 +178,23 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
 
 
 def test_a_dry_run_is_the_requests_and_nothing_else(
-    tmp_path: Path, temporary: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, temporary: Path, calls: list[str], capsys: Capture
 ) -> None:
     """No credentials, no network: the fixture of this folder sees to that."""
-    root = tmp_path / "pets"
-    for split in SPLITS:
-        for name in CLASSES:
-            (root / split / name).mkdir(parents=True)
-            (root / split / name / "ü 1.png").write_bytes(PNG)
+    root = fill(tmp_path / "pets")
     before = sorted(tmp_path.rglob("*"))
-    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-    assert (
-        run(root, "--s3", "--dry-run", "--region", REGION, "--role", ROLE, "--output-kms-key", key, "--project", "zoo")
-        == 0
-    )
+    flags = ("--region", REGION, "--role", ROLE, "--output-kms-key", "alias/zoo", "--project", "zoo")
+    assert run(root, "--s3", "--dry-run", *flags) == 0
     printed = capsys.readouterr()
-    encrypted = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key, "BucketKeyEnabled": True}
-    pictures = [
-        {
-            "service": "s3",
-            "operation": "PutObject",
-            "request": {
-                "Bucket": BUCKET,
-                "Key": f"zoo/data/pets/{split}/{name}/ü 1.png",
-                "ExpectedBucketOwner": ACCOUNT,
-                "Body": f"{root}/{split}/{name}/ü 1.png",
-                "ChecksumSHA256": CHECKSUM,
-                "Metadata": {"sha256": SHA256},
-                **encrypted,
-            },
-        }
-        for split in SPLITS
-        for name in CLASSES
-    ]
-    manifest = {
-        "service": "s3",
-        "operation": "PutObject",
-        "request": {
-            "Bucket": BUCKET,
-            "Key": "zoo/data/pets/manifest.json",
-            "ExpectedBucketOwner": ACCOUNT,
-            "Body": "manifest.json",
-            "ContentType": "application/json",
-            **encrypted,
-        },
+    *pictures, manifest = [one["request"] for one in json.loads(printed.out)]
+    assert {one["Body"]: one["Key"] for one in pictures} == {
+        str(root / name): f"zoo/data/pets/{name}" for name in bodies(root)
     }
-    assert json.loads(printed.out) == [*pictures, manifest]
+    assert manifest == {
+        "Bucket": BUCKET, "Key": "zoo/data/pets/manifest.json", "ExpectedBucketOwner": ACCOUNT, "Body": "manifest.json",
+        "ContentType": "application/json", "ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/zoo",
+        "BucketKeyEnabled": True,
+    }  # fmt: skip
     assert len(printed.out.splitlines()) == len(pictures) + 1, "one line per request"
     assert f"s3://{BUCKET} would be created if it is missing" in printed.err
     assert calls == []
@@ -241,7 +202,7 @@ def test_a_dry_run_is_the_requests_and_nothing_else(
 
 
 def test_a_dry_run_names_the_pictures_of_a_zip_by_their_places_in_it(
-    tmp_path: Path, temporary: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, temporary: Path, calls: list[str], capsys: Capture
 ) -> None:
     archive = zipped(tmp_path / "pets.zip", 3)
     assert run(archive, "--s3", "s3://my-bucket/x", "--dry-run") == 0
@@ -257,9 +218,7 @@ def test_a_dry_run_names_the_pictures_of_a_zip_by_their_places_in_it(
     assert calls == []
 
 
-def test_a_dry_run_says_what_it_cannot_know(
-    tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_what_it_cannot_know(tmp_path: Path, temporary: Path, capsys: Capture) -> None:
     assert run("--s3", "s3://my-bucket/dogs", "--dry-run") == 0
     printed = capsys.readouterr()
     assert [shown["request"]["Key"] for shown in json.loads(printed.out)] == ["dogs/manifest.json"]
@@ -270,9 +229,7 @@ def test_a_dry_run_says_what_it_cannot_know(
     assert not out.exists()
 
 
-def test_what_is_no_picture_is_not_sent(
-    aws: boto3.Session, tmp_path: Path, calls: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_picture_is_not_sent(aws: boto3.Session, tmp_path: Path, calls: list[str], capsys: Capture) -> None:
     """It may be anything that a link leads to."""
     root = fill(tmp_path / "pets", 4)
     (tmp_path / "secret").write_text("key")
@@ -304,12 +261,7 @@ def test_what_is_no_picture_is_not_sent(
     ],
 )
 def test_a_call_that_cannot_work_ends_in_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    code: int,
-    message: str,
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture, arguments: list[str], code: int, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "pets")

@@ -24,6 +24,7 @@ from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_cleanup import OWN, by_hand, deploy, job, keys, put, there
+from tests.conftest import Capture, Patch
 
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
@@ -37,7 +38,7 @@ TRAINING = {
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(monkeypatch: Patch) -> None:
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
 
 
@@ -117,7 +118,7 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
 
 @pytest.mark.parametrize("change", ["gone", "changed", "more", "nothing", "denied"])
 def test_data_that_a_job_reads_is_not_changed(
-    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, change: str
 ) -> None:
     settings, prefix = Settings(region=REGION), S3Uri.parse(DATA, "-")
     for name in ("a.jpg", "b.jpg"):
@@ -223,9 +224,7 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
 
 
 @pytest.mark.parametrize("flags", [("byoc-dogs",), ("--all",), ("--unused",)])
-def test_cleanup_leaves_what_another_team_serves(
-    aws: boto3.Session, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
-) -> None:
+def test_cleanup_leaves_what_another_team_serves(aws: boto3.Session, capsys: Capture, flags: tuple[str, ...]) -> None:
     deploy(aws, "byoc-dogs")
     client = aws.client("sagemaker")
     if flags == ("--unused",):
@@ -238,7 +237,7 @@ def test_cleanup_leaves_what_another_team_serves(
 
 
 def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
-    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, flaky: FlakyAws, capsys: Capture
 ) -> None:
     job(aws, "job-1", OWN)
     put(aws, "byoc/job-1/output/model.tar.gz")
@@ -260,7 +259,7 @@ def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
 
 @pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])
 def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], operation: str
+    aws: boto3.Session, monkeypatch: Patch, capsys: Capture, operation: str
 ) -> None:
     deploy(aws, "byoc-dogs")
     aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
@@ -276,7 +275,7 @@ def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
 
 
 def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, monkeypatch: Patch, capsys: Capture
 ) -> None:
     """It costs money; the rest does not."""
     deploy(aws, "byoc-dogs")
@@ -286,9 +285,7 @@ def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": []}
 
 
-def test_cleanup_leaves_data_and_images_that_others_use(
-    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cleanup_leaves_data_and_images_that_others_use(aws: boto3.Session, flaky: FlakyAws, capsys: Capture) -> None:
     job(aws, "job-1", OWN)
     job(aws, "job-2", OWN)
     put(aws, "byoc/job-1/output/model.tar.gz")

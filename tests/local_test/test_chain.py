@@ -169,11 +169,11 @@ def test_the_table_is_what_curl_got(finished: Finished) -> None:
     rows = finished.summary["predictions"]
     assert finished.summary["prediction"] == rows[0]
     assert [row["true"] for row in rows] == finished.summary["classes"]
-    table = finished.log[finished.log.index("picture  ") :]
+    table = finished.log[finished.log.index("image  ") :]
     for row in rows:
-        columns = [row["picture"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
+        columns = [row["image"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
         assert re.search(r"\s+".join(map(re.escape, columns)), table)
-        assert (finished.out / "ml" / "input" / "data" / row["picture"]).is_file()
+        assert (finished.out / "ml" / "input" / "data" / row["image"]).is_file()
 
 
 @pytest.mark.timeout(SECONDS)

@@ -8,6 +8,7 @@ import pytest
 from local_test import engine
 from local_test.errors import LocalError
 from local_test.options import OUT, parse
+from tests.conftest import Patch
 
 
 def test_defaults_are_the_sample_and_an_engine_of_its_choice() -> None:
@@ -23,7 +24,7 @@ def test_what_is_not_a_flag_of_ours_is_a_hyperparameter() -> None:
     assert options.port == 20500
 
 
-def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "mine.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     assert parse(["--weights", "mine.pth"]).weights == tmp_path / "mine.pth"

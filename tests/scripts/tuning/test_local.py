@@ -16,7 +16,7 @@ from scripts.console import command
 from scripts.tuning import results
 from scripts.tuning.local_search import images_digest
 from tests import trees
-from tests.conftest import FULL, need
+from tests.conftest import FULL, Capture, Patch, need
 from tests.docker import engine as docker_engine
 from tests.local_test.runs import mentioning, until
 
@@ -143,7 +143,7 @@ exit 1
     "program", [pytest.param("the real one", marks=pytest.mark.full), FAILS], ids=["real", "short"]
 )
 def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
-    program: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    program: str, pictures: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     if program == FAILS:
         (tmp_path / "program").write_text(FAILS)
@@ -179,7 +179,7 @@ def no_space(*_: object) -> None:
         full.write("x" * 10**6)
 
 
-def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: Capture) -> None:
     def last(code: int, name: str) -> str:
         _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
         assert command.run("tune.py", tune.main, rest) == code
