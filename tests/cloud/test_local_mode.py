@@ -375,7 +375,8 @@ def test_every_flag_is_honoured_left_out_or_refused(
         "--spot --max-wait 200000 --max-run 10 --checkpoints s3://bucket/x --volume-size 9 --input-mode FastFile"
         " --network-isolation --service-debugger --upload-to s3://bucket/y --role"
         f" {ROLE} --bucket mine --tags a=b --subnets s-1 --security-groups g-1 --output-kms-key k --volume-kms-key k"
-        " --instance-type ml.m5.xlarge --max-usd 5 --no-wait --allow-unknown --keep-alive 60 --register g --serving-image i"
+        " --instance-type ml.m5.xlarge --max-usd 5 --no-wait --allow-unknown --keep-alive 60 --register g"
+        " --serving-image i"
     ).split()
     ended = call(train, "--local", "--data", pictures, "--output", tmp_path / "out", *given)
     assert ended.code == 1
