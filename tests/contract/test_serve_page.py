@@ -128,20 +128,24 @@ def test_info_is_what_the_artifact_says(tmp_path: Path, kind: str) -> None:
         "precision": "fp32",
         "classes": list(CLASSES),
         "preprocessing": artifact.read(model).preprocessing.to_dict(),
-        "accuracy": {"valid": 0.84, "test": 0.82},
-        "accuracy_interval": {split: list(ends) for split, ends in DETAILS["accuracy_interval"]["fp32"].items()},
+        "accuracy": DETAILS["accuracy"],
+        "accuracy_interval": json.loads(json.dumps(DETAILS["accuracy_interval"])),
         "images": {"train": 600, "valid": 100, "test": 100},
     }
 
 
-def test_a_model_without_figures_has_none_and_one_without_a_description_has_its_name(tmp_path: Path) -> None:
+def test_a_model_without_figures_has_none_and_one_without_a_description_has_its_name(
+    tmp_path: Path, browser: Browser
+) -> None:
     with serving(write_model(tmp_path / "model"), tmp_path / "run", ON) as server:
         (one,) = server.request("GET", "/info").json()["models"]
         assert (one["accuracy"], one["accuracy_interval"], one["images"]) == (None, None, None)
-        for content in (b"[]", b"", b"{", b'{"precision": [], "classes": 5}', b"\xff"):
+        for content in (b"[]", b"", b"{", b'{"data": [], "classes": 5}', b"\xff", b'{"precision": "own"}'):
             (tmp_path / "model" / "model.json").write_bytes(content)
             (one,) = server.request("GET", "/info").json()["models"]
             assert (one["name"], one["path"]) == ("model", "/invocations")
+        visit(browser, server, 390)
+        assert (text(browser, "facts").split(), text(browser, "state")) == (["Precision", "own"], "No photo yet.")
         assert server.invoke(picture("red")).status == 200
 
 

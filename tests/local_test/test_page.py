@@ -16,16 +16,19 @@ from local_test import server as local_server
 from local_test.options import parse
 from tests import trees
 from tests.contract.models import write_model
+from tests.docker import engine
 from tests.local_test.runs import ROOT, SECONDS, mentioning, until
 
 
 @contextmanager
-def started(program: str, *arguments: object, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def started(
+    program: str, *arguments: object, folder: Path, kind: str = "process"
+) -> Iterator["subprocess.Popen[bytes]"]:
     """One of the programs, whose browser writes the address that it is given to folder/opened."""
     browser = folder / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" >> {folder}/opened\n')
     browser.chmod(0o755)
-    command = [sys.executable, "-P", "-m", "local_test", program, "--engine", "process", *map(str, arguments)]
+    command = [sys.executable, "-P", "-m", "local_test", program, "--engine", kind, *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BROWSER": f"{browser} %s"}
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
@@ -59,10 +62,14 @@ def ended(process: "subprocess.Popen[bytes]", port: int) -> None:
     assert local_server.is_free(port)
 
 
-@pytest.mark.parametrize("flag", ["--open", "--page"])
-def test_serve_local_serves_the_page_and_opens_it_if_asked(tmp_path: Path, flag: str) -> None:
+@pytest.mark.parametrize(
+    ("flag", "kind"), [("--open", "process"), pytest.param("--page", "docker", marks=pytest.mark.docker)]
+)
+def test_serve_local_serves_the_page_and_opens_it_if_asked(tmp_path: Path, flag: str, kind: str) -> None:
+    if kind == "docker":
+        engine.image("serve")
     port, model = local_server.free_port(), write_model(tmp_path / "model")
-    with started("serve_local.sh", "--model", model, "--port", port, flag, folder=tmp_path) as process:
+    with started("serve_local.sh", "--model", model, "--port", port, flag, folder=tmp_path, kind=kind) as process:
         log = tmp_path / "log"
         until(lambda: "Ctrl-C ends it" in log.read_text() or process.poll() is not None)
         assert f"try it in a browser: http://127.0.0.1:{port}/\n" in log.read_text()

@@ -3,8 +3,6 @@ package byoc;
 import byoc.workers.WorkerPool;
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
-import com.google.gson.JsonElement;
-import com.google.gson.JsonNull;
 import com.google.gson.JsonObject;
 import java.io.IOException;
 import java.io.Reader;
@@ -14,7 +12,8 @@ import java.nio.file.Path;
 /** What GET /info says: the models that are served, as their model.json describes them, and the server's limits. */
 final class Info {
     private static final int MODELS = 100; // at most
-    private static final String[] SHOWN = {"architecture", "precision", "classes", "preprocessing"};
+    private static final String[] SHOWN =
+            {"architecture", "precision", "classes", "preprocessing", "accuracy", "accuracy_interval"};
 
     private Info() {}
 
@@ -38,25 +37,13 @@ final class Info {
         try (Reader file = Files.newBufferedReader(Path.of(pool.folder(), "model.json"))) {
             JsonObject document = new Gson().fromJson(file, JsonObject.class);
             for (String key : SHOWN) {
-                model.add(key, at(document, key));
+                model.add(key, document.get(key));
             }
-            String precision = document.get("precision").getAsString();
-            model.add("accuracy", at(document, "accuracy", precision)); // as served, for each split
-            model.add("accuracy_interval", at(document, "accuracy_interval", precision));
-            model.add("images", at(document, "data", "images"));
+            JsonObject data = document.getAsJsonObject("data");
+            model.add("images", data == null ? null : data.get("images"));
         } catch (IOException | RuntimeException none) {
             // whoever loads it says what is wrong with it
         }
         return model;
-    }
-
-    /** What lies below the keys; null where one of them is missing. */
-    private static JsonElement at(JsonElement element, String... keys) {
-        for (String key : keys) {
-            element = element.isJsonObject() && element.getAsJsonObject().has(key)
-                    ? element.getAsJsonObject().get(key)
-                    : JsonNull.INSTANCE;
-        }
-        return element;
     }
 }
