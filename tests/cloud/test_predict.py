@@ -405,7 +405,7 @@ def test_a_local_server_answers(
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["predictions"][0]["label"] for result in results] == list(colours)
     assert all(len(result["predictions"]) == 1 for result in results)
-    line = "id=1-red.png POST /invocations status=200"
+    line = "-1-red.png POST /invocations status=200"
     until(lambda: line in server.log(), "the line of an answer in the log", 5)
 
 
