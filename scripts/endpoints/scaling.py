@@ -120,12 +120,12 @@ _STEP = {
 
 def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling | None:
     """Return what the flags of autoscaling ask for. Raises CloudError."""
+    if flags.timezone and not flags.schedule:
+        raise CloudError("--timezone goes with --schedule", 2)
     if flags.max_instances is None:
         if flags.min_instances is not None or flags.target is not None or flags.schedule:
             raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
         return None
-    if flags.timezone and not flags.schedule:
-        raise CloudError("--timezone goes with --schedule", 2)
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
     schedules = tuple(_schedule(text, flags.timezone) for text in flags.schedule)

@@ -397,7 +397,7 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(
         ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
         ("--max-instances 2 --schedule rate(1\u00a0day)=0,2", "only an endpoint with --async scales to zero"),
         ("--max-instances 2 --schedule rate(1\u00a0day)=3,2", "MIN 3 is more than MAX 2"),
-        ("--max-instances 2 --timezone UTC", "--timezone goes with --schedule"),
+        ("--timezone UTC", "--timezone goes with --schedule"),
         ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
         ("--local --alarms", "are for an endpoint in SageMaker"),
         ("--register byoc-dogs --capture 5", "are for an endpoint in SageMaker"),
