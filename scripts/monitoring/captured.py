@@ -156,12 +156,12 @@ def _answers(part: dict[str, Any]) -> Iterator[tuple[str | None, float | None]]:
             raise ValueError(str(error)) from None
     kind = str(part.get("observedContentType", "")).partition(";")[0].strip()
     if kind == CSV:
-        rows = {row[0]: row for row in reversed(list(csv.reader(text.splitlines())))}  # the first row of each image
-        for row in reversed(rows.values()):
+        table = {row[0]: row for row in reversed(list(csv.reader(text.splitlines())))}  # the first row of each image
+        for row in reversed(table.values()):
             yield (row[2], float(row[3])) if row[3] else (None, None)
         return
     for document in map(json.loads, text.splitlines() if kind == JSON_LINES else filter(None, [text])):
-        rows = document.get("predictions", [document])
-        for row in [rows] if rows and "label" in rows[0] else rows:
-            best = row[0] if isinstance(row, list) else None
+        images = document.get("predictions", [document])
+        for image in [images] if images and "label" in images[0] else images:
+            best = image[0] if isinstance(image, list) else None
             yield (str(best["label"]), float(best["probability"])) if best else (None, None)
