@@ -90,9 +90,10 @@ class Captured:
             record = json.loads(line)
             data, event = record["captureData"], record["eventMetadata"]
             given = data.get("endpointInput") or {}
-            hour = str(event["inferenceTime"])[:13].replace("T", " ")
-            kind = given.get("observedContentType") or "not captured"
-            values = (variant, hour, kind, _size(given), event.get("inferenceId"))
+            hour = _text(event["inferenceTime"])[:13].replace("T", " ")
+            kind = _text(given.get("observedContentType") or "not captured")
+            inference = _text(event["inferenceId"]) if event.get("inferenceId") else None
+            values = (variant, hour, kind, _size(given), inference)
             answers = list(_answers(data.get("endpointOutput") or {}))
         except (ValueError, LookupError, TypeError, AttributeError):
             self.unreadable += 1
@@ -158,10 +159,22 @@ def _answers(part: dict[str, Any]) -> Iterator[tuple[str | None, float | None]]:
     if kind == CSV:
         table = {row[0]: row for row in reversed(list(csv.reader(text.splitlines())))}  # the first row of each image
         for row in reversed(table.values()):
-            yield (row[2], float(row[3])) if row[3] else (None, None)
+            yield _best(row[2], row[3]) if row[3] else (None, None)
         return
     for document in map(json.loads, text.splitlines() if kind == JSON_LINES else filter(None, [text])):
         images = document.get("predictions", [document])
         for image in [images] if images and "label" in images[0] else images:
             best = image[0] if isinstance(image, list) else None
-            yield (str(best["label"]), float(best["probability"])) if best else (None, None)
+            yield _best(best["label"], best["probability"]) if best else (None, None)
+
+
+def _best(label: object, probability: Any) -> tuple[str, float]:
+    share = float(probability)
+    if not 0 <= share <= 1:
+        raise ValueError(f"the probability {share} is no share of 1")
+    return _text(label), share
+
+
+def _text(value: object) -> str:
+    """As the database takes it: JSON may escape half of a character."""
+    return str(value).encode(errors="replace").decode()
