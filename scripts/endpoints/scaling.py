@@ -120,23 +120,23 @@ _STEP = {
 
 def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling | None:
     """Return what the flags of autoscaling ask for. Raises CloudError."""
+    if flags.timezone and not flags.schedule:
+        raise CloudError("--timezone goes with --schedule", 2)
     if flags.max_instances is None:
         if flags.min_instances is not None or flags.target is not None or flags.schedule:
             raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
         return None
-    if flags.timezone and not flags.schedule:
-        raise CloudError("--timezone goes with --schedule", 2)
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
     schedules = tuple(_schedule(text, flags.timezone) for text in flags.schedule)
-    for words, low, high in (
-        (f"--min-instances {least}", least, flags.max_instances),
-        *((f"--schedule '{one.when}={one.least},{one.most}'", one.least, one.most) for one in schedules),
+    for words, most, low, high in (
+        (f"--min-instances {least}", "--max-instances", least, flags.max_instances),
+        *((f"--schedule '{one.when}': MIN {one.least}", "MAX", one.least, one.most) for one in schedules),
     ):
         if low == 0 and not asynchronous:
             raise CloudError(f"{words}: only an endpoint with --async scales to zero; give 1 or more", 2)
         if low > high:
-            raise CloudError(f"{words} is more than the most instances, {high}", 2)
+            raise CloudError(f"{words} is more than {most} {high}", 2)
     if (flags.instance_count or 0) > flags.max_instances:
         raise CloudError(
             f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2

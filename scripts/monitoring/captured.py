@@ -90,9 +90,10 @@ class Captured:
             record = json.loads(line)
             data, event = record["captureData"], record["eventMetadata"]
             given = data.get("endpointInput") or {}
-            hour = str(event["inferenceTime"])[:13].replace("T", " ")
-            kind = given.get("observedContentType") or "not captured"
-            values = (variant, hour, kind, _size(given), event.get("inferenceId"))
+            hour = _text(event["inferenceTime"])[:13].replace("T", " ")
+            kind = _text(given.get("observedContentType") or "not captured")
+            inference = _text(event["inferenceId"]) if event.get("inferenceId") else None
+            values = (variant, hour, kind, _size(given), inference)
             answers = list(_answers(data.get("endpointOutput") or {}))
         except (ValueError, LookupError, TypeError, AttributeError):
             self.unreadable += 1
@@ -156,12 +157,24 @@ def _answers(part: dict[str, Any]) -> Iterator[tuple[str | None, float | None]]:
             raise ValueError(str(error)) from None
     kind = str(part.get("observedContentType", "")).partition(";")[0].strip()
     if kind == CSV:
-        rows = {row[0]: row for row in reversed(list(csv.reader(text.splitlines())))}  # the first row of each image
-        for row in reversed(rows.values()):
-            yield (row[2], float(row[3])) if row[3] else (None, None)
+        table = {row[0]: row for row in reversed(list(csv.reader(text.splitlines())))}  # the first row of each image
+        for row in reversed(table.values()):
+            yield _best(row[2], row[3]) if row[3] else (None, None)
         return
     for document in map(json.loads, text.splitlines() if kind == JSON_LINES else filter(None, [text])):
-        rows = document.get("predictions", [document])
-        for row in [rows] if rows and "label" in rows[0] else rows:
-            best = row[0] if isinstance(row, list) else None
-            yield (str(best["label"]), float(best["probability"])) if best else (None, None)
+        images = document.get("predictions", [document])
+        for image in [images] if images and "label" in images[0] else images:
+            best = image[0] if isinstance(image, list) else None
+            yield _best(best["label"], best["probability"]) if best else (None, None)
+
+
+def _best(label: object, probability: Any) -> tuple[str, float]:
+    share = float(probability)
+    if not 0 <= share <= 1:
+        raise ValueError(f"the probability {share} is no share of 1")
+    return _text(label), share
+
+
+def _text(value: object) -> str:
+    """As the database takes it: JSON may escape half of a character."""
+    return str(value).encode(errors="replace").decode()

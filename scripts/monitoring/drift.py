@@ -53,7 +53,7 @@ def compare(answers: Mapping[str, float], tested: Mapping[str, float]) -> Drift:
 
 
 def _chi_square_95(degrees: int) -> float:
-    """The 95th percentile, to 1 % (Wilson and Hilferty, 1931)."""
+    """The 95th percentile, to 3 % (Wilson and Hilferty, 1931)."""
     spread = 2 / (9 * degrees)
     return float(degrees * (1 - spread + _Z95 * math.sqrt(spread)) ** 3)
 

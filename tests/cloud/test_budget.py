@@ -6,7 +6,8 @@ import pytest
 
 from scripts import train, transform, tune
 from scripts.console.command import run
-from tests.cloud.test_train import BASE, DATA, REGION
+from tests.cloud.conftest import REGION
+from tests.cloud.test_train import BASE, DATA
 
 PROGRAMS = {"train.py": train.main, "tune.py": tune.main}
 

@@ -132,11 +132,13 @@ def test_every_form_of_an_answer_is_read(tmp_path: Path, kind: str, text: bool, 
 def test_lines_that_are_no_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good = record("image/jpeg", b"x", answer(CAT))
     bad = ["{", "[]", "{}", '{"captureData": 1, "eventMetadata": {"inferenceTime": 1}}',
-           record("image/jpeg", b"x", b"no JSON"), record("image/jpeg", b"x", b'{"predictions": 3}')]  # fmt: skip
-    write(tmp_path / "in", [good, *bad, "", good])
+           record("image/jpeg", b"x", b"no JSON"), record("image/jpeg", b"x", b'{"predictions": 3}'),
+           record("image/jpeg", b"x", b'{"predictions": [{"label": "cat", "probability": NaN}]}')]  # fmt: skip
+    half = record("image/jpeg", b"x", b'{"predictions": [{"label": "\\ud83d", "probability": 1}]}')
+    write(tmp_path / "in", [good, *bad, "", half, good])
     assert call("--captured", tmp_path / "in", "--out", tmp_path / "p.html") == 0
     rows = table(capsys.readouterr().err)
-    assert (rows["unreadable lines"], rows["images"]) == ("6", "2, 0 without an answer")
+    assert (rows["unreadable lines"], rows["images"]) == ("7", "3, 0 without an answer")
 
 
 def test_an_error_of_the_server_is_an_image_without_an_answer(

@@ -285,9 +285,9 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(aws: boto3.Session, monke
     assert call() == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-5:])
+    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-6:])
     assert call("--json") == 1
-    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 6
 
     # Without a network each of them would only take its time.
     give(monkeypatch, "ListEndpoints", unreachable)

@@ -367,6 +367,7 @@ def test_json(account: boto3.Session, capsys: pytest.CaptureFixture[str]) -> Non
         "instance_count": 1,
         "usd_per_hour": 0.115,
         "autoscaling": None,
+        "alarms": [],
         "previous_configuration": None,
         "removed": [],
     }

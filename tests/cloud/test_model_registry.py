@@ -209,7 +209,7 @@ def test_a_version_that_the_service_refuses(call: Call, monkeypatch: Patch) -> N
     assert (ended.code, f"the model package {GROUP}:1 is Failed: no such image" in ended.last) == (1, True)
 
 
-@pytest.mark.parametrize("output", [None, b"no archive", gzip.compress(bytes(10240))])
+@pytest.mark.parametrize("output", [None, b"no archive", gzip.compress(bytes(10240), mtime=0)])
 def test_without_a_confusion_matrix(aws: boto3.Session, tmp_path: Path, capsys: Capture, output: bytes | None) -> None:
     put(aws, archives(tmp_path, matrix=False) | ({"output.tar.gz": output} if output else {}))
     assert documents.confusion(Aws(REGION), S3Uri.parse(MODEL, "-")) is None

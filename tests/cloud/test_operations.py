@@ -1,6 +1,7 @@
 """deploy.py's alarms, dashboard, schedules, budget, capture and shadow: requests, and their life on moto."""
 
 import json
+import re
 from typing import Any
 
 import boto3
@@ -8,6 +9,7 @@ import pytest
 
 from scripts import cleanup
 from scripts.console.command import run
+from scripts.endpoints import model_data
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
@@ -16,6 +18,7 @@ from tests.cloud.test_deploy import MODEL as ARTIFACT
 from tests.cloud.test_modes import ANSWERS, ONE, VARIANT, call, code_of
 from tests.cloud.test_modes import account as account
 from tests.cloud.test_modes import fast as fast
+from tests.documents import ROOT
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:byoc-alarms"
 OF_ENDPOINT = [PROJECT, {"Key": "byoc-endpoint", "Value": "byoc-dogs"}]
@@ -393,8 +396,8 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(
         ("--schedule x=1,2", "--min-instances, --target and --schedule go with --max-instances"),
         ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
         ("--max-instances 2 --schedule rate(1\u00a0day)=0,2", "only an endpoint with --async scales to zero"),
-        ("--max-instances 2 --schedule rate(1\u00a0day)=3,2", "is more than the most instances, 2"),
-        ("--max-instances 2 --timezone UTC", "--timezone goes with --schedule"),
+        ("--max-instances 2 --schedule rate(1\u00a0day)=3,2", "MIN 3 is more than MAX 2"),
+        ("--timezone UTC", "--timezone goes with --schedule"),
         ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
         ("--local --alarms", "are for an endpoint in SageMaker"),
         ("--register byoc-dogs --capture 5", "are for an endpoint in SageMaker"),
@@ -404,6 +407,12 @@ def test_what_cannot_be_combined_is_one_line(flags: str, complaint: str, capsys:
     arguments = (*OFFLINE, "--model-data", ARTIFACT, *flags.split(" "), *(() if "--local" in flags else ("--dry-run",)))
     assert code_of(*arguments) == 2
     assert complaint in last_line(capsys)
+
+
+def test_the_known_variables_are_those_that_the_server_reads() -> None:
+    source = (ROOT / "container_serve" / "settings.py").read_text()
+    read = set(re.findall(r'"(BYOC_[A-Z_]+)"', source)) - {"BYOC_TARGET"}  # set by the images
+    assert set(model_data.VARIABLES) == read
 
 
 def test_an_unknown_variable_of_the_server_is_said(capsys: pytest.CaptureFixture[str]) -> None:

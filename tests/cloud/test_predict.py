@@ -301,7 +301,7 @@ def test_a_local_server_answers(server: Server, tmp_path: Path, address: str, ca
     assert [[row["label"] for row in result["predictions"]] for result in ended.json["results"]] == [
         [path.stem] for path in paths
     ]
-    line = "id=1-red.png POST /invocations status=200"
+    line = "-1-red.png POST /invocations status=200"
     until(lambda: line in server.log(), "the line of an answer in the log", 5)
 
 
