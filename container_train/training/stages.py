@@ -31,7 +31,7 @@ class Stage:
 def settled(hp: Hyperparameters) -> Hyperparameters:
     """Return the hyperparameters without a first stage that trains what the second does. Logs what comes of them."""
     if hp.warmup_epochs > hp.epochs:
-        log.warning(
+        log.info(
             "warmup-epochs %g is more than epochs %d: the learning rate never reaches lr", hp.warmup_epochs, hp.epochs
         )
     if hp.freeze_until != "backbone" or not hp.head_epochs:
