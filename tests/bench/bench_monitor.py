@@ -122,7 +122,7 @@ def step_times(
                 spent["cpu"] = time.process_time() - started[1]
                 return evaluate(split)
 
-            it.learner.evaluate = epoch_is_over  # type: ignore[method-assign]
+            it.learner.evaluate = epoch_is_over  # type: ignore[method-assign,assignment]
             training = source.training
 
             def from_now(epoch: int, skip: int) -> Iterator[Batch]:
