@@ -10,7 +10,7 @@ from typing import TypeVar
 log = logging.getLogger(__name__)
 
 LOG_SECONDS = 15.0
-CHUNK = 8  # items that a thread takes at a time: a million by themselves would take a gigabyte
+MOST_AT_A_TIME = 8  # items that a thread takes: a million by themselves would take a gigabyte
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -18,8 +18,9 @@ R = TypeVar("R")
 
 def in_threads(function: Callable[[T], R], items: Sequence[T], what: str, workers: int) -> list[R]:
     """Return the results in order, showing progress. If one raises, or a stop ends it, items not begun are dropped."""
+    chunk = min(MOST_AT_A_TIME, 1 + len(items) // (4 * workers))
     with ThreadPool(workers) as pool:
-        return list(track(pool.imap(function, items, CHUNK), what, len(items)))
+        return list(track(pool.imap(function, items, chunk), what, len(items)))
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:

@@ -10,8 +10,7 @@ import numpy as np
 
 from container_train.debugger.saved_steps import Step, Values
 
-ANNEALED = 0.8
-"""Share of a cosine after which it is below a tenth of where it began."""
+ANNEALED = 0.8  # share of a cosine after which it is below a tenth of where it began
 WINDOW = 5
 """Saved training steps over which the activity of a ReLU's unit is averaged: a batch is too few images for one."""
 

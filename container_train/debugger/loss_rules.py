@@ -25,16 +25,11 @@ from container_train.monitoring.findings import (
     waiting,
 )
 
-LOSSES = 10
-"""Saved training losses whose mean stands for the loss at a step."""
-LEAST = 5
-"""Images of a class that have to be seen before its mispredictions are a share."""
-RISEN, FEW = 0.05, 5
-"""Share of the lowest mean of a FEW losses by which the last ones are worse."""
-LEARNED = 0.1
-"""Share of the first loss by which it has to have fallen for something to have been learned."""
-DIVERGED = 3.0
-"""Times the loss of guessing: a training loss above that at the end of the newest epoch."""
+LOSSES = 10  # saved training losses whose mean stands for the loss at a step
+LEAST = 5  # images of a class that have to be seen before its mispredictions are a share
+RISEN, FEW = 0.05, 5  # share of the lowest mean of a FEW losses by which the last ones are worse
+LEARNED = 0.1  # share of the first loss by which it has to have fallen for something to have been learned
+DIVERGED = 3.0  # times the loss of guessing: a training loss above that at the end of the newest epoch
 MIXING = ("label-smoothing", "mixup", "cutmix", "class-weights")
 """Hyperparameters that make the training loss another one: soft labels, for example, have an entropy of their own."""
 NO_LOSSES = "no losses of the training and of an evaluation were saved, both of which it compares"

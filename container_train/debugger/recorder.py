@@ -30,10 +30,8 @@ from torch import nn
 from container_train.debugger import config, events, reductions
 from container_train.debugger.config import SaveSchedule
 
-BUDGET = 1 << 30
-"""Bytes of tensors a job may save; then only losses, labels and predictions are, a few kB a step."""
-LEAST_FREE = 1 << 30
-"""Bytes that stay free on the disk."""
+BUDGET = 1 << 30  # bytes of tensors a job may save; then only losses, labels and predictions are, a few kB a step
+LEAST_FREE = 1 << 30  # bytes that stay free on the disk
 SHARE = 0.04
 """Of the training's time that the hook may take at the interval of its own choice; it leaves out steps for it."""
 CHEAP = 0.02

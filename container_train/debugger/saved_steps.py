@@ -96,7 +96,6 @@ class Steps:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last = -1
-        self.damaged = 0
 
     def new(self) -> Iterator[Step]:
         """Steps that came since. Nothing where there are none yet, or no folder. Raises nothing for damaged files."""
@@ -111,7 +110,6 @@ class Steps:
             try:
                 step = Step(self.folder, found[number], collections)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                self.damaged += 1
                 log.warning("step %d was left out: %s", number, str(error).strip() or type(error).__name__)
                 continue
             yield step

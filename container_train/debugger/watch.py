@@ -37,10 +37,8 @@ from container_train.reporting import profiler_report
 log = logging.getLogger("watch")
 
 NICE = 10  # the cores are for the training
-REPORT_SECONDS = 20.0
-"""Between two reports, at least; with them the profiler's rules are judged."""
-RARELY = 50
-"""Times as long as a report takes there is none."""
+REPORT_SECONDS = 20.0  # between two reports, at least; with them the profiler's rules are judged
+RARELY = 50  # times as long as a report takes there is none
 KILLED = "the training process was killed, perhaps because memory ran out"
 WITHOUT = ("torch", "tensorflow", "mxnet", "horovod")
 

@@ -23,4 +23,4 @@ def test_after_an_error_no_item_is_begun() -> None:
     with pytest.raises(ValueError, match="the sixth"):
         progress.in_threads(work, range(5000), "counting", 2)
     seen.set()
-    assert len(begun) < 10 * progress.CHUNK
+    assert len(begun) < 10 * progress.MOST_AT_A_TIME
