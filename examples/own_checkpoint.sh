@@ -17,9 +17,13 @@ out=${OUT:-local_test/out.checkpoint} port=${PORT:-8090}
 .venv/bin/python -m container_train.export --weights "$weights" --classes "$classes" --arch "$architecture" --out "$out"
 tar -czf "$out.tar.gz" -C "$out" .
 
-local_test/serve_local.sh --engine process --model "$out" --port "$port" &
+local_test/serve_local.sh --engine process --model "$out" --port "$port" >"$out.log" 2>&1 &
 server=$!
 trap 'kill "$server"; wait "$server" || true' EXIT
-curl --silent --fail --noproxy '*' --retry 60 --retry-delay 1 --retry-connrefused "http://127.0.0.1:$port/ping"
+ping=http://127.0.0.1:$port/ping
+curl --silent --fail --noproxy '*' --retry 60 --retry-delay 1 --retry-connrefused --output /dev/null "$ping" || {
+  echo "own_checkpoint.sh: the server does not answer: $out.log says why" >&2
+  exit 1
+}
 
 local_test/predict.sh "$photo" --url "http://127.0.0.1:$port" --top-k 3

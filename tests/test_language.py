@@ -1,6 +1,7 @@
 """Plain English in what people read: refused words, docstrings that begin with a question, long sentences."""
 
 import ast
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def sources(*suffixes: str) -> list[Path]:
 def texts(file: Path) -> Iterator[tuple[int, str]]:
     """Each line for people, with its number: of a module its strings and docstrings, of anything else all lines."""
     parts = [(1, file.read_text())]
+    if file.suffix == ".ipynb":
+        parts = [(1, "".join(cell["source"])) for cell in json.loads(file.read_text())["cells"]]
     if file.suffix == ".py":
         nodes = ast.walk(ast.parse(file.read_text()))
         parts = [(node.lineno, node.value) for node in nodes if isinstance(node, ast.Constant)
