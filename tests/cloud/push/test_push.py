@@ -154,7 +154,7 @@ def test_of_two_images_that_of_the_platform_asked_for_is_pushed(elsewhere: str, 
     identifiers = {architecture: make(architecture=architecture) for architecture in ("amd64", "arm64")}
     for architecture, identifier in identifiers.items():
         assert call(TARGET, "--registry", elsewhere, "--platform", f"linux/{architecture}", "--tag", architecture) == 0
-        pushed = server.manifest(f"team/byoc-{TARGET}", architecture)["config"]["digest"]
+        pushed = server.manifest(f"byoc-{TARGET}", architecture)["config"]["digest"]
         assert pushed == identifier
 
 
