@@ -54,6 +54,8 @@ STOPPED = (KeyboardInterrupt, Interrupted)
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     flags.project = flags.project or PROJECT
+    if not 0 < flags.max_usd < 1000:  # nan is not
+        raise CloudError(f"--max-usd has value {flags.max_usd}: expected USD, more than 0 and less than 1000", 2)
     chosen = settings.load(flags)
     region = chosen.need_region()
     if flags.dry_run:
