@@ -13,8 +13,9 @@ fi
 uv_lock=$root/docker/uv.lock
 stamp=$venv/.complete
 
-# For which machines the lock has wheels: Linux on x86-64 and ARM, and macOS 14 on Apple silicon with Python 3.12.
-system=$(uname -s) pythons="python3.11 python3.12 python3 python" missing="no Python 3.11 or 3.12 found" versions="((3, 11), (3, 12))"
+pythons="python3.11 python3.12 python3 python" missing="no Python 3.11 or 3.12 found" versions="((3, 11), (3, 12))"
+# Of macOS the lock has all wheels for 14 and newer on Apple silicon with Python 3.12.
+system=$(uname -s)
 if [ "$system" = Darwin ] && [ "$venv" = "$root/.venv" ]; then
   pythons="python3.12 python3 python" missing="no Python 3.12 found" versions="((3, 12),)"
 fi

@@ -22,7 +22,6 @@ use("boto3", "PIL", "numpy", "psutil", "requests", "tqdm", "docker")
 import argparse
 import contextlib
 import os
-import signal
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ from datetime import UTC, datetime
 from botocore.exceptions import BotoCoreError, ClientError
 
 from container_train.data.labels import SAMPLE, labels, natural
-from local_test.errors import LocalError, Stopped
+from local_test.errors import Interrupted, LocalError
 from local_test.text import table
 from scripts.aws import instances, names, settings
 from scripts.aws.errors import CloudError, explain
@@ -48,12 +47,15 @@ PROGRAM = "acceptance.py"
 PROJECT = "byoc-acceptance"
 ELSEWHERE = 1.5  # prices of other regions, against those that are known
 ROLE_SECONDS = 15.0  # until IAM has told a new role to all of AWS
+ERRORS = (LocalError, ClientError, BotoCoreError)
+STOPPED = (KeyboardInterrupt, Interrupted)
 
 
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     flags.project = flags.project or PROJECT
-    role, bucket = flags.role, flags.bucket
+    if not 0 < flags.max_usd < 1000:  # nan is not
+        raise CloudError(f"--max-usd has value {flags.max_usd}: expected USD, more than 0 and less than 1000", 2)
     chosen = settings.load(flags)
     region = chosen.need_region()
     if flags.dry_run:
@@ -64,9 +66,10 @@ def main(arguments: Sequence[str]) -> int:
         if before and not before.removed:
             return _finish(before, flags.out)
         account = chosen.aws().identity.account
-        bucket = bucket or names.default_bucket(region, account)
+        bucket = flags.bucket or names.default_bucket(region, account)
         begun = datetime.now(UTC).isoformat(timespec="seconds")
-        made = Record(chosen.project, region, account, begun, flags.max_usd, bucket, role)
+        # A role in byoc.toml is another project's.
+        made = Record(chosen.project, region, account, begun, flags.max_usd, bucket, flags.role)
         with _data(flags.data) as data:
             story = _story(flags, _settle(made), data)
             if there := removal.left():
@@ -77,9 +80,14 @@ def main(arguments: Sequence[str]) -> int:
             made.save(flags.out)
             try:
                 _run(made, story, flags)
-            except (KeyboardInterrupt, LocalError, ClientError, BotoCoreError) as error:
-                made.status = "interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {explain(error)}"
-        return _end(made, flags.out)
+            except STOPPED:
+                made.status = "interrupted"
+                raise
+            except ERRORS as error:
+                made.status = f"failed: {explain(error)}"
+            finally:
+                code = _end(made, flags.out)
+    return code
 
 
 def _run(made: Record, story: Story, flags: argparse.Namespace) -> None:
@@ -115,17 +123,18 @@ def _run(made: Record, story: Story, flags: argparse.Namespace) -> None:
 
 def _perform(step: Step, story: Story) -> tuple[str, dict[str, object]]:
     """The step's status, and what it has seen. What a failed one has made is removed at once."""
+    begun = time.monotonic()
     try:
         with at_most(step.seconds):
             return PASSED, step.work(story)
-    except (LocalError, ClientError, BotoCoreError) as error:
-        why = str(explain(error))
-    except Stopped as stopped:
-        if stopped.signum != signal.SIGALRM:
+    except STOPPED:
+        if time.monotonic() - begun < step.seconds:
             raise
         why = f"it took longer than {step.seconds} s"
+    except Exception as error:
+        why = str(explain(error))
     progress(f"{step.name} failed: {why}")
-    with contextlib.suppress(CloudError):
+    with contextlib.suppress(*ERRORS):
         call("cleanup.py", "--all", "--jobs", "--yes")
     return FAILED, {"because": why}
 
@@ -149,7 +158,7 @@ def _end(made: Record, out: Path) -> int:
     try:
         removal.remove(made.role is None)
         made.removed = True
-    except (LocalError, ClientError, BotoCoreError) as error:
+    except ERRORS as error:
         progress(f"not everything was removed: {explain(error)}; call {PROGRAM} again")
     finally:
         made.save(out)

@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ENGINE = (
     "docker/",
     "cloud/test_local_",
-    "cloud/test_push",
+    "cloud/push/",
     "cloud/test_registry",
     "cloud/test_sdk_v3",
     "cloud/test_story",

@@ -21,9 +21,8 @@ REFUSED = {
     "dl1": _OTHER_CHIP.format("Gaudi chips"),
     **dict.fromkeys(("trn1", "trn1n", "trn2"), _OTHER_CHIP.format("Trainium chips")),
     **dict.fromkeys(("inf1", "inf2"), _OTHER_CHIP.format("Inferentia chips")),
-    **dict.fromkeys(("g5g", "p6e-gb200"), _ARM),
 }
-_GRAVITON = re.compile(r"(a1|t4g|x2gd|(m6|m7|m8|c6|c7|c8|r6|r7|r8)g[dn]?)\Z")
+_ARM_FAMILIES = re.compile(r"(a1|t4g|x2gd|g5g|p6e-gb200|(m6|m7|m8|c6|c7|c8|r6|r7|r8)g[dn]?)\Z")
 INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
 
 # Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
@@ -74,8 +73,7 @@ def kinds(instance_type: str) -> list[str]:
 
 def architecture(instance_type: str) -> str:
     """Return amd64 or arm64."""
-    kind = family(instance_type)
-    return "arm64" if _GRAVITON.match(kind) or REFUSED.get(kind) == _ARM else "amd64"
+    return "arm64" if _ARM_FAMILIES.match(family(instance_type)) else "amd64"
 
 
 def check(instance_type: str) -> None:

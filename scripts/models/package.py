@@ -29,7 +29,6 @@ QUALITY = "model_quality.json"  # beside the artifact, whose job accounts for it
 POLL_SECONDS = 2.0
 # Those that both endpoints and transform jobs take, and whose price is known (scripts/aws/instances.py).
 INSTANCE_TYPES = ("ml.m5.large", "ml.m5.xlarge", "ml.m5.2xlarge", "ml.c5.xlarge", "ml.c5.2xlarge")
-ARM_TYPES = ("ml.c7g.large", "ml.c7g.xlarge", "ml.c8g.large", "ml.m8g.large")  # which transform jobs do not take
 
 
 @dataclass(frozen=True)
@@ -51,21 +50,15 @@ def group_request(group: str, settings: Settings) -> Request:
 
 
 def package_request(
-    group: str,
-    image: str,
-    artifact: S3Uri,
-    kind: str | None,
-    digest: str | None = None,
-    card: str | None = None,
-    *,
-    arm: bool = False,
+    group: str, image: str, artifact: S3Uri, kind: str | None, digest: str | None = None, card: str | None = None
 ) -> Request:
     """CreateModelPackage. Its tags are those of the group.
 
-    `kind`: an instance type that it shall support first; `arm`: the image is for ARM.
+    `kind`: an instance type that it shall support first, and alone if it has ARM processors.
     """
     container = {"Image": image, "ModelDataUrl": str(artifact), **({"ImageDigest": digest} if digest else {})}
-    kinds = list(dict.fromkeys([*([kind] if kind else []), *(ARM_TYPES if arm else INSTANCE_TYPES)]))
+    usual = [] if instances.architecture(kind or "") == "arm64" else list(INSTANCE_TYPES)
+    kinds = list(dict.fromkeys([*([kind] if kind else []), *usual]))
     statistics = {"ContentType": JSON, "S3Uri": str(_quality_of(artifact))}
     request: dict[str, Any] = {
         "ModelPackageGroupName": group,
@@ -75,7 +68,7 @@ def package_request(
             "SupportedContentTypes": [*IMAGE_TYPES, JSON, JSON_LINES],
             "SupportedResponseMIMETypes": list(ANSWER_TYPES),
             "SupportedRealtimeInferenceInstanceTypes": kinds,
-            **({} if arm else {"SupportedTransformInstanceTypes": list(INSTANCE_TYPES)}),
+            **({"SupportedTransformInstanceTypes": usual} if usual else {}),
         },
         "ModelMetrics": {"ModelQuality": {"Statistics": statistics}},
     }
@@ -87,8 +80,7 @@ def package_request(
 def dry(group: str, image: str, artifact: S3Uri, kind: str | None, settings: Settings) -> list[Request]:
     """For --dry-run."""
     progress("--dry-run: the image's digest and the model card are left out: they are read from AWS")
-    arm = instances.architecture(kind or "") == "arm64"
-    return [group_request(group, settings), package_request(group, image, artifact, kind, arm=arm)]
+    return [group_request(group, settings), package_request(group, image, artifact, kind)]
 
 
 def register(
@@ -104,9 +96,7 @@ def register(
 
     Raises CloudError where the image cannot serve the artifact, or the service refuses the version.
     """
-    arm = registry.image_architecture(aws, Image.parse(image)) == "arm64"
-    if kind:
-        model_data.need_architecture(aws, image, kind)
+    model_data.need_architecture(aws, image, kind or INSTANCE_TYPES[0])
     model = model_data.need_servable(aws, image, artifact, environment)
     digest = registry.find(aws, Image.parse(image))
     matrix = documents.confusion(aws, artifact)
@@ -118,8 +108,7 @@ def register(
     if creation.description(aws, made) is None:
         creation.create(aws, made)
         progress(f"created the model package group {group}")
-    card = documents.card(model, artifact, image)
-    request = package_request(group, image, artifact, kind, digest, card, arm=arm)
+    request = package_request(group, image, artifact, kind, digest, documents.card(model, artifact, image))
     arn = requests.send(aws, request)["ModelPackageArn"]
     found = poll(
         lambda: _described(aws, arn),

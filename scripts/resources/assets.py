@@ -50,7 +50,7 @@ class S3Asset:
 
 def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
     """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
-    sizes = _list(aws, home)
+    sizes = below(aws, home)
     own = [*_images(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
     own += [*_models(aws, home, sizes, project), *_captures(home, sizes)]
     unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
@@ -62,7 +62,7 @@ def delete(aws: Aws, asset: S3Asset) -> None:
     objects.delete(aws, asset.uri.bucket, asset.keys)
 
 
-def _list(aws: Aws, home: S3Uri) -> dict[str, int]:
+def below(aws: Aws, home: S3Uri) -> dict[str, int]:
     """Sizes by whole key."""
     pages = aws.client("s3").get_paginator("list_objects_v2")
     try:

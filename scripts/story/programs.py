@@ -1,4 +1,4 @@
-"""The project's own programs, called in this process: what they print, and why one failed."""
+"""The project's own programs, called in this process."""
 
 import contextlib
 import importlib
@@ -6,52 +6,31 @@ import io
 import json
 import shlex
 import signal
-import sys
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import Any
 
 from local_test.errors import Stopped
 from scripts.aws.errors import CloudError
-from scripts.console import command
+from scripts.console.command import progress
 
 PUSH = "scripts.images.push"  # behind push.sh; the others are scripts/NAME.py
+LONGEST = 1000  # characters of the output of a program that failed
 
 
 class StepError(CloudError):
-    """Why a program failed: its last line."""
-
-
-class _Tee(io.TextIOBase):
-    """Standard error, which also remembers its last line."""
-
-    def __init__(self) -> None:
-        self.stream, self.text = sys.stderr, ""
-
-    def write(self, text: str) -> int:
-        self.text = (self.text + text)[-4000:]
-        return self.stream.write(text)
-
-    def flush(self) -> None:
-        self.stream.flush()
+    """Why a step failed."""
 
 
 def call(program: str, *words: object) -> str:
-    """Run it, and return its standard output.
-
-    Raises StepError unless it ends with 0, and Stopped where a signal ended it.
-    """
+    """Run it, and return its standard output. Raises what it raises, and StepError unless it ends with 0."""
     arguments = [str(word) for word in words]
-    command.progress(f"$ scripts/{program} {shlex.join(arguments)}")
+    progress(f"$ scripts/{program} {shlex.join(arguments)}")
     # Only now: some take long to import.
-    main = importlib.import_module(PUSH if program == "push.sh" else f"scripts.{program.removesuffix('.py')}").main
-    output, errors = io.StringIO(), _Tee()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-        code = command.run(program, main, arguments)
-    if code > 128:
-        raise Stopped(code - 128)
+    module = importlib.import_module(PUSH if program == "push.sh" else f"scripts.{program.removesuffix('.py')}")
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = module.main(arguments)
     if code:
-        lines = errors.text.strip().splitlines() or [f"{program} ended with {code}"]
-        raise StepError(lines[-1])
+        raise StepError(f"{program} ended with {code}: {' '.join(output.getvalue().split())[-LONGEST:]}")
     return output.getvalue()
 
 
@@ -61,10 +40,10 @@ def ask(program: str, *words: object) -> Any:
 
 
 @contextlib.contextmanager
-def at_most(seconds: float) -> Any:
-    """Raise Stopped (SIGALRM) when so much time has passed."""
+def at_most(seconds: float) -> Iterator[None]:
+    """Raise Stopped when so much time has passed."""
 
-    def expire(number: int, _: FrameType | None) -> NoReturn:
+    def expire(number: int, _: object) -> None:
         raise Stopped(number)
 
     before = signal.signal(signal.SIGALRM, expire)

@@ -4,8 +4,8 @@ import argparse
 import time
 
 from scripts.aws import settings
+from scripts.resources import assets
 from scripts.s3 import objects
-from scripts.s3.bucket import owner
 from scripts.story.programs import StepError, ask, call
 
 ROUNDS, PAUSE_SECONDS = 20, 30.0  # a job that is being stopped takes minutes, and writes on
@@ -39,11 +39,4 @@ def remove(role: bool) -> None:
 
 def _keys() -> list[str]:
     chosen = settings.load(argparse.Namespace())
-    home = chosen.home()
-    client = chosen.aws().client("s3")
-    pages = client.get_paginator("list_objects_v2")
-    try:
-        found = list(pages.paginate(Bucket=home.bucket, Prefix=f"{home.key}/", **owner(home.bucket)))
-    except client.exceptions.NoSuchBucket:
-        return []
-    return [item["Key"] for page in found for item in page.get("Contents", ())]
+    return list(assets.below(chosen.aws(), chosen.home()))

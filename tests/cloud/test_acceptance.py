@@ -144,15 +144,7 @@ def test_a_step_that_takes_too_long_is_broken_off(
 def test_what_a_killed_call_has_left_is_removed_by_the_next(
     service: Hosting, flaky: FlakyAws, tmp_path: Path, operation: str, step: str
 ) -> None:
-    code = "import sys; from tests.cloud import hosting; sys.exit(hosting.accept(*sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *words(tmp_path)]
-    with (tmp_path / "log").open("w") as log:
-        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    try:
-        flaky.before[operation] = lambda: os.kill(child.pid, signal.SIGKILL)
-        assert child.wait(120) == -signal.SIGKILL, (tmp_path / "log").read_text()
-    finally:
-        child.kill()
+    assert ended_in(flaky, operation, signal.SIGKILL, tmp_path) == -signal.SIGKILL
     assert not result(tmp_path)["removed"]
     assert statuses(tmp_path)[step] == "running"
     assert left(service.session) != []
@@ -161,6 +153,25 @@ def test_what_a_killed_call_has_left_is_removed_by_the_next(
     assert left(service.session) == []
     if operation == "CreateTrainingJob":
         assert call(tmp_path) == 0  # the next one begins anew
+
+
+def ended_in(flaky: FlakyAws, operation: str, number: int, tmp_path: Path) -> int:
+    """The exit code of a process of its own that gets a signal while the service performs `operation`."""
+    code = "import sys; from tests.cloud import hosting; sys.exit(hosting.accept(*sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *words(tmp_path)]
+    with (tmp_path / "log").open("w") as log:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        flaky.before[operation] = lambda: os.kill(child.pid, number)
+        return child.wait(120)
+    finally:
+        child.kill()
+
+
+def test_on_sigterm_it_removes_what_it_made(service: Hosting, flaky: FlakyAws, tmp_path: Path) -> None:
+    assert ended_in(flaky, "CreateEndpoint", signal.SIGTERM, tmp_path) == 128 + signal.SIGTERM
+    assert (result(tmp_path)["status"], result(tmp_path)["removed"]) == ("interrupted", True)
+    assert left(service.session) == []
 
 
 def test_it_does_not_begin_beside_things_of_others(

@@ -47,7 +47,7 @@ def account(aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ),
         ("arm64", (), "linux/amd64", "ml.c7g.large"),
         ("arm64", ("--serverless", "2048"), "linux/amd64", "ml.c7g.large"),
-        ("arm64", ("--register", "byoc-dogs", "--instance-type", "ml.m5.large"), "linux/amd64", "ml.c7g.large"),
+        ("arm64", ("--register", "byoc-dogs"), "linux/amd64", "ml.c7g.large"),
     ],
 )
 def test_an_image_for_other_processors_is_refused_before_anything_is_made(
@@ -83,12 +83,11 @@ def test_a_version_of_an_image_for_arm_names_instances_that_have_it(
     account: boto3.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "image_architecture", lambda aws, uri: "arm64")
-    assert call(*CALL[:4], "--register", "byoc-dogs") == 0
+    assert call(*CALL[:4], "--register", "byoc-dogs", "--instance-type", "ml.c7g.large") == 0
     client = account.client("sagemaker")
     (version,) = client.list_model_packages(ModelPackageGroupName="byoc-dogs")["ModelPackageSummaryList"]
     found = client.describe_model_package(ModelPackageName=version["ModelPackageArn"])["InferenceSpecification"]
-    assert "ml.c7g.large" in found["SupportedRealtimeInferenceInstanceTypes"]
-    assert "ml.m5.large" not in found["SupportedRealtimeInferenceInstanceTypes"]
+    assert found["SupportedRealtimeInferenceInstanceTypes"] == ["ml.c7g.large"]
     assert not found.get("SupportedTransformInstanceTypes")
 
 
