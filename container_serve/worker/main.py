@@ -25,6 +25,7 @@ from container_serve.settings import Settings
 
 LOG = logging.getLogger("worker")
 BUFFER_BYTES = 2**16
+MESSAGE_LENGTH = 500  # so that it fits into one write to a pipe
 
 
 @cache
@@ -88,7 +89,7 @@ class Worker(model_service_worker.MXNetModelServiceWorker):  # type: ignore[misc
             if not isinstance(error, ServeError):  # of somebody's own program
                 LOG.exception("%s", folder)
                 text = f"{folder}: {type(error).__name__}: {text}"
-        one_line = " ".join(text.split()).encode(errors="replace").decode()
+        one_line = " ".join(text.split())[:MESSAGE_LENGTH].encode(errors="replace").decode()
         answer: bytes = otf_message_handler.create_load_model_response(status, one_line)
         return answer
 
