@@ -9,6 +9,7 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -27,15 +28,17 @@ public final class WorkerPool {
     private final Model model;
     private final EventLoopGroup group;
     private final int size;
+    private final AtomicInteger died; // workers of any model that had loaded it
     private int missing; // of the first ones, those that have not loaded the model yet
     private volatile WorkerLifeCycle forkServer; // the process that forks the workers
     private volatile boolean closed;
 
-    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group) {
+    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group, AtomicInteger died) {
         this.model = model;
         this.queue = queue;
         this.group = group;
         this.size = size;
+        this.died = died;
         missing = size;
         new Thread(this::runForkServer, "fork-server-" + model.getModelName()).start();
     }
@@ -95,6 +98,11 @@ public final class WorkerPool {
 
     synchronized void diedLoading() {
         diedLoading++;
+    }
+
+    void died() {
+        died.incrementAndGet();
+        LOG.warn("a worker died and is started again; {} to answer", countLoaded());
     }
 
     /** Its process has ended, or never came: another one takes its place. */

@@ -27,6 +27,7 @@ public final class Workers {
     private final long stuckNanos;
     private final Memory memory;
     private final EventLoopGroup group;
+    private final AtomicInteger died = new AtomicInteger();
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
@@ -51,7 +52,7 @@ public final class Workers {
         model.setPort(ports.getAndIncrement());
         model.setResponseTimeoutSeconds(seconds);
         RequestQueue queue = new RequestQueue(capacity, batch, memory);
-        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group);
+        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group, died);
         pools.put(name, pool);
         return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
     }
@@ -78,6 +79,11 @@ public final class Workers {
     /** Ends the workers that have had one request for longer than any may take; most end themselves before. */
     public void endStuck() {
         pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(stuckNanos)));
+    }
+
+    /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
+    public int died() {
+        return died.get();
     }
 
     /** Of all models, those that hold a loaded one. */
