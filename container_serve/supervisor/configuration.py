@@ -73,6 +73,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "decode_input_request": "false",
         "enable_envvars_config": "false",
         "blacklist_env_vars": "PYTHONPATH",  # the model's folder would be added to it
+        "byoc_model_dir": settings.model_dir.resolve(),
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
         "byoc_batch": BATCH if user_code.is_absent(settings) else 1,  # people's programs take one request at a time

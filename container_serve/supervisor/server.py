@@ -136,8 +136,6 @@ class Server:
         processes.adopt_orphans()
         parent = os.getpid()
         self.reports, theirs = os.pipe()
-        os.set_blocking(self.reports, False)
-        self.unread = b""
         self.java = subprocess.Popen(
             configuration.command(run, settings, memory, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
@@ -209,17 +207,11 @@ class Server:
         """Tell the front end our state and hear what it says; None when it does not listen (yet), or says nothing."""
         processes.reap_orphans(but=self.java.pid)
         self._tell(state)
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.reports], [], [], left)[0]:
-                content = os.read(self.reports, 65536)
-                if not content:
-                    return None  # it has just ended: the next word finds that
-                *lines, self.unread = (self.unread + content).split(b"\n")
-                if lines:
-                    report: dict[str, Any] = json.loads(lines[-1])
-                    return report
-        return None
+        if not select.select([self.reports], [], [], seconds)[0]:
+            return None
+        lines = os.read(self.reports, 65536).splitlines()  # whole ones: each is shorter than what a pipe takes at once
+        report: dict[str, Any] | None = json.loads(lines[-1]) if lines else None  # no line: it has just ended
+        return report
 
     def _tell(self, state: str) -> None:
         code = self.java.poll()

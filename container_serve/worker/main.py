@@ -3,6 +3,7 @@
 The Java server starts one of these per model; it loads no model itself, but forks a child for each worker.
 """
 
+import gc
 import io
 import logging
 import os
@@ -24,6 +25,7 @@ from container_serve.settings import Settings
 
 LOG = logging.getLogger("worker")
 BUFFER_BYTES = 2**16
+MESSAGE_LENGTH = 500  # so that it fits into one write to a pipe
 
 
 @cache
@@ -87,15 +89,22 @@ class Worker(model_service_worker.MXNetModelServiceWorker):  # type: ignore[misc
             if not isinstance(error, ServeError):  # of somebody's own program
                 LOG.exception("%s", folder)
                 text = f"{folder}: {type(error).__name__}: {text}"
-        one_line = " ".join(text.split()).encode(errors="replace").decode()
+        one_line = " ".join(text.split())[:MESSAGE_LENGTH].encode(errors="replace").decode()
         answer: bytes = otf_message_handler.create_load_model_response(status, one_line)
         return answer
 
 
 def main() -> None:
     die_with_parent(os.getppid())
-    import container_serve.worker.service  # noqa: F401  # before the fork: a respawned worker finds it imported
+    # Before the fork: a respawned worker finds them imported, and all share their memory.
+    import container_serve.worker.service  # noqa: F401
+    from container_serve import predictor
+    from container_serve.worker import user_code
 
+    settings = Settings.read(os.environ)
+    if settings.multi_model or user_code.is_absent(settings):
+        predictor.preload()
+    gc.freeze()  # what is imported stays shared: a collection would write to all of it
     if isinstance(sys.stdout, io.TextIOWrapper):  # whole lines: all workers print into one pipe
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
     logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log

@@ -151,13 +151,12 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
 
     @Override
     public void channelInactive(ChannelHandlerContext ctx) {
-        boolean died = loaded && !pool.isClosed();
+        boolean was = loaded;
         loaded = false;
-        if (!died && !failed) {
+        if (was && !pool.isClosed()) {
+            pool.died();
+        } else if (!was && !failed) {
             pool.diedLoading();
-        } else if (died) {
-            pool.died.incrementAndGet();
-            LOG.warn("a worker died and is started again; {} to answer", pool.countLoaded());
         }
         pool.queue.leave(this);
         List<PendingRequest> ended = end();

@@ -23,21 +23,22 @@ public final class WorkerPool {
     public final RequestQueue queue;
     public volatile String failure; // why a worker could not load the model; null: none has said so, or one has loaded it
     public volatile int diedLoading; // workers that died without a word while they loaded it, since one has loaded it
-    final AtomicInteger died = new AtomicInteger(); // workers that had loaded the model
     final CompletableFuture<Boolean> loaded = new CompletableFuture<>(); // true: by all the first ones; false: one ended
     final List<Worker> workers = new CopyOnWriteArrayList<>();
     private final Model model;
     private final EventLoopGroup group;
     private final int size;
+    private final AtomicInteger died; // workers of any model that had loaded it
     private int missing; // of the first ones, those that have not loaded the model yet
     private volatile WorkerLifeCycle forkServer; // the process that forks the workers
     private volatile boolean closed;
 
-    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group) {
+    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group, AtomicInteger died) {
         this.model = model;
         this.queue = queue;
         this.group = group;
         this.size = size;
+        this.died = died;
         missing = size;
         new Thread(this::runForkServer, "fork-server-" + model.getModelName()).start();
     }
@@ -97,6 +98,11 @@ public final class WorkerPool {
 
     synchronized void diedLoading() {
         diedLoading++;
+    }
+
+    void died() {
+        died.incrementAndGet();
+        LOG.warn("a worker died and is started again; {} to answer", countLoaded());
     }
 
     /** Its process has ended, or never came: another one takes its place. */

@@ -27,8 +27,8 @@ public final class Workers {
     private final long stuckNanos;
     private final Memory memory;
     private final EventLoopGroup group;
+    private final AtomicInteger died = new AtomicInteger();
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
-    private final AtomicInteger diedBefore = new AtomicInteger(); // of models that have been unloaded
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
     /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
@@ -52,7 +52,7 @@ public final class Workers {
         model.setPort(ports.getAndIncrement());
         model.setResponseTimeoutSeconds(seconds);
         RequestQueue queue = new RequestQueue(capacity, batch, memory);
-        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group);
+        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group, died);
         pools.put(name, pool);
         return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
     }
@@ -61,7 +61,6 @@ public final class Workers {
     public boolean stop(String name) {
         WorkerPool pool = pools.remove(name);
         if (pool != null) {
-            diedBefore.addAndGet(pool.died.get());
             pool.close();
         }
         return pool != null;
@@ -84,7 +83,7 @@ public final class Workers {
 
     /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
     public int died() {
-        return diedBefore.get() + pools.values().stream().mapToInt(pool -> pool.died.get()).sum();
+        return died.get();
     }
 
     /** Requests of all models that wait for a worker. */
