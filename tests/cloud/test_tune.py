@@ -266,7 +266,9 @@ def test_a_search_from_its_creation_to_its_end(
     )
     values = [(1, 0.5, 0.8, 0.4, 0.5, 100.0), (2, 0.5, 0.8, 0.4, 0.6, 100.0)]
     logged = [line(name, value) for epoch in values for name, value in zip(NAMES, epoch, strict=False)]
-    write_log(aws, *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1")
+    write_log(
+        aws, "data: 3 classes, 30 train, 60 valid, 12 test", *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1"
+    )
     out = tmp_path / "results"
     code, shown, err = call(
         capsys, *BASE[:2], "--data", pictures, "--name", NAME, "--results", out, "--parallel", "2", "--weights", "none"
@@ -286,7 +288,10 @@ def test_a_search_from_its_creation_to_its_end(
     assert rows[1][-1] == "best"
     best = json.loads((out / NAME / "best.json").read_text())
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
-    assert "chart-curves-valid_accuracy" in (out / NAME / "tuning-report.html").read_text()
+    page = (out / NAME / "tuning-report.html").read_text()
+    assert "chart-curves-valid_accuracy" in page
+    assert "One of 60 validation images is 1.7 points: the best trial predicts 36 correctly" in page
+    assert f"<code>scripts/train.py --from-tuning {NAME} --region {REGION} --image URI --data S3</code>" in page
     assert f"next: scripts/train.py --from-tuning {NAME} --region {REGION}" in err
 
 
