@@ -81,11 +81,11 @@ def blank(height: int, x: str = "", **options: Any) -> figure:
     return plot
 
 
-def logarithmic(axis: Any, values: Floats) -> None:
-    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, or, if these are many, at the powers alone."""
+def logarithmic(axis: Any, values: Floats, most: int = 4) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, or from `most` powers on at these alone."""
     known = np.log10(values[np.isfinite(values) & (values > 0)])
     low, high = (int(np.floor(known.min())), int(np.ceil(known.max()))) if len(known) else (0, 1)
-    parts = (1, 2, 5) if high - low < 4 else (1,)
+    parts = (1, 2, 5) if high - low < most else (1,)
     axis.ticker = FixedTicker(ticks=[part * 10.0**power for power in range(low, high + 1) for part in parts])
     axis.formatter = PrintfTickFormatter(format="%g")
 

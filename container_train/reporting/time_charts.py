@@ -97,7 +97,8 @@ def _curves(title: str, unit: str, curves: Sequence[Curve], seconds: float, axis
 
 def _cores(cores: Sequence[Curve], length: float, seconds: float, axis: Range1d) -> Chart:
     """A row for each core, the colour is how busy it was."""
-    edges = np.linspace(0, length, max(2, min(drawing.POINTS, max(len(core.x) for core in cores))) + 1)
+    columns = max(2, min(drawing.POINTS, max(len(core.x) for core in cores)))
+    edges = np.linspace(0, length, columns + 1, dtype=np.float64)
     image = np.stack([drawing.held(core.x, core.mean, edges, 5 * edges[1]) for core in cores])
     height, names = 60 + max(36, min(320, 10 * len(cores))), [core.label for core in cores]
     plot = drawing.heat_map(names, image, (0, length / seconds), (0, 100), height, 8, x_range=axis, tools=TIME_TOOLS)

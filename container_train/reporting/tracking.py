@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from container_train.errors import TrainError
 
@@ -37,32 +37,27 @@ def check(track: str) -> None:
 class Tracker:
     """Takes the metrics of each epoch. What fails ends the tracking with a line of log, not the job."""
 
+    write: Write | None
+
     def __init__(self, track: str, out: Path, hyperparameters: Mapping[str, Any], job: str) -> None:
-        self.track, self.write = track, cast(Write, _nowhere)
+        self.track, self.write = track, None
         if track != "none":
             with self._safely():
                 self.write = _WRITERS[track](out / FOLDER, hyperparameters, job)
 
     def epoch(self, record: Mapping[str, float]) -> None:
-        with self._safely():
-            self.write(record)
+        if self.write is not None:
+            with self._safely():
+                self.write(record)
 
     @contextlib.contextmanager
     def _safely(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            log.warning(
-                "track: no more epochs go to %s (%s: %s)",
-                self.track,
-                type(error).__name__,
-                str(error).partition("\n")[0],
-            )
-            self.write = _nowhere
-
-
-def _nowhere(_record: Mapping[str, float]) -> None:
-    """Track nothing."""
+            words = str(error).partition("\n")[0]
+            log.warning("track: no more epochs go to %s (%s: %s)", self.track, type(error).__name__, words)
+            self.write = None
 
 
 def _tensorboard(folder: Path, hyperparameters: Mapping[str, Any], _job: str) -> Write:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from container_train.paths import replace_file
 from container_train.reporting import page, record, summary
@@ -17,6 +17,7 @@ from container_train.reporting.measures import MEASURES, in_words
 from container_train.reporting.record import number, table
 from container_train.reporting.summary import State
 from container_train.reporting.words import clock_time, count, duration, share
+from local_test import pack
 from local_test.errors import LocalError
 from local_test.text import table as text_table
 from scripts.aws.errors import CloudError
@@ -78,7 +79,7 @@ def places(root: Path) -> Iterator[Path]:
             yield folder
             below.clear()
         else:
-            yield from [folder / outputs.ARCHIVE] * (outputs.ARCHIVE in files)
+            yield from (folder / file for file in sorted(files) if file.endswith(outputs.ARCHIVE))
             below[:] = sorted(name for name in below if not name.startswith(".") and name not in NO_RUNS)
 
 
@@ -96,8 +97,11 @@ def find(roots: Iterable[Path], scratch: Path, files: Path) -> list[Run]:
 
 
 def _training(place: Path, scratch: Path, files: Path) -> Run | None:
-    folder = outputs.fetch(str(place), scratch, _nobody)
-    is_archive = folder.is_relative_to(scratch)
+    if is_archive := place.is_file():
+        pack.unpack(place, scratch, outputs.LARGEST)
+    folder = outputs.find(scratch if is_archive else place)
+    if folder is None:
+        raise CloudError("it holds nothing that a job writes")
     made = record.read(folder, over=is_archive or outputs.is_over(folder), machine=False)
     if not made:
         return None
@@ -115,10 +119,6 @@ def _training(place: Path, scratch: Path, files: Path) -> Run | None:
     data = str(job.get("data") or "")[:8]
     changed = settings(made.hyperparameters)[0]
     return Run(place, made.name, state, started, figures, changed, made.hyperparameters, data, pages)
-
-
-def _nobody() -> NoReturn:
-    raise AssertionError("a place on this machine needs no account")
 
 
 def _search(folder: Path) -> Run:

@@ -46,7 +46,7 @@ def against(search: Search, name: str, part: Range) -> Chart:
         label, kind, ends = f"{name}, logarithmic", "log", (low / 1.15, high * 1.15)
     plot = blank(HEIGHT, label, x_axis_type=kind, x_range=ends)
     if part.logarithmic:
-        logarithmic(plot.xaxis, np.array([low, high]))
+        logarithmic(plot.xaxis, np.array([low, high]), 2)  # side by side on a phone
     _dots(plot, search, rated, values)
     return Chart(f"{name} and {search.space.objective}", "each dot a trial", plot)
 

@@ -193,7 +193,9 @@ def test_a_search_from_its_creation_to_its_end(
     give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", *pages)
     values = [(1, 0.5, 0.8, 0.4, 0.5, 100.0), (2, 0.5, 0.8, 0.4, 0.6, 100.0)]
     logged = [line(name, value) for epoch in values for name, value in zip(NAMES, epoch, strict=False)]
-    write_log(aws, *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1")
+    write_log(
+        aws, "data: 3 classes, 30 train, 60 valid, 12 test", *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1"
+    )
     out = tmp_path / "results"
     job = ("--image", TRAIN_IMAGE, "--data", pictures, "--name", NAME, "--weights", "none")
     code, shown, err = call(tune, *job, "--results", out, "--parallel", "2")
@@ -213,7 +215,10 @@ def test_a_search_from_its_creation_to_its_end(
     assert (row[:5], row[-1]) == (["1", "completed", "0.001", "64", "0.6"], "best")
     best = json.loads((out / NAME / "best.json").read_text())
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
-    assert "chart-curves-valid_accuracy" in (out / NAME / "tuning-report.html").read_text()
+    page = (out / NAME / "tuning-report.html").read_text()
+    assert "chart-curves-valid_accuracy" in page
+    assert "One of 60 validation images is 1.7 points: the best trial predicts 36 correctly" in page
+    assert f"<code>scripts/train.py --from-tuning {NAME} --region {REGION} --image URI --data S3</code>" in page
 
 
 @pytest.mark.usefixtures("aws")

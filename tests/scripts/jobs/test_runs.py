@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copy(home / "out" / "ml" / "output" / "data" / "rules.json", home / "out")
     trained(home / "out.failed" / "ml" / "output" / "data", 2, None, status="failed", reason="the loss became nan")
     packed = trained(tmp_path / "packed", 1, 0.8)
-    for archive in (home / "out.jobs" / "dogs-1" / "output" / "output.tar.gz", jobs / "copy" / "output.tar.gz"):
+    for archive in (home / "out.jobs" / "dogs-1" / "output" / "output.tar.gz", jobs / "copy" / "dogs-1-output.tar.gz"):
         archive.parent.mkdir(parents=True)
         with tarfile.open(archive, "w:gz") as tar:
             tar.add(packed, "data")
@@ -83,7 +83,7 @@ def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(
 ) -> None:
     assert call("--all", "downloads", "--out", "table.html") == 0
     said = capsys.readouterr()
-    assert "downloads/copy/output.tar.gz Completed" in " ".join(said.out.split())
+    assert "downloads/copy/dogs-1-output.tar.gz Completed" in " ".join(said.out.split())
     left_out, end = said.err.splitlines()
     assert left_out.startswith(f"{home.parent}/downloads/cut/output.tar.gz is left out: ")
     assert "not a .tar.gz archive" in left_out

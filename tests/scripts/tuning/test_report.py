@@ -110,7 +110,7 @@ def test_axes_have_whole_trials_and_say_where_they_are_logarithmic() -> None:
     history, lr = drawing.history(usual()), drawing.against(usual(), "lr", cast(Range, usual().space.searched["lr"]))
     assert history.plot.xaxis[0].ticker.min_interval == 1
     assert lr.plot.xaxis[0].axis_label == "lr, logarithmic"
-    assert lr.plot.xaxis[0].ticker.ticks[:4] == [0.001, 0.002, 0.005, 0.01]
+    assert lr.plot.xaxis[0].ticker.ticks == pytest.approx([0.001, 0.01, 0.1])
     assert drawing.parallel(usual()).plot.xaxis[0].major_label_overrides[0] == "lr, log"
 
 
