@@ -20,40 +20,27 @@ def refused(code: str, message: str, operation: str = "CreateTrainingJob") -> Cl
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
+REFUSED = [
+    ("AccessDeniedException", "User: x is not authorized to perform: y", "a permission is missing; scripts/iam"),
+    ("403", "Forbidden", "a permission is missing"),
+    ("ExpiredTokenException", "The security token is expired", "aws sso login"),
+    ("UnrecognizedClientException", "The security token is invalid", "aws configure"),
+    ("ResourceLimitExceeded", "The limit 'ml.g4dn.xlarge for training job usage' is 0", "Service Quotas console"),
+    ("ThrottlingException", "Rate exceeded", "wait a minute"),
+    ("PermanentRedirect", "The bucket must be addressed elsewhere", "--region"),
+    ("NoSuchBucket", "The specified bucket does not exist", "aws s3 mb"),
+    ("ValidationException", "Could not assume role arn:aws:iam::1:role/x.", "trust policy must let sagemaker"),
+    ("ValidationException", "Requested image 1.dkr.ecr.eu-central-1.amazonaws.com/x:1 not found.", "push the image"),
+    ("ValidationException", "Something\nelse\n", "CreateTrainingJob: Something else (ValidationException)"),
+    ("ResourceInUse", "Training job names must be unique", "another --name"),
+    ("ResourceNotFound", "Could not find", "check the name and --region"),
+]
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (
-            refused("AccessDeniedException", "User: x is not authorized to perform: sagemaker:CreateTrainingJob"),
-            "a permission is missing; scripts/iam/scripts.json",
-        ),
-        (refused("403", "Forbidden", "HeadObject"), "a permission is missing"),
-        (refused("ExpiredTokenException", "The security token is expired"), "aws sso login"),
-        (refused("UnrecognizedClientException", "The security token is invalid"), "aws configure"),
-        (
-            refused(
-                "ResourceLimitExceeded",
-                "The account-level service limit 'ml.g4dn.xlarge for training job usage' is 0 Instances",
-            ),
-            "Service Quotas console",
-        ),
-        (refused("ThrottlingException", "Rate exceeded"), "wait a minute"),
-        (refused("PermanentRedirect", "The bucket must be addressed elsewhere", "PutObject"), "--region"),
-        (refused("NoSuchBucket", "The specified bucket does not exist", "PutObject"), "aws s3 mb"),
-        (
-            refused("ValidationException", "Could not assume role arn:aws:iam::1:role/x. Please ensure"),
-            "trust policy must let sagemaker.amazonaws.com",
-        ),
-        (
-            refused("ValidationException", "Requested image 1.dkr.ecr.eu-central-1.amazonaws.com/x:1 not found."),
-            "push the image first (scripts/push.sh",
-        ),
-        (
-            refused("ValidationException", "Something\nelse\n"),
-            "CreateTrainingJob: Something else (ValidationException)",
-        ),
-        (refused("ResourceInUse", "Training job names must be unique"), "another --name"),
-        (refused("ResourceNotFound", "Could not find"), "check the name and --region"),
+        *((refused(code, message), expected) for code, message, expected in REFUSED),
         (exceptions.NoCredentialsError(), "no usable AWS credentials"),
         (exceptions.ProfileNotFound(profile="x"), "AWS_PROFILE"),
         (exceptions.EndpointConnectionError(endpoint_url="https://api"), "cannot be reached"),
