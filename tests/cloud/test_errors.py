@@ -1,7 +1,8 @@
-"""What AWS refuses is told in one line that says what to do, and never as a traceback."""
+"""How a script ends: what AWS refuses is told in one line that says what to do; signals."""
 
 import signal
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from boto3.exceptions import S3UploadFailedError
@@ -13,6 +14,7 @@ from container_train.errors import DataError
 from local_test.errors import Stopped
 from scripts.aws.errors import CloudError, explain
 from scripts.console.command import Interrupted, run
+from scripts.jobs import local_mode
 from tests.conftest import Capture
 
 
@@ -84,3 +86,33 @@ def test_every_way_to_end_has_its_exit_code_and_its_line(capsys: Capture) -> Non
     wrapped = S3UploadFailedError("Failed to upload")
     wrapped.__cause__ = refused("NoSuchBucket", "The specified bucket does not exist", "PutObject")
     assert "aws s3 mb" in ends_with(wrapped)[1]
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+def test_sigterm_ends_a_script_and_stops_a_training_also_where_ctrl_c_is_ignored(interrupt: Any) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ignored = interrupt is signal.SIG_IGN
+    ended: list[str] = []
+
+    def main(_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append("cleaned up")
+        return 0
+
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+        assert (run("x.py", main, []), ended) == (143, ["cleaned up"])
+        with local_mode._Stop(lambda: ended.append("stopped")) as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.asked
+            if ignored:
+                signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM if ignored else signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)  # the third: it ends already
+        assert ended == ["cleaned up", "stopped"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -131,7 +131,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="byoc/data/pets/")
         return sum(found["Key"].endswith(".jpg") for page in pages for found in page.get("Contents", ()))
 
-    words = [sys.executable, prepare_data.__file__, root, "--s3"]
+    words = [sys.executable, str(prepare_data.__file__), str(root), "--s3"]
     program = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     until = time.monotonic() + 60
     while count() < 10 and time.monotonic() < until:
@@ -184,7 +184,7 @@ def test_a_dry_run_of_an_archive(tmp_path: Path, temporary: Path, calls: list[st
     ended = call(prepare_data, "--s3", "s3://my-bucket/dogs", "--dry-run")
     assert [shown["request"]["Key"] for shown in ended.json] == ["dogs/manifest.json"]
     assert "dogImages.zip is not on this machine yet" in ended.err
-    assert list(temporary.iterdir()) == calls == []
+    assert (list(temporary.iterdir()), calls) == ([], [])
 
 
 @pytest.mark.usefixtures("aws")
