@@ -12,7 +12,7 @@ from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
@@ -177,15 +177,14 @@ def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int
         Bucket=answers.bucket, Prefix=f"{answers.key}/", **owner(answers.bucket)
     )
     outputs = [item["Key"].removeprefix(f"{answers.key}/") for page in pages for item in page.get("Contents", ())]
-    found: dict[str, bytes] = {}
 
-    def read(pair: tuple[str, str]) -> bytes:
-        content: bytes = s3.get_object(**s3_location(answers / pair[1]))["Body"].read()
+    def read(output: str) -> bytes:
+        content: bytes = s3.get_object(**s3_location(answers / output))["Body"].read()
         return content
 
+    pairs = transform_table.matched(prefix.key, files, outputs)
     try:
-        pairs = transform_table.matched(prefix.key, files, outputs).items()
-        each(read, pairs, lambda pair, content: found.update({pair[0]: content}))
+        found = dict(zip(pairs, gather(read, pairs.values()), strict=True))
     except (ClientError, BotoCoreError) as error:
         raise CloudError(f"{explain(error)}; the answers stay in {answers}") from None
     return transform_table.merge(files, found, {}, top_k)
