@@ -26,8 +26,7 @@ from scripts.endpoints.invocations import JSON
 from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
 from scripts.resources.inventory import MODEL, Resource
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.s3 import bucket, objects
 from scripts.s3.objects import s3_location
 
 PROGRAM = "transform.py"
@@ -173,10 +172,7 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
 
 def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int) -> Table:
     s3 = aws.client("s3")
-    pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket=answers.bucket, Prefix=f"{answers.key}/", **owner(answers.bucket)
-    )
-    outputs = [item["Key"].removeprefix(f"{answers.key}/") for page in pages for item in page.get("Contents", ())]
+    outputs = [key for key, _ in bucket.below(aws, answers)]
 
     def read(output: str) -> bytes:
         content: bytes = s3.get_object(**s3_location(answers / output))["Body"].read()
@@ -192,6 +188,5 @@ def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int
 
 def need_empty(aws: Aws, out: S3Uri) -> None:
     """Raises CloudError where something is below --out: answers of two jobs could not be told apart."""
-    found = aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/", MaxKeys=1, **owner(out.bucket))
-    if found.get("Contents"):
-        raise CloudError(f"--out {out} is not empty ({found['Contents'][0]['Key']}): give another prefix")
+    for key, _ in bucket.below(aws, out):
+        raise CloudError(f"--out {out} is not empty ({key}): give another prefix")

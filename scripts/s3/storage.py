@@ -89,12 +89,10 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
     """Raises CloudError unless there are objects below train/, valid/ and test/ of `prefix`, and no upload that broke
     off."""
     buckets.require(aws, prefix.bucket)
-    s3 = aws.client("s3")
 
     def holds(name: str) -> bool:
         """Consoles show folders by empty objects."""
-        found = s3.list_objects_v2(Bucket=prefix.bucket, Prefix=f"{(prefix / name).key}/", **owner(prefix.bucket))
-        return any(item["Size"] for item in found.get("Contents", ()))
+        return any(item["Size"] for _, item in buckets.below(aws, prefix / name))
 
     if missing := [split for split in SPLITS if not holds(split)]:
         others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]
