@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.console import command
 from scripts.console.command import integer, progress, refuse
 from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Result, Target, model_name
@@ -123,15 +123,8 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
             return Result(str(path), None, str(error), body.notice, None)
         return Result(str(path), answer.document, None, body.notice, answer.milliseconds)
 
-    results: dict[int, Result] = {}
-    with tqdm(total=len(found), unit="image", disable=not sys.stderr.isatty() or len(found) < 20, leave=False) as bar:
-
-        def keep(numbered: tuple[int, Path], result: Result) -> None:
-            results[numbered[0]] = result
-            bar.update()
-
-        each(one, enumerate(found), keep, threads)
-    return [results[number] for number in range(len(found))]
+    shown = tqdm(found, unit="image", disable=not sys.stderr.isatty() or len(found) < 20, leave=False)
+    return gather(one, enumerate(shown), threads)
 
 
 def _latency(milliseconds: Sequence[float]) -> dict[str, float] | None:

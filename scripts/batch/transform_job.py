@@ -12,7 +12,7 @@ from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
@@ -26,8 +26,7 @@ from scripts.endpoints.invocations import JSON
 from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
 from scripts.resources.inventory import MODEL, Resource
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.s3 import bucket, objects
 from scripts.s3.objects import s3_location
 
 PROGRAM = "transform.py"
@@ -173,19 +172,15 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
 
 def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int) -> Table:
     s3 = aws.client("s3")
-    pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket=answers.bucket, Prefix=f"{answers.key}/", **owner(answers.bucket)
-    )
-    outputs = [item["Key"].removeprefix(f"{answers.key}/") for page in pages for item in page.get("Contents", ())]
-    found: dict[str, bytes] = {}
+    outputs = [key for key, _ in bucket.below(aws, answers)]
 
-    def read(pair: tuple[str, str]) -> bytes:
-        content: bytes = s3.get_object(**s3_location(answers / pair[1]))["Body"].read()
+    def read(output: str) -> bytes:
+        content: bytes = s3.get_object(**s3_location(answers / output))["Body"].read()
         return content
 
+    pairs = transform_table.matched(prefix.key, files, outputs)
     try:
-        pairs = transform_table.matched(prefix.key, files, outputs).items()
-        each(read, pairs, lambda pair, content: found.update({pair[0]: content}))
+        found = dict(zip(pairs, gather(read, pairs.values()), strict=True))
     except (ClientError, BotoCoreError) as error:
         raise CloudError(f"{explain(error)}; the answers stay in {answers}") from None
     return transform_table.merge(files, found, {}, top_k)
@@ -193,6 +188,5 @@ def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int
 
 def need_empty(aws: Aws, out: S3Uri) -> None:
     """Raises CloudError where something is below --out: answers of two jobs could not be told apart."""
-    found = aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/", MaxKeys=1, **owner(out.bucket))
-    if found.get("Contents"):
-        raise CloudError(f"--out {out} is not empty ({found['Contents'][0]['Key']}): give another prefix")
+    for key, _ in bucket.below(aws, out):
+        raise CloudError(f"--out {out} is not empty ({key}): give another prefix")

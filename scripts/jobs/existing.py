@@ -7,12 +7,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws import names
+from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
 from scripts.console.command import progress
-from scripts.jobs import training, training_jobs, watch
+from scripts.jobs import training_jobs, watch
 
 
 def flags(parser: argparse.ArgumentParser, what: str, local: str, stopping: str) -> None:
@@ -43,7 +43,7 @@ def named(
     if given.attach and given.stop:
         raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if given.attach else "--stop"
-    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *training.SETTINGS, *also}
+    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *settings.MOST, *also}
     wrong = [key for key, value in vars(given).items() if key not in known and value != getattr(plain, key)]
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"

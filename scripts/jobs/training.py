@@ -27,9 +27,6 @@ VOLUME, MAX_VOLUME = 30, 16384  # GB
 # A job's longest run in the service is 28 days; its number of hosts is limited by the account's quota alone.
 MAX_SECONDS, MAX_INSTANCES = 28 * 24 * 3600, 1000
 INPUT_MODES = ("File", "FastFile")
-SETTINGS = (
-    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
-)  # fmt: skip
 DEBUGGER_NOTE = (
     "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
     " program that writes tensors for it"

@@ -170,10 +170,7 @@ def need_approved(aws: Aws, reference: Reference) -> Package:
 
 
 def _described(aws: Aws, arn: str) -> dict[str, Any]:
-    found = requests.describe(aws, "ModelPackage", arn)
-    if found is None:
-        raise CloudError(f"the model package {arn} has been removed")
-    return found
+    return requests.need(aws, "ModelPackage", arn, "model package")
 
 
 def _package(found: Mapping[str, Any]) -> Package:

@@ -19,7 +19,6 @@ import pytest
 
 from container_train.hyperparameters import OPTIONS
 from scripts import train
-from scripts.console import command
 from scripts.images import engine as docker_engine
 from scripts.jobs import local_mode, local_training
 from scripts.resources import stale
@@ -335,36 +334,6 @@ def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
     archive = out / "i" / "output" / "output.tar.gz"
     assert ended.last == f"train.py: interrupted; what it left: {archive}"
     assert [path for path in out.rglob("*") if path.is_file()] == [archive]
-
-
-@pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
-def test_sigterm_ends_a_script_and_stops_a_training_also_where_ctrl_c_is_ignored(interrupt: Any) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ignored = interrupt is signal.SIG_IGN
-    ended: list[str] = []
-
-    def main(_: object) -> int:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            ended.append("cleaned up")
-        return 0
-
-    try:
-        signal.signal(signal.SIGINT, interrupt)
-        assert (command.run("x.py", main, []), ended) == (143, ["cleaned up"])
-        with local_mode._Stop(lambda: ended.append("stopped")) as stop:
-            signal.raise_signal(signal.SIGTERM)
-            assert stop.asked
-            if ignored:
-                signal.raise_signal(signal.SIGINT)
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGTERM if ignored else signal.SIGINT)
-            signal.raise_signal(signal.SIGTERM)  # the third: it ends already
-        assert ended == ["cleaned up", "stopped"]
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def test_every_flag_is_honoured_left_out_or_refused(

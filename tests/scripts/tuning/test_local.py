@@ -151,19 +151,9 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
         monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a side of pictures that this network does not take.
     more = (
-        "--engine",
-        "process",
-        "--trials",
-        8,
-        "--arch",
-        "vgg11",
-        "--image-size",
-        20,
-        "--name",
-        "bad",
-        "--parallel",
-        3,
-    )
+        "--engine", "process", "--trials", "8", "--arch", "vgg11", "--image-size", "20", "--name", "bad",
+        "--parallel", "3",
+    )  # fmt: skip
     assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
