@@ -107,8 +107,11 @@ def main() -> int:
                 tree.write_failure(message, detail)
 
     try:
-        with alone(tree):
-            run(sys.argv[1:], tree)
+        try:
+            with alone(tree):
+                run(sys.argv[1:], tree)
+        finally:  # torch's handler raises wherever the program is when a decoding process ends: not in what follows
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return 0
     except (TrainError, ServeError) as error:
         print(f"error: {error}", file=sys.stderr)
