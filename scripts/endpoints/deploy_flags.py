@@ -45,7 +45,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     waits.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
     how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how.add_argument("--json", action="store_true", help="print the result as JSON")
-    settings.add_flags(made, *settings.MOST)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 
