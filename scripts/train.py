@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
     existing.flags(made, "job", "in a container on this machine", SAVES)
-    settings.add_flags(made, *settings.MOST)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 

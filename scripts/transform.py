@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--instance-count", metavar="N", type=integer(1, 100), default=1, help="share the images (1)")
     deploy_flags.add_server(job)
     existing.flags(parser, "job", "with a server in Docker here; --data and --out are folders", "")
-    settings.add_flags(parser, *deploy_flags.SETTINGS)
+    settings.add_flags(parser, *settings.RESOURCE_KEYS)
     return parser
 
 

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made.set_defaults(instance_count=None, checkpoints=None, service_debugger=False)
     inputs.flags(made)
     existing.flags(made, "search", "on this machine", ", and its trials")
-    settings.add_flags(made, *settings.MOST)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 

@@ -34,7 +34,7 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
-MOST = tuple(key for key in KEYS if key != "region")  # those of whatever makes jobs, models and roles
+RESOURCE_KEYS = tuple(key for key in KEYS if key != "region")  # those of whatever makes jobs, models and roles
 
 
 @dataclass(frozen=True)

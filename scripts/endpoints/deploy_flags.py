@@ -11,8 +11,6 @@ from scripts.endpoints import modes, scaling
 from scripts.endpoints.deployment import STRATEGIES, TIMEOUT
 from scripts.monitoring import alarms
 
-SETTINGS = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
-
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     made = command.parser(program, description)
@@ -47,7 +45,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     waits.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
     how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how.add_argument("--json", action="store_true", help="print the result as JSON")
-    settings.add_flags(made, *SETTINGS)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 
@@ -142,7 +140,7 @@ def check(flags: argparse.Namespace) -> None:
     watched = flags.alarms or flags.dashboard or flags.capture or flags.shadow or flags.max_usd_per_day is not None
     mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances or flags.schedule
     endpoint = mode or flags.name or flags.update or flags.attach
-    for wrong, complaint in (
+    command.refuse(
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (
             flags.local and (flags.update or flags.attach or flags.job or flags.dry_run),
@@ -198,6 +196,4 @@ def check(flags: argparse.Namespace) -> None:
             stored and (flags.name or flags.update),
             "--add and --remove change the models below --multi-model, not an endpoint: leave out --name and --update",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )

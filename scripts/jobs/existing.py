@@ -43,7 +43,7 @@ def named(
     if given.attach and given.stop:
         raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if given.attach else "--stop"
-    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *settings.MOST, *also}
+    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *settings.RESOURCE_KEYS, *also}
     wrong = [key for key, value in vars(given).items() if key not in known and value != getattr(plain, key)]
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"

@@ -22,8 +22,7 @@ from scripts.endpoints.modes import CAPTURED
 from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import tags_of
 from scripts.monitoring.captured import PLACE
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.s3 import bucket, objects
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, s3_location
@@ -64,13 +63,8 @@ def delete(aws: Aws, asset: S3Asset) -> None:
 
 def below(aws: Aws, home: S3Uri) -> dict[str, int]:
     """Sizes by whole key."""
-    pages = aws.client("s3").get_paginator("list_objects_v2")
     try:
-        return {
-            found["Key"]: found["Size"]
-            for page in pages.paginate(Bucket=home.bucket, Prefix=f"{home.key}/", **owner(home.bucket))
-            for found in page.get("Contents", ())
-        }
+        return {item["Key"]: item["Size"] for _, item in bucket.below(aws, home)}
     except ClientError as error:
         if code_of(error) == "NoSuchBucket":
             return {}

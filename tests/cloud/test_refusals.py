@@ -14,6 +14,8 @@ TYPES = "ml.m5.large,ml.c5.large"
 SAMPLE = ("--local", "--data", "sample")
 SERVE = ("--image", SERVE_IMAGE, *HERE)
 BATCH = (*SERVE, "--data", "s3://my-data/photos", "--model-data", MODEL)
+DRY = (*SERVE, "--dry-run")
+ONE = (*DRY, "--model-data", MODEL)
 GROUP = "byoc-dogs"
 REGISTER = (*SERVE, "--model-data", MODEL, "--register", GROUP)
 REGISTERED = ("--register", GROUP, "--serving-image", SERVE_IMAGE)
@@ -110,7 +112,36 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (transform, ("--stop", "a", "--wait", "--no-wait"), "argument --no-wait: not allowed with argument --wait"),
     (transform, ("--local", *DATA, "--model-data", "m"), "from a folder here"),
     (transform, ("--local", "--data", ".", "--job", "j"), "no --job"),
+    # An endpoint
+    (deploy, (*DRY,), "no model"),
+    (deploy, ("--model-data", MODEL, *HERE, "--dry-run"), "no image"),
+    (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--region", REGION, "--dry-run"), "no role"),
+    (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--role", ROLE, "--dry-run"), "no region"),
+    (deploy, (*ONE, "--job", "j"), "give one of them"),
+    (deploy, (*DRY, "--model-data", MODEL.removesuffix("/model.tar.gz")), "model.tar.gz, the file itself"),
+    (deploy, (*ONE, "--image", "byoc-serve:1"), "expected ACCOUNT.dkr.ecr"),
+    (deploy, (*ONE, "--region", "us-east-1"), "images of its own region"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.c5.largee"), "did you mean ml.c5"),
+    (deploy, (*ONE, "--page"), "--page goes with --local"),
+    (deploy, (*ONE, "--environment", "BYOC_PAGE=True"), "BYOC_PAGE=true"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.largee"), "did you mean ml.m5"),
+    (deploy, (*ONE, "--name", "dogs_1"), "--name"),
+    (deploy, (*ONE, "--update"), "--name"),
+    (deploy, (*ONE, "--prune"), "go with --update"),
+    (deploy, (*ONE, "--name", "byoc-a", "--update", "--strategy", "rolling", "--instance-count", "1"),
+        "--instance-count"),
+    (deploy, (*ONE, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
+    (deploy, (*ONE, "--environment", "BYOC_THREADS=x"), "--environment BYOC_THREADS: got 'x'"),
+    (deploy, (*ONE, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model; a server"),
+    (deploy, ("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"),
+        "an endpoint of one model; a server"),
+    (deploy, (*ONE, "--port", "8080"), "--local"),
+    (deploy, ("--local", "--job", "j"), "no --job"),
+    (deploy, ("--local",), "no model"),
+    (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),
     # The model registry
+    (deploy, (*REGISTER, "--instance-type", TYPES), "give one"),
     (deploy, (*SERVE, "--model-package", GROUP), "--model-package says which image and model: leave out --image"),
     (deploy, ("--model-package", f"{GROUP}:0", *HERE), "expected GROUP or GROUP:VERSION, such as byoc-dogs:3"),
     (deploy, ("--approve", "a_b", *HERE), "--approve has value 'a_b'"),

@@ -122,7 +122,8 @@ def test_a_large_image_makes_the_requests_larger(photos: Path, call: Call) -> No
         "byoc/batch/photos/manifest.json",
     }
     assert (job["MaxPayloadInMB"], job["MaxConcurrentTransforms"]) == (40, 2)
-    assert "ARM" in call(transform, *NAMED, photos, *HERE, "--instance-type", "ml.c7g.large", "--dry-run").last
+    arm = call(transform, *NAMED, photos, *HERE, "--instance-type", "ml.c7g.large", "--dry-run")  # takes none
+    assert (arm.code, "did you mean ml.c7i.large" in arm.last) == (2, True)
 
 
 # The table
