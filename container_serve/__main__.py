@@ -18,11 +18,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--model-dir", type=Path, help="folder with model.json (default: /opt/ml/model)")
     parser.add_argument("--port", type=_port, help="default: SAGEMAKER_BIND_TO_PORT, or 8080")
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="try the model at GET /; also /info, /metrics, /openapi.json (BYOC_PAGE=true)",
+    )
     options = parser.parse_args(arguments)
     try:
         settings = Settings.read(os.environ)
         settings = replace(
-            settings, model_dir=options.model_dir or settings.model_dir, port=options.port or settings.port
+            settings,
+            model_dir=options.model_dir or settings.model_dir,
+            port=options.port or settings.port,
+            page=options.page or settings.page,
         )
         log.configure(settings.log_level)
         serve(settings, os.environ)

@@ -238,8 +238,6 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` in RGB, transparency on white."""
-    if image.mode == "LAB":
-        raise _invalid("an image in Lab colours is not taken: convert it to RGB")
     if image.mode.startswith("I") or image.mode == "F":
         return _greyscale(image).convert("RGB")
     if not image.has_transparency_data:
@@ -269,9 +267,6 @@ def _greyscale(image: Image.Image) -> Image.Image:
             high = float(2 ** bits[0] - 1)
         if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
             low, high = high, low
-        key = image.info.get("transparency")
-        if isinstance(key, int):
-            values[values == key] = 65535
     else:
         if image.mode == "F":
             np.nan_to_num(values, copy=False, nan=0.0)

@@ -17,17 +17,10 @@ class OneLine(logging.Formatter):
         return " | ".join(super().format(record).splitlines())
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Not so a worker whose connection the front end has closed, to end it: multi-model-server calls that a death."""
-    error = record.exc_info[1] if record.exc_info else None
-    return record.name != "root" or not isinstance(error, ConnectionError)
-
-
 def configure(level: int) -> None:
     """Send everything to standard output; standard error is for the one line that says why the program ended."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(OneLine(FORMAT, DATE_FORMAT))
-    handler.addFilter(_is_news)
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 

@@ -1,5 +1,6 @@
 """The graph that is served, run by OpenVINO on the CPU."""
 
+import ctypes
 import functools
 import re
 import sys
@@ -144,6 +145,12 @@ def load_openvino() -> Any:
         finally:
             del sys.modules["openvino.tools.ovc"]
     return sys.modules["openvino"]
+
+
+def preload() -> None:
+    """Load OpenVINO and its plugin, but start none of its threads: the processes forked from this one share them."""
+    for plugin in Path(load_openvino().__file__).parent.glob("libs/libopenvino_*_cpu_plugin.so"):
+        ctypes.CDLL(str(plugin))
 
 
 def convert_model(*arguments: Any, **options: Any) -> Any:

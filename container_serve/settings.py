@@ -20,11 +20,8 @@ TIMEOUT_SECONDS = 55  # the platform gives up after 60: answer before
 STARTUP_TIMEOUT_SECONDS = 600  # the toolkit's default
 QUEUE_SIZE = 100  # multi-model-server's default
 PROGRAM = "inference.py"
+PAGE = "BYOC_PAGE"
 SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"  # where it lies
-# Files in the run directory of a server, by which its workers tell how loading the model goes.
-LOAD_FAILURE = "load-failure-"  # and the model's name: why it could not be loaded
-LOADING = "loading-"  # and a process id, while it is being loaded; holds the model's name
-MODELS = "models"  # a folder in it: a link for each model, by name, to the folder where that lies
 
 T = TypeVar("T", int, None)
 
@@ -43,6 +40,7 @@ class Settings:
     default_accept: str
     log_level: int  # of the logging module
     multi_model: bool
+    page: bool  # answer GET /, /info, /metrics and /openapi.json, too
     max_pixels: int
     image_bytes: int | None  # of memory, to decode one image
     queue_size: int  # requests that may wait beside those being worked on
@@ -70,6 +68,7 @@ class Settings:
             default_accept=_accept(env, "SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT"),
             log_level=_level(env, "SAGEMAKER_CONTAINER_LOG_LEVEL"),
             multi_model=_flag(env, "SAGEMAKER_MULTI_MODEL"),
+            page=_flag(env, PAGE),
             max_pixels=_whole(env, "BYOC_MAX_PIXELS", MAX_PIXELS, 1, 2**31),
             image_bytes=_whole(env, "BYOC_PICTURE_BYTES", None, 1, 2**39),
             queue_size=_whole(env, "BYOC_QUEUE_SIZE", QUEUE_SIZE, 0, 100_000),

@@ -20,6 +20,7 @@ from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped,
 from container_train.failure import reason
 from container_train.model import architectures
 from container_train.paths import SageMakerPaths, locked
+from container_train.reporting import tracking
 
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
 # cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
@@ -42,6 +43,7 @@ def writable(tree: SageMakerPaths) -> None:
 def run(arguments: list[str], tree: SageMakerPaths) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
     hp = hyperparameters.parse(arguments)
+    tracking.check(hp.track)
     channels.splits(tree)
     writable(tree)
     if architectures.is_timm(hp.arch):
@@ -52,10 +54,14 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     from container_train import pipeline
     from container_train.distributed.process_group import ProcessGroup, lost_peers
     from container_train.monitoring import monitor
+    from container_train.training.stages import settled
 
-    group = ProcessGroup.from_environment()
+    hp, group = settled(hp), ProcessGroup.from_environment()
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
+        if not group.rank:
+            job = os.environ.get("TRAINING_JOB_NAME", "")
+            watching.tracker = tracking.Tracker(hp.track, tree.output, hp.to_dict(), job)
         pipeline.train(hp, tree, watching, group)
 
 
@@ -107,8 +113,11 @@ def main() -> int:
                 tree.write_failure(message, detail)
 
     try:
-        with alone(tree):
-            run(sys.argv[1:], tree)
+        try:
+            with alone(tree):
+                run(sys.argv[1:], tree)
+        finally:  # torch's handler raises wherever the program is when a decoding process ends: not in what follows
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         return 0
     except (TrainError, ServeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,17 +5,12 @@ import json
 import os
 import re
 import socket
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from container_train.errors import Stopped, TrainError
+from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 
-NAME_SECONDS = 300.0  # until a host's name has to be known: its container may start later than this one
-SAY_SECONDS = 10.0  # after which the log names the host
-POLL_SECONDS = 0.5
 PROGRAM, MODULE = "sagemaker_program", "SAGEMAKER_TRAINING_MODULE"
 # distribution={...} asks for a launcher by sagemaker_NAME_enabled. The toolkit ignores one that is not installed: each
 # host would train alone.
@@ -85,34 +80,8 @@ def _is_true(hyperparameters: Mapping[str, Any], name: str) -> bool:
     return str(hyperparameters.get(name, "")).strip('"').lower() == "true"
 
 
-def wait_for_names(hosts: Iterable[str], stopping: Callable[[], bool]) -> None:
-    """Wait until the names of all hosts resolve. Raises TrainError after NAME_SECONDS, or Stopped if asked.
-
-    The toolkit waits for them, too, but never says so.
-    """
-    started, told = time.monotonic(), False
-    for host in hosts:
-        while not _is_known(host):
-            seconds = time.monotonic() - started
-            if stopping():
-                raise Stopped("before the training began; nothing is lost")
-            if seconds > NAME_SECONDS:
-                raise TrainError(
-                    f"the name of host {host} is not known after {NAME_SECONDS:.0f} s: see whether its container has"
-                    " started, and its log; all of the job's containers need one network in which they have the names"
-                    " of resourceconfig.json"
-                )
-            if seconds > SAY_SECONDS and not told:
-                told = True
-                print(
-                    f"waiting until the name of host {host} is known, for at most {NAME_SECONDS:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
-                )
-            time.sleep(POLL_SECONDS)
-
-
-def _is_known(host: str) -> bool:
+def is_known(host: str) -> bool:
+    """Return True if the host's name resolves. The toolkit waits for that, too, but never says so."""
     try:
         socket.gethostbyname(host)
     except (OSError, UnicodeError):

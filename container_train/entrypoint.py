@@ -12,38 +12,34 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 
-from container_serve.processes import die_with_parent
+from container_serve.processes import adopt_orphans, die_with_parent
 from container_train import configuration, failure
 from container_train.errors import STOPPED, Stopped, TrainError
-from container_train.monitoring.sidecar import SAMPLER, WATCHER
 from container_train.paths import SageMakerPaths, replace_file
+from container_train.signals import StopFlag, wait_for_host
 
 POLL_SECONDS = 0.1
+ONE_NETWORK = "; all containers of the job need one network in which they have the names of resourceconfig.json"
 REPORT_SECONDS = 20.0  # of the 120 between SIGTERM and SIGKILL
 
 
 def main() -> None:
     tree = SageMakerPaths.from_environment()
-    stopping = False
-
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
     try:
         hyperparameters, hosts = configuration.check(tree)
         for folder in (tree.model, tree.output):
             folder.mkdir(parents=True, exist_ok=True)
         for mark in (tree.failure, tree.success):
             mark.unlink(missing_ok=True)
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
-        configuration.wait_for_names(hosts, lambda: stopping)
+        stop = StopFlag().install()
+        for host in hosts:
+            wait_for_host(host, partial(configuration.is_known, host), stop, ONE_NETWORK)
     except TrainError as error:
         _end(tree, str(error))
     except OSError as error:
@@ -53,6 +49,7 @@ def main() -> None:
     program = configuration.own_program(hyperparameters)
     environment = _environment(hyperparameters, program)
     parent = os.getpid()
+    adopt_orphans()
     # A session of its own: Ctrl-C reaches the program once, through here, and no process is left at the end.
     toolkit = subprocess.Popen(
         [sys.executable, "-m", "sagemaker_training.cli.train"],
@@ -63,10 +60,10 @@ def main() -> None:
     told: set[int] = set()
     has_run = False
     while toolkit.poll() is None:
-        if stopping or not has_run:
+        if stop.asked or not has_run:
             running = _children(toolkit.pid)
             has_run = has_run or bool(running)
-            if stopping:
+            if stop.asked:
                 # After the program's end the toolkit only reports: a job that is done stays done.
                 for process in running if has_run else [psutil.Process(toolkit.pid)]:
                     if process.pid not in told:
@@ -74,18 +71,20 @@ def main() -> None:
                         with contextlib.suppress(psutil.NoSuchProcess):
                             process.terminate()
         time.sleep(POLL_SECONDS)
-    _wait_for_report(tree.output)
+    if not program:
+        _wait_for_report()
+    stopped = stop.asked
     with contextlib.suppress(OSError):
         report = tree.failure.read_text(errors="replace")
         if line := failure.of_toolkit(report, program, tree.base / "code", Path(environment["PIP_LOG"])):
             replace_file(tree.failure, f"{line}\n\n{report}".encode())
-        stopping = stopping or report.startswith("stopped ")  # maybe through another host of the job
+        stopped = stopped or report.startswith("stopped ")  # maybe through another host of the job
     with contextlib.suppress(ProcessLookupError):
         os.killpg(toolkit.pid, signal.SIGKILL)
     if toolkit.returncode == 0:
         # The toolkit also ends with 0 if it fails to write the failure file, on a full disk for instance.
         sys.exit(0 if tree.success.exists() else 1)
-    sys.exit(STOPPED if stopping else toolkit.returncode if toolkit.returncode > 0 else 128 - toolkit.returncode)
+    sys.exit(STOPPED if stopped else toolkit.returncode if toolkit.returncode > 0 else 128 - toolkit.returncode)
 
 
 def _end(tree: SageMakerPaths, message: str, code: int = 1) -> NoReturn:
@@ -115,25 +114,17 @@ def _environment(hyperparameters: dict[str, Any], program: str) -> dict[str, str
     return environment
 
 
-def _children(toolkit: int) -> list[psutil.Process]:
-    """List what the toolkit runs: the program, or pip before it."""
+def _children(parent: int) -> list[psutil.Process]:
+    """List what a process runs; of the toolkit, the program, or pip before it."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        return [child for child in psutil.Process(toolkit).children() if child.status() != psutil.STATUS_ZOMBIE]
+        return [child for child in psutil.Process(parent).children() if child.status() != psutil.STATUS_ZOMBIE]
     return []
 
 
-def _wait_for_report(output: Path) -> None:
+def _wait_for_report() -> None:
     """Wait for the sidecars of a killed program, which still write the report; a program waits for its own."""
-
-    def is_sidecar(process: psutil.Process) -> bool:
-        """By a folder in its command line: torchrun starts processes in sessions of their own."""
-        with contextlib.suppress(psutil.Error):
-            words = process.cmdline()  # empty once it has ended
-            return not {WATCHER, SAMPLER}.isdisjoint(words) and any(word.startswith(str(output)) for word in words)
-        return False
-
     deadline = time.monotonic() + REPORT_SECONDS
-    while time.monotonic() < deadline and any(map(is_sidecar, psutil.process_iter())):
+    while time.monotonic() < deadline and _children(os.getpid()):
         time.sleep(POLL_SECONDS)
 
 

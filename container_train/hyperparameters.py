@@ -19,7 +19,7 @@ ALIASES = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "mod
 # A checkpoint fits whatever these say; all others are part of its identity.
 NOT_IN_FINGERPRINT = frozenset(
     {"epochs", "patience", "checkpoint-every", "compile", "workers", "device", "feature-cache", "debug",
-     "debug-interval", "rule", "on-rule", "profile-interval", "torch-profile", "measure", "precision"}
+     "debug-interval", "rule", "on-rule", "profile-interval", "torch-profile", "measure", "precision", "track"}
 )  # fmt: skip
 
 
@@ -218,6 +218,9 @@ class Hyperparameters:
         "ms between samples of the system: 100, 200, 500, 1000, 5000 or 60000; 0: none",
     )
     torch_profile: str = option(steps, "none", "steps to trace operator by operator: 10:20")
+    track: str = option(
+        one_of("none", "tensorboard", "mlflow"), "none", "where the epochs' metrics go, too: tensorboard or mlflow"
+    )
     measure: str = option(
         one_of("full", "none"),
         "full",
@@ -293,10 +296,15 @@ def parse(arguments: Sequence[str]) -> Hyperparameters:
 
 
 def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values: those given, else the recipe's. A frozen backbone has no images for the recipe's CutMix."""
+    """Return all values: those given, else the recipe's.
+
+    A frozen backbone has no images for the recipe's CutMix, and a training of few epochs no time for all its warm-up.
+    """
     values = {**defaults(given.get("recipe", "head")), **given}
     if values["freeze-until"] == "backbone" and "cutmix" not in given:
         values["cutmix"] = 0.0
+    if "warmup-epochs" not in given:
+        values["warmup-epochs"] = min(values["warmup-epochs"], values["epochs"] / 2)
     return values
 
 
@@ -310,6 +318,11 @@ def check_together(values: Mapping[str, Any]) -> None:
         raise TrainError(
             f"hyperparameter cutmix has value {every['cutmix']:g}: a frozen backbone leaves no images to cut; use"
             " mixup, or set freeze-until to none"
+        )
+    if every["warmup-epochs"] >= every["epochs"]:
+        raise TrainError(
+            f"hyperparameter warmup-epochs has value {every['warmup-epochs']:g}: expected less than the epochs,"
+            f" {every['epochs']}"
         )
     if every["accumulate"] > every["batch-size"]:
         raise TrainError(

@@ -1,7 +1,6 @@
 """The phases of a training job, top to bottom."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -13,10 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from container_train import no_effect
 from container_train.data import channels, dataset
-from container_train.data.checksum_cache import ChecksumCache
 from container_train.debugger.hook import trained
-from container_train.distributed import agreement
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
 from container_train.export import exporter, quantize
@@ -27,7 +25,7 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, device, engine, estimate, metrics
+from container_train.training import checkpoint, device, estimate, metrics
 from container_train.training.course import TRAINED, Course
 from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
@@ -40,11 +38,12 @@ RANDOM_BACKBONE = "NO IMAGENET WEIGHTS: the backbone is random, the accuracies s
 def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: ProcessGroup) -> None:
     """The job's phases, top to bottom."""
     stop = StopFlag().install()
-    given = hp.to_dict()
     if hp.workers < 0:
         hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // group.local_size)))
     log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
-    where = device.choose(hp.device, device.probe())
+    for notice in no_effect.notices(hp):
+        log.warning("%s", notice)
+    where = device.choose(hp.device)
     monitor.note(
         device=str(where),
         gpus=[torch.cuda.get_device_name(0)] if where.type == "cuda" else [],
@@ -69,14 +68,11 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     if group.size > 1:
         with phase("processes"):
             group.start(where)
-            agreement.same_hyperparameters(group.gather(json.dumps(given)))
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
     with phase("data"):
-        known = ChecksumCache.of_search()
-        data = dataset.read(tree, known, group)
+        data = dataset.read(tree, group)
         images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
-            known.save()
             data.tell()
         log.info("data: %d classes, %s", len(data.classes), ", ".join(f"{n} {k}" for k, n in images.items()))
         counts = np.bincount(data.splits["train"].targets, minlength=len(data.classes)).tolist()
@@ -97,10 +93,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group, accumulate=hp.accumulate)
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
-        if hp.recipe == "finetune" and where.type == "cpu":
+        if hp.recipe == "finetune" and hp.freeze_until != "backbone" and where.type == "cpu":
             log.info(estimate.words(network, hp, precision, images["train"] / group.size))
         if len(stages) > 1:
-            network = builder.refrozen(network, hp.arch, stages[0].hp.freeze_until)
+            network = builder.refrozen(network, stages[0].hp.freeze_until)
         network.to(where)
         group.broadcast_parameters(network.model)
     identity = {
@@ -109,9 +105,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         **hp.identity(),
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
-    resumed = group.broadcast_object(
-        checkpoint.load(tree.checkpoints, identity, engine.KEYS) if group.rank == 0 else None
-    )
+    resumed = group.broadcast_object(checkpoint.load(tree.checkpoints, identity) if group.rank == 0 else None)
     course = Course(network, data, hp, where, precision, tree, identity, stop, monitor, group)
     trainer = course.run(resumed, phase)
     network = course.network

@@ -1,10 +1,16 @@
-"""The platform's request to stop the job, as a flag that the program checks between steps."""
+"""The platform's request to stop the job, as a flag that the program checks between steps, or while it waits."""
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 
-from container_train.errors import Stopped
+from container_train.errors import Stopped, TrainError
+
+HOST_SECONDS = 300.0  # for another host of the job: its container may start later than this one
+SAY_SECONDS = 10.0  # after which the log names the host
+POLL_SECONDS = 0.2
 
 
 class StopFlag:
@@ -38,3 +44,21 @@ class StopFlag:
         if self._words:
             words, self._words = self._words, ""  # once: the end may take its time
             raise Stopped(words)
+
+
+def wait_for_host(host: str, there: Callable[[], bool], stop: StopFlag, hint: str = "") -> None:
+    """Wait until `there()` is true. Raises TrainError after HOST_SECONDS, Stopped if a stop is asked for."""
+    begun, told = time.monotonic(), False
+    while not there():
+        seconds = time.monotonic() - begun
+        if stop.asked:
+            raise Stopped(f"while host {host} was waited for; nothing is lost")
+        if seconds > HOST_SECONDS:
+            raise TrainError(
+                f"host {host} did not come within {HOST_SECONDS:.0f} s: see whether its container has started, and its"
+                f" log{hint}"
+            )
+        if seconds > SAY_SECONDS and not told:
+            told = True
+            print(f"waiting for host {host}, for at most {HOST_SECONDS:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(POLL_SECONDS)

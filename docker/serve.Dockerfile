@@ -27,10 +27,10 @@ COPY docker/install_builder.sh docker/make_venv.sh docker/uv.lock /tmp/build/
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/install_builder.sh
 COPY docker/serve.lock /tmp/build/
-# OpenVINO's plugins for GPUs and NPUs (51 MB) never run on a serving host's CPU.
+# OpenVINO's plugins for GPUs and NPUs (51 MB) never run on a serving host's CPU; its wheel for ARM has none (-f).
 RUN --mount=type=secret,id=ca --mount=type=secret,id=packages \
     sh /tmp/build/make_venv.sh /opt/venv /tmp/build/serve.lock \
-    && rm /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_gpu_plugin.so \
+    && rm -f /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_gpu_plugin.so \
           /opt/venv/lib/python3.*/site-packages/openvino/libs/libopenvino_intel_npu_plugin.so \
           /opt/venv/lib/python3.*/site-packages/openvino/libs/cache.json
 
@@ -110,12 +110,14 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 ARG SOURCE=unknown
 ARG CONTENT=unknown
+ARG TARGETARCH
 LABEL org.opencontainers.image.title="byoc-serve-torch" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      byoc.content="${CONTENT}"
+      byoc.content="${CONTENT}" \
+      byoc.architecture="${TARGETARCH}"
 
 FROM runtime AS serve
 ENV BYOC_TARGET=serve
@@ -128,9 +130,11 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 ARG SOURCE=unknown
 ARG CONTENT=unknown
+ARG TARGETARCH
 LABEL org.opencontainers.image.title="byoc-serve" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      byoc.content="${CONTENT}"
+      byoc.content="${CONTENT}" \
+      byoc.architecture="${TARGETARCH}"

@@ -62,9 +62,11 @@ ARG VERSION=unknown
 ARG REVISION=unknown
 ARG SOURCE=unknown
 ARG CONTENT=unknown
+ARG TARGETARCH
 LABEL org.opencontainers.image.title="byoc-train" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      byoc.content="${CONTENT}"
+      byoc.content="${CONTENT}" \
+      byoc.architecture="${TARGETARCH}"

@@ -9,7 +9,9 @@ cd "$1"/lib/python3*/site-packages
 rm -r triton
 # To compile extensions against; no compiler either (70 MB).
 rm -r torch/include nvidia/cu13/include
-# No library of torch's or CUDA's links or names these: several GPUs in one solver, a second compiler (220 MB).
-rm nvidia/cu13/lib/libcusolverMg.so.* nvidia/cu13/lib/libnvrtc.alt.so.* nvidia/cu13/lib/libnvrtc-builtins.alt.so.*
+# No library of torch's or CUDA's links or names these: several GPUs in one solver, a second compiler (220 MB, below).
+rm nvidia/cu13/lib/libcusolverMg.so.*
+# What the wheels for ARM do not have: a second compiler, plugins for GPUs and NPUs.
+rm -f nvidia/cu13/lib/libnvrtc.alt.so.* nvidia/cu13/lib/libnvrtc-builtins.alt.so.*
 # The served graph runs, and is measured, on a CPU (60 MB).
-rm openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so openvino/libs/cache.json
+rm -f openvino/libs/libopenvino_intel_gpu_plugin.so openvino/libs/libopenvino_intel_npu_plugin.so openvino/libs/cache.json

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
+from container_serve.settings import PAGE
 from local_test import stage
 from local_test.child import STOP_SECONDS, Child
 from local_test.errors import LocalError
@@ -47,8 +48,8 @@ class Engine(ABC):
         """Start training."""
 
     @abstractmethod
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
-        """Start the server of the model folder on 127.0.0.1:port; it is not ready yet."""
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
+        """Start the server of the model folder on 127.0.0.1:port, with its page if asked for; it is not ready yet."""
 
     @abstractmethod
     def find_images(self, *names: str) -> None:
@@ -81,8 +82,9 @@ class ProcessEngine(Engine):
         }
         return self._start(["container_train.entrypoint"], log, echo, job)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
-        return self._start(["container_serve", "--model-dir", str(model), "--port", str(port)], log, echo)
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
+        command = ["container_serve", "--model-dir", str(model), "--port", str(port), *(["--page"] if page else [])]
+        return self._start(command, log, echo)
 
     def _start(self, command: list[str], log: Path, echo: bool, job: Mapping[str, str] = NOTHING) -> Child:
         """A module of this repository, in an environment that finds .venv's programs and these packages first."""
@@ -137,8 +139,9 @@ class DockerEngine(Engine):
             options += ["--env", f"{key}={value}"]
         return self._start("train", options, log, echo)
 
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False) -> Child:
+    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
         options = ["--volume", f"{model}:/opt/ml/model:ro", "--publish", f"127.0.0.1:{port}:8080"]
+        options += ["--env", f"{PAGE}=true"] if page else []
         return self._start("serve", options, log, echo)
 
     def _start(self, program: str, options: list[str], log: Path, echo: bool) -> Child:
@@ -158,7 +161,7 @@ class DockerEngine(Engine):
 
 
 def choose(wanted: str, owner: Path) -> tuple[Engine, str]:
-    """The engine, and why it was taken. Raises LocalError when docker is wanted and no daemon answers."""
+    """The engine, and why it was taken. Raises LocalError when docker is wanted, or needed, and no daemon answers."""
     if wanted == "process":
         return ProcessEngine(), "asked for with --engine process"
     version, problem = daemon()
@@ -167,6 +170,8 @@ def choose(wanted: str, owner: Path) -> tuple[Engine, str]:
         return DockerEngine(owner), f"{why} (Docker {version})"
     if wanted == "docker":
         raise LocalError(f"--engine docker: {problem}; start the daemon, or run without it: --engine process")
+    if sys.platform != "linux":
+        raise LocalError(f"{problem}: start the daemon; without Docker these programs run on Linux only")
     return ProcessEngine(), problem
 
 
@@ -181,29 +186,43 @@ def daemon() -> tuple[str, str]:
     return version, "" if version else "no Docker daemon answers"
 
 
-def find_image(name: str) -> str | None:
-    """The image with today's content of this program, whatever base it was built on."""
+def find_image(name: str, architecture: str | None = None) -> str | None:
+    """The image with today's content of this program, whatever base it was built on.
+
+    `architecture`: amd64 or arm64; by default the engine's own.
+    """
     content = subprocess.run(
         [ROOT / "scripts" / "build.sh", "--content", name], capture_output=True, text=True, cwd=ROOT
     )
     if content.returncode:
         raise LocalError(f"scripts/build.sh --content {name}: {content.stderr.strip()}")
-    tag = "{{.Repository}}:{{.Tag}}"
-    listed = _docker("images", "--format", tag, "--filter", f"label=byoc.content={content.stdout.strip()}")
+    labels = {"byoc.content": content.stdout.strip(), "byoc.architecture": architecture or native()}
+    filters = [word for key, value in labels.items() for word in ("--filter", f"label={key}={value}")]
+    listed = _docker("images", "--format", "{{.Repository}}:{{.Tag}}", *filters)
     # build.sh's other targets share files, not hashes; still, an image is taken for what its name says.
     mine = [line for line in listed.split() if f"/byoc-{name}:" in f"/{line}"]
     # One that was pushed has the registry's names too: the plain one says most.
     return min(mine, key=lambda line: "/" in line, default=None)
 
 
-def own_image(name: str) -> str:
-    """The image of this repository's files as they are, built where there is none. Raises LocalError."""
-    if image := find_image(name):
+def native() -> str:
+    """Return the engine's architecture, amd64 or arm64."""
+    return _docker("version", "--format", "{{.Server.Arch}}").strip()
+
+
+def own_image(name: str, architecture: str | None = None) -> str:
+    """The image of this repository's files as they are, built where there is none; see `find_image`.
+
+    Raises LocalError.
+    """
+    architecture = architecture or native()
+    if image := find_image(name, architecture):
         return image
-    print(f"byoc-{name} is not built yet: building it with scripts/build.sh {name}", file=sys.stderr, flush=True)
+    command = ["scripts/build.sh", name, *(() if architecture == "amd64" else ("--platform", f"linux/{architecture}"))]
+    print(f"byoc-{name} is not built yet: building it with {' '.join(command)}", file=sys.stderr, flush=True)
     # What build.sh prints as its result is no result of ours.
-    done = subprocess.run([ROOT / "scripts" / "build.sh", name], cwd=ROOT, stdout=sys.stderr)
-    image = find_image(name) if done.returncode == 0 else None
+    done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr)
+    image = find_image(name, architecture) if done.returncode == 0 else None
     if image is None:
         raise LocalError(
             f"byoc-{name} was not built, the reason stands above: scripts/build.sh --help names what it needs"

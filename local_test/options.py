@@ -31,6 +31,7 @@ class Options:
     out: Path
     hyperparameters: dict[str, str]
     features: Path | None = None  # of frozen layers, from earlier trainings on the same
+    open: bool = False  # serve the model with its page afterwards, in a browser
 
     @property
     def is_sample(self) -> bool:
@@ -60,6 +61,8 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     )
     add("--port", type=port, metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
     add("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")  # fmt: skip
+    if program == "run.sh":
+        add("--open", action="store_true", help="afterwards, serve the model until Ctrl-C, and try it in a browser")
     known, rest = parser.parse_known_args(arguments)
     if empty := [name for name in ("data", "out", "weights") if getattr(known, name) == ""]:
         # Path("") would be the folder this is called in.
@@ -68,17 +71,26 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     if known.data != SAMPLE:
         known.data = str(Path(known.data).absolute())
         _check_folders(Path(known.data), out)
-    return Options(known.engine, known.data, weights(known.weights), known.port, out, hyperparameters(rest))
+    given, chosen = hyperparameters(rest), weights(known.weights)
+    return Options(known.engine, known.data, chosen, known.port, out, given, open=getattr(known, "open", False))
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
+        type=engine,
         choices=ENGINES,
         default="auto",
         help="docker: in the two images; process: the same programs in"
         " .venv; auto (default): docker where a daemon answers",
     )
+
+
+def engine(text: str) -> str:
+    """For argparse."""
+    if text == "process" and sys.platform != "linux":
+        raise argparse.ArgumentTypeError(f"'process' runs on Linux only, and this is {sys.platform}: take docker")
+    return text
 
 
 def port(text: str) -> int:

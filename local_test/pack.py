@@ -6,7 +6,8 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from local_test.errors import LocalError, naming
+from container_train.paths import replacing
+from local_test.errors import LocalError
 
 # Weights hardly shrink: the fastest level loses about 1 % and saves most of the time.
 LEVEL = 1
@@ -23,10 +24,8 @@ def pack(folder: Path, target: Path) -> None:
     if not files:
         raise LocalError(f"training left no model in {folder}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
     with (
-        naming(target),
-        temporary.open("wb") as raw,
+        replacing(target) as raw,
         gzip.GzipFile("", "wb", LEVEL, raw, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
@@ -36,7 +35,6 @@ def pack(folder: Path, target: Path) -> None:
             member.mode = 0o644
             with path.open("rb") as file:
                 tar.addfile(member, file)
-    temporary.replace(target)
 
 
 def unpack(archive: Path, target: Path, largest: int | None = None) -> None:

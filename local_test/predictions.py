@@ -20,7 +20,7 @@ MAX_BYTES = 6_291_456  # what the platform takes in one request
 
 @dataclass(frozen=True)
 class Row:
-    picture: str
+    image: str
     true: str
     predicted: str
     probability: float
@@ -66,8 +66,8 @@ def post(image: Path, url: str) -> tuple[str, float]:
 
 
 def render(rows: list[Row]) -> str:
-    heads = ("picture", "true class", "predicted class", "probability")
-    lines = [(row.picture, row.true, row.predicted, f"{row.probability:.3f}") for row in rows]
+    heads = ("image", "true class", "predicted class", "probability")
+    lines = [(row.image, row.true, row.predicted, f"{row.probability:.3f}") for row in rows]
     correct = sum(row.true == row.predicted for row in rows)
     return f"{table(heads, lines)}\n{correct} of {len(rows)} correct"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from container_train.data import splits
 from container_train.training import metrics
-from local_test import engine, outdir, pack, predictions, results, server, stage, weights
+from local_test import engine, outdir, pack, predictions, results, serve_local, server, stage, weights
 from local_test.engine import DockerEngine, Engine
 from local_test.errors import LocalError, naming
 from local_test.options import Options
@@ -79,7 +79,10 @@ def run(options: Options, *, serve: bool) -> None:
             raise
         out.keep()
     made = " (summary.json, report.html, profiler-report.html, model/model.tar.gz)" if serve else ""
-    print(f"\nresults: {options.out}{made}")
+    print(f"\nresults: {options.out}{made}", flush=True)
+    if options.open:
+        model = options.out / "model" / "model.tar.gz"
+        serve_local.serve_model(chosen.name, model, options.port or server.free_port(), page=True, show=True)
 
 
 def leave(out: outdir.OutDir) -> None:
@@ -120,7 +123,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
             from container_train.training import device  # imports torch
 
             if not device.present():
-                device.choose("cuda", device.Probe())  # its error
+                device.choose("cuda")  # its error
         docker = isinstance(job.engine, DockerEngine)
         chosen = weights.choose(asked, url, is_sample=options.is_sample, in_container=docker)
     if chosen.hyperparameter is not None:

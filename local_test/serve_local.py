@@ -1,6 +1,7 @@
 """`serve_local.sh`: serve a model.tar.gz, or a model folder, until Ctrl-C."""
 
 import tempfile
+import webbrowser
 from pathlib import Path
 
 from local_test import engine, options, pack, server
@@ -19,25 +20,35 @@ def serve(arguments: list[str]) -> None:
         help="what to serve (default: what run.sh or train_local.sh has left in local_test/out)",
     )
     parser.add_argument("--port", type=options.port, default=PORT, metavar="N", help=f"on 127.0.0.1 (default {PORT})")
+    parser.add_argument("--page", action="store_true", help="with a page to try the model: drop a photo on it")
+    parser.add_argument("--open", action="store_true", help="open that page in a browser (implies --page)")
     flags = parser.parse_args(arguments)
     if not flags.model:  # Path("") would be the folder this is called in
         raise LocalError("--model is empty: give a model.tar.gz, or a model folder", 2)
-    model = archive = Path(flags.model).absolute()
-    server.check_port(flags.port)
+    serve_model(flags.engine, Path(flags.model).absolute(), flags.port, page=flags.page or flags.open, show=flags.open)
+
+
+def serve_model(wanted: str, archive: Path, port: int, *, page: bool, show: bool) -> None:
+    """Serve a model.tar.gz, or a model folder, until Ctrl-C; `show` opens its page in a browser. Raises LocalError."""
+    model, url = archive, f"http://127.0.0.1:{port}"
+    server.check_port(port)
     with tempfile.TemporaryDirectory(prefix="serve_local-") as folder:
         work = Path(folder)
         if not archive.is_dir():
             model = work / "model"
             pack.unpack(archive, model)
-        chosen, why = engine.choose(flags.engine, work)
+        chosen, why = engine.choose(wanted, work)
         print(f"engine: {chosen.name}, because {why}", flush=True)
         chosen.find_images("serve")
         # Its log, one line per request, is for this terminal; errors need not repeat it.
-        with server.serving(chosen, model, flags.port, work / "serve.log", echo=True) as running:
+        with server.serving(chosen, model, port, work / "serve.log", echo=True, page=page) as running:
             print(
-                f"serving {archive} on http://127.0.0.1:{flags.port}; in another terminal:\n"
-                f"  local_test/predict.sh IMAGE --url http://127.0.0.1:{flags.port}\nCtrl-C ends it",
+                f"serving {archive} on {url}; in another terminal:\n  local_test/predict.sh IMAGE --url {url}\n"
+                + (f"try it in a browser: {url}/\n" if page else "")
+                + "Ctrl-C ends it",
                 flush=True,
             )
+            if show and not webbrowser.open(f"{url}/"):
+                print("--open: no browser was found here; open the address above yourself", flush=True)
             code = running.wait()
             raise LocalError(f"the server ended with exit code {code}", code or 1)

@@ -64,13 +64,15 @@ def wait_until_ready(url: str, ended: Callable[[], str | None], seconds: float =
 
 
 @contextlib.contextmanager
-def serving(where: Engine, model: Path, port: int, log: Path, *, echo: bool = False) -> Iterator[Child]:
+def serving(
+    where: Engine, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False
+) -> Iterator[Child]:
     """The server of a model folder, ready at http://127.0.0.1:port, stopped afterwards.
 
     Raises LocalError; what the server said last is added to an error, unless `echo` has shown it.
     """
     check_port(port)
-    server = where.serve(model, port, log, echo=echo)
+    server = where.serve(model, port, log, echo=echo, page=page)
 
     def ended() -> str | None:
         code = server.ended()

@@ -13,6 +13,13 @@ fi
 uv_lock=$root/docker/uv.lock
 stamp=$venv/.complete
 
+pythons="python3.11 python3.12 python3 python" missing="no Python 3.11 or 3.12 found" versions="((3, 11), (3, 12))"
+# Of macOS the lock has all wheels for 14 and newer on Apple silicon with Python 3.12.
+system=$(uname -s)
+if [ "$system" = Darwin ] && [ "$venv" = "$root/.venv" ]; then
+  pythons="python3.12 python3 python" missing="no Python 3.12 found" versions="((3, 12),)"
+fi
+
 say() { printf '[setup] %s\n' "$*" >&2; }
 fail() {
   say "$*"
@@ -22,9 +29,9 @@ fail() {
 # A name on PATH may be a shim that cannot run (pyenv), or a Python without venv (Debian's bare python3): try each.
 find_python() {
   local name path found=""
-  for name in ${PYTHON:-python3.11 python3.12 python3 python}; do
+  for name in ${PYTHON:-$pythons}; do
     while IFS= read -r path; do
-      "$path" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null || continue
+      "$path" -c "import sys; sys.exit(sys.version_info[:2] not in $versions)" 2>/dev/null || continue
       found=$path
       "$path" -c 'import ensurepip, venv' 2>/dev/null || continue
       echo "$path"
@@ -32,8 +39,16 @@ find_python() {
     done < <(type -aP "$name")
   done
   [ -z "$found" ] || fail "$found has no venv module: install it (Debian and Ubuntu: apt-get install python3-venv)."
-  fail "no Python 3.11 or 3.12 found (looked for: ${PYTHON:-python3.11 python3.12 python3 python}): install one, or name it: PYTHON=/path/to/python3.11 $0"
+  fail "$missing (looked for: ${PYTHON:-$pythons}): install one, or name it: PYTHON=/path/to/python3.12 $0"
 }
+
+# One line now in place of an installer's after a while.
+if [ "$system" = Darwin ] && [ "$venv" = "$root/.venv" ]; then
+  macos=$(sw_vers -productVersion 2>/dev/null || echo 14)
+  if [ "$(uname -m)" != arm64 ] || [ "${macos%%.*}" -lt 14 ]; then
+    fail "torch has no wheels for macOS $macos on $(uname -m), only for macOS 14 and newer on Apple silicon: use Linux, or 'setup.sh cloud' for the scripts that talk to AWS"
+  fi
+fi
 
 if [ "$*" = --find ]; then
   find_python
@@ -103,6 +118,7 @@ c_parts="pyinstrument-cext sagemaker-training"
 blocks() { awk -v names=" $c_parts " -v want="$1" '/^[a-zA-Z]/ { split($1, name, "=="); mine = index(names, " " name[1] " ") ? "yes" : "no" } mine == want' "$lock"; }
 can_compile() {
   blocks yes | grep -q . || return 0
+  [ "$system" != Darwin ] || return 1 # its cc may be a dialog that offers to install one
   "$venv/bin/python" - <<'PYTHON'
 import os, pathlib, shutil, sys, sysconfig
 compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
@@ -115,7 +131,7 @@ PYTHON
 if can_compile; then
   uv sync --compile-bytecode --python "$venv/bin/python" --require-hashes "$lock" || fail "the packages could not be installed: $way_out"
 else
-  say "no C compiler with Python's headers here: leaving out the C parts of $c_parts, which are not used"
+  say "no C compiler with Python's headers to rely on here: leaving out the C parts of $c_parts, which are not used"
   substitutes=$root/local_test/no_compiler
   blocks no >"$venv/without.lock"
   blocks yes >"$venv/with.lock"

@@ -7,7 +7,8 @@ usage() {
 Usage: scripts/build.sh [train|serve|serve-torch|all] [options]
 
 Builds byoc-train and byoc-serve (all, the default), or one image, with the tag VERSION-CONTENT: the project's version
-and a hash of all files that go into the image. The last lines on stdout are a table of names and sizes.
+and a hash of all files that go into the image (VERSION-CONTENT-arm64 for linux/arm64). The last lines on stdout are a
+table of names and sizes.
 
 Beside each image, in dist/: NAME_TAG.cdx.json (its components, CycloneDX), .licenses.txt, .advisories.txt and .json (what
 osv.dev knows against its Python packages and their Java; without a way there, that they were not checked).
@@ -22,7 +23,8 @@ osv.dev knows against its Python packages and their Java; without a way there, t
                      (BYOC_MAVEN_SETTINGS, default: ~/.m2/settings.xml, if it is there; else Maven's own repository)
   --network N        network of the build's RUN steps, such as host            (BYOC_NETWORK)
   --torch-index URL  package index with a CPU build of torch, for serve-torch  (BYOC_TORCH_INDEX, default: PyTorch's)
-  --platform P       default linux/amd64, whatever this machine is
+  --platform P       linux/amd64 (default, whatever this machine is), or linux/arm64: Graviton endpoints, Apple silicon.
+                     For another platform than the machine's the engine needs an emulation (Docker Desktop has one)
   --no-sbom          leave these files out
   --fail-on-advisory end with 1 where an advisory is known, or could not be asked for; those that are accepted stand,
                      with the reason, in docker/accepted_advisories.txt
@@ -38,6 +40,7 @@ Examples:
   scripts/build.sh serve --tag dev                                     byoc-serve:dev
   scripts/build.sh --ca-bundle /etc/ssl/certs/ca-certificates.crt --network host        behind a company's proxy
   scripts/build.sh train --base-train ubuntu:24.04                     no CUDA base, for a machine without GPU
+  scripts/build.sh serve --platform linux/arm64                        for ml.c7g, ml.m8g and other Graviton instances
   scripts/build.sh --content train                                     a1b2c3d4e5f6
 TEXT
 }
@@ -76,6 +79,7 @@ done
 target=${target:-all}
 case $osv_url in "" | http://?* | https://?*) ;; *) wrong "--osv-url has value '$osv_url': expected http:// or https://" ;; esac
 case $osv_url in *://*@*) wrong "--osv-url holds a name or password, which the build would show: leave it out" ;; esac
+case $platform in linux/amd64 | linux/arm64) ;; *) wrong "--platform has value '$platform': expected linux/amd64 or linux/arm64" ;; esac
 [ -z "$fail_on_advisory" ] || [ -n "$sbom" ] || wrong "--fail-on-advisory and --no-sbom do not go together"
 
 [ -n "$version" ] || die "container_serve/__init__.py has no line '__version__ = \"...\"'"
@@ -183,7 +187,7 @@ build() {
     source=$(git config --get remote.origin.url 2>/dev/null | public_address || true)
     # shellcheck disable=SC2046 # a list of paths without blanks
     [ "$revision" = unknown ] || [ -z "$(git status --porcelain -- $(files_of "$image"))" ] || revision=$revision-changed
-    name=byoc-$image:${tag:-$version-$content}
+    name=byoc-$image:${tag:-$version-$content$([ "$platform" = linux/amd64 ] || echo "-${platform#*/}")}
 
     set -- ${as_image[@]+"${as_image[@]}"} --file "$file" --platform "$platform" --tag "$name" \
         --build-arg VERSION="$version" --build-arg REVISION="$revision" --build-arg CONTENT="$content" \

@@ -36,7 +36,18 @@ from scripts.endpoints import deployment, lookup
 from scripts.resources import assets, inventory, removal, usage
 from scripts.resources.account import Account, dicts, table
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, GROUP, JOBS, MODEL, PACKAGE, REPOSITORY, Resource
+from scripts.resources.inventory import (
+    ALARM,
+    CONFIGURATION,
+    DASHBOARD,
+    ENDPOINT,
+    GROUP,
+    JOBS,
+    MODEL,
+    PACKAGE,
+    REPOSITORY,
+    Resource,
+)  # fmt: skip
 
 PROGRAM = "cleanup.py"
 
@@ -96,6 +107,10 @@ def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
         requests.append(inventory.removal(ENDPOINT, name))
         requests += [inventory.removal(kind, base) for kind in (CONFIGURATION, MODEL)]
     print(show(requests))
+    progress(
+        "--dry-run: what updates, --alarms and --dashboard have added has names that only AWS knows; without --yes this"
+        " lists all of it, and asks"
+    )
     return 0
 
 
@@ -103,7 +118,7 @@ def _asked(account: Account, flags: argparse.Namespace) -> list[Resource | S3Ass
     """The resources and assets that were asked for by name or kind."""
     found: list[Resource | S3Asset] = []
     for wanted, kinds in (
-        (flags.all, (ENDPOINT, CONFIGURATION, MODEL)),
+        (flags.all, (ENDPOINT, ALARM, DASHBOARD, CONFIGURATION, MODEL)),
         (flags.jobs, JOBS),
         (flags.packages, (PACKAGE, GROUP)),
         (flags.repositories, (REPOSITORY,)),
@@ -179,7 +194,7 @@ def _role(account: Account) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
     what = parser.add_argument_group("what to remove (none: list)")
-    what.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with its configurations and models")
+    what.add_argument("names", metavar="NAME", nargs="*", help="an endpoint, with all that was made for it")
     what.add_argument("--all", action="store_true", help="all endpoints, configurations and models of the project")
     what.add_argument("--unused", action="store_true", help="configurations and models that nothing uses")
     what.add_argument("--jobs", action="store_true", help="stop jobs in progress, and end warm pools")

@@ -8,6 +8,8 @@ scripts/deploy.py --image URI --job JOB --serverless 2048            nothing to 
 scripts/deploy.py --image URI --job JOB --async s3://BUCKET/byoc/answers --max-instances 2      a queue, down to zero
 scripts/deploy.py --image URI --multi-model s3://BUCKET/byoc/models  several models; --add NAME MODEL puts one there
 scripts/deploy.py --image URI --job JOB --min-instances 1 --max-instances 4      autoscaling
+scripts/deploy.py --image URI --job JOB --alarms --dashboard --capture 10 --max-usd-per-day 5     watched, and limited
+scripts/deploy.py --image URI --job JOB --instance-type ml.m5.large,ml.c5.large  the next type where one is short
 scripts/deploy.py --image URI --job JOB --register byoc-dogs         a version in the model registry; then --approve
 scripts/deploy.py --model-package byoc-dogs --name byoc-dogs         its newest approved version, :3 a certain one
 scripts/deploy.py --attach byoc-dogs                                 wait for it again
@@ -35,11 +37,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from scripts.aws import names, settings
+from scripts.aws import budget, names, settings
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, explain
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.console import command
@@ -47,9 +46,9 @@ from scripts.console.command import progress
 from scripts.endpoints import deploy_flags, deployment, lookup, model_data, model_store, modes, rollout, scaling
 from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.modes import MULTI_MODEL
-from scripts.endpoints.scaling import Scaling
 from scripts.models import package, registration
 from scripts.models.reference import Reference
+from scripts.monitoring import alarms, watching
 
 PROGRAM = "deploy.py"
 
@@ -58,10 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = deploy_flags.parser(PROGRAM, __doc__ or "").parse_args(arguments)
     chosen = settings.load(flags)
     deploy_flags.check(flags)
-    environment = command.key_values(flags.environment, "--environment")
-    if environment.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
-        several = "a server that waits for several models would answer every request with 404; take --multi-model"
-        raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
+    environment = deploy_flags.environment(flags)
     if flags.local:
         from scripts.endpoints import local_endpoint
 
@@ -76,20 +72,29 @@ def main(arguments: Sequence[str]) -> int:
         return registration.run(flags, chosen, region, environment)
     wanted = deployment.from_flags(flags, chosen, region, environment)
     scaled = scaling.from_flags(flags, wanted.endpoint, wanted.mode.name)
+    after = [*(scaled.requests(chosen) if scaled else ())]
+    watched = watching.from_flags(flags, wanted.endpoint, wanted.mode.name, region, chosen, shadow=bool(wanted.shadow))
     if flags.dry_run:
-        requests = [*deployment.requests(wanted, flags, chosen), *(scaled.requests(chosen) if scaled else ())]
+        budget.check(wanted.per_day(region, scaling.bounds(after)), flags.max_usd_per_day, "--max-usd-per-day")
+        requests = [*deployment.requests(wanted, flags, chosen, alarms.of(watched)), *after]
+        requests = [*watched, *requests] if flags.update else [*requests, *watched]
         print(show(requests, allow_unknown=chosen.allow_unknown))
         return 0
-    return _deploy(chosen.aws(), wanted, scaled, flags, chosen)
+    return _deploy(chosen.aws(), wanted, after, watched, flags, chosen)
 
 
 def _attach(aws: Aws, flags: argparse.Namespace, chosen: Settings) -> int:
     endpoint = rollout.attach(aws, names.checked(flags.attach, "--attach"))
-    if flags.max_instances or flags.min_instances is not None or flags.target:
+    scales = flags.max_instances or flags.min_instances is not None or flags.target or flags.schedule
+    if scales or flags.alarms or flags.dashboard:
         lookup.need_own(aws, endpoint, chosen.project)
         configuration = lookup.configuration(aws, endpoint.configuration)
-        scaled = scaling.from_flags(flags, endpoint.name, configuration.mode if configuration else modes.REAL_TIME)
-        _scale(aws, scaled, [], chosen)
+        mode = configuration.mode if configuration else modes.REAL_TIME
+        if scaled := scaling.from_flags(flags, endpoint.name, mode):
+            scaling.register(aws, scaled.requests(chosen), asked=True)
+        shadow = bool(configuration and "--shadow" in configuration.extras)
+        watched = watching.from_flags(flags, endpoint.name, mode, aws.region, chosen, shadow=shadow)
+        watching.apply(aws, endpoint.name, watched)
     result = {
         "endpoint": endpoint.name,
         "status": endpoint.status,
@@ -99,14 +104,20 @@ def _attach(aws: Aws, flags: argparse.Namespace, chosen: Settings) -> int:
     return _report(result, as_json=flags.json)
 
 
-def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argparse.Namespace, chosen: Settings) -> int:
+def _deploy(
+    aws: Aws, wanted: Deployment, after: Sequence[Request], watched: Sequence[Request], flags: argparse.Namespace,
+    chosen: Settings,
+) -> int:  # fmt: skip
+    """`after`: autoscaling, registered once the endpoint serves; `watched`: alarms and dashboard."""
     begun = time.monotonic()
     if flags.job:
         wanted = replace(wanted, model_data=rollout.model_of(aws, flags.job))
+    if flags.shadow and "://" not in flags.shadow:
+        wanted = replace(wanted, shadow=rollout.model_of(aws, flags.shadow))
     if flags.model_package:
         found = package.need_approved(aws, Reference.parse(flags.model_package, "--model-package"))
         wanted = replace(wanted, image=found.image, model_data=found.model_data, package=found.arn)
-    for request in [*deployment.requests(wanted, flags, chosen), *(scaled.requests(chosen) if scaled else ())]:
+    for request in [*deployment.requests(wanted, flags, chosen, alarms.of(watched)), *after, *watched]:
         check(request, allow_unknown=chosen.allow_unknown)
     before, held = None, []
     if flags.update:
@@ -114,13 +125,22 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         wanted = replace(wanted, instance_count=flags.instance_count or before.instance_count or 1)
         if not wanted.is_serverless:
             deployment.check_strategy(flags.strategy, wanted.instance_count)
+    if flags.max_usd_per_day is not None:
+        known = scaling.registered(aws, wanted.endpoint, chosen) if before else []
+        bounds = scaling.bounds(scaling.merged(after, known))
+        budget.check(wanted.per_day(aws.region, bounds), flags.max_usd_per_day, "--max-usd-per-day")
     requests = deployment.requests(wanted, flags, chosen)
     if not before:
         rollout.need_free(aws, wanted, requests)
     if wanted.mode.name == MULTI_MODEL:
         model_store.need_image(aws, wanted)
     else:
-        model_data.need_servable(aws, wanted.image, wanted.model_data, wanted.environment)
+        for artifact in filter(None, (wanted.model_data, wanted.shadow)):
+            model_data.need_servable(aws, wanted.image, artifact, wanted.environment)
+    model_data.need_architecture(aws, wanted.image, None if wanted.is_serverless else wanted.instance_type)
+    if before:
+        watching.apply(aws, wanted.endpoint, watched)
+        requests = deployment.requests(wanted, flags, chosen, alarms.guards(aws, wanted.endpoint))
     if before and before.instance_type not in (None, wanted.instance_type) and not flags.no_wait:
         # The service refuses such an update while there is autoscaling.
         held = scaling.remove(aws, wanted.endpoint, chosen)
@@ -135,7 +155,10 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         except KeyboardInterrupt:
             raise rollout.goes_on(wanted.endpoint, aws.region) from None
     finally:
-        _scale(aws, scaled if status == "InService" else None, held, chosen)
+        scales = [*after] if status == "InService" else []
+        scaling.register(aws, scaling.merged(scales, held), asked=bool(scales))
+    if not before:
+        watching.apply(aws, wanted.endpoint, watched)
     removed = rollout.prune(aws, before, chosen.project) if before and flags.prune else []
     if before and not removed:
         progress(
@@ -154,30 +177,13 @@ def _deploy(aws: Aws, wanted: Deployment, scaled: Scaling | None, flags: argpars
         "instance_type": None if wanted.is_serverless else wanted.instance_type,
         "instance_count": None if wanted.is_serverless else wanted.instance_count,
         "usd_per_hour": wanted.usd_per_hour(aws.region),
-        "autoscaling": [scaled.least, scaled.most] if scaled else None,
+        "autoscaling": scaling.bounds(after),
+        "alarms": alarms.of(watched),
         "previous_configuration": before.name if before else None,
         "removed": removed,
         "seconds": round(time.monotonic() - begun, 1),
     }
     return _report(result, as_json=flags.json)
-
-
-def _scale(aws: Aws, scaled: Scaling | None, held: Sequence[Request], chosen: Settings) -> None:
-    """Register the autoscaling that the flags ask for, otherwise again what was `held` during the update."""
-    wanted = scaled.requests(chosen) if scaled else held
-    if not wanted:
-        return
-    try:
-        scaling.apply(aws, wanted)
-    except (ClientError, BotoCoreError) as error:
-        again = "scripts/deploy.py --attach NAME --max-instances N registers it"
-        complaint = f"{explain(error)}; the endpoint has no autoscaling: {again}"
-        if scaled:
-            raise CloudError(complaint) from None
-        progress(complaint)  # an update may have failed, too
-    else:
-        bounds = wanted[0].request
-        progress(f"autoscaling from {bounds['MinCapacity']} to {bounds['MaxCapacity']} instances")
 
 
 def _report(result: Mapping[str, Any], *, as_json: bool) -> int:

@@ -39,9 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--account", metavar="N", help="for --dry-run, which asks AWS nothing (default: the role's)")
     parser.add_argument("--delete", action="store_true", help="remove the role")
     parser.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
-    settings.add_flags(
-        parser, "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key"
-    )
+    settings.add_flags(parser, *settings.RESOURCE_KEYS)
     flags = parser.parse_args(arguments)
     chosen = settings.load(flags)
     chosen.need_region()

@@ -2,10 +2,10 @@
 """Ask an endpoint, or a server on this machine, what is on images.
 
 scripts/predict.py byoc-dogs dog.jpg
-scripts/predict.py byoc-dogs pictures/ cat.png --top-k 5        folders are taken with all images in them
-scripts/predict.py byoc-dogs pictures/ --json > answers.json
+scripts/predict.py byoc-dogs images/ cat.png   --top-k 5        folders are taken with all images in them
+scripts/predict.py byoc-dogs images/ --json > answers.json
 scripts/predict.py byoc-many dog.jpg --model dogs               one of several models at the endpoint
-scripts/predict.py byoc-queue s3://BUCKET/PREFIX pictures/ --async     an asynchronous endpoint: waits for the answers
+scripts/predict.py byoc-queue s3://BUCKET/PREFIX images/ --async       an asynchronous endpoint: waits for the answers
 scripts/predict.py --local http://localhost:8080 dog.jpg        a server of scripts/deploy.py --local or local_test
 
 An image over a limit (6,291,456 bytes, or 50 megapixels) is scaled down before it is sent, with a notice. The exit
@@ -25,14 +25,15 @@ use("boto3", "PIL", "numpy", "tqdm")
 import argparse
 import json
 import re
+import secrets
 from collections.abc import Sequence
 
 from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.console import command
-from scripts.console.command import integer, progress
+from scripts.console.command import integer, progress, refuse
 from scripts.endpoints.invocations import EndpointTarget, InvocationError, LocalTarget, Result, Target, model_name
 from scripts.endpoints.modes import SERVERLESS_REQUEST_BYTES
 
@@ -46,19 +47,17 @@ def main(arguments: Sequence[str]) -> int:
     names = list(flags.arguments)
     if flags.model:
         model_name(flags.model, "--model")
-    for wrong, complaint in (
+    refuse(
         (flags.asynchronous and (flags.local or flags.model), "--async: cannot be combined with --local or --model"),
         (
             not flags.asynchronous and any(name.startswith("s3://") for name in names),
             "images in S3 go with --async, to an endpoint that was deployed with --async",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     results = _results(flags, names)
     for result in results:
         if result.notice:
-            progress(f"{result.picture} {result.notice}")
+            progress(f"{result.image} {result.notice}")
     latency = _latency([result.milliseconds for result in results if result.milliseconds is not None])
     if flags.json:
         print(json.dumps({"results": [result.to_dict() for result in results], "latency_ms": latency}, indent=2))
@@ -108,29 +107,24 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
     large = max(sizes, default=0) > SERVERLESS_REQUEST_BYTES
     limit = (target.limit() if large else None) or MAX_REQUEST_BYTES
 
+    call = secrets.token_hex(4)
+
     def one(numbered: tuple[int, Path]) -> Result:
         number, path = numbered
         try:
             body = images.prepare(path, limit)
         except images.PictureError as error:
             return Result(str(path), None, str(error), None, None)
-        # The id stands in the server's log; a file's name may hold anything.
-        identifier = f"{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
+        # The id stands in the server's log and in what is captured; a file's name may hold anything.
+        identifier = f"{call}-{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
         try:
             answer = target.invoke(body, identifier, top_k)
         except InvocationError as error:
             return Result(str(path), None, str(error), body.notice, None)
         return Result(str(path), answer.document, None, body.notice, answer.milliseconds)
 
-    results: dict[int, Result] = {}
-    with tqdm(total=len(found), unit="picture", disable=not sys.stderr.isatty() or len(found) < 20, leave=False) as bar:
-
-        def keep(numbered: tuple[int, Path], result: Result) -> None:
-            results[numbered[0]] = result
-            bar.update()
-
-        each(one, enumerate(found), keep, threads)
-    return [results[number] for number in range(len(found))]
+    shown = tqdm(found, unit="image", disable=not sys.stderr.isatty() or len(found) < 20, leave=False)
+    return gather(one, enumerate(shown), threads)
 
 
 def _latency(milliseconds: Sequence[float]) -> dict[str, float] | None:
@@ -145,11 +139,11 @@ def _table(results: Sequence[Result]) -> str:
     rows: list[tuple[str, ...]] = []
     for result in results:
         if result.answer is None:
-            rows.append((result.picture, "", "", f"error: {result.error}"))
+            rows.append((result.image, "", "", f"error: {result.error}"))
             continue
         for index, row in enumerate(result.answer["predictions"]):
             took = "" if result.milliseconds is None else f"{result.milliseconds:.0f}"
-            first = (result.picture, took) if index == 0 else ("", "")
+            first = (result.image, took) if index == 0 else ("", "")
             rows.append((*first, f"{row['probability']:.3f}", str(row["label"])))
     return table(("image", "ms", "probability", "label"), rows)
 
@@ -160,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("arguments", metavar="ENDPOINT IMAGE", nargs="+", help="images, or folders of them")
     parser.add_argument("--local", metavar="URL", help="a server on this machine in place of ENDPOINT")
     parser.add_argument(
-        "--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for each picture (3)"
+        "--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for each image (3)"
     )
     parser.add_argument("--threads", metavar="N", type=integer(1, 64), default=THREADS, help=f"at once ({THREADS})")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")

@@ -77,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
     shares = ",".join(map(str, FRACTIONS))
     how("--split", default=shares, metavar="A,B,C", help="shares of train, valid and test where not split yet")
     how("--seed", type=int, default=SEED, metavar="N", help=f"of the split (default {SEED})")
-    how("--any-counts", action="store_true", help="do not check the number of images of dogImages")
     how("--dry-run", action="store_true", help="print the requests to S3, one per line; send and make nothing")
     how("--json", action="store_true", help="print the result as one JSON object")
     settings.add_flags(made, "role", "bucket", "project", "output_kms_key")
@@ -97,7 +96,7 @@ def preparation(flags: argparse.Namespace) -> Preparation:
     source, known = Source(flags.source), settings.load(flags)
     out = flags.out.absolute() if flags.out else None
     prefix = None if flags.s3 is None else s3_prefix(flags.s3, source, known, offline=flags.dry_run)
-    return Preparation(source, out, prefix, known, fractions, flags.seed, flags.any_counts)
+    return Preparation(source, out, prefix, known, fractions, flags.seed)
 
 
 def s3_prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S3Uri:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the profiler's report again from what a job has left, or hold two jobs against each other.
+"""Make the profiler's report again from what a job has left, compare two jobs, or list all runs of this machine.
 
 A job is a folder (local_test/out, an /opt/ml tree, its output/data), an output.tar.gz, an address in S3, or the name of
 a training job. The files of the service's own profiler (profiler-output/) do, too.
@@ -10,6 +10,9 @@ scripts/report.py s3://BUCKET/byoc/JOB/output/output.tar.gz
 scripts/report.py byoc-dogs-20261122-172000-a1b2 --region eu-central-1
 scripts/report.py local_test/out.first local_test/out --out compare.html         two jobs side by side
 scripts/report.py s3://BUCKET/JOB/profiler-output             what the service's profiler wrote
+scripts/report.py --captured s3://BUCKET/byoc/captured/byoc-dogs JOB     what an endpoint was asked, and answered
+scripts/report.py --all                                       a table of all runs below local_test; writes runs.html
+scripts/report.py --all DIR                                   and of those below DIR, such as downloaded jobs
 """
 
 import sys
@@ -27,6 +30,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from container_train.paths import replace_file
+from container_train.reporting.words import count
 from scripts.aws import settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -41,26 +45,60 @@ PROGRAM = "report.py"
 
 def main(arguments: Sequence[str]) -> int:
     parser = command.parser(PROGRAM, __doc__ or "")
-    parser.add_argument("jobs", nargs="+", metavar="JOB", help="one job, or two to compare")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (profiler-report.html, compare.html)")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="one job, or two to compare")
+    parser.add_argument(
+        "--captured", metavar="S3|DIR", help="requests that an endpoint captured; JOB: compare with its test images"
+    )
+    parser.add_argument(
+        "--all", nargs="?", const="", metavar="DIR", help="all runs of this machine, and those below DIR, as one table"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (profiler-report, compare, captured or runs.html)"
+    )
     settings.add_flags(parser)
     flags = parser.parse_args(arguments)
     from container_train.reporting import compare, profiler_report  # half a second, for which --help need not wait
 
-    if len(flags.jobs) > 2:
-        raise CloudError(f"{len(flags.jobs)} jobs were given: expected one, or two to compare", 2)
-    target = flags.out or Path("compare.html" if len(flags.jobs) == 2 else profiler_report.NAME)
+    if flags.all is not None and (flags.jobs or flags.captured):
+        raise CloudError(f"--all and {flags.captured or flags.jobs[0]} cannot be combined: --all takes one folder", 2)
+    if len(flags.jobs) > 2 or not (flags.jobs or flags.captured or flags.all is not None):
+        given = count(len(flags.jobs), "job")
+        raise CloudError(f"{given} given: expected one, two to compare, --all, or --captured", 2)
+    usual = "compare.html" if len(flags.jobs) == 2 else profiler_report.NAME if flags.jobs else "runs.html"
+    target = flags.out or Path("captured.html" if flags.captured else usual)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
     if not target.absolute().parent.is_dir():
         raise CloudError(f"--out {target}: there is no folder {target.parent}; make it, or give another", 2)
     if target.exists() and not target.is_file():
         raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
+    if flags.captured:
+        from scripts.monitoring import captured_report
+
+        return captured_report.run(flags, target)
     with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
+        if flags.all is not None:
+            return _table(flags.all, target, Path(scratch))
         first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
         text = compare.render(first, others[0], _names(flags.jobs)) if others else profiler_report.render(first)
     replace_file(target, text.encode())
     print(target)
+    return 0
+
+
+def _table(folder: str, target: Path, scratch: Path) -> int:
+    """All runs below local_test and `folder`, as a table and as a page."""
+    from scripts.jobs import runs
+
+    if folder and not Path(folder).is_dir():
+        raise CloudError(f"--all {folder}: no such folder", 2)
+    found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], scratch, target.with_suffix(".files"))
+    if not found:
+        where = f"{runs.HOME}{f' and {folder}' if folder else ''}"
+        raise CloudError(f"there is no run below {where}: train first, or give --all the folder of downloaded jobs")
+    runs.write(found, target)
+    print(runs.render(found))
+    command.progress(f"{count(len(found), 'run')}: open {target}")
     return 0
 
 

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")
     inputs.flags(made)
     existing.flags(made, "job", "in a container on this machine", SAVES)
-    settings.add_flags(made, *training.SETTINGS)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 
@@ -154,12 +154,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
 
 
 def _tell_created(wanted: TrainingJobSpec) -> None:
-    progress(f"created {wanted.name}\n  {training_jobs.console(wanted.region, wanted.name)}")
-    spot = wanted.max_wait is not None
-    progress("  " + instances.describe(wanted.instance_type, wanted.instance_count, wanted.region, spot=spot))
-    most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run, wanted.instance_count)
-    at_most = "" if most is None else f", at {most:.2f} USD at most"
-    progress(f"  it is stopped after {wanted.max_run / 3600:.3g} h (--max-run){at_most}")
+    training.tell_created(wanted, wanted.name, "jobs", "it is")
     if wanted.keep_alive:
         kept = instances.price(wanted.instance_type, wanted.region).cost(wanted.keep_alive, wanted.instance_count)
         costs = "" if kept is None else f", {kept:.2f} USD more at most"

@@ -26,16 +26,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scripts.aws import instances, names, settings
-from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_job
-from scripts.batch.transform_job import PROGRAM
-from scripts.batch.transform_spec import Transform
+from scripts.batch.transform_job import PROGRAM, Transform
 from scripts.console import command
-from scripts.console.command import integer, progress
+from scripts.console.command import integer, progress, refuse
 from scripts.endpoints import deploy_flags, deployment, model_data, rollout
+from scripts.jobs import existing
 from scripts.s3 import storage
 
 MAX_TOP_K = 5  # the server's default, which a transform job cannot change
@@ -44,18 +43,17 @@ MAX_TOP_K = 5  # the server's default, which a transform job cannot change
 def main(arguments: Sequence[str]) -> int:
     flags = _parser().parse_args(arguments)
     chosen = settings.load(flags)
+    if flags.attach or flags.stop:
+        name = existing.named(flags, (), _parser().parse_args([]), "job", also={"top_k"})
+        if flags.stop:
+            return transform_job.stop(chosen.aws(), name, chosen.project, as_json=flags.json)
+        return transform_job.finish(chosen.aws(), name, chosen, flags.top_k, as_json=flags.json)
     _check_together(flags)
     environment = command.key_values(flags.environment, "--environment")
     if flags.local:
         from scripts.batch import local_transform
 
         return local_transform.run(flags, chosen, environment)
-    chosen.need_region()
-    if flags.attach:
-        return transform_job.finish(chosen.aws(), flags.attach, chosen, flags.top_k, as_json=flags.json)
-    if flags.stop:
-        transform_job.stop(chosen.aws(), flags.stop, chosen.project)
-        return 0
     spec = _spec(flags, chosen, environment)
     if flags.dry_run:
         return _dry_run(spec, flags, chosen)
@@ -66,6 +64,7 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
     aws = chosen.aws()
     artifact = rollout.model_of(aws, flags.job) if flags.job else spec.model_data
     model_data.need_servable(aws, spec.image, artifact, spec.environment)
+    model_data.need_architecture(aws, spec.image, spec.instance_type)
     transform_job.need_empty(aws, spec.out)
     if flags.data.startswith("s3://"):
         images = transform_input.stored(aws, spec.images)
@@ -78,12 +77,10 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
         f"{len(images.images)} images, {sum(images.images.values()) / 1e6:,.1f} MB;"
         f" {instances.describe(spec.instance_type, spec.instance_count, aws.region)}, billed while the job runs"
     )
-    transform_input.write_manifest(aws, images, spec.manifest, chosen)
+    transform_input.write_manifest(aws, images, transform_job.manifest(spec.out), chosen)
     transform_job.make(aws, spec, chosen)
-    if flags.no_wait:
-        progress(f"started; its answers: scripts/{PROGRAM} --attach {spec.name} --region {aws.region}")
-        print(spec.name)
-        return 0
+    if not flags.wait:
+        return existing.leave(spec.name, aws.region, PROGRAM, as_json=flags.json)
     return transform_job.finish(aws, spec.name, chosen, flags.top_k, as_json=flags.json)
 
 
@@ -111,24 +108,20 @@ def _dry_run(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> in
         uploads = storage.requests(items, transform_input.home(flags.data, chosen), chosen)
         spec = replace(spec, largest=max(item.size for item in items))
     what = "the list of the images"
-    manifest = Request("s3", "PutObject", {"Bucket": spec.manifest.bucket, "Key": spec.manifest.key, "Body": what})
+    place = transform_job.manifest(spec.out)
+    manifest = Request("s3", "PutObject", {"Bucket": place.bucket, "Key": place.key, "Body": what})
     print(show([*uploads, manifest, *spec.requests(chosen)], allow_unknown=chosen.allow_unknown))
     return 0
 
 
 def _check_together(flags: argparse.Namespace) -> None:
     """Raises CloudError for flags that contradict each other."""
-    other = flags.attach or flags.stop
-    for wrong, complaint in (
-        (flags.attach and flags.stop, "--attach and --stop: give one of them"),
-        (other and (flags.data or flags.local or flags.dry_run), "--attach and --stop are for a job that exists"),
-        (not other and not flags.data, "no images: give --data DIR or s3://BUCKET/PREFIX"),
+    refuse(
+        (not flags.data, "no images: give --data DIR or s3://BUCKET/PREFIX"),
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
-        (not other and not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),
+        (not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),
         (flags.local and (flags.job or flags.dry_run), "--local takes a --model-data here: no --job or --dry-run"),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,14 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--name", help="of the job (default: PROJECT-transform and the time)")
     job.add_argument("--instance-count", metavar="N", type=integer(1, 100), default=1, help="share the images (1)")
     deploy_flags.add_server(job)
-    how = parser.add_argument_group("how")
-    how.add_argument("--local", action="store_true", help="with a server in Docker here; --data and --out are folders")
-    how.add_argument("--attach", metavar="NAME", help="follow a job that exists, and merge its answers")
-    how.add_argument("--stop", metavar="NAME", help="stop a job")
-    how.add_argument("--no-wait", action="store_true", help="end as soon as it is created")
-    how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
-    how.add_argument("--json", action="store_true", help="print the result as JSON")
-    settings.add_flags(parser, *deploy_flags.SETTINGS)
+    existing.flags(parser, "job", "with a server in Docker here; --data and --out are folders", "")
+    settings.add_flags(parser, *settings.RESOURCE_KEYS)
     return parser
 
 

@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from local_test.options import ENGINES
-from scripts.aws import instances, names, settings
+from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.requests import show
@@ -39,7 +39,7 @@ from scripts.console.command import progress
 from scripts.jobs import existing, inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import Weights
 from scripts.tuning import cloud, results, space, tuning_jobs
-from scripts.tuning.tuning_jobs import TuningJob, TuningJobSpec
+from scripts.tuning.tuning_jobs import TuningJob
 
 PROGRAM = "tune.py"
 STRATEGIES = ("bayesian", "random", "grid", "hyperband")
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     made.set_defaults(instance_count=None, checkpoints=None, service_debugger=False)
     inputs.flags(made)
     existing.flags(made, "search", "on this machine", ", and its trials")
-    settings.add_flags(made, *training.SETTINGS)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 
@@ -101,18 +101,9 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         aws = chosen.aws()
         plan.send(aws, chosen)
-    _tell_created(search)
+    trials = f"{search.trials} trials, each"
+    training.tell_created(search.trial, search.name, "hyper-tuning-jobs", trials, search.parallel, search.trials)
     return _follow(aws, search.name, flags)
-
-
-def _tell_created(search: TuningJobSpec) -> None:
-    trial = search.trial
-    progress(f"created {search.name}\n  {training_jobs.console(trial.region, search.name, 'hyper-tuning-jobs')}")
-    count = search.parallel * trial.instance_count
-    progress("  " + instances.describe(trial.instance_type, count, trial.region, spot=trial.max_wait is not None))
-    most = instances.price(trial.instance_type, trial.region).cost(trial.max_run * search.trials, trial.instance_count)
-    at_most = "" if most is None else f", {most:.2f} USD at most in all"
-    progress(f"  {search.trials} trials, each stopped after {trial.max_run / 3600:.3g} h (--max-run){at_most}")
 
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
@@ -130,7 +121,7 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
         raise CloudError(f"no trial of {name} was completed{f': {reasons[-1]}' if reasons else ''}")
     if flags.train_best:
         return _train_best(aws, job, flags)
-    progress(f"next: scripts/train.py --from-tuning {name} --region {aws.region} --image URI --data S3")
+    progress(f"next: {search.command}")
     return 0 if job.status == "Completed" else 1
 
 

@@ -88,8 +88,8 @@ class Browser:
         content: dict[str, Any] = json.loads(message)
         return content
 
-    def open(self, page: Path, width: int, *, dark: bool = False) -> None:
-        """Load a file, and wait until Bokeh has drawn all of its charts."""
+    def open(self, page: Path | str, width: int, *, dark: bool = False) -> None:
+        """Load a file or a URL, and wait until Bokeh has drawn all of its charts."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
@@ -97,7 +97,7 @@ class Browser:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
         self.events.clear()
-        self.call("Page.navigate", url=page.resolve().as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
         self.wait("document.readyState === 'complete'")
         self.wait("!window.Bokeh || (Bokeh.documents.length > 0 && Bokeh.documents.every(d => d.is_idle))")
         self.wait("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")

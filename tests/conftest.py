@@ -4,12 +4,15 @@ import json
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.cloud import permissions
+
+Capture: TypeAlias = pytest.CaptureFixture[str]
+Patch: TypeAlias = pytest.MonkeyPatch
 
 # A shell starts what it puts into the background with SIGINT ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,7 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ENGINE = (
     "docker/",
     "cloud/test_local_",
-    "cloud/test_push",
+    "cloud/push/",
     "cloud/test_registry",
     "cloud/test_sdk_v3",
     "cloud/test_story",

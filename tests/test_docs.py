@@ -47,10 +47,12 @@ FIRST = {
     "prepare_data.py": ("CreateBucket", "PutObject"),
     "train.py": ("CreateTrainingJob", "CreateBucket", "PutObject"),
     "tune.py": ("CreateHyperParameterTuningJob",),
-    "deploy.py": ("CreateModel", "CopyObject", "DeleteObject", "CreateModelPackageGroup", "UpdateModelPackage"),
+    "deploy.py": (
+        "CreateModel", "PutMetricAlarm", "CopyObject", "DeleteObject", "CreateModelPackageGroup", "UpdateModelPackage",
+    ),
     "transform.py": ("PutObject",),
     "cleanup.py": ("DeleteEndpoint",),
-}
+}  # fmt: skip
 
 
 def test_the_readme_is_short() -> None:

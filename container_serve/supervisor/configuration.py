@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from container_serve import log, resources
+from container_serve import __version__, log, resources
 from container_serve.errors import ServeError
+from container_serve.page import openapi
 from container_serve.resources import MIB, Memory, Share
-from container_serve.settings import MODELS, Settings
+from container_serve.settings import SUBMIT_DIRECTORY, Settings
 from container_serve.worker import user_code
 
 FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"
@@ -19,7 +20,7 @@ LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, 
 IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 LOG4J = Path(__file__).parents[1] / "log4j2.xml"
-MODEL_NAME = "model"
+PAGE = Path(__file__).parents[1] / "page"  # what answers GET /, and the API's description
 # All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
 # Python whatever modules lie in it.
 STORE, EMPTY = "store", "empty"
@@ -48,9 +49,10 @@ def write(run: Path, settings: Settings, share: Share, memory: Memory) -> None:
     worker.parent.mkdir()
     worker.write_text(_WORKER)
     (run / STORE / EMPTY).mkdir(parents=True, mode=0o500)
-    (run / MODELS).mkdir()
-    if not settings.multi_model:
-        (run / MODELS / MODEL_NAME).symlink_to(settings.model_dir.resolve(), target_is_directory=True)
+    if settings.page:
+        (run / PAGE.name).mkdir()
+        shutil.copy(PAGE / "page.html", run / PAGE.name)
+        (run / PAGE.name / "openapi.json").write_text(json.dumps(openapi.document(settings)))
 
 
 def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> str:
@@ -58,7 +60,6 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "inference_address": f"http://0.0.0.0:{settings.port}",
         "management_address": f"unix:{run}/management.sock",  # our front end opens no listener for this one
         "model_store": run / STORE,
-        "default_service_handler": "container_serve.worker.handler:handle",
         "default_workers_per_model": share.workers,
         # This limit also holds for loading the model. Requests have a shorter one of their own, below.
         "default_response_timeout_seconds": max(settings.startup_timeout, settings.timeout + 60),
@@ -72,12 +73,15 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "decode_input_request": "false",
         "enable_envvars_config": "false",
         "blacklist_env_vars": "PYTHONPATH",  # the model's folder would be added to it
+        "byoc_model_dir": settings.model_dir.resolve(),
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
         "byoc_batch": BATCH if user_code.is_absent(settings) else 1,  # people's programs take one request at a time
         "byoc_body_bytes": memory.bodies,
         "byoc_worker_bytes": memory.copies,
         "byoc_multi_model": str(settings.multi_model).lower(),
+        "byoc_page": str(settings.page).lower(),
+        "byoc_version": __version__,
     }
     if settings.multi_model:
         image_bytes = settings.image_bytes or resources.MODEL_IMAGE_BYTES
@@ -142,7 +146,9 @@ def class_path() -> str:
     return os.pathsep.join(map(str, [*libraries, FRONT_END]))
 
 
-def environment(environ: Mapping[str, str], run: Path, share: Share, image_bytes: int) -> dict[str, str]:
+def environment(
+    environ: Mapping[str, str], run: Path, settings: Settings, share: Share, image_bytes: int
+) -> dict[str, str]:
     """The Java process's environment, which it hands on to the workers."""
     env = {key: value for key, value in environ.items() if not key.startswith("MMS_")}
     for key in ("MODEL_SERVER_HOME", "LOG_LOCATION", "METRICS_LOCATION"):  # would win over the command line
@@ -152,6 +158,9 @@ def environment(environ: Mapping[str, str], run: Path, share: Share, image_bytes
     env["BYOC_PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, named)])
     env["PYTHONUNBUFFERED"] = "1"
     env["BYOC_RUN_DIRECTORY"] = str(run)
+    env["BYOC_MODEL_DIR"] = str(settings.model_dir.resolve())
+    if settings.submit_directory is not None:
+        env[SUBMIT_DIRECTORY] = str(settings.submit_directory)
     env["BYOC_THREADS"] = str(share.threads)
     env["BYOC_PICTURE_BYTES"] = str(image_bytes)
     for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"):

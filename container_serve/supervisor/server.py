@@ -14,14 +14,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-import psutil
 
 from container_serve import artifact, processes, resources
 from container_serve.errors import ServeError
-from container_serve.settings import LOAD_FAILURE, LOADING, SUBMIT_DIRECTORY, Settings
+from container_serve.settings import Settings
 from container_serve.supervisor import configuration, privileges, scratch
 from container_serve.worker import precompile, user_code
 
@@ -32,12 +29,11 @@ DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 END_SECONDS = 29
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
 LOOK_SECONDS = 2
-SILENT_DEATHS = 3  # of workers while they load the model, until we give up
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     """Serve until a signal says to stop. Raises ServeError when that is not possible (any more)."""
-    stop = _stop_on_signals()
+    stop = Stop()
     workers = 1 if settings.multi_model and settings.workers is None else settings.workers  # per model
     model_bytes = check_model(settings)
     share = resources.plan(workers, settings.threads, model_bytes)
@@ -50,7 +46,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     with privileges.dropped(user, None if settings.multi_model else settings.model_dir) as model_dir:
         privileges.check_programs(user)
         if model_dir is not None and model_dir != settings.model_dir:
-            settings, environ = moved(settings, environ, model_dir)
+            settings = moved(settings, model_dir)
         with scratch.run_directory() as run:
             with scratch.writing(run):
                 configuration.write(run, settings, share, memory)
@@ -67,7 +63,8 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
                     resources.memory_limit() // 10**6,
                     memory.largest,
                 )
-            server = Server(settings, run, memory, configuration.environment(environ, run, share, image_bytes))
+            environment = configuration.environment(environ, run, settings, share, image_bytes)
+            server = Server(settings, run, memory, environment)
             threading.Thread(target=_force_exit, args=(server, stop), daemon=True).start()
             try:
                 if user_code.is_absent(settings):
@@ -83,7 +80,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
             LOG.info("stopped")
 
 
-def _force_exit(server: "Server", stop: threading.Event) -> None:
+def _force_exit(server: "Server", stop: "Stop") -> None:
     """Exit if the end takes too long, as when nobody reads the log that it writes to."""
     stop.wait()
     time.sleep(END_SECONDS)
@@ -92,13 +89,12 @@ def _force_exit(server: "Server", stop: threading.Event) -> None:
     os._exit(1)
 
 
-def moved(settings: Settings, environ: Mapping[str, str], copy: Path) -> tuple[Settings, Mapping[str, str]]:
-    """Settings and environment with the model's folder, and the user's program where it is in there, at `copy`."""
+def moved(settings: Settings, copy: Path) -> Settings:
+    """Settings with the model's folder, and the user's program where it is in there, at `copy`."""
     code = settings.submit_directory
     if code is not None and code.is_relative_to(settings.model_dir):
         code = copy / code.relative_to(settings.model_dir)
-        environ = {**environ, SUBMIT_DIRECTORY: str(code)}
-    return replace(settings, model_dir=copy, submit_directory=code), environ
+    return replace(settings, model_dir=copy, submit_directory=code)
 
 
 def check_model(settings: Settings) -> int:
@@ -140,8 +136,6 @@ class Server:
         processes.adopt_orphans()
         parent = os.getpid()
         self.reports, theirs = os.pipe()
-        os.set_blocking(self.reports, False)
-        self.unread = b""
         self.java = subprocess.Popen(
             configuration.command(run, settings, memory, f"/proc/self/fd/{theirs}"),
             stdin=subprocess.PIPE,
@@ -154,7 +148,7 @@ class Server:
         )
         os.close(theirs)
 
-    def start(self, stop: threading.Event) -> None:
+    def start(self, stop: "Stop") -> None:
         """Wait until a worker has loaded the model and answered a warm-up prediction."""
         while not stop.wait(STARTING_TICK):
             report = self._look("starting", 5 * STARTING_TICK)
@@ -165,30 +159,27 @@ class Server:
                 self._tell("ready")
                 LOG.info("ready after %.1f s", took)
                 return
-            if failure := self._load_failure():
-                raise ServeError(failure)
+            if report is not None and report["failure"]:
+                raise ServeError(report["failure"])
             if time.monotonic() - self.begun > self.settings.startup_timeout:
                 seconds = self.settings.startup_timeout
                 raise ServeError(f"no worker was ready after {seconds} s (SAGEMAKER_STARTUP_TIMEOUT)")
 
-    def watch(self, stop: threading.Event) -> None:
+    def watch(self, stop: "Stop") -> None:
         """Look after the server until it is to stop; a front end that reports nothing counts as no worker."""
         healthy = time.monotonic()
-        died, failing = 0, False
+        failing = False
         while not stop.wait(TICK):
             report = self._look("ready")
-            self._end_stuck(report)
-            if report is not None and not self.settings.multi_model:
-                if report["died"] > died:
-                    LOG.warning("a worker died and is started again; %d to answer", report["workers"])
-                died = report["died"]
+            if report is not None:
                 if report["failing"] and not failing:
                     LOG.warning("/ping is 503: every prediction fails; the errors above say why")
                 failing = report["failing"]
             if report is not None and (report["workers"] > 0 or self.settings.multi_model):
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:
-                reason = self._load_failure() or "they died or do not answer; the log above says more"
+                failure = report["failure"] if report is not None else None
+                reason = failure or "they died or do not answer; the log above says more"
                 raise ServeError(f"no worker for {self.recovery:.0f} s: {reason}")
 
     def drain(self) -> None:
@@ -212,29 +203,15 @@ class Server:
         self.java.wait()
         os.close(self.reports)
 
-    def _end_stuck(self, report: dict[str, Any] | None) -> None:
-        """Kill the workers that have had one request for longer than any may take; others come in their place."""
-        for pid in report["stuck"] if report is not None else []:
-            with suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if psutil.Process(self.java.pid) in psutil.Process(pid).parents():
-                    LOG.warning("worker %d does not come back from a request: it is ended, another one starts", pid)
-                    os.kill(pid, signal.SIGKILL)
-
     def _look(self, state: str, seconds: float = LOOK_SECONDS) -> dict[str, Any] | None:
         """Tell the front end our state and hear what it says; None when it does not listen (yet), or says nothing."""
         processes.reap_orphans(but=self.java.pid)
         self._tell(state)
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.reports], [], [], left)[0]:
-                content = os.read(self.reports, 65536)
-                if not content:
-                    return None  # it has just ended: the next word finds that
-                *lines, self.unread = (self.unread + content).split(b"\n")
-                if lines:
-                    report: dict[str, Any] = json.loads(lines[-1])
-                    return report
-        return None
+        if not select.select([self.reports], [], [], seconds)[0]:
+            return None
+        lines = os.read(self.reports, 65536).splitlines()  # whole ones: each is shorter than what a pipe takes at once
+        report: dict[str, Any] | None = json.loads(lines[-1]) if lines else None  # no line: it has just ended
+        return report
 
     def _tell(self, state: str) -> None:
         code = self.java.poll()
@@ -246,24 +223,16 @@ class Server:
             self.java.stdin.write(f"{state}\n".encode())
             self.java.stdin.flush()
 
-    def _load_failure(self) -> str | None:
-        """The reason why no worker can load the model: one of theirs, or that they keep dying without one."""
-        with suppress(FileNotFoundError):
-            return (self.run / f"{LOAD_FAILURE}{configuration.MODEL_NAME}").read_text()
-        loading = [path.name.removeprefix(LOADING) for path in self.run.glob(f"{LOADING}*")]
-        died = [pid for pid in loading if pid.isdecimal() and not processes.alive(int(pid))]
-        if len(died) < SILENT_DEATHS:
-            return None
-        return f"{len(died)} workers died while they loaded the model, probably for lack of memory; use fewer workers"
 
+class Stop:
+    """A signal's wish to stop. A threading.Event has a lock, which the thread that the handler interrupts may hold."""
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+    def __init__(self) -> None:
+        self._wish, self._handler = os.pipe()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(number, lambda *_: os.write(self._handler, b"."))
 
-    def handler(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, handler)
-    return stop
+    def wait(self, seconds: float | None = None) -> bool:
+        """True as soon as there was a signal, False after so many seconds."""
+        return bool(select.select([self._wish], [], [], seconds)[0])

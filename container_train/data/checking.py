@@ -1,20 +1,25 @@
 """The check of images before the training: which of them can be decoded, and whether they are the same as before."""
 
+import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from container_serve.errors import RequestError
-from container_train.data.checksum_cache import ChecksumCache, Entry
+from container_serve.image import decode
+from container_train.data.duplicates import perceptual_hash
 from container_train.data.files import Files, Split
 from container_train.data.listing import Listing
-from container_train.distributed import agreement
 from container_train.distributed.process_group import SINGLE, ProcessGroup
+from container_train.errors import TrainError
+from container_train.features.location import VARIABLE
+from container_train.paths import replace_file
 from container_train.progress import in_threads
 
 MOST = 20_000  # images that are decoded before the training: 14 s on 2 cores for photographs of 600x450
@@ -22,6 +27,8 @@ MOST = 20_000  # images that are decoded before the training: 14 s on 2 cores fo
 STAT_THREADS, STAT_CHUNK = 8, 1000
 
 Indices = npt.NDArray[np.int64]
+Item = tuple[Split, int]  # an image and its number in the split
+Entry = list[str]  # of an image its SHA-256 and its perceptual hash
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,12 @@ class Checked:
 def split_of(listed: Listing, index: Mapping[str, int]) -> Split:
     """Return the images of a listing; `index` has the index of each class folder."""
     numbers = np.array([index[name] for name in listed.classes], dtype=np.int64)
-    files = list(listed.classes.values())
-    return Split(listed.name, Files.joined(listed.root, files), np.repeat(numbers, list(map(len, files))))
+    files = listed.classes.values()
+    names = (name for part in files for name in part.names())
+    return Split(listed.name, Files(listed.root, names), np.repeat(numbers, list(map(len, files))))
 
 
-def check(
-    splits: Mapping[str, Split], most: int = MOST, known: ChecksumCache | None = None, group: ProcessGroup = SINGLE
-) -> Checked:
+def check(splits: Mapping[str, Split], most: int = MOST, group: ProcessGroup = SINGLE) -> Checked:
     """Decode at most `most` images once, as training will: a truncated one is detected only then.
 
     The processes of `group` share the work, and each learns the result. The fingerprint is that of the names and the
@@ -59,10 +65,15 @@ def check(
     gets them from S3.) Raises TrainError if the processes have different files.
     """
     sizes = {name: _sizes(split) for name, split in splits.items()}
-    agreement.same_images(group.gather(_by_size(splits, sizes)))
+    first, *others = group.gather(_by_size(splits, sizes))
+    if other := next((rank for rank, found in enumerate(others, 1) if found != first), 0):
+        raise TrainError(
+            f"process {other} of {group.size} has other images than the first: every host needs all of them, give the"
+            " channels the distribution type FullyReplicated"
+        )
     chosen = _spread(splits, most)
     items = [(split, index) for name, split in splits.items() for index in chosen[name].tolist()]
-    found = iter(_entries(items, ChecksumCache() if known is None else known, group))
+    found = iter(_entries(items, group))
     good: dict[str, Split] = {}
     decoded: dict[str, Split] = {}
     bad: dict[str, str] = {}
@@ -75,10 +86,10 @@ def check(
         kept = np.delete(np.arange(len(split)), list(unreadable))
         good[name] = split if not unreadable else split.subset(name, kept)
         sizes[name] = sizes[name][kept]
-        hashes = b"".join(bytes.fromhex(str(entry[-1])) for entry in readable.values())
+        hashes = b"".join(bytes.fromhex(entry[1]) for entry in readable.values())
         decoded[name] = split.subset(name, list(readable), hashes)
         for index, entry in readable.items():
-            digest.update(f"{split.shown(index)} {entry[-2]}\n".encode())
+            digest.update(f"{split.shown(index)} {entry[0]}\n".encode())
     whole = len(items) == sum(map(len, splits.values()))
     return Checked(good, decoded, bad, digest.hexdigest() if whole else _by_size(good, sizes))
 
@@ -94,25 +105,46 @@ def _spread(splits: Mapping[str, Split], most: int) -> Mapping[str, npt.NDArray[
     return chosen
 
 
-def _entries(items: list[tuple[Split, int]], known: ChecksumCache, group: ProcessGroup) -> list[Entry | str]:
+def _entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
     """Return what is known of each image, or the reason why it cannot be read."""
+    found: list[Entry | str] = [""] * len(items)
+    for rank, text in enumerate(group.gather(json.dumps(_own_entries(items[group.rank :: group.size], group)))):
+        found[rank :: group.size] = json.loads(text)
+    return found
 
-    def look(item: tuple[Split, int]) -> Entry | str:
+
+def _own_entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
+    """Decode images, unless another trial of the same search has, and no file has changed since."""
+
+    def look(item: Item) -> Entry | str:
         split, index = item
         try:
-            return known.check(split.shown(index), split.paths[index])
+            body = split.paths[index].read_bytes()
+            return [hashlib.sha256(body).hexdigest(), perceptual_hash(decode(body)).hex()]
         except (RequestError, OSError) as error:
             return str(error)
 
-    threads = max(1, (os.cpu_count() or 1) // group.local_size)
-    own = in_threads(look, items[group.rank :: group.size], "checking images", threads)
-    found: list[Entry | str] = [""] * len(items)
-    for rank, text in enumerate(group.gather(json.dumps(own))):
-        found[rank :: group.size] = json.loads(text)
-    for (split, index), entry in zip(items, found, strict=True):
-        if not isinstance(entry, str):
-            known.learn(split.shown(index), entry)
+    folder, threads = os.environ.get(VARIABLE, "").strip(), max(1, (os.cpu_count() or 1) // group.local_size)
+    file = Path(folder) / f"images-{_state(items)}.json"
+    if folder:
+        with contextlib.suppress(OSError, ValueError):
+            kept: list[Entry | str] = json.loads(file.read_text())
+            return kept
+    found = in_threads(look, items, "checking images", threads)
+    if folder:
+        with contextlib.suppress(OSError):  # then the next one checks for itself
+            file.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(file, json.dumps(found).encode())
     return found
+
+
+def _state(items: list[Item]) -> str:
+    digest = hashlib.sha256()
+    for split, index in items:
+        with contextlib.suppress(OSError):
+            found = split.paths[index].stat()
+            digest.update(f"{split.shown(index)} {found.st_size} {found.st_mtime_ns} {found.st_ino}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _sizes(split: Split) -> Indices:

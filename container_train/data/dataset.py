@@ -12,7 +12,6 @@ import numpy as np
 
 from container_train.data import channels, checking, duplicates, listing
 from container_train.data.checking import Checked
-from container_train.data.checksum_cache import ChecksumCache
 from container_train.data.duplicates import Leak
 from container_train.data.files import Split
 from container_train.data.labels import labels
@@ -77,10 +76,10 @@ def with_skipped(described: Mapping[str, Any], bad: Mapping[str, str], images: M
     return {**described, "images": remaining, "skipped": len(files), "skipped_files": files}
 
 
-def read(tree: SageMakerPaths, known: ChecksumCache | None = None, group: ProcessGroup = SINGLE) -> Data:
+def read(tree: SageMakerPaths, group: ProcessGroup = SINGLE) -> Data:
     """List, check and fingerprint the images. Raises TrainError if training on them would make no sense.
 
-    `known` has the images that were checked before, and learns the others. The processes of `group` share the check.
+    The processes of `group` share the check.
     """
     listings = {split: _listed(split, folder) for split, folder in channels.splits(tree).items()}
     order = list(listings["train"].classes)
@@ -91,7 +90,7 @@ def read(tree: SageMakerPaths, known: ChecksumCache | None = None, group: Proces
         _check_classes(split, listed.classes, index)
     splits = {name: checking.split_of(listed, index) for name, listed in listings.items()}
     # Each file of a stream is a request to S3, and the training makes it anyway.
-    checked = checking.check(splits, 0 if channels.are_streamed(tree) else checking.MOST, known, group)
+    checked = checking.check(splits, 0 if channels.are_streamed(tree) else checking.MOST, group)
     notes = listing.remarks(list(listings.values()))
     notes += [f"not used: the channel {name}" for name in channels.unused(tree)]
     notes += _check_completeness(checked, order)

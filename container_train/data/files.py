@@ -22,16 +22,6 @@ class Files(Sequence[Path]):
         self.ends = np.zeros(len(encoded) + 1, dtype=np.int64)
         np.cumsum([len(name) for name in encoded], out=self.ends[1:])
 
-    @classmethod
-    def joined(cls, root: Path, parts: Sequence["Files"]) -> "Files":
-        """Return the files of all `parts`, which have the same root."""
-        whole = cls(root)
-        whole.text = b"".join(part.text for part in parts)
-        starts = np.cumsum([0, *(len(part.text) for part in parts)])
-        ends = [part.ends[1:] + start for part, start in zip(parts, starts.tolist(), strict=False)]
-        whole.ends = np.concatenate([whole.ends, *ends])
-        return whole
-
     def __len__(self) -> int:
         return len(self.ends) - 1
 

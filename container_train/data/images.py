@@ -98,8 +98,7 @@ class Normalisation:
 
 
 def first_images(splits: Mapping[str, Split], spec: Preprocessing, count: int) -> torch.Tensor:
-    """Return the first `count` training images as the network sees them: float32 (count, 3, side, side)."""
+    """Return the first `count` training images as they are decoded: pixels uint8 (count, 3, side, side)."""
     images = ImageDataset(splits, spec)
     items = [Item("train", index) for index in range(min(len(splits["train"]), count))]
-    pixels = torch.cat([images[item][0] for item in items])
-    return Normalisation(spec, torch.device("cpu"))(pixels.permute(0, 3, 1, 2), torch.contiguous_format)
+    return torch.cat([images[item][0] for item in items]).permute(0, 3, 1, 2)

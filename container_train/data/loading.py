@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 SHARED_MEMORY_SHARE = 0.8
 PREFETCH, GPU_PREFETCH = 2, 4  # batches that each process keeps ready: a GPU takes one in some milliseconds
 
+_Decoded = tuple[torch.Tensor, torch.Tensor]  # as the processes hand it over
+
 
 class Loaded(NamedTuple):
     """A batch: pixels uint8 (N * views, 3, side, side), targets int64 (N,), and those images that cannot be read.
@@ -60,7 +62,7 @@ def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, devi
         generator=torch.Generator(),
     )
     side = torch.cuda.Stream(device) if gpu else None
-    for pixels, targets in loader:
+    for pixels, targets in _whole(loader):
         pixels = pixels.flatten(0, 1).permute(0, 3, 1, 2)
         bad = {place: -1 - target for place, target in enumerate(targets.tolist()) if target < 0}
         if side is None:
@@ -73,6 +75,16 @@ def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, devi
         for tensor in (pixels, targets):
             tensor.record_stream(current)
         yield Loaded(pixels, targets, bad)
+
+
+def _whole(loader: Iterable[_Decoded]) -> Iterator[_Decoded]:
+    """Yield what the processes decode. Raises RuntimeError, as torch does, also if one ends while it hands over."""
+    try:
+        yield from loader
+    except (ConnectionError, EOFError) as error:
+        if "Caught " in str(error):  # in one of them
+            raise
+        raise RuntimeError(f"DataLoader worker ended unexpectedly: {error}") from error
 
 
 def _prefetch(device: torch.device) -> int:

@@ -18,8 +18,7 @@ from container_train.errors import DataError
 FRACTIONS = (0.8, 0.1, 0.1)
 SEED = 0
 
-ClassFiles = Mapping[str, Sequence[Path]]
-"""Images by the name of their class, both in natural order."""
+ClassFiles = Mapping[str, Sequence[Path]]  # images by the name of their class, both in natural order
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,6 @@ KNOWN: Mapping[str, Mapping[str, float | int | str]] = {
     "loss_not_decreasing": {"num_steps": 10, "diff_percent": 0.1, "increase_threshold_percent": 5.0, "mode": ""},
     "poor_weight_initialization": {"threshold": 10.0, "distribution_range": 0.001, "patience": 5, "steps": 10},
     "dead_relu": {"threshold_inactivity": 1.0, "threshold_layer": 50.0},
-    "class_imbalance": {"threshold_imbalance": 10.0, "threshold_misprediction": 0.7, "samples": 500},
+    "class_imbalance": {"threshold_imbalance": 10.0, "threshold_misprediction": 0.7},
 }
 """The rules and their parameters' documented defaults. `only_nan` is 0 or 1; `mode` TRAIN, EVAL or "" (both)."""

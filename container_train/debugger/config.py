@@ -9,12 +9,9 @@ from container_train import configuration
 from container_train.paths import SageMakerPaths
 
 FILE = "debughookconfig.json"
-FIRST_STEPS = 10
-"""The first steps of a training are all saved: poor_weight_initialization looks at them."""
-STEPS_PER_EPOCH = 20
-"""Saved steps of an epoch that the default interval aims at."""
-MOST_STEPS = 1000
-"""Saved training steps of a whole job that the default interval keeps to."""
+FIRST_STEPS = 10  # the first steps of a training are all saved: poor_weight_initialization looks at them
+STEPS_PER_EPOCH = 20  # saved steps of an epoch that the default interval aims at
+MOST_STEPS = 1000  # saved training steps of a whole job that the default interval keeps to
 SAVED = ("events", "index", "collections")
 ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
 

@@ -62,8 +62,8 @@ JUDGES: tuple[tuple[str, Judge, Severity, str], ...] = (  # name, judge, how bad
     ),
 )  # fmt: skip
 RULES = {name: Rule(judge, KNOWN[name], advice, severity) for name, judge, severity, advice in JUDGES}
-POINTS = 500
-"""Points of a curve in tensors.json; of more, every second one is dropped."""
+POINTS = 500  # of a curve in tensors.json
+Curve = list[tuple[int, float | None]]  # step, value
 
 
 class RuleEvaluator:
@@ -99,45 +99,33 @@ class RuleEvaluator:
         ]
 
 
-class Curve:
-    """`value` over the steps, in their order, thinned to at most POINTS. Not finite: null."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[int, float | None]] = []
-        self.every = self.count = 1
-
-    def add(self, step: int, value: float | None) -> None:
-        self.count += 1
-        if self.count % self.every:
-            return
-        self.points.append((step, None if value is None or not math.isfinite(value) else float(f"{value:.6g}")))
-        if len(self.points) > POINTS:
-            self.points, self.every = self.points[::2], 2 * self.every
-
-    def columns(self, value: str) -> dict[str, list[Any]]:
-        return {"step": [step for step, _ in self.points], value: [value for _, value in self.points]}
-
-
 class Figures:
     """The content of tensors.json: the norms of the layers' gradients, and the losses of the training steps."""
 
     def __init__(self) -> None:
         self.gradients: dict[str, Curve] = {}
-        self.losses = Curve()
+        self.losses: Curve = []
 
     def see(self, step: Step) -> None:
         if step.mode != "TRAIN":
             return
         if (loss := step.loss()) is not None:
-            self.losses.add(step.number, loss)
+            self.losses.append((step.number, loss))
         for tensor in step.gradients():
-            self.gradients.setdefault(layer(tensor), Curve()).add(step.number, step.reduction(tensor, "l2"))
+            self.gradients.setdefault(layer(tensor), []).append((step.number, step.reduction(tensor, "l2")))
 
     def content(self) -> dict[str, Any]:
         return {
-            "gradients": {name: curve.columns("norm") for name, curve in self.gradients.items()},
-            "losses": {"train": self.losses.columns("value")},
+            "gradients": {name: _columns(curve, "norm") for name, curve in self.gradients.items()},
+            "losses": {"train": _columns(self.losses, "value")},
         }
+
+
+def _columns(curve: Curve, name: str) -> dict[str, list[Any]]:
+    """At most POINTS of the points, spread evenly. Not finite: null."""
+    points = curve[:: 1 + len(curve) // POINTS]
+    values = [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for _, value in points]
+    return {"step": [step for step, _ in points], name: values}
 
 
 def layer(tensor: str) -> str:

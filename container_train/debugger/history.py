@@ -10,8 +10,7 @@ import numpy as np
 
 from container_train.debugger.saved_steps import Step, Values
 
-ANNEALED = 0.8
-"""Share of a cosine after which it is below a tenth of where it began."""
+ANNEALED = 0.8  # share of a cosine after which it is below a tenth of where it began
 WINDOW = 5
 """Saved training steps over which the activity of a ReLU's unit is averaged: a batch is too few images for one."""
 
@@ -67,7 +66,6 @@ class History:
         self.evaluations: list[Evaluation] = []  # those that are complete
         self.gradients: list[tuple[int, str, float]] = []  # training step, tensor, mean absolute value
         self.first: list[FirstStep] = []
-        self.labels: list[tuple[int, list[int]]] = []  # training step, its labels
         self.dead: list[tuple[int, str, int, float]] = []  # training step, ReLU, its units, % of them that are dead
         self.relus: dict[str, deque[Values]] = {}
         self.checked = 0  # tensors that were looked at for values that are not finite
@@ -87,7 +85,6 @@ class History:
         if loss is not None and math.isfinite(loss):  # what is not finite is exploding_tensor's
             self.losses.append((step.number, loss))
             self._train.add(loss, max(len(labels), 1))
-        self.labels += [(step.number, labels)] if labels else []
         means = ((name, step.reduction(name, "mean", absolute=True)) for name in step.gradients())
         self.gradients += [(step.number, name, mean) for name, mean in means if mean is not None]
         if len(self.first) < self.first_steps:

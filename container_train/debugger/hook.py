@@ -15,30 +15,24 @@ log = logging.getLogger(__name__)
 
 
 class Hook:
-    """`state` on or failed, and the `reason` of the latter in words. No method raises.
+    """`state` off (without a tree), on or failed, and the `reason` of the latter in words. No method raises.
 
-        hook = Hook(tree, schedule, interval=0, scale=scaler.get_scale)
-        hook.register(network.head, loss)
-        hook.mode("train"); ...; loss.backward(); hook.gradients(); ...; hook.mode("eval"); ...
-        hook.close()
-
-    `close` takes all of it off the network again: call it before the network is exported, at any end of the training.
-    `seconds` is the time that the steps of the training spent in the hook, `setup_seconds` that before them.
+    `interval` 0: from the schedule. `scale` gives the factor on the loss (GradScaler.get_scale). `seconds` is the time
+    that the steps of the training spent in the hook.
     """
 
     def __init__(
         self,
-        tree: SageMakerPaths,
-        schedule: SaveSchedule,
+        tree: SageMakerPaths | None = None,
+        schedule: SaveSchedule | None = None,
         *,
         interval: int = 0,
         scale: Callable[[], float] | None = None,
     ) -> None:
-        """`interval` 0: from the schedule. `scale` gives the factor on the loss (GradScaler.get_scale)."""
-        self.state, self.reason = "on", ""
+        self.state, self.reason = "off" if tree is None else "on", ""
         self.recorder: Any = None
         self.interval = 0
-        self.seconds = self.setup_seconds = 0.0
+        self.seconds = 0.0
         self._closed = False
         self._guard(self._make)(tree, schedule, interval, scale)
 
@@ -59,7 +53,7 @@ class Hook:
     def register(self, head: nn.Module, loss: nn.Module) -> None:
         """Watch what is trained, `head`, and its loss module: `loss(logits, targets)`."""
         self._guard(lambda: self.recorder.attach(head, loss, self._guard))()
-        self.setup_seconds, self.seconds = self.seconds, 0.0
+        self.seconds = 0.0
 
     def mode(self, mode: Literal["train", "eval"]) -> None:
         """Say what the next forward passes are for. Steps are counted for each mode by itself, over all epochs."""
@@ -91,7 +85,7 @@ class Hook:
             self.describe()
 
     def describe(self) -> dict[str, Any]:
-        """For job.json: state, reason, interval, folder, saved_steps, bytes, setup_seconds, ms_per_step (a mean)."""
+        """For job.json: state, reason, interval, folder, saved_steps, bytes."""
         facts = {"state": self.state, "reason": self.reason, "interval": self.interval}
         if (recorder := self.recorder) is None:
             return facts
@@ -102,8 +96,6 @@ class Hook:
             "folder": str(recorder.folder),
             "saved_steps": recorder.saved_steps,
             "bytes": recorder.written,
-            "setup_seconds": round(self.setup_seconds, 3),
-            "ms_per_step": round(1000 * self.seconds / max(recorder.seen, 1), 3),
         }
 
     def _guard(self, function: Callable[..., Any]) -> Callable[..., None]:

@@ -7,7 +7,6 @@ Chosen: a whole evaluation is one step of its mode.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,14 +25,11 @@ from container_train.monitoring.findings import (
     waiting,
 )
 
-LOSSES = 10
-"""Saved training losses whose mean stands for the loss at a step."""
-LEAST = 5
-"""Images of a class that have to be seen before its mispredictions are a share."""
-RISEN, FEW = 0.05, 5
-"""Share of the lowest mean of a FEW losses by which the last ones are worse."""
-LEARNED = 0.1
-"""Share of the first loss by which it has to have fallen for something to have been learned."""
+LOSSES = 10  # saved training losses whose mean stands for the loss at a step
+LEAST = 5  # images of a class that have to be seen before its mispredictions are a share
+RISEN, FEW = 0.05, 5  # share of the lowest mean of a FEW losses by which the last ones are worse
+LEARNED = 0.1  # share of the first loss by which it has to have fallen for something to have been learned
+DIVERGED = 3.0  # times the loss of guessing: a training loss above that at the end of the newest epoch
 MIXING = ("label-smoothing", "mixup", "cutmix", "class-weights")
 """Hyperparameters that make the training loss another one: soft labels, for example, have an entropy of their own."""
 NO_LOSSES = "no losses of the training and of an evaluation were saved, both of which it compares"
@@ -120,9 +116,10 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     before. In TRAIN, used until there are two evaluations (`mode` TRAIN: always), the loss at a step is the mean of the
     LOSSES saved ones up to it, held against the LOSSES before, and a difference of less than two standard errors is no
     change that can be judged: single batches differ by more than a training moves in ten steps. `mode` EVAL never looks
-    at TRAIN. The end of a schedule is left out, where lr is too small to change anything. A loss that never fell by
-    LEARNED is a problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an
-    information.
+    at TRAIN. The end of a schedule is left out, where lr is too small to change anything. Besides, it fires when the
+    last LOSSES training losses before the newest evaluation are DIVERGED times that of guessing: an lr far too large
+    throws the loss so high at once that it only falls from there. That, or a loss that never fell by LEARNED, is a
+    problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an information.
     """
     mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
     rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
@@ -156,54 +153,57 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
         older = [point for point in evaluations[:index] if now[0] - point[0] >= apart]
         if older:
             compare(*older[-1], *now, "EVAL")
+    end = evaluations[-1][0] if evaluations else 0
+    newest = [loss for step, loss in history.losses if step < end][-LOSSES:]
+    mean, guessing = sum(newest) / max(len(newest), 1), math.log(history.job.get("classes") or math.inf)
+    if diverged := mean > DIVERGED * guessing:
+        checked += 1
+        reason = (
+            f"the training has diverged: after {end} steps its loss was {number(mean)}, and guessing has"
+            f" {number(guessing)}"
+        )
+        hits.insert(0, (reason, Evidence(mean, DIVERGED * guessing, end, "TRAIN", "loss")))
     if not checked:
         return waiting(f"it needs losses at least {apart} steps apart: two evaluations, or {2 * LOSSES} saved steps")
     trained = [loss for _, loss in history.losses]
     means = [sum(trained[at : at + LOSSES]) / LOSSES for at in range(0, len(trained) - LOSSES + 1, LOSSES)]
     validated = [loss for _, loss in evaluations]
     learned = any(min(seen) < (1 - LEARNED) * seen[0] for seen in (means, validated) if seen)
-    severity: Severity = "problem" if not learned else "warning" if _risen(validated or means) else "information"
+    severity: Severity = (
+        "problem" if diverged or not learned else "warning" if _risen(validated or means) else "information"
+    )
     return replace(judged(hits, checked, f"{checked} comparisons of losses"), severity=severity)
 
 
 def class_imbalance(history: History, parameters: Parameters) -> Finding:
     """Fires when the largest class has more than `threshold_imbalance` times the images of the smallest.
 
-    The documented rule counts the labels that go by, once `samples` were seen. Here the training images of each class
-    are known and taken; the labels only where they are not. It also fires when more than `threshold_misprediction` of a
-    class is mispredicted. Chosen: since that is to be "as a result of the imbalance", only classes with less than half
-    the images of the median class count; they are judged after each evaluation, in which LEAST images have to be of the
-    class.
+    It also fires when more than `threshold_misprediction` of a class is mispredicted. Chosen: the training images of
+    each class are counted, which are known (the documented rule counts the labels of the first `samples`). Since
+    mispredictions are to be "as a result of the imbalance", only classes with less than half the images of the median
+    class count; they are judged after each evaluation, in which LEAST images have to be of the class.
     """
     known: dict[str, int] = history.job.get("class_counts") or {}
-    counts, what, step = Counter(dict(enumerate(known.values()))), "training images", None
-    for now, labels in history.labels if not known else ():
-        counts.update(labels)
-        what, step = "labels seen", now
-        if counts.total() >= parameters["samples"]:
-            break
-    if not counts or (not known and counts.total() < parameters["samples"]):
-        return waiting(
-            f"the images of each class are not known, and fewer than {parameters['samples']} labels were seen"
-        )
-    names = dict(enumerate(known))
+    if not known:
+        return waiting("the images of each class are not known")
+    names, counts = dict(enumerate(known)), dict(enumerate(known.values()))
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     least, most, limit = counts[small], counts[large], parameters["threshold_imbalance"]
     hits, checked, ratio = list[Hit](), 1, most / max(least, 1)
     if ratio > limit:
         reason = (
-            f"class {names.get(large, large)} has {most} {what}, class {names.get(small, small)} {least}: {ratio:.3g}"
-            f" times as many; up to {limit:g} times is allowed"
+            f"class {names[large]} has {most} training images, class {names[small]} {least}: {ratio:.3g} times as many;"
+            f" up to {limit:g} times is allowed"
         )
-        hits.append((reason, Evidence(ratio, limit, step, "TRAIN", "labels")))
+        hits.append((reason, Evidence(ratio, limit, None, "TRAIN", "labels")))
     half, limit = float(np.median(list(counts.values()))) / 2, parameters["threshold_misprediction"]
     for evaluation in history.evaluations:
-        for label in sorted(n for n, seen in evaluation.labels.items() if seen >= LEAST and counts[n] < half):
+        for label in sorted(n for n, seen in evaluation.labels.items() if seen >= LEAST and counts.get(n, 0) < half):
             checked += 1
             share = evaluation.missed[label] / evaluation.labels[label]
             if share > limit:
                 reason = (
-                    f"after {evaluation.before} training steps {share:.0%} of class {names.get(label, label)}, which"
+                    f"after {evaluation.before} training steps {share:.0%} of class {names[label]}, which"
                     f" has only {counts[label]} training images, were mispredicted; up to {limit:.0%} is allowed"
                 )
                 hits.append((reason, Evidence(share, limit, evaluation.before, "EVAL", "predictions")))

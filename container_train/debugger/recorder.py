@@ -30,12 +30,8 @@ from torch import nn
 from container_train.debugger import config, events, reductions
 from container_train.debugger.config import SaveSchedule
 
-BUDGET = 1 << 30
-"""Bytes of tensors a job may save."""
-AFTERWARDS = 64 << 20
-"""Bytes that losses, labels and predictions may take after that, a few kB a step."""
-LEAST_FREE = 1 << 30
-"""Bytes that stay free on the disk."""
+BUDGET = 1 << 30  # bytes of tensors a job may save; then only losses, labels and predictions are, a few kB a step
+LEAST_FREE = 1 << 30  # bytes that stay free on the disk
 SHARE = 0.04
 """Of the training's time that the hook may take at the interval of its own choice; it leaves out steps for it."""
 CHEAP = 0.02
@@ -138,7 +134,7 @@ class Recorder:
         self.step += 1
         self.mode_steps[self.mode] += 1
         number, train = self.mode_steps[self.mode], self.mode == ModeKeys.TRAIN
-        self.small = (not train or self._is_chosen(number)) and self.written <= BUDGET + AFTERWARDS
+        self.small = not train or self._is_chosen(number)
         self.all = self.small and train and not self.exhausted and not (self.thrifty and self._is_dear(number))
         if self.all:
             self.save_parameters()

@@ -71,12 +71,9 @@ class Step:
         return None if value is None else float(value)
 
     def gradients(self) -> list[str]:
-        """Those of layers' weights; of all, where it was not saved which these are (under the service's configuration).
-
-        A bias in front of a normalisation has no gradient by its nature.
-        """
+        """Those of layers' weights: a bias in front of a normalisation has no gradient by its nature."""
         layers = set(self.names("layers"))
-        return [name for name in self.names("gradients") if name in layers or not layers]
+        return [name for name in self.names("gradients") if name in layers]
 
     def loss(self) -> float | None:
         """The mean of the step's losses; None where none was saved."""
@@ -99,7 +96,6 @@ class Steps:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last = -1
-        self.damaged = 0
 
     def new(self) -> Iterator[Step]:
         """Steps that came since. Nothing where there are none yet, or no folder. Raises nothing for damaged files."""
@@ -114,7 +110,6 @@ class Steps:
             try:
                 step = Step(self.folder, found[number], collections)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                self.damaged += 1
                 log.warning("step %d was left out: %s", number, str(error).strip() or type(error).__name__)
                 continue
             yield step

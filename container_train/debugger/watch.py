@@ -29,18 +29,16 @@ from pathlib import Path
 from typing import Any
 
 from container_train.debugger import KNOWN
-from container_train.errors import TrainError
 from container_train.monitoring.findings import Finding, parse_parameters
 from container_train.paths import replace_file
 from container_train.profiler import rules, store
+from container_train.reporting import profiler_report
 
 log = logging.getLogger("watch")
 
 NICE = 10  # the cores are for the training
-REPORT_SECONDS = 20.0
-"""Between two reports, at least; with them the profiler's rules are judged."""
-RARELY = 50
-"""Times as long as a report takes there is none."""
+REPORT_SECONDS = 20.0  # between two reports, at least; with them the profiler's rules are judged
+RARELY = 50  # times as long as a report takes there is none
 KILLED = "the training process was killed, perhaps because memory ran out"
 WITHOUT = ("torch", "tensorflow", "mxnet", "horovod")
 
@@ -50,11 +48,7 @@ class Watcher:
 
     def __init__(self, out: Path, tensors: Path, rule: str = "none", on_rule: str = "warn") -> None:
         self.out, self.tensors, self.on_rule = out, tensors, on_rule
-        try:
-            self.parameters = parse_parameters(rule, {**KNOWN, **rules.DEFAULTS})
-        except TrainError as error:
-            log.warning("%s; all rules keep their defaults", error)
-            self.parameters = {}
+        self.parameters = parse_parameters(rule, {**KNOWN, **rules.DEFAULTS})
         self.named = KNOWN.keys() & self.parameters.keys()
         self.steps: Any = None
         self.evaluator: Any = None
@@ -90,7 +84,7 @@ class Watcher:
         if self.evaluator is not None:
             figures = self.evaluator.figures.content()
             self._safely("tensors.json", self._write, self.out / "profiler" / "tensors.json", figures)
-        self._safely("the report", self._report)
+        self._safely("the report", profiler_report.write, self.out)
         now = time.monotonic()
         # They read all that was written so far: the longer the job, the rarer.
         self.due = now + max(REPORT_SECONDS, RARELY * (now - started))
@@ -112,11 +106,6 @@ class Watcher:
         if self.steps is not None:
             self.evaluator.see(self.steps.new())
         return list(self.evaluator.findings(job, final=final))
-
-    def _report(self) -> None:
-        from container_train.reporting import profiler_report
-
-        profiler_report.write(self.out)
 
     def killed(self) -> None:
         """Say in job.json that the training process did not come to its own end: it cannot any more."""

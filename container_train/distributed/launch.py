@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -33,16 +33,15 @@ from container_train import job
 from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, port, usable
 from container_train.errors import LOST_PEER, STOPPED, Stopped, TrainError
 from container_train.paths import SageMakerPaths
+from container_train.signals import StopFlag, wait_for_host
 
 PROGRAM = Path(__file__).resolve().parents[1] / "__main__.py"
 POLL_SECONDS = 0.2
-SAY_SECONDS, START_SECONDS = 10.0, 300.0  # until a host that is waited for is named, and given up
 REASON_SECONDS = 30.0  # that the host of the process that ended first has to say why
 SILENT_SECONDS = 20.0  # without a sign of life: the host is lost
 SAVING_SECONDS = 100.0  # of the 120 between SIGTERM and SIGKILL
 FAREWELL_SECONDS = 5.0
 LOST = "is lost: its container ended, or it cannot be reached any more"
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 End = tuple[int, str]  # exit code and line
 
 
@@ -65,9 +64,12 @@ def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int
 
 
 def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: str) -> End:
-    hosts = Hosts(cluster, _meet(cluster))
-    for wish in SIGNALS:
+    stop = StopFlag().install()
+    hosts = Hosts(cluster, _meet(cluster, stop))
+    for wish in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wish, hosts.stop)
+    if stop.asked:
+        hosts.stop()
     hosts.start()
     os.environ |= {
         SCRATCH: folder,
@@ -96,12 +98,12 @@ def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: s
     return hosts.agree(*end)
 
 
-def _meet(cluster: Cluster) -> TCPStore:
+def _meet(cluster: Cluster, stop: StopFlag) -> TCPStore:
     """Wait for all hosts. Raises TrainError for one that does not come, Stopped when a stop is asked for."""
     several = len(cluster.hosts) > 1
     address, number = (cluster.hosts[0], port()) if several else ("127.0.0.1", 0)
     if cluster.index:
-        _wait(address, lambda: _listens(address, number))
+        wait_for_host(address, lambda: _listens(address, number), stop)
     try:
         store = TCPStore(
             address, number, is_master=not cluster.index, wait_for_workers=False, multi_tenant=True,
@@ -109,7 +111,7 @@ def _meet(cluster: Cluster) -> TCPStore:
         )  # fmt: skip
         store.set(f"here/{cluster.index}", "")
         for index, host in enumerate(cluster.hosts):
-            _wait(host, partial(store.check, [f"here/{index}"]))
+            wait_for_host(host, partial(store.check, [f"here/{index}"]), stop)
     except RuntimeError as error:
         words = " ".join(str(error).split())[:200]
         raise TrainError(f"port {number} of host {address} cannot be used ({words}): {PORT} names another") from None
@@ -120,23 +122,6 @@ def _listens(host: str, number: int) -> bool:
     with suppress(OSError), socket.create_connection((host, number), timeout=1):
         return True
     return False
-
-
-def _wait(host: str, there: Callable[[], bool]) -> None:
-    def stop(*_: object) -> None:
-        raise Stopped(f"while host {host} was waited for; nothing is lost")
-
-    for number in SIGNALS:
-        signal.signal(number, stop)
-    begun, said = time.monotonic(), False
-    while not there():
-        seconds = time.monotonic() - begun
-        if seconds > START_SECONDS:
-            raise TrainError(f"host {host} did not come within {START_SECONDS:.0f} s: see its log")
-        if seconds > SAY_SECONDS and not said:
-            said = True
-            print(f"waiting for host {host}, for at most {START_SECONDS:.0f} s", file=sys.stderr, flush=True)
-        time.sleep(POLL_SECONDS)
 
 
 class Hosts(threading.Thread):
@@ -150,7 +135,6 @@ class Hosts(threading.Thread):
         self.end, self.known = (1, f"host {cluster.hosts[0]} {LOST}"), threading.Event()
         self.heard = dict.fromkeys(cluster.hosts, time.monotonic())
         self.over = False  # no process of this host is left
-        self._asked: set[int] = set()
 
     def stop(self, *_: object) -> None:
         self.stopping = min(self.stopping, time.monotonic())
@@ -200,20 +184,16 @@ class Hosts(threading.Thread):
             self.stop()
         if self.stopping <= now:
             self.store.set("stop", "")
-            self._asked |= _signal(
-                signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL, self._asked
-            )
+            _signal(signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL)
         if self.proposal:
             self.store.compare_set("end", "", json.dumps(self.proposal))
 
 
-def _signal(number: signal.Signals, but: Set[int] = frozenset()) -> set[int]:
-    """Send it to the processes of this host, except those with these ids; return the ids of the others."""
-    found = [child for child in psutil.Process().children() if child.pid not in but]
-    for child in found:
+def _signal(number: signal.Signals) -> None:
+    """Send it to the processes of this host; a second SIGTERM changes nothing for them."""
+    for child in psutil.Process().children():
         with suppress(psutil.Error):
             child.send_signal(number)
-    return {child.pid for child in found}
 
 
 def _end(failures: dict[int, ProcessFailure], cluster: Cluster) -> End:

@@ -56,11 +56,6 @@ class ProcessGroup:
             raise TrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: set both, or unset all")
         return cls(rank, size, local_size)
 
-    @property
-    def local_rank(self) -> int:
-        """Each process sees its own GPU only, so that torchrun's LOCAL_RANK is 0 in all of them."""
-        return self.rank % self.local_size
-
     def start(self, device: torch.device) -> None:
         """Wait for all processes. gloo connects CPUs, nccl GPUs. Raises TrainError."""
         if self.size == 1:

@@ -16,7 +16,7 @@ import torch
 from container_train.data import augmentation, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
-from container_train.data.images import ImageDataset, Item, Normalisation, first_images
+from container_train.data.images import ImageDataset, Item, first_images
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
 from container_train.features.extractor import CHECKED, FeatureExtractor
@@ -29,7 +29,7 @@ from container_train.signals import StopFlag
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
-CHUNK = 256  # features of images that are written at a time, with one checksum
+CHUNK = 256  # features of images that are written at a time
 NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
@@ -155,8 +155,8 @@ class Cache:
         """Add to each part's file what it lacks. Raises Stopped, FeatureFileError; the rows so far stay."""
         by = self.extractor.by
         done = min(file.done(by) for file in files)
-        while (kept := min(file.resume(by, done) for file in files)) < done:
-            done = kept  # where the files have other chunks
+        for file in files:
+            file.resume(by, done)
         if done:
             log.info("feature cache: %d of %s existed already", done, self._words(*parts))
         try:
@@ -193,7 +193,8 @@ class Cache:
         tracked = track(self._pixels(split, views, batches), f"frozen layers, {self._words(*parts)}", len(batches))
         waiting: list[Features] = []
         rows = written = 0
-        for features in self.extractor.run(self._images_of(tracked)):
+        parts_of = (part for pixels in tracked for part in pixels.split(self.extractor.batch))  # of many views
+        for features in self.extractor.run(parts_of):
             self._check_stop()
             waiting.append(features)
             rows += len(features[0])
@@ -217,10 +218,3 @@ class Cache:
         for batch in loading.load(images, items, workers, extractor.device):
             self.data.unreadable.use(split, len(batch.targets), batch.bad.values())
             yield batch.pixels
-
-    def _images_of(self, batches: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield what the frozen layers take: float32, at most their batch."""
-        normalise = Normalisation(self.extractor.network.preprocessing, self.extractor.device)
-        for pixels in batches:
-            for part in pixels.split(self.extractor.batch):  # of more views than that
-                yield normalise(part, self.extractor.layout)

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from container_serve import image, preprocess
 from container_serve.predictor import convert_model, core, load_openvino
+from container_train.data.images import Normalisation
 from container_train.features.files import Features
 from container_train.model.builder import Network
 from container_train.training.device import launched
@@ -36,7 +35,7 @@ _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class FeatureExtractor:
-    """Runs the frozen layers of `network` on images float32 (N, 3, side, side).
+    """Runs the frozen layers of `network` on pixels uint8 (N, 3, side, side), which it normalises.
 
     With `exact` (amp off) torch alone computes, in float32. Otherwise OpenVINO does it on a CPU if there are enough
     `images`, after `choose` has seen it agree with torch.
@@ -46,6 +45,7 @@ class FeatureExtractor:
         self, network: Network, precision: Precision, device: torch.device, *, exact: bool, images: int
     ) -> None:
         self.network, self.precision, self.device, self.exact = network, precision, device, exact
+        self.normalise = Normalisation(network.preprocessing, device)
         self.batch = BATCH
         self.wants_openvino = device.type == "cpu" and not exact and images >= OPENVINO_IMAGES
         self.by = f"torch {torch.__version__}"
@@ -55,7 +55,7 @@ class FeatureExtractor:
     def sample(self) -> Features:
         """The features of a black image, as torch gives them in this precision: for their types and shapes."""
         side = self.network.preprocessing.crop
-        return tuple(feature.cpu() for feature in self._torch(torch.zeros(1, 3, side, side), self.precision))
+        return tuple(feature.cpu() for feature in self._torch(_black(1, side), self.precision))
 
     def describe(self) -> dict[str, Any]:
         """Return all that decides the features of an image, except the image: equal descriptions, equal features.
@@ -77,18 +77,18 @@ class FeatureExtractor:
             "decoding": f"{decoding}, Pillow {metadata.version('pillow')}",
         }
 
-    def choose(self, images: torch.Tensor) -> None:
-        """Take OpenVINO if it is wanted, can run these layers, and agrees with torch on some `images`."""
+    def choose(self, pixels: torch.Tensor) -> None:
+        """Take OpenVINO if it is wanted, can run these layers, and agrees with torch on some images' `pixels`."""
         if not self.wants_openvino:
             return
-        self.wants_openvino, images = False, images[:CHECKED]
+        self.wants_openvino, pixels = False, pixels[:CHECKED]
         try:
             queue, version = self._compile()
-            (given,) = self._openvino(queue, [images])
-            exact = self._torch(images, Precision(self.device.type, torch.float32))
+            (given,) = self._openvino(queue, [pixels])
+            exact = self._torch(pixels, Precision(self.device.type, torch.float32))
             error = max(map(_difference, given, exact))
             allowed = max(
-                TOLERANCE, TOLERANCE_FACTOR * max(map(_difference, self._torch(images, self.precision), exact))
+                TOLERANCE, TOLERANCE_FACTOR * max(map(_difference, self._torch(pixels, self.precision), exact))
             )
         except Exception as problem:  # an architecture that it cannot convert; the kinds of errors are not documented
             log.info("frozen layers: by torch, OpenVINO cannot (%s)", (str(problem).strip() or "unsaid").split("\n")[0])
@@ -101,16 +101,11 @@ class FeatureExtractor:
         if agrees:
             self.batch, self._queue, self.by = OPENVINO_BATCH, queue, f"openvino {version}"
 
-    def __call__(self, images: torch.Tensor) -> Features:
-        """Return the features: each (N, ...), in the types of `sample`; without a backbone the images themselves."""
+    def __call__(self, pixels: torch.Tensor) -> Features:
+        """Return the features: each (N, ...), in the types of `sample`; without a backbone the normalised images."""
         if self._queue is None:
-            return self._torch(images, self.precision)
-        return tuple(torch.cat(column) for column in zip(*self.run(images.split(self.batch)), strict=True))
-
-    @property
-    def layout(self) -> torch.memory_format:
-        """The layout of images that it takes without copying them once more."""
-        return torch.channels_last if self._queue is None else torch.contiguous_format
+            return self._torch(pixels, self.precision)
+        return tuple(torch.cat(column) for column in zip(*self.run(pixels.split(self.batch)), strict=True))
 
     def run(self, batches: Iterable[torch.Tensor]) -> Iterator[Features]:
         """Yield the features on the CPU of each batch of at most `batch` images, in order.
@@ -121,8 +116,8 @@ class FeatureExtractor:
             yield from self._openvino(self._queue, batches)
             return
         before: tuple[Features, Callable[[], None]] | None = None
-        for images in batches:
-            features = tuple(feature.to("cpu", non_blocking=True) for feature in self._torch(images, self.precision))
+        for pixels in batches:
+            features = tuple(feature.to("cpu", non_blocking=True) for feature in self._torch(pixels, self.precision))
             arrived = launched(self.device)
             if before is not None:
                 before[1]()
@@ -132,8 +127,8 @@ class FeatureExtractor:
             before[1]()
             yield before[0]
 
-    def _torch(self, images: torch.Tensor, precision: Precision) -> Features:
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+    def _torch(self, pixels: torch.Tensor, precision: Precision) -> Features:
+        images = self.normalise(pixels.to(self.device, non_blocking=True))
         if self.network.backbone is None:
             return (images,)
         # no_grad, not inference_mode: the output is input to layers that are trained.
@@ -155,8 +150,10 @@ class FeatureExtractor:
         queue.set_callback(collect)
         collected = 0
         try:
-            for number, images in enumerate(batches):
-                queue.start_async([_padded(images, OPENVINO_BATCH)], (number, len(images)))  # waits for a free request
+            for number, pixels in enumerate(batches):
+                missing = _black(OPENVINO_BATCH - len(pixels), pixels.shape[-1])  # it is fast with one shape of input
+                whole = torch.cat([pixels, missing]).permute(0, 2, 3, 1).contiguous()
+                queue.start_async([whole.numpy()], (number, len(pixels)))  # waits for a free request
                 while collected in done:
                     yield done.pop(collected)
                     collected += 1
@@ -166,10 +163,19 @@ class FeatureExtractor:
 
     def _compile(self) -> tuple[Any, str]:
         openvino = load_openvino()
-        side = self.network.preprocessing.crop
-        shape = [OPENVINO_BATCH, 3, side, side]
+        from openvino.preprocess import PrePostProcessor
+
+        spec = self.network.preprocessing
+        shape = [OPENVINO_BATCH, 3, spec.crop, spec.crop]
         # One image to trace with: torch runs it several times over.
-        graph = convert_model(self.network.backbone, example_input=torch.zeros(1, 3, side, side), input=shape)
+        graph = convert_model(self.network.backbone, example_input=torch.zeros(1, *shape[1:]), input=shape)
+        # It normalises, too: in its own threads, and in the first convolution's weights as far as they can hold it.
+        steps = PrePostProcessor(graph)
+        steps.input().tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+        steps.input().model().set_layout(openvino.Layout("NCHW"))
+        steps.input().preprocess().convert_element_type(openvino.Type.f32)
+        steps.input().preprocess().scale(255.0).mean(list(spec.mean)).scale(list(spec.std))
+        graph = steps.build()
         threads = torch.get_num_threads()
         streams = min(threads, OPENVINO_STREAMS)
         settings = {
@@ -182,11 +188,9 @@ class FeatureExtractor:
         return openvino.AsyncInferQueue(compiled, streams), str(openvino.__version__)
 
 
-def _padded(images: torch.Tensor, batch: int) -> npt.NDArray[np.float32]:
-    """Return float32 (batch, ...) with black images at the end: OpenVINO is fast with one shape of input."""
-    array = np.zeros((batch, *images.shape[1:]), dtype=np.float32)
-    array[: len(images)] = images.numpy()
-    return array
+def _black(count: int, side: int) -> torch.Tensor:
+    """Pixels uint8 (count, 3, side, side), in memory as decoding leaves them."""
+    return torch.zeros(count, side, side, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
 
 
 def _difference(features: torch.Tensor, exact: torch.Tensor) -> float:

@@ -1,9 +1,9 @@
 """Features on disk: computed once for a set of images and of frozen layers, then mapped into memory by anybody.
 
 A FeatureFile is a folder, named by the digest of all that decides its numbers. It has a file for each feature with one
-row per image, and a header with the number and checksums of the rows, which are added in chunks. Only rows that the
-header names count, and it names what is on the disk: after a kill the next process continues there, and a copy that
-was taken at any moment (the platform copies the checkpoint folder) is either right or detected.
+row per image, to which rows are added at the end, and a header with their number. Only rows that the header names
+count, and it names what is on the disk: after a kill the next process continues there, and of a copy that was taken at
+any moment (the platform copies the checkpoint folder) as many rows count as all files have.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from container_train import paths
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 HEADER = "header.json"
 LOCK_SECONDS = 0.5
 SYNC_SECONDS = 10.0  # between two times that rows are made sure of: a kill costs at most these
@@ -47,15 +46,13 @@ class FeatureFile:
         self.header: dict[str, Any] = {"format": FORMAT, "fields": dict(fields), "rows": rows, "features": shapes}
         self.path = folder / hashlib.sha256(json.dumps(self.header, sort_keys=True).encode()).hexdigest()[:32]
         self.files = [self.path / f"{number}.bin" for number in range(len(sample))]
-        self.by = ""
-        self.chunks: list[list[int]] = []  # rows, then the checksum of each feature's bytes
-        self.synced = 0.0
+        self.by, self.have, self.synced = "", 0, 0.0  # the program that computed so many rows
 
     def read(self) -> Features | None:
         """Return all rows, mapped into memory; None if some are missing or damaged."""
         if not self.rows:  # more processes than images
             return tuple(like[:0] for like in self.sample)
-        if self._verified_rows() != self.rows:
+        if self._look() != self.rows:
             return None
         mapped = (  # copy on write: the files stay as they are
             torch.from_file(str(file), shared=False, size=self.rows * like[0].numel(), dtype=like.dtype)
@@ -65,38 +62,26 @@ class FeatureFile:
 
     def done(self, by: str) -> int:
         """Return how many rows exist that the program `by` has computed."""
-        rows = self._verified_rows()
+        rows = self._look()
         return rows if self.by == by else 0
 
-    def resume(self, by: str, rows: int) -> int:
-        """Prepare to append to the chunks within the first `rows` of `done`; return their rows.
-
-        Raises FeatureFileError.
-        """
-        kept, total = [], 0
-        for chunk in self.chunks if self.by == by else ():
-            if total + chunk[0] > rows:
-                break
-            kept.append(chunk)
-            total += chunk[0]
-        self.by, self.chunks, self.synced = by, kept, time.monotonic()
+    def resume(self, by: str, rows: int) -> None:
+        """Prepare to append after the first `rows` of `done`. Raises FeatureFileError."""
+        self.by, self.have = by, rows
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             for file, like in zip(self.files, self.sample, strict=True):
                 file.touch()
-                os.truncate(file, total * like[0].nbytes)
-        return total
+                os.truncate(file, rows * like[0].nbytes)
+        self.sync()
 
     def append(self, features: Features) -> None:
-        """Add a chunk of rows. Raises FeatureFileError; the rows before stay good."""
-        chunk = [len(features[0])]
+        """Add rows. Raises FeatureFileError; the rows before stay good."""
         with _writing(self.path):
             for file, feature in zip(self.files, features, strict=True):
-                content = feature.contiguous().view(torch.uint8).numpy().data
                 with file.open("ab") as stream:
-                    stream.write(content)
-                chunk.append(zlib.crc32(content))
-        self.chunks.append(chunk)
+                    stream.write(feature.contiguous().view(torch.uint8).numpy().data)
+        self.have += len(features[0])
         if time.monotonic() - self.synced >= SYNC_SECONDS:
             self.sync()
 
@@ -106,31 +91,22 @@ class FeatureFile:
             for file in self.files:
                 with file.open("ab") as stream:
                     os.fsync(stream.fileno())
-            header = {**self.header, "by": self.by, "chunks": self.chunks}
+            header = {**self.header, "by": self.by, "done": self.have}
             paths.replace_file(self.path / HEADER, json.dumps(header, indent=1).encode())
         self.synced = time.monotonic()
 
-    def _verified_rows(self) -> int:
-        """Read the header, and keep its chunks up to the first damaged one."""
-        self.by, self.chunks = "", []
+    def _look(self) -> int:
+        """Read the header, and return the number of rows that all files have."""
+        self.by, self.have = "", 0
         try:
             header = json.loads((self.path / HEADER).read_text())
-            chunks = [[int(number) for number in chunk] for chunk in header["chunks"]]
-            with contextlib.ExitStack() as stack:
-                streams = [stack.enter_context(file.open("rb")) for file in self.files]
-                for rows, *checksums in chunks:
-                    content = [s.read(rows * like[0].nbytes) for s, like in zip(streams, self.sample, strict=True)]
-                    if list(map(zlib.crc32, content)) != checksums:
-                        log.warning("feature cache: %s is damaged from chunk %d on", self.path, len(self.chunks) + 1)
-                        break
-                    self.chunks.append([rows, *checksums])
-            self.by = str(header["by"])
+            there = [file.stat().st_size // like[0].nbytes for file, like in zip(self.files, self.sample, strict=True)]
+            self.by, self.have = str(header["by"]), min(int(header["done"]), self.rows, *there)
         except FileNotFoundError:
-            self.chunks = []
+            pass
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("feature cache: %s cannot be used (%s) and is computed again", self.path, error)
-            self.chunks = []
-        return sum(rows for rows, *_ in self.chunks)
+        return self.have
 
 
 class _Busy(Exception):

@@ -60,7 +60,6 @@ class Source:
     def __post_init__(self) -> None:
         data, network, hp, group = self.data, self.network, self.hp, self.group
         self.targets = {name: torch.as_tensor(split.targets, device=self.device) for name, split in data.splits.items()}
-        self.normalise = Normalisation(network.preprocessing, self.device)
         self.images = ImageDataset(data.splits, network.preprocessing, Augment.of(hp), hp.seed)
         self.decoded: Iterator[loading.Loaded] = iter(())
         self.ahead: Pass | None = None  # of which `decoded` has the batches next
@@ -99,7 +98,8 @@ class Source:
         spec = self.network.preprocessing
         workers = self.decoders.processes(STATISTICS_BATCH, spec.crop)
         loaded = loading.load(ImageDataset(self.data.splits, spec), batches, workers, self.device)
-        update_bn((self.normalise(batch.pixels) for batch in loaded), backbone, self.device)
+        normalise = Normalisation(spec, self.device)
+        update_bn((normalise(batch.pixels) for batch in loaded), backbone, self.device)
 
     def _checked(self, cache: dict[Part, Features]) -> dict[Part, Features]:
         """Leave out images that have no features: they could not be read."""

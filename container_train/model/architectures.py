@@ -13,6 +13,7 @@ from container_train.errors import TrainError
 
 FILE = Path(__file__).with_suffix(".json")
 HUB = "https://download.pytorch.org/models/"
+SMALLEST = 32  # pixels: most networks halve the side five times
 TIMM = "timm/"  # timm/NAME or timm/NAME.TAG: which there are, only timm knows
 _TIMM = re.compile(r"timm/[a-z0-9_]+(\.[a-z0-9_]+)?")
 
@@ -68,6 +69,11 @@ def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_si
         raise TrainError(
             f"hyperparameter freeze-until has value {freeze_until!r}: expected backbone, none or a module of {arch}"
             f" before its last layer, such as {', '.join(entry.modules)}"
+        )
+    if 0 < image_size < SMALLEST:
+        raise TrainError(
+            f"hyperparameter image-size has value {image_size}: expected at least {SMALLEST} pixels, or 0, which is the"
+            " size that the weights were trained with"
         )
     crop = image_size or (entry.crop if entry else 0)
     if resize_size and resize_size < crop:

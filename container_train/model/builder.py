@@ -37,6 +37,7 @@ class Network:
     """
 
     model: nn.Module
+    arch: str
     preprocessing: Preprocessing
     weights: str
     backbone: fx.GraphModule | None
@@ -67,6 +68,11 @@ class Network:
     def trainable(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    def __str__(self) -> str:
+        trained, every = (sum(p.numel() for p in of) for of in (self.trainable(), self.model.parameters()))
+        once = "nothing to cache" if self.backbone is None else "frozen layers run once per image if they can be cached"
+        return f"{self.arch}, weights {self.weights}, {trained} of {every} parameters are trained, {once}"
+
 
 def build(
     arch: str,
@@ -91,23 +97,18 @@ def build(
     _freeze(model, arch, freeze_until, new_layer)
     model.eval()
     _try(model, arch, preprocessing.crop)
-    return _cut(Network(model, preprocessing, origin, None, model, frozenset(new_layer), freeze_statistics), arch)
+    network = Network(model, arch, preprocessing, origin, None, model, frozenset(new_layer), freeze_statistics)
+    return _cut(network)
 
 
-def refrozen(network: Network, arch: str, until: str) -> Network:
+def refrozen(network: Network, until: str) -> Network:
     """Return the network with its weights as they are, frozen up to the module `until`, on the CPU."""
-    _freeze(network.model.cpu(), arch, until, network.new_layer)
-    return _cut(network, arch)
+    _freeze(network.model.cpu(), network.arch, until, network.new_layer)
+    return _cut(network)
 
 
-def _cut(network: Network, arch: str) -> Network:
-    model = network.model
-    backbone, head = cut(model, arch, network.preprocessing.crop, network.new_layer)
-    log.info(
-        "model: %s, weights %s, %d of %d parameters are trained, %s", arch, network.weights,
-        sum(p.numel() for p in model.parameters() if p.requires_grad), sum(p.numel() for p in model.parameters()),
-        "frozen layers run once per image if they can be cached" if backbone is not None else "nothing to cache",
-    )  # fmt: skip
+def _cut(network: Network) -> Network:
+    backbone, head = cut(network.model, network.arch, network.preprocessing.crop, network.new_layer)
     return replace(network, backbone=backbone, head=head)
 
 

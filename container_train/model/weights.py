@@ -87,8 +87,7 @@ def read_state_dict(file: Path) -> State:
     overflowed = []
     state = {}
     for name, value in content.items():
-        odd = value.is_meta or value.is_nested or value.is_quantized or value.is_complex()
-        if odd or value.layout != torch.strided:
+        if value.is_quantized or value.is_complex() or value.layout != torch.strided:
             raise TrainError(f"weights {file}: {name} is no plain tensor: save plain ones (model.state_dict())")
         if value.is_floating_point():
             value = value.float()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from container_train.errors import TrainError
+from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +122,7 @@ def evaluate(
 def counted(severities: Iterable[str | None]) -> str:
     """Return `2 problems, 1 warning, 1 information` of the rules that fired, `nothing` if none did."""
     numbers = Counter(severity or "warning" for severity in severities)  # older files have none
-    plural = {"problem": "problems", "warning": "warnings"}
-    words = (f"{numbers[s]} {s if numbers[s] == 1 else plural.get(s, s)}" for s in SEVERITIES if numbers[s])
+    words = (f"{numbers[s]} {s}" if s == "information" else count(numbers[s], s) for s in SEVERITIES if numbers[s])
     return ", ".join(words) or "nothing"
 
 

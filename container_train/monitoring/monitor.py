@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
+
+from torch import nn
 
 from container_train import job
 from container_train.debugger import config
 from container_train.debugger.config import SaveSchedule
+from container_train.debugger.hook import Hook
 from container_train.errors import Stopped
 from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.findings import counted
@@ -25,12 +28,9 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.clock import Clock, Events
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import TimelineWriter
-
-if TYPE_CHECKING:  # torch and smdebug are imported when they are needed
-    from torch import nn
-
-    from container_train.debugger.hook import Hook
-    from container_train.profiler.trace import Trace
+from container_train.profiler.trace import Trace, window
+from container_train.reporting.tracking import Tracker
+from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,11 @@ class Monitor:
         self.stop_reason = ""  # a rule that is to end the training, and what it saw
         self.job: dict[str, Any] = {}
         self.timeline: TimelineWriter | None = None
-        self.hook: Hook | None = None
+        self.hook = Hook()
         self.trace: Trace | None = None
         self.sampler: Sidecar | None = None
         self.watcher: Sidecar | None = None
+        self.tracker: Tracker | None = None
         self.out = Path()
         self.clock = Clock()
         self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
@@ -120,56 +121,27 @@ class Monitor:
         finally:
             self._write(TimelineWriter.phase, name, start, time.time(), epoch)
 
-    def debug(self, head: "nn.Module", loss: "nn.Module", schedule: SaveSchedule, scale: Callable[[], float]) -> None:
+    def debug(self, head: nn.Module, loss: nn.Module, schedule: SaveSchedule, scale: Callable[[], float]) -> None:
         """Save tensors of what is trained, `head`, and of its loss, from now until `release`."""
         if not self.job:
             return
         if self.hp.torch_profile != "none":
             with self._safely("torch.profiler could not be started"):
-                from container_train.profiler.trace import Trace, window
-
                 self.trace = Trace(window(self.hp.torch_profile), self.folder)
         if self.hp.debug == "on":
-            with self._safely("the debugger could not be started"):
-                from container_train.debugger.hook import Hook
-
-                self.hook = Hook(self.tree, schedule, interval=self.hp.debug_interval, scale=scale)
-                self.hook.register(head, loss)
-                self.describe(**self.hook.describe())
+            self.hook = Hook(self.tree, schedule, interval=self.hp.debug_interval, scale=scale)
+            self.hook.register(head, loss)
+            self.describe(**self.hook.describe())
 
     def release(self) -> None:
         """Take the hooks off the network; it is going to be exported, or the training has failed."""
-        trace, self.trace, hook, self.hook = self.trace, None, self.hook, None
+        trace, self.trace, hook, self.hook = self.trace, None, self.hook, Hook()
         if trace is not None:
             with self._safely("the trace of torch.profiler could not be written"):
                 trace.close()
-        if hook is not None:
-            with self._safely("the debugger could not be ended"):
-                hook.close()
-                self.describe(**hook.describe())
-
-    def mode(self, mode: Literal["train", "eval"]) -> None:
-        if self.hook is not None:
-            self.hook.mode(mode)
-
-    def further_part(self) -> None:
-        """In a step: the next forward pass is of a further part of its batch."""
-        if self.hook is not None:
-            self.hook.further_part()
-
-    def gradients(self) -> None:
-        """In a step: the gradients of the whole batch are there."""
-        if self.hook is not None:
-            self.hook.gradients()
-
-    def not_finite(self) -> None:
-        """The newest loss, or the one before it, is no number: the training ends right there."""
-        if self.hook is not None:
-            self.hook.not_finite()
-
-    def saves(self) -> bool:
-        """Return True where the debugger's hooks are needed in the next step."""
-        return self.hook is not None and self.hook.saves()
+        if hook.state != "off":
+            hook.close()
+            self.describe(**hook.describe())
 
     def batches(self, source: Iterable[T], epoch: int, first: int, *, gpu: bool = False) -> Iterable[T]:
         """The items of `source`, with the steps between them timed; `first` is the number of the first step.
@@ -215,6 +187,8 @@ class Monitor:
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
         self._write(TimelineWriter.epoch, record)
+        if self.tracker is not None:
+            self.tracker.epoch(record)
 
     def _write(self, write: Callable[..., None], *values: Any) -> None:
         """Write to the timeline; one that cannot be written ends."""
@@ -269,7 +243,7 @@ class Monitor:
         found = counted([rule["severity"] for rule in fired])
         # Not where it lies now: a local run that failed is moved, and in the cloud this is a path in output.tar.gz.
         where = (self.out / REPORT).relative_to(self.tree.base)
-        log.info("report: %s; %d rules could judge and found: %s", where, judged, found)
+        log.info("report: %s; %s could judge and found: %s", where, count(judged, "rule"), found)
         for rule in fired:
             log.info("rule %s fired (%s): %s", rule["rule"], rule["severity"], rule["reason"])
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# Their names in a command line: what started them may be gone when somebody has to wait for them.
 WATCHER, SAMPLER = "container_train.debugger.watch", "container_train.profiler.sampler"
 # One thread each: the cores are for the training.
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -22,12 +22,16 @@ class Context:
     system: store.System
     timeline: store.Timeline
 
-    def no_gpu(self) -> Finding:
-        return not_applicable(NO_GPU if self.system.nodes() else NO_METRICS)
+    def series(self, dimension: str) -> dict[str, Series]:
+        """By device: gpu0, gpu1."""
+        return {name: series for (_, name), series in self.system.series(dimension).items()}
 
-    def mean(self, dimension: str, node: str, times: store.Floats) -> store.Floats | None:
-        """The mean over the devices of a host at `times`; None where the dimension was not measured."""
-        own = self.system.series(dimension, node).values()
+    def no_gpu(self) -> Finding:
+        return not_applicable(NO_GPU if self.system.metrics else NO_METRICS)
+
+    def mean(self, dimension: str, times: store.Floats) -> store.Floats | None:
+        """The mean over all devices at `times`; None where the dimension was not measured."""
+        own = self.series(dimension).values()
         return np.mean([at(series, times) for series in own], axis=0) if own else None
 
 

@@ -38,15 +38,13 @@ Row = tuple[str, str, str, float]  # type, name, dimension, value
 
 @dataclass
 class Statistics:
-    """Counts of a run, and how well the schedule was kept; errors are the lateness of the samples that were taken."""
+    """Counts of a run."""
 
     interval_ms: int
     gpus: list[str]
     problem: str
     samples: int = 0
     missed: int = 0
-    mean_error_ms: float = 0.0
-    max_error_ms: float = 0.0
     cpu_seconds: float = 0.0
 
 
@@ -120,10 +118,9 @@ def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler)
     """Sample until `stdin` is readable. The schedule is absolute, on the monotonic clock: errors do not add up."""
     statistics = Statistics(interval_ms, sampler.gpus.names, sampler.gpus.error)
     saved = origin = time.monotonic()
-    interval, number, errors, size, limit = interval_ms / 1000, 1, 0.0, 0, BYTES_AN_INTERVAL
+    interval, number, size, limit = interval_ms / 1000, 1, 0, BYTES_AN_INTERVAL
 
     def save() -> None:
-        statistics.mean_error_ms = round(1000 * errors / max(statistics.samples, 1), 3)
         statistics.cpu_seconds = round(time.process_time(), 3)
         temporary = folder / f".{STATISTICS}.tmp"
         temporary.write_text(json.dumps(asdict(statistics)))
@@ -133,14 +130,10 @@ def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler)
         now = time.monotonic()
         skipped = math.floor((now - origin) / interval) - number
         statistics.missed += skipped
-        number += skipped
-        error = now - origin - number * interval
+        number += skipped + 1
         rows, taken = sampler.rows(), time.time()
         size += write(folder, node, rows, taken)
-        number += 1
-        errors += error
         statistics.samples += 1
-        statistics.max_error_ms = max(statistics.max_error_ms, round(1000 * error, 3))
         if now - saved >= SAVE_SECONDS:
             saved = now
             save()

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from container_train.reporting.words import count
+
 log = logging.getLogger(__name__)
 
 MOST_SECONDS = 15.0  # for all maps of a report
@@ -37,7 +39,7 @@ def of(model: nn.Module, images: npt.NDArray[np.float32], classes: Sequence[int]
         return None
     seconds = time.monotonic() - started
     why = "" if found is not None else ": none, the network does not end in global pooling, or is too slow"
-    log.info("activation maps of %d mistakes in %.1f s%s", len(images), seconds, why)
+    log.info("activation maps of %s in %.1f s%s", count(len(images), "mistake"), seconds, why)
     return found
 
 

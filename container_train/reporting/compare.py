@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from bokeh.models import NumeralTickFormatter, Range1d
 
+from container_train.profiler.store import Floats
 from container_train.reporting import page, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, line, over_epochs
-from container_train.reporting.measures import MEASURES, Measure, images_of
-from container_train.reporting.record import Record, table
+from container_train.reporting.measures import MEASURES, Measure, images_of, in_words
+from container_train.reporting.record import Record, number, table
 from container_train.reporting.step_charts import unit_of
-from container_train.reporting.words import clock_time, duration, share
-from container_train.training.metrics import interval, interval_words
+from container_train.reporting.words import clock_time, count, share
+from container_train.training.metrics import interval
 
 A, B = Key("A", TRAIN, mark="circle"), Key("B", VALID, "6 4", "square")  # told apart by colour and by dash
 CLOSE = 0.02  # relative difference that is not worth a word
@@ -33,13 +34,16 @@ class Figure(NamedTuple):
 
 def render(a: Record, b: Record, names: tuple[str, str]) -> str:
     """The page; `names` are what the user called the two."""
-    drawn = {name: chart for name, chart in _draw(a, b).items() if chart is not None}
+    drawn = _draw(a, b)
     asked = {
         key: (a.hyperparameters.get(key, ""), b.hyperparameters.get(key, ""))
         for key in sorted(a.hyperparameters.keys() | b.hyperparameters.keys())
     }
     different = {key: pair for key, pair in asked.items() if pair[0] != pair[1]}
     figures = [row for label, measure in MEASURES.items() if (row := _figure(label, measure, a, b))]
+    other_data = _other_data(a, b)
+    if other_data:  # nothing is better or worse for having had something else to do
+        figures = [row._replace(better="") for row in figures]
     return page.render(
         "compare.html.jinja",
         {name: chart.plot for name, chart in drawn.items()},
@@ -49,7 +53,8 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
         records=(a, b),
         states=[summary.state(record, time.time()) for record in (a, b)],
         figures=figures,
-        verdict=[*_other_data(a, b), *_verdict(figures, same_batch="batch-size" not in different)],
+        verdict=other_data or _verdict(figures, names, same_batch="batch-size" not in different),
+        classes=[] if other_data else _classes(a, b),
         different=different,
         same=len(asked) - len(different),
         rules=_rules(a, b),
@@ -60,17 +65,13 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
 
 def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None:
     one, other = measure.of(a), measure.of(b)
-    seen = [images_of(record, label) for record in (a, b)]
-    in_words, other_in_words = (
-        "-" if not math.isfinite(value)
-        else f"{measure.words(value)} ({interval_words(value, images)})" if images else measure.words(value)
-        for value, images in zip((one, other), seen, strict=True)
-    )  # fmt: skip
+    words, other_words = in_words(a, label) or "-", in_words(b, label) or "-"
     change = other - one
     if not math.isfinite(change):
-        return Figure(label, in_words, other_in_words, "", "") if math.isfinite(one) or math.isfinite(other) else None
+        return Figure(label, words, other_words, "", "") if words != other_words else None
     if measure.words is share:
         # Of accuracies a difference within the uncertainty of both is none.
+        seen = [images_of(record, label) for record in (a, b)]
         ends = [interval(value, images) for value, images in zip((one, other), seen, strict=True)]
         noise = math.hypot(*((high - low) / 2 for low, high in ends)) if all(seen) else HALF_A_POINT
         difference, close = f"{100 * change:+.1f} points", abs(change) < noise
@@ -81,39 +82,47 @@ def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None
         close = abs(relative) < CLOSE
         difference = f"{100 * relative:+.{1 if close else 0}f} %"
     better = "" if close or not measure.sign else "B" if change * measure.sign > 0 else "A"
-    return Figure(label, in_words, other_in_words, difference, better)
+    return Figure(label, words, other_words, difference, better)
 
 
 def _other_data(a: Record, b: Record) -> list[str]:
-    """Return a sentence if the jobs had other classes or other numbers of images, as far as both are known."""
-    known = [(r.job.get("classes"), table(r.job.get("images"))) for r in (a, b)]
-    if known[0] == known[1] or not all(count and images for count, images in known):
+    """Return a sentence if the jobs had other images, as far as numbers and fingerprint are known of both."""
+    prints = [str(table(r.metrics.get("job")).get("data") or "")[:12] for r in (a, b)]
+    known = [(p, r.job.get("classes"), table(r.job.get("images"))) for p, r in zip(prints, (a, b), strict=True)]
+    if all(one == other or not (one and other) for one, other in zip(*known, strict=True)):
         return []
-    sides = [f"{count} classes, {sum(images.values())} images" for count, images in known]
-    return [f"They have other data, so that accuracies do not compare: {sides[0]} (A), {sides[1]} (B)."]
+    one, other = (
+        f"{count(number(classes), 'class')}, {count(sum(images.values()), 'image')}{f', {data}' if data else ''}"
+        for data, classes, images in known
+    )
+    return [f"They have other data, so that neither accuracies nor times compare: {one} (A); {other} (B)."]
 
 
-def _verdict(figures: list[Figure], *, same_batch: bool) -> list[str]:
+def _verdict(figures: list[Figure], names: tuple[str, str], *, same_batch: bool) -> list[str]:
     """Sentences on what matters most. A step of another batch size says nothing about speed."""
     known = {row.label: row for row in figures if row.difference}
+    accuracies = "test accuracy", "best validation accuracy"
+    times = "time of a step, median" if same_batch else "images per second, median epoch", "time from start to end"
     sentences = []
     for labels, same, differ in (
-        (
-            ("test accuracy", "best validation accuracy"),
-            "No difference in {} that so many images could show",
-            "has the better {}",
-        ),
-        (
-            ("time of a step, median" if same_batch else "images per second, median epoch", "time from start to end"),
-            "They are equally fast, {}",
-            "is faster, {}",
-        ),
+        (accuracies, "No difference in {} that so many images could show", "has the better {}"),
+        (times, "They are equally fast, {}", "is faster, {}"),
     ):
-        row = next((known[label] for label in labels if label in known), None)
-        if row:
-            words = f"{row.better} {differ}" if row.better else same
-            sentences.append(f"{words.format(row.label)}: {row.a} (A), {row.b} (B).")
+        if row := next((known[label] for label in labels if label in known), None):
+            words = f"{row.better} ({names[row.better == 'B']}) {differ}" if row.better else same
+            sentences.append(f"{words.replace('{}', row.label)}: {row.a} (A), {row.b} (B).")
     return sentences
+
+
+def _classes(a: Record, b: Record) -> list[tuple[str, int, float, float, float]]:
+    """(label, test images, F1 of A, of B, difference), each from 0 to 1, of the classes that differ, most first."""
+    sides = [{row["label"]: row for row in record.metrics.get("per_class") or ()} for record in (a, b)]
+    rows = [
+        (label, row["images"], one, other, other - one)
+        for label, row in sides[0].items()
+        if (one := row["f1"] or 0.0) != (other := sides[1].get(label, row)["f1"] or 0.0)
+    ]
+    return sorted(rows, key=lambda row: -abs(row[-1]))
 
 
 def _rules(a: Record, b: Record) -> list[dict[str, Any]]:
@@ -137,15 +146,14 @@ def _shares(a: Record, b: Record) -> list[dict[str, Any]]:
             "label": key[1],
             "depth": key[0],
             "pair": [side.get(key, 0.0) for side in sides],
-            "took": [duration(side[key]) if key in side else "-" for side in sides],
             "longest": longest,
         }
         for key in dict.fromkeys([*sides[0], *sides[1]])
     ]
 
 
-def _draw(a: Record, b: Record) -> dict[str, Chart | None]:
-    drawn: dict[str, Chart | None] = {
+def _draw(a: Record, b: Record) -> dict[str, Chart]:
+    drawn = {
         f"{split}_{what}": over_epochs(
             f"{title} {what}", what, {A: (a.epochs, f"{split}_{what}"), B: (b.epochs, f"{split}_{what}")}, 230
         )
@@ -153,20 +161,18 @@ def _draw(a: Record, b: Record) -> dict[str, Chart | None]:
         for what in ("loss", "accuracy")
         if a.epochs or b.epochs
     }
-    return drawn | {"steps": _steps(a, b)}
-
-
-def _steps(a: Record, b: Record) -> Chart | None:
-    """Both distributions, as shares of the steps: the jobs may have different numbers of them."""
     totals = [record.steps.total[np.isfinite(record.steps.total)] for record in (a, b)]
-    if not all(len(total) for total in totals):
-        return None
+    return drawn | ({"steps": _steps(totals)} if all(map(len, totals)) else {})
+
+
+def _steps(totals: list[Floats]) -> Chart:
+    """Both distributions, as shares of the steps: the jobs may have different numbers of them."""
     unit, scale = unit_of(np.concatenate(totals))
     high = max(float(np.percentile(total, 99)) * 1.2 for total in totals) * scale or 1.0
     edges = np.linspace(0, high, 81)
     plot = blank(230, unit, x_range=Range1d(0, high))
     plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
     for total, key in zip(totals, (A, B), strict=True):
-        counts, _ = np.histogram(total * scale, edges)
+        counts, _ = np.histogram(np.minimum(total * scale, high), edges)
         line(plot, np.repeat(edges, 2)[1:-1], np.repeat(counts / len(total), 2), key, 1.8)
-    return Chart("Time of a step", "share of the steps", plot, [A, B])
+    return Chart("Time of a step", "share of the steps; the longest are in the last bar", plot, [A, B])

@@ -3,12 +3,14 @@
 Titles and keys are the page's, for a canvas neither wraps nor prints well.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from bokeh.models import (
+    BasicTicker,
     ColorBar,
     ColumnDataSource,
     FixedTicker,
@@ -17,6 +19,7 @@ from bokeh.models import (
     Line,
     LinearColorMapper,
     NumeralTickFormatter,
+    PrintfTickFormatter,
     Range1d,
     Span,
 )
@@ -31,12 +34,13 @@ LINES = 8  # layers or devices that are told apart by colour; more are shown as 
 COLOURS = (TRAIN, VALID, "#009e73", "#cc79a7", "#56b4e9", "#b08d00", "#882255", "#8a8f98")
 DASHES = ("", "6 4", "2 3", "8 3 2 3", "", "6 4", "2 3", "8 3 2 3")  # pixels on and off
 POINTS = 400  # of a curve over steps
+COUNTED = ("epoch", "step", "trial")  # axes of whole numbers
 TOOLS = "box_zoom,pan,reset,save"
 
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a chart's legend. `dash` in pixels on and off; `mark`: line, area, triangle, circle or square."""
+    """An entry of a chart's legend. `dash` in pixels; `mark`: line, area, dot, triangle, circle or square."""
 
     label: str
     colour: str
@@ -64,16 +68,26 @@ def blank(height: int, x: str = "", **options: Any) -> figure:
     plot.background_fill_alpha = plot.border_fill_alpha = 0
     plot.outline_line_color = None
     plot.grid.grid_line_color, plot.grid.grid_line_alpha = INK, 0.2
-    plot.min_border_right = 24  # half of the last label
+    plot.min_border_left, plot.min_border_right = 52, 24  # axes of charts below each other align; half of a label
     for axis in plot.axis:
         axis.axis_label_text_color = axis.major_label_text_color = axis.axis_line_color = INK
         axis.major_tick_line_color = INK
         axis.minor_tick_line_color = None
     if x:
         plot.xaxis.axis_label = x
-    if x == "step":
+    if x in COUNTED:
+        plot.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)  # there is no half of one
         plot.xaxis.formatter = NumeralTickFormatter(format="0,0")
     return plot
+
+
+def logarithmic(axis: Any, values: Floats, most: int = 4) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of each power of ten, or from `most` powers on at these alone."""
+    known = np.log10(values[np.isfinite(values) & (values > 0)])
+    low, high = (int(np.floor(known.min())), int(np.ceil(known.max()))) if len(known) else (0, 1)
+    parts = (1, 2, 5) if high - low < most else (1,)
+    axis.ticker = FixedTicker(ticks=[part * 10.0**power for power in range(low, high + 1) for part in parts])
+    axis.formatter = PrintfTickFormatter(format="%g")
 
 
 def line(plot: figure, x: Any, y: Any, key: Key, width: float = 1.6, **more: Any) -> GlyphRenderer:
@@ -90,22 +104,30 @@ def hover(plot: figure, renderers: Sequence[GlyphRenderer], tips: Sequence[tuple
 
 
 def over_epochs(
-    title: str, what: str, curves: Mapping[Key, tuple[Sequence[dict[str, Any]], str]], height: int = 250
+    title: str, what: str, curves: Mapping[Key, tuple[Sequence[Mapping[str, Any]], str]], height: int = 250
 ) -> Chart:
-    """`curves`: of each key the epochs' metrics and the name of the one to draw. `what` is loss or accuracy."""
+    """`curves`: of each key the epochs' metrics and the name of the one to draw. `what` says loss or accuracy."""
     plot = blank(height, "epoch")
+    share = percent(plot, what)
     lines = []
     for key, (epochs, column) in curves.items():
         lines.append(line(plot, [row["epoch"] for row in epochs], [row[column] for row in epochs], key, 2))
         plot.scatter("x", "y", source=lines[-1].data_source, color=key.colour, size=6, marker=key.mark)
-    share = what == "accuracy"
     hover(plot, lines, [("", "$name"), ("epoch", "@x"), (what, "@y{0.0 %}" if share else "@y{0.0000}")])
-    if share:
-        plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
-    most = max((int(row["epoch"]) for epochs, _ in curves.values() for row in epochs), default=0)
-    if most:
-        plot.xaxis.ticker = FixedTicker(ticks=list(range(1, most + 1, max(1, most // 10))))
     return Chart(title, "share of the images" if share else "cross entropy", plot, list(curves))
+
+
+def percent(plot: figure, metric: str) -> bool:
+    """Label the y axis with percentages where the metric is an accuracy, and return whether it is."""
+    if "accuracy" in metric:
+        plot.yaxis.formatter = NumeralTickFormatter(format="0.[0] %")
+    return "accuracy" in metric
+
+
+def held(x: Floats, y: Floats, edges: Floats, most: float = math.inf) -> Floats:
+    """The newest value at the end of each column between `edges`; NaN where it is older than `most`."""
+    newest = np.clip(np.searchsorted(x, edges[1:], side="left") - 1, 0, len(x) - 1)
+    return np.where(np.abs(edges[1:] - x[newest]) <= most, y[newest], np.nan)
 
 
 def heat_map(

@@ -1,7 +1,12 @@
 """The rows about the job itself: where it ran, on what, and how well it was measured."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from container_train.hyperparameters import defaults
 from container_train.reporting.record import Record, number, table
 from container_train.reporting.words import clock_time, figure, size
+from container_train.training.recipes import RECIPES
 
 
 def facts(record: Record) -> list[tuple[str, str]]:
@@ -29,3 +34,12 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "Machine measured": f"every {interval:.0f} ms" if interval > 0 else "",
     }
     return [(key, str(value)) for key, value in rows.items() if value not in (None, "", "unknown")]
+
+
+def settings(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the hyperparameters that are not the defaults of their recipe, and those that are."""
+    recipe = str(given.get("recipe", "head"))
+    usual = {**defaults(recipe if recipe in RECIPES else "head"), "recipe": "head"}
+    words = {key: str(value) for key, value in given.items()}
+    same = {key: value for key, value in words.items() if value == str(usual.get(key, ""))}
+    return {key: value for key, value in words.items() if key not in same}, same

@@ -29,8 +29,7 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
         drawn["loss"] = curves(record.epochs, "loss", best)
     if single:
         _single_steps(drawn["loss"], record.losses, record.steps_per_epoch, record.head_epochs)
-        epochs = [(record.head_epochs + steps / record.steps_per_epoch, text) for steps, text in _words(marks)]
-        _mark(drawn["loss"], epochs)
+        _mark(drawn["loss"], marks, record.steps_per_epoch, record.head_epochs)
     if record.epochs:
         drawn["accuracy"] = curves(record.epochs, "accuracy", best)
     gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
@@ -38,7 +37,7 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
         drawn["gradients"] = _gradient_map(gradients)
     elif gradients:
         drawn["gradients"] = _gradient_lines(gradients)
-        _mark(drawn["gradients"], _words(marks))
+        _mark(drawn["gradients"], marks)
     return drawn
 
 
@@ -59,16 +58,16 @@ def _single_steps(chart: Chart, losses: Mapping[str, list[float]], an_epoch: flo
     drawing.line(chart.plot, before + (x + 1) / an_epoch, y, chart.keys[-1], 1).level = "underlay"
 
 
-def _words(marks: Sequence[Mark]) -> list[Mark]:
-    return [(steps, f"{title} first fired, after {steps:.0f} steps") for steps, title in marks]
+def _mark(chart: Chart, marks: Sequence[Mark], per: float = 1, first: float = 0) -> None:
+    """Vertical lines and their keys, on an axis with `per` steps in a unit, the first at `first`.
 
-
-def _mark(chart: Chart, marks: Sequence[Mark]) -> None:
-    """Vertical lines and their keys; a glyph, unlike an annotation, makes room for itself on the axis."""
-    for x, text in marks[:MARKS]:
+    A glyph, unlike an annotation, makes room for itself on the axis.
+    """
+    for steps, title in marks[:MARKS]:
+        x = first + steps / per
         chart.plot.add_layout(drawing.span(x, drawing.COLOURS[6]))
         chart.plot.vspan(x=[x], line_alpha=0)
-        chart.keys.append(Key(text, drawing.COLOURS[6], "2 3"))
+        chart.keys.append(Key(f"{title} first fired, after {steps:.0f} steps", drawing.COLOURS[6], "2 3"))
 
 
 def _layers(record: Record) -> list[str]:
@@ -84,6 +83,7 @@ def _layers(record: Record) -> list[str]:
 def _gradient_lines(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     """The norm of the gradient of each layer over the steps."""
     plot: figure = drawing.blank(250, "step", y_axis_type="log")
+    drawing.logarithmic(plot.yaxis, np.concatenate([series["norm"] for series in gradients.values()]))
     keys = [Key(name, drawing.COLOURS[i], drawing.DASHES[i]) for i, name in enumerate(gradients)]
     lines = [
         drawing.line(plot, *drawing.thinned(np.array(series["step"]), _positive(series["norm"])), key)
@@ -98,11 +98,10 @@ def _gradient_map(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     steps = np.unique(np.concatenate([series["step"] for series in gradients.values()]))
     columns = int(min(steps[-1] - steps[0] + 1, drawing.POINTS))
     edges = np.linspace(steps[0], steps[-1] + 1, columns + 1)
-    image = np.full((len(gradients), columns), np.nan)
-    for row, series in enumerate(gradients.values()):
-        own, norms = np.array(series["step"]), np.log10(_positive(series["norm"]))
-        # What was saved last holds until the next saved step: the job saves them at growing distances.
-        image[row] = norms[np.clip(np.searchsorted(own, edges[1:], side="left") - 1, 0, len(own) - 1)]
+    # What was saved last holds until the next saved step: the job saves them at growing distances.
+    image = np.stack(
+        [drawing.held(np.array(g["step"]), np.log10(_positive(g["norm"])), edges) for g in gradients.values()]
+    )
     known = image[np.isfinite(image)]
     low, high = (float(np.floor(known.min())), float(np.ceil(known.max()))) if len(known) else (-1.0, 0.0)
     ends = float(edges[0]), float(edges[-1])

@@ -80,18 +80,13 @@ def galleries(tested: Tested, classes: Sequence[str]) -> dict[str, Any]:
 
 def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps: bool = False) -> list[dict[str, Any]]:
     """Images with their label and the three most probable classes; `maps`: with what spoke for the first of these."""
-    tensors = [_tensor(tested, index) for index in chosen]
     found = None
     if maps and chosen and tested.model is not None:
-        called = tested.served.predicted[chosen].tolist()
-        found = activation_map.of(tested.model, np.stack(tensors), called)
+        tensors = np.stack([_tensor(tested, index) for index in chosen])
+        found = activation_map.of(tested.model, tensors, tested.served.predicted[chosen].tolist())
     return [
-        {
-            **_label(tested, classes, index),
-            "image": _jpeg(tensor, tested.preprocessing),
-            "map": None if found is None else _jpeg(tensor, tested.preprocessing, found[position]),
-        }
-        for position, (index, tensor) in enumerate(zip(chosen, tensors, strict=True))
+        _example(tested, classes, index, None if found is None else found[position])
+        for position, index in enumerate(chosen)
     ]
 
 
@@ -115,22 +110,22 @@ def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]
             {
                 "there": (classes[a], classes[b], int(as_a[b]), int(as_a.sum())),
                 "back": (classes[b], classes[a], int(as_b[a]), int(as_b.sum())),
-                "images": [
-                    {"image": _jpeg(_tensor(tested, i), tested.preprocessing), **_label(tested, classes, i)}
-                    for i in (int(mistaken), *other)
-                ],
+                "images": [_example(tested, classes, index) for index in (int(mistaken), *other)],
             }
         )
     return pairs
 
 
-def _label(tested: Tested, classes: Sequence[str], index: int) -> dict[str, Any]:
+def _example(tested: Tested, classes: Sequence[str], index: int, evidence: Pixels | None = None) -> dict[str, Any]:
+    tensor = _tensor(tested, index)
     path, served, true = tested.split.paths[index], tested.served, tested.split.targets[index]
     top = zip(served.classes[index].tolist(), served.probabilities[index].tolist(), strict=True)
     return {
         "file": f"{path.parent.name}/{path.name}",
         "true": (classes[true], float(served.own[index])),
         "top": [(classes[k], share) for k, share in top],
+        "image": _jpeg(tensor, tested.preprocessing),
+        "map": None if evidence is None else _jpeg(tensor, tested.preprocessing, evidence),
     }
 
 

@@ -11,15 +11,19 @@ from bokeh.embed import components
 from bokeh.models import Model
 from bokeh.resources import Resources
 
+from container_train.reporting import words
+
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 @functools.cache
 def environment(*more: Path) -> jinja2.Environment:
     """The templates, also those of the folders `more`; whatever is put into them is escaped."""
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader((TEMPLATES, *more)), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    made.filters |= {"plural": words.count, "duration": words.duration, "share": words.share}
+    return made
 
 
 @functools.cache

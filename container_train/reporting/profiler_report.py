@@ -9,7 +9,7 @@ from pathlib import Path
 from container_train.monitoring.findings import counted
 from container_train.paths import replace_file
 from container_train.reporting import page, summary
-from container_train.reporting.facts import facts
+from container_train.reporting.facts import facts, settings
 from container_train.reporting.learning_charts import learning
 from container_train.reporting.record import Record, number, read, table
 from container_train.reporting.step_charts import of_steps
@@ -47,12 +47,12 @@ def render(record: Record) -> str:
         findings=findings,
         found=found,
         counted=counted(row["severity"] for row in found if row["grave"]),
-        passed_over=summary.passed_over(findings),
         counts={state: number for state in summary.STATES if (number := sum(r["state"] == state for r in findings))},
         words=summary.STATES,
         shares=summary.shares(record),
         facts=facts(record),
-        hyperparameters=record.hyperparameters,
+        changed=settings(record.hyperparameters)[0],
+        defaults=settings(record.hyperparameters)[1],
         cuda="cuda" in str(record.job.get("device", "")),
         traces=sorted(path.name for path in (record.out / "profiler").glob("*trace*.json*")),
     )

@@ -69,7 +69,8 @@ class Record:
         return given if given >= 1 else math.nan
 
     def __bool__(self) -> bool:
-        return bool(self.job or self.metrics or self.rules or len(self.steps) or self.phases or self.usage)
+        seen = self.job, self.metrics, self.rules, self.phases, any(self.usage.values())
+        return len(self.steps) > 0 or any(seen)
 
 
 def number(value: object) -> float:
@@ -82,11 +83,14 @@ def table(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read(out: Path, *, over: bool = False) -> Record:
-    """Return what is in `out`, a job's /opt/ml/output/data or the service's profiler output. `over`: it has ended."""
+def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
+    """Return what is in `out`, a job's /opt/ml/output/data or the service's profiler output.
+
+    `over`: it has ended; without `machine` the samples of the system, which take longest to read, are left out.
+    """
     job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / RULES)
     tensors = _json(out / "profiler" / "tensors.json")
-    timeline, system = store.timeline(out), store.system(out)
+    timeline, system = store.timeline(out), store.system(out) if machine else store.System({})
     epochs = {
         int(row["epoch"]): {"epoch": int(row["epoch"]), **{key: number(row.get(key)) for key in EPOCH}}
         for row in [*metrics.get("epochs", []), *timeline.epochs]

@@ -4,7 +4,8 @@ import numpy as np
 from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 
 from container_train.profiler.store import Floats, Steps
-from container_train.reporting.drawing import POINTS, TRAIN, VALID, Chart, Key, blank, groups, hover, line
+from container_train.reporting import drawing
+from container_train.reporting.drawing import INK, POINTS, TRAIN, VALID, Chart, Key, blank, groups, hover, line
 from container_train.reporting.summary import OTHER, PARTS
 from container_train.reporting.words import duration
 
@@ -37,6 +38,7 @@ def step_times(steps: Steps) -> Chart:
     middle = np.array([x[part].mean() for part in parts])
     low, median, high = (np.array([np.percentile(y[part], q) for part in parts]) for q in (5, 50, 95))
     plot = blank(240, "step", y_axis_type="log")
+    drawing.logarithmic(plot.yaxis, y)
     keys = [Key("median", TRAIN), Key("5 % to 95 % of the steps", "#c3d6ea", mark="area")]
     plot.varea(middle, low, high, fill_color=TRAIN, fill_alpha=0.25)
     curve = line(plot, middle, median, keys[0])
@@ -64,11 +66,17 @@ def step_parts(steps: Steps) -> Chart:
     mean, total = {part: means(getattr(steps, part)) for part in PARTS}, means(steps.total)
     mean["rest"] = np.maximum(0, total - np.sum(list(mean.values()), axis=0))
     words = {**PARTS, "rest": ("everything else", OTHER)}
-    # A single step that hangs would press all others flat.
-    plot = blank(240, "step", y_range=Range1d(0, float(np.percentile(total, 98)) * 1.25 or 1.0))
-    data = ColumnDataSource({"x": [float(steps.number[part].mean()) for part in parts], **mean})
+    # A single step that hangs would press all others flat: it is cut, marked, and its length told.
+    top = float(min(total.max(), 3 * np.percentile(total, 98))) or 1.0
+    x = np.array([steps.number[part].mean() for part in parts])
+    fits = np.minimum(1, top / np.maximum(total, top))
+    plot = blank(240, "step", y_range=Range1d(0, top * 1.05))
+    data = ColumnDataSource({"x": x, **{part: values * fits for part, values in mean.items()}})
     plot.varea_stack(list(mean), x="x", source=data, color=[words[part][1] for part in mean])
     keys = [Key(words[part][0], words[part][1], mark="area") for part in mean]
+    if len(cut := np.flatnonzero(fits < 1)):
+        keys.append(Key(f"cut: up to {duration(total.max() / scale)}", INK, mark="triangle"))
+        plot.scatter(x[cut], top * 1.02, marker="triangle", size=6, color=INK, line_color=None)
     return Chart("What a step is made of", f"{unit}, mean", plot, keys)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from container_train.monitoring.findings import Evidence, Finding
 from container_train.reporting import clock
-from container_train.reporting.measures import ACCURACIES, MEASURES, best_epoch, images_of
+from container_train.reporting.measures import MEASURES, best_epoch, images_of
 from container_train.reporting.record import TERMINAL, Record, number, table
-from container_train.reporting.words import clock_time, duration, figure, share, title
+from container_train.reporting.words import clock_time, duration, figure, title
 from container_train.training.metrics import interval_words
 
 # First what makes a training useless, then what makes it worse, then what makes it slow.
@@ -70,14 +70,6 @@ class Share:
     share: float
     colour: str
     depth: int = 0
-
-    @property
-    def took(self) -> str:
-        return duration(self.seconds)
-
-    @property
-    def percent(self) -> str:
-        return share(self.share)
 
 
 def state(record: Record, now: float) -> State:
@@ -139,15 +131,6 @@ def marks(record: Record) -> list[tuple[float, str]]:
     return [(e.step + (e.mode == "TRAIN"), title(rule.rule)) for e, rule in fired if e and e.step is not None]
 
 
-def passed_over(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """(rules, why they do not apply), those of one reason together."""
-    reasons: dict[str, list[str]] = {}
-    for row in findings:
-        if row["state"] == "not_applicable":
-            reasons.setdefault(row["reason"], []).append(row["title"])
-    return [(", ".join(titles), reason) for reason, titles in reasons.items()]
-
-
 def _evidence(record: Record, evidence: Evidence) -> dict[str, str]:
     """One time that a rule fired, in words."""
     after = None if evidence.time is None else f"{duration(float(record.clock([evidence.time])[0]))} after the start"
@@ -165,21 +148,22 @@ def _evidence(record: Record, evidence: Evidence) -> dict[str, str]:
 def cards(record: Record) -> list[tuple[str, str]]:
     """(figure, what it is) of what one asks first; what is not known is left out."""
     under_way = str(record.job.get("status", "")) not in TERMINAL and not record.final and not record.service
-    asked, epochs = record.epochs_asked, len(record.epochs)
-    changed = {
-        "time from start to end": (duration(record.clock.length), "so far" if under_way else "from start to end"),
-        "epochs": (f"{epochs} of {asked}" if asked else str(epochs) if epochs else "", "epochs done"),
-        "problems and warnings": ("", ""),  # they have a box of their own
-    }
-    values = {label: (measure, measure.of(record)) for label, measure in MEASURES.items()}
-    shown = {label: (measure.words(value), label) for label, (measure, value) in values.items() if math.isfinite(value)}
-    for label in ACCURACIES.keys() & shown.keys():
-        value = values[label][1]
-        words = f", epoch {best_epoch(record)['epoch']}" if label.startswith("best") else ""
+    asked, rows = record.epochs_asked, []
+    for label, measure in MEASURES.items():
+        value, words = measure.of(record), label
+        shown = measure.words(value)
+        if label == "time from start to end":
+            words = "so far" if under_way else "from start to end"
+        elif label == "epochs":
+            shown, words = (f"{shown} of {asked}" if asked else shown), "epochs done"
+        elif label.startswith("best"):
+            words += f", epoch {best_epoch(record).get('epoch')}"
         if images := images_of(record, label):
             words += f"; 95 % interval {interval_words(value, images)}"
-        shown[label] = share(value), label + words
-    return [card for label in MEASURES if (card := changed.get(label) or shown.get(label, ("", "")))[0]]
+        # The problems have a box of their own.
+        if math.isfinite(value) and (value or asked or label != "epochs") and label != "problems and warnings":
+            rows.append((shown, words))
+    return rows
 
 
 def shares(record: Record) -> list[Share]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from bokeh.models import ColumnDataSource, PrintfTickFormatter, Range1d
+from bokeh.models import BasicTicker, ColumnDataSource, PrintfTickFormatter, Range1d
 
 from container_train.reporting import drawing
 from container_train.reporting.drawing import Chart, Key
@@ -14,6 +14,7 @@ from container_train.reporting.words import rate
 
 TIME_TOOLS = "xbox_zoom,xpan,reset,save"
 LEFT = 84  # pixels for the labels of the left axis, the same where charts have a time axis in common
+MOST = 16  # curves of a chart
 CURVES = {  # a chart of Usage: (title, unit)
     "gpu": ("GPU", "% busy"),
     "cpu": ("CPU", "% busy"),
@@ -34,12 +35,12 @@ def over_time(record: Record) -> dict[str, Chart]:
     axis = Range1d(0, length / seconds, bounds=(0, length / seconds))
     drawn = {"phases": _phases(record, seconds, axis)} if record.phases else {}
     for name, (title, label) in CURVES.items():
-        curves = getattr(record.usage, name)
+        curves = record.usage[name]
         # That nothing went over the network needs no chart; that a GPU did nothing does.
         if curves and (label != "MB/s" or any(rate(curve.peak) != "0" for curve in curves)):
             drawn[name] = _curves(title, label, curves, seconds, axis)
-    if len(record.usage.cores) > 1:
-        drawn["cores"] = _cores(record.usage.cores, length, seconds, axis)
+    if len(record.usage["cores"]) > 1:
+        drawn["cores"] = _cores(record.usage["cores"], length, seconds, axis)
     for chart in drawn.values():
         chart.plot.min_border_left, chart.plot.min_border_right = LEFT, 30
         chart.plot.xaxis.formatter = PrintfTickFormatter(format=f"%g {unit}")
@@ -67,8 +68,8 @@ def _phases(record: Record, seconds: float, axis: Range1d) -> Chart:
             "name": [name for name, *_ in bars],
             "left": [start / seconds for _, start, _, _ in bars],
             "right": [end / seconds for _, _, end, _ in bars],
-            "took": [end - start for _, start, end, _ in bars],
             "times": [times for *_, times in bars],
+            "took": [end - start for _, start, end, _ in bars],
             "colour": [PHASES.get(name, ("", OTHER))[1] for name, *_ in bars],
         }
     )
@@ -79,31 +80,26 @@ def _phases(record: Record, seconds: float, axis: Range1d) -> Chart:
 
 
 def _curves(title: str, unit: str, curves: Sequence[Curve], seconds: float, axis: Range1d) -> Chart:
-    curves = curves if len(curves) <= drawing.LINES else [Curve.mean_of(curves)]
     # The highest of the means: a single moment at thrice the rest would press all of it flat.
     highest = max(1.0, *(float(np.nanmax(curve.mean)) * 1.1 for curve in curves))
     top = 100.0 if unit.startswith("%") else highest
     plot = drawing.blank(118, y_range=Range1d(0, top * 1.04), x_range=axis, tools=TIME_TOOLS)
+    plot.yaxis.ticker = BasicTicker(desired_num_ticks=4, num_minor_ticks=0)
     keys, lines, word = [], [], unit.split()[0]
-    for index, curve in enumerate(curves):
+    for index, curve in enumerate(curves[:MOST]):
         label = f"{curve.label}: {rate(curve.average)} {word} on average"
-        keys.append(Key(label, drawing.COLOURS[index % 8], drawing.DASHES[index % 8]))
+        keys.append(Key(label, drawing.COLOURS[index % 8], drawing.DASHES[(index + index // 8) % 8]))
         lines.append(drawing.line(plot, curve.x / seconds, curve.mean, keys[-1], 1.4, top=curve.maximum))
     drawing.hover(plot, lines, [("", "$name"), ("here", "@y{0.0} " + word), ("at most", "@top{0.0} " + word)])
-    return Chart(title, unit, plot, keys)
+    more = f", the first {MOST} of {len(curves)}" if len(curves) > MOST else ""
+    return Chart(title, unit + more, plot, keys)
 
 
 def _cores(cores: Sequence[Curve], length: float, seconds: float, axis: Range1d) -> Chart:
     """A row for each core, the colour is how busy it was."""
     columns = max(2, min(drawing.POINTS, max(len(core.x) for core in cores)))
-    width = length / columns
-    middles = (np.arange(columns) + 0.5) * width
-    image = np.full((len(cores), columns), np.nan)
-    for row, core in enumerate(cores):
-        good = np.isfinite(core.mean)
-        nearest = np.clip(np.searchsorted(core.x[good], middles), 0, max(0, int(good.sum()) - 1))
-        near = np.abs(core.x[good][nearest] - middles) < 5 * width
-        image[row] = np.where(near, core.mean[good][nearest], np.nan)
+    edges = np.linspace(0, length, columns + 1, dtype=np.float64)
+    image = np.stack([drawing.held(core.x, core.mean, edges, 5 * edges[1]) for core in cores])
     height, names = 60 + max(36, min(320, 10 * len(cores))), [core.label for core in cores]
     plot = drawing.heat_map(names, image, (0, length / seconds), (0, 100), height, 8, x_range=axis, tools=TIME_TOOLS)
     return Chart("CPU, each core", "% busy", plot)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, NumeralTickFormatter, Whisker
 
-from container_train import hyperparameters
 from container_train.paths import replace_file
 from container_train.reporting import mistakes, page, record, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, colour_bar, hover, line
+from container_train.reporting.facts import settings
 from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
 from container_train.reporting.words import clock_time
@@ -55,8 +55,7 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
         charts["confusion"] = confusion_chart(tested.confusion, classes)
         charts["calibration"] = calibration(facts["calibration"])
     # A file that was given takes precedence over the hyperparameter of the same name.
-    settings = {**facts["hyperparameters"], "weights": facts["weights"]}
-    usual = {key: str(value) for key, value in hyperparameters.defaults(settings.get("recipe", "head")).items()}
+    changed, same = settings({**facts["hyperparameters"], "weights": facts["weights"]})
     text = page.render(
         "report.html.jinja",
         {name: chart.plot for name, chart in charts.items()},
@@ -66,8 +65,8 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
         rules=summary.found(record.rules(folder)),
         within=lambda split: metrics.interval_words(facts[f"{split}_accuracy"], facts["images"][split]),
         trust=_trust(facts) if tested else "",
-        changed={key: value for key, value in settings.items() if str(value) != usual.get(key, "")},
-        defaults={key: value for key, value in settings.items() if str(value) == usual.get(key, "")},
+        changed=changed,
+        defaults=same,
         tested=tested is not None,
         **(mistakes.galleries(tested, classes) if tested else {}),
         worst=sorted(facts["per_class"], key=lambda row: (row["f1"] if row["f1"] is not None else 2, row["label"])),

@@ -1,6 +1,6 @@
 """Curves of the machine's use over time, thinned to what a chart can show."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,32 +25,8 @@ class Curve:
     average: float
     peak: float
 
-    @staticmethod
-    def mean_of(curves: "Sequence[Curve]") -> "Curve":
-        """One curve for many devices, which were measured at the same moments."""
-        short = min(len(curve.x) for curve in curves)
-        return Curve(
-            f"mean of {len(curves)}", curves[0].x[:short], np.mean([curve.mean[:short] for curve in curves], axis=0),
-            np.max([curve.maximum[:short] for curve in curves], axis=0),
-            float(np.mean([curve.average for curve in curves])), max(curve.peak for curve in curves),
-        )  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Usage:
-    """Curves in % (cpu, memory, gpu, gpu_memory), MB/s (disk, network), W and degrees Celsius."""
-
-    cpu: list[Curve]
-    cores: list[Curve]
-    gpu: list[Curve]
-    memory: list[Curve]
-    disk: list[Curve]
-    network: list[Curve]
-    power: list[Curve]
-    temperature: list[Curve]
-
-    def __bool__(self) -> bool:
-        return any(vars(self).values())
+Usage = Mapping[str, list[Curve]]  # in % (cpu, cores, memory, gpu), MB/s (disk, network), W and degrees Celsius
 
 
 def measure(system: System, clock: Clock) -> Usage:
@@ -77,18 +53,18 @@ def measure(system: System, clock: Clock) -> Usage:
                 result += curve(label, "", node, Series(own[0].times, mean))
         return result
 
-    return Usage(
-        cpu=curves(store.CONTAINER_CPU, "the container, of what it may use")
+    return {
+        "cpu": curves(store.CONTAINER_CPU, "the container, of what it may use")
         + together(store.CPU, f"all {len(system.series(store.CPU))} cores of the machine")
         + together(store.IO_WAIT, "waiting for the disk"),
-        cores=curves(store.CPU, "{}"),
-        gpu=curves(store.GPU, "{}"),
-        memory=curves(store.MEMORY, "main memory") + curves(store.GPU_MEMORY, "{} memory"),
-        disk=curves(store.READ, "read", MEGABYTE) + curves(store.WRITTEN, "written", MEGABYTE),
-        network=curves(store.RECEIVED, "received", MEGABYTE) + curves(store.SENT, "sent", MEGABYTE),
-        power=curves(store.GPU_POWER, "{}"),
-        temperature=curves(store.GPU_TEMPERATURE, "{}"),
-    )
+        "cores": curves(store.CPU, "{}"),
+        "gpu": curves(store.GPU, "{}"),
+        "memory": curves(store.MEMORY, "main memory") + curves(store.GPU_MEMORY, "{} memory"),
+        "disk": curves(store.READ, "read", MEGABYTE) + curves(store.WRITTEN, "written", MEGABYTE),
+        "network": curves(store.RECEIVED, "received", MEGABYTE) + curves(store.SENT, "sent", MEGABYTE),
+        "power": curves(store.GPU_POWER, "{}"),
+        "temperature": curves(store.GPU_TEMPERATURE, "{}"),
+    }
 
 
 def thin(label: str, series: Series, clock: Clock) -> Curve | None:

@@ -42,7 +42,7 @@ def rate(value: float) -> str:
 
 
 def count(number: float, one: str) -> str:
-    """1 epoch, 2 epochs, 100 000 steps."""
+    """1 epoch, 2 epochs, 2 classes, 100 000 steps."""
     if not math.isfinite(number):
         return "unknown"
     several = one + ("es" if one.endswith("s") else "s")

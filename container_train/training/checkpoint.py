@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,25 @@ def on_cpu(content: Any) -> Any:
     return type(content)(map(on_cpu, content)) if isinstance(content, list | tuple) else content
 
 
-def digest(model: nn.Module) -> str:
-    """Return the SHA-256 over all parameters and buffers."""
-    return _digest(model.state_dict().items())
+def random_state() -> dict[str, torch.Tensor | None]:
+    """Return the state of the global generators."""
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    return {"random": torch.get_rng_state(), "random_cuda": cuda}
+
+
+def set_random_state(content: Mapping[str, Any]) -> None:
+    torch.set_rng_state(content["random"])
+    if content["random_cuda"] is not None and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(content["random_cuda"])
 
 
 def frozen_digest(model: nn.Module) -> str:
     """Return the SHA-256 over the frozen parameters, which a checkpoint does not hold and expects unchanged."""
-    return _digest((name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad)
-
-
-def _digest(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     found = hashlib.sha256()
-    for name, tensor in tensors:
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            found.update(name.encode())
+            found.update(parameter.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
 
@@ -111,21 +115,18 @@ class Writer:
             writing.result()
 
 
-def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset()) -> dict[str, Any] | None:
-    """Return the newest readable checkpoint with the keys `needed`, or None. Raises TrainError for another job's."""
+def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the newest readable checkpoint, or None. Raises TrainError for another job's."""
     for name in (CURRENT, PREVIOUS):
         path = folder / name
         if not path.exists():
             continue
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            missing = ", ".join(sorted({"identity", "epoch", "step", *needed} - state.keys()))
-            wrong = f"it lacks {missing}" if missing else ""
-            found = {} if missing else {**state["identity"]}
+            found, epoch, step = {**state["identity"]}, state["epoch"], state["step"]
         except Exception as error:
             log.debug("torch.load: %s", error)  # advises to load it unsafely
             wrong = f"{path.stat().st_size} bytes, damaged or no checkpoint: {type(error).__name__}"
-        if wrong:
             log.warning("checkpoint %s is not readable (%s): trying an older one", path, wrong)
             continue
         for key, value in identity.items():
@@ -134,6 +135,6 @@ def load(folder: Path, identity: Mapping[str, Any], needed: Set[str] = frozenset
                     f"checkpoint {path} was made with {key} {found.get(key)!r}, this job has {value!r}:"
                     " use an empty checkpoint folder, or the settings of the checkpoint"
                 )
-        log.info("resuming from %s: epoch %d, step %d", path, state["epoch"] + 1, state["step"])
+        log.info("resuming from %s: epoch %d, step %d", path, epoch + 1, step)
         return state
     return None

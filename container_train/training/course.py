@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from container_train.data.dataset import Data
-from container_train.distributed import agreement
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -19,14 +18,13 @@ from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, engine
+from container_train.training import engine
 from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
 
 log = logging.getLogger(__name__)
 
 TRAINED = "the checkpoint holds the whole training"
-STAGE_TRAINED = "the checkpoint holds this stage"
 
 Phase = Callable[..., contextlib.AbstractContextManager[None]]
 
@@ -63,6 +61,7 @@ class Course:
                     )
                 if stage.number:
                     self._freeze(stage.hp.freeze_until)
+                log.info("model: %s", self.network)
                 head = self.group.sync_batch_norm(self.network.head, self.device)
                 self.network = replace(self.network, head=head)
                 source = Source(
@@ -70,16 +69,18 @@ class Course:
                     self.group, stage.end,
                 )  # fmt: skip
                 self.monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-            with phase("train", keeps=True, told=f"after the last epoch; {TRAINED if stage.last else STAGE_TRAINED}"):
+            ended = (
+                f"after epoch {stage.end}, before stage {stage.number + 2} of {len(stages)}; the checkpoint holds it"
+            )
+            with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
                 trainer = engine.Trainer(
                     self.network, source, stage.hp, self.precision, self.tree.checkpoints, self.identity, self.stop,
                     resumed, self.monitor, self.group, stage, state,
                 )  # fmt: skip
                 trainer.fit()
                 state = trainer.state
-                agreement.same_weights(self.group.gather(checkpoint.digest(self.network.model)))
         return trainer
 
     def _freeze(self, until: str) -> None:
-        self.network = builder.refrozen(self.network, self.hp.arch, until)
+        self.network = builder.refrozen(self.network, until)
         self.network.to(self.device)

@@ -1,11 +1,9 @@
 """The device of a job, and the reason for it."""
 
-import contextlib
 import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,84 +15,51 @@ log = logging.getLogger(__name__)
 DEVICE_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvidia0")
 
 
-@dataclass(frozen=True)
-class Probe:
-    """The GPU as the machine and torch report it; unknown values are empty. Tests make their own."""
-
-    present: bool = False
-    usable: bool = False
-    driver: str = ""  # kernel driver, as 535.183.01
-    driver_cuda: str = ""  # newest CUDA that the driver supports, as 12.2
-    built_cuda: str = ""  # CUDA of the torch build; empty for a CPU build
-    name: str = ""
-    capability: tuple[int, int] = (0, 0)
-    oldest_capability: tuple[int, int] = (0, 0)  # that the torch build supports
-    visible: str | None = None  # CUDA_VISIBLE_DEVICES
-
-    @property
-    def hidden(self) -> bool:
-        """CUDA_VISIBLE_DEVICES hides all GPUs."""
-        return self.visible is not None and self.visible.strip() in ("", "-1")
-
-
 def present() -> bool:
     """Return True where the machine has an NVIDIA GPU, usable or not."""
     return any(Path(file).exists() for file in DEVICE_FILES)
 
 
-def probe() -> Probe:
-    """Ask the machine. Never raises."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not present():
-        return Probe(visible=visible)
-    import pynvml  # not needed where nobody asks for the driver
-
-    driver = driver_cuda = ""
-    with contextlib.suppress(pynvml.NVMLError):
-        pynvml.nvmlInit()
-        driver, version = pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        driver_cuda = f"{version // 1000}.{version % 1000 // 10}"
-        pynvml.nvmlShutdown()
-    built = torch.version.cuda or ""
-    if not built or not torch.cuda.is_available():
-        return Probe(True, False, driver, driver_cuda, built, visible=visible)
-    built_for = [re.fullmatch(r"\w+?_(\d+)(\d)\D?", arch) for arch in torch.cuda.get_arch_list()]
-    oldest = min(((int(match[1]), int(match[2])) for match in built_for if match), default=(0, 0))
-    name, capability = torch.cuda.get_device_name(0), torch.cuda.get_device_capability(0)
-    return Probe(True, True, driver, driver_cuda, built, name, capability, oldest, visible)
-
-
-def choose(wanted: str, seen: Probe) -> torch.device:
+def choose(wanted: str) -> torch.device:
     """Return the device for `wanted` (auto, cpu or cuda). Raises TrainError for a GPU that cannot be used."""
-    if wanted == "cpu" or (wanted == "auto" and (not seen.present or seen.hidden)):
-        reason = "CUDA_VISIBLE_DEVICES hides the GPUs" if seen.present else "no NVIDIA GPU here"
+    there, visible = present(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = visible is not None and visible.strip() in ("", "-1")
+    if wanted == "cpu" or (wanted == "auto" and (not there or hidden)):
+        reason = "CUDA_VISIBLE_DEVICES hides the GPUs" if there else "no NVIDIA GPU here"
         reason = "as asked" if wanted == "cpu" else reason
         log.info("device: cpu, %d threads, torch %s (%s)", torch.get_num_threads(), torch.__version__, reason)
         return torch.device("cpu")
-    if not seen.present:
+    if not there:
         raise TrainError("hyperparameter device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu")
-    if not seen.usable and seen.visible is not None:
+    if not torch.cuda.is_available():
+        if visible is not None:
+            raise TrainError(
+                f"CUDA_VISIBLE_DEVICES is {visible!r}: there is no such NVIDIA GPU here; unset it, or set device to cpu"
+            )
         raise TrainError(
-            f"CUDA_VISIBLE_DEVICES is {seen.visible!r}: there is no such NVIDIA GPU here; unset it, or set device to"
-            " cpu"
+            f"the GPU cannot be used: {_reason()}; torch {torch.__version__} is built for CUDA"
+            f" {torch.version.cuda or 'none'}; use an instance with a newer driver, or set device to cpu"
         )
-    if not seen.usable:
+    name, has = torch.cuda.get_device_name(0), "".join(map(str, torch.cuda.get_device_capability(0)))
+    oldest = min(
+        (int(found[0]) for arch in torch.cuda.get_arch_list() if (found := re.search(r"\d+", arch))), default=0
+    )
+    if int(has) < oldest:
         raise TrainError(
-            f"the GPU cannot be used: driver {seen.driver or 'unknown'} supports CUDA up to"
-            f" {seen.driver_cuda or 'unknown'}, torch {torch.__version__} is built for CUDA"
-            f" {seen.built_cuda or 'none'}; use an instance with a newer driver, or set device to cpu"
-        )
-    if seen.capability < seen.oldest_capability:
-        has, needs = (f"sm_{major}{minor}" for major, minor in (seen.capability, seen.oldest_capability))
-        raise TrainError(
-            f"the GPU cannot be used: {seen.name} is {has}, this torch needs {needs} or newer;"
+            f"the GPU cannot be used: {name} is sm_{has}, this torch needs sm_{oldest} or newer;"
             " use a newer instance type (ml.g4dn and up), or set device to cpu"
         )
-    log.info(
-        "device: cuda, %s (sm_%d%d), driver %s, CUDA %s (the driver supports %s), torch %s",
-        seen.name, *seen.capability, seen.driver, seen.built_cuda, seen.driver_cuda, torch.__version__,
-    )  # fmt: skip
+    log.info("device: cuda, %s (sm_%s), CUDA %s, torch %s", name, has, torch.version.cuda, torch.__version__)
     return torch.device("cuda")
+
+
+def _reason() -> str:
+    """Return what torch says of the GPU, such as the version of its driver."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split(". ")[0].removesuffix(".")
+    return "torch does not say why"
 
 
 def launched(device: torch.device) -> Callable[[], None]:

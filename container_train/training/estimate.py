@@ -7,7 +7,7 @@ import torch
 
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
-from container_train.reporting.words import duration
+from container_train.reporting.words import count, duration
 from container_train.training.precision import Precision
 
 IMAGES = 4
@@ -22,8 +22,8 @@ def words(network: Network, hp: Hyperparameters, precision: Precision, images: f
         "; use a GPU, --recipe views, which trains the new layer alone, fewer epochs, or a smaller arch or image-size"
     )
     return (
-        f"time: about {duration(whole)} on this CPU for {hp.epochs} epochs of all layers, {seconds:.2g} s an image"
-        f"{advice if whole > LONG_SECONDS else ''}"
+        f"time: about {duration(whole)} on this CPU for {count(hp.epochs, 'epoch')} of all layers, {seconds:.2g} s an"
+        f" image{advice if whole > LONG_SECONDS else ''}"
     )
 
 

@@ -25,8 +25,7 @@ def line(name: str, value: float) -> str:
     """Return the log line of one metric. Raises KeyError for a name without a definition."""
     if name not in NAMES:
         raise KeyError(f"metric {name!r} has no definition in {__name__}.NAMES")
-    text = f"{value:.6g}" if not math.isnan(value) else "nan"
-    return f"{name}={text}"
+    return f"{name}={value:.6g}"
 
 
 def interval(share: float, images: int) -> tuple[float, float]:

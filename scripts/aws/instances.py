@@ -1,4 +1,8 @@
-"""Instance types: which of them the images run on, and what those cost whose price is known."""
+"""Instance types: which of them the images run on, and what those cost whose price is known.
+
+An endpoint may name several, as A,B: the service takes the first that it has (instance pools). Such a text is an
+instance type to `price`, `describe` and `takes_volume_key`, too.
+"""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +11,7 @@ from scripts.aws.errors import CloudError
 
 # Families that no image of this project can use, and why. torch 2.13 is built for compute capability 7.5 and up.
 _OLD_GPU = "a GPU of compute capability {}; the torch in the image needs 7.5 or more"
-_ARM = "an ARM processor; the image is for amd64"
+_ARM = "an ARM processor, on which these images do not train"
 _OTHER_CHIP = "{}, for which the image has no software; it uses CPUs and NVIDIA GPUs"
 REFUSED = {
     "p2": _OLD_GPU.format("3.7 (K80)"),
@@ -17,9 +21,8 @@ REFUSED = {
     "dl1": _OTHER_CHIP.format("Gaudi chips"),
     **dict.fromkeys(("trn1", "trn1n", "trn2"), _OTHER_CHIP.format("Trainium chips")),
     **dict.fromkeys(("inf1", "inf2"), _OTHER_CHIP.format("Inferentia chips")),
-    **dict.fromkeys(("g5g", "p6e-gb200"), _ARM),
 }
-_GRAVITON = re.compile(r"(a1|t4g|x2gd|(m6|m7|m8|c6|c7|c8|r6|r7|r8)g[dn]?)\Z")
+_ARM_FAMILIES = re.compile(r"(a1|t4g|x2gd|g5g|p6e-gb200|(m6|m7|m8|c6|c7|c8|r6|r7|r8)g[dn]?)\Z")
 INSTEAD = "ml.g4dn.xlarge (T4), ml.g5.xlarge (A10G), ml.g6.xlarge (L4) or, without a GPU, ml.m5.xlarge"
 
 # Families with disks of their own: they are encrypted in hardware, and a request that names a key is refused. A d after
@@ -29,13 +32,14 @@ NO_VOLUME_KEY = "{} has disks of its own, encrypted in hardware: --volume-kms-ke
 _NAMED_DISKS = re.compile(r"[a-z]+\d+[a-ce-z]*d")
 
 # On-demand USD an hour in PRICE_REGION. From tables of public repositories that name AWS's Price List API (service
-# AmazonSageMaker) as their source; each figure stands in at least two of them. Other regions differ, mostly upwards.
+# AmazonSageMaker) as their source; each figure stands in at least two of them (that of c7g rounded to cents). Other
+# regions differ, mostly upwards.
 PRICE_REGION = "us-west-2"
 PRICE_MONTH = "2026-09"
 PRICE_PAGE = "https://aws.amazon.com/sagemaker/ai/pricing/"
 _PRICES = """
     m5.large=0.115 m5.xlarge=0.23 m5.2xlarge=0.461 m5.4xlarge=0.922
-    c5.large=0.102 c5.xlarge=0.204 c5.2xlarge=0.408
+    c5.large=0.102 c5.xlarge=0.204 c5.2xlarge=0.408 c7g.large=0.09
     g4dn.xlarge=0.7364 g4dn.2xlarge=0.94 g4dn.4xlarge=1.505 g4dn.8xlarge=2.72 g4dn.12xlarge=4.89 g4dn.16xlarge=5.44
     g5.xlarge=1.408 g5.2xlarge=1.515 g5.4xlarge=2.03 g5.8xlarge=3.06 g5.12xlarge=7.09 g5.16xlarge=5.12
     g5.24xlarge=10.18 g5.48xlarge=20.36
@@ -62,15 +66,20 @@ def family(instance_type: str) -> str:
     return instance_type.removeprefix("ml.").partition(".")[0]
 
 
-def is_arm(instance_type: str) -> bool:
-    kind = family(instance_type)
-    return bool(_GRAVITON.match(kind)) or REFUSED.get(kind) == _ARM
+def kinds(instance_type: str) -> list[str]:
+    """Return the types of A,B in their order."""
+    return [kind.strip() for kind in instance_type.split(",")]
+
+
+def architecture(instance_type: str) -> str:
+    """Return amd64 or arm64."""
+    return "arm64" if _ARM_FAMILIES.match(family(instance_type)) else "amd64"
 
 
 def check(instance_type: str) -> None:
-    """Raises CloudError for an instance that cannot run the images."""
+    """Raises CloudError for an instance that cannot train."""
     kind = family(instance_type)
-    reason = REFUSED.get(kind) or (_ARM if _GRAVITON.match(kind) else None)
+    reason = REFUSED.get(kind) or (_ARM if architecture(instance_type) == "arm64" else None)
     if reason:
         raise CloudError(f"--instance-type {instance_type} has {reason}: take {INSTEAD}", 2)
     if not instance_type.startswith("ml.") or instance_type.count(".") != 2:
@@ -79,18 +88,21 @@ def check(instance_type: str) -> None:
 
 def takes_volume_key(instance_type: str) -> bool:
     """Whether a KMS key can be named for its volume."""
-    kind = family(instance_type)
-    return kind not in _OWN_DISKS and not _NAMED_DISKS.match(kind)
+    families = map(family, kinds(instance_type))
+    return all(kind not in _OWN_DISKS and not _NAMED_DISKS.match(kind) for kind in families)
 
 
 def price(instance_type: str, region: str) -> Price:
-    return Price(PRICES.get(instance_type), region == PRICE_REGION)
+    """The price of the dearest of several types."""
+    found = [PRICES.get(kind) for kind in kinds(instance_type)]
+    known = [usd for usd in found if usd is not None]
+    return Price(max(known) if len(known) == len(found) else None, region == PRICE_REGION)
 
 
 def describe(instance_type: str, count: int, region: str, *, spot: bool = False) -> str:
     """What it costs an hour, in one line, or that this is not known."""
     known = price(instance_type, region)
-    what = f"{count} x {instance_type}"
+    what = f"{count} x {' or '.join(kinds(instance_type))}"
     if known.hourly is None:
         return f"{what}: the price an hour is not known here; see {PRICE_PAGE}"
     where = PRICE_REGION if known.exact else f"{PRICE_REGION}; {region} may differ"

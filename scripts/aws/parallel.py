@@ -11,6 +11,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def gather(work: Callable[[T], R], things: Iterable[T], threads: int = THREADS) -> list[R]:
+    """work(thing) of all things, in their order."""
+    made: dict[int, R] = {}
+    each(lambda one: work(one[1]), enumerate(things), lambda one, result: made.update({one[0]: result}), threads)
+    return [made[number] for number in range(len(made))]
+
+
 def each(work: Callable[[T], R], things: Iterable[T], then: Callable[[T, R], None], threads: int = THREADS) -> None:
     """then(thing, work(thing)) for all things, in the order in which they are ready; `then` in the caller's thread.
 

@@ -77,6 +77,14 @@ def describe(aws: Aws, noun: str, name: str) -> dict[str, Any] | None:
     return found
 
 
+def need(aws: Aws, noun: str, name: str, what: str) -> dict[str, Any]:
+    """Describe a resource that has to be there; `what` it is, for people. Raises CloudError."""
+    found = describe(aws, noun, name)
+    if found is None:
+        raise CloudError(f"there is no {what} {name} in {aws.region}: check the name and --region")
+    return found
+
+
 class _UnknownWord(str):
     """A problem that may be none for a service that is newer than its model here."""
 

@@ -11,23 +11,6 @@ from scripts.environment import ROOT
 FOLDER = ROOT / "scripts" / "iam"
 POLICY_NAME = "byoc"
 
-# Outside one's own VPC the role needs none of these; they cannot be narrowed to one resource.
-_VPC = {
-    "Sid": "NetworkInterfaces",
-    "Effect": "Allow",
-    "Action": [
-        "ec2:CreateNetworkInterface",
-        "ec2:CreateNetworkInterfacePermission",
-        "ec2:DeleteNetworkInterface",
-        "ec2:DeleteNetworkInterfacePermission",
-        "ec2:DescribeDhcpOptions",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeSecurityGroups",
-        "ec2:DescribeSubnets",
-        "ec2:DescribeVpcs",
-    ],
-    "Resource": "*",
-}
 _USE_OF_KEYS = ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*"]
 
 
@@ -49,10 +32,10 @@ def policy(name: str, settings: Settings, partition: str, account: str) -> dict[
 
 
 def role_policy(settings: Settings, partition: str, account: str) -> dict[str, Any]:
-    """What the role may do: role.json, and what a VPC and KMS keys need where they are set."""
+    """What the role may do: role.json, and what a VPC (vpc.json) and KMS keys need where they are set."""
     document = policy("role", settings, partition, account)
     if settings.subnets:
-        document["Statement"].append(_VPC)
+        document["Statement"] += policy("vpc", settings, partition, account)["Statement"]
     keys = sorted({key for key in (settings.output_kms_key, settings.volume_kms_key) if key})
     # A policy names a key by its ARN only: an alias in that place would match the alias, and no key.
     aliases = [key for key in keys if key.rpartition(":")[2].startswith("alias/")]

@@ -34,6 +34,9 @@ KEYS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+RESOURCE_KEYS = tuple(key for key in KEYS if key != "region")  # those of whatever makes jobs, models and roles
+
+
 @dataclass(frozen=True)
 class Settings:
     region: str | None = None

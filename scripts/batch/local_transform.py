@@ -12,8 +12,8 @@ from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_table
-from scripts.batch.transform_job import PROGRAM, TABLE
-from scripts.batch.transform_spec import DEFAULT_MIB, IMAGES, MAX_MIB, MIB, SECONDS
+from scripts.batch.transform_input import MAX_MIB, MIB
+from scripts.batch.transform_job import DEFAULT_MIB, IMAGES, PROGRAM, SECONDS, TABLE
 from scripts.batch.transform_table import SUFFIX, Table
 from scripts.console.command import progress
 from scripts.endpoints import local_endpoint

@@ -9,7 +9,6 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.batch.transform_spec import MAX_MIB, MIB
 from scripts.console.command import progress
 from scripts.dataset.source import Source
 from scripts.endpoints import stored_images
@@ -18,6 +17,8 @@ from scripts.s3 import objects, storage
 from scripts.s3.objects import s3_location
 from scripts.s3.storage import Item
 
+MIB = 2**20
+MAX_MIB = 100  # the service's limit, also for the product with the number of requests at once
 FOLDER = "images"  # below the prefix of an upload, beside its manifest.json
 
 

@@ -1,36 +1,100 @@
-"""A transform job in the account: made, followed to its end, its answers merged."""
+"""A transform job: as data, with its requests; and in the account, made, followed to its end, its answers merged."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from scripts.aws import creation, requests
+from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.batch import transform_input, transform_spec, transform_table
-from scripts.batch.transform_spec import Transform
+from scripts.batch import transform_input, transform_table
+from scripts.batch.transform_input import MAX_MIB, MIB
 from scripts.batch.transform_table import Table
 from scripts.console.command import progress
-from scripts.endpoints import lookup, rollout
-from scripts.jobs import training_jobs
-from scripts.jobs.existing import is_stopped
+from scripts.endpoints import deployment, lookup, modes, rollout
+from scripts.endpoints.deployment import ServedModel
+from scripts.endpoints.invocations import JSON
+from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
 from scripts.resources.inventory import MODEL, Resource
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.s3 import bucket, objects
 from scripts.s3.objects import s3_location
 
 PROGRAM = "transform.py"
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
+IMAGES = "application/x-image"
+DEFAULT_MIB = 6  # of a request: what the server takes, and tells the service, unless it is told otherwise
+SECONDS = 60  # for one image, before it is sent again
+RETRIES = 1
+
+
+@dataclass(frozen=True)
+class Transform(ServedModel):
+    """A job over the images that a manifest lists; the model is made for it, under its name.
+
+    `out`: the prefix of all that it leaves. `images`: the prefix of the images; `largest`: bytes of the largest one.
+    """
+
+    out: S3Uri
+    images: S3Uri
+    largest: int = 0
+
+    @property
+    def mib(self) -> int:
+        """The size of a request that the service may send, in MiB."""
+        return max(DEFAULT_MIB, -(-self.largest // MIB))
+
+    def requests(self, settings: Settings) -> list[Request]:
+        tags = settings.all_tags()
+        container = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
+        model = deployment.model_request(self.name, container, self.environment, tags, settings, self.network_isolation)
+        output = {"S3OutputPath": str(answers_below(self.out)), "Accept": JSON}
+        if settings.output_kms_key:
+            output["KmsKeyId"] = settings.output_kms_key
+        resources: dict[str, Any] = {"InstanceType": self.instance_type, "InstanceCount": self.instance_count}
+        if settings.volume_kms_key and instances.takes_volume_key(self.instance_type):
+            resources["VolumeKmsKeyId"] = settings.volume_kms_key
+        job: dict[str, Any] = {
+            "TransformJobName": self.name,
+            "ModelName": self.name,
+            "BatchStrategy": "SingleRecord",
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": str(manifest(self.out))}},
+                "ContentType": IMAGES,
+                "SplitType": "None",
+            },
+            "TransformOutput": output,
+            "TransformResources": resources,
+            # What is read stands in the manifest only: here cleanup.py finds it too.
+            "Environment": {"BYOC_BATCH_IMAGES": f"{self.images}/"},
+            "ModelClientConfig": {"InvocationsTimeoutInSeconds": SECONDS, "InvocationsMaxRetries": RETRIES},
+            "Tags": names.tag_list(tags),
+        }
+        if self.mib > DEFAULT_MIB:  # otherwise the service asks the server's /execution-parameters for both
+            job["MaxPayloadInMB"] = self.mib
+            job["MaxConcurrentTransforms"] = max(1, min(modes.cpus(self.instance_type), MAX_MIB // self.mib))
+        return [model, Request("sagemaker", "CreateTransformJob", job)]
+
+
+def manifest(out: S3Uri) -> S3Uri:
+    """Return the address of the list of images of a job that leaves its results below `out`."""
+    return out / "images.manifest"
+
+
+def answers_below(out: S3Uri) -> S3Uri:
+    """Return the prefix of a job's answers, one object per image."""
+    return out / "answers"
 
 
 def make(aws: Aws, spec: Transform, settings: Settings) -> None:
@@ -47,24 +111,20 @@ def make(aws: Aws, spec: Transform, settings: Settings) -> None:
 
 def describe(aws: Aws, name: str) -> dict[str, Any]:
     """Raises CloudError where there is no such job."""
-    found = requests.describe(aws, "TransformJob", name)
-    if found is None:
-        raise CloudError(f"there is no transform job {name} in {aws.region}: check the name and --region")
-    return found
+    return requests.need(aws, "TransformJob", name, "transform job")
 
 
-def stop(aws: Aws, name: str, project: str) -> None:
-    """Raises CloudError for a job that is not this project's."""
-    job = describe(aws, name)
-    if training_jobs.tags_of(aws, job["TransformJobArn"]).get(PROJECT_TAG) != project:
+def stop(aws: Aws, name: str, project: str, *, as_json: bool) -> int:
+    """Have a job stopped; the exit code. Raises CloudError for a job that is not this project's."""
+    arn = describe(aws, name)["TransformJobArn"]
+    if training_jobs.tags_of(aws, arn).get(PROJECT_TAG) != project:
         raise CloudError(f"the transform job {name} has no tag {PROJECT_TAG}={project}: these scripts did not make it")
-    try:
-        send(aws, Request("sagemaker", "StopTransformJob", {"TransformJobName": name}))
-        progress(f"stopping the transform job {name}")
-    except ClientError as error:
-        if not is_stopped(error):
-            raise
-        progress(f"the transform job {name} is {job['TransformJobStatus']} already")
+
+    def look() -> SimpleNamespace:
+        status = describe(aws, name)["TransformJobStatus"]
+        return SimpleNamespace(status=status, in_progress=status in training_jobs.IN_PROGRESS)
+
+    return existing.stop(aws, "TransformJob", name, look, PROGRAM, "", as_json=as_json)
 
 
 def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool) -> int:
@@ -75,7 +135,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
     job = _follow(aws, name)
     answers = S3Uri.parse(job["TransformOutput"]["S3OutputPath"], "S3OutputPath")
     out = S3Uri(answers.bucket, answers.key.rpartition("/")[0])
-    if transform_spec.answers(out) != answers:
+    if answers_below(out) != answers:
         raise CloudError(f"the transform job {name} was not made by this script: its answers are in {answers}")
     status = job["TransformJobStatus"]
     if status != "Completed":
@@ -83,7 +143,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
         progress(f"the transform job is {status}: {reason}; the end of its log in {LOG_GROUP}:")
         for line in lookup.last_lines(aws, LOG_GROUP, f"{name}/"):
             progress(f"  {line}")
-    prefix, files = transform_input.read_manifest(aws, transform_spec.manifest(out))
+    prefix, files = transform_input.read_manifest(aws, manifest(out))
     table = _merge(aws, prefix, files, answers, top_k)
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
@@ -104,7 +164,7 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
         if job["TransformJobStatus"] != said:
             said = job["TransformJobStatus"]
             progress(f"{name}: {said}")
-        return said not in ("InProgress", "Stopping")
+        return said not in training_jobs.IN_PROGRESS
 
     with leaving_it_running(name, aws.region, "job", PROGRAM):
         return poll(lambda: describe(aws, name), is_over, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the job")
@@ -112,19 +172,15 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
 
 def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int) -> Table:
     s3 = aws.client("s3")
-    pages = s3.get_paginator("list_objects_v2").paginate(
-        Bucket=answers.bucket, Prefix=f"{answers.key}/", **owner(answers.bucket)
-    )
-    outputs = [item["Key"].removeprefix(f"{answers.key}/") for page in pages for item in page.get("Contents", ())]
-    found: dict[str, bytes] = {}
+    outputs = [key for key, _ in bucket.below(aws, answers)]
 
-    def read(pair: tuple[str, str]) -> bytes:
-        content: bytes = s3.get_object(**s3_location(answers / pair[1]))["Body"].read()
+    def read(output: str) -> bytes:
+        content: bytes = s3.get_object(**s3_location(answers / output))["Body"].read()
         return content
 
+    pairs = transform_table.matched(prefix.key, files, outputs)
     try:
-        pairs = transform_table.matched(prefix.key, files, outputs).items()
-        each(read, pairs, lambda pair, content: found.update({pair[0]: content}))
+        found = dict(zip(pairs, gather(read, pairs.values()), strict=True))
     except (ClientError, BotoCoreError) as error:
         raise CloudError(f"{explain(error)}; the answers stay in {answers}") from None
     return transform_table.merge(files, found, {}, top_k)
@@ -132,6 +188,5 @@ def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int
 
 def need_empty(aws: Aws, out: S3Uri) -> None:
     """Raises CloudError where something is below --out: answers of two jobs could not be told apart."""
-    found = aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/", MaxKeys=1, **owner(out.bucket))
-    if found.get("Contents"):
-        raise CloudError(f"--out {out} is not empty ({found['Contents'][0]['Key']}): give another prefix")
+    for key, _ in bucket.below(aws, out):
+        raise CloudError(f"--out {out} is not empty ({key}): give another prefix")

@@ -31,6 +31,24 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def number(text: str) -> float:
+    """Return the value of a flag that takes a number of 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of 0 or more")
+    return value
+
+
+def refuse(*complaints: tuple[object, str]) -> None:
+    """Raises CloudError with the first complaint whose condition holds: of flags that cannot be given together."""
+    for wrong, complaint in complaints:
+        if wrong:
+            raise CloudError(complaint, 2)
+
+
 def key_values(items: Sequence[str], source: str) -> dict[str, str]:
     """KEY=VALUE items as a mapping. Raises CloudError, which names their `source`."""
     found: dict[str, str] = {}

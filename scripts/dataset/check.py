@@ -8,15 +8,12 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from container_serve.image import FORMATS, HEIC, is_heic
-from container_train.data import splits
 from container_train.data.listing import HEAD_BYTES, MAX_BAD_SHARE
 from container_train.data.splits import ClassFiles, Plan
 from container_train.errors import DataError
 from container_train.progress import in_threads
 
 SHOWN = 10  # unreadable images that are named
-DOG_COUNTS = {"train": 6680, "valid": 835, "test": 836}
-DOG_CLASSES = 133
 
 
 def readable(plan: Plan, say: Callable[[str], None], then: str = "they are not sent") -> dict[str, ClassFiles]:
@@ -66,14 +63,3 @@ def unreadable(files: Sequence[Path]) -> list[tuple[Path, str]]:
         return None
 
     return [found for found in in_threads(look, files, "checking images", os.cpu_count() or 1) if found]
-
-
-def dog_images(plan: Plan, source: Path) -> None:
-    """Raises DataError unless the plan has all of dogImages; `source` is what it came from."""
-    counts = splits.count(plan.splits)
-    classes = {name: len(files) for name, files in plan.splits.items()}
-    if counts != DOG_COUNTS or set(classes.values()) != {DOG_CLASSES}:
-        raise DataError(
-            f"{source} does not hold all of dogImages: expected {DOG_COUNTS} images of {DOG_CLASSES} breeds, found"
-            f" {counts} of {classes}; remove the file to download it again, or take it as it is with --any-counts"
-        )

@@ -1,6 +1,5 @@
 """Download one large file so that a cut connection costs only what was on the wire."""
 
-import re
 import subprocess
 import sys
 import time
@@ -48,31 +47,26 @@ def download(url: str, target: Path, *, pause: Callable[[float], None] = time.sl
         finally:
             if part.exists() and part.stat().st_size == 0:  # nothing to go on with
                 part.unlink()
+                tag.unlink(missing_ok=True)
 
 
 def _attempt(url: str, part: Path, tag: Path) -> str:
     """The reason why it is not complete, empty where it is. Raises DataError where another attempt is of no use."""
-    if not tag.exists():
+    known = tag.read_text().strip() if tag.exists() else ""
+    if not known:
         part.write_bytes(b"")  # a part of what is not known
-    command = ["curl", "--fail", "--location", "--show-error", "--connect-timeout", "10"]
-    command += ["--speed-limit", "1", "--speed-time", "60", "--continue-at", "-", "--output", str(part)]
-    command += ["--dump-header", "-", "--write-out", "%{http_code}"]
-    shown = sys.stderr.isatty()
-    command += ["--progress-bar" if shown else "--silent"]
-    if part.stat().st_size:
-        command += ["--header", f"If-Range: {tag.read_text()}"]
-    done = subprocess.run([*command, url], stdout=subprocess.PIPE, stderr=None if shown else subprocess.PIPE, text=True)
-    headers, status = done.stdout[:-3], done.stdout[-3:]
-    found = {name.lower(): value for name, value in re.findall(r"^([\w-]+): *([^\r\n]+)", headers, re.MULTILINE)}
-    # A weak tag cannot be used with If-Range (RFC 9110, 13.1.5).
-    strong = not found.get("etag", "W/").startswith("W/")
-    if status in ("200", "206") and (fresh := found.get("etag" if strong else "last-modified")):
-        tag.write_text(fresh)
+    command = ["curl", "--fail", "--location", "--show-error", "--connect-timeout", "10", "--speed-limit", "1"]
+    command += ["--speed-time", "60", "--continue-at", "-", "--output", str(part), "--etag-save", str(tag)]
+    command += ["--write-out", "%{http_code}", "--progress-bar" if sys.stderr.isatty() else "--silent"]
+    if known:
+        command += ["--header", f"If-Range: {known}"]
+    done = subprocess.run(
+        [*command, url], stdout=subprocess.PIPE, stderr=None if sys.stderr.isatty() else subprocess.PIPE, text=True
+    )
     if not done.returncode:
         return ""
-    said = " ".join((done.stderr or f"curl ended with exit code {done.returncode}").split())
-    if done.returncode == NO_RANGE or status == "416":
+    if done.returncode == NO_RANGE or done.stdout == "416":
         tag.unlink(missing_ok=True)
-    elif done.returncode == ANSWERED and not status.startswith(PASSING):
-        raise DataError(f"{url}: the server answered {status}")
-    return said
+    elif done.returncode == ANSWERED and not done.stdout.startswith(PASSING):
+        raise DataError(f"{url}: the server answered {done.stdout}")
+    return " ".join((done.stderr or f"curl ended with exit code {done.returncode}").split())

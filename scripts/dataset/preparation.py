@@ -32,7 +32,6 @@ class Preparation:
     settings: Settings
     fractions: tuple[float, ...]
     seed: int
-    any_counts: bool
 
     @property
     def origin(self) -> dict[str, object]:
@@ -60,10 +59,7 @@ class Preparation:
 
     def images(self, opened: Opened, then: str) -> dict[str, ClassFiles]:
         """The readable images of each split; `then`: what becomes of the others."""
-        plan = splits.plan(opened.root, self.fractions, self.seed)
-        if "dogImages" in (opened.root.name, self.source.name) and not self.any_counts:
-            check.dog_images(plan, opened.archive or opened.root)
-        return check.readable(plan, progress, then)
+        return check.readable(splits.plan(opened.root, self.fractions, self.seed), progress, then)
 
     def to_send(self, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
         """Return the files for S3: from --out where that is made, else from the source itself."""

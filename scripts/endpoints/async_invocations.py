@@ -110,7 +110,10 @@ class AsyncCall:
                 InvocationTimeoutSeconds=modes.ASYNC_SECONDS,
             )
         except ClientError as error:
-            raise target.judged(error) from None
+            judged = target.judged(error)
+            if isinstance(judged, InvocationError):  # of this request alone
+                return Result(str(item), None, str(judged), notice, None)
+            raise judged from None
         failure = answer.get("FailureLocation")
         return _Pending(
             str(item),

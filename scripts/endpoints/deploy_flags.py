@@ -2,14 +2,14 @@
 
 import argparse
 
+from container_serve.settings import PAGE
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.console import command
-from scripts.console.command import integer
+from scripts.console.command import integer, number
 from scripts.endpoints import modes, scaling
 from scripts.endpoints.deployment import STRATEGIES, TIMEOUT
-
-SETTINGS = ("role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key")
+from scripts.monitoring import alarms
 
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
@@ -27,6 +27,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     one.add_argument("--startup-timeout", metavar="S", type=seconds, help=f"until /ping is 200 ({TIMEOUT})")
     one.add_argument("--download-timeout", metavar="S", type=seconds, help=f"for model.tar.gz ({TIMEOUT})")
     _modes(made)
+    _operations(made)
     changes = made.add_argument_group("changing an endpoint that exists")
     changes.add_argument("--update", action="store_true", help="give the endpoint --name this model and configuration")
     changes.add_argument("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="how the instances change over")
@@ -35,14 +36,16 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
     here = made.add_argument_group("on this machine")
     here.add_argument("--local", action="store_true", help="serve through the SDK's local mode; needs no account")
+    here.add_argument("--page", action="store_true", help="for --local: a page to try the model in a browser")
     here.add_argument("--port", type=integer(1, 65535), metavar="N", help="for --local (default: a free one)")
     how = made.add_argument_group("how")
     how.add_argument("--attach", metavar="NAME", help="wait for an endpoint that is being created or changed")
-    how.add_argument("--no-wait", action="store_true", help="end as soon as it is being created")
-    how.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
+    waits = how.add_mutually_exclusive_group()
+    waits.add_argument("--no-wait", action="store_true", help="end as soon as it is being created")
+    waits.add_argument("--wait", dest="no_wait", action="store_false", help="until it serves (default)")
     how.add_argument("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how.add_argument("--json", action="store_true", help="print the result as JSON")
-    settings.add_flags(made, *SETTINGS)
+    settings.add_flags(made, *settings.RESOURCE_KEYS)
     return made
 
 
@@ -62,7 +65,8 @@ def _registry(made: argparse.ArgumentParser) -> None:
 
 def add_server(group: "argparse._ArgumentGroup") -> None:
     """The flags of what the server runs on and in."""
-    group.add_argument("--instance-type", metavar="TYPE", help=f"default: {modes.INSTANCE_TYPE}")
+    kinds = f"default: {modes.INSTANCE_TYPE}; of an endpoint also TYPE,TYPE,...: the first that the service has"
+    group.add_argument("--instance-type", metavar="TYPE", help=kinds)
     group.add_argument(
         "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
     )
@@ -96,15 +100,47 @@ def _modes(made: argparse.ArgumentParser) -> None:
         help=f"requests per instance and minute ({scaling.TARGET}); --async: waiting ones per instance"
         f" ({scaling.BACKLOG})",
     )  # fmt: skip
+    scaled.add_argument(
+        "--schedule", metavar="WHEN=MIN,MAX", action="append", default=[],
+        help="other bounds from then on, such as 'cron(0 8 ? * MON-FRI *)=2,6'; repeatable; replaces those of before",
+    )  # fmt: skip
+    scaled.add_argument("--timezone", metavar="ZONE", help="of --schedule, such as Europe/Berlin (default: UTC)")
+
+
+def _operations(made: argparse.ArgumentParser) -> None:
+    watched = made.add_argument_group("watching it")
+    watched.add_argument(
+        "--alarms", metavar="MS", type=integer(1, 60_000), nargs="?", const=alarms.LATENCY_MS,
+        help=f"alarms: failed requests, p90 over MS ({alarms.LATENCY_MS}), a full disk; updates roll back by them",
+    )  # fmt: skip
+    watched.add_argument("--alarm-topic", metavar="ARN", help="SNS topic that is told of alarms")
+    watched.add_argument("--dashboard", action="store_true", help="a CloudWatch dashboard")
+    watched.add_argument("--capture", metavar="PERCENT", type=integer(1, 100), help="requests and answers kept in S3")
+    watched.add_argument("--capture-to", metavar="S3", help="prefix for them (default: BUCKET/PROJECT/captured)")
+    watched.add_argument("--shadow", metavar="S3|JOB", help="a model that gets a copy of each request, on 1 instance")
+    money = made.add_argument_group("money")
+    money.add_argument("--max-usd-per-day", metavar="USD", type=number, help="refuse what may cost more")
+
+
+def environment(flags: argparse.Namespace) -> dict[str, str]:
+    """Return the variables for the server. Raises CloudError."""
+    found = command.key_values(flags.environment, "--environment")
+    if found.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
+        several = "a server that waits for several models would answer every request with 404; take --multi-model"
+        raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
+    if not flags.local and found.get(PAGE, "").strip().lower() == "true":
+        raise CloudError(f"--environment {PAGE}=true: an endpoint on AWS has no page: leave it out, or add --local", 2)
+    return found
 
 
 def check(flags: argparse.Namespace) -> None:
     """Raises CloudError for flags that contradict each other; those of the modes are checked by `modes`."""
     changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
     stored = flags.add or flags.remove
-    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances
+    watched = flags.alarms or flags.dashboard or flags.capture or flags.shadow or flags.max_usd_per_day is not None
+    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances or flags.schedule
     endpoint = mode or flags.name or flags.update or flags.attach
-    for wrong, complaint in (
+    command.refuse(
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (
             flags.local and (flags.update or flags.attach or flags.job or flags.dry_run),
@@ -113,6 +149,14 @@ def check(flags: argparse.Namespace) -> None:
         (
             flags.local and mode,
             "--local serves one model here: no --serverless, --async, --multi-model or --max-instances with it",
+        ),
+        (
+            watched and (flags.local or flags.register or flags.approve or stored),
+            "--alarms, --dashboard, --capture, --shadow and --max-usd-per-day are for an endpoint in SageMaker",
+        ),
+        (
+            flags.attach and (flags.capture or flags.shadow or flags.max_usd_per_day is not None),
+            "--capture, --shadow and --max-usd-per-day need --update: --attach changes no configuration",
         ),
         (
             flags.local and (flags.register or flags.approve or flags.model_package),
@@ -131,6 +175,7 @@ def check(flags: argparse.Namespace) -> None:
             "--register and --approve make no endpoint: leave out --name, --update, --attach and the flags of modes",
         ),
         (flags.port is not None and not flags.local, "--port goes with --local"),
+        (flags.page and not flags.local, "--page goes with --local: an endpoint on AWS has no page"),
         (flags.update and not flags.name, "--update needs the --name of the endpoint"),
         (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
         (
@@ -138,8 +183,9 @@ def check(flags: argparse.Namespace) -> None:
             "--prune removes what served before once the new one serves: it cannot be combined with --no-wait",
         ),
         (
-            flags.max_instances and flags.no_wait,
-            "--max-instances is registered once the endpoint serves: it cannot be combined with --no-wait",
+            (flags.max_instances or flags.alarms or flags.dashboard) and flags.no_wait,
+            "--max-instances, --alarms and --dashboard need an endpoint that serves: they cannot be combined with"
+            " --no-wait",
         ),
         (
             flags.attach and (flags.image or flags.dry_run),
@@ -150,6 +196,4 @@ def check(flags: argparse.Namespace) -> None:
             stored and (flags.name or flags.update),
             "--add and --remove change the models below --multi-model, not an endpoint: leave out --name and --update",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )

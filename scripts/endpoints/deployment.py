@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.aws import instances, names
+from scripts.aws import budget, instances, names
+from scripts.aws.budget import Item
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request
@@ -17,32 +18,38 @@ from scripts.endpoints.modes import INSTANCE_TYPE, MULTI_MODEL, SERVERLESS, Mode
 from scripts.models.reference import Reference
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
-VARIANT = "AllTraffic"
+VARIANT, SHADOW = "AllTraffic", "Shadow"
 TIMEOUT = 600  # seconds, for the start and for the download
 STRATEGIES = ("all-at-once", "canary", "linear", "rolling")
 _ACCELERATED = re.compile(r"ml\.(?:g|p|inf|trn)\d")
 
 
 @dataclass(frozen=True)
-class Deployment:
-    """One model on some instances, or serverless. `name` is that of the model and the configuration.
+class ServedModel:
+    """A model, by its `name`, and what serves it. `model_data`: model.tar.gz, or the prefix below which several are."""
 
-    `model_data`: model.tar.gz; for several models the prefix below which they are. `instance_type` does not count for
-    a serverless endpoint.
-    """
-
-    endpoint: str
     name: str
     image: str
     model_data: S3Uri
     instance_type: str
     instance_count: int
     environment: Mapping[str, str]
+    network_isolation: bool
+
+
+@dataclass(frozen=True)
+class Deployment(ServedModel):
+    """A model on some instances, or serverless; the configuration has its name.
+
+    `instance_type`: A,B for instance pools; it does not count for a serverless endpoint.
+    """
+
+    endpoint: str
     startup_timeout: int  # seconds until /ping is 200
     download_timeout: int  # seconds for model.tar.gz
-    network_isolation: bool
     mode: Mode = field(default_factory=Mode)
     package: str | None = None  # ARN in the model registry, which says image and model
+    shadow: S3Uri | None = None  # model.tar.gz of the variant whose answers nobody gets
 
     @property
     def is_serverless(self) -> bool:
@@ -53,12 +60,29 @@ class Deployment:
         if self.is_serverless:
             config = self.mode.variant["ServerlessConfig"]
             return modes.cost(config["MemorySizeInMB"], config.get("ProvisionedConcurrency"))
-        return instances.describe(self.instance_type, self.instance_count, region)
+        return instances.describe(self.instance_type, self.total_instances, region)
+
+    @property
+    def total_instances(self) -> int:
+        """How many instances it begins with, that of the shadow variant included."""
+        return self.instance_count + bool(self.shadow)
 
     def usd_per_hour(self, region: str) -> float | None:
         """Return the price of its instances, where it is known."""
         price = None if self.is_serverless else instances.price(self.instance_type, region).hourly
-        return None if price is None else price * self.instance_count
+        return None if price is None else price * self.total_instances
+
+    def per_day(self, region: str, bounds: tuple[int, int] | None) -> list[Item]:
+        """Return what it costs a day; `bounds`: the fewest and the most instances of its autoscaling."""
+        if self.is_serverless:
+            config = self.mode.variant["ServerlessConfig"]
+            kept = config.get("ProvisionedConcurrency", 0)
+            # As if they computed all day: the price of keeping them ready is lower.
+            usd = kept * config["MemorySizeInMB"] / 1024 * modes.SERVERLESS_GB_SECOND * budget.DAY
+            return [Item(f"{kept} provisioned (serverless; requests are not counted)", usd, usd)]
+        count = bounds or (self.instance_count, self.instance_count)
+        found = [Item.of(self.instance_type, region, budget.DAY, count)]
+        return [*found, Item.of(self.instance_type, region, budget.DAY, (1, 1), ", shadow")] if self.shadow else found
 
     def create(self, settings: Settings) -> list[Request]:
         endpoint = {
@@ -80,31 +104,45 @@ class Deployment:
         return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
 
     def _parts(self, settings: Settings) -> list[Request]:
+        """The models, then the configuration."""
         tags = {**settings.all_tags(), ENDPOINT_TAG: self.endpoint}
         several = self.mode.name == MULTI_MODEL
         container = {"ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data), **self.mode.container}
         environment = {**self.mode.environment, **self.environment}
         container = {"ModelPackageName": self.package} if self.package else {"Image": self.image, **container}
-        model = model_request(self.name, container, environment, tags, settings, self.network_isolation)
-        variant: dict[str, Any] = {"VariantName": VARIANT, "ModelName": self.name, **self.mode.variant}
-        if not self.is_serverless:
-            variant |= {
-                "InstanceType": self.instance_type,
-                "InitialInstanceCount": self.instance_count,
-                "InitialVariantWeight": 1.0,
-                "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
-                "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
-            }
+        containers = {self.name: container}
         configuration: dict[str, Any] = {
             "EndpointConfigName": self.name,
-            "ProductionVariants": [variant],
+            "ProductionVariants": [self._variant(VARIANT, self.name, self.instance_count)],
             "Tags": names.tag_list(tags),
             **self.mode.configuration,
         }
+        if self.shadow:
+            name = f"{self.name[: names.MAX_NAME - len(SHADOW) - 1].rstrip('-')}-{SHADOW.lower()}"
+            containers[name] = {"Image": self.image, "ModelDataUrl": str(self.shadow)}
+            configuration["ShadowProductionVariants"] = [self._variant(SHADOW, name, 1)]
         has_volume = not self.is_serverless and instances.takes_volume_key(self.instance_type)
         if settings.volume_kms_key and has_volume:
             configuration["KmsKeyId"] = settings.volume_kms_key
-        return [model, Request("sagemaker", "CreateEndpointConfig", configuration)]
+        models = [
+            model_request(name, container, environment, tags, settings, self.network_isolation)
+            for name, container in containers.items()
+        ]
+        return [*models, Request("sagemaker", "CreateEndpointConfig", configuration)]
+
+    def _variant(self, name: str, model: str, count: int) -> dict[str, Any]:
+        variant: dict[str, Any] = {"VariantName": name, "ModelName": model, **self.mode.variant}
+        if not self.is_serverless:
+            kinds = instances.kinds(self.instance_type)
+            pools = [{"InstanceType": kind, "Priority": number} for number, kind in enumerate(kinds, 1)]
+            variant |= {
+                **({"InstanceType": kinds[0]} if len(kinds) == 1 else {"InstancePools": pools}),
+                "InitialInstanceCount": count,
+                "InitialVariantWeight": 1.0,  # of the shadow: it gets a copy of every request
+                "ModelDataDownloadTimeoutInSeconds": self.download_timeout,
+                "ContainerStartupHealthCheckTimeoutInSeconds": self.startup_timeout,
+            }
+        return variant
 
 
 def model_request(
@@ -133,7 +171,7 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
     """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
     mode = modes.of(flags, chosen)
     prefix = S3Uri.parse(flags.multi_model, "--multi-model") if flags.multi_model else None
-    kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless)
+    kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless, pools=True)
     package = Reference.parse(flags.model_package, "--model-package") if flags.model_package else None
     # What a package holds is looked up later.
     artifact = chosen.home() if package else prefix or artifact_of(flags, chosen)
@@ -156,33 +194,54 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         network_isolation=flags.network_isolation,
         mode=mode,
         package=package.arn(chosen) if package and flags.dry_run else None,
+        shadow=_artifact(flags.shadow, "--shadow", flags, chosen) if flags.shadow else None,
     )
 
 
 def artifact_of(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
     """Return where model.tar.gz is by --model-data, or by --job and train.py's default. Raises CloudError."""
-    if flags.model_data:
-        return model_data.s3_uri(flags.model_data)
-    if not flags.job:
+    if not flags.model_data and not flags.job:
         raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
+    return model_data.s3_uri(flags.model_data) if flags.model_data else _artifact(flags.job, "--job", flags, chosen)
+
+
+def _artifact(model: str, flag: str, flags: argparse.Namespace, chosen: Settings) -> S3Uri:
+    """Return where model.tar.gz is: `model` itself, or by train.py's default that of the job of this name."""
+    if "://" in model:
+        return model_data.s3_uri(model, flag)
     if flags.dry_run:  # otherwise it is looked up
-        progress(f"--dry-run: the model of {flags.job} is taken to lie where train.py lets it be put by default")
-    return chosen.home() / str(flags.job) / "output" / "model.tar.gz"
+        progress(f"--dry-run: the model of {model} is taken to lie where train.py lets it be put by default")
+    return chosen.home() / names.checked(model, flag) / "output" / "model.tar.gz"
 
 
 def check_server(
-    flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str], *, has_volume: bool
+    flags: argparse.Namespace,
+    chosen: Settings,
+    region: str,
+    environment: Mapping[str, str],
+    *,
+    has_volume: bool,
+    pools: bool = False,
 ) -> str:
-    """Return the instance type, after a look at image, role and environment. Raises CloudError."""
+    """Return the instance type, after a look at image, role and environment; `pools`: it may be several, A,B.
+
+    Raises CloudError.
+    """
     if not flags.image and not getattr(flags, "model_package", None):
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
     image = Image.parse(flags.image, region) if flags.image else None
     chosen.need_role()
-    kind: str = flags.instance_type or INSTANCE_TYPE
+    kinds = instances.kinds(flags.instance_type or INSTANCE_TYPE)
+    kind = ",".join(kinds)
+    if len(kinds) > 1 and not pools:
+        raise CloudError(f"--instance-type {kind}: only an endpoint takes several types; give one", 2)
+    if len(set(kinds)) < len(kinds):
+        raise CloudError(f"--instance-type {kind} names a type twice", 2)
     if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
-    if remark := check_instance(kind):
-        progress(remark)
+    for one in kinds:
+        if _ACCELERATED.match(one):
+            progress(f"{one} has an accelerator that this server does not use: ml.c6i.xlarge costs less")
     if chosen.volume_kms_key and not has_volume:
         progress("a serverless endpoint has no volume of its own: --volume-kms-key is left out")
     elif chosen.volume_kms_key and not instances.takes_volume_key(kind):
@@ -190,11 +249,19 @@ def check_server(
     return kind
 
 
-def requests(wanted: Deployment, flags: argparse.Namespace, chosen: Settings) -> list[Request]:
+def requests(
+    wanted: Deployment, flags: argparse.Namespace, chosen: Settings, guards: Sequence[str] = ()
+) -> list[Request]:
+    """Return what makes or updates the endpoint. `guards`: names of its own alarms, by which an update rolls back."""
     if not flags.update:
         return wanted.create(chosen)
-    change = policy(flags.strategy, flags.wait_interval, flags.alarm)
+    change = policy(flags.strategy, flags.wait_interval, list(dict.fromkeys([*flags.alarm, *guards])))
     return wanted.update(chosen, change, retain=flags.instance_count is None and not wanted.is_serverless)
+
+
+def variant_dimensions(endpoint: str) -> list[dict[str, str]]:
+    """Return the dimensions of CloudWatch's metrics of the variant that answers."""
+    return [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
 
 
 def resource_name(endpoint: str, project: str) -> str:
@@ -229,16 +296,3 @@ def policy(strategy: str, pause: int, alarms: Sequence[str]) -> dict[str, Any] |
     if alarms:
         found["AutoRollbackConfiguration"] = {"Alarms": [{"AlarmName": name} for name in alarms]}
     return found or None
-
-
-def check_instance(instance_type: str) -> str | None:
-    """A remark on a type that is a waste. Raises CloudError for one that cannot run the image."""
-    if instances.is_arm(instance_type):
-        raise CloudError(
-            f"--instance-type {instance_type} has an ARM processor, and the image is for x86-64:"
-            " take ml.m5.large, ml.c6i.xlarge or another",
-            2,
-        )
-    if _ACCELERATED.match(instance_type):
-        return f"{instance_type} has an accelerator that this server does not use: ml.c6i.xlarge costs less"
-    return None

@@ -64,14 +64,14 @@ class Answer:
 class Result:
     """One image's answer, or `error` why there is none; `milliseconds` from sending it to its answer."""
 
-    picture: str
+    image: str
     answer: dict[str, Any] | None
     error: str | None
     notice: str | None
     milliseconds: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"picture": self.picture}
+        found: dict[str, Any] = {"image": self.image}
         if self.answer is not None:
             found |= {"predictions": self.answer["predictions"], "model": self.answer.get("model")}
             found["milliseconds"] = self.milliseconds

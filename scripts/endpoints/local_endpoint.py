@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from container_serve.settings import MAX_PORT
+from container_serve.settings import MAX_PORT, PAGE
 from local_test import engine as local_engine
 from local_test import pack
 from local_test import server as local_server
@@ -29,8 +29,11 @@ ANYWHERE = "0.0.0.0"
 
 def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> int:
     """`deploy.py --local`: serve until Ctrl-C. Raises CloudError where something is missing, or the port is taken."""
+    environment = {**environment, PAGE: "true"} if flags.page else environment
     with endpoint(flags.image, flags.model_data, flags.port, chosen, environment) as (url, image):
-        progress(f"try it: scripts/predict.py --local {url} IMAGE")
+        progress(
+            f"try it: scripts/predict.py --local {url} IMAGE" + (f", or {url}/ in a browser" if flags.page else "")
+        )
         print(json.dumps({"url": url, "image": image}) if flags.json else url, flush=True)
         wait(url)
     return 0

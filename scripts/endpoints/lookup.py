@@ -26,6 +26,7 @@ class Endpoint:
     """A live endpoint; `pending` is the configuration that an update in progress leads to.
 
     `instances`: as many as it is scaled to, whatever its configuration began with; None where that is not known.
+    `shadows`: those of a shadow variant.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Endpoint:
     pending: str | None
     created: Any
     instances: int | None = None
+    shadows: int = 0
 
     @property
     def busy(self) -> bool:
@@ -48,6 +50,7 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         return None
     variants = found.get("ProductionVariants", ())
     counts = [variant["DesiredInstanceCount"] for variant in variants if "DesiredInstanceCount" in variant]
+    shadows = sum(variant.get("DesiredInstanceCount", 0) for variant in found.get("ShadowProductionVariants", ()))
     return Endpoint(
         name=found["EndpointName"],
         arn=found["EndpointArn"],
@@ -57,6 +60,7 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
         created=found.get("CreationTime"),
         instances=sum(counts) if counts else None,
+        shadows=shadows,
     )
 
 
@@ -115,7 +119,11 @@ def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
 
 @dataclass(frozen=True)
 class Configuration:
-    """An endpoint configuration: its models, and what it runs on; `instance_type` is None for a serverless one."""
+    """An endpoint configuration: its models, and what it runs on.
+
+    `instance_type` is None for a serverless one, and A,B for one with instance pools. `extras`: the flags of deploy.py
+    that it was made with, and that an update without them ends.
+    """
 
     name: str
     arn: str
@@ -124,6 +132,7 @@ class Configuration:
     instance_count: int
     created: Any
     mode: str
+    extras: tuple[str, ...] = ()
 
     @property
     def runs_on(self) -> str:
@@ -135,14 +144,18 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
     if found is None:
         return None
     variants = found["ProductionVariants"]
+    shadows = found.get("ShadowProductionVariants", [])
+    captures = found.get("DataCaptureConfig", {}).get("EnableCapture")
+    pools = ",".join(pool["InstanceType"] for pool in variants[0].get("InstancePools", ()))
     return Configuration(
         name=name,
         arn=found["EndpointConfigArn"],
-        models=tuple(variant["ModelName"] for variant in variants if "ModelName" in variant),
-        instance_type=variants[0].get("InstanceType"),
+        models=tuple(variant["ModelName"] for variant in [*variants, *shadows] if "ModelName" in variant),
+        instance_type=variants[0].get("InstanceType") or pools or None,
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
         created=found.get("CreationTime"),
         mode=_mode(found),
+        extras=(*(["--capture"] if captures else []), *(["--shadow"] if shadows else [])),
     )
 
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,6 +17,7 @@ from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
 from container_serve.worker import user_code
 from local_test import pack
+from scripts.aws import instances
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import Image, S3Uri
@@ -25,6 +27,9 @@ from scripts.images import registry
 
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
+VARIABLES = (
+    "BYOC_MAX_PIXELS", "BYOC_MODEL_DIR", "BYOC_PICTURE_BYTES", "BYOC_QUEUE_SIZE", "BYOC_THREADS", "BYOC_USER",
+)  # fmt: skip
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
 
 
@@ -56,11 +61,16 @@ class Server:
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
-    """Raises CloudError for variables that this project's server would refuse."""
+    """Raises CloudError for variables that this project's server would refuse; says which it does not know."""
     try:
         ServerSettings.read(environment)
     except ServeError as error:
         raise CloudError(f"--environment {error}", 2) from None
+    for name in environment:
+        if name.startswith("BYOC_") and name not in VARIABLES:
+            close = get_close_matches(name, VARIABLES, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it knows {', '.join(VARIABLES)}"
+            progress(f"warning: --environment {name}: the server knows no such variable: {hint}")
 
 
 def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -82,6 +92,23 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
             return {}
         progress(check(model, str(artifact), server, uri))
         return _document(model)
+
+
+def need_architecture(aws: Aws, uri: str, instance_type: str | None) -> None:
+    """Raises CloudError where the image is for other processors than the instances have.
+
+    `instance_type`: A,B for several; None for a serverless endpoint, which the service runs on amd64.
+    """
+    found = registry.image_architecture(aws, Image.parse(uri))
+    kinds = instances.kinds(instance_type) if instance_type else ["--serverless"]
+    for kind in kinds if found else ():
+        needed = instances.architecture(kind)
+        if needed != found:
+            types = "ml.c7g.large, ml.m8g.large" if found == "arm64" else "ml.m5.large, ml.c6i.xlarge"
+            raise CloudError(
+                f"{kind} needs an image for linux/{needed}, and {uri} is for linux/{found}: give the one that"
+                f" scripts/push.sh serve --platform linux/{needed} prints, or take {types} or another", 2
+            )  # fmt: skip
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:

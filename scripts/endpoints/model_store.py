@@ -21,8 +21,7 @@ from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.invocations import MODEL_SUFFIX, model_name
 from scripts.endpoints.model_data import Server
 from scripts.images import registry
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.s3 import bucket, objects
 from scripts.s3.objects import s3_location
 
 
@@ -63,13 +62,7 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
 
 def models(aws: Aws, prefix: S3Uri) -> list[str]:
     """Return the names of the models below a prefix."""
-    pages = aws.client("s3").get_paginator("list_objects_v2")
-    start = f"{prefix.key}/" if prefix.key else ""
-    keys = (
-        item["Key"].removeprefix(start)
-        for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket))
-        for item in page.get("Contents", ())
-    )
+    keys = (key for key, _ in bucket.below(aws, prefix))
     return sorted(key.removesuffix(MODEL_SUFFIX) for key in keys if key.endswith(MODEL_SUFFIX))
 
 

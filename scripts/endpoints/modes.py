@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scripts.aws import instances
@@ -17,6 +17,8 @@ MAX_CONCURRENCY = 5  # of a serverless endpoint by default; all of a region shar
 SERVERLESS_REQUEST_BYTES = 4_000_000  # the service's limit is "4 MB"
 ASYNC_REQUEST_BYTES = 2**30  # the service's limit for an object
 ASYNC_SECONDS = 3600  # the service's limit for an answer
+DATA_CAPTURE = "DataCaptureConfig"
+CAPTURED = "captured"  # below the project's prefix in S3: requests and answers, by default
 BODY_COPIES = 3  # of a body at the same time, in the server's front end and in a worker
 
 # USD per second and GB of memory. From tables of public repositories; each figure is in at least two of them.
@@ -42,10 +44,10 @@ class Mode:
 def of(flags: argparse.Namespace, chosen: Settings) -> Mode:
     """Return the mode that the flags of deploy.py ask for. Raises CloudError."""
     _check(flags, chosen)
-    for flag, build in _BUILDERS.items():
-        if getattr(flags, flag):
-            return build(flags, chosen)
-    return Mode()
+    mode = next((build(flags, chosen) for flag, build in _BUILDERS.items() if getattr(flags, flag)), Mode())
+    if flags.capture:
+        mode = replace(mode, configuration={**mode.configuration, DATA_CAPTURE: _capture(flags, chosen)})
+    return mode
 
 
 def cost(memory: int, provisioned: int | None) -> str:
@@ -59,7 +61,8 @@ def cost(memory: int, provisioned: int | None) -> str:
 
 def request_bytes(instance_type: str) -> int:
     """Return the size of a body of which the memory of an instance holds all copies with half of it to spare."""
-    return min(ASYNC_REQUEST_BYTES, memory_gib(instance_type) * 2**30 // 2 // BODY_COPIES)
+    memory = min(map(memory_gib, instances.kinds(instance_type)))
+    return min(ASYNC_REQUEST_BYTES, memory * 2**30 // 2 // BODY_COPIES)
 
 
 def memory_gib(instance_type: str) -> int:
@@ -109,6 +112,20 @@ def _multi_model(flags: argparse.Namespace, _: Settings) -> Mode:
     return Mode(MULTI_MODEL, container={"Mode": "MultiModel", "MultiModelConfig": {"ModelCacheSetting": "Enabled"}})
 
 
+def _capture(flags: argparse.Namespace, chosen: Settings) -> dict[str, Any]:
+    """DataCaptureConfig: requests and answers. The service adds ENDPOINT/VARIANT/YEAR/MONTH/DAY/HOUR to the prefix."""
+    place = S3Uri.parse(flags.capture_to, "--capture-to") if flags.capture_to else chosen.home() / CAPTURED
+    return {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": flags.capture,
+        "DestinationS3Uri": str(place),
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        # As text, that is; any other content type comes in base64.
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        **({"KmsKeyId": chosen.output_kms_key} if chosen.output_kms_key else {}),
+    }
+
+
 _BUILDERS: dict[str, Callable[[argparse.Namespace, Settings], Mode]] = {
     "serverless": _serverless,
     "asynchronous": _asynchronous,
@@ -116,6 +133,7 @@ _BUILDERS: dict[str, Callable[[argparse.Namespace, Settings], Mode]] = {
 }
 _FLAGS = {"asynchronous": "--async"}  # whose name differs from the attribute's
 _ONE = "an endpoint has one mode"
+_NO_SHADOW = "the service has no shadow variants there"
 # What a mode cannot be combined with, and why.
 _REFUSED: dict[str, dict[str, str]] = {
     "serverless": {
@@ -124,11 +142,16 @@ _REFUSED: dict[str, dict[str, str]] = {
         "min_instances max_instances target": "it scales by itself, up to --max-concurrency",
         "network_isolation": "the service has no network isolation there",
         "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
+        "capture": "the service captures no data there",
+        "shadow": _NO_SHADOW,
     },
-    "asynchronous": {"multi_model": _ONE},
-    "multi_model": {"model_data job model_package": "its models are below the prefix; --add puts one there"},
+    "asynchronous": {"multi_model": _ONE, "shadow": _NO_SHADOW},
+    "multi_model": {
+        "model_data job model_package": "its models are below the prefix; --add puts one there",
+        "shadow": _NO_SHADOW,
+    },
 }
-# The modes that a flag is for.
+# The modes, or other flags, that a flag is for.
 _ONLY_FOR = {
     "provisioned": ("serverless",),
     "max_concurrency": ("serverless", "asynchronous"),
@@ -136,6 +159,9 @@ _ONLY_FOR = {
     "error_topic": ("asynchronous",),
     "add": ("multi_model",),
     "remove": ("multi_model",),
+    "capture_to": ("capture",),
+    "shadow": ("image",),
+    "alarm_topic": ("alarms",),
 }
 
 
@@ -154,6 +180,8 @@ def _check(flags: argparse.Namespace, chosen: Settings) -> None:
             " or BYOC_SUBNETS)",
             2,
         )
+    if flags.shadow and flags.strategy == "rolling":
+        raise CloudError("--shadow cannot be combined with --strategy rolling: the service takes one variant there", 2)
     if flags.serverless and flags.strategy == "rolling":
         raise CloudError("--serverless cannot be combined with --strategy rolling: it has no instances to replace", 2)
 

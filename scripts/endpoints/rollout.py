@@ -16,7 +16,7 @@ from scripts.endpoints import lookup
 from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.lookup import LOG_GROUP, Configuration, Endpoint
 from scripts.endpoints.model_data import s3_uri
-from scripts.endpoints.modes import ASYNCHRONOUS, INSTANCE_TYPE
+from scripts.endpoints.modes import ASYNCHRONOUS, DATA_CAPTURE, INSTANCE_TYPE
 from scripts.jobs import training_jobs
 from scripts.resources import removal
 from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, Resource
@@ -123,6 +123,9 @@ def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: st
         raise CloudError(f"{name} runs on {now.runs_on}: say with --instance-type what it shall run on", 2)
     if ASYNCHRONOUS in (now.mode, wanted.mode.name) and now.mode != wanted.mode.name:
         raise CloudError(f"{name} is {now.mode}: an update cannot make it {wanted.mode.name}; give another --name")
+    for flag in now.extras:
+        if not {"--capture": DATA_CAPTURE in wanted.mode.configuration, "--shadow": wanted.shadow}[flag]:
+            progress(f"{name} was deployed with {flag}: this update without it ends that")
     return replace(now, instance_count=live.instances or now.instance_count)
 
 
@@ -145,7 +148,7 @@ def wait_in_service(aws: Aws, wanted: Deployment, requests: Sequence[Request], *
     if endpoint and endpoint.status == "InService" and endpoint.configuration == wanted.name:
         return endpoint
     if endpoint is None:
-        undo(aws, requests[:2])
+        undo(aws, requests[:-1])
         raise CloudError(f"the endpoint {name} was removed meanwhile")
     why = f"{endpoint.failure or 'SageMaker gives no reason'}; its log: {LOG_GROUP.format(name)}"
     if update and endpoint.configuration == wanted.name:

@@ -1,18 +1,23 @@
-"""Autoscaling of an endpoint's instances: a target that is tracked, and for an asynchronous one the way to zero.
+"""Autoscaling of an endpoint's instances: a target that is tracked, bounds that change by a schedule, and for an
+asynchronous endpoint the way to zero.
 
 All of it is in Application Auto Scaling under the endpoint's name, and one alarm in CloudWatch.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from scripts.aws import names
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError
+from scripts.aws.errors import CloudError, explain
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
+from scripts.console.command import progress
 from scripts.endpoints.deployment import VARIANT
 from scripts.endpoints.modes import ASYNCHRONOUS
 
@@ -27,6 +32,30 @@ OUT_SECONDS, IN_SECONDS = 300, 600  # until the next change after adding, after 
 UNKNOWN_ARN = "the PolicyARN in the answer to PutScalingPolicy"
 
 
+# As Application Auto Scaling takes them; cron has six fields.
+_SCHEDULE = re.compile(r"(cron\(\S+(?: \S+){5}\)|(?:rate|at)\([^()]+\))=(\d+),(\d+)")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """From `when` on, an expression in `timezone` (None: UTC), the bounds in instances are these."""
+
+    when: str
+    least: int
+    most: int
+    timezone: str | None
+
+    def request(self, endpoint: str, number: int) -> Request:
+        content = {
+            **variant(endpoint),
+            "ScheduledActionName": f"byoc-schedule-{number}",
+            "Schedule": self.when,
+            "ScalableTargetAction": {"MinCapacity": self.least, "MaxCapacity": self.most},
+            **({"Timezone": self.timezone} if self.timezone else {}),
+        }
+        return Request(SERVICE, "PutScheduledAction", content)
+
+
 @dataclass(frozen=True)
 class Scaling:
     """The bounds in instances; `target` as TARGET or BACKLOG."""
@@ -36,6 +65,7 @@ class Scaling:
     most: int
     target: float
     asynchronous: bool
+    schedules: tuple[Schedule, ...] = ()
 
     def requests(self, settings: Settings) -> list[Request]:
         """Return what registers it. The alarm, which only scaling from zero needs, is the last one."""
@@ -44,7 +74,8 @@ class Scaling:
             SERVICE, "RegisterScalableTarget", {**where, "MinCapacity": self.least, "MaxCapacity": self.most}
         )
         found = [target, Request(SERVICE, "PutScalingPolicy", {**where, **self._tracking()})]
-        if self.least == 0:
+        found += [one.request(self.endpoint, number) for number, one in enumerate(self.schedules, 1)]
+        if 0 in (self.least, *(one.least for one in self.schedules)):
             found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(self.endpoint, settings)]
         return found
 
@@ -69,7 +100,11 @@ class Scaling:
         }
 
 
-_UNDO = {"RegisterScalableTarget": "DeregisterScalableTarget", "PutScalingPolicy": "DeleteScalingPolicy"}
+_UNDO = {
+    "RegisterScalableTarget": "DeregisterScalableTarget",
+    "PutScalingPolicy": "DeleteScalingPolicy",
+    "PutScheduledAction": "DeleteScheduledAction",
+}
 # Target tracking starts from zero only when more requests wait than the target; this one with the first that waits.
 _STEP = {
     "PolicyName": FROM_ZERO,
@@ -84,23 +119,41 @@ _STEP = {
 
 
 def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling | None:
-    """Return what --min-instances, --max-instances and --target ask for. Raises CloudError."""
+    """Return what the flags of autoscaling ask for. Raises CloudError."""
+    if flags.timezone and not flags.schedule:
+        raise CloudError("--timezone goes with --schedule", 2)
     if flags.max_instances is None:
-        if flags.min_instances is not None or flags.target is not None:
-            raise CloudError("--min-instances and --target go with --max-instances", 2)
+        if flags.min_instances is not None or flags.target is not None or flags.schedule:
+            raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
         return None
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
-    if least == 0 and not asynchronous:
-        raise CloudError("--min-instances 0: only an endpoint with --async scales to zero; give 1 or more", 2)
-    if least > flags.max_instances:
-        raise CloudError(f"--min-instances {least} is more than --max-instances {flags.max_instances}", 2)
+    schedules = tuple(_schedule(text, flags.timezone) for text in flags.schedule)
+    for words, most, low, high in (
+        (f"--min-instances {least}", "--max-instances", least, flags.max_instances),
+        *((f"--schedule '{one.when}': MIN {one.least}", "MAX", one.least, one.most) for one in schedules),
+    ):
+        if low == 0 and not asynchronous:
+            raise CloudError(f"{words}: only an endpoint with --async scales to zero; give 1 or more", 2)
+        if low > high:
+            raise CloudError(f"{words} is more than {most} {high}", 2)
     if (flags.instance_count or 0) > flags.max_instances:
         raise CloudError(
             f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2
         )
     target = flags.target or (BACKLOG if asynchronous else TARGET)
-    return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous)
+    return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous, schedules)
+
+
+def _schedule(text: str, timezone: str | None) -> Schedule:
+    found = _SCHEDULE.fullmatch(text)
+    if not found:
+        raise CloudError(
+            f"--schedule has value {text!r}: expected 'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', such as"
+            " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(...) and at(...) are good too",
+            2,
+        )
+    return Schedule(found[1], int(found[2]), int(found[3]), timezone)
 
 
 def variant(endpoint: str) -> dict[str, str]:
@@ -135,14 +188,43 @@ def alarm_name(endpoint: str) -> str:
 
 
 def apply(aws: Aws, requests: Sequence[Request]) -> None:
-    """Send them in order; the alarm gets the ARN of the policy before it."""
+    """Send them in order; the alarm gets the ARN of the policy before it. New schedules replace all old ones."""
     arn = UNKNOWN_ARN
+    new = [one.request["ScheduledActionName"] for one in requests if one.operation == "PutScheduledAction"]
+    for old in _scheduled(aws, requests[0].request["ResourceId"]) if new else ():
+        if old.request["ScheduledActionName"] not in new:
+            send(aws, _undo(old))
     for request in requests:
         content = request.request
         if content.get("AlarmActions"):
             content = {**content, "AlarmActions": [arn]}
         answer = send(aws, Request(request.service, request.operation, content))
         arn = answer.get("PolicyARN", arn)
+
+
+def merged(scaled: Sequence[Request], known: Sequence[Request]) -> list[Request]:
+    """Return what is registered once `scaled` was: schedules that are known stay, unless there are new ones."""
+    schedules = [one for one in known if one.operation == "PutScheduledAction"]
+    new = any(one.operation == "PutScheduledAction" for one in scaled)
+    return [*scaled, *(() if new else schedules)] if scaled else [*known]
+
+
+def register(aws: Aws, requests: Sequence[Request], *, asked: bool) -> None:
+    """Apply them, and say what is registered. Raises CloudError where that was `asked` for and failed."""
+    if not requests:
+        return
+    try:
+        apply(aws, requests)
+    except (ClientError, BotoCoreError) as error:
+        again = "scripts/deploy.py --attach NAME --max-instances N registers it"
+        complaint = f"{explain(error)}; the endpoint has no autoscaling: {again}"
+        if asked:
+            raise CloudError(complaint) from None
+        progress(complaint)  # an update may have failed, too
+    else:
+        least, most = requests[0].request["MinCapacity"], requests[0].request["MaxCapacity"]
+        count = sum(one.operation == "PutScheduledAction" for one in requests)
+        progress(f"autoscaling from {least} to {most} instances{f', with schedules: {count}' if count else ''}")
 
 
 def registered(aws: Aws, endpoint: str, settings: Settings) -> list[Request]:
@@ -162,17 +244,39 @@ def registered(aws: Aws, endpoint: str, settings: Settings) -> list[Request]:
             found.append(Request(SERVICE, "PutScalingPolicy", {**where, **content, kind: policy[kind]}))
             if policy["PolicyName"] == FROM_ZERO:
                 found.append(alarm(endpoint, settings))
-    return found
+    return [*found, *_scheduled(aws, where["ResourceId"])]
+
+
+def _scheduled(aws: Aws, resource: str) -> list[Request]:
+    """The requests that would make again the scheduled actions that there are."""
+    pages = aws.client(SERVICE).get_paginator("describe_scheduled_actions")
+    kept = pages.paginate(ServiceNamespace=NAMESPACE, ResourceId=resource, ScalableDimension=DIMENSION)
+    left_out = ("ScheduledActionARN", "CreationTime")
+    return [
+        Request(SERVICE, "PutScheduledAction", {key: value for key, value in one.items() if key not in left_out})
+        for page in kept
+        for one in page["ScheduledActions"]
+    ]
+
+
+def bounds(requests: Sequence[Request]) -> tuple[int, int] | None:
+    """Return the fewest and the most instances that these requests allow at any time; None without autoscaling."""
+    found = [one.request.get("ScalableTargetAction", one.request) for one in requests]
+    found = [one for one in found if "MaxCapacity" in one]
+    return (min(one["MinCapacity"] for one in found), max(one["MaxCapacity"] for one in found)) if found else None
 
 
 def remove(aws: Aws, endpoint: str, settings: Settings | None = None) -> list[Request]:
     """Take the autoscaling away, if there is any; return the requests that register it again."""
     found = registered(aws, endpoint, settings or Settings())
     for request in reversed(found):
-        if request.operation == "PutMetricAlarm":
-            undo = Request("cloudwatch", "DeleteAlarms", {"AlarmNames": [alarm_name(endpoint)]})
-        else:
-            which = {key: request.request[key] for key in (*variant(endpoint), "PolicyName") if key in request.request}
-            undo = Request(SERVICE, _UNDO[request.operation], which)
-        send(aws, undo)
+        send(aws, _undo(request))
     return found
+
+
+def _undo(request: Request) -> Request:
+    if request.operation == "PutMetricAlarm":
+        return Request("cloudwatch", "DeleteAlarms", {"AlarmNames": [request.request["AlarmName"]]})
+    keys = ("ServiceNamespace", "ResourceId", "ScalableDimension", "PolicyName", "ScheduledActionName")
+    which = {key: request.request[key] for key in keys if key in request.request}
+    return Request(SERVICE, _UNDO[request.operation], which)

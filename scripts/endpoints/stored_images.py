@@ -8,7 +8,6 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.s3 import bucket
-from scripts.s3.bucket import owner
 
 
 @dataclass(frozen=True)
@@ -27,16 +26,12 @@ def is_image(key: str) -> bool:
 def below(aws: Aws, prefix: S3Uri) -> Stored:
     """Return the images below a prefix. Raises CloudError where there are none, or no such bucket."""
     bucket.require(aws, prefix.bucket)
-    start = f"{prefix.key}/" if prefix.key else ""
-    pages = aws.client("s3").get_paginator("list_objects_v2")
     found = Stored(prefix, {})
-    for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket)):
-        for item in page.get("Contents", ()):
-            key = item["Key"].removeprefix(start)
-            if is_image(key) and item["Size"] and not is_hidden(PurePosixPath(key).name):
-                found.images[key] = item["Size"]
-            elif item["Size"]:
-                found.others.append(key)
+    for key, item in bucket.below(aws, prefix):
+        if is_image(key) and item["Size"] and not is_hidden(PurePosixPath(key).name):
+            found.images[key] = item["Size"]
+        elif item["Size"]:
+            found.others.append(key)
     if not found.images:
         raise CloudError(f"{prefix}: no images below this prefix ({', '.join(sorted(SUFFIXES))})", 2)
     return found

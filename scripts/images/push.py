@@ -6,6 +6,7 @@ pushed again. A push that breaks off is tried again, and the next call goes on w
 scripts/push.sh                                            both images to ECR: byoc-train and byoc-serve
 scripts/push.sh train                                      one of them; IMAGE=$(scripts/push.sh train)
 scripts/push.sh serve-torch                                the serving image for artifacts with code of their own
+scripts/push.sh serve --platform linux/arm64               for Graviton instances (ml.c7g, ml.m8g ...)
 scripts/push.sh --dry-run                                  prints the requests to ECR as JSON, sends nothing
 scripts/push.sh serve --registry registry.example.com/team       elsewhere, after `docker login registry.example.com`
 """
@@ -32,7 +33,7 @@ from scripts.images.registry import DOCKER_MANIFEST
 
 PROGRAM = "push.sh"
 TARGETS = {"train": ("train",), "serve": ("serve",), "serve-torch": ("serve-torch",), "all": ("train", "serve")}
-PLATFORM = "linux/amd64"
+PLATFORMS = ("linux/amd64", "linux/arm64")
 PAUSES = (2.0, 5.0, 15.0)  # seconds before the second, third and fourth try
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("target", nargs="?", choices=[*TARGETS], default="all", help="(default: all, train and serve)")
     parser.add_argument("--tag", help="(default: version, hash of the files and image id: no two images share one)")
     parser.add_argument("--registry", metavar="HOST[/PATH]", help="push there instead of ECR, with your docker login")
+    parser.add_argument("--platform", choices=PLATFORMS, default=PLATFORMS[0], help="(default: linux/amd64)")
     parser.add_argument("--dry-run", action="store_true", help="print the requests to ECR as JSON, send nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     settings.add_flags(parser, "project", "tags", "output_kms_key")
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     client = engine.connect()
     destination: Destination
     destination = GenericRegistry(client, place, chosen) if place else Ecr(chosen.aws(), targets, chosen)
-    images = [_checked(built(client, target)) for target in targets]
+    images = [_checked(built(client, target, flags.platform), flags.platform) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):
         result = push(client, image, target, destination, flags.tag or default_tag(image))
@@ -89,9 +91,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def built(client: Any, target: str) -> LocalImage:
+def built(client: Any, target: str, platform: str) -> LocalImage:
     """The image of the files as they are now; built where there is none yet."""
-    image = engine.find_image(client, local_engine.own_image(target))
+    image = engine.find_image(client, local_engine.own_image(target, platform.removeprefix("linux/")))
     if image is None:
         raise CloudError(f"byoc-{target} is not on the engine that DOCKER_HOST or Docker's context names")
     return image
@@ -154,13 +156,13 @@ def _push_once(client: Any, image: LocalImage, target: str, destination: Destina
     return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
 
 
-def _checked(image: LocalImage) -> LocalImage:
+def _checked(image: LocalImage, platform: str) -> LocalImage:
     """Refuse before a push of gigabytes what would be refused after it."""
     target = image.name.removeprefix("byoc-").partition(":")[0]
-    if image.platform != PLATFORM:
+    if image.platform != platform:
         raise CloudError(
-            f"{image.name} is for {image.platform}, and SageMaker runs {PLATFORM}: build it again with"
-            f" scripts/build.sh {target}"
+            f"{image.name} is for {image.platform}, not {platform}: build it again with"
+            f" scripts/build.sh {target} --platform {platform}"
         )
     if image.media_type not in (None, DOCKER_MANIFEST):
         raise CloudError(f"{image.name} is stored as {_remedy(image.media_type)}")

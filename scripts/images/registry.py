@@ -97,9 +97,25 @@ def find(aws: Aws, image: Image) -> str:
 
 
 def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
-    """The labels of an image in ECR. Raises CloudError as `find` does.
+    """The labels of an image in ECR; None where they cannot be read. Raises CloudError as `find` does."""
+    found = _config(aws, image)
+    if found is None:
+        return None
+    return {str(key): str(value) for key, value in ((found.get("config") or {}).get("Labels") or {}).items()}
 
-    None where they cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
+
+def image_architecture(aws: Aws, image: Image) -> str | None:
+    """Return amd64 or arm64; None where it cannot be read, or the image is missing, which `find` says."""
+    try:
+        return (_config(aws, image) or {}).get("architecture")
+    except CloudError:
+        return None
+
+
+def _config(aws: Aws, image: Image) -> dict[str, Any] | None:
+    """The configuration of an image in ECR.
+
+    None where it cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
     way to ECR's bucket is lacking.
     """
     digest = json.loads(_image(aws, image)["imageManifest"]).get("config", {}).get("digest", "")
@@ -108,10 +124,10 @@ def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
         url = send(aws, Request("ecr", "GetDownloadUrlForLayer", layer))["downloadUrl"]
         answer = requests.get(url, timeout=(10, 60))
         answer.raise_for_status()
-        labels = (answer.json().get("config") or {}).get("Labels") or {}
-    except (ClientError, CloudError, requests.RequestException, ValueError, AttributeError):
+        found = answer.json()
+    except (ClientError, CloudError, requests.RequestException, ValueError):
         return None
-    return {str(key): str(value) for key, value in labels.items()}
+    return found if isinstance(found, dict) and isinstance(found.get("config") or {}, dict) else None
 
 
 def _image(aws: Aws, image: Image) -> dict[str, Any]:

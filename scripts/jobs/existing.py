@@ -1,4 +1,4 @@
-"""A job or a search that exists: --attach and --stop of train.py and tune.py, and their other flags on how to go on."""
+"""A job or a search that exists: --attach and --stop of scripts, and their other flags on how to go on."""
 
 import argparse
 import json
@@ -7,17 +7,20 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from scripts.aws import names
+from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
 from scripts.console.command import progress
-from scripts.jobs import training, training_jobs, watch
+from scripts.jobs import training_jobs, watch
 
 
 def flags(parser: argparse.ArgumentParser, what: str, local: str, stopping: str) -> None:
-    how = parser.add_argument_group("how").add_argument
-    how("--wait", action=argparse.BooleanOptionalAction, default=True, help="follow it to its end (default)")
+    group = parser.add_argument_group("how")
+    one = group.add_mutually_exclusive_group().add_argument
+    one("--wait", action="store_true", default=True, help="follow it to its end (default)")
+    one("--no-wait", dest="wait", action="store_false", help="end as soon as it is created")
+    how = group.add_argument
     how("--dry-run", action="store_true", help="print the requests as JSON, send nothing")
     how("--json", action="store_true", help="print one JSON object at the end")
     how("--local", action="store_true", help=local)
@@ -40,7 +43,7 @@ def named(
     if given.attach and given.stop:
         raise CloudError("--attach and --stop cannot be combined", 2)
     doing = "--attach" if given.attach else "--stop"
-    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *training.SETTINGS, *also}
+    known = {"attach", "stop", "wait", "json", "config", "region", "allow_unknown", *settings.RESOURCE_KEYS, *also}
     wrong = [key for key, value in vars(given).items() if key not in known and value != getattr(plain, key)]
     if rest or wrong:
         other = rest[0] if rest else f"--{wrong[0].replace('_', '-')}"

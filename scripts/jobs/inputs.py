@@ -24,11 +24,10 @@ from scripts.aws.settings import Settings
 from scripts.console.command import key_values, progress
 from scripts.dataset import check as checking
 from scripts.dataset.source import Source
+from scripts.jobs.training_jobs import WEIGHTS as WEIGHTS
 from scripts.resources import stale
 from scripts.s3 import storage
 from scripts.s3.objects import digest
-
-WEIGHTS = "weights"  # the channel, and the hyperparameter
 
 
 @dataclass(frozen=True)

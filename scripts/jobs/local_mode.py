@@ -27,7 +27,6 @@ OUT = ROOT / "local_test" / "out.jobs"  # training's results; git takes local_te
 SHARED_MEMORY = "2g"  # decoding processes hand batches over in /dev/shm, of which Docker gives 64 MB
 REGION = "us-east-1"  # the SDK wants one, and tells it to the container; nothing is sent there
 TAIL = 20
-_TOLD = {"data/report.html": "the report", "data/metrics.json": "the metrics", "failure": "the reason, in"}
 
 # Compose puts the container's name before each of its lines: k2m9x1-algo-1-ab3de  | text
 _PREFIX = re.compile(r"^\S+-algo-\d+-\w+\s*\| ?")
@@ -49,13 +48,7 @@ class Result:
     @property
     def left(self) -> str:
         """What there is of a job that did not come to its end, for people."""
-        said = []
-        if self.output:
-            inside = ", ".join(f"{text} {name}" for name, text in _TOLD.items() if name in _names(self.output))
-            said.append(f"{self.output} ({inside or 'its output'})")
-        if self.model:
-            said.append(f"{self.model} (what was in its model folder)")
-        return f"what it left: {', '.join(said)}" if said else "it left nothing"
+        return f"what it left: {', '.join(str(one) for one in (self.output, self.model) if one) or 'nothing'}"
 
 
 class Engine:
@@ -202,17 +195,11 @@ class _Stop:
             self._stopping.start()
 
 
-def _names(archive: Path) -> list[str]:
-    """The files in it; none where there is no archive."""
-    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
-        return [member.name for member in tar.getmembers() if not member.isdir()]
-    return []
-
-
 def _kept(archive: Path) -> Path | None:
     """The SDK makes an archive of nothing, too: it lies where a finished one does, and is removed."""
-    if _names(archive):
-        return archive
+    with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(archive) as tar:
+        if any(not member.isdir() for member in tar):
+            return archive
     archive.unlink(missing_ok=True)
     return None
 

@@ -23,7 +23,7 @@ LEFT_OUT = (
     "--instance-type", "--volume-size", "--spot", "--max-wait", "--max-run", "--keep-alive", "--checkpoints",
     "--register", "--serving-image", "--input-mode", "--network-isolation", "--service-debugger", "--upload-to",
     "--allow-unknown", "--role", "--bucket", "--tags", "--subnets", "--security-groups", "--output-kms-key",
-    "--volume-kms-key", "--no-wait",
+    "--volume-kms-key", "--no-wait", "--max-usd",
 )  # fmt: skip
 _NOT_S3 = {
     "--data": "give a folder of this machine (`aws s3 sync` fetches one), or sample",

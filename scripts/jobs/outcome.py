@@ -22,8 +22,7 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
     if job.warm_pool:
         stop = watch.stop(job.name, job.region)
         progress(f"its instances are kept for a next job, and billed (--keep-alive); give them back with: {stop}")
-    _tell(metrics)
-    _print(
+    _tell(
         {
             "name": job.name,
             "status": job.status,
@@ -35,10 +34,10 @@ def of_cloud(job: Job, metrics: Mapping[str, float], *, as_json: bool) -> int:
             "billable_seconds": job.billable_seconds,
             "cost_usd": None if job.cost is None else round(job.cost, 4),
             "spot_saved": None if job.saved is None else round(job.saved, 4),
-            "metrics": _numbers(metrics),
             "failure": job.failure,
             "console": training_jobs.console(job.region, job.name),
         },
+        metrics,
         job.artifact if completed else None,
         as_json=as_json,
     )
@@ -59,19 +58,18 @@ def of_local(name: str, image: str, result: Any, metrics: Mapping[str, float], *
     """`result`: local.Result. The exit code is the training program's."""
     code: int = result.code
     model = None if code else result.model
-    _tell(metrics)
-    _print(
+    _tell(
         {
             "name": name,
             "status": "Failed" if code else "Completed",
             "model": None if model is None else str(model),
             "output": None if result.output is None else str(result.output),
             "image": image,
-            "metrics": _numbers(metrics),
             "failure": result.failure or None,
             "exit_code": code,
         },
-        None if model is None else str(model),
+        metrics,
+        model,
         as_json=as_json,
     )
     if code:
@@ -84,18 +82,12 @@ def of_local(name: str, image: str, result: Any, metrics: Mapping[str, float], *
     return code
 
 
-def _tell(metrics: Mapping[str, float]) -> None:
+def _tell(document: Mapping[str, Any], metrics: Mapping[str, float], line: object, *, as_json: bool) -> None:
+    """Say the metrics, and give the document or, where there is one, the line. JSON has no NaN and no infinity."""
     if metrics:
         progress("metrics: " + ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
-
-
-def _numbers(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-
-
-def _print(document: Mapping[str, Any], line: str | None, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(document))
+        numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        print(json.dumps({**document, "metrics": numbers}))
     elif line:
         print(line)

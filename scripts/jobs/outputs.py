@@ -16,6 +16,7 @@ from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.jobs import training_jobs
+from scripts.s3 import bucket
 
 ARCHIVE = "output.tar.gz"
 # Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
@@ -123,7 +124,7 @@ def _from_s3(aws: Aws, uri: S3Uri, folder: Path) -> Path | None:
         wanted += [(uri / "output" / "profiler", folder / "profiler")]
         wanted += [(uri, folder)] if uri.key.rpartition("/")[2] in FOLDERS[1:] else []
         for prefix, target in wanted:
-            _download_all(s3, prefix, target)
+            _download_all(aws, prefix, target)
     return find(folder)
 
 
@@ -138,10 +139,8 @@ def _download(s3: Any, uri: S3Uri, target: Path) -> bool:
     return True
 
 
-def _download_all(s3: Any, prefix: S3Uri, folder: Path) -> None:
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=f"{prefix.key}/")
-    names = (item["Key"][len(prefix.key) + 1 :] for page in pages for item in page.get("Contents", []))
-    found = list(itertools.islice(names, MANY + 1))
+def _download_all(aws: Aws, prefix: S3Uri, folder: Path) -> None:
+    found = [name for name, _ in itertools.islice(bucket.below(aws, prefix), MANY + 1)]
     if len(found) > MANY:
         raise CloudError(f"{prefix} holds more than {MANY} objects: give the job's own prefix")
 
@@ -149,6 +148,6 @@ def _download_all(s3: Any, prefix: S3Uri, folder: Path) -> None:
         parts = PurePosixPath(name)
         if name and not name.endswith("/") and not parts.is_absolute() and ".." not in parts.parts:
             (folder / parts).parent.mkdir(parents=True, exist_ok=True)
-            _download(s3, prefix / name, folder / parts)
+            _download(aws.client("s3"), prefix / name, folder / parts)
 
     each(get, found, lambda *_: None, 8)

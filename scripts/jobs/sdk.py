@@ -48,8 +48,7 @@ from scripts.aws import names
 from scripts.aws.account import core_session
 from scripts.aws.errors import CloudError, one_line
 from scripts.images import engine
-from scripts.jobs.job_request import WEIGHTS
-from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
+from scripts.jobs.training_jobs import NO_ROLE, WEIGHTS, TrainingJobSpec
 
 CONFIG = {"SchemaVersion": "1.0", "SageMaker": {"PythonSDK": {"Modules": {"TelemetryOptOut": True}}}}
 # The SDK holds it against a schema whenever it looks something up, twenty times a job: seconds, for a constant.

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scripts.aws import creation, instances, names
+from scripts.aws import budget, creation, instances, names
 from scripts.aws.account import Aws
+from scripts.aws.budget import Item
 from scripts.aws.creation import UnansweredError
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
-from scripts.console.command import Interrupted, integer, progress, tell_loading
+from scripts.console.command import Interrupted, integer, number, progress, refuse, tell_loading
 from scripts.images import registry
-from scripts.jobs import job_request, training_jobs, watch
+from scripts.jobs import training_jobs, watch
 from scripts.jobs.inputs import WEIGHTS, Data, Weights, environment
 from scripts.jobs.training_jobs import TrainingJobSpec
 from scripts.s3 import bucket, storage
@@ -26,9 +27,6 @@ VOLUME, MAX_VOLUME = 30, 16384  # GB
 # A job's longest run in the service is 28 days; its number of hosts is limited by the account's quota alone.
 MAX_SECONDS, MAX_INSTANCES = 28 * 24 * 3600, 1000
 INPUT_MODES = ("File", "FastFile")
-SETTINGS = (
-    "role", "bucket", "project", "tags", "subnets", "security_groups", "output_kms_key", "volume_kms_key",
-)  # fmt: skip
 DEBUGGER_NOTE = (
     "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
     " program that writes tensors for it"
@@ -60,6 +58,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
     machine(
         "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"
     )
+    machine("--max-usd", metavar="USD", type=number, help="refuse what may cost more, on demand until --max-run")
     machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
     machine("--network-isolation", action="store_true", help="no network in the container")
 
@@ -115,6 +114,16 @@ def create(aws: Aws, request: Request, name: str, program: str) -> None:
         raise CloudError(f"{error}; {name} may have been created: {perhaps}") from None
 
 
+def tell_created(wanted: TrainingJobSpec, name: str, kind: str, each: str, parallel: int = 1, runs: int = 1) -> None:
+    """Say of a job or a search where it is seen and what it costs; `each` of its `runs`, so many of them at a time."""
+    progress(f"created {name}\n  {training_jobs.console(wanted.region, name, kind)}")
+    count, spot = wanted.instance_count, wanted.max_wait is not None
+    progress("  " + instances.describe(wanted.instance_type, parallel * count, wanted.region, spot=spot))
+    most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run * runs, count)
+    at_most = "" if most is None else f", {most:.2f} USD at most"
+    progress(f"  {each} stopped after {wanted.max_run / 3600:.3g} h (--max-run){at_most}")
+
+
 def plan(
     flags: argparse.Namespace, settings: Settings, weights: Weights, hyperparameters: Mapping[str, str], data: Data
 ) -> Plan:
@@ -124,11 +133,14 @@ def plan(
     wanted = wanted_by(flags, settings, weights, hyperparameters, data, name, kind=first)
     wanted = replace(wanted, keep_alive=flags.keep_alive or None)
     specs = [wanted]
-    for number, kind in enumerate(others, 2):
+    for position, kind in enumerate(others, 2):
         instances.check(kind)
         key = _volume_key(settings, kind)
         # The checkpoints stay where the first one has them.
-        specs.append(replace(wanted, name=names.checked(f"{name}-{number}"), instance_type=kind, volume_kms_key=key))
+        specs.append(replace(wanted, name=names.checked(f"{name}-{position}"), instance_type=kind, volume_kms_key=key))
+    for spec in specs:
+        kept = f", {spec.keep_alive} s of them kept for the next job" if spec.keep_alive else ""
+        check_budget(spec, spec.max_run + (spec.keep_alive or 0), flags.max_usd, kept)
     plans: list[Plan] = []
     for spec in specs:
         request = Request("sagemaker", "CreateTrainingJob", _request(spec, say=not flags.dry_run and not plans))
@@ -137,10 +149,16 @@ def plan(
     return replace(plans[0], instead=tuple(plans[1:]))
 
 
+def check_budget(spec: TrainingJobSpec, seconds: float, limit: float | None, note: str = "") -> None:
+    """Raises CloudError where so many seconds of all instances may cost more than `limit` USD."""
+    count = (spec.instance_count, spec.instance_count)
+    budget.check([Item.of(spec.instance_type, spec.region, seconds, count, note, least=0)], limit, "--max-usd")
+
+
 def kinds(flags: argparse.Namespace) -> list[str]:
     """Return the instance types in the order in which they are tried. Raises CloudError."""
     found = [kind.strip() for kind in (flags.instance_type or INSTANCE).split(",")]
-    for wrong, complaint in (
+    refuse(
         (len(set(found)) < len(found), f"--instance-type {flags.instance_type} names a type twice"),
         (
             len(found) > 1 and not flags.wait,
@@ -151,9 +169,7 @@ def kinds(flags: argparse.Namespace) -> list[str]:
             flags.keep_alive and flags.spot,
             "--keep-alive cannot be combined with --spot: the service keeps no spot instances",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     return found
 
 
@@ -162,7 +178,7 @@ def _request(spec: TrainingJobSpec, *, say: bool) -> dict[str, Any]:
     if importlib.util.find_spec("sagemaker") is None:
         if spec.service_debugger:
             raise CloudError("--service-debugger needs the SageMaker SDK: run local_test/setup.sh", 2)
-        return job_request.training_request(spec)
+        return training_jobs.training_request(spec)
     if say:
         tell_loading()
     from scripts.jobs import sdk  # takes seconds to import
@@ -189,7 +205,7 @@ def wanted_by(
     kind = kind or flags.instance_type or INSTANCE
     instances.check(kind)
     max_run = flags.max_run or longest
-    for wrong, complaint in (
+    refuse(
         (flags.max_wait and not flags.spot, "--max-wait is for spot instances: give --spot too, or --max-run alone"),
         (
             flags.max_wait and flags.max_wait < max_run,
@@ -200,9 +216,7 @@ def wanted_by(
             "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
             " --weights s3://..., or train from random ones with --weights none",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
     weights_at = weights.place(settings)
     checkpoints = S3Uri.parse(flags.checkpoints, "--checkpoints") if flags.checkpoints else None

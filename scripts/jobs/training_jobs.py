@@ -1,15 +1,16 @@
-"""Training jobs: what is asked for, as data; and those that there are, found and stopped."""
+"""Training jobs: what is asked for, as data and as a request; and those that there are, found and stopped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from scripts.aws import instances, requests
+from container_train.training.metrics import DEFINITIONS
+from scripts.aws import instances, names, requests
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError
 from scripts.aws.requests import Request
 
+WEIGHTS = "weights"  # the channel that is one file, read at once: never streamed
 IN_PROGRESS = frozenset({"InProgress", "Stopping", "Deleting"})
 STOP_SECONDS = 120  # from SIGTERM to SIGKILL
 # Local mode has no role; the SDK's Estimator wants one, in this form.
@@ -46,6 +47,65 @@ class TrainingJobSpec:
     output_kms_key: str | None = None
     volume_kms_key: str | None = None
     service_debugger: bool = False
+
+
+def training_request(spec: TrainingJobSpec) -> dict[str, Any]:
+    """CreateTrainingJob as the SDK's Estimator would build it, without the SDK: a test holds both equal."""
+    return {
+        "TrainingJobName": spec.name,
+        "HyperParameters": dict(spec.hyperparameters),
+        "ResourceConfig": resources(spec),
+        "Tags": names.tag_list(spec.tags),
+        "ProfilerConfig": {"DisableProfiler": True},
+        **definition(spec),
+    }
+
+
+def definition(spec: TrainingJobSpec) -> dict[str, Any]:
+    """Return the part that a tuning job's request has too."""
+    request: dict[str, Any] = {
+        "AlgorithmSpecification": {
+            "TrainingImage": spec.image,
+            "TrainingInputMode": spec.input_mode,
+            "MetricDefinitions": DEFINITIONS,
+        },
+        "RoleArn": spec.role,
+        "InputDataConfig": [_channel(name, uri) for name, uri in spec.channels.items()],
+        "OutputDataConfig": {"S3OutputPath": spec.output},
+        "StoppingCondition": {"MaxRuntimeInSeconds": spec.max_run},
+        "Environment": dict(spec.environment),
+    }
+    if spec.output_kms_key:
+        request["OutputDataConfig"]["KmsKeyId"] = spec.output_kms_key
+    if spec.max_wait is not None:
+        request["EnableManagedSpotTraining"] = True
+        request["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_wait
+    if spec.checkpoints:
+        request["CheckpointConfig"] = {"S3Uri": spec.checkpoints}
+    if spec.isolated:
+        request["EnableNetworkIsolation"] = True
+    if spec.subnets:
+        request["VpcConfig"] = {"Subnets": list(spec.subnets), "SecurityGroupIds": list(spec.security_groups)}
+    return request
+
+
+def resources(spec: TrainingJobSpec) -> dict[str, Any]:
+    resources: dict[str, Any] = {
+        "InstanceType": spec.instance_type,
+        "InstanceCount": spec.instance_count,
+        "VolumeSizeInGB": spec.volume_size,
+    }
+    if spec.volume_kms_key:
+        resources["VolumeKmsKeyId"] = spec.volume_kms_key
+    if spec.keep_alive:
+        resources["KeepAlivePeriodInSeconds"] = spec.keep_alive
+    return resources
+
+
+def _channel(name: str, uri: str) -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": "FullyReplicated"}
+    channel: dict[str, Any] = {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+    return channel | ({"InputMode": "File"} if name == WEIGHTS else {})
 
 
 @dataclass(frozen=True)
@@ -104,10 +164,7 @@ class Job:
 
 def described(aws: Aws, name: str) -> dict[str, Any]:
     """DescribeTrainingJob. Raises CloudError where there is no such job."""
-    found = requests.describe(aws, "TrainingJob", name)
-    if found is None:
-        raise CloudError(f"there is no training job {name} in {aws.region}: check the name and --region")
-    return found
+    return requests.need(aws, "TrainingJob", name, "training job")
 
 
 def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:

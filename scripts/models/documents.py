@@ -1,22 +1,19 @@
 """Documents of a model package: the model card, and the quality of the model, made of model.json and a job's output."""
 
 import csv
-import io
 import json
-import tarfile
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import ClientError
-
+from local_test.errors import LocalError
 from scripts.aws.account import Aws
-from scripts.aws.errors import code_of
 from scripts.aws.names import S3Uri
 from scripts.console.command import progress
-from scripts.jobs.outputs import ARCHIVE
+from scripts.jobs import outputs
 
 MATRIX = "confusion_matrix.csv"  # in the job's output: a row per true class, a column per predicted one
-MAX_BYTES = 64 * 2**20  # of that file; a thousand classes need 2 MB
 MAX_VALUES = 100  # of a list in a model card
 
 
@@ -84,30 +81,15 @@ def confusion(aws: Aws, artifact: S3Uri) -> dict[str, dict[str, int]] | None:
 
     None where there is none, which is said.
     """
-    place = S3Uri(artifact.bucket, artifact.key.rpartition("/")[0]) / ARCHIVE
+    place = S3Uri(artifact.bucket, artifact.key.rpartition("/")[0]) / outputs.ARCHIVE
     try:
-        body = aws.client("s3").get_object(Bucket=place.bucket, Key=place.key)["Body"]
-        with tarfile.open(fileobj=body, mode="r|gz") as tar:
-            for member in tar:
-                if member.isfile() and member.name.rpartition("/")[2] == MATRIX and member.size <= MAX_BYTES:
-                    file = tar.extractfile(member)
-                    assert file is not None
-                    return _counts(file.read().decode())
-        why = f"{place} has no {MATRIX}"
-    except ClientError as error:
-        if code_of(error) not in {"NoSuchKey", "404"}:
-            raise
-        why = f"{place} is not there"
-    except (tarfile.TarError, ValueError, StopIteration) as error:
-        why = f"{place} cannot be read ({error})"
-    progress(f"no confusion matrix is registered: {why}")
-    return None
-
-
-def _counts(text: str) -> dict[str, dict[str, int]]:
-    rows = csv.reader(io.StringIO(text))
-    _, *classes = next(rows)
-    return {label: dict(zip(classes, map(int, counts), strict=True)) for label, *counts in rows}
+        with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+            file = outputs.fetch(str(place), Path(folder), lambda: aws) / MATRIX
+            (_, *classes), *rows = csv.reader(file.read_text().splitlines())
+        return {label: dict(zip(classes, map(int, counts), strict=True)) for label, *counts in rows}
+    except (LocalError, OSError, ValueError) as error:
+        progress(f"no confusion matrix is registered: {place} has none ({error})")
+        return None
 
 
 def _measured(model: Mapping[str, Any]) -> dict[str, tuple[float, list[float]]]:

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from container_serve.codec.media import ANSWER_TYPES, IMAGE_TYPES, JSON, JSON_LINES
-from scripts.aws import creation, names, requests
+from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, is_missing
 from scripts.aws.names import Image, S3Uri
@@ -52,9 +52,13 @@ def group_request(group: str, settings: Settings) -> Request:
 def package_request(
     group: str, image: str, artifact: S3Uri, kind: str | None, digest: str | None = None, card: str | None = None
 ) -> Request:
-    """CreateModelPackage. Its tags are those of the group. `kind`: an instance type that it shall support first."""
+    """CreateModelPackage. Its tags are those of the group.
+
+    `kind`: an instance type that it shall support first, and alone if it has ARM processors.
+    """
     container = {"Image": image, "ModelDataUrl": str(artifact), **({"ImageDigest": digest} if digest else {})}
-    kinds = list(dict.fromkeys([*([kind] if kind else []), *INSTANCE_TYPES]))
+    usual = [] if instances.architecture(kind or "") == "arm64" else list(INSTANCE_TYPES)
+    kinds = list(dict.fromkeys([*([kind] if kind else []), *usual]))
     statistics = {"ContentType": JSON, "S3Uri": str(_quality_of(artifact))}
     request: dict[str, Any] = {
         "ModelPackageGroupName": group,
@@ -64,7 +68,7 @@ def package_request(
             "SupportedContentTypes": [*IMAGE_TYPES, JSON, JSON_LINES],
             "SupportedResponseMIMETypes": list(ANSWER_TYPES),
             "SupportedRealtimeInferenceInstanceTypes": kinds,
-            "SupportedTransformInstanceTypes": list(INSTANCE_TYPES),
+            **({"SupportedTransformInstanceTypes": usual} if usual else {}),
         },
         "ModelMetrics": {"ModelQuality": {"Statistics": statistics}},
     }
@@ -92,6 +96,7 @@ def register(
 
     Raises CloudError where the image cannot serve the artifact, or the service refuses the version.
     """
+    model_data.need_architecture(aws, image, kind or INSTANCE_TYPES[0])
     model = model_data.need_servable(aws, image, artifact, environment)
     digest = registry.find(aws, Image.parse(image))
     matrix = documents.confusion(aws, artifact)
@@ -165,10 +170,7 @@ def need_approved(aws: Aws, reference: Reference) -> Package:
 
 
 def _described(aws: Aws, arn: str) -> dict[str, Any]:
-    found = requests.describe(aws, "ModelPackage", arn)
-    if found is None:
-        raise CloudError(f"the model package {arn} has been removed")
-    return found
+    return requests.need(aws, "ModelPackage", arn, "model package")
 
 
 def _package(found: Mapping[str, Any]) -> Package:

@@ -12,6 +12,7 @@ from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import Image, S3Uri
 from scripts.aws.requests import Request, show
 from scripts.aws.settings import Settings
+from scripts.console.command import refuse
 from scripts.endpoints import deployment, rollout
 from scripts.images import registry
 from scripts.jobs.training_jobs import Job, TrainingJobSpec
@@ -52,15 +53,13 @@ def _report(made: Package, approval: str, *, as_json: bool) -> int:
 
 def check_of_job(flags: argparse.Namespace, region: str) -> None:
     """Raises CloudError for flags of train.py that contradict each other."""
-    for wrong, complaint in (
+    refuse(
         (bool(flags.register) != bool(flags.serving_image), "--register and --serving-image: give both"),
         (
             flags.register and (flags.stop or not flags.wait),
             "--register makes a version once the job has completed: it cannot be combined with --stop or --no-wait",
         ),
-    ):
-        if wrong:
-            raise CloudError(complaint, 2)
+    )
     if flags.register:
         names.checked(flags.register, "--register")
         Image.parse(flags.serving_image, region, "--serving-image")

@@ -17,7 +17,9 @@ from scripts.endpoints import lookup
 from scripts.resources import assets, inventory, usage
 from scripts.resources.assets import S3Asset
 from scripts.resources.inventory import (
+    ALARM,
     CONFIGURATION,
+    DASHBOARD,
     ENDPOINT,
     GROUP,
     JOBS,
@@ -28,7 +30,8 @@ from scripts.resources.inventory import (
     Resource,
 )  # fmt: skip
 
-ORDER = (*JOBS, ENDPOINT, CONFIGURATION, MODEL, PACKAGE, GROUP, REPOSITORY)  # of removal: first those that cost
+# Of removal: first those that cost.
+ORDER = (*JOBS, ENDPOINT, ALARM, DASHBOARD, CONFIGURATION, MODEL, PACKAGE, GROUP, REPOSITORY)
 
 
 class Account:
@@ -56,6 +59,8 @@ class Account:
         ):
             if wanted or rest:
                 self._try(find, what, wanted=wanted)
+        if serving or rest:  # an endpoint goes without them, too
+            self._try(inventory.watching, "alarms, dashboards", wanted=False)
 
     def _try(self, find: Callable[[Aws, str, Inventory], Any], what: str, *, wanted: bool) -> None:
         try:

@@ -1,7 +1,8 @@
 """The project's objects in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
 
 Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
-job's results by the job, which is tagged, models of a multi-model endpoint by their metadata.
+job's results by the job, which is tagged, models of a multi-model endpoint by their metadata, captured requests by the
+place that deploy.py --capture gives them.
 """
 
 from collections import Counter, defaultdict
@@ -17,15 +18,17 @@ from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.requests import describe
+from scripts.endpoints.modes import CAPTURED
 from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import tags_of
-from scripts.s3 import objects
-from scripts.s3.bucket import owner
+from scripts.monitoring.captured import PLACE
+from scripts.s3 import bucket, objects
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, s3_location
 
 IMAGES, WEIGHTS, RESULTS, MODELS = "images", "weights", "results of a job", "models"
+CAPTURES = "captured requests"
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,9 @@ class S3Asset:
 
 def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple[S3Uri, int]]]:
     """All assets below `home`; and prefixes that hold objects of unknown origin, with their number."""
-    sizes = _list(aws, home)
+    sizes = below(aws, home)
     own = [*_images(aws, home, sizes), *_weights(aws, home, sizes), *_results(aws, home, sizes, project)]
-    own += _models(aws, home, sizes, project)
+    own += [*_models(aws, home, sizes, project), *_captures(home, sizes)]
     unmanaged = Counter(key.removeprefix(f"{home.key}/").split("/")[0] for key in sizes)
     return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
 
@@ -58,15 +61,10 @@ def delete(aws: Aws, asset: S3Asset) -> None:
     objects.delete(aws, asset.uri.bucket, asset.keys)
 
 
-def _list(aws: Aws, home: S3Uri) -> dict[str, int]:
+def below(aws: Aws, home: S3Uri) -> dict[str, int]:
     """Sizes by whole key."""
-    pages = aws.client("s3").get_paginator("list_objects_v2")
     try:
-        return {
-            found["Key"]: found["Size"]
-            for page in pages.paginate(Bucket=home.bucket, Prefix=f"{home.key}/", **owner(home.bucket))
-            for found in page.get("Contents", ())
-        }
+        return {item["Key"]: item["Size"] for _, item in bucket.below(aws, home)}
     except ClientError as error:
         if code_of(error) == "NoSuchBucket":
             return {}
@@ -113,6 +111,16 @@ def _models(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[
         if head.get("Metadata", {}).get(PROJECT_TAG) == project:
             found.append(_take(MODELS, uri, [key], sizes))
     return found
+
+
+def _captures(home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
+    """captured/ENDPOINT/VARIANT/YEAR/..., whether or not the endpoint still exists."""
+    place = home / CAPTURED
+    by_endpoint: dict[str, list[str]] = defaultdict(list)
+    for key in sizes:
+        if key.startswith(f"{place.key}/") and (found := PLACE.match(key)):
+            by_endpoint[found["endpoint"]].append(key)
+    return [_take(CAPTURES, place / name, keys, sizes) for name, keys in by_endpoint.items()]
 
 
 def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:

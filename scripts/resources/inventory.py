@@ -21,6 +21,7 @@ from scripts.jobs.training_jobs import tags_of
 
 ENDPOINT, CONFIGURATION, MODEL = "endpoint", "configuration", "model"
 SEARCH, JOB, TRANSFORM, REPOSITORY = "tuning job", "training job", "transform job", "repository"
+ALARM, DASHBOARD = "alarm", "dashboard"
 PACKAGE, GROUP = "model package", "model package group"  # a package's name is its ARN
 WARM_POOL = "warm pool"  # the instances that an ended training job keeps, under its name
 JOBS = (SEARCH, JOB, TRANSFORM, WARM_POOL)  # which end by themselves, and are stopped, not deleted
@@ -90,6 +91,9 @@ def removal(kind: str, name: str) -> Request:
     """The request that removes it; of a job or a search, stops it."""
     if kind == REPOSITORY:
         return Request("ecr", "DeleteRepository", {"repositoryName": name, "force": True})
+    if kind in (ALARM, DASHBOARD):
+        noun = f"{kind.capitalize()}s"
+        return Request("cloudwatch", f"Delete{noun}", {f"{noun[:-1]}Names": [name]})
     if kind == WARM_POOL:
         return training_jobs.release(name)
     verb = "Stop" if kind in JOBS else "Delete"
@@ -110,6 +114,22 @@ def serving(aws: Aws, project: str, found: Inventory) -> None:
     _look(aws, found, project, ENDPOINT, listed(aws, NOUNS[ENDPOINT]))
     for kind in (CONFIGURATION, MODEL):
         _look(aws, found, project, kind, listed(aws, NOUNS[kind], NameContains=project))
+
+
+def watching(aws: Aws, project: str, found: Inventory) -> None:
+    """Add CloudWatch's alarms and dashboards, whose names begin with the project."""
+    client = aws.client("cloudwatch")
+    for kind, operation, prefix, items, name, arn in (
+        (ALARM, "describe_alarms", "AlarmNamePrefix", "MetricAlarms", "AlarmName", "AlarmArn"),
+        (DASHBOARD, "list_dashboards", "DashboardNamePrefix", "DashboardEntries", "DashboardName", "DashboardArn"),
+    ):
+        for page in client.get_paginator(operation).paginate(**{prefix: project}):
+            for item in page[items]:
+                tags = client.list_tags_for_resource(ResourceARN=item[arn])["Tags"]
+                known = {tag["Key"]: tag["Value"] for tag in tags}
+                made = Resource(kind, item[name], item.get("StateValue", ""), endpoint=known.get(ENDPOINT_TAG))
+                judged = _judged(made, known, project)
+                found.add([judged] if judged else [])
 
 
 def training(aws: Aws, project: str, found: Inventory) -> None:
@@ -196,7 +216,7 @@ def _detailed(aws: Aws, resource: Resource, item: Mapping[str, Any]) -> Resource
         configuration = lookup.configuration(aws, live.configuration) if live else None
         if live and configuration:
             kind = configuration.instance_type
-            count = configuration.instance_count if live.instances is None else live.instances
+            count = (configuration.instance_count if live.instances is None else live.instances) + live.shadows
             resource = replace(resource, detail=configuration.runs_on)
     elif resource.kind in (JOB, WARM_POOL):
         job = training_jobs.describe(aws, resource.name, with_tags=False)

@@ -13,6 +13,8 @@ from scripts.jobs.existing import is_stopped
 from scripts.resources import usage
 from scripts.resources.inventory import ENDPOINT, JOBS, Resource, removal
 
+_GONE = {"RepositoryNotFoundException", "ResourceNotFound", "DashboardNotFoundError"}
+
 
 def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) -> list[Resource]:
     """In the given order; endpoints are deleted together, and waited for before anything else goes.
@@ -82,7 +84,7 @@ def _send(aws: Aws, resource: Resource, say: Callable[[str], None], done: str) -
         send(aws, removal(resource.kind, resource.name))
     except ClientError as error:
         # Removed by somebody else, or ended by itself, in the meantime.
-        gone = is_missing(error) or code_of(error) == "RepositoryNotFoundException"
+        gone = is_missing(error) or code_of(error) in _GONE
         if not gone and not (resource.kind in JOBS and is_stopped(error)):
             raise
     say(f"{done} {resource}")

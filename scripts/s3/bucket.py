@@ -1,6 +1,7 @@
 """The bucket: whose it is, where it lies, and making the default one."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -8,6 +9,7 @@ from botocore.exceptions import ClientError
 from scripts.aws import requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import POLICY, CloudError, code_of
+from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request
 from scripts.console.command import progress
 
@@ -21,6 +23,15 @@ def owner(bucket: str) -> dict[str, str]:
     """
     match = _DEFAULT.match(bucket)
     return {"ExpectedBucketOwner": match[2]} if match else {}
+
+
+def below(aws: Aws, prefix: S3Uri) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return the objects below a prefix: keys relative to it, and what a listing says of each (Size, ETag)."""
+    start = f"{prefix.key}/" if prefix.key else ""
+    pages = aws.client("s3").get_paginator("list_objects_v2")
+    for page in pages.paginate(Bucket=prefix.bucket, Prefix=start, **owner(prefix.bucket)):
+        for item in page.get("Contents", ()):
+            yield item["Key"].removeprefix(start), item
 
 
 def creation(bucket: str, region: str) -> list[Request]:

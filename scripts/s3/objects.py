@@ -18,7 +18,6 @@ from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.s3.bucket import owner
 
-MAX_BYTES = 5 * 1024**3  # of an object sent in one request
 MAX_KEY_BYTES = 1024  # of a whole key, UTF-8
 DELETED_AT_ONCE = 1000  # the service's limit
 HASH = "sha256"  # name of the objects' metadata
@@ -88,11 +87,6 @@ def check_key(key: str, path: Path) -> None:
         raise DataError(f"{path}: its key {key!r} has a part . or .., which is lost on the way to S3: rename it")
     if length > MAX_KEY_BYTES:
         raise DataError(f"{path}: its key {key!r} has {length} bytes, S3 takes {MAX_KEY_BYTES}: rename it")
-
-
-def check_size(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
-        raise DataError(f"{path} has {size / 1e9:.1f} GB: S3 takes {MAX_BYTES / 1e9:.1f} GB in one request")
 
 
 def encryption(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from container_train.errors import DataError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
-from scripts.aws.parallel import THREADS, each
+from scripts.aws.parallel import THREADS, gather
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
@@ -19,7 +19,7 @@ from scripts.s3 import bucket as buckets
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Stored
-from scripts.s3.objects import HASH, check_key, check_size, digest, encryption, is_there, put, s3_location
+from scripts.s3.objects import HASH, check_key, digest, encryption, is_there, put, s3_location
 from scripts.s3.sync import Item as Item
 from scripts.s3.sync import Sync
 from scripts.s3.sync import Uploaded as Uploaded
@@ -30,22 +30,19 @@ def items(splits: Mapping[str, ClassFiles]) -> list[Item]:
     cannot take."""
     made = []
     for key, path in placed(splits):
-        size = path.stat().st_size
         check_key(key, path)
-        check_size(path, size)
-        made.append(Item(key, path, size))
+        made.append(Item(key, path, path.stat().st_size))
     return made
 
 
 def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[Request]:
     """What an upload to an empty prefix sends: for --dry-run. Reads the files, for their hashes."""
-    hashes: dict[str, str] = {}
-    each(lambda item: digest(item.path), items, lambda item, sha256: hashes.update({item.key: sha256}))
     for item in items:
         check_key((prefix / item.key).key, item.path)
+    hashes = gather(lambda item: digest(item.path), items)
     manifest = {**s3_location(prefix / MANIFEST), "Body": MANIFEST, "ContentType": "application/json"}
     return [
-        *(put(item.path, hashes[item.key], prefix / item.key, settings) for item in items),
+        *(put(item.path, sha256, prefix / item.key, settings) for item, sha256 in zip(items, hashes, strict=True)),
         Request("s3", "PutObject", {**manifest, **encryption(settings)}),
     ]
 
@@ -92,12 +89,10 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
     """Raises CloudError unless there are objects below train/, valid/ and test/ of `prefix`, and no upload that broke
     off."""
     buckets.require(aws, prefix.bucket)
-    s3 = aws.client("s3")
 
     def holds(name: str) -> bool:
         """Consoles show folders by empty objects."""
-        found = s3.list_objects_v2(Bucket=prefix.bucket, Prefix=f"{(prefix / name).key}/", **owner(prefix.bucket))
-        return any(item["Size"] for item in found.get("Contents", ()))
+        return any(item["Size"] for _, item in buckets.below(aws, prefix / name))
 
     if missing := [split for split in SPLITS if not holds(split)]:
         others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]

@@ -22,7 +22,6 @@ from scripts.console.command import Interrupted, progress
 from scripts.dataset.progress import Progress
 from scripts.resources import usage
 from scripts.s3 import bucket
-from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME, Entry, Manifest, Stored
 from scripts.s3.objects import check_key, delete, digest, is_there, put, send
 
@@ -98,15 +97,11 @@ class Sync:
 
     def _list(self) -> dict[str, Object]:
         """All objects below the prefix but the manifest, and the empty ones by which consoles show folders."""
-        below = f"{self.prefix.key}/" if self.prefix.key else ""
-        found: dict[str, Object] = {}
-        pages = self.aws.client("s3").get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self.prefix.bucket, Prefix=below, **owner(self.prefix.bucket)):
-            for each_object in page.get("Contents", ()):
-                key = each_object["Key"].removeprefix(below)
-                if key != NAME and not (not each_object["Size"] and (not key or key.endswith("/"))):
-                    found[key] = Object(each_object["Size"], each_object["ETag"].strip('"'))
-        return found
+        return {
+            key: Object(item["Size"], item["ETag"].strip('"'))
+            for key, item in bucket.below(self.aws, self.prefix)
+            if key != NAME and (item["Size"] or (key and not key.endswith("/")))
+        }
 
     def _refuse_unmanaged(self, before: Manifest, there: Mapping[str, Object]) -> None:
         unmanaged = [key for key in there if key not in before.files]

@@ -1,6 +1,7 @@
 """`tune.py` in the cloud: what a search asks for, and following it with a table of its trials."""
 
 import argparse
+import re
 from dataclasses import replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,7 +17,7 @@ from scripts.console.command import progress
 from scripts.jobs import training, watch
 from scripts.jobs.inputs import Data, Weights
 from scripts.jobs.training import Plan
-from scripts.tuning import table, tuning_jobs, tuning_request
+from scripts.tuning import table, tuning_jobs
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
 from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, TuningJobSpec, describe
@@ -25,6 +26,7 @@ PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
 LOGS = 100  # trials whose curves are read from their logs: the newest
 THREADS = 4
+IMAGES = re.compile(r"data: \d+ classes, .*?(\d+) valid")
 
 
 def plan(
@@ -45,6 +47,8 @@ def plan(
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
+    jobs = trials + bool(flags.train_best)
+    training.check_budget(trial, trial.max_run * jobs, flags.max_usd, f" in {jobs} jobs")
     wanted = TuningJobSpec(
         name,
         trial,
@@ -57,7 +61,7 @@ def plan(
         parents,
         flags.warm_start_type or "identical",
     )
-    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_request.build(wanted))
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_jobs.creation(wanted))
     check(create, allow_unknown=settings.allow_unknown)
     return Plan(trial, data, weights, create, name, PROGRAM), wanted
 
@@ -88,13 +92,20 @@ def follow(aws: Aws, name: str) -> TuningJob:
 
 
 def with_curves(aws: Aws, search: Search) -> Search:
-    """The epochs of its newest trials, read from their logs; a log that cannot be read is left out."""
+    """The same with what its newest trials' logs tell, and with the command for its best values.
+
+    A log that cannot be read is left out.
+    """
     read: dict[int, Trial] = {}
+    images = 0
 
     def look(trial: Trial) -> Trial:
+        nonlocal images
         metrics = watch.Metrics()
         for line in watch.Log(aws, trial.name).new():
             metrics.feed(line)
+            if match := IMAGES.search(line):
+                images = int(match[1])
         metrics.flush()
         return replace(trial, epochs=metrics.epochs)
 
@@ -105,4 +116,6 @@ def with_curves(aws: Aws, search: Search) -> Search:
         each(look, search.trials[-LOGS:], keep, THREADS)
     except (ClientError, BotoCoreError) as error:
         progress(f"the trials' logs cannot be read, and so there are no curves: {explain(error)}")
-    return replace(search, trials=[read.get(trial.number, trial) for trial in search.trials])
+    command = f"scripts/train.py --from-tuning {search.name} --region {aws.region} --image URI --data S3"
+    trials = [read.get(trial.number, trial) for trial in search.trials]
+    return replace(search, trials=trials, images=images, command=command)

@@ -3,17 +3,24 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from bokeh.models import ColumnDataSource, FixedTicker, NumeralTickFormatter
 from bokeh.plotting import figure
 
-from container_train.reporting.drawing import COLOURS, INK, Chart, Key, blank, hover, line
+from container_train.reporting.drawing import COLOURS, INK, Chart, Key, blank, hover, logarithmic, over_epochs, percent
 from scripts.tuning.space import Choice, Range, Value
 from scripts.tuning.trials import Search, Trial, is_number, words
 
 HEIGHT = 300
 BEST = "#c2341d"  # readable on the light and on the dark page
+CHIP = {
+    "text_color": "white", "background_fill_color": "#5d6773", "border_radius": 3, "padding": 2,
+    "text_font_size": "11px", "text_align": "center", "text_baseline": "middle",
+}  # fmt: skip  # values on the lines of the trials: readable over them, on the light and on the dark page
+CROWDED = 4  # axes whose names have room side by side on a phone
 CURVES = 60  # trials whose curves are drawn: the best and the newest
 
 
@@ -25,14 +32,22 @@ def history(search: Search) -> Chart:
     best = list(itertools.accumulate((trial.value or 0.0 for trial in rated), better))
     plot.step([t.number for t in rated], best, mode="after", line_color=BEST, line_width=2)
     _dots(plot, search, rated, [t.number for t in rated])
-    return Chart("History", search.space.objective, plot, [Key("a trial", COLOURS[0]), Key("best so far", BEST)])
+    keys = [Key("a trial", COLOURS[0], mark="dot"), Key("best so far", BEST)]
+    return Chart("History", search.space.objective, plot, keys)
 
 
 def against(search: Search, name: str, part: Range) -> Chart:
     """The objective over a hyperparameter."""
     rated = _rated(search)
-    plot = blank(HEIGHT, name, x_axis_type="log" if part.logarithmic else "auto")
-    _dots(plot, search, rated, [t.parameters[name] for t in rated])
+    values = [float(trial.parameters[name]) for trial in rated]
+    low, high = min([part.low, *values]), max([part.high, *values])  # of a warm start, also outside of the range
+    label, kind, ends = name, "linear", (low - (high - low) / 20, high + (high - low) / 20)
+    if part.logarithmic:
+        label, kind, ends = f"{name}, logarithmic", "log", (low / 1.15, high * 1.15)
+    plot = blank(HEIGHT, label, x_axis_type=kind, x_range=ends)
+    if part.logarithmic:
+        logarithmic(plot.xaxis, np.array([low, high]), 2)  # side by side on a phone
+    _dots(plot, search, rated, values)
     return Chart(f"{name} and {search.space.objective}", "each dot a trial", plot)
 
 
@@ -64,11 +79,14 @@ def parallel(search: Search) -> Chart:
     for at, name in enumerate(names):
         plot.line([at, at], [0, 1], line_color=INK, line_width=1)
         axis = axes[name]
-        for value in axis.values if isinstance(axis, Choice) else (axis.low, axis.high):
-            label = {"text_color": INK, "text_font_size": "11px", "x_offset": 6, "text_baseline": "middle"}
-            plot.text([at], [_place(axis, value)], [words(value)], **label)
+        ends = list(axis.values if isinstance(axis, Choice) else (axis.low, axis.high))
+        text = [f"{100 * end:.1f} %" if "accuracy" in name else words(end) for end in ends]
+        plot.text([at] * len(ends), [_place(axis, end) for end in ends], text, **CHIP)
     plot.xaxis.ticker = FixedTicker(ticks=list(range(len(names))))
-    plot.xaxis.major_label_overrides = dict(enumerate(names))
+    marked = [f"{n}, log" if isinstance(p, Range) and p.logarithmic else n for n, p in axes.items()]
+    plot.xaxis.major_label_overrides = dict(enumerate(marked))
+    if len(names) > CROWDED:
+        plot.xaxis.major_label_orientation = 0.5
     plot.yaxis.visible = False
     plot.grid.grid_line_color = None
     return Chart("All trials at once", "one line per trial, darker is better; red the best", plot)
@@ -89,22 +107,15 @@ def curves(search: Search, metric: str) -> Chart | None:
     """`metric` over the epochs, one line per trial. None where no log has it."""
     best = search.best
     others = [trial for trial in search.trials if best is None or trial.number != best.number]
-    plot = blank(HEIGHT, "epoch")
-    renderers = []
-    for trial in [*others[-CURVES:], *([best] if best else [])]:
-        found = [e for e in trial.epochs if is_number(e.get(metric)) and "epoch" in e]
-        if not found:
-            continue
-        x, y = [e["epoch"] for e in found], [e[metric] for e in found]
-        key = Key(str(trial.number), BEST if trial is best else COLOURS[0])
-        width = 2.6 if trial is best else 1.1
-        renderers.append(line(plot, x, y, key, width, name=[f"trial {trial.number}"] * len(found)))
-        plot.scatter(x, y, size=4, color=key.colour)
-    if not renderers:
+    drawn = {
+        Key(f"trial {trial.number}", BEST if trial is best else COLOURS[0], mark="circle"): (found, metric)
+        for trial in [*others[-CURVES:], *([best] if best else [])]
+        if (found := [e for e in trial.epochs if is_number(e.get(metric)) and "epoch" in e])
+    }
+    if not drawn:
         return None
-    hover(plot, renderers, [("", "@name"), ("epoch", "@x"), (metric, "@y{0.0000}")])
-    _percent(plot, metric)
-    return Chart(metric, "over the epochs", plot, [Key("the best trial", BEST), Key("the others", COLOURS[0])])
+    keys = [Key("the best trial", BEST), Key("the others", COLOURS[0])]
+    return replace(over_epochs(metric, metric, drawn, HEIGHT), unit="over the epochs", keys=keys)
 
 
 def _rated(search: Search) -> list[Trial]:
@@ -114,7 +125,7 @@ def _rated(search: Search) -> list[Trial]:
 def _dots(plot: figure, search: Search, trials: Sequence[Trial], x: Sequence[Value]) -> None:
     data = ColumnDataSource({"x": list(x), "y": [trial.value for trial in trials], **_columns(search, trials)})
     hover(plot, [plot.scatter("x", "y", source=data, color=COLOURS[0], size=8, alpha=0.85)], _tips(search))
-    _percent(plot, search.space.objective)
+    percent(plot, search.space.objective)
 
 
 def _columns(search: Search, trials: Sequence[Trial]) -> dict[str, list[str]]:
@@ -128,11 +139,6 @@ def _columns(search: Search, trials: Sequence[Trial]) -> dict[str, list[str]]:
 def _tips(search: Search) -> list[tuple[str, str]]:
     own = [(name, f"@p{index}") for index, name in enumerate(search.space.searched)]
     return [("trial", "@trial"), (search.space.objective, "@value"), *own]
-
-
-def _percent(plot: figure, metric: str) -> None:
-    if "accuracy" in metric:
-        plot.yaxis.formatter = NumeralTickFormatter(format="0.[0] %")
 
 
 def _place(part: Range | Choice, value: Any) -> float:

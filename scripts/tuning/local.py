@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from container_train.paths import locked
@@ -65,7 +66,7 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
             options = Options(engine.name, data, asked, None, folder / "best", best, engine.features)
             local_run.run(options, serve=False)
         else:
-            progress(f"next: {_next(engine, flags.data, file, best, name, folder)}")
+            progress(f"next: {found.command}")
     return 0
 
 
@@ -106,6 +107,8 @@ def _search(
     finally:
         with contextlib.suppress(StorageInternalError):
             found = search.search()
+            if best := found.hyperparameters():
+                found = replace(found, command=_next(engine, flags.data, file, best, name, folder))
             results.write(found, folder)
     return found
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from container_train.paths import replace_file
 from container_train.reporting import page
 from container_train.reporting.drawing import Chart
+from container_train.reporting.words import count
+from container_train.training import metrics
 from scripts.tuning import drawing
 from scripts.tuning.space import Range
-from scripts.tuning.trials import Search, heads, is_number, row, words
+from scripts.tuning.trials import Search, Trial, heads, is_number, row, words
 
 TEMPLATE = Path(__file__).with_name("tuning-report.html.jinja")
 ROWS = 200  # of the table: the newest trials
@@ -25,14 +27,41 @@ def write(search: Search, file: Path) -> None:
         search=search,
         best=search.best,
         values={name: words(value) for name, value in search.best_values().items()},
+        settings=" ".join(f"--{name} {value}" for name, value in search.hyperparameters().items()),
+        uncertain=_uncertainty(search),
         first=first,
         charts=charts,
         heads=heads(search.space)[:-1],
-        rows=[(trial.status, row(trial, search.space, search.best)) for trial in search.trials[-ROWS:]],
+        rows=[(trial.status, _row(trial, search)) for trial in search.trials[-ROWS:]],
         hidden=max(0, len(search.trials) - ROWS),
         words=words,
     )
     replace_file(file, text.encode())
+
+
+def _row(trial: Trial, search: Search) -> list[str]:
+    cells = row(trial, search.space, search.best)
+    if trial.value is not None and "accuracy" in search.space.objective:
+        cells[2 + len(search.space.searched)] = f"{100 * trial.value:.2f} %"
+    return cells
+
+
+def _uncertainty(search: Search) -> str:
+    """Return how many images the best trials differ by; empty if these are not known, or it is no accuracy."""
+    best, images = search.best, search.images
+    if best is None or best.value is None or not images or not search.space.objective.endswith("accuracy"):
+        return ""
+    low, _ = metrics.interval(best.value, images)
+    done = [trial.value for trial in search.trials if trial.status == "completed" and trial is not best]
+    others = sorted((value for value in done if value is not None and is_number(value)), reverse=True)
+    right = [round(value * images) for value in (best.value, *others)]
+    near = sum(value >= low for value in others)
+    return (
+        f"One of {count(images, 'validation image')} is {100 / images:.2g} points: the best trial predicts {right[0]}"
+        f" correctly{f', the next best {right[1]}' if others else ''}. The 95 % interval is"
+        f" {metrics.interval_words(best.value, images)}"
+        + (f"; {count(near, 'other trial')} within it may be as good." if near else ".")
+    )
 
 
 def _charts(search: Search) -> dict[str, Chart]:

@@ -1,6 +1,8 @@
 """The files that a search leaves in its folder: best.json, trials.json and tuning-report.html; and reading them."""
 
+import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,15 @@ def write(search: Search, folder: Path) -> None:
         put(BEST, head | {"value": best["value"], "trial": best["name"], "hyperparameters": best["hyperparameters"]})
     else:
         (folder / BEST).unlink(missing_ok=True)  # of a search that was here before, whose study somebody removed
-    report.write(search, folder / REPORT)
+    report.write(replace(search, images=search.images or _validation_images(folder)), folder / REPORT)
+
+
+def _validation_images(folder: Path) -> int:
+    """As a trial of this machine has counted them; 0 where none has come so far."""
+    for file in folder.glob("trials/*/metrics.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads(file.read_text())["images"]["valid"])
+    return 0
 
 
 def tell(search: Search, folder: Path, *, as_json: bool) -> None:

@@ -19,7 +19,6 @@ from scripts.aws.errors import CloudError
 FILE = Path(__file__).resolve().parents[1] / "search_space.toml"
 Value: TypeAlias = int | float | str
 DIRECTIONS = ("maximise", "minimise")
-_SPELLINGS = {"maximize": "maximise", "minimize": "minimise", "log": "logarithmic"}
 # The metrics that say how good a setting is, and why the others will not do.
 OBJECTIVES = ("valid_accuracy", "valid_macro_f1", "valid_loss", "train_accuracy", "train_loss")
 _NO_OBJECTIVE = {
@@ -230,11 +229,10 @@ def _value(name: str, key: str, value: object) -> Value:
 
 
 def _word(key: str, value: object, words: Sequence[str]) -> str:
-    """`value`, one of `words`; American spellings are taken, too."""
-    known = _SPELLINGS.get(value, value) if isinstance(value, str) else value
-    if known not in words:
+    """Return `value`, one of `words`."""
+    if value not in words:
         raise ValueError(f"{key} has value {value!r}: {_guess(value, words)}")
-    return str(known)
+    return str(value)
 
 
 def _check_keys(where: str, content: Mapping[str, object], needed: Sequence[str], known: Sequence[str]) -> None:

@@ -40,7 +40,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """A tuning job, or a study on this machine. `where` is for people: "eu-central-1", "this machine, ..." """
+    """A tuning job, or a study on this machine. `where` is for people: "eu-central-1", "this machine, ..."
+
+    `images` of validation, 0 if it is not known; `command` trains with the best values.
+    """
 
     name: str
     where: str
@@ -48,6 +51,8 @@ class Search:
     space: Space
     trials: Sequence[Trial] = ()
     seconds: float | None = None
+    images: int = 0
+    command: str = ""
 
     @property
     def best(self) -> Trial | None:

@@ -1,13 +1,14 @@
-"""Tuning jobs: what is asked for, as data; and those that there are, found, read and stopped."""
+"""Tuning jobs: what is asked for, as data and as a request; and those that there are, found, read and stopped."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.aws import requests
+from scripts.aws import names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, one_line
 from scripts.aws.requests import Request
+from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import IN_PROGRESS, TrainingJobSpec
 from scripts.tuning.space import Choice, Range, Space, Value
 from scripts.tuning.trials import Search, Status, Trial
@@ -15,6 +16,7 @@ from scripts.tuning.trials import Search, Status, Trial
 NOUN = "HyperParameterTuningJob"  # in the names of the service's operations
 MAX_RUN = 3600  # seconds of one trial, the default
 PARENTS = 5  # of a warm start, at most
+_WARM_START = {"identical": "IdenticalDataAndAlgorithm", "transfer": "TransferLearning"}
 _STATUS: dict[str, Status] = {
     "Completed": "completed",
     "Failed": "failed",
@@ -61,12 +63,55 @@ class TuningJob:
         return self.status in IN_PROGRESS
 
 
+def creation(wanted: TuningJobSpec) -> dict[str, Any]:
+    """Return CreateHyperParameterTuningJob."""
+    space = wanted.space.discrete() if wanted.strategy == "grid" else wanted.space
+    configuration: dict[str, Any] = {
+        "Strategy": wanted.strategy.capitalize(),
+        "ResourceLimits": {"MaxNumberOfTrainingJobs": wanted.trials, "MaxParallelTrainingJobs": wanted.parallel},
+        "TrainingJobEarlyStoppingType": "Auto" if wanted.early_stopping else "Off",
+        "HyperParameterTuningJobObjective": {
+            "Type": "Maximize" if space.maximises else "Minimize",
+            "MetricName": space.objective,
+        },
+        "ParameterRanges": {f"{kind}ParameterRanges": [] for kind in ("Continuous", "Categorical", "Integer")},
+    }
+    for name, part in space.searched.items():
+        kind, limits = _limits(part)
+        configuration["ParameterRanges"][f"{kind}ParameterRanges"].append({"Name": name, **limits})
+    if wanted.strategy == "hyperband":
+        resources = {"MinResource": 1, "MaxResource": wanted.epochs}
+        configuration["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
+    request: dict[str, Any] = {
+        "HyperParameterTuningJobName": wanted.name,
+        "HyperParameterTuningJobConfig": configuration,
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": dict(wanted.trial.hyperparameters),
+            "HyperParameterTuningResourceConfig": training_jobs.resources(wanted.trial),
+            **training_jobs.definition(wanted.trial),
+        },
+        "Tags": names.tag_list(wanted.trial.tags),
+    }
+    if wanted.warm_start:
+        parents = [{"HyperParameterTuningJobName": name} for name in sorted(wanted.warm_start)]
+        kind = _WARM_START[wanted.warm_start_type]
+        request["WarmStartConfig"] = {"WarmStartType": kind, "ParentHyperParameterTuningJobs": parents}
+    return request
+
+
+def _limits(part: Range | Choice) -> tuple[str, dict[str, Any]]:
+    """Return the kind of range, and its limits as the service takes them: strings."""
+    if isinstance(part, Choice):
+        return "Categorical", {"Values": [str(value) for value in part.values]}
+    scaling = "Logarithmic" if part.logarithmic else "Linear"
+    limits = {"MinValue": str(part.low), "MaxValue": str(part.high), "ScalingType": scaling}
+    return "Integer" if part.whole else "Continuous", limits
+
+
 def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
     """Raises CloudError where there is no such tuning job."""
     client = aws.client("sagemaker")
-    found = requests.describe(aws, NOUN, name)
-    if found is None:
-        raise CloudError(f"there is no tuning job {name} in {aws.region}: check the name and --region")
+    found = requests.need(aws, NOUN, name, "tuning job")
     summaries: list[Mapping[str, Any]] = []
     if with_trials:
         pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(

@@ -92,7 +92,7 @@ def training(root: Path) -> None:
     batches = source.training(0, 0)
     pixels, targets = next(batches)
     assert isinstance(pixels, torch.Tensor)  # from no cache
-    logits = network.head(*source.extractor(source.normalise(pixels)))
+    logits = network.head(*source.extractor(pixels))
     torch.nn.functional.cross_entropy(logits, targets).backward()
     mark("first step")
     print(json.dumps(found))

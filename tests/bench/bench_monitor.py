@@ -115,14 +115,14 @@ def step_times(
             cpu = Precision.choose("off", torch.device("cpu"))
             it = Trainer(network, source, hp, cpu, tree.checkpoints, {}, StopFlag(), None, monitor)
             spent: dict[str, float] = {}
-            evaluate = it.evaluate
+            evaluate = it.learner.evaluate
 
-            def epoch_is_over(split: str) -> Any:
+            def epoch_is_over(split: str, *_: Any) -> Any:
                 spent["wall"] = time.perf_counter() - started[0]
                 spent["cpu"] = time.process_time() - started[1]
                 return evaluate(split)
 
-            it.evaluate = epoch_is_over  # type: ignore[method-assign]
+            it.learner.evaluate = epoch_is_over  # type: ignore[assignment, method-assign]
             training = source.training
 
             def from_now(epoch: int, skip: int) -> Iterator[Batch]:

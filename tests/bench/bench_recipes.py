@@ -67,7 +67,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
         network.to(device)
         trainer = Course(network, data, hp, device, precision, tree, {}, StopFlag()).run()
         seconds, best = time.perf_counter() - started, trainer.state.best
-        measured = {split: trainer.evaluate(split) for split in ("valid", "test")}
+        measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}
         trainer.source.close()
     accuracies = {split: found.correct / found.seen for split, found in measured.items()}
     return {**accuracies, "epoch": best["epoch"], "seconds": seconds}

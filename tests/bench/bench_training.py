@@ -34,7 +34,7 @@ from container_train.data import dataset, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.files import Split
-from container_train.data.images import ImageDataset, Item, Normalisation, first_images
+from container_train.data.images import ImageDataset, Item, first_images
 from container_train.features import extractor
 from container_train.features.extractor import FeatureExtractor
 from container_train.features.location import Store
@@ -273,11 +273,11 @@ def _features(
     setting: Setting, layers: FeatureExtractor, split: str, augment: Augment | None = None, view: int = 0
 ) -> torch.Tensor:
     spec = setting.network.preprocessing
-    pictures, normalise = ImageDataset(setting.data.splits, spec, augment, 0), Normalisation(spec, CPU)
+    pictures = ImageDataset(setting.data.splits, spec, augment, 0)
     items = [Item(split, image, (view,)) for image in range(len(setting.data.splits[split]))]
     batches = [items[first : first + layers.batch] for first in range(0, len(items), layers.batch)]
     loaded = loading.load(pictures, batches, setting.hp.workers, CPU)
-    return torch.cat([layers(normalise(batch.pixels))[0].float() for batch in loaded])
+    return torch.cat([layers(batch.pixels)[0].float() for batch in loaded])
 
 
 def _trained(setting: Setting, train: list[torch.Tensor], test: torch.Tensor, seed: int) -> float:

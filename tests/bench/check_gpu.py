@@ -23,7 +23,7 @@ from container_train.monitoring.monitor import OFF, Monitor
 from container_train.profiler.timeline import COLUMNS, NAME, TimelineWriter
 from container_train.signals import StopFlag
 from container_train.training import checkpoint
-from container_train.training.engine import KEYS, Trainer
+from container_train.training.engine import Trainer
 from tests.bench.arguments import existing
 from tests.bench.bench_gpu import DEVICE, Job  # first: it sets the environment before torch is loaded
 
@@ -51,7 +51,7 @@ def trainer(job: Job, folder: Path, words: Words, monitor: Monitor = OFF) -> Tra
     source, precision = job.source(hp, folder)
     torch.backends.cudnn.benchmark = False  # which would take other kernels, and round otherwise, in each training
     torch.backends.cudnn.deterministic = True
-    resumed = checkpoint.load(folder, {}, KEYS)
+    resumed = checkpoint.load(folder, {})
     return Trainer(source.network, source, hp, precision, folder, {}, StopFlag(), resumed, monitor)
 
 
@@ -64,7 +64,7 @@ def resume(job: Job, folder: Path, words: Words) -> str:
     whole = trainer(job, folder / "whole", words)
     history = whole.fit()
     cut = trainer(job, folder / "cut", words)
-    cut.stop = StopAt(cut, 3)
+    cut.learner.stop = StopAt(cut, 3)
     try:
         cut.fit()
     except Stopped as stopped:
@@ -81,7 +81,7 @@ def resume(job: Job, folder: Path, words: Words) -> str:
 
 def not_finite(job: Job, folder: Path) -> str:
     it = trainer(job, folder, {})
-    step = it._step
+    step = it.learner.step
 
     def broken(*arguments: Any) -> None:
         if it.state.step == 2:
@@ -89,7 +89,7 @@ def not_finite(job: Job, folder: Path) -> str:
                 it.network.trainable()[0].fill_(float("nan"))
         step(*arguments)
 
-    it._step = broken  # type: ignore[assignment]
+    it.learner.step = broken  # type: ignore[assignment]
     said = "it went on"
     try:
         it.fit()
@@ -113,7 +113,7 @@ def features(job: Job, folder: Path) -> str:
         rows = order(len(cached), source.hp.seed, epoch).to(cached.device).split(BATCH)
         for (images, _), indices in zip(batches, rows, strict=True):
             assert isinstance(images, torch.Tensor)
-            ours = source.extractor(source.normalise(images))[0]
+            ours = source.extractor(images)[0]
             worst = max(worst, float((ours - cached[indices]).norm() / ours.norm()))
     source.close()
     assert worst < 1e-3, worst

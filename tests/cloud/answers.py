@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import pytest
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
+from tests.conftest import Patch
 
 PASS = None  # in a row of answers: let this one go to moto
 
@@ -15,7 +15,7 @@ def error(code: str, message: str, **more: Any) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}, **more}, "Operation")
 
 
-def give(monkeypatch: pytest.MonkeyPatch, operation: str, *answers: dict[str, Any] | Exception | None) -> None:
+def give(monkeypatch: Patch, operation: str, *answers: dict[str, Any] | Exception | None) -> None:
     """The scripts' calls of `operation` get these, one after the other; the last one stays. What is given later counts.
 
     A ClientError is answered by the service, any other exception raised on the way to it.

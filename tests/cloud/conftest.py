@@ -3,21 +3,65 @@
 import functools
 import json
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
 
 import boto3
 import botocore.client
 import pytest
 from botocore.retries.standard import ExponentialBackoff
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.moto_api._internal.models import moto_api_backend
 
 from scripts.aws.account import core_session
+from scripts.console import command
 from tests.cloud import permissions
 from tests.cloud.flaky_aws import ACCOUNT as ACCOUNT
 from tests.cloud.flaky_aws import FlakyAws, serve
+from tests.conftest import Capture
 
 REGION = "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
+HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+TRAIN_IMAGE, SERVE_IMAGE = f"{HOST}/byoc-train:0.1.0-abc", f"{HOST}/byoc-serve:0.1.0"
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+KEY = "byoc/job-1/output/model.tar.gz"
+MODEL = f"s3://{BUCKET}/{KEY}"
+HERE = ("--role", ROLE, "--region", REGION)
+
+
+class Ended(NamedTuple):
+    """A script's call: exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last(self) -> str:
+        return self.err.splitlines()[-1]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Call(Protocol):
+    def __call__(self, script: ModuleType, *arguments: object) -> Ended:
+        """Call a script as from a command line."""
+
+
+@pytest.fixture
+def call(capsys: Capture) -> Call:
+    def made(script: ModuleType, *arguments: object) -> Ended:
+        capsys.readouterr()
+        program = f"{script.__name__.rpartition('.')[2]}.py"
+        code = command.run(program, script.main, [str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback (most" not in captured.err
+        return Ended(code, captured.out, captured.err)
+
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +74,12 @@ def calls(monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config) -> Itera
         agent = client.meta.config.user_agent_extra or ""
         if "byoc-image-classifier" in agent or "SageMaker" in agent:
             made.append(f"{client.meta.service_model.service_name}:{operation}")
-        return original(client, operation, request)
+        answer = original(client, operation, request)
+        if operation == "PutDashboard":  # moto forgets its tags
+            backend = cloudwatch_backends[ACCOUNT][REGION]
+            arn = backend.dashboards[request["DashboardName"]].arn
+            backend.tagger.tag_resource(arn, request.get("Tags", []))
+        return answer
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", record)
     yield made

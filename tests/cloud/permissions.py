@@ -60,6 +60,7 @@ ACTIONS = {
         "application-autoscaling:DeleteScalingPolicy",
         "cloudwatch:DeleteAlarms",
     ],
+    "cloudwatch:PutDashboard": ["cloudwatch:PutDashboard", "cloudwatch:TagResource"],
     "cloudwatch:PutMetricAlarm": ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
     "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
     "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import botocore.client
-import pytest
 from botocore.exceptions import ClientError
 from PIL import Image
 
 from container_train.data.labels import SPLITS
+from tests.conftest import Patch
 
 CLASSES = ("001.cat", "002.dog")
 
@@ -56,7 +56,7 @@ def client_error(operation: str, code: str, message: str = "no") -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
-def intercept(monkeypatch: pytest.MonkeyPatch, before: Callable[[str, Mapping[str, Any]], None]) -> None:
+def intercept(monkeypatch: Patch, before: Callable[[str, Mapping[str, Any]], None]) -> None:
     """before(operation, request) is called ahead of every call of the scripts, and fails it by raising."""
     original = botocore.client.BaseClient._make_api_call
 

@@ -5,6 +5,7 @@ import tarfile
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -23,8 +24,12 @@ LABELS = {"org.opencontainers.image.title": "byoc-serve"}
 
 def know_image(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     """ECR has this project's serving image."""
-    monkeypatch.setattr(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
-    monkeypatch.setattr(registry, "image_labels", lambda aws, image: {**LABELS, "byoc.format-version": str(version)})
+    know_image_by(monkeypatch.setattr, version)
+
+
+def know_image_by(change: Callable[[Any, str, Any], None], version: int) -> None:
+    change(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
+    change(registry, "image_labels", lambda aws, image: {**LABELS, "byoc.format-version": str(version)})
 
 
 class Platform:
@@ -62,9 +67,9 @@ class Platform:
         if failed:
             job.transform_job_status = "Failed"
             job.failure_reason = "ClientError: See job logs for more information"
-            self._log("/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", failed)
+            self.log("/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", failed)
 
-    def _log(self, group: str, stream: str, lines: list[str]) -> None:
+    def log(self, group: str, stream: str, lines: list[str]) -> None:
         logs = self.session.client("logs")
         logs.create_log_group(logGroupName=group)
         logs.create_log_stream(logGroupName=group, logStreamName=stream)

@@ -16,6 +16,7 @@ from tests.cloud import platform
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import Platform
+from tests.conftest import Capture, Patch
 from tests.contract.models import picture, write_model
 from tests.contract.serving import serving
 
@@ -29,7 +30,7 @@ def ask(*arguments: object) -> int:
     return run("predict.py", predict.main, ["byoc-queue", *map(str, arguments)])
 
 
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+def last_line(capsys: Capture) -> str:
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
     return captured.err.splitlines()[-1]
@@ -44,9 +45,13 @@ def topics(aws: boto3.Session) -> list[str]:
 
 @pytest.fixture
 def queue(
-    aws: boto3.Session, flaky: FlakyAws, topics: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    aws: boto3.Session,
+    flaky: FlakyAws,
+    topics: list[str],
+    tmp_path: Path,
+    monkeypatch: Patch,
     request: pytest.FixtureRequest,
-) -> Iterator[Platform]:  # fmt: skip
+) -> Iterator[Platform]:
     """The endpoint byoc-queue, made by deploy.py; requests go to a real server with its environment."""
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(async_invocations, "POLL_SECONDS", 0.05)
@@ -79,7 +84,7 @@ def told(session: boto3.Session, topic: str, call: object) -> list[dict[str, str
 
 @pytest.mark.parametrize("queue", ["process", pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
 def test_images_of_s3_and_of_this_machine(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     s3 = aws.client("s3")
     for name, colour in (("photos/a.jpg", "red"), ("photos/b/c.png", "green"), ("photos/notes.txt", "blue")):
@@ -94,7 +99,7 @@ def test_images_of_s3_and_of_this_machine(
 
     messages = told(aws, topics[0], call)
     results = json.loads(capsys.readouterr().out)["results"]
-    assert [(row["picture"], row["predictions"][0]["label"]) for row in results] == [
+    assert [(row["image"], row["predictions"][0]["label"]) for row in results] == [
         (f"s3://{BUCKET}/photos/a.jpg", "red"),
         (f"s3://{BUCKET}/photos/b/c.png", "green"),
         (str(tmp_path / "here.jpg"), "blue"),
@@ -108,7 +113,7 @@ def test_images_of_s3_and_of_this_machine(
 
 
 def test_what_fails_is_named_with_its_reason(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     aws.client("s3").put_object(Bucket=BUCKET, Key="photos/broken.jpg", Body=picture("red")[:100])
     (tmp_path / "no.jpg").write_text("none")
@@ -134,9 +139,8 @@ def test_a_request_larger_than_a_real_time_one(queue: Platform, aws: boto3.Sessi
 
 
 def test_ctrl_c_says_where_the_answers_will_be(
-    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str], tmp_path: Path,
-) -> None:  # fmt: skip
+    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: Patch, capsys: Capture, tmp_path: Path
+) -> None:
     def never(uri: str) -> bytes:
         raise ValueError
 
@@ -153,7 +157,7 @@ def test_ctrl_c_says_where_the_answers_will_be(
     assert f"images sent from here stay in s3://{BUCKET}/byoc/async/" in line
 
 
-def test_wrong_calls_are_one_line(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_calls_are_one_line(aws: boto3.Session, capsys: Capture) -> None:
     for arguments, complaint in (
         (("s3://b-b/a.jpg",), "images in S3 go with --async"),
         (("s3://b-b/a.jpg", "--async", "--model", "dogs"), "cannot be combined with --local or --model"),

@@ -27,6 +27,7 @@ from scripts.s3 import objects, storage
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import ACCOUNT, REGION, ROLE
 from tests.cloud.pictures import fill
+from tests.conftest import Capture, Patch
 
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 MODEL = f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz"
@@ -38,7 +39,7 @@ def call(*arguments: object) -> int:
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(monkeypatch: Patch) -> None:
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     monkeypatch.setattr("sys.stdin", io.StringIO())  # no terminal
 
@@ -47,16 +48,8 @@ def deploy(session: boto3.Session, endpoint: str, name: str | None = None, proje
     """What deploy.py sends; with `name` the model and configuration of an update."""
     settings = load(argparse.Namespace(project=project, role=ROLE, region=REGION), {})
     wanted = Deployment(
-        endpoint,
-        name or resource_name(endpoint, project),
-        "image",
-        S3Uri.parse(MODEL, "-"),
-        "ml.m5.large",
-        2,
-        {},
-        600,
-        600,
-        False,
+        name or resource_name(endpoint, project), "image", S3Uri.parse(MODEL, "-"), "ml.m5.large", 2, {}, False,
+        endpoint, 600, 600,
     )  # fmt: skip
     for request in wanted.create(settings)[: 2 if name else 3]:
         getattr(session.client("sagemaker"), xform_name(request.operation))(**request.request)
@@ -92,9 +85,7 @@ def all_of(*names: str) -> dict[str, list[str]]:
 # Endpoints
 
 
-def test_an_endpoint_goes_with_all_that_was_made_for_it(
-    aws: boto3.Session, calls: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_endpoint_goes_with_all_that_was_made_for_it(aws: boto3.Session, calls: list[str], capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     deploy(aws, "byoc-dogs", "byoc-dogs-now")  # of an update
     deploy(aws, "byoc-dogs-2")
@@ -120,7 +111,7 @@ def test_an_endpoint_goes_with_all_that_was_made_for_it(
     assert "there is no endpoint byoc-dogs of the project byoc in eu-central-1 (any more)" in capsys.readouterr().err
 
 
-def test_a_misspelt_name_is_no_success(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_misspelt_name_is_no_success(aws: boto3.Session, capsys: Capture) -> None:
     assert call("byoc-dogs", "--yes") == 1
     assert capsys.readouterr().err.endswith("(any more): without a name, this lists what exists\n")
     deploy(aws, "byoc-dogs")
@@ -152,7 +143,7 @@ def test_models_stay_behind_no_endpoint(aws: boto3.Session) -> None:
 
 
 @pytest.mark.parametrize("owner", ["nobody", "birds"])
-def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, capsys: Capture) -> None:
     if owner == "nobody":
         by_hand(aws, "byoc-dogs")
     else:
@@ -165,7 +156,7 @@ def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, caps
     assert all(before.values())
 
 
-def test_all(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all(aws: boto3.Session, capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     deploy(aws, "cats")
     by_hand(aws, "byoc-horses")
@@ -183,7 +174,7 @@ def test_unused(aws: boto3.Session) -> None:
     assert there(aws) == all_of("byoc-dogs")
 
 
-def test_without_a_terminal_it_wants_yes(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_it_wants_yes(aws: boto3.Session, capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     assert call("byoc-dogs") == 2
     captured = capsys.readouterr()
@@ -194,9 +185,7 @@ def test_without_a_terminal_it_wants_yes(aws: boto3.Session, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["byoc-dogs"]), ("", ["byoc-dogs"])])
-def test_on_a_terminal_it_asks(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, answer: str, left: list[str]
-) -> None:
+def test_on_a_terminal_it_asks(aws: boto3.Session, monkeypatch: Patch, answer: str, left: list[str]) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -214,9 +203,7 @@ def described(status: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_ctrl_c_says_what_is_still_there(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_says_what_is_still_there(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DescribeEndpoint", PASS, PASS, described("Deleting"))
 
@@ -229,9 +216,7 @@ def test_ctrl_c_says_what_is_still_there(
     assert "still to remove: endpoint byoc-dogs, configuration byoc-dogs, model byoc-dogs; call the same again" in line
 
 
-def test_a_deletion_that_fails_stops_and_says_so(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_deletion_that_fails_stops_and_says_so(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DeleteEndpoint", error("AccessDeniedException", "not authorized"))
     assert call("byoc-dogs", "--yes") == 1
@@ -239,7 +224,7 @@ def test_a_deletion_that_fails_stops_and_says_so(
     assert there(aws) == all_of("byoc-dogs")
 
 
-def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch) -> None:
     by_hand(aws, "cats")
     give(monkeypatch, "ListTags", error("AccessDeniedException", "not authorized"))
     assert call("--all", "--yes") == 0
@@ -250,7 +235,7 @@ def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: py
 # Lists
 
 
-def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: Capture) -> None:
     assert call() == 0
     captured = capsys.readouterr()
     assert captured.out == "nothing of the project byoc exists\n"
@@ -272,9 +257,7 @@ def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: pytest.Capt
     assert there(aws) == all_of("byoc-dogs", "byoc-horses")
 
 
-def test_a_list_goes_on_without_what_may_not_be_seen(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_list_goes_on_without_what_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DescribeRepositories", error("AccessDeniedException", "not authorized"))
     assert call() == 1
@@ -287,9 +270,7 @@ def test_a_list_goes_on_without_what_may_not_be_seen(
     assert list(json.loads(capsys.readouterr().out)["unseen"]) == ["repositories"]
 
 
-def test_what_cannot_be_seen_is_not_said_to_be_nothing(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_seen_is_not_said_to_be_nothing(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
     unreachable = EndpointConnectionError(endpoint_url="https://api.ecr")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     give(monkeypatch, "DescribeRepositories", unreachable)
@@ -298,15 +279,15 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
     assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
 
-    unseen = "ListEndpoints ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
+    unseen = "ListEndpoints DescribeAlarms ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
     for operation in unseen.split():
         give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
     assert call() == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-5:])
+    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-6:])
     assert call("--json") == 1
-    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 5
+    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 6
 
     # Without a network each of them would only take its time.
     give(monkeypatch, "ListEndpoints", unreachable)
@@ -314,9 +295,11 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run(capsys: Capture) -> None:
     assert call("byoc-dogs", "--region", REGION, "--dry-run") == 0
-    assert json.loads(capsys.readouterr().out) == [
+    captured = capsys.readouterr()
+    assert "what updates, --alarms and --dashboard have added has names that only AWS knows" in captured.err
+    assert json.loads(captured.out) == [
         {"service": "sagemaker", "operation": "DeleteEndpoint", "request": {"EndpointName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteEndpointConfig", "request": {"EndpointConfigName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteModel", "request": {"ModelName": "byoc-dogs"}},
@@ -336,14 +319,12 @@ def test_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
         (["--region", "xx-nowhere-1"], "expected one such as eu-central-1"),
     ],
 )
-def test_wrong_calls(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_calls(arguments: list[str], complaint: str, capsys: Capture) -> None:
     assert call("--region", REGION, *arguments) == 2
     assert complaint in capsys.readouterr().err
 
 
-def test_a_region_that_is_newer_than_boto3(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_region_that_is_newer_than_boto3(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.setattr(module, "_regions", lambda: ("eu-west-1", "us-east-1"))
     assert call() == 2
     assert "(--allow-unknown asks all the same)" in capsys.readouterr().err
@@ -372,9 +353,7 @@ def job(session: boto3.Session, name: str, tags: Mapping[str, str]) -> dict[str,
 OWN = {"byoc-project": "byoc"}
 
 
-def test_running_jobs(
-    aws: boto3.Session, calls: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_running_jobs(aws: boto3.Session, calls: list[str], monkeypatch: Patch, capsys: Capture) -> None:
     found = job(aws, "byoc-train-1", OWN)
     keys = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingJobStatus")
     summary = {key: found[key] for key in keys}
@@ -440,7 +419,7 @@ def fill_bucket(session: boto3.Session, folder: Path) -> list[str]:
     return sorted(others)
 
 
-def test_data(aws: boto3.Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data(aws: boto3.Session, tmp_path: Path, capsys: Capture) -> None:
     others = fill_bucket(aws, tmp_path)
     assert call() == 0
     captured = capsys.readouterr()
@@ -455,7 +434,7 @@ def test_data(aws: boto3.Session, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "nothing to remove" in capsys.readouterr().err
 
 
-def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys: Capture) -> None:
     fill_bucket(aws, tmp_path)
     deploy(aws, "byoc-dogs")
     assert call("--data", "--yes") == 0
@@ -465,7 +444,7 @@ def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys
     assert "byoc/job-1/output/model.tar.gz" not in keys(aws)
 
 
-def test_no_bucket_is_nothing_to_remove(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_bucket_is_nothing_to_remove(aws: boto3.Session, capsys: Capture) -> None:
     assert call("--data", "--yes", "--bucket", "there-is-none") == 0
     assert "nothing to remove" in capsys.readouterr().err
 
@@ -473,7 +452,7 @@ def test_no_bucket_is_nothing_to_remove(aws: boto3.Session, capsys: pytest.Captu
 # ECR
 
 
-def test_repositories(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repositories(aws: boto3.Session, capsys: Capture) -> None:
     ecr = aws.client("ecr")
     settings = load(argparse.Namespace(region=REGION), {})
     for request in repository_requests("byoc-serve", settings):

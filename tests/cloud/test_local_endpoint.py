@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from local_test import pack
 from scripts import deploy, predict
 from scripts.console.command import run
 from tests.cloud import models
-from tests.conftest import need
+from tests.conftest import Capture, Patch, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import free_port
 from tests.docker import engine
@@ -63,12 +64,13 @@ def left(folder: Path, port: int) -> list[str]:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C", "SIGKILL"])
-def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: Capture) -> None:
     need(engine.available(), "a Docker engine")
     pack.pack(write_model(tmp_path / "model"), tmp_path / "model.tar.gz")
     (tmp_path / "blue.jpg").write_bytes(picture("blue"))
     port = free_port()
-    arguments = ("--image", engine.image("serve"), "--model-data", tmp_path / "model.tar.gz", "--port", port, "--json")
+    archive = tmp_path / "model.tar.gz"
+    arguments = ("--image", engine.image("serve"), "--model-data", archive, "--port", port, "--json", "--page")
     # As with `&` in a script.
     before = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh") if end == "SIGTERM" else ()
     with started(tmp_path, *arguments, before=before) as process:
@@ -82,6 +84,8 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureF
         assert config["User"] == f"{os.getuid()}:{os.getgid()}"
         assert not [variable for variable in config["Env"] if "SECRET" in variable]
 
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(served["url"]) as page:
+            assert page.read().startswith(b"<!doctype html>")
         assert run("predict.py", predict.main, ["--local", served["url"], str(tmp_path / "blue.jpg"), "--json"]) == 0
         (result,) = json.loads(capsys.readouterr().out)["results"]
         assert result["predictions"][0]["label"] == "blue"
@@ -111,7 +115,7 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: pytest.CaptureF
             assert what in line, said
     said = (tmp_path / "err.log").read_text()
     assert "loading the SageMaker SDK" in said
-    assert f"scripts/predict.py --local http://localhost:{port} IMAGE" in said
+    assert f"scripts/predict.py --local http://localhost:{port} IMAGE, or http://localhost:{port}/ in a browser" in said
     if end == "SIGTERM":  # on Ctrl-C Compose hands on no more of the log
         assert "server: stopped" in said
     assert "Traceback" not in said
@@ -136,9 +140,7 @@ def test_a_container_that_does_not_start_is_gone_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-def test_refused_before_anything_is_started(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_refused_before_anything_is_started(tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:
     need(engine.available(), "a Docker engine")
     image = engine.image("serve")
     archive = tmp_path / "model.tar.gz"
@@ -156,7 +158,7 @@ def test_refused_before_anything_is_started(
 
 @pytest.mark.parametrize("arguments", [("gone.tar.gz",), (".",)])
 def test_what_needs_no_docker_is_said_first(
-    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: tuple[str, ...], tmp_path: Path, capsys: Capture, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")

@@ -19,13 +19,12 @@ import pytest
 
 from container_train.hyperparameters import OPTIONS
 from scripts import train
-from scripts.console import command
 from scripts.images import engine as docker_engine
 from scripts.jobs import local_mode, local_training
 from scripts.resources import stale
 from tests import trees
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
-from tests.conftest import need
+from tests.cloud.conftest import HERE, REGION, ROLE, TRAIN_IMAGE, Call
+from tests.conftest import Patch, need
 from tests.docker import engine
 from tests.faults import hosts
 
@@ -63,7 +62,7 @@ if behave == "wait":
 
 
 @pytest.fixture
-def label(monkeypatch: pytest.MonkeyPatch) -> str:
+def label(monkeypatch: Patch) -> str:
     """What the job of this test is labelled with; other jobs may run on this engine."""
     text = f"test-{os.getpid()}-{time.monotonic_ns()}"
     monkeypatch.setattr(local_mode, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=text)))
@@ -99,13 +98,6 @@ def pictures(tmp_path: Path) -> Path:
     return trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = command.run("train.py", train.main, ["--local", *arguments])
-    captured = capsys.readouterr()
-    assert "Traceback (most" not in captured.err
-    return code, captured.out, captured.err
-
-
 def seen_by(archive: Path) -> dict[str, Any]:
     with tarfile.open(archive) as tar:
         member = tar.extractfile("data/seen.json")
@@ -116,23 +108,18 @@ def seen_by(archive: Path) -> dict[str, Any]:
 
 @pytest.mark.docker
 def test_the_container_sees_the_same_as_in_the_cloud(
-    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
+    writing_image: str, pictures: Path, tmp_path: Path, label: str, call: Call
 ) -> None:
     weights = tmp_path / "backbone.pth"
     weights.write_bytes(b"weights")
     job = ["--data", str(pictures), "--weights", str(weights), "--name", "byoc-same", "--environment", "A=b c=d",
            "--epochs", "3", "--lr", "0.01", "--augment", "flip"]  # fmt: skip
-    uri = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-train:1"
-    assert train.main([*job, "--image", uri, "--region", REGION, "--role", ROLE, "--dry-run"]) == 0
-    *uploads, created = json.loads(capsys.readouterr().out)
+    *uploads, created = call(train, *job, "--image", TRAIN_IMAGE, *HERE, "--dry-run").json
     cloud = created["request"]
     out = tmp_path / "out"
-    code, stdout, stderr = run(
-        capsys, *job, "--image", writing_image, "--region", REGION, "--output", str(out), "--json"
-    )
-    assert code == 0, stderr
-    assert left(label) == []
-    done = json.loads(stdout)
+    ended = call(train, "--local", *job, "--image", writing_image, "--region", REGION, "--output", out, "--json")
+    assert (ended.code, left(label)) == (0, []), ended.err
+    done = ended.json
     seen = seen_by(Path(done["output"]))
 
     # The image, started the same way. Its name is told to the program, which writes it into the artifact.
@@ -182,7 +169,7 @@ def test_the_container_sees_the_same_as_in_the_cloud(
     # Beside the contract: whose files these are, and room for the processes that decode.
     assert seen["user"] == [os.getuid(), os.getgid()]
     assert seen["shared_memory"] == 2 * 1024**3
-    assert "  epoch 1: train_loss 0.5, valid_accuracy 0.75" in stderr.splitlines()
+    assert "  epoch 1: train_loss 0.5, valid_accuracy 0.75" in ended.err.splitlines()
     assert list(out.iterdir()) == [out / "byoc-same"]
 
 
@@ -197,101 +184,6 @@ def test_the_container_starts_within_ten_seconds(writing_image: str, pictures: P
     done = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert seen_by(Path(json.loads(done.stdout)["output"]))["began"] - began <= 10
-
-
-@pytest.mark.docker
-def test_a_failed_job(
-    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, err = run(capsys, "--image", writing_image, "--data", str(pictures), "--weights", "none", "--name", "f",
-                         "--output", str(tmp_path / "out"), "--environment", "BEHAVE=fail", "--json")  # fmt: skip
-    assert code == 3
-    assert left(label) == []
-    done = json.loads(out)
-    assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
-    assert done["failure"].startswith("the pictures are too beautiful")
-    archive = tmp_path / "out" / "f" / "output" / "output.tar.gz"
-    assert err.splitlines()[-1] == (
-        "train.py: training failed with exit code 3: the pictures are too beautiful;"
-        f" what it left: {archive} (the report data/report.html, the reason, in failure)"
-    )
-    assert list(archive.parent.iterdir()) == [archive]  # no model.tar.gz of nothing
-
-
-@pytest.mark.docker
-def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
-    writing_image: str, pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seen = threading.Event()
-    networks: list[str] = []
-
-    def interrupt() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not seen.is_set():
-            for container in engine.docker("ps", "-q", "--filter", f"label={stale.JOB}={label}").stdout.split():
-                if "waiting" in engine.docker("logs", container, check=False).stdout:
-                    seen.set()
-                    networks.extend(
-                        json.loads(engine.docker("inspect", container).stdout)[0]["NetworkSettings"]["Networks"]
-                    )
-                    os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
-                    return
-            time.sleep(0.1)
-
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
-    code, out, err = run(capsys, "--image", writing_image, "--data", str(pictures), "--weights", "none", "--name", "i",
-                         "--output", str(tmp_path / "out"), "--environment", "BEHAVE=wait")  # fmt: skip
-    watcher.join()
-    assert seen.is_set(), err
-    assert (code, out) == (143, "")
-    # The job's own. Of the SDK's one for all, two jobs that start at once make two, of which Compose can choose none.
-    (network,) = networks
-    assert network.startswith("byoc-")
-    assert "  saving a checkpoint" in err.splitlines()
-    assert left(label) == []
-    archive = tmp_path / "out" / "i" / "output" / "output.tar.gz"
-    assert err.splitlines()[-1] == f"train.py: interrupted; what it left: {archive} (its output)"
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [archive]
-
-
-@pytest.mark.parametrize("interrupt", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
-def test_sigterm_ends_a_script_also_where_ctrl_c_is_ignored(interrupt: Any, ctrl_c: None) -> None:
-    signal.signal(signal.SIGINT, interrupt)
-    ended: list[str] = []
-
-    def main(_: object) -> int:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            ended.append("cleaned up")
-        return 0
-
-    assert (command.run("x.py", main, []), ended) == (143, ["cleaned up"])
-
-
-@pytest.mark.parametrize("ignored", [True, False])
-def test_sigterm_stops_a_training_also_where_ctrl_c_is_ignored(ignored: bool, ctrl_c: None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN if ignored else signal.default_int_handler)
-    stopped: list[str] = []
-    with local_mode._Stop(lambda: stopped.append("stopped")) as stop:
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.asked
-        if ignored:
-            signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM if ignored else signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)  # the third: it ends already
-    assert stopped == ["stopped"]
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """The handlers of before, afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -375,65 +267,7 @@ def test_the_real_image_by_a_user_who_is_not_root(
         }
 
 
-def test_flags_without_effect_are_named(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
-    given = [
-        "--spot", "--max-wait", "200000", "--max-run", "10", "--checkpoints", "s3://bucket/x", "--volume-size", "9",
-        "--input-mode", "FastFile", "--network-isolation", "--service-debugger", "--upload-to", "s3://bucket/y",
-        "--role", ROLE, "--bucket", "mine", "--tags", "a=b", "--subnets", "s-1", "--security-groups", "g-1",
-        "--output-kms-key", "k", "--volume-kms-key", "k", "--instance-type", "ml.m5.xlarge",
-        "--no-wait", "--allow-unknown", "--keep-alive", "60", "--register", "g", "--serving-image", "i",
-    ]  # fmt: skip
-    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), *given)
-    assert code == 1  # there is no Docker there
-    assert f"no effect in local mode: {', '.join(local_training.LEFT_OUT)}" in err.splitlines()
-    assert set(local_training.LEFT_OUT) == {word for word in given if word.startswith("--")}
-
-
-def test_every_flag_is_honoured_left_out_or_refused() -> None:
-    flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
-    honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
-                "--help", "--version", "--region", "--project", "--config", "--from-tuning",
-                "--instance-count"}  # fmt: skip
-    refused = {"--dry-run", "--attach", "--stop"}
-    hyperparameters = {f"--{name}" for name in OPTIONS}
-    assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
-
-
-def test_what_is_missing_is_said_in_one_line(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def last() -> str:
-        code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"))
-        assert code == 1
-        return err.splitlines()[-1]
-
-    with monkeypatch.context() as without:
-        without.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
-        assert "no Docker daemon answers: install Docker, or start it" in last()
-    with monkeypatch.context() as without:
-        without.setattr(docker_engine, "connect", lambda: None)
-        without.setattr(docker_engine, "compose", lambda: None)
-        assert "--local needs Docker Compose" in last()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "--local needs the SageMaker SDK" in last()
-
-
-@pytest.mark.docker
-def test_an_image_that_is_nowhere(
-    pictures: Path, tmp_path: Path, label: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    need(engine.available(), "a Docker engine")
-    code, _, err = run(capsys, "--image", "127.0.0.1:9/byoc-train:none", "--data", str(pictures),
-                       "--output", str(tmp_path / "out"))  # fmt: skip
-    assert code == 1
-    assert "is not on this machine, and cannot be pulled" in err.splitlines()[-1]
-    assert left(label) == []
-
-
-def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: Patch) -> None:
     """The SDK knows plugins of version 2 only, and gives training and serving one network for all jobs."""
     from scripts.jobs import sdk  # imports the SDK in its own way
 
@@ -447,16 +281,104 @@ def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: pytest.M
             assert network == {"name": f"byoc-{Path(container.container_root).name}", "labels": {"a": "b"}}
 
 
-def test_results_of_an_earlier_job_are_not_lost(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.docker
+def test_a_failed_job(writing_image: str, pictures: Path, tmp_path: Path, label: str, call: Call) -> None:
+    out = tmp_path / "out"
+    job = ("--image", writing_image, "--data", pictures, "--weights", "none", "--name", "f", "--output", out)
+    ended = call(train, "--local", *job, "--environment", "BEHAVE=fail", "--json")
+    assert (ended.code, left(label)) == (3, [])
+    done = ended.json
+    assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
+    assert done["failure"].startswith("the pictures are too beautiful")
+    archive = out / "f" / "output" / "output.tar.gz"
+    failed = "train.py: training failed with exit code 3: the pictures are too beautiful"
+    assert ended.last == f"{failed}; what it left: {archive}"
+    assert list(archive.parent.iterdir()) == [archive]  # no model.tar.gz of nothing
+    # Results of an earlier job are not lost.
+    ended = call(train, "--local", *job)
+    assert (ended.code, f"{out / 'f'} already exists" in ended.last) == (2, True)
+
+
+@pytest.mark.docker
+def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
+    writing_image: str, pictures: Path, tmp_path: Path, label: str, call: Call
 ) -> None:
-    (tmp_path / "out" / "mine").mkdir(parents=True)
-    code, _, err = run(capsys, "--data", str(pictures), "--output", str(tmp_path / "out"), "--name", "mine")
-    assert code == 2
-    assert f"{tmp_path / 'out' / 'mine'} already exists" in err.splitlines()[-1]
+    seen = threading.Event()
+    networks: list[str] = []
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not seen.is_set():
+            for container in engine.docker("ps", "-q", "--filter", f"label={stale.JOB}={label}").stdout.split():
+                if "waiting" in engine.docker("logs", container, check=False).stdout:
+                    seen.set()
+                    networks.extend(
+                        json.loads(engine.docker("inspect", container).stdout)[0]["NetworkSettings"]["Networks"]
+                    )
+                    os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
+                    return
+            time.sleep(0.1)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    out = tmp_path / "out"
+    job = ("--image", writing_image, "--data", pictures, "--weights", "none", "--name", "i", "--output", out)
+    ended = call(train, "--local", *job, "--environment", "BEHAVE=wait")
+    watcher.join()
+    assert seen.is_set(), ended.err
+    assert (ended.code, ended.out, left(label)) == (143, "", [])
+    # The job's own. Of the SDK's one for all, two jobs that start at once make two, of which Compose can choose none.
+    (network,) = networks
+    assert network.startswith("byoc-")
+    assert "  saving a checkpoint" in ended.err.splitlines()
+    archive = out / "i" / "output" / "output.tar.gz"
+    assert ended.last == f"train.py: interrupted; what it left: {archive}"
+    assert [path for path in out.rglob("*") if path.is_file()] == [archive]
 
 
-def test_the_default_folder_of_results_is_none_of_gits() -> None:
+def test_every_flag_is_honoured_left_out_or_refused(
+    pictures: Path, tmp_path: Path, call: Call, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    given = (
+        "--spot --max-wait 200000 --max-run 10 --checkpoints s3://bucket/x --volume-size 9 --input-mode FastFile"
+        " --network-isolation --service-debugger --upload-to s3://bucket/y --role"
+        f" {ROLE} --bucket mine --tags a=b --subnets s-1 --security-groups g-1 --output-kms-key k --volume-kms-key k"
+        " --instance-type ml.m5.xlarge --max-usd 5 --no-wait --allow-unknown --keep-alive 60 --register g"
+        " --serving-image i"
+    ).split()
+    ended = call(train, "--local", "--data", pictures, "--output", tmp_path / "out", *given)
+    assert ended.code == 1
+    assert "no Docker daemon answers: install Docker, or start it" in ended.last
+    assert f"no effect in local mode: {', '.join(local_training.LEFT_OUT)}" in ended.err.splitlines()
+    assert set(local_training.LEFT_OUT) == {word for word in given if word.startswith("--")}
+    flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
+    honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
+                "--help", "--version", "--region", "--project", "--config", "--from-tuning",
+                "--instance-count"}  # fmt: skip
+    refused = {"--dry-run", "--attach", "--stop"}
+    hyperparameters = {f"--{name}" for name in OPTIONS}
+    assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
+
+
+def test_what_is_missing_is_said_in_one_line(pictures: Path, tmp_path: Path, call: Call, monkeypatch: Patch) -> None:
+    job = ("--local", "--data", pictures, "--output", tmp_path / "out")
+    with monkeypatch.context() as without:
+        without.setattr(docker_engine, "connect", lambda: None)
+        without.setattr(docker_engine, "compose", lambda: None)
+        assert "--local needs Docker Compose" in call(train, *job).last
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None)
+        assert "--local needs the SageMaker SDK" in call(train, *job).last
     target = local_mode.OUT / "byoc-train-1" / "output" / "model.tar.gz"
     ignored = subprocess.run(["git", "check-ignore", "-q", str(target)], cwd=ROOT)
-    assert ignored.returncode == 0
+    assert ignored.returncode == 0, "git takes results for files of its own"
+
+
+@pytest.mark.docker
+def test_an_image_that_is_nowhere(pictures: Path, tmp_path: Path, label: str, call: Call) -> None:
+    need(engine.available(), "a Docker engine")
+    image = ("--image", "127.0.0.1:9/byoc-train:none")
+    ended = call(train, "--local", *image, "--data", pictures, "--output", tmp_path / "out")
+    assert (ended.code, left(label)) == (1, [])
+    assert "is not on this machine, and cannot be pulled" in ended.last

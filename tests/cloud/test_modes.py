@@ -176,7 +176,7 @@ def test_an_asynchronous_endpoint_scales_from_and_to_zero(capsys: pytest.Capture
         (f"--async s3://b-b/a --success-topic {TOPIC[4:]}", "NotificationConfig.SuccessTopic has value"),
         ("--multi-model s3://b-b/a", "--multi-model cannot be combined with --model-data: its models are below"),
         ("--add dogs x.tar.gz --name byoc-x", "leave out --name"),
-        ("--min-instances 1", "--min-instances and --target go with --max-instances"),
+        ("--min-instances 1", "--min-instances, --target and --schedule go with --max-instances"),
         ("--min-instances 0 --max-instances 2", "only an endpoint with --async scales to zero"),
         ("--min-instances 3 --max-instances 2", "--min-instances 3 is more than --max-instances 2"),
         ("--instance-count 3 --max-instances 2", "--instance-count 3 is more than --max-instances 2"),

@@ -16,6 +16,7 @@ from tests.cloud import platform
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import MultiModel
+from tests.conftest import Capture, Patch
 from tests.contract.models import picture, write_model
 from tests.contract.serving import serving
 
@@ -30,12 +31,7 @@ def call(*arguments: object) -> int:
 
 @pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
 def test_models_are_loaded_and_unloaded_as_memory_allows(
-    kind: str,
-    aws: boto3.Session,
-    flaky: FlakyAws,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    kind: str, aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     platform.know_image(monkeypatch, FORMAT_VERSION)

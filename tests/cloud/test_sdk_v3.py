@@ -11,8 +11,7 @@ import pytest
 
 from container_train.training.metrics import DEFINITIONS
 from tests import trees
-from tests.cloud.conftest import ROLE
-from tests.cloud.test_train import IMAGE
+from tests.cloud.conftest import ROLE, TRAIN_IMAGE
 from tests.conftest import need
 from tests.docker import engine
 
@@ -50,14 +49,14 @@ def call(python: str, *arguments: object, **environment: str) -> str:
 
 @pytest.mark.full
 def test_it_creates_the_job_that_train_py_would(python: str, aws: boto3.Session) -> None:
-    arguments = ("--image", IMAGE, "--role", ROLE, "--data", "s3://my-data/dogs", "--output", "s3://my-data/out")
+    arguments = ("--image", TRAIN_IMAGE, "--role", ROLE, "--data", "s3://my-data/dogs", "--output", "s3://my-data/out")
     # The SDK draws what it says with rich, and moto's jobs end at once.
     call(python, *arguments, "--epochs", "3", "--lr", "0.01", AWS_DEFAULT_REGION=os.environ["AWS_REGION"])
     client = aws.client("sagemaker")
     (summary,) = client.list_training_jobs()["TrainingJobSummaries"]
     job = client.describe_training_job(TrainingJobName=summary["TrainingJobName"])
     assert job["HyperParameters"] == {"epochs": "3", "lr": "0.01"}
-    assert job["AlgorithmSpecification"]["TrainingImage"] == IMAGE
+    assert job["AlgorithmSpecification"]["TrainingImage"] == TRAIN_IMAGE
     assert job["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
     assert {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in job["InputDataConfig"]} == {
         name: f"s3://my-data/dogs/{name}" for name in ("train", "valid", "test")

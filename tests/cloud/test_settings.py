@@ -10,6 +10,7 @@ from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, Role, S3Uri, unique
 from scripts.aws.settings import KEYS, Settings
+from tests.conftest import Patch
 
 ROLE = "arn:aws:iam::123456789012:role/service-role/byoc"
 
@@ -51,7 +52,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file(file: Path) -> No
     assert str(load("--bucket", "s3://mine/", file=file).home()) == "s3://mine/birds"
 
 
-def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "config").write_text("[default]\nregion = sa-east-1\n[profile work]\nregion = ca-central-1\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     assert load().region == "sa-east-1"

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.images.engine import connect
 from scripts.resources import stale
-from tests.conftest import need
+from tests.conftest import Capture, need
 from tests.docker import engine
 
 HOLD = "import sys, time; from pathlib import Path; from scripts.resources import stale\n"
@@ -52,9 +52,7 @@ def image() -> Iterator[str]:
 
 
 @pytest.mark.docker
-def test_all_of_a_dead_call_and_nothing_of_a_living_one(
-    image: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_of_a_dead_call_and_nothing_of_a_living_one(image: str, tmp_path: Path, capsys: Capture) -> None:
     other = tmp_path / "byoc-of-somebody"  # it bears no lock of ours
     other.mkdir()
     made: dict[str, tuple[str, str, Path]] = {}

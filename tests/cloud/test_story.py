@@ -1,157 +1,102 @@
-"""The whole way with the real images: pushed, trained locally, deployed here and in the cloud, asked, cleaned up."""
+"""The whole way with the real images, as acceptance.py goes it: pushed, trained, deployed in each mode, removed.
 
+A real registry stands in for ECR's, containers for the service's instances, moto for its API on a bad day.
+"""
+
+import contextlib
+import io
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import boto3
 import pytest
 
-from scripts import cleanup, deploy
+from local_test.engine import DockerEngine
+from scripts import acceptance
 from scripts.console.command import run
-from scripts.endpoints import lookup
 from scripts.images import push
-from scripts.resources.stale import JOB
+from scripts.story.steps import STEPS
 from tests import trees
-from tests.cloud import stand_in
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud import hosting, stand_in
+from tests.cloud.conftest import REGION
 from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.hosting import Hosting
+from tests.cloud.test_acceptance import left, result, statuses
 from tests.conftest import need
-from tests.contract.serving import free_port
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker
-SCRIPTS = engine.ROOT / "scripts"
-BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
-
-
-def command(program: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(SCRIPTS / program), *map(str, arguments)]
-
-
-def call(program: str, *arguments: object) -> str:
-    done = subprocess.run(command(program, *arguments), capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def left() -> tuple[str, str]:
-    """Containers and networks of local mode."""
-    containers = engine.docker("ps", "-aq", "--filter", f"label={JOB}").stdout
-    return containers, engine.docker("network", "ls", "--quiet", "--filter", f"label={JOB}").stdout
+PROJECT = "byoc-story"
 
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("pushed", ["serve", pytest.param("all", marks=pytest.mark.full)])  # 5 GB take 10 minutes
 def test_from_push_to_clean_up(
-    pushed: str,
-    aws: boto3.Session,
-    flaky: FlakyAws,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    pushed: str, aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need(engine.available(), "a Docker engine")
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
-    before = left()
-    built = {name: engine.image(name) for name in ("train", "serve")}
-    (tmp_path / "registry").mkdir()
-    (tmp_path / "docker").mkdir()
+    for name in ("BYOC_PROJECT", "BYOC_ROLE", "BYOC_BUCKET", "AWS_REGION"):
+        monkeypatch.setenv(name, "")  # put back afterwards: the program sets them
+    hosting.hurry(monkeypatch.setattr)
+    for folder in ("registry", "docker"):
+        (tmp_path / folder).mkdir()
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    images: list[str] = []
-    with stand_in.server(tmp_path / "registry") as server:
+    docker = DockerEngine(tmp_path)
+    docker.images = {name: engine.image(name) for name in ("train", "serve")}
+    data = trees.fill(tmp_path / "data")
+    words = [f"{key}={value}" for key, value in {**trees.SMALL, "epochs": 8, "lr": 0.01}.items()]
+    flags = ["--project", PROJECT, "--region", REGION, "--data", str(data), "--out", str(tmp_path / "out")]
+    with stand_in.server(tmp_path / "registry") as server, contextlib.ExitStack() as stack:
         ecr = stand_in.StandIn(server, server.host)
         stand_in.install(monkeypatch, ecr)
+        if pushed == "serve":
+            flags += ["--train-image", _put_small(server)]
+
+        push_here = push.main
+
+        def push_there(arguments: Sequence[str]) -> int:
+            """What it prints, as ECR would have called it."""
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                code = push_here(arguments)
+            print(ecr.uri(printed.getvalue()))
+            return code
+
+        monkeypatch.setattr(push, "main", push_there)
+        service = Hosting(aws, flaky, tmp_path / "service", docker, "docker")
+        stack.enter_context(service.stack)
+        # Each of these is performed, and its answer lost.
+        for operation in (
+            "CreateRepository", "CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint",
+            "DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel", "DeleteRepository",
+        ):  # fmt: skip
+            flaky.break_after(operation)
+        flaky.throttle("DescribeEndpoint", times=2)
+        # Endpoints take their time to come and to go.
+        flaky.before["CreateModel"] = lambda: flaky.slow(2)
         try:
-            flaky.break_after("CreateRepository")
-            assert run("push.sh", push.main, [pushed]) == 0
-            images = capsys.readouterr().out.split()
-            train_image, serve_image = [built["train"], *images][-2:]
-            repositories = aws.client("ecr").describe_repositories()["repositories"]
-            assert sorted(one["repositoryName"] for one in repositories) == [
-                f"byoc-{name}" for name in (("serve", "train") if pushed == "all" else ("serve",))
-            ]
-            # The scripts of local mode need no account: they run as a user runs them, without one.
-            for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
-                monkeypatch.setenv(f"KEPT_{variable}", os.environ[variable])
-                monkeypatch.delenv(variable)
-            data = trees.fill(tmp_path / "data")
-            options = [word for key, value in trees.SMALL.items() for word in (f"--{key}", value)]
-            trained = json.loads(
-                call("train.py", "--local", "--json", "--image", train_image, "--data", data, "--epochs", 8,
-                     "--lr", 0.01, "--name", "byoc-story", "--output", tmp_path / "jobs", *options)
-            )  # fmt: skip
-            assert trained["status"] == "Completed"
-            assert trained["metrics"]["test_accuracy"] > 0.5
-            assert Path(trained["model"]) == tmp_path / "jobs/byoc-story/output/model.tar.gz"
-            assert Path(trained["model"]).stat().st_uid == os.getuid()
-
-            port = free_port()
-            with (tmp_path / "deploy.log").open("w") as log:
-                deployed = subprocess.Popen(
-                    command("deploy.py", "--local", "--image", serve_image, "--model-data", trained["model"],
-                            "--port", port),
-                    stdout=log, stderr=log,
-                )  # fmt: skip
-            try:
-                answers = asked(port, data / "test", deployed, tmp_path / "deploy.log")
-            finally:
-                deployed.send_signal(signal.SIGTERM)
-                deployed.wait(60)
-            assert set(answers) == set(trees.LABELS)
-            right = sum(label == predicted for label, found in answers.items() for predicted in found)
-            assert right > sum(map(len, answers.values())) / 2
-
-            for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"):
-                monkeypatch.setenv(variable, os.environ[f"KEPT_{variable}"])
-            # In the cloud the same model becomes an endpoint, which takes its time to come and to go.
-            key = "byoc/byoc-story/output/model.tar.gz"
-            aws.client("s3").upload_file(trained["model"], BUCKET, key)
-            flaky.slow(2)
-            # Each of these is performed, and its answer lost.
-            for operation in (
-                "CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint", "DeleteEndpoint",
-                "DeleteEndpointConfig", "DeleteModel", "DeleteRepository",
-            ):  # fmt: skip
-                flaky.break_after(operation)
-            flaky.throttle("DescribeEndpoint", times=2)
-            request = ["--image", ecr.uri(images[-1]), "--model-data", f"s3://{BUCKET}/{key}", "--name", "byoc-story"]
-            assert run("deploy.py", deploy.main, request) == 0
-            said = capsys.readouterr().err
-            assert "the image can serve it" in said
-            assert "byoc-story: Creating" in said
-            assert run("deploy.py", deploy.main, [*request, "--update", "--prune"]) == 0
-            assert "byoc-story: Updating" in capsys.readouterr().err
-            served = aws.client("sagemaker").describe_endpoint(EndpointName="byoc-story")
-            assert (served["EndpointStatus"], served["EndpointConfigName"] != "byoc-story") == ("InService", True)
-            configurations = aws.client("sagemaker").list_endpoint_configs()["EndpointConfigs"]
-            assert [one["EndpointConfigName"] for one in configurations] == [served["EndpointConfigName"]]
-            assert run("cleanup.py", cleanup.main, ["--all", "--repositories", "--yes"]) == 0
-            assert "byoc-story: Deleting" in capsys.readouterr().err
-            assert aws.client("ecr").describe_repositories()["repositories"] == []
-            assert aws.client("sagemaker").list_models()["Models"] == []
+            code = run("acceptance.py", acceptance.main, [*flags, "--hyperparameters", *words])
         finally:
             listing = ("images", "--filter", f"reference={server.host}/*", "--format", "{{.Repository}}:{{.Tag}}")
-            for image in {*images, *engine.docker(*listing).stdout.split()}:
+            for image in engine.docker(*listing).stdout.split():
                 engine.docker("image", "rm", image, check=False)
-    assert left() == before
+    assert code == 0, (tmp_path / "out" / "result.txt").read_text()
+    assert statuses(tmp_path) == {step.name: "passed" for step in STEPS}
+    seen = {one["step"]: one["seen"] for one in result(tmp_path)["outcomes"]}
+    assert seen["train on spot"]["test_accuracy"] > 0.5
+    for step in ("real-time, update", "serverless", "asynchronous, from zero", "multi-model"):
+        assert int(seen[step]["right"].split()[0]) >= 2, seen
+    assert (seen["transform"]["images"], seen["transform"]["failed"]) == (12, 0)
+    assert left(aws) == []
     assert [path for path in tmp_path.rglob("*") if path.lstat().st_uid != os.getuid()] == []
 
 
-def asked(port: int, pictures: Path, server: subprocess.Popen[bytes], log: Path) -> dict[str, list[str]]:
-    """The first label of each test picture, by its true one, once the server is there."""
-    deadline = time.monotonic() + 180
-    while "ready after" not in log.read_text():
-        assert server.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.2)
-    document = json.loads(call("predict.py", "--local", f"http://localhost:{port}", "--json", pictures))
-    answers: dict[str, list[str]] = {}
-    for row in document["results"]:
-        true = Path(row["picture"]).parent.name.partition(".")[2]
-        answers.setdefault(true, []).append(row["predictions"][0]["label"])
-    return answers
+def _put_small(server: stand_in.Server) -> str:
+    """The URI of an image in ECR that stands for the one that trains, which has 5 GB."""
+    name = f"{PROJECT}-train"
+    config = server.put_blob(name, json.dumps({"architecture": "amd64", "os": "linux", "config": {}}).encode())
+    media = "application/vnd.docker.distribution.manifest.v2+json"
+    entry = {"mediaType": "application/vnd.docker.container.image.v1+json", "digest": config, "size": 2}
+    server.put_manifest(name, "1", {"schemaVersion": 2, "mediaType": media, "config": entry, "layers": []})
+    return f"{stand_in.ECR_HOST}/{name}:1"

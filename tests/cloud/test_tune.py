@@ -1,4 +1,4 @@
-"""tune.py in the cloud: the requests it makes, what it refuses, and a search followed, stopped, and trained from."""
+"""tune.py in the cloud: the requests it makes, and a search followed, stopped, and trained from."""
 
 import json
 import re
@@ -12,42 +12,28 @@ import pytest
 from container_train.training.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
 from scripts.aws.account import Aws
-from scripts.console import command
 from scripts.jobs import watch
 from scripts.tuning import cloud, tuning_jobs
 from tests import trees
 from tests.cloud.answers import PASS, give
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.conftest import ACCOUNT, BUCKET, HERE, REGION, TRAIN_IMAGE, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_train import BUCKET, IMAGE
+from tests.cloud.test_train import EVERYTHING
 from tests.cloud.test_train import PLAIN as JOB
 from tests.cloud.test_watch import write_log
+from tests.conftest import Patch
 
 NAME = "byoc-search-1"
-BASE = ("--image", IMAGE, "--region", REGION, "--role", ROLE, "--name", NAME)
 DATA = ("--data", "s3://my-data/dogs")
+NAMELESS = ("--image", TRAIN_IMAGE, *HERE, *DATA, "--dry-run")
+DRY = (*NAMELESS, "--name", NAME)
 START = datetime(2026, 11, 22, 9, 0, 0, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_waiting(monkeypatch: Patch) -> None:
     monkeypatch.setattr(cloud, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
-
-
-def call(capsys: pytest.CaptureFixture[str], *arguments: object, script: Any = tune) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a call; never a traceback."""
-    code = command.run(script.PROGRAM, script.main, [str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return code, captured.out, captured.err
-
-
-def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
-    code, out, err = call(capsys, *arguments, "--dry-run")
-    assert code == 0, err
-    shown: list[dict[str, Any]] = json.loads(out)
-    return shown
 
 
 # Of a job's request, what a trial's definition has too.
@@ -79,29 +65,27 @@ PLAIN = {
 }
 
 
-def test_the_plain_request(capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
-    assert dry(capsys, *BASE, *DATA) == [
+def test_the_plain_request(call: Call, calls: list[str]) -> None:
+    assert call(tune, *DRY).json == [
         {"service": "sagemaker", "operation": "CreateHyperParameterTuningJob", "request": PLAIN}
     ]
     assert calls == []
+    (shown,) = call(tune, *NAMELESS, "--project", "byoc-a-long-project-name").json
+    name = shown["request"]["HyperParameterTuningJobName"]
+    assert re.fullmatch(r"byoc-a-long-\d{8}-\d{6}-[0-9a-f]{4}", name), name
 
 
-def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_request_with_everything(call: Call) -> None:
     """A trial is the job of the same flags."""
-    of_both = (
-        "--spot", "--max-run", "600", "--max-wait", "900", "--instance-type", "ml.m5.xlarge", "--volume-size", "50",
-        "--input-mode", "FastFile", "--network-isolation", "--weights", "s3://my-weights/resnet50.pth",
-        "--environment", "A=1", "--output", "s3://results/here/", "--tags", "team=vision", "--subnets", "subnet-1",
-        "--security-groups", "sg-1", "--output-kms-key", "alias/out", "--volume-kms-key", "1234abcd-key",
-        "--augment", "flip", "--epochs", "5",
-    )  # fmt: skip
+    of_both = [*EVERYTHING, "--epochs", "5"]
+    for flag in ("--instance-count", "--checkpoints", "--batch_size"):
+        del of_both[of_both.index(flag) : of_both.index(flag) + 2]
     search = ("--trials", "40", "--parallel", "4", "--early-stopping", "--warm-start", "byoc-b,byoc-a")
-    (shown,) = dry(capsys, *BASE, *DATA, *search, "--warm-start-type", "transfer", *of_both)
-    code, out, _ = call(capsys, *BASE, *DATA, *of_both, "--dry-run", script=train)
-    assert code == 0
-    job = json.loads(out)[0]["request"]
+    (shown,) = call(tune, *DRY, *search, "--warm-start-type", "transfer", *of_both).json
+    job = call(train, *DRY, *of_both).json[0]["request"]
     for key in ("TrainingJobName", "ProfilerConfig"):
         del job[key]
+    parents = [{"HyperParameterTuningJobName": "byoc-a"}, {"HyperParameterTuningJobName": "byoc-b"}]
     assert shown["request"] == {
         "HyperParameterTuningJobName": NAME,
         "HyperParameterTuningJobConfig": CONFIGURATION
@@ -116,89 +100,35 @@ def test_the_request_with_everything(capsys: pytest.CaptureFixture[str]) -> None
             **job,
             "Environment": {**job["Environment"], "BYOC_OWN_CHECKPOINTS": "1"},
         },
-        "WarmStartConfig": {
-            "WarmStartType": "TransferLearning",
-            "ParentHyperParameterTuningJobs": [
-                {"HyperParameterTuningJobName": "byoc-a"}, {"HyperParameterTuningJobName": "byoc-b"},
-            ],
-        },
-    }  # fmt: skip
+        "WarmStartConfig": {"WarmStartType": "TransferLearning", "ParentHyperParameterTuningJobs": parents},
+    }
+
+
+HYPERBAND = {"StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": 9}}}
+GRID = {
+    "ResourceLimits": {"MaxNumberOfTrainingJobs": 10, "MaxParallelTrainingJobs": 10},
+    "ParameterRanges": {
+        "ContinuousParameterRanges": [],
+        "CategoricalParameterRanges": [
+            {"Name": "lr", "Values": ["0.001", "0.003162", "0.01", "0.03162", "0.1"]},
+            {"Name": "batch-size", "Values": ["32", "64"]},
+        ],
+        "IntegerParameterRanges": [],
+    },
+}
 
 
 @pytest.mark.parametrize(
     ("arguments", "changed"),
     [
-        (("--strategy", "random"), {"Strategy": "Random"}),
-        (
-            ("--strategy", "hyperband", "--epochs", "9"),
-            {
-                "Strategy": "Hyperband",
-                "StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": 9}},
-            },
-        ),
-        (
-            ("--strategy", "grid", "--parallel", "50"),
-            {
-                "Strategy": "Grid",
-                "ResourceLimits": {"MaxNumberOfTrainingJobs": 10, "MaxParallelTrainingJobs": 10},
-                "ParameterRanges": {
-                    "ContinuousParameterRanges": [],
-                    "CategoricalParameterRanges": [
-                        {"Name": "lr", "Values": ["0.001", "0.003162", "0.01", "0.03162", "0.1"]},
-                        {"Name": "batch-size", "Values": ["32", "64"]},
-                    ],
-                    "IntegerParameterRanges": [],
-                },
-            },
-        ),
+        (("random",), {"Strategy": "Random"}),
+        (("hyperband", "--epochs", "9"), {"Strategy": "Hyperband", **HYPERBAND}),
+        (("grid", "--parallel", "50"), {"Strategy": "Grid", **GRID}),
     ],
 )
-def test_strategies(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], changed: dict[str, Any]) -> None:
-    (shown,) = dry(capsys, *BASE, *DATA, *arguments)
+def test_strategies(call: Call, arguments: tuple[str, ...], changed: dict[str, Any]) -> None:
+    (shown,) = call(tune, *DRY, "--strategy", *arguments).json
     assert shown["request"]["HyperParameterTuningJobConfig"] == CONFIGURATION | changed
-
-
-def test_a_search_without_a_name_gets_one_that_the_service_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    (shown,) = dry(capsys, *BASE[:-2], *DATA, "--project", "byoc-a-long-project-name")
-    name = shown["request"]["HyperParameterTuningJobName"]
-    assert re.fullmatch(r"byoc-a-long-\d{8}-\d{6}-[0-9a-f]{4}", name), name
-    assert len(name) <= 32
-
-
-def test_a_folder_is_uploaded_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures = trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
-    shown = dry(capsys, *BASE, "--data", str(pictures))
-    assert [one["operation"] for one in shown] == ["PutObject"] * 13 + ["CreateHyperParameterTuningJob"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ((*BASE, *DATA, "--lr", "0.1"), "--lr is in the search space"),
-        (("--local", "--data", "sample", "--instance-count", "2"), "unknown hyperparameter instance-count"),
-        ((*BASE, *DATA, "--strategy", "grid", "--trials", "3"), "--trials is for the other strategies"),
-        ((*BASE, *DATA, "--strategy", "hyperband", "--epochs", "9", "--early-stopping"), "the service takes only one"),
-        ((*BASE, *DATA, "--strategy", "hyperband"), "needs at least 3 epochs: give --epochs 9"),
-        ((*BASE, *DATA, "--warm-start-type", "transfer"), "--warm-start-type goes with --warm-start"),
-        ((*BASE, *DATA, "--warm-start", "a_b"), "--warm-start has value 'a_b'"),
-        ((*BASE, *DATA, "--trials", "0"), "argument --trials: '0' must be an integer from 1"),
-        ((*BASE, *DATA, "--parallel", "0"), "argument --parallel: '0' must be an integer from 1"),
-        ((*BASE, *DATA, "--warm-start", "a,b,c,d,e,f"), "names 6 searches: the service takes 5"),
-        ((*BASE, *DATA, "--search-space", "none.toml"), "--search-space none.toml: no such file"),
-        ((*BASE[:-1], "a" * 33, *DATA), "at most 32"),
-        ((*BASE, *DATA, "--spot", "--max-wait", "99"), "--max-wait 99 is less than --max-run 3600"),
-        (BASE, "no --data"),
-        (("--attach", "a", "--trials", "3"), "--attach is for a search that exists, and --trials for a new one"),
-        (("--stop", "a", "--local"), "--stop is for a search that exists"),
-    ],
-)  # fmt: skip
-def test_refused_before_anything_is_sent(
-    capsys: pytest.CaptureFixture[str], calls: list[str], arguments: tuple[str, ...], words: str
-) -> None:
-    code, out, err = call(capsys, *arguments)
-    assert (code, out) == (2, ""), err
-    assert words in err.splitlines()[-1]
-    assert calls == []
 
 
 # --- against moto
@@ -246,80 +176,74 @@ def described_search(status: str, **more: Any) -> dict[str, Any]:
     }
 
 
+def give_search(monkeypatch: Patch, *answers: dict[str, Any] | None, trials: Any = TRIALS) -> None:
+    give(monkeypatch, "DescribeHyperParameterTuningJob", *answers)
+    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": trials})
+
+
 @pytest.mark.usefixtures("image")
 def test_a_search_from_its_creation_to_its_end(
-    aws: boto3.Session,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    calls: list[str],
+    aws: boto3.Session, tmp_path: Path, monkeypatch: Patch, call: Call, calls: list[str]
 ) -> None:
     pictures = trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
     running, ended = described_search("InProgress"), described_search("Completed")
     give(monkeypatch, "DescribeHyperParameterTuningJob", PASS, running, running, ended)
-    give(
-        monkeypatch,
-        "ListTrainingJobsForHyperParameterTuningJob",
-        {"TrainingJobSummaries": []},
-        {"TrainingJobSummaries": [summary(1, "InProgress", 0.01, 32, None)]},
-        {"TrainingJobSummaries": TRIALS},
-    )
+    lists: list[list[Any]] = [[], [summary(1, "InProgress", 0.01, 32, None)], TRIALS]
+    pages = [{"TrainingJobSummaries": trials} for trials in lists]
+    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", *pages)
     values = [(1, 0.5, 0.8, 0.4, 0.5, 100.0), (2, 0.5, 0.8, 0.4, 0.6, 100.0)]
     logged = [line(name, value) for epoch in values for name, value in zip(NAMES, epoch, strict=False)]
-    write_log(aws, *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1")
-    out = tmp_path / "results"
-    code, shown, err = call(
-        capsys, *BASE[:2], "--data", pictures, "--name", NAME, "--results", out, "--parallel", "2", "--weights", "none"
+    write_log(
+        aws, "data: 3 classes, 30 train, 60 valid, 12 test", *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1"
     )
+    out = tmp_path / "results"
+    job = ("--image", TRAIN_IMAGE, "--data", pictures, "--name", NAME, "--weights", "none")
+    code, shown, err = call(tune, *job, "--results", out, "--parallel", "2")
     assert code == 0, err
     assert calls.index("s3:PutObject") < calls.index("sagemaker:CreateHyperParameterTuningJob")
     made = aws.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=NAME)
     assert made["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"] == 2
-    assert "20 trials, each stopped after 1 h (--max-run), 14.73 USD at most in all" in err
-    assert "trial 0: running, lr 0.01, batch-size 32" in err
-    assert (
-        "trial 1: completed (4 of 20 done), lr 0.001, batch-size 64: valid_accuracy 0.6, the best so far (90 s)" in err
-    )
-    assert "AlgorithmError: the loss became nan" in err
-    rows = [row.split() for row in shown.splitlines()[2:]]
-    assert [row[:5] for row in rows][1] == ["1", "completed", "0.001", "64", "0.6"]
-    assert rows[1][-1] == "best"
+    for said in (
+        "20 trials, each stopped after 1 h (--max-run), 14.73 USD at most",
+        "trial 0: running, lr 0.01, batch-size 32",
+        "trial 1: completed (4 of 20 done), lr 0.001, batch-size 64: valid_accuracy 0.6, the best so far (90 s)",
+        "AlgorithmError: the loss became nan",
+        f"next: scripts/train.py --from-tuning {NAME} --region {REGION}",
+    ):
+        assert said in err
+    row = shown.splitlines()[3].split()
+    assert (row[:5], row[-1]) == (["1", "completed", "0.001", "64", "0.6"], "best")
     best = json.loads((out / NAME / "best.json").read_text())
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
-    assert "chart-curves-valid_accuracy" in (out / NAME / "tuning-report.html").read_text()
-    assert f"next: scripts/train.py --from-tuning {NAME} --region {REGION}" in err
+    page = (out / NAME / "tuning-report.html").read_text()
+    assert "chart-curves-valid_accuracy" in page
+    assert "One of 60 validation images is 1.7 points: the best trial predicts 36 correctly" in page
+    assert f"<code>scripts/train.py --from-tuning {NAME} --region {REGION} --image URI --data S3</code>" in page
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_search_without_a_completed_trial_says_why(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Failed", FailureReason="all have failed"))
-    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS[2:3]})
-    code, _, err = call(capsys, "--attach", NAME, "--results", tmp_path, "--train-best")
-    assert code == 1
-    assert f"{NAME} has ended as Failed: all have failed" in err
-    assert "the loss became nan" in err.splitlines()[-1]
+def test_a_search_without_a_completed_trial_says_why(monkeypatch: Patch, call: Call, tmp_path: Path) -> None:
+    give_search(monkeypatch, described_search("Failed", FailureReason="all have failed"), trials=TRIALS[2:3])
+    ended = call(tune, "--attach", NAME, "--results", tmp_path, "--train-best")
+    assert ended.code == 1
+    assert f"{NAME} has ended as Failed: all have failed" in ended.err
+    assert "the loss became nan" in ended.last
 
 
-@pytest.mark.usefixtures("aws")
 def test_the_final_training_has_the_trials_definition_and_the_best_values(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, aws: boto3.Session,
-    flaky: FlakyAws,
-) -> None:  # fmt: skip
+    monkeypatch: Patch, call: Call, tmp_path: Path, aws: boto3.Session, flaky: FlakyAws
+) -> None:
     flaky.break_after("CreateTrainingJob")
-    spot = {
+    found = described_search("Completed")
+    found["TrainingJobDefinition"] |= {
         "EnableManagedSpotTraining": True,
         "CheckpointConfig": {"S3Uri": f"s3://{BUCKET}/byoc/{NAME}/checkpoints"},
         "StoppingCondition": {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 900},
-        "Environment": {"BYOC_IMAGE": IMAGE, "BYOC_OWN_CHECKPOINTS": "1"},
+        "Environment": {"BYOC_IMAGE": TRAIN_IMAGE, "BYOC_OWN_CHECKPOINTS": "1"},
     }
-    found = described_search("Completed")
-    found["TrainingJobDefinition"] |= spot
-    give(monkeypatch, "DescribeHyperParameterTuningJob", found)
-    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS})
-    code, _, err = call(capsys, "--attach", NAME, "--results", tmp_path, "--train-best")
-    assert code == 0, err
+    give_search(monkeypatch, found)
+    ended = call(tune, "--attach", NAME, "--results", tmp_path, "--train-best")
+    assert ended.code == 0, ended.err
     (job,) = aws.client("sagemaker").list_training_jobs()["TrainingJobSummaries"]
     name = job["TrainingJobName"]
     assert re.fullmatch(r"byoc-train-\d{8}-\d{6}-[0-9a-f]{4}", name)
@@ -329,60 +253,43 @@ def test_the_final_training_has_the_trials_definition_and_the_best_values(
     assert made["ResourceConfig"] == DEFINITION["HyperParameterTuningResourceConfig"]
     assert made["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/{name}/checkpoints"}
     request = tuning_jobs.training_request(tuning_jobs.describe(Aws(REGION), NAME), "a", [])  # moto keeps none
-    assert request.request["Environment"] == {"BYOC_IMAGE": IMAGE}
+    assert request.request["Environment"] == {"BYOC_IMAGE": TRAIN_IMAGE}
     assert request.request["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
 
 
 @pytest.mark.usefixtures("aws")
-def test_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
-    give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("InProgress"))
+@pytest.mark.parametrize(("status", "now"), [("InProgress", "Stopping"), ("Completed", "Completed")])
+def test_stop(monkeypatch: Patch, call: Call, calls: list[str], status: str, now: str) -> None:
+    give_search(monkeypatch, described_search(status))
     give(monkeypatch, "StopHyperParameterTuningJob", {})
-    code, out, _ = call(capsys, "--stop", NAME, "--json")
-    assert code == 0
-    assert json.loads(out) == {"name": NAME, "status": "Stopping"}
-    assert "sagemaker:StopHyperParameterTuningJob" in calls
-    calls.clear()
-    give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
-    code, _, err = call(capsys, "--stop", NAME)
-    assert "has ended already: Completed" in err
-    assert calls == ["sagemaker:DescribeHyperParameterTuningJob"]
+    ended = call(tune, "--stop", NAME, "--json")
+    assert (ended.code, ended.json) == (0, {"name": NAME, "status": now})
+    stop = ["sagemaker:StopHyperParameterTuningJob"] if status == "InProgress" else []
+    assert calls == ["sagemaker:DescribeHyperParameterTuningJob", *stop]
 
 
 # --- what other scripts make of a search
 
 
-def test_train_from_a_search_here(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (tmp_path / "best.json").write_text(json.dumps({"hyperparameters": {"epochs": "2", "lr": "0.02"}}))
-    job = ("--image", IMAGE, "--region", REGION, "--role", ROLE, *DATA, "--dry-run")
-    code, out, _ = call(capsys, *job, "--from-tuning", tmp_path, "--epochs", "9", script=train)
-    assert code == 0
-    assert json.loads(out)[0]["request"]["HyperParameters"] == {"epochs": "9", "lr": "0.02"}
-    code, _, err = call(capsys, "--local", "--data", "sample", "--from-tuning", "nowhere", script=train)
-    assert code == 2
-    assert "--from-tuning nowhere is no search on this machine" in err.splitlines()[-1]
-
-
 @pytest.mark.usefixtures("aws")
-def test_train_from_a_search_in_the_cloud(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    give(monkeypatch, "DescribeHyperParameterTuningJob", described_search("Completed"))
-    give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", {"TrainingJobSummaries": TRIALS})
+def test_train_from_a_search(monkeypatch: Patch, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "best.json").write_text(json.dumps({"hyperparameters": {"epochs": "2", "lr": "0.02"}}))
+    ended = call(train, *NAMELESS, "--from-tuning", tmp_path, "--epochs", "9")
+    assert ended.json[0]["request"]["HyperParameters"] == {"epochs": "9", "lr": "0.02"}
+    give_search(monkeypatch, described_search("Completed"))
     flags = train.parser().parse_args(["--from-tuning", NAME])
     assert train._found(flags) == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
 
 
-def test_a_dry_run_asks_no_account_for_a_search(capsys: pytest.CaptureFixture[str], calls: list[str]) -> None:
-    job = ("--image", IMAGE, "--region", REGION, "--role", ROLE, *DATA, "--dry-run")
-    code, out, err = call(capsys, *job, "--from-tuning", NAME, "--lr", "0.5", script=train)
-    assert (code, calls) == (0, [])
-    assert json.loads(out)[0]["request"]["HyperParameters"] == {"lr": "0.5"}
-    assert f"the best values of {NAME} are not in these requests" in err
+def test_no_account_is_asked_for_a_search(call: Call, calls: list[str]) -> None:
+    ended = call(train, *NAMELESS, "--from-tuning", NAME, "--lr", "0.5")
+    assert (ended.json[0]["request"]["HyperParameters"], calls) == ({"lr": "0.5"}, [])
+    assert f"the best values of {NAME} are not in these requests" in ended.err
+    ended = call(train, "--local", "--data", "sample", "--from-tuning", "nowhere")
+    assert (ended.code, "--from-tuning nowhere is no search on this machine" in ended.last) == (2, True)
 
 
-def test_cleanup_lists_and_stops_searches(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str]
-) -> None:
+def test_cleanup_lists_and_stops_searches(aws: boto3.Session, monkeypatch: Patch, call: Call, calls: list[str]) -> None:
     client = aws.client("sagemaker")
     client.create_hyper_parameter_tuning_job(**PLAIN)
     arn = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=NAME)["HyperParameterTuningJobArn"]
@@ -396,10 +303,8 @@ def test_cleanup_lists_and_stops_searches(
     none: dict[str, Any] = {"HyperParameterTuningJobSummaries": []}
     give(monkeypatch, "ListHyperParameterTuningJobs", one, none, one, none)
     give(monkeypatch, "StopHyperParameterTuningJob", {})
-    code, out, _ = call(capsys, script=cleanup)
-    assert code == 0
-    assert re.search(rf"tuning job +{NAME} +InProgress .* 3 of 20 trials completed", out)
-    code, _, err = call(capsys, "--jobs", "--yes", script=cleanup)
-    assert code == 0, err
-    assert f"stopping tuning job {NAME}" in err
+    ended = call(cleanup)
+    assert re.search(rf"tuning job +{NAME} +InProgress .* 3 of 20 trials completed", ended.out)
+    ended = call(cleanup, "--jobs", "--yes")
+    assert (ended.code, f"stopping tuning job {NAME}" in ended.err) == (0, True)
     assert "sagemaker:StopHyperParameterTuningJob" in calls

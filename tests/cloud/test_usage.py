@@ -1,6 +1,5 @@
 """Nothing that anything in the account uses is removed: each kind of user, each kind of thing."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,18 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
-from scripts.console.command import run
 from scripts.endpoints import lookup
 from scripts.images.registry import ensure_repository
 from scripts.resources.assets import IMAGES, RESULTS, S3Asset
 from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Resource
 from scripts.resources.usage import kept
 from scripts.s3 import storage
-from tests.cloud.answers import error, give
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.answers import PASS, error, give
+from tests.cloud.conftest import BUCKET, HOST, KEY, REGION, ROLE, Call
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_cleanup import OWN, by_hand, deploy, job, keys, put, there
+from tests.conftest import Patch
 
-BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
-HOST = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 DATA = f"s3://{BUCKET}/byoc/data/dogs"
 TRAINING = {
     "RoleArn": ROLE,
@@ -37,12 +34,8 @@ TRAINING = {
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast(monkeypatch: Patch) -> None:
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
-
-
-def call(*arguments: str) -> int:
-    return run("cleanup.py", cleanup.main, [*arguments, "--yes"])
 
 
 def channel(uri: str) -> list[dict[str, Any]]:
@@ -117,7 +110,7 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
 
 @pytest.mark.parametrize("change", ["gone", "changed", "more", "nothing", "denied"])
 def test_data_that_a_job_reads_is_not_changed(
-    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, change: str
 ) -> None:
     settings, prefix = Settings(region=REGION), S3Uri.parse(DATA, "-")
     for name in ("a.jpg", "b.jpg"):
@@ -200,106 +193,94 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
     client = aws.client("sagemaker")
     for name in ("byoc-dogs", "byoc-cats", "byoc-birds", "byoc-fish"):
         client.create_model(ModelName=name, PrimaryContainer={"Image": "image"}, ExecutionRoleArn=ROLE)
-    serve(client, "theirs", "byoc-dogs")
+    serve(client, "other", "byoc-birds")
     flaky.components["parts"] = "byoc-cats"
     flaky.slow(99)
-    client.create_transform_job(
-        TransformJobName="batch",
-        ModelName="byoc-birds",
-        TransformInput={"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": DATA}}},
-        TransformOutput={"S3OutputPath": DATA},
-        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
-    )
+    transform_job(client, "image", DATA)
     serve(client, "moving", "byoc-fish")
     doomed = [Resource(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
-    doomed += [Resource(CONFIGURATION, "theirs"), Resource(CONFIGURATION, "moving"), Resource(ENDPOINT, "moving")]
+    doomed += [Resource(CONFIGURATION, "other"), Resource(CONFIGURATION, "moving"), Resource(ENDPOINT, "moving")]
+    # All that uses byoc-fish goes with it.
     assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
-        "byoc-dogs": "the configuration theirs",  # which stays itself, because of its endpoint
+        "byoc-dogs": "the transform job theirs",
         "byoc-cats": "the inference component parts",
-        "byoc-birds": "the transform job batch",
-        "theirs": "the endpoint theirs",
+        "byoc-birds": "the configuration other",  # which stays itself, because of its endpoint
+        "other": "the endpoint other",
     }
-    assert Resource(MODEL, "byoc-fish") not in kept(Aws(REGION), doomed)  # all that uses it goes with it
 
 
 @pytest.mark.parametrize("flags", [("byoc-dogs",), ("--all",), ("--unused",)])
-def test_cleanup_leaves_what_another_team_serves(
-    aws: boto3.Session, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
-) -> None:
+def test_cleanup_leaves_what_another_team_serves(aws: boto3.Session, call: Call, flags: tuple[str, ...]) -> None:
     deploy(aws, "byoc-dogs")
     client = aws.client("sagemaker")
     if flags == ("--unused",):
         client.delete_endpoint(EndpointName="byoc-dogs")
     serve(client, "theirs", "byoc-dogs")
-    assert call(*flags) == 0
+    ended = call(cleanup, *flags, "--yes")
+    assert ended.code == 0
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["theirs"], "endpoints": ["theirs"]}
-    said = "left: model byoc-dogs, which the configuration theirs uses" in capsys.readouterr().err
+    said = "left: model byoc-dogs, which the configuration theirs uses" in ended.err
     assert said == (flags != ("--unused",))
 
 
 def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
-    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, flaky: FlakyAws, call: Call
 ) -> None:
     job(aws, "job-1", OWN)
-    put(aws, "byoc/job-1/output/model.tar.gz")
+    put(aws, KEY)
     deploy(aws, "byoc-dogs")
     client = aws.client("sagemaker")
 
     def meanwhile() -> None:
         serve(client, "theirs", "byoc-dogs")
-        model(client, "image", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
+        model(client, "image", f"s3://{BUCKET}/{KEY}")
 
     flaky.after["DeleteEndpoint"] = meanwhile
-    assert call("--all", "--data", "--json") == 0
-    captured = capsys.readouterr()
-    assert "left: model byoc-dogs, which the configuration theirs uses" in captured.err
-    assert [one["name"] for one in json.loads(captured.out)["removed"]] == ["byoc-dogs", "byoc-dogs"]
+    ended = call(cleanup, "--all", "--data", "--json", "--yes")
+    assert "left: model byoc-dogs, which the configuration theirs uses" in ended.err
+    assert [one["name"] for one in ended.json["removed"]] == ["byoc-dogs", "byoc-dogs"]
     assert there(aws)["models"] == ["byoc-dogs", "theirs"]
-    assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
+    assert keys(aws) == [KEY]
 
 
 @pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])
 def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], operation: str
+    aws: boto3.Session, monkeypatch: Patch, call: Call, operation: str
 ) -> None:
     deploy(aws, "byoc-dogs")
     aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
     by_hand(aws, "cats")
-    give(
-        monkeypatch, operation, *([None] if operation == "ListEndpoints" else []), error("AccessDeniedException", "no")
-    )
-    assert call("--unused") == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in said
-    assert "a permission is missing" in said
+    first = [PASS] if operation == "ListEndpoints" else []
+    give(monkeypatch, operation, *first, error("AccessDeniedException", "no"))
+    ended = call(cleanup, "--unused", "--yes")
+    assert ended.code == 1
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in ended.last
+    assert "a permission is missing" in ended.last
     assert there(aws)["models"] == ["byoc-dogs", "cats"]
 
 
 def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
-    aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    aws: boto3.Session, monkeypatch: Patch, call: Call
 ) -> None:
     """It costs money; the rest does not."""
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "ListTransformJobs", error("AccessDeniedException", "no"))
-    assert call("byoc-dogs") == 1
-    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in capsys.readouterr().err
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    assert ended.code == 1
+    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in ended.err
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": []}
 
 
-def test_cleanup_leaves_data_and_images_that_others_use(
-    aws: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job(aws, "job-1", OWN)
-    job(aws, "job-2", OWN)
-    put(aws, "byoc/job-1/output/model.tar.gz")
-    put(aws, "byoc/job-2/output/model.tar.gz")
+def test_cleanup_leaves_data_and_images_that_others_use(aws: boto3.Session, call: Call) -> None:
+    for name in ("job-1", "job-2"):
+        job(aws, name, OWN)
+        put(aws, f"byoc/{name}/output/model.tar.gz")
     for target in ("train", "serve"):
         ensure_repository(Aws(REGION), f"byoc-{target}", Settings(region=REGION))
-    model(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz")
-    assert call("--data", "--repositories") == 0
-    assert keys(aws) == ["byoc/job-1/output/model.tar.gz"]
+    model(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", f"s3://{BUCKET}/{KEY}")
+    ended = call(cleanup, "--data", "--repositories", "--yes")
+    assert (ended.code, keys(aws)) == (0, [KEY])
     (left,) = aws.client("ecr").describe_repositories()["repositories"]
     assert left["repositoryName"] == "byoc-serve"
-    said = capsys.readouterr().err
-    assert f"left: s3://{BUCKET}/byoc/job-1, which the model theirs uses" in said
-    assert "left: repository byoc-serve, which the model theirs uses" in said
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model theirs uses" in ended.err
+    assert "left: repository byoc-serve, which the model theirs uses" in ended.err

@@ -1,30 +1,26 @@
 """Following a job: its statuses, its log, its metrics, and what may come in between."""
 
-import json
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
-from botocore.stub import Stubber
+from botocore.exceptions import EndpointConnectionError
 
 from container_train.training.metrics import NAMES, line
 from scripts import train
-from scripts.aws import settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
-from scripts.console import command
 from scripts.jobs import training_jobs, watch
 from scripts.jobs.training_jobs import Job
 from scripts.jobs.watch import LOG_GROUP, Log, Metrics, ToolkitLogFilter
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.answers import error, give
+from tests.cloud.conftest import ACCOUNT, REGION, Call
+from tests.conftest import Patch
 
 NAME = "byoc-job"
 START = datetime(2026, 11, 22, 9, 0, 0, tzinfo=UTC)
-DESCRIBE = {"TrainingJobName": NAME}
 
 
 def described(status: str, *steps: tuple[str, str], **more: Any) -> dict[str, Any]:
@@ -34,11 +30,9 @@ def described(status: str, *steps: tuple[str, str], **more: Any) -> dict[str, An
         "TrainingJobArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/{NAME}",
         "ModelArtifacts": {"S3ModelArtifacts": f"s3://bucket/byoc/{NAME}/output/model.tar.gz"},
         "TrainingJobStatus": status,
-        "SecondaryStatus": steps[-1][0] if steps else "Starting",
+        "SecondaryStatus": steps[-1][0],
         "AlgorithmSpecification": {"TrainingImage": "image:1", "TrainingInputMode": "File"},
         "ResourceConfig": {"InstanceType": "ml.g4dn.xlarge", "InstanceCount": 2, "VolumeSizeInGB": 30},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-        "CreationTime": START,
         "SecondaryStatusTransitions": [
             {"Status": step, "StatusMessage": message, "StartTime": START + timedelta(minutes=number)}
             for number, (step, message) in enumerate(steps)
@@ -48,10 +42,11 @@ def described(status: str, *steps: tuple[str, str], **more: Any) -> dict[str, An
 
 
 STARTING = ("Starting", "Launching requested ML instances")
+WAITING = ("Starting", "Insufficient capacity error, retrying!")
 DOWNLOADING = ("Downloading", "Downloading input data")
 TRAINING = ("Training", "Training image download completed")
 COMPLETED = ("Completed", "Training job completed")
-FAILED = ("Failed", "Training job failed")
+BEGUN, OVER = described("InProgress", STARTING), described("Completed", STARTING, TRAINING, COMPLETED)
 
 
 @pytest.fixture
@@ -59,26 +54,15 @@ def account(aws: boto3.Session) -> Aws:
     return Aws(REGION)
 
 
-@pytest.fixture
-def service(account: Aws) -> Any:
-    with Stubber(account.client("sagemaker")) as stub:
-        yield stub
-        stub.assert_no_pending_responses()
-
-
 def write_log(aws: boto3.Session, *lines: str, stream: str = f"{NAME}/algo-1-1") -> None:
     logs = aws.client("logs")
     if not logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"]:
         logs.create_log_group(logGroupName=LOG_GROUP)
-    known = logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=stream)["logStreams"]
-    if not known:
+    if not logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=stream)["logStreams"]:
         logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
     now = int(datetime.now(UTC).timestamp() * 1000)
-    logs.put_log_events(
-        logGroupName=LOG_GROUP,
-        logStreamName=stream,
-        logEvents=[{"timestamp": now, "message": text} for text in lines],
-    )
+    events = [{"timestamp": now, "message": text} for text in lines]
+    logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
 
 
 def epoch(number: int, accuracy: float) -> list[str]:
@@ -86,23 +70,12 @@ def epoch(number: int, accuracy: float) -> list[str]:
     return [line(name, value) for name, value in zip(NAMES, values, strict=False)]
 
 
-class Sleep:
-    """Stands for time.sleep: calls what is to happen in the meantime."""
-
-    def __init__(self, *happenings: Callable[[], None]) -> None:
-        self.happenings = list(happenings)
-        self.times = 0
-
-    def __call__(self, seconds: float) -> None:
-        self.times += 1
-        if self.happenings:
-            self.happenings.pop(0)()
-
-
-def follow(account: Aws, sleep: Callable[[float], None]) -> tuple[Job, Metrics, list[str]]:
+def follow(account: Aws, *meanwhile: Callable[[], None]) -> tuple[Job, Metrics, list[str]]:
+    """Follow the job; `meanwhile` happens in its pauses."""
     said: list[str] = []
+    happenings = list(meanwhile)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("time.sleep", sleep)
+        patched.setattr("time.sleep", lambda _: happenings.pop(0)() if happenings else None)
         job, metrics = watch.follow(account, NAME, said.append)
     return job, metrics, said
 
@@ -111,25 +84,23 @@ def at(minute: int) -> str:
     return (START + timedelta(minutes=minute)).astimezone().strftime("%H:%M:%S")
 
 
-def test_statuses_log_and_metrics_as_they_come(aws: boto3.Session, account: Aws, service: Stubber) -> None:
-    service.add_response("describe_training_job", described("InProgress", STARTING), DESCRIBE)
-    service.add_response("describe_training_job", described("InProgress", STARTING, DOWNLOADING), DESCRIBE)
-    service.add_response("describe_training_job", described("InProgress", STARTING, DOWNLOADING, TRAINING), DESCRIBE)
-    service.add_response(
-        "describe_training_job", described("Completed", STARTING, DOWNLOADING, TRAINING, COMPLETED), DESCRIBE
-    )
-    sleep = Sleep(
+def test_statuses_log_and_metrics_as_they_come(aws: boto3.Session, account: Aws, monkeypatch: Patch) -> None:
+    steps = (WAITING, DOWNLOADING, TRAINING, COMPLETED)
+    looks = [described("InProgress", *steps[:2]), described("InProgress", *steps[:3]), described("Completed", *steps)]
+    give(monkeypatch, "DescribeTrainingJob", BEGUN, *looks)
+    job, metrics, said = follow(
+        account,
         lambda: None,  # nothing in the log yet: not even its group
         lambda: write_log(aws, "data: 3 classes", *epoch(1, 0.7)[:4]),
         lambda: write_log(aws, *epoch(1, 0.7)[4:], *epoch(2, 0.9), *epoch(3, 0.8), line("best_epoch", 2)),
         lambda: write_log(aws, line("test_accuracy", 0.85)),  # comes after the job's end
     )
-    job, metrics, said = follow(account, sleep)
     assert job.status == "Completed"
     record = "train_loss 0.5, train_accuracy 0.8, valid_loss 0.4, valid_accuracy {}, valid_macro_f1 0.6"
     record += ", images_per_second 100"
     assert said == [
         f"{at(0)} Starting: Launching requested ML instances",
+        f"{at(0)} Starting: Insufficient capacity error, retrying!",  # a message that changed
         f"{at(1)} Downloading: Downloading input data",
         f"{at(2)} Training: Training image download completed",
         "  data: 3 classes",
@@ -140,120 +111,67 @@ def test_statuses_log_and_metrics_as_they_come(aws: boto3.Session, account: Aws,
         "  best_epoch=2",
         "  test_accuracy=0.85",
     ]
-    assert metrics.summary() == {
-        "best_epoch": 2,
-        "train_accuracy": 0.8,
-        "valid_accuracy": 0.9,
-        "valid_loss": 0.4,
-        "test_accuracy": 0.85,
-    }
+    kept = {"best_epoch": 2, "train_accuracy": 0.8, "valid_accuracy": 0.9, "valid_loss": 0.4}
+    assert metrics.summary() == {**kept, "test_accuracy": 0.85}
 
 
-def test_a_message_that_changes_is_said_again(account: Aws, service: Stubber) -> None:
-    waiting = ("Starting", "Insufficient capacity error, retrying!")
-    for answer in (
-        described("InProgress", STARTING),
-        described("InProgress", waiting),
-        described("InProgress", waiting),
-        described("Completed", waiting, COMPLETED),
-    ):
-        service.add_response("describe_training_job", answer, DESCRIBE)
-    _, _, said = follow(account, Sleep())
-    assert [text.partition(" ")[2].partition(":")[0] for text in said] == ["Starting", "Starting", "Completed"]
-    assert "Insufficient capacity" in said[1]
-
-
-def test_throttling_and_a_broken_network_are_survived(
-    account: Aws, service: Stubber, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers: list[Any] = [
-        described("InProgress", STARTING),
-        ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "DescribeTrainingJob"),
-        ClientError({"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "DescribeTrainingJob"),
-        described("InProgress", STARTING, TRAINING),
+def test_throttling_and_a_broken_network_are_survived(account: Aws, monkeypatch: Patch) -> None:
+    throttled = error("ThrottlingException", "Rate exceeded")
+    broken = [
         EndpointConnectionError(endpoint_url="https://x"),
-        ClientError(
-            {"Error": {"Code": "InternalFailure", "Message": "x"}, "ResponseMetadata": {"HTTPStatusCode": 500}},
-            "DescribeTrainingJob",
-        ),
-        described("Completed", STARTING, TRAINING, COMPLETED),
+        error("InternalFailure", "x", ResponseMetadata={"HTTPStatusCode": 500}),
     ]
-
-    def answer(**_: object) -> Any:
-        first = answers.pop(0)
-        if isinstance(first, Exception):
-            raise first
-        return first
-
-    monkeypatch.setattr(account.client("sagemaker"), "describe_training_job", answer)
-    job, _, said = follow(account, Sleep())
+    give(monkeypatch, "DescribeTrainingJob", BEGUN, throttled, throttled, BEGUN, *broken, OVER)
+    job, _, said = follow(account)
     assert job.status == "Completed"
-    trouble = [text for text in said if "trying again" in text]
-    assert len(trouble) == 2  # once for each time of trouble, not for each try
-    assert "Rate exceeded" in trouble[0]
-    assert "cannot be reached" in trouble[1]
+    first, second = (text for text in said if "trying again" in text)  # once for each time of trouble, not each try
+    assert "Rate exceeded" in first
+    assert "cannot be reached" in second
 
 
-def test_an_error_that_stays_says_how_to_come_back(account: Aws, service: Stubber) -> None:
-    service.add_response("describe_training_job", described("InProgress", STARTING), DESCRIBE)
-    service.add_client_error("describe_training_job", "ExpiredTokenException", "expired")
+def test_an_error_that_stays_says_how_to_come_back(account: Aws, monkeypatch: Patch) -> None:
+    give(monkeypatch, "DescribeTrainingJob", BEGUN, error("ExpiredTokenException", "expired"))
     with pytest.raises(CloudError, match=f"have expired.*--attach {NAME}"):
-        follow(account, Sleep())
+        follow(account)
 
 
-def test_without_the_permission_for_logs_the_job_is_followed(account: Aws, service: Stubber, calls: list[str]) -> None:
-    for answer in (described("InProgress", STARTING), described("InProgress", STARTING, TRAINING),
-                   described("Completed", STARTING, TRAINING, COMPLETED)):  # fmt: skip
-        service.add_response("describe_training_job", answer, DESCRIBE)
-    with Stubber(account.client("logs")) as logs:
-        logs.add_client_error("describe_log_streams", "AccessDeniedException", "not authorized")
-        job, _, said = follow(account, Sleep())
+def test_without_the_permission_for_logs_the_job_is_followed(
+    account: Aws, monkeypatch: Patch, calls: list[str]
+) -> None:
+    give(monkeypatch, "DescribeTrainingJob", BEGUN, BEGUN, OVER)
+    give(monkeypatch, "DescribeLogStreams", error("AccessDeniedException", "not authorized"))
+    job, _, said = follow(account)
     assert job.status == "Completed"
     assert len([text for text in said if text.startswith("the log cannot be read: DescribeLogStreams")]) == 1
     assert calls.count("logs:DescribeLogStreams") == 1
 
 
-def test_of_a_long_log_the_end_is_shown(aws: boto3.Session, account: Aws, service: Stubber) -> None:
-    service.add_response("describe_training_job", described("Completed", COMPLETED), DESCRIBE)
+def test_of_a_long_log_the_end_is_shown(aws: boto3.Session, account: Aws, monkeypatch: Patch) -> None:
+    give(monkeypatch, "DescribeTrainingJob", described("Completed", COMPLETED))
     write_log(aws, *(f"line {number}" for number in range(100)), *epoch(1, 0.5), "last")
-    _, metrics, said = follow(account, Sleep())
-    assert said[1] == f"(82 lines before these are in CloudWatch, {LOG_GROUP})"
-    assert said[2] == "  line 82"
+    _, metrics, said = follow(account)
+    assert said[1:3] == [f"(82 lines before these are in CloudWatch, {LOG_GROUP})", "  line 82"]
     assert said[-1] == "  last"
     assert metrics.summary()["valid_accuracy"] == 0.5
 
 
-def test_a_log_of_many_pages_and_streams_is_read_once(account: Aws) -> None:
+def test_a_log_of_many_pages_and_streams_is_read_once(account: Aws, monkeypatch: Patch) -> None:
     """Pages are followed to where the token stays the same; an empty one in between is not the end."""
-    pages: dict[tuple[str, str | None], tuple[list[str], str]] = {
-        ("a", None): (["1"], "t1"),
-        ("a", "t1"): ([], "t2"),
-        ("a", "t2"): (["2"], "t3"),
-        ("a", "t3"): ([], "t3"),
-        ("b", None): (["3"], "u1"),
-        ("b", "u1"): ([], "u1"),
-    }
+
+    def page(token: str, *lines: str) -> dict[str, Any]:
+        return {"events": [{"message": text} for text in lines], "nextForwardToken": token}
+
+    streams = [{"logStreamName": "a"}], [{"logStreamName": "b"}]
+    give(monkeypatch, "DescribeLogStreams", {"logStreams": streams[0], "nextToken": "x"}, {"logStreams": streams[1]})
+    first = [page("t1", "1"), page("t2"), page("t3", "2"), page("t3"), page("u1", "3"), page("u1")]
+    give(monkeypatch, "GetLogEvents", *first)
     log = Log(account, NAME)
-
-    class Client:
-        def get_paginator(self, name: str) -> Any:
-            assert name == "describe_log_streams"
-            return self
-
-        def paginate(self, **request: str) -> list[dict[str, Any]]:
-            assert request == {"logGroupName": LOG_GROUP, "logStreamNamePrefix": f"{NAME}/"}
-            return [{"logStreams": [{"logStreamName": "a"}]}, {"logStreams": [{"logStreamName": "b"}]}]
-
-        def get_log_events(self, logStreamName: str, nextToken: str | None = None, **_: Any) -> dict[str, Any]:
-            lines, token = pages[logStreamName, nextToken]
-            return {"events": [{"message": text} for text in lines], "nextForwardToken": token}
-
-    log.client = Client()
     assert list(log.new()) == ["1", "2", "3"]
+    give(monkeypatch, "DescribeLogStreams", {"logStreams": streams[0]})
+    give(monkeypatch, "GetLogEvents", page("t3"), page("t4", "4"), page("t4"))
     assert list(log.new()) == []
-    pages["a", "t3"] = (["4"], "t4")
-    pages["a", "t4"] = ([], "t4")
     assert list(log.new()) == ["4"]
+    assert log.tokens == {"a": "t4", "b": "u1"}
 
 
 def test_the_toolkits_page_about_itself_is_left_out() -> None:
@@ -261,7 +179,6 @@ def test_the_toolkits_page_about_itself_is_left_out() -> None:
 2026-11-22 17:02:23,028 sagemaker-training-toolkit INFO     No GPUs detected (normal if no gpus installed)
 2026-11-22 17:02:23,029 sagemaker-training-toolkit INFO     Failed to parse hyperparameter arch value x to Json.
 Returning the value itself
-2026-11-22 17:02:23,073 sagemaker-training-toolkit INFO     Invoking user script
 
 Training Env:
 
@@ -269,33 +186,26 @@ Training Env:
     "channel_input_dirs": {}
 }
 
-Environment variables:
-
-SM_HOSTS=["algo-1"]
-
 Invoking script with the following command:
 
 /opt/venv/bin/python /opt/program/container_train/__main__.py --epochs 1
 
 data: 3 classes
-epoch=1
 2026-11-22 17:04:30,365 sagemaker-training-toolkit ERROR    Reporting training FAILURE
 """
     quiet = ToolkitLogFilter()
     kept = [text for text in said.splitlines() if quiet.keeps(text) and text]
-    assert kept == ["data: 3 classes", "epoch=1", said.splitlines()[-1]]
-
-
-def test_an_error_in_the_midst_of_that_page_is_shown() -> None:
-    quiet = ToolkitLogFilter()
+    assert kept == ["data: 3 classes", said.splitlines()[-1]]
+    # An error in the midst of that page is shown.
     lines = ["Training Env:", "{", "Traceback (most recent call last):", "ValueError: x"]
+    quiet = ToolkitLogFilter()
     assert [text for text in lines if quiet.keeps(text)] == lines[2:]
 
 
 def test_metrics_of_another_program_on_one_line() -> None:
     metrics = Metrics()
-    shown = [out for text in ("epoch=1 train_loss=nan valid_accuracy=0.5", "epoch=2 valid_accuracy=0.6", "bye")
-             for out in metrics.feed(text)]  # fmt: skip
+    lines = ("epoch=1 train_loss=nan valid_accuracy=0.5", "epoch=2 valid_accuracy=0.6", "bye")
+    shown = [out for text in lines for out in metrics.feed(text)]
     assert shown == ["epoch 1: train_loss nan, valid_accuracy 0.5", "epoch 2: valid_accuracy 0.6", "bye"]
     assert metrics.summary() == {"best_epoch": 2, "valid_accuracy": 0.6}
 
@@ -303,107 +213,45 @@ def test_metrics_of_another_program_on_one_line() -> None:
 # --- the end of a job, as train.py tells it
 
 
-def attach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: dict[str, Any],
-           *flags: str) -> tuple[int, str, str]:  # fmt: skip
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
-    account = Aws(REGION)
-    monkeypatch.setattr(settings, "Aws", lambda *_, **__: account)
-    with Stubber(account.client("sagemaker")) as stub:
-        stub.add_response("describe_training_job", answer, DESCRIBE)
-        code = command.run("train.py", train.main, ["--attach", NAME, *flags])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+@pytest.fixture
+def attach(aws: boto3.Session, monkeypatch: Patch, call: Call) -> Callable[..., Any]:
+    def made(answer: dict[str, Any], *flags: str) -> Any:
+        monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
+        give(monkeypatch, "DescribeTrainingJob", answer)
+        return call(train, "--attach", NAME, *flags)
+
+    return made
 
 
-@pytest.mark.usefixtures("aws")
-def test_a_completed_spot_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = described(
-        "Completed",
-        COMPLETED,
-        EnableManagedSpotTraining=True,
-        BillableTimeInSeconds=900,
-        TrainingTimeInSeconds=3000,
-        FinalMetricDataList=[
-            {"MetricName": "valid_accuracy", "Value": 0.5, "Timestamp": START},
-            {"MetricName": "valid_loss", "Value": float("nan"), "Timestamp": START},
-        ],
-    )
-    code, out, err = attach(monkeypatch, capsys, answer, "--json")
-    assert code == 0
-    assert "billed: 900 s of 2 x ml.g4dn.xlarge, 0.37 USD" in err
-    assert "spot instances saved 70%" in err
-    assert "metrics: valid_accuracy 0.5" in err  # the service's, where the log has none
-    assert f"next: scripts/deploy.py --job {NAME}" in err
-    assert json.loads(out) == {
-        "name": NAME,
-        "status": "Completed",
-        "model": f"s3://bucket/byoc/{NAME}/output/model.tar.gz",
-        "image": "image:1",
-        "instance_type": "ml.g4dn.xlarge",
-        "instance_count": 2,
-        "training_seconds": 3000,
-        "billable_seconds": 900,
-        "cost_usd": 0.3682,
-        "spot_saved": 0.7,
-        "metrics": {"valid_accuracy": 0.5, "valid_loss": None},
-        "failure": None,
+def test_a_completed_spot_job(attach: Callable[..., Any]) -> None:
+    final = {"valid_accuracy": 0.5, "valid_loss": float("nan")}
+    facts = {"EnableManagedSpotTraining": True, "BillableTimeInSeconds": 900, "TrainingTimeInSeconds": 3000}
+    metrics = [{"MetricName": name, "Value": value, "Timestamp": START} for name, value in final.items()]
+    ended = attach(described("Completed", COMPLETED, FinalMetricDataList=metrics, **facts), "--json")
+    assert ended.code == 0
+    for said in (
+        "billed: 900 s of 2 x ml.g4dn.xlarge, 0.37 USD",
+        "spot instances saved 70%",
+        "metrics: valid_accuracy 0.5",  # the service's, where the log has none
+        f"next: scripts/deploy.py --job {NAME}",
+    ):
+        assert said in ended.err
+    assert ended.json == {
+        "name": NAME, "status": "Completed", "model": f"s3://bucket/byoc/{NAME}/output/model.tar.gz",
+        "image": "image:1", "instance_type": "ml.g4dn.xlarge", "instance_count": 2, "training_seconds": 3000,
+        "billable_seconds": 900, "cost_usd": 0.3682, "spot_saved": 0.7,
+        "metrics": {"valid_accuracy": 0.5, "valid_loss": None}, "failure": None,
         "console": training_jobs.console(REGION, NAME),
-    }
+    }  # fmt: skip
 
 
-def test_a_failed_job(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_that_failed_or_were_stopped(aws: boto3.Session, attach: Callable[..., Any]) -> None:
     write_log(aws, "data: 3 classes", "error: hyperparameter lr is wrong")
     reason = "AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nhyperparameter lr is wrong"
-    code, out, err = attach(monkeypatch, capsys, described("Failed", FAILED, FailureReason=reason))
-    assert (code, out) == (1, "")
-    assert "  error: hyperparameter lr is wrong" in err.splitlines()
-    assert err.splitlines()[-1] == (
-        f"train.py: {NAME} failed: AlgorithmError: ExecuteUserScriptError: ExitCode 1 hyperparameter lr is wrong"
-    )
-
-
-@pytest.mark.usefixtures("aws")
-def test_a_stopped_job(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = attach(monkeypatch, capsys, described("Stopped", ("MaxRuntimeExceeded", "too long")))
-    assert (code, out) == (1, "")
-    assert f"{NAME} was stopped (MaxRuntimeExceeded); what it had saved: s3://bucket/" in err.splitlines()[-1]
-
-
-@pytest.mark.usefixtures("aws")
-def test_ctrl_c_ends_the_script_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupted(*_: object, **__: object) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(training_jobs, "describe", interrupted)
-    assert command.run("train.py", train.main, ["--attach", NAME]) == 130
-    assert (
-        f"the job is still running and billed; re-attach with: scripts/train.py --attach {NAME}"
-        in capsys.readouterr().err
-    )
-
-
-@pytest.mark.parametrize("status", ["InProgress", "Stopping"])
-@pytest.mark.usefixtures("aws")
-def test_stopping(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str], status: str
-) -> None:
-    account = Aws(REGION)
-    monkeypatch.setattr(settings, "Aws", lambda *_, **__: account)
-    with Stubber(account.client("sagemaker")) as stub:
-        stub.add_response("describe_training_job", described(status, TRAINING), DESCRIBE)
-        if status == "InProgress":
-            stub.add_response("stop_training_job", {}, DESCRIBE)
-        assert command.run("train.py", train.main, ["--stop", NAME, "--json"]) == 0
-        stub.assert_no_pending_responses()
-    captured = capsys.readouterr()
-    assert "is being stopped; it has 120 s" in captured.err
-    assert json.loads(captured.out) == {"name": NAME, "status": "Stopping"}
-    assert ("sagemaker:StopTrainingJob" in calls) == (status == "InProgress")
-
-
-def test_what_a_job_is_for_other_scripts(account: Aws, service: Stubber) -> None:
-    service.add_response("describe_training_job", described("InProgress", TRAINING), DESCRIBE)
-    service.add_response("list_tags", {"Tags": [{"Key": "byoc-project", "Value": "byoc"}]})
-    job = training_jobs.describe(account, NAME)
-    assert (job.in_progress, job.image, job.tags) == (True, "image:1", {"byoc-project": "byoc"})
-    assert (job.cost, job.saved) == (None, None)
+    ended = attach(described("Failed", ("Failed", "Training job failed"), FailureReason=reason))
+    assert (ended.code, ended.out) == (1, "")
+    assert "  error: hyperparameter lr is wrong" in ended.err.splitlines()
+    assert ended.last == f"train.py: {NAME} failed: {' '.join(reason.split())}"
+    ended = attach(described("Stopped", ("MaxRuntimeExceeded", "too long")))
+    assert (ended.code, ended.out) == (1, "")
+    assert f"{NAME} was stopped (MaxRuntimeExceeded); what it had saved: s3://bucket/" in ended.last

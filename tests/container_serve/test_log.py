@@ -29,17 +29,6 @@ def test_a_record_is_one_line_with_its_traceback(capfd: pytest.CaptureFixture[st
     assert line.endswith("| RuntimeError: no good")
 
 
-def test_a_worker_that_is_ended_is_not_called_dead(capfd: pytest.CaptureFixture[str]) -> None:
-    log.configure(logging.INFO)
-    for error in (ConnectionError("Frontend disconnected"), BrokenPipeError(32, "Broken pipe"), RuntimeError("real")):
-        try:
-            raise error
-        except Exception:
-            logging.error("Backend worker process died.", exc_info=True)
-    (line,) = capfd.readouterr().out.splitlines()
-    assert line.endswith("| RuntimeError: real")
-
-
 @pytest.mark.parametrize(
     ("level", "own", "server"),
     [(10, "debug", "debug"), (20, "info", "warn"), (30, "warn", "warn"), (50, "fatal", "fatal")],

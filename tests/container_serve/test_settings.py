@@ -19,6 +19,7 @@ def test_defaults() -> None:
     assert (settings.workers, settings.threads, settings.program, settings.target) == (None, None, None, None)
     assert settings.image_bytes is None
     assert not settings.multi_model
+    assert not settings.page
 
 
 @pytest.mark.parametrize(("megabytes", "limit"), [("1", 2**20), ("100", 100 * 2**20), ("0", 100 * 2**20)])
@@ -46,6 +47,7 @@ def test_every_variable() -> None:
             "BYOC_PICTURE_BYTES": "6",
             "BYOC_THREADS": "2",
             "BYOC_QUEUE_SIZE": "0",
+            "BYOC_PAGE": "true",
             "BYOC_USER": "nobody",
             "BYOC_TARGET": "serve",
         }
@@ -61,6 +63,7 @@ def test_every_variable() -> None:
         default_accept="text/csv",
         log_level=30,
         multi_model=True,
+        page=True,
         max_pixels=5,
         image_bytes=6,
         queue_size=0,

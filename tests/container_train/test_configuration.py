@@ -2,13 +2,12 @@
 
 import json
 import re
-import socket
 from pathlib import Path
 
 import pytest
 
 from container_train import configuration
-from container_train.errors import Stopped, TrainError
+from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 from tests import trees
 
@@ -57,34 +56,7 @@ def test_whose_program_is_run(
     assert configuration.own_program(given) == expected
 
 
-def test_a_host_that_comes_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def look_up(host: str) -> str:
-        asked.append(host)
-        if asked.count("late") < 3 and host == "late":
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return "127.0.0.1"
-
-    monkeypatch.setattr(socket, "gethostbyname", look_up)
-    monkeypatch.setattr(configuration, "POLL_SECONDS", 0.0)
-    configuration.wait_for_names(["here", "late"], lambda: False)
-    assert asked == ["here", "late", "late", "late"]
-
-
 @pytest.mark.parametrize("host", ["byoc.invalid", "a" * 64, ".."])
-def test_a_host_that_never_comes_is_named(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "NAME_SECONDS", 0.0)
-    with pytest.raises(TrainError, match=r"^the name of host \S+ is not known after 0 s: see whether"):
-        configuration.wait_for_names(["localhost", host], lambda: False)
-
-
-def test_a_host_that_is_waited_for_is_named_once_until_the_job_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(configuration, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(configuration, "SAY_SECONDS", 0.0)
-    looks = iter([False, False, False, True])
-    with pytest.raises(Stopped, match="before the training began; nothing is lost"):
-        configuration.wait_for_names(["localhost", "byoc.invalid"], lambda: next(looks))
-    assert capsys.readouterr().err == "waiting until the name of host byoc.invalid is known, for at most 300 s\n"
+def test_a_name_that_does_not_resolve_is_not_known(host: str) -> None:
+    assert configuration.is_known("localhost")
+    assert not configuration.is_known(host)

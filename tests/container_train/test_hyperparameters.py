@@ -114,6 +114,7 @@ def test_a_bad_rule_names_those_that_exist(value: str, words: str) -> None:
         ("--arch vgg11 --freeze-until layer3", "freeze-until has value 'layer3': .* of vgg11"),
         ("--accumulate 9 --batch-size 8", "accumulate has value 9: expected at most the batch-size, 8"),
         ("--resize-size 100 --image-size 224", "resize-size has value 100: expected at least the image-size, 224"),
+        ("--image-size 1", "image-size has value 1: expected at least 32 pixels, or 0, which is the size that"),
         ("--resize-size 10", "resize-size has value 10: expected at least the image-size, 224"),
     ],
 )
@@ -205,3 +206,10 @@ def test_a_hyperparameter_in_two_spellings_is_refused() -> None:
 def test_a_name_without_a_value_is_refused() -> None:
     with pytest.raises(TrainError, match="lr"):
         parse(["--lr"])
+
+
+def test_a_warm_up_ends_within_the_training() -> None:
+    assert parse(["--recipe", "views", "--epochs", "1"]).warmup_epochs == 0.5
+    assert parse(["--recipe", "finetune"]).warmup_epochs == 1.0
+    with pytest.raises(TrainError, match=r"warmup-epochs has value 3: expected less than the epochs, 3"):
+        parse(["--warmup-epochs", "3", "--epochs", "3"])

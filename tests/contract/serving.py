@@ -147,18 +147,14 @@ class Server:
                     found.append(process)
         return found
 
-    def streams(self) -> tuple[int, int, int]:
-        """Threads of the front end that read the workers' output, pipes that they read, and those pipes' files."""
+    def held(self) -> tuple[int, int, int]:
+        """Threads of the front end that read workers' output, its open files, and the files in its run directory."""
         proc = Path(f"/proc/{self.java().pid}")
-        threads = pipes = 0
+        readers = 0
         for path in proc.glob("task/*/comm"):
             with suppress(OSError):  # it ended meanwhile
-                threads += "-std" in path.read_text()
-        for path in proc.glob("fd/*"):
-            with suppress(OSError):
-                pipes += "-std" in str(path.readlink())
-        files = [path for path in self.tmp.rglob("*") if path.is_fifo()]
-        return threads, pipes, len(files)
+                readers += "-std" in path.read_text()
+        return readers, len(list(proc.glob("fd/*"))), len(list(self.tmp.rglob("*")))
 
     def _with_argument(self, text: str) -> list[psutil.Process]:
         found = []

@@ -249,20 +249,20 @@ def test_a_file_in_a_form_is_answered(server: Server, tmp_path: Path) -> None:
 def test_any_other_form_is_told_what_is_expected(server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}/invocations"
 
-    def why(**form: Any) -> str:
+    def refused(**form: Any) -> None:
         answer = requests.post(url, timeout=60, **form)
         assert (answer.status_code, answer.json()["type"]) == (400, "InvalidForm"), answer.text
-        return str(answer.json()["message"])
+        assert "it has to hold one file, and nothing else" in answer.json()["message"]
 
-    assert "2 parts" in why(files={"a": JPEG, "b": JPEG})
-    assert "2 parts" in why(files={"a": JPEG}, data={"top_k": "3"})
-    assert "without a file name" in why(files={"a": (None, "text")})
+    refused(files={"a": JPEG, "b": JPEG})
+    refused(files={"a": JPEG}, data={"top_k": "3"})
+    refused(files={"a": (None, "text")})
     boundary = {"Content-Type": "multipart/form-data; boundary=b"}
     for body in (b"", b"x", b"--b", b"--b--\r\n", b"--b\r\n\r\n\r\n--b--", b"--b\r\nContent-Disposition: form-data"):
-        why(data=body, headers=boundary)
-    why(data=JPEG, headers={"Content-Type": "multipart/form-data"})
+        refused(data=body, headers=boundary)
+    refused(data=JPEG, headers={"Content-Type": "multipart/form-data"})
     nested = {"f": ("x", b"a=1", "application/x-www-form-urlencoded")}
-    assert "is a form, too" in why(files=nested)
+    assert requests.post(url, files=nested, timeout=60).status_code == 415
     mixed = requests.post(url, b"--b--", headers={"Content-Type": "multipart/mixed; boundary=b"}, timeout=60)
     assert mixed.status_code == 415
     assert label(server.invoke(JPEG)) == "red"

@@ -83,7 +83,7 @@ def test_a_model_that_learned_nothing_says_so(tmp_path: Path) -> None:
     assert metrics["chance"] in job.text()
     assert said in (tmp_path / "output" / "data" / "report.html").read_text()
     assert "served: fp32, asked for" in job.text()
-    assert re.search(r"activation maps of [1-6] mistakes in \d+\.\d s$", job.text(), re.MULTILINE)
+    assert re.search(r"activation maps of [1-6] mistakes? in \d+\.\d s$", job.text(), re.MULTILINE)
 
 
 def is_told_of_but_neither_exported_nor_measured(trial: Job) -> None:
@@ -400,16 +400,16 @@ def test_a_configuration_that_no_job_can_run_with(name: str, content: str | None
     assert len(job.text().strip().splitlines()) == 1
 
 
-@pytest.mark.full  # ten seconds of waiting; tests/container_train/test_configuration.py does not wait
+@pytest.mark.full  # ten seconds of waiting; tests/container_train/test_signals.py does not wait
 def test_a_host_whose_name_is_not_known_is_waited_for_until_the_job_is_stopped(tmp_path: Path) -> None:
     trees.tree(tmp_path)
     hosts = {"current_host": "localhost", "hosts": ["localhost", "byoc.invalid"], "network_interface_name": "lo"}
     (tmp_path / "input" / "config" / "resourceconfig.json").write_text(json.dumps(hosts))
     with training("process", tmp_path) as job:
-        job.wait_for("waiting until the name of host byoc.invalid is known, for at most 300 s\n")
+        job.wait_for("waiting for host byoc.invalid, for at most 300 s\n")
         job.stop()
         assert job.wait(30) == 143
-    assert job.failure() == "stopped before the training began; nothing is lost"
+    assert job.failure() == "stopped while host byoc.invalid was waited for; nothing is lost"
 
 
 def test_a_model_folder_that_is_none_stands_in_the_failure_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from local_test.engine import native as native
 from tests.conftest import need
 from tests.docker.index import torch_index
 
@@ -107,7 +108,13 @@ def image(name: str) -> str:
 
 def tagged(name: str) -> list[str]:
     """Names of the image made of the files as they are now, if there is one."""
-    listing = ("images", "--filter", f"label=byoc.content={content(name)}", "--format", "{{.Repository}}:{{.Tag}}")
+    filters = (f"label=byoc.content={content(name)}", f"label=byoc.architecture={native()}")
+    listing = (
+        "images",
+        *(word for label in filters for word in ("--filter", label)),
+        "--format",
+        "{{.Repository}}:{{.Tag}}",
+    )
     candidates = docker(*listing).stdout.splitlines()
     return [found for found in candidates if found.startswith(f"byoc-{name}:") and not found.endswith(f":{TEST_TAG}")]
 

@@ -23,7 +23,8 @@ def find_files(*names: str) -> list[str]:
 def test_the_image_says_what_it_is(name: str) -> None:
     description = engine.inspect(engine.image(name))
     labels = description["Config"]["Labels"]
-    assert (description["Os"], description["Architecture"]) == ("linux", "amd64")
+    assert (description["Os"], description["Architecture"]) == ("linux", engine.native())
+    assert labels["byoc.architecture"] == engine.native()
     assert labels["org.opencontainers.image.title"] == f"byoc-{name}"
     assert labels["org.opencontainers.image.version"] == __version__
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"

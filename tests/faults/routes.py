@@ -12,7 +12,7 @@ from dataclasses import dataclass
 HANDLER = "os:abort"
 PATHS = (
     "/ping", "/invocations", "/execution-parameters", "/models", "/models/one", "/models/one/invoke",
-    "/predictions/one", "/api-description", "/one/predict", "/models/one/1/invoke", "/",
+    "/predictions/one", "/api-description", "/one/predict", "/models/one/1/invoke", "/", "/metrics",
 )  # fmt: skip
 METHODS = ("GET", "POST", "PUT", "DELETE")
 OTHER_METHODS = ("HEAD", "OPTIONS", "PATCH", "TRACE", "CONNECT", "PROPFIND", "post", "Post", "POST\x0b", "P%4fST", "_")
@@ -23,6 +23,8 @@ MULTI = {
     "/ping": ("GET", "HEAD"), "/execution-parameters": ("GET",), "/models": ("GET", "POST"), MODEL: ("GET", "DELETE"),
     f"{MODEL}/invoke": ("POST",),
 }  # fmt: skip
+# With BYOC_PAGE=true, too.
+PAGE = dict.fromkeys(("/", "/info", "/metrics", r"/openapi\.json"), ("GET", "HEAD"))
 # By which the model server, a proxy or a framework may look elsewhere than at the request line.
 HEADERS = (
     b"X-HTTP-Method-Override: POST", b"X-HTTP-Method: DELETE", b"X-Method-Override: PUT", b"X-Original-URL: /models",

@@ -1,6 +1,7 @@
 """Whatever ends a job, the first line of the failure file is what a person needs: what was wrong, where, what to do."""
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -134,13 +135,14 @@ def run(base: Path, hyperparameters: dict[str, str], monkeypatch: pytest.MonkeyP
     return __main__.main()
 
 
-def stopped_after(owner: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGTERM comes when that function has done its work."""
-    real = getattr(owner, name)
+def stopped_after(owner: object, name: str, monkeypatch: pytest.MonkeyPatch, calls: int = 1) -> None:
+    """SIGTERM comes when that function has done its work so many times."""
+    real, called = getattr(owner, name), itertools.count(1)
 
     def act(*arguments: object, **options: object) -> object:
         result = real(*arguments, **options)
-        signal.raise_signal(signal.SIGTERM)
+        if next(called) == calls:
+            signal.raise_signal(signal.SIGTERM)
         return result
 
     monkeypatch.setattr(owner, name, act)
@@ -150,17 +152,19 @@ def test_a_stop_at_the_end_of_the_training_says_that_nothing_of_it_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_it_was: None
 ) -> None:
     trees.tree(tmp_path)
-    for owner, name, line in (
-        (Trainer, "fit", "stopped after the last epoch; the checkpoint holds the whole training"),
-        (exporter, "export", "stopped in export; the checkpoint holds the whole training"),
+    words = {"head-epochs": "1", "epochs": "1", "freeze-until": "features.9"}
+    for owner, name, epoch, line in (
+        (Trainer, "fit", 1, "stopped after epoch 1, before stage 2 of 2; the checkpoint holds it"),
+        (Trainer, "fit", 2, "stopped after the last epoch; the checkpoint holds the whole training"),
+        (exporter, "export", 2, "stopped in export; the checkpoint holds the whole training"),
     ):
         with monkeypatch.context() as patched:
-            stopped_after(owner, name, patched)
-            assert run(tmp_path, {"epochs": "2"}, patched) == 143
+            stopped_after(owner, name, patched, epoch if owner is Trainer else 1)
+            assert run(tmp_path, words, patched) == 143
         assert said(tmp_path) == line
         state = checkpoint.load(tmp_path / "checkpoints", {})
         assert state is not None
-        assert state["epoch"] == 2
+        assert state["epoch"] == epoch
 
 
 @pytest.mark.parametrize("measure", ["full", "none"])

@@ -187,21 +187,6 @@ def test_a_stop_while_another_host_is_missing_is_at_once(here: int, tmp_path: Pa
     assert jobs[here].failure().startswith(f"stopped while host 127.0.0.{2 - here} was waited for; nothing is lost")
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "shown"),
-    [pytest.param("epochs", "2", "2 in", marks=long), ("arch", "resnet34", "'resnet34'")],
-)
-def test_hosts_with_different_hyperparameters_are_told_apart(name: str, value: str, shown: str, tmp_path: Path) -> None:
-    with hosts.job("process", tmp_path, 2, {}) as jobs:
-        path = jobs[1].base / "input" / "config" / "hyperparameters.json"
-        other = json.loads(path.read_text()) | {name: value}
-        replace_file(path, json.dumps(other).encode())
-        assert all(hosts.finish(jobs, BY))
-    for job in jobs:
-        assert job.failure().startswith(f"hyperparameter {name} has value {shown}")
-        assert "give every host the same hyperparameters" in job.failure().splitlines()[0]
-
-
 def test_hosts_with_different_pictures_are_told_apart(tmp_path: Path) -> None:
     """On an interface that is not there, as SDK v3's local mode names one: they find each other on the default one."""
     with hosts.job("process", tmp_path, 2, {}, interface="ethwe") as jobs:

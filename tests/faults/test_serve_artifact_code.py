@@ -30,7 +30,7 @@ MODULES = (
     "logging.py", "logging/__init__.py", "json.py", "random.py", "socket.py", "runpy.py",
     "multiprocessing/__init__.py", "signal.py",
     "numpy/__init__.py", "openvino/__init__.py", "PIL/__init__.py", "psutil.py", "sagemaker_inference/__init__.py",
-    "container_serve/__init__.py", "container_serve/worker/main.py", "container_serve/worker/handler.py",
+    "container_serve/__init__.py", "container_serve/worker/main.py", "container_serve/worker/service.py",
     "container_serve.py",
     "mms/__init__.py", "mms/model_service_worker.py", "mms/service.py",
     # what the model server, its handlers and its archives name

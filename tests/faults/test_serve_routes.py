@@ -83,12 +83,12 @@ def test_no_spelling_loads_or_unloads_a_model(tmp_path: Path, kind: str) -> None
     models = tmp_path / "models"
     model = write_model(models / "one")
     folder = str(model) if kind == "process" else "/opt/ml/model/one"
-    env = {"SAGEMAKER_MULTI_MODEL": "true"}
+    env = {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_PAGE": "true"}
     with listening() as (port, callers), serving(models, tmp_path / "run", env, kind=kind) as server:
         loaded = server.request("POST", "/models", json.dumps({"model_name": "one", "url": folder}).encode())
         assert loaded.status == 200, loaded.body
         workers = server.python()
-        count, wrong = answers_to_all(server, port, routes.MULTI)
+        count, wrong = answers_to_all(server, port, {**routes.MULTI, **routes.PAGE})
         assert (wrong[:20], callers) == ([], [])
         assert count > 4000
         assert server.request("GET", "/models").json() == {"models": [{"modelName": "one", "modelUrl": folder}]}

@@ -169,11 +169,11 @@ def test_the_table_is_what_curl_got(finished: Finished) -> None:
     rows = finished.summary["predictions"]
     assert finished.summary["prediction"] == rows[0]
     assert [row["true"] for row in rows] == finished.summary["classes"]
-    table = finished.log[finished.log.index("picture  ") :]
+    table = finished.log[finished.log.index("image  ") :]
     for row in rows:
-        columns = [row["picture"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
+        columns = [row["image"], row["true"], row["predicted"], f"{row['probability']:.3f}"]
         assert re.search(r"\s+".join(map(re.escape, columns)), table)
-        assert (finished.out / "ml" / "input" / "data" / row["picture"]).is_file()
+        assert (finished.out / "ml" / "input" / "data" / row["image"]).is_file()
 
 
 @pytest.mark.timeout(SECONDS)
@@ -247,12 +247,16 @@ def test_a_failed_training_keeps_its_code_and_the_results_before(finished: Finis
 
 @pytest.mark.timeout(SECONDS)
 def test_reports_are_made_again(finished: Finished, tmp_path: Path) -> None:
-    again, compared = documents.commands("test_reports_are_made_again")
+    again, compared, listed = documents.commands("test_reports_are_made_again")
     for command in (again, compared):
         filled = re.sub(r"FOLDER|local_test/out", str(finished.out), command)
         shell(f"{ROOT}/{filled}", tmp_path)
     assert (tmp_path / "profiler-report.html").stat().st_size > 1000
     assert (tmp_path / "compare.html").stat().st_size > 1000
+    # The folder of this run is none below local_test.
+    table = shell(f"{ROOT}/{listed} {finished.out.parent}", tmp_path)
+    assert re.search(rf"{finished.out}\s+Completed", table)
+    assert f">{finished.out}</b>" in (tmp_path / "runs.html").read_text()
 
 
 @pytest.mark.clone

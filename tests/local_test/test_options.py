@@ -1,11 +1,14 @@
 """What is refused before anything is started."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from local_test import engine
 from local_test.errors import LocalError
 from local_test.options import OUT, parse
+from tests.conftest import Patch
 
 
 def test_defaults_are_the_sample_and_an_engine_of_its_choice() -> None:
@@ -21,12 +24,22 @@ def test_what_is_not_a_flag_of_ours_is_a_hyperparameter() -> None:
     assert options.port == 20500
 
 
-def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "mine.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     assert parse(["--weights", "mine.pth"]).weights == tmp_path / "mine.pth"
     assert parse(["--weights", "none"]).weights == "none"
     assert parse(["--weights", "IMAGENET1K_V1"]).weights == "IMAGENET1K_V1"
+
+
+def test_without_linux_there_is_no_engine_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(LocalError, match="'process' runs on Linux only, and this is darwin: take docker"):
+        parse(["--engine", "process"])
+    assert parse(["--engine", "docker"]).engine == "docker"
+    monkeypatch.setattr(engine, "daemon", lambda: ("", "no Docker daemon answers"))
+    with pytest.raises(LocalError, match="no Docker daemon answers: start the daemon"):
+        engine.choose("auto", Path())
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 """Results are all of one run, and one run writes them at a time."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from local_test import outdir
 from local_test.errors import LocalError
+from tests.conftest import Patch
 
 
 def finish(out: Path, text: str) -> None:
@@ -117,7 +115,7 @@ def test_what_is_not_ours_stays(tmp_path: Path, word: str, kind: str) -> None:
     assert kind != "folder" or (taken / "precious").exists()
 
 
-def test_a_run_killed_while_it_removed_a_folder_is_tidied_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_while_it_removed_a_folder_is_tidied_up(tmp_path: Path, monkeypatch: Patch) -> None:
     with outdir.claimed(tmp_path / "out") as claimed:
         (claimed.begin() / "ml").mkdir()
         monkeypatch.setattr(shutil, "rmtree", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -136,47 +134,15 @@ def test_a_link_to_a_folder_of_results_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "disk" / "out" / "summary.json").read_text() == "two"
 
 
-def test_the_root_is_no_folder_of_results() -> None:
-    with pytest.raises(LocalError, match="give another --out"), outdir.claimed(Path("/")):
-        pass
-
-
-def test_a_second_run_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
-    code = (
-        "import os, sys; from pathlib import Path; from local_test import outdir\n"
-        "with outdir.claimed(Path(sys.argv[1])): print(os.getpid(), flush=True); sys.stdin.read()"
-    )
-    first = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path / "out"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        assert first.stdout is not None
-        pid = first.stdout.readline().strip()
-        with pytest.raises(LocalError, match=f"pid {pid}"), outdir.claimed(tmp_path / "out"):
-            pass
-    finally:
-        first.kill()
-        first.communicate()
-    # However it ended, its lock ended with it.
-    with outdir.claimed(tmp_path / "out"):
-        assert next(tmp_path.glob(".*lock")).read_text() == f"{os.getpid()}\n"
-
-
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     (tmp_path / ".out.byoc-lock").symlink_to("/dev/full")
     with pytest.raises(LocalError, match=r"\.out\.byoc-lock: No space left"), outdir.claimed(tmp_path / "out"):
         pass
 
 
-@pytest.mark.parametrize("suffix", [".old", ".failed"])
-def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, suffix: str) -> None:
-    with (
-        pytest.raises(LocalError, match=f"names ending in {suffix} are for what other runs left"),
-        outdir.claimed(tmp_path / f"out{suffix}"),
-    ):
+@pytest.mark.parametrize("name", ["out.old", "out.failed", "/"])
+def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, name: str) -> None:
+    said = "cannot be replaced: give" if name == "/" else "names ending in .* are for what other runs left: give"
+    with pytest.raises(LocalError, match=f"{said} another"), outdir.claimed(tmp_path / name):
         pass
     assert list(tmp_path.iterdir()) == []

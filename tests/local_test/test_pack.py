@@ -48,6 +48,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         pack.pack(source, target)
     assert caught.value.filename == str(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing half-written"
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_what_cannot_be_posted_is_passed_over(tmp_path: Path) -> None:
 def test_columns_stand_under_one_another() -> None:
     rows = [Row("a/long/name.jpg", "cat", "cat", 0.98765), Row("b.jpg", "dog", "wolfhound", 0.5)]
     lines = predictions.render(rows).splitlines()
-    assert lines[0].split("  ")[0] == "picture"
+    assert lines[0].split("  ")[0] == "image"
     assert lines[0].index("probability") == lines[2].index("0.988") == lines[3].index("0.500")
     assert lines[-1] == "1 of 2 correct"
 

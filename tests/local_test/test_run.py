@@ -21,7 +21,7 @@ from local_test import engine, outdir, run, server, stage, weights
 from local_test.engine import DockerEngine
 from local_test.errors import LocalError, guarded
 from tests import trees
-from tests.conftest import need
+from tests.conftest import Capture, Patch, need
 from tests.local_test.runs import RUN, SECONDS, call, mentioning, until
 
 
@@ -37,7 +37,7 @@ def main(*arguments: str) -> int:
     return guarded("run.sh", lambda: program.main("run.sh", list(arguments)))
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+def refused(monkeypatch: Patch, capsys: Capture, *arguments: object) -> str:
     """Return the message of run.sh about a mistake, which it finds before it looks at hyperparameters and weights."""
     monkeypatch.setattr(weights, "url_of", lambda *_: pytest.fail("this asks the network"))
     assert main(*map(str, arguments), "--engine", "process") != 0
@@ -53,7 +53,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     ],
 )
 def test_a_value_that_cannot_work_here_is_refused_before_anything_is_staged(
-    words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: str, expected: str, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(device, "DEVICE_FILES", ())  # a machine without a GPU
     monkeypatch.setattr(weights, "unreachable", lambda _: "")
@@ -72,9 +72,7 @@ def signals() -> Iterator[None]:
         signal.signal(each, handler)
 
 
-def test_a_taken_port_is_found_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_taken_port_is_found_before_training(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     with socket.socket() as holder:
         for port in range(server.free_port(), 32000):  # another test may have taken it since
             with suppress(OSError):
@@ -96,9 +94,8 @@ def test_a_taken_port_is_found_before_training(
     ],
 )
 def test_a_mistake_is_found_before_hyperparameters_are_looked_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...], said: str,
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture, arguments: tuple[str, ...], said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "out.old").mkdir()
@@ -109,9 +106,7 @@ def test_a_mistake_is_found_before_hyperparameters_are_looked_at(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "out.old", "precious"]
 
 
-def test_a_typing_error_keeps_what_a_failed_run_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_typing_error_keeps_what_a_failed_run_left(tmp_path: Path, monkeypatch: Patch, capsys: Capture) -> None:
     with outdir.claimed(tmp_path / "out") as out:
         (out.begin() / "model").mkdir()
         (out.out / "model" / "model.tar.gz").touch()
@@ -128,7 +123,7 @@ def test_a_typing_error_keeps_what_a_failed_run_left(
 
 
 def test_a_training_that_fails_is_told_without_its_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     (fails := tmp_path / "program").write_text(
         "#!/bin/sh\nprintf 'No space left: model.pth\\n\\nTraceback' >$SAGEMAKER_BASE_DIR/output/failure\nexit 7\n"
@@ -187,7 +182,7 @@ def test_a_signal_in_the_first_seconds_is_told(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeypatch: Patch) -> None:
     """Of a server maybe; a container would not get the variable either."""
     monkeypatch.setenv("SAGEMAKER_PROGRAM", "inference.py")
     data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
@@ -197,7 +192,7 @@ def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeyp
     assert "unknown hyperparameter learning-rate" in (tmp_path / "log").read_text()
 
 
-def test_without_a_daemon_auto_takes_processes_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_daemon_auto_takes_processes_and_says_why(monkeypatch: Patch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     chosen, why = engine.choose("auto", tmp_path)
@@ -229,9 +224,7 @@ def test_with_a_daemon_auto_takes_docker(tmp_path: Path) -> None:
 
 @pytest.mark.docker
 @pytest.mark.timeout(SECONDS)
-def test_files_from_the_training_container_belong_to_the_caller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_from_the_training_container_belong_to_the_caller(tmp_path: Path, monkeypatch: Patch) -> None:
     docker = docker_engine(tmp_path)
     need(os.getuid() == 0, "root, to take the part of another user")
     user = 12345

@@ -1,6 +1,7 @@
 """setup.sh: which Python it takes, and what it says where there is none."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,36 @@ def test_no_python_is_said_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no Python 3.11 or 3.12" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "macos", "words"),
+    [
+        ("x86_64", "14.5", "no wheels for macOS 14.5 on x86_64, only for macOS 14 and newer on Apple silicon"),
+        ("arm64", "13.6.1", "no wheels for macOS 13.6.1 on arm64"),
+        ("arm64", "15.0", "no Python 3.12 found (looked for: python3.12 python3 python)"),
+    ],
+)
+def test_what_a_mac_needs_is_said_in_one_line(tmp_path: Path, machine: str, macos: str, words: str) -> None:
+    fake(tmp_path, "uname", f'[ "$1" = -m ] && echo {machine} || echo Darwin')
+    fake(tmp_path, "sw_vers", f"echo {macos}")
+    for name in ("python3.12", "python3", "python"):
+        fake(tmp_path, name, "exit 1")
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    done = find(PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_mac_takes_python_3_12_where_there_is_3_11_too(tmp_path: Path) -> None:
+    fake(tmp_path, "uname", '[ "$1" = -m ] && echo arm64 || echo Darwin')
+    fake(tmp_path, "sw_vers", "echo 14.0")
+    for name, minor in (("python3.11", 11), ("python3.12", 12)):
+        fake(tmp_path, name, f'case "$2" in *"(3, {minor})"*) exit 0 ;; *ensurepip*) exit 0 ;; *) exit 1 ;; esac')
+    done = find(PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.stdout.strip() == str(tmp_path / "python3.12"), done.stderr
 
 
 def test_an_argument_that_it_does_not_know_is_refused() -> None:

@@ -12,13 +12,14 @@ from local_test import weights
 from local_test.errors import LocalError
 from local_test.weights import Weights
 from tests import web
+from tests.conftest import Patch
 
 NAME = "resnet50-11ad3fa6.pth"
 NOWHERE = f"http://127.0.0.1:9/models/{NAME}"
 
 
 @pytest.fixture(autouse=True)
-def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_cache(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
@@ -55,7 +56,7 @@ def test_a_file_that_the_hub_keeps_is_used(tmp_path: Path) -> None:
     assert choose(None, NOWHERE, in_container=True) == Weights(kept, None)
 
 
-def test_a_file_that_timm_s_hub_keeps_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_timm_s_hub_keeps_is_used(tmp_path: Path, monkeypatch: Patch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

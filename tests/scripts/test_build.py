@@ -121,6 +121,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
         (["--ca-bundle", "pyproject.toml"], ["pyproject.toml", "PEM"]),
         (["--maven-settings", "absent.xml"], ["Maven settings", "absent.xml"]),
         (["--osv-url", "osv.example"], ["osv.example", "http://"]),
+        (["--platform", "linux/arm"], ["--platform", "'linux/arm'", "linux/arm64"]),
         (["--osv-url", "https://me:word@osv.example/"], ["password"]),
     ],
 )
@@ -220,6 +221,15 @@ esac""",
         [*["dist/byoc-serve_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
         ["advisories:", "none", "known"],
     ]
+
+
+def test_an_image_for_arm_has_a_tag_of_its_own(path_without_docker: Path, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    stub(path_without_docker, f'printf "%s\n" "$*" >> {calls}; case $1 in image) echo linux/arm64 ;; esac')
+    env = {"PATH": str(path_without_docker)}
+    done = build(ROOT, "serve", "--platform", "linux/arm64", "--no-sbom", env=env)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"--platform linux/arm64 --tag byoc-serve:\S+-{content(ROOT, 'serve')}-arm64 ", calls.read_text())
 
 
 def test_an_image_for_another_platform_is_refused(path_without_docker: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from container_serve import __version__
 from scripts.console import command
+from tests.conftest import Capture
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if "command.run(" in path.read_text())
@@ -33,6 +34,7 @@ def test_a_flag_without_its_value_is_told_in_one_line(script: Path) -> None:
 # Ctrl-C in a destructor, of which Python would only print that the exception is ignored; three of them.
 DESTRUCTOR = """
 import signal, sys, time
+from tests.conftest import Capture
 sys.argv = ["x.py"]
 class Thing:
     def __del__(self):
@@ -74,7 +76,7 @@ def test_every_shell_script_says_the_version(program: str) -> None:
     assert (ended.returncode, ended.stdout) == (0, f"{Path(program).name} {__version__}\n"), ended
 
 
-def test_every_python_script_says_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_python_script_says_the_version(capsys: Capture) -> None:
     """They all make their parser here, which the test of a flag without its value relies on, too."""
     assert len(SCRIPTS) == len(list((ROOT / "scripts").glob("*.py"))) - 2  # __init__ and environment
     with pytest.raises(SystemExit, match="0"):

@@ -69,12 +69,14 @@ def test_logging_goes_to_the_console_only() -> None:
 def test_nothing_in_the_environment_overrides_the_configuration() -> None:
     environ = {"MMS_CONFIG_FILE": "x", "MMS_MODEL_STORE": "x", "LOG_LOCATION": "x", "HOME": "/h"}
     environ["PYTHONPATH"] = "/mine::here"  # nothing is named relative to a folder that workers are started in
-    env = configuration.environment(environ, Path("/r"), Share(1, 3, 2), 1000)
+    env = configuration.environment(
+        environ, Path("/r"), Settings.read({"BYOC_MODEL_DIR": "/model"}), Share(1, 3, 2), 1000
+    )
     assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
     assert env["BYOC_THREADS"] == "3"
     assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
     assert env["BYOC_PYTHONPATH"].split(os.pathsep)[1:] == ["/mine", str(Path("here").absolute())]
-    assert env["HOME"] == "/h"
+    assert (env["HOME"], env["BYOC_MODEL_DIR"]) == ("/h", "/model")
     assert env["BYOC_PICTURE_BYTES"] == "1000"
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from container_serve.image import decode
-from container_train.data import checking, checksum_cache, dataset
-from container_train.data.checksum_cache import ChecksumCache
+from container_train.data import checking, dataset
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import TrainError
+from container_train.features.location import VARIABLE
 from container_train.paths import SageMakerPaths
 from tests import trees
 from tests.contract.serving import free_port
@@ -34,7 +34,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         found.append(body)
         return decode(body)
 
-    monkeypatch.setattr(checksum_cache, "decode", look)
+    monkeypatch.setattr(checking, "decode", look)
     return found
 
 
@@ -94,14 +94,12 @@ def read_as(rank: int, port: int, base: Path) -> tuple[str, list[str], list[str]
         count += 1
         return decode(body)
 
-    setattr(checksum_cache, "decode", look)  # noqa: B010
-    known = ChecksumCache(base.parent / "known")
-    found = dataset.read(SageMakerPaths(base), known, group)
-    if not rank:
-        known.save()
+    setattr(checking, "decode", look)  # noqa: B010
+    os.environ[VARIABLE] = str(base.parent / "known")
+    found = dataset.read(SageMakerPaths(base), group)
     lost = base.parent / "lost"
     try:
-        dataset.read(SageMakerPaths(lost if rank == 2 else base), known, group)
+        dataset.read(SageMakerPaths(lost if rank == 2 else base), group)
         error = ""
     except TrainError as raised:
         error = str(raised)
@@ -109,19 +107,41 @@ def read_as(rank: int, port: int, base: Path) -> tuple[str, list[str], list[str]
     return found.fingerprint, list(found.bad), [str(path) for path in found.splits["train"].paths], count, error
 
 
-def test_processes_share_the_check_and_know_the_same(tree: SageMakerPaths, decoded: list[bytes]) -> None:
+def test_processes_share_the_check_and_know_the_same(tree: SageMakerPaths) -> None:
     broken = tree.channels / "train" / "01.red" / "004.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     trees.tree(tree.base.parent / "lost", pictures={"train": 9, "valid": 4, "test": 4})
     with ProcessPoolExecutor(SIZE, multiprocessing.get_context("spawn")) as pool:
         first, *others = pool.map(read_as, range(SIZE), [free_port()] * SIZE, [tree.base] * SIZE)
     alone = dataset.read(tree)
-    decoded.clear()
-    again = dataset.read(tree, ChecksumCache(tree.base.parent / "known"))
-    assert first[0] == alone.fingerprint == again.fingerprint
+    assert first[0] == alone.fingerprint
     assert first[1] == ["train/01.red/004.jpg"] == list(alone.bad)
     assert first[2] == list(map(str, alone.splits["train"].paths))
-    assert first[3] <= 18 + 1, "each decodes its share, and the broken one again in the second reading"
+    assert first[3] == 18, "each decodes its share, and nothing in the second reading"
     assert first[4].startswith("process 2 of 3 has other images than the first: every host needs all of them")
     assert all((other[:3], other[4]) == (first[:3], first[4]) for other in others)
-    assert len(decoded) == 1, "the file of what is known has the images of all processes"
+
+
+def test_another_trial_of_a_search_decodes_nothing_unless_a_file_has_changed(
+    tree: SageMakerPaths, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, str(tree.base.parent / "search"))
+    broken = tree.channels / "train" / "01.red" / "000.jpg"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    found = dataset.read(tree)
+    assert len(decoded) == 3 * 18
+    again = dataset.read(tree)
+    assert (again.fingerprint, again.bad) == (found.fingerprint, found.bad)
+    assert len(found.bad) == 1
+    assert [list(split.paths) for split in again.splits.values()] == [list(s.paths) for s in found.splits.values()]
+    assert len(decoded) == 3 * 18
+    broken.write_bytes(whole)
+    mended = dataset.read(tree)
+    assert not mended.bad
+    assert mended.fingerprint != found.fingerprint
+    for kept in (tree.base.parent / "search").iterdir():
+        kept.write_text("{ not json")
+    assert dataset.read(tree).fingerprint == mended.fingerprint
+    monkeypatch.setenv(VARIABLE, str(broken))
+    assert dataset.read(tree).fingerprint == mended.fingerprint, "a folder that cannot be written"

@@ -49,7 +49,7 @@ def test_training_evaluates_the_tensor_that_the_server_computes(splits: dict[str
         assert ours.is_contiguous(memory_format=layout)
         for image in range(12):
             np.testing.assert_array_equal(ours[image].numpy(), preprocess(body(split, image), SPEC))
-    assert torch.equal(ours[:4], images.first_images({"train": split}, SPEC, 4))
+    assert torch.equal(pixels[:4], images.first_images({"train": split}, SPEC, 4))
     reference = v2.Compose(
         [
             v2.Resize(SPEC.resize, antialias=True),

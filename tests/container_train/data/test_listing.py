@@ -81,10 +81,7 @@ def test_paths_are_made_when_asked_for() -> None:
     assert list(whole[::2]) == [Path("/data/b/1.jpg"), Path("/data/a/2.jpg")]
     with pytest.raises(IndexError):
         whole[3]
-    parts = [Files(Path("/data"), names[:2]), Files(Path("/data")), Files(Path("/data"), names[2:])]
-    joined = Files.joined(Path("/data"), parts)
-    assert list(joined.names()) == names
-    assert list(Files.joined(Path("/data"), [])) == []
+    assert list(Files(Path("/data")).names()) == []
 
 
 def test_a_listing_asks_nothing_of_a_file_and_keeps_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,14 +377,6 @@ def test_when_room_runs_out_only_losses_are_saved(
     assert len(read.tensor_names(step=0, mode=modes.TRAIN)) > 10
 
 
-def test_even_losses_end_at_the_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "BUDGET", 20_000)
-    monkeypatch.setattr(recorder, "AFTERWARDS", 10_000)
-    hook = train(tmp_path, network(32), epochs=3)
-    size = sum(file.stat().st_size for file in config.folder(SageMakerPaths(tmp_path)).rglob("*") if file.is_file())
-    assert hook.describe()["bytes"] < size < 60_000
-
-
 def service(folder: Path, **content: Any) -> None:
     tree = SageMakerPaths(folder)
     tree.config.mkdir(parents=True)

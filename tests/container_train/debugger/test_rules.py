@@ -17,6 +17,7 @@ from container_train.monitoring.findings import Finding, Rule, evaluate, parse_p
 from container_train.profiler import rules as profiler
 from tests.container_train.debugger.runs import (
     BATCH,
+    CLASSES,
     FEATURES,
     Batch,
     batches,
@@ -268,6 +269,16 @@ def test_noise_between_batches_is_not_a_loss_that_stands_still(tmp_path: Path) -
     assert finding.checked >= 7
 
 
+@pytest.mark.parametrize(("lr", "status"), [(1e4, "fired"), (0.05, "ok")])
+def test_a_loss_that_was_thrown_up_at_once_has_diverged_though_it_falls_since(
+    tmp_path: Path, lr: float, status: str
+) -> None:
+    train(tmp_path, network(), epochs=2, lr=lr, train_on=batches(pictures(640, 1, apart=0.5)))
+    finding = judge(tmp_path, {"classes": CLASSES})["loss_not_decreasing"]
+    assert (finding.status, finding.severity) == (status, "problem" if status == "fired" else None), finding.reason
+    assert ("the training has diverged: after 40 steps" in finding.reason) == (status == "fired")
+
+
 # what is known of the recipe, and how bad a finding is
 
 
@@ -500,15 +511,6 @@ def few_of_one(count: int) -> Batch:
     return inputs[kept], targets[kept]
 
 
-def test_labels_are_counted_where_the_pictures_are_not_known(tmp_path: Path) -> None:
-    train(tmp_path, network(16), epochs=1, train_on=2 * batches(few_of_one(6)), interval=1)
-    finding = fired(judge(tmp_path)["class_imbalance"])
-    assert "labels seen" in finding.reason
-    assert finding.first is not None
-    assert finding.first.step == 16  # 15 batches of 32, one of 6, and one more are the first 500
-    assert judge(tmp_path, class_imbalance={"samples": 100_000})["class_imbalance"].status == "not_applicable"
-
-
 def test_a_small_class_that_is_mispredicted(tmp_path: Path) -> None:
     train(tmp_path, network(16), epochs=2, train_on=batches(few_of_one(18)), lr=0.01)
     counts = {"a": 160, "b": 160, "c": 160, "d": 18}
@@ -538,7 +540,7 @@ def test_a_rule_that_fails_says_so_and_the_others_go_on(healthy: Path, monkeypat
         raise KeyError("a mistake")
 
     monkeypatch.setitem(RULES, "overfit", Rule(broken, {}))
-    findings = judge(healthy)
+    findings = judge(healthy, {"class_counts": dict.fromkeys("abcd", 160)})
     assert (findings["overfit"].status, findings["overfit"].reason) == (
         "error",
         "the rule failed: KeyError: 'a mistake'",

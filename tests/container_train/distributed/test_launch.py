@@ -16,6 +16,7 @@ from container_train.distributed import launch
 from container_train.distributed.cluster import TIMEOUT, Cluster
 from container_train.distributed.launch import Hosts
 from container_train.errors import LOST_PEER, STOPPED, TrainError
+from container_train.signals import StopFlag
 from tests.contract.serving import until
 
 NAMES = ["algo-1", "algo-2", "algo-3"]
@@ -58,7 +59,7 @@ def agree(hosts: list[Hosts], *ends: tuple[int, str]) -> list[tuple[int, str]]:
 def test_all_hosts_end_alike(
     ends: list[tuple[int, str]], expected: tuple[int, str], store: TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())  # it is this process whose children they would end
+    monkeypatch.setattr(launch, "_signal", lambda _: None)  # it is this process whose children they would end
     hosts = start(store, 0, 1, 2)
     if expected == (1, "killed"):
         assert hosts[2].agree(1, "killed") == expected
@@ -66,7 +67,7 @@ def test_all_hosts_end_alike(
 
 
 def test_a_peer_that_is_lost_without_a_reason_is_the_reason(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     monkeypatch.setattr(launch, "REASON_SECONDS", 1.0)
     hosts = start(store, 0, 1, 2)
     lost = (LOST_PEER, "another process of the job is lost")
@@ -74,7 +75,7 @@ def test_a_peer_that_is_lost_without_a_reason_is_the_reason(store: TCPStore, mon
 
 
 def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     monkeypatch.setattr(launch, "SILENT_SECONDS", 2.0)
     hosts = start(store, 0, 1)
     assert all(host.known.wait(20) for host in hosts)
@@ -83,7 +84,7 @@ def test_a_host_that_gives_no_sign_of_life_is_named(store: TCPStore, monkeypatch
 
 
 def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_signal", lambda *_: set())
+    monkeypatch.setattr(launch, "_signal", lambda _: None)
     program = (
         "import time; from torch.distributed import TCPStore\n"
         "store = TCPStore('127.0.0.1', 0, is_master=True, wait_for_workers=False)\n"
@@ -101,12 +102,7 @@ def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: py
 
 def test_a_stop_of_one_host_reaches_the_processes_of_all(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: set[signal.Signals] = set()
-
-    def send(number: signal.Signals, *_: object) -> set[int]:
-        sent.add(number)
-        return set()
-
-    monkeypatch.setattr(launch, "_signal", send)
+    monkeypatch.setattr(launch, "_signal", sent.add)
     hosts = start(store, 0, 1, 2)
     hosts[1].stop()
     until(lambda: all(host.stopping < float("inf") for host in hosts), "all are told", 10)
@@ -156,27 +152,8 @@ def test_the_reason_of_a_host_is_that_of_the_process_which_has_one(
     assert (code, line) == expected
 
 
-def test_a_host_that_is_waited_for_is_named_once_and_given_up(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = 100.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += 1
-
-    monkeypatch.setattr("time.monotonic", lambda: now)
-    monkeypatch.setattr("time.sleep", sleep)
-    monkeypatch.setattr(launch, "SIGNALS", ())
-    launch._wait("algo-2", lambda: now > 108)
-    assert capsys.readouterr().err == ""
-    with pytest.raises(TrainError, match="host algo-2 did not come within 300 s: see its log"):
-        launch._wait("algo-2", lambda: False)
-    assert capsys.readouterr().err == "waiting for host algo-2, for at most 300 s\n"
-
-
 def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as taken:
         monkeypatch.setenv("BYOC_PORT", str(taken.getsockname()[1]))
         with pytest.raises(TrainError, match=r"port \d+ of host 127.0.0.1 cannot be used .*: BYOC_PORT names another"):
-            launch._meet(Cluster(["127.0.0.1", "127.0.0.2"], 0, 0))
+            launch._meet(Cluster(["127.0.0.1", "127.0.0.2"], 0, 0), StopFlag())

@@ -22,7 +22,7 @@ def network() -> builder.Network:
 
 @pytest.fixture(scope="module")
 def sample() -> torch.Tensor:
-    return torch.randn(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return torch.randint(256, (20, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 def made(

@@ -96,7 +96,7 @@ def test_an_interrupted_training_leaves_the_same_out(
     stopped = source(again, tmp_path / "part", UNCACHED, StopAfter(looks))
     with pytest.raises(Stopped, match="in epoch"):
         trainer(stopped, tmp_path / "part").fit()
-    kept = checkpoint.load(tmp_path / "part", {}, engine.KEYS)
+    kept = checkpoint.load(tmp_path / "part", {})
     assert kept is not None
     assert kept["unreadable"]["seen"]
     resumed = source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path / "part", UNCACHED)

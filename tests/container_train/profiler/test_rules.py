@@ -87,7 +87,7 @@ def test_cpu_bottleneck(tmp_path: Path, share: float, status: str) -> None:
     metrics.write(tmp_path, {**metrics.gpu("gpu0", gpu), **metrics.cpu(busy), **metrics.cpu(steady(5), name="cpu1")})
     finding = judge(tmp_path, "cpu_bottleneck")
     assert finding.status == status
-    assert f"{100 * share:.0f} % of the time on algo-1" in finding.reason
+    assert f"{100 * share:.0f} % of the time" in finding.reason
     if status == "fired":
         assert finding.first is not None
         assert finding.last is not None
@@ -122,7 +122,7 @@ def test_low_gpu_utilization(tmp_path: Path) -> None:
     metrics.write(tmp_path, {**metrics.gpu("gpu0", steady(95)), **metrics.gpu("gpu1", steady(30))})
     finding = judge(tmp_path, "low_gpu_utilization")
     assert finding.status == "fired"
-    assert "algo-1/gpu1" in finding.reason
+    assert "gpu1" in finding.reason
     assert (finding.checked, finding.fired) == (6, 3)  # windows that end at 1000, 1500 and 2000, of two GPUs
 
 
@@ -170,22 +170,15 @@ def test_load_balancing_of_gpus(tmp_path: Path) -> None:
     metrics.write(tmp_path, {**metrics.gpu("gpu0", steady(95)), **metrics.gpu("gpu1", steady(15))})
     finding = judge(tmp_path, "load_balancing")
     assert finding.status == "fired"
-    assert "algo-1/gpu0 and algo-1/gpu1" in finding.reason
+    assert "gpu0 and gpu1" in finding.reason
     metrics.write(tmp_path / "even", {**metrics.gpu("gpu0", steady(94)), **metrics.gpu("gpu1", steady(95))})
     assert judge(tmp_path / "even", "load_balancing").status == "ok"
-
-
-@pytest.mark.parametrize(("other", "status"), [(10, "fired"), (90, "ok")])
-def test_load_balancing_of_hosts(tmp_path: Path, other: float, status: str) -> None:
-    metrics.write(tmp_path, metrics.cpu(steady(90)))
-    metrics.write(tmp_path, metrics.cpu(steady(other)), node="algo-2", start=START + 60)
-    assert judge(tmp_path, "load_balancing").status == status
 
 
 def test_load_balancing_with_nothing_to_balance(tmp_path: Path) -> None:
     metrics.write(tmp_path, metrics.gpu("gpu0", steady(90)))
     finding = judge(tmp_path, "load_balancing")
-    assert (finding.status, finding.reason) == ("not_applicable", "there is one GPU on 1 host: nothing to balance")
+    assert (finding.status, finding.reason) == ("not_applicable", "there is one GPU: nothing to balance")
 
 
 def test_overall_system_usage_has_numbers_and_never_fires(tmp_path: Path) -> None:

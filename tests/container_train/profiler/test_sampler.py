@@ -134,7 +134,6 @@ def test_missed_samples_are_counted_and_the_schedule_is_kept(tmp_path: Path, clo
     # The third ends at 0.651: those of 0.4 and 0.5 are missed, that of 0.6 is taken at once, and the next in time.
     assert times == pytest.approx([0.101, 0.201, 0.651, *(n / 10 + 0.001 for n in range(7, 15))], abs=1e-4)
     assert (statistics.samples, statistics.missed) == (12, 2)
-    assert statistics.max_error_ms == pytest.approx(51, abs=0.1)
 
 
 def test_gpus_are_in_the_files(tmp_path: Path, clock: Clock) -> None:

@@ -1,6 +1,5 @@
 import gzip
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -41,14 +40,4 @@ def test_a_training_that_ends_in_the_window(tmp_path: Path) -> None:
 def test_a_training_that_ends_before_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run((9, 10), 4, tmp_path).close()
     assert "there was no step 9" in caplog.text
-    assert not (tmp_path / trace.NAME).exists()
-
-
-def test_a_trace_that_is_too_large_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(trace, "MAX_BYTES", 100)
-    with caplog.at_level(logging.WARNING):
-        run((1, 3), 5, tmp_path)
-    assert "ask for fewer steps" in caplog.text
     assert not (tmp_path / trace.NAME).exists()

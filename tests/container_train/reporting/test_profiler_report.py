@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from bokeh.models import Span
 from PIL import Image
 
 from container_train.monitoring.findings import Evidence, Finding
-from container_train.reporting import compare, profiler_report, record, summary
+from container_train.reporting import compare, drawing, profiler_report, record, step_charts, summary
 from container_train.reporting.drawing import TRAIN, VALID
 from container_train.reporting.learning_charts import learning
 from container_train.reporting.measures import MEASURES, best_epoch
@@ -158,7 +158,7 @@ def test_the_first_thing_it_says_is_what_to_do(pages: dict[str, Path]) -> None:
     assert "4 warnings. Do first: Overfit: Validation loss is 34 % above training loss" in head
     assert head.index("Stop earlier (patience)") < head.index("Raise workers") < head.index("First do what data loader")
     assert "And 1 more: Batch size" in head
-    for said in ("step 1200 , mode EVAL", "value 0.34 , threshold 0.1", "ratio_threshold=0.1", "fired 1890 times"):
+    for said in ("step 1200 , mode EVAL", "value 0.34 , threshold 0.1", "ratio_threshold=0.1", "fired 1 890 times"):
         assert said in text, said
 
 
@@ -350,12 +350,20 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     for width in (1440, 390):
         looks_right(browser, page, width, charts | {"chart-steps"})
         browser.screenshot(SHOTS / f"compare-{width}.png")
+    looks_right(browser, page, 390, charts | {"chart-steps"}, dark=True)
+    browser.screenshot(SHOTS / "compare-dark-390.png")
     shot = np.asarray(Image.open(SHOTS / "compare-1440.png").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (TRAIN, VALID):  # A and B
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(shot - wanted).max(1) < 8).sum() > 500
     text = words(page)
-    for said in ("B is faster", "They differ in 1 hyperparameter", "lr 0.001 0.01", "3 more are the same", "-50 %"):
+    for said in (
+        "B (fast) is faster",
+        "They differ in 1 hyperparameter",
+        "lr 0.001 0.01",
+        "3 more are the same",
+        "-50 %",
+    ):
         assert said in text, said
 
 
@@ -369,22 +377,86 @@ def test_accuracies_bear_their_uncertainty_and_differ_only_beyond_it(tmp_path: P
     assert ("73.0 %", "test accuracy; 95 % interval 61 to 83 %") in summary.cards(few)
     figure = compare._figure("test accuracy", MEASURES["test accuracy"], few, more)
     assert figure == ("test accuracy", "73.0 % (61 to 83 %)", "80.0 % (68 to 88 %)", "+7.0 points", "")
-    (said,) = compare._verdict([figure], same_batch=True)
+    (said,) = compare._verdict([figure], ("few", "more"), same_batch=True)
     assert said.startswith("No difference in test accuracy that so many images could show: 73.0 % (61 to 83 %) (A), ")
     many = [job(f"many{accuracy}", accuracy, 6000) for accuracy in (0.73, 0.80)]
     figure = compare._figure("test accuracy", MEASURES["test accuracy"], *many)
     assert figure is not None
-    assert compare._verdict([figure], same_batch=True)[0].startswith("B has the better test accuracy: 73.0 % (71.9 to")
+    (said,) = compare._verdict([figure], ("few", "more"), same_batch=True)
+    assert said.startswith("B (more) has the better test accuracy: 73.0 % (71.9 to")
 
 
-def test_other_data_is_told_before_accuracies_are_compared() -> None:
-    class Job:
-        def __init__(self, classes: int, images: int) -> None:
-            self.job = {"classes": classes, "images": {"train": images, "valid": 2}}
+def with_metrics(out: Path, accuracy: float, data: str, f1: dict[str, float | None], **job: Any) -> record.Record:
+    made_up.write(out, seconds=20, steps=20, epochs=2, **job)
+    rows = [
+        {"label": label, "images": 9, "precision": None, "recall": None, "f1": value} for label, value in f1.items()
+    ]
+    (out / "metrics.json").write_text(json.dumps({"test_accuracy": accuracy, "job": {"data": data}, "per_class": rows}))
+    return record.read(out)
 
-    found = [compare._other_data(cast(Any, Job(3, 48)), cast(Any, Job(*other))) for other in ((3, 48), (2, 14))]
-    assert found[0] == []
-    assert found[1][0].endswith("3 classes, 50 images (A), 2 classes, 16 images (B).")
+
+@pytest.mark.parametrize(
+    ("data", "job", "sides"),
+    [
+        ("fedc", {}, ("120 classes, 6 000 images, 0123 (A)", "120 classes, 6 000 images, fedc (B)")),
+        ("0123", {"classes": 3}, ("120 classes", "3 classes, 6 000 images")),
+        ("0123", {"images": {"train": 1}}, ("6 000 images", "120 classes, 1 image, 0123 (B)")),
+    ],
+)
+def test_beside_other_data_nothing_is_better(
+    tmp_path: Path, data: str, job: dict[str, Any], sides: tuple[str, str]
+) -> None:
+    a = with_metrics(tmp_path / "a", 0.5, "0123", {"cat": 0.5})
+    b = with_metrics(tmp_path / "b", 0.9, data, {"cat": 0.9}, **job)
+    (tmp_path / "page.html").write_text(compare.render(a, b, ("a", "b")))
+    text = words(tmp_path / "page.html")
+    for said in ("They have other data, so that neither accuracies nor times compare: ", "+40.0 points", *sides):
+        assert said in text, said
+    assert 'class="number better"' not in (tmp_path / "page.html").read_text()
+    assert "has the better" not in text
+    assert "F1 of a class" not in text
+
+
+def test_the_classes_that_changed_most_come_first_and_those_that_changed_little_are_folded(tmp_path: Path) -> None:
+    before = {"same": 0.5, "none": None, **{f"class {n}": 0.5 for n in range(9)}}
+    a = with_metrics(tmp_path / "a", 0.5, "0123", before)
+    b = with_metrics(
+        tmp_path / "b", 0.9, "0123", {**before, **{f"class {n}": 0.5 - 0.01 * n for n in range(1, 9)}, "none": 0.7}
+    )
+    page = tmp_path / "page.html"
+    page.write_text(compare.render(a, b, ("a", "b")))
+    assert (
+        "Classes, the largest change first F1 of a class test images A : a B : b difference none 9 0.0 % 70.0 % +70.0"
+        in words(page)
+    )
+    assert "class 8 9 50.0 % 42.0 % -8.0 points class 7" in words(page)
+    assert "1 more class changed less F1 of a class" in words(page)
+    assert "same" not in [row[0] for row in compare._classes(a, b)]
+    assert "B (b) has the better test accuracy: 50.0 %" in words(page)
+
+
+def test_a_step_that_hangs_is_cut_and_marked(tmp_path: Path) -> None:
+    steps = record.read(made_up.write(tmp_path, seconds=20, steps=400, epochs=2)).steps
+    total = steps.total.copy()
+    total[100] = 60.0
+    chart = step_charts.step_parts(replace(steps, total=total, data=np.where(total == 60, 59.0, steps.data)))
+    top = chart.plot.y_range.end
+    assert chart.keys[-1].label.startswith("cut: up to ")
+    stack = chart.plot.renderers[0].data_source.data
+    drawn = sum(stack[part] for part in ("data", "forward", "backward", "optimizer", "rest"))
+    assert drawn.max() <= top
+    assert 1 <= (drawn > 0.95 * top).sum() <= 4, "at most 2 % of the groups"
+    usual = step_charts.step_parts(replace(steps, total=np.minimum(steps.total, 2 * np.median(steps.total))))
+    assert len(usual.keys) == 5, "nothing is cut"
+
+
+def test_there_is_no_half_of_an_epoch_and_logarithms_are_numbers() -> None:
+    assert drawing.blank(100, "epoch").xaxis[0].ticker.min_interval == 1
+    for values, ticks in (((0.0012, 0.9), [0.001, 0.002, 0.005, 0.01]), ((1e-7, 1.0), [1e-7, 1e-6, 1e-5, 1e-4])):
+        plot = drawing.blank(100, "x", y_axis_type="log")
+        drawing.logarithmic(plot.yaxis, np.array([*values, np.nan, 0.0]))
+        assert plot.yaxis[0].ticker.ticks[:4] == pytest.approx(ticks)
+        assert plot.yaxis[0].formatter.format == "%g"
 
 
 def test_no_torch_is_needed() -> None:

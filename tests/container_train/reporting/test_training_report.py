@@ -237,17 +237,17 @@ def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
     assert chart.plot
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (390, True)])
+def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int, dark: bool) -> None:
     with Browser(tmp_path / "profile") as browser:
-        browser.open(written / "report.html", width)
+        browser.open(written / "report.html", width, dark=dark)
         assert (browser.problems, browser.requests) == ([], [])
         assert browser.ask("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
         table = "document.querySelector('.classes')"
         assert browser.ask(f"{table}.scrollWidth <= {table}.parentElement.clientWidth"), "F1 is cut"
         sizes = browser.ask("[...new Set([...document.images].map(i => `${i.naturalWidth}x${i.naturalHeight}`))]")
         assert sizes == ["160x160"]
-        shot = browser.screenshot(SHOTS / f"report-{width}.png")
+        shot = browser.screenshot(SHOTS / f"report-{'dark-' * dark}{width}.png")
     pixels = np.asarray(Image.open(shot).convert("RGB")).reshape(-1, 3)
     # Both curves, and the confusion matrix's full cells.
     for colour in (drawing.TRAIN, drawing.VALID, training_report.BLUES[-1]):

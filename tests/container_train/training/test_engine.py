@@ -78,7 +78,7 @@ def interrupted(it: engine.Trainer, steps: int) -> engine.Trainer:
         @asked.setter
         def asked(self, value: bool) -> None: ...
 
-    it.stop = StopAt()
+    it.learner.stop = StopAt()
     return it
 
 
@@ -97,7 +97,7 @@ def test_training_learns_and_keeps_the_best_epoch(pictures: dataset.Data, tmp_pa
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     best = max(row["valid_accuracy"] for row in history)
     assert best > 0.6
-    valid = it.evaluate("valid")
+    valid = it.learner.evaluate("valid")
     assert valid.correct / valid.seen == best
 
 
@@ -138,11 +138,11 @@ def test_losses_that_are_read_a_step_late_change_nothing(
     at_once = trainer(pictures, tmp_path / "now", **options)
     history = at_once.fit()
     cut = interrupted(trainer(pictures, tmp_path / "late", **options), 6)
-    cut.late = 1
+    cut.learner.late = 1
     with pytest.raises(Stopped):
         cut.fit()
     late = trainer(pictures, tmp_path / "late", **options)
-    late.late = 1
+    late.learner.late = 1
     assert (late.state.epoch, late.state.step, late.state.tally.seen) == (1, 2, 16)
     resumed = late.fit()
     assert same(weights(at_once), weights(late))
@@ -156,8 +156,8 @@ def test_a_loss_that_is_not_finite_names_its_step(
 ) -> None:
     """The last one of an epoch, too."""
     it = trainer(pictures, tmp_path)
-    it.late = late
-    step = it._step
+    it.learner.late = late
+    step = it.learner.step
 
     def broken(*arguments: Any) -> None:
         if it.state.step == steps - 1:
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_names_its_step(
                 it.network.trainable()[0].fill_(float("nan"))
         step(*arguments)
 
-    it._step = broken  # type: ignore[assignment]
+    it.learner.step = broken  # type: ignore[assignment]
     with pytest.raises(TrainError, match=f"the loss became nan in epoch 1, step {steps}: lower lr"):
         it.fit()
     assert not list(tmp_path.glob("checkpoint*"))
@@ -227,7 +227,7 @@ def test_the_state_of_a_checkpoint_is_that_of_its_step(
         save(state)
         with torch.no_grad():
             it.network.trainable()[0].add_(1)
-            next(iter(it.optimizer.state.values()))["exp_avg"].add_(1)
+            next(iter(it.learner.optimizer.state.values()))["exp_avg"].add_(1)
         going_on.set()
 
     monkeypatch.setattr(it.writer, "save", then)
@@ -236,7 +236,7 @@ def test_the_state_of_a_checkpoint_is_that_of_its_step(
     assert state is not None
     assert same(state["model"], before[0])
     assert not torch.equal(
-        state["optimizer"]["state"][0]["exp_avg"], next(iter(it.optimizer.state.values()))["exp_avg"]
+        state["optimizer"]["state"][0]["exp_avg"], next(iter(it.learner.optimizer.state.values()))["exp_avg"]
     )
 
 
@@ -300,7 +300,7 @@ def test_frozen_batch_statistics_stay_as_they_are(pictures: dataset.Data, tmp_pa
 def test_the_loss_that_an_epoch_is_chosen_by_is_the_plain_one(pictures: dataset.Data, tmp_path: Path) -> None:
     it = trainer(pictures, tmp_path, label_smoothing="0.3", epochs="1")
     (record,) = it.fit()
-    found = it.evaluate("valid")
+    found = it.learner.evaluate("valid")
     assert found.loss / found.seen == pytest.approx(record["valid_loss"])
     logits = torch.cat([it.network.head(*inputs) for inputs, _ in it.source.evaluation("valid")])
     plain = torch.nn.functional.cross_entropy(logits, it.source.targets["valid"])
@@ -314,8 +314,8 @@ def test_an_average_is_evaluated_where_the_debugger_counts(pictures: dataset.Dat
     it._epoch()
     batches = [-(-len(pictures.splits[split]) // it.hp.batch_size) for split in ("train", "valid")]
     assert modes == [True] * batches[0] + [False] * batches[1]
-    assert it.average is not None
-    logits = torch.cat([it.average.module(*inputs) for inputs, _ in it.source.evaluation("valid")])
+    assert it.learner.average is not None
+    logits = torch.cat([it.learner.average.module(*inputs) for inputs, _ in it.source.evaluation("valid")])
     loss = torch.nn.functional.cross_entropy(logits, it.source.targets["valid"])
     assert it.state.history[0]["valid_loss"] == pytest.approx(float(loss.detach()), abs=1e-5)
 
@@ -325,7 +325,7 @@ def test_macro_f1_chooses_the_epoch_where_asked(pictures: dataset.Data, tmp_path
     history = it.fit()
     best = max(history, key=lambda row: (row["valid_macro_f1"], -row["valid_loss"]))
     assert it.state.best["epoch"] == best["epoch"]
-    assert it.evaluate("valid").macro_f1 == pytest.approx(best["valid_macro_f1"])
+    assert it.learner.evaluate("valid").macro_f1 == pytest.approx(best["valid_macro_f1"])
 
 
 def test_patience_ends_the_training(pictures: dataset.Data, tmp_path: Path) -> None:
@@ -389,7 +389,7 @@ def test_the_smallest_batch_of_batch_statistics_trains_every_step(pictures: data
     """At 32 x 32 pixels the last ones are of 1 x 1 maps: a single image has no variance there."""
     it = trainer(pictures, tmp_path, epochs="1", batch_size="2", freeze_until="none", image_size="32")
     it.fit()
-    assert {int(state["step"]) for state in it.optimizer.state.values()} == {15}  # of 30 images
+    assert {int(state["step"]) for state in it.learner.optimizer.state.values()} == {15}  # of 30 images
 
 
 def test_a_stop_while_the_frozen_layers_run(pictures: dataset.Data) -> None:

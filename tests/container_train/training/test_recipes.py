@@ -15,8 +15,9 @@ from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
-from container_train.training import engine, estimate
+from container_train.training import estimate, learner
 from container_train.training.precision import Precision
+from container_train.training.stages import settled, stages_of
 from tests import trees
 
 STEPS = 4  # of an epoch of 30 images
@@ -47,19 +48,19 @@ def tree(tmp_path: Path) -> Path:
 @pytest.fixture
 def stop_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Ask for a stop, as SIGTERM does, once so many steps are done."""
-    step = engine.Trainer._step
+    step = learner.Learner.step
 
     def arm(steps: int) -> None:
         done = 0
 
-        def counted(self: engine.Trainer, *batch: Any) -> None:
+        def counted(self: learner.Learner, *batch: Any) -> None:
             nonlocal done
             step(self, *batch)
             done += 1
             if done == steps:
                 self.stop.asked = True
 
-        monkeypatch.setattr(engine.Trainer, "_step", counted)
+        monkeypatch.setattr(learner.Learner, "step", counted)
 
     return arm
 
@@ -157,3 +158,16 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(parameter.grad is None for parameter in network.model.parameters())
     assert not network.model.training
+
+
+def test_a_new_layer_alone_is_trained_in_one_stage(caplog: pytest.LogCaptureFixture) -> None:
+    given = "--recipe finetune --freeze-until {} --epochs 2"
+    with caplog.at_level("INFO"):
+        alone = settled(hyperparameters.parse(given.format("backbone").split()))
+    assert [(stage.first, stage.end, stage.last) for stage in stages_of(alone)] == [(0, 2, True)]
+    assert caplog.messages == [
+        "head-epochs 0 instead of 4: with freeze-until backbone the new layer is trained alone",
+    ]
+    caplog.clear()
+    assert len(stages_of(settled(hyperparameters.parse(given.format("none").split())))) == 2
+    assert not caplog.messages

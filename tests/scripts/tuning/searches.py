@@ -34,3 +34,6 @@ def usual(count: int = 20) -> Search:
     made[3] = trial(3, 0.09, 32, None, status="failed", reason="the loss became nan in epoch 1: lower lr (exit code 1)")
     made[5] = trial(5, 0.05, 64, None, status="pruned", reason="others were better by then")
     return search(*made)
+
+
+FAILED = trial(0, 0.01, 32, None, status="failed", reason="no such channel")

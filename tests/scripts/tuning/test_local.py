@@ -16,7 +16,7 @@ from scripts.console import command
 from scripts.tuning import results
 from scripts.tuning.local_search import images_digest
 from tests import trees
-from tests.conftest import FULL, need
+from tests.conftest import FULL, Capture, Patch, need
 from tests.docker import engine as docker_engine
 from tests.local_test.runs import mentioning, until
 
@@ -133,7 +133,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
 # Stands for the training program: what it says of the side that its network does not take, without importing torch.
 FAILS = """#!/bin/sh
 mkdir -p "$SAGEMAKER_BASE_DIR/output"
-echo "hyperparameter image-size has value 20" > "$SAGEMAKER_BASE_DIR/output/failure"
+echo "hyperparameter image-size has value 40" > "$SAGEMAKER_BASE_DIR/output/failure"
 exit 1
 """
 
@@ -143,7 +143,7 @@ exit 1
     "program", [pytest.param("the real one", marks=pytest.mark.full), FAILS], ids=["real", "short"]
 )
 def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
-    program: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    program: str, pictures: Path, tmp_path: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
     if program == FAILS:
         (tmp_path / "program").write_text(FAILS)
@@ -151,19 +151,9 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
         monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a side of pictures that this network does not take.
     more = (
-        "--engine",
-        "process",
-        "--trials",
-        8,
-        "--arch",
-        "vgg11",
-        "--image-size",
-        20,
-        "--name",
-        "bad",
-        "--parallel",
-        3,
-    )
+        "--engine", "process", "--trials", "8", "--arch", "inception_v3", "--image-size", "40", "--name", "bad",
+        "--parallel", "3",
+    )  # fmt: skip
     assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
@@ -179,7 +169,7 @@ def no_space(*_: object) -> None:
         full.write("x" * 10**6)
 
 
-def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refused_before_anything_runs(pictures: Path, tmp_path: Path, capsys: Capture) -> None:
     def last(code: int, name: str) -> str:
         _, *rest = words(pictures, tmp_path, "--engine", "process", "--name", name)
         assert command.run("tune.py", tune.main, rest) == code

@@ -5,23 +5,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from scripts.aws.errors import CloudError
-from scripts.tuning import report, results
+from scripts.tuning import drawing, report, results
+from scripts.tuning.space import Range
 from scripts.tuning.study import importance
 from scripts.tuning.trials import Search, render
 from tests.browser import Browser
 from tests.conftest import FULL
-from tests.scripts.tuning.searches import search, trial, usual
+from tests.scripts.tuning.searches import FAILED, search, trial, usual
 
 SHOTS = Path(__file__).resolve().parents[2] / "out"  # kept, to be looked at
 VALUES = {"chart-history", "chart-parallel", "chart-against-0"}
 CURVES = {"chart-curves-valid_accuracy", "chart-curves-valid_loss"}
-FAILED = trial(0, 0.01, 32, None, status="failed", reason="no such channel")
+
 KINDS: dict[str, tuple[Search, set[str]]] = {
     "usual": (usual(), VALUES | CURVES | {"chart-importance"}),
     "many": (usual(300 if FULL else 100), VALUES | CURVES | {"chart-importance"}),
@@ -77,6 +79,41 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert "<script>alert" not in (tmp_path / "page.html").read_text()
 
 
+def test_how_little_few_images_can_tell(tmp_path: Path) -> None:
+    found = replace(search(trial(0, 0.001, 64, 0.28), trial(1, 0.002, 32, 0.32), trial(2, 0.1, 32, 0.1)), images=60)
+    report.write(found, tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert (
+        "One of 60 validation images is 1.7 points: the best trial predicts 19 correctly, the next best 17. The 95 %"
+        " interval is 22 to 45 %; 1 other trial within it may be as good."
+    ) in page
+    assert "<code>--epochs 2 --lr 0.002 --batch-size 32</code>" in page
+    report.write(replace(found, images=0), tmp_path / "page.html")
+    assert "validation image" not in (tmp_path / "page.html").read_text()
+
+
+def test_the_command_is_copied_and_no_table_is_cut_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    command = "scripts/train.py --local --data 'my dogs' --from-tuning dogs"
+    report.write(replace(usual(), command=command), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", 390)
+    browser.call("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    browser.ask("document.querySelector('.copy').click()")
+    browser.wait("document.querySelector('.copy').textContent === 'Copied'")
+    assert browser.ask("navigator.clipboard.readText()") == command
+    table = "document.querySelector('.trials')"
+    assert browser.ask(f"{table}.scrollWidth <= {table}.parentElement.clientWidth")
+    cells = browser.ask(f"[...{table}.rows[1].cells].map((cell) => cell.textContent)")
+    assert cells == ["0", "completed", "0.001", "64", "58.64 %", "2", "12", "best"]
+
+
+def test_axes_have_whole_trials_and_say_where_they_are_logarithmic() -> None:
+    history, lr = drawing.history(usual()), drawing.against(usual(), "lr", cast(Range, usual().space.searched["lr"]))
+    assert history.plot.xaxis[0].ticker.min_interval == 1
+    assert lr.plot.xaxis[0].axis_label == "lr, logarithmic"
+    assert lr.plot.xaxis[0].ticker.ticks == pytest.approx([0.001, 0.01, 0.1])
+    assert drawing.parallel(usual()).plot.xaxis[0].major_label_overrides[0] == "lr, log"
+
+
 def test_importance_finds_what_mattered() -> None:
     shares = importance(usual())
     assert shares["lr"] > 0.8
@@ -86,7 +123,11 @@ def test_importance_finds_what_mattered() -> None:
 def test_the_files_and_reading_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     found = usual()
+    counted = tmp_path / "dogs" / "trials" / "trial-0000" / "metrics.json"
+    counted.parent.mkdir(parents=True)
+    counted.write_text('{"images": {"valid": 60}}')
     results.write(found, tmp_path / "dogs")
+    assert "One of 60 validation images" in (tmp_path / "dogs" / "tuning-report.html").read_text()
     best = found.best
     assert best is not None
     expected = {"epochs": "2", "lr": str(best.parameters["lr"]), "batch-size": str(best.parameters["batch-size"])}

@@ -12,6 +12,7 @@ from scripts.tuning import space, table
 from scripts.tuning.study import Study, broken
 from scripts.tuning.table import Lines
 from scripts.tuning.trials import Search
+from tests.conftest import Capture, Patch
 from tests.scripts.tuning.searches import usual
 
 
@@ -108,7 +109,7 @@ def test_lines_say_each_change_once(tmp_path: Path) -> None:
     assert isinstance(made.search("dogs", "here"), Search)
 
 
-def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_it_is_a_table(monkeypatch: Patch, capsys: Capture) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("LINES", "60")

@@ -1,7 +1,7 @@
 package byoc;
 
 import byoc.workers.PendingRequest;
-import byoc.workers.RequestQueue;
+import byoc.workers.WorkerPool;
 import io.netty.handler.codec.DecoderResult;
 import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
@@ -47,7 +47,6 @@ final class Admission {
         }
         switch (target.route) {
             case PING:
-            case PING_HEAD:
                 return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
             case EXECUTION_PARAMETERS:
                 return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
@@ -58,6 +57,14 @@ final class Admission {
                     throw Refusal.noModel(target.model);
                 }
                 return Answers.json(200, Answers.described(target.model));
+            case PAGE:
+                return Page.answer();
+            case INFO:
+                return Answers.text("application/json", Info.all(settings) + "\n");
+            case METRICS:
+                return Answers.text(Metrics.TYPE, Metrics.text());
+            case OPENAPI:
+                return Answers.text("application/json", Page.file("openapi.json"));
             default:
                 check(request, model(target));
                 return null;
@@ -87,8 +94,8 @@ final class Admission {
         if (!Supervisor.state().equals(Health.READY)) {
             throw new Refusal(503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        RequestQueue queue = Health.workers.queue(model);
-        if (queue != null && queue.isFull()) { // before its body is sent
+        WorkerPool pool = Health.workers.pool(model);
+        if (pool != null && pool.queue.isFull()) { // before its body is sent
             throw Refusal.queueFull();
         }
         if (!settings.memory.fits(length)) {
@@ -126,12 +133,12 @@ final class Admission {
             return;
         }
         String model = model(request.target);
-        RequestQueue queue = Health.workers.queue(model);
+        WorkerPool pool = Health.workers.pool(model);
         long deadline = request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
-        PendingRequest pending = new PendingRequest(whole, deadline, request);
-        if (queue == null || !request.enqueue(queue, pending)) {
-            pending.release();
-            throw queue == null ? Refusal.noModel(model) : Refusal.queueFull();
+        request.pending = new PendingRequest(whole, deadline, request);
+        if (pool == null || !pool.queue.offer(request.pending)) {
+            request.pending.release();
+            throw pool == null ? Refusal.noModel(model) : Refusal.queueFull();
         }
     }
 

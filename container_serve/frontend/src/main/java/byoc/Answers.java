@@ -14,7 +14,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 
-/** The filter's own answers, all of them JSON. */
+/** The filter's own answers: JSON, but for those to a browser and to Prometheus. */
 final class Answers {
     private static final Gson GSON = new Gson();
     private static final int MODELS = 100; // on a page, at most
@@ -32,10 +32,21 @@ final class Answers {
     }
 
     static FullHttpResponse json(int status, JsonObject body) {
-        ByteBuf content = Unpooled.copiedBuffer(body + "\n", StandardCharsets.UTF_8);
+        return answer(status, "application/json", body + "\n");
+    }
+
+    /** An answer for a browser or a tool, which is to take it for nothing but this type. */
+    static FullHttpResponse text(String type, String body) {
+        FullHttpResponse response = answer(200, type, body);
+        response.headers().set("X-Content-Type-Options", "nosniff").set(HttpHeaderNames.CACHE_CONTROL, "no-store");
+        return response;
+    }
+
+    private static FullHttpResponse answer(int status, String type, String body) {
+        ByteBuf content = Unpooled.copiedBuffer(body, StandardCharsets.UTF_8);
         FullHttpResponse response =
                 new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.valueOf(status), content);
-        response.headers().set(HttpHeaderNames.CONTENT_TYPE, "application/json");
+        response.headers().set(HttpHeaderNames.CONTENT_TYPE, type);
         response.headers().set(HttpHeaderNames.CONTENT_LENGTH, content.readableBytes());
         return response;
     }
@@ -70,6 +81,6 @@ final class Answers {
     }
 
     static JsonObject described(String model) {
-        return object("modelName", model, "modelUrl", ModelFolders.get(model));
+        return object("modelName", model, "modelUrl", Health.workers.pool(model).folder());
     }
 }

@@ -16,7 +16,6 @@ import java.util.Locale;
 /** Takes the one file out of a form, as requests.post(files=...) and curl -F send it, for a request of that file alone. */
 final class Form {
     private static final String FORM = "multipart/form-data";
-    private static final String EXPECTED = "The form has to hold one file, and nothing else: ";
 
     private Form() {}
 
@@ -46,29 +45,19 @@ final class Form {
         try {
             decoder = new HttpPostRequestDecoder(new DefaultHttpDataFactory(false), request); // false: nothing on a disk
             List<InterfaceHttpData> parts = decoder.getBodyHttpDatas();
-            if (parts.size() != 1 || !(parts.get(0) instanceof FileUpload)) {
-                throw refused(parts.size() == 1 ? "it holds a field without a file name" : "it holds " + parts.size() + " parts");
+            if (parts.size() == 1 && parts.get(0) instanceof FileUpload) {
+                FileUpload file = (FileUpload) parts.get(0);
+                FullHttpRequest alone = request.replace(Unpooled.wrappedBuffer(file.get()));
+                HttpUtil.setContentLength(alone, alone.content().readableBytes());
+                alone.headers().set(HttpHeaderNames.CONTENT_TYPE, file.getContentType());
+                return alone;
             }
-            FileUpload file = (FileUpload) parts.get(0);
-            String type = file.getContentType();
-            FullHttpRequest alone = request.replace(Unpooled.wrappedBuffer(file.get()));
-            HttpUtil.setContentLength(alone, alone.content().readableBytes());
-            alone.headers().set(HttpHeaderNames.CONTENT_TYPE, type);
-            if (mimeType(alone).startsWith("multipart/") || mimeType(alone).endsWith("urlencoded")) {
-                alone.release();
-                throw refused("its file is a form, too");
-            }
-            return alone;
         } catch (IOException | RuntimeException invalid) { // whatever the decoder makes of a body that is no form
-            throw refused("it cannot be read");
         } finally {
             if (decoder != null) {
                 decoder.destroy();
             }
         }
-    }
-
-    private static Refusal refused(String reason) {
-        return new Refusal(400, "InvalidForm", EXPECTED + reason + ".");
+        throw new Refusal(400, "InvalidForm", "The form cannot be read: it has to hold one file, and nothing else.");
     }
 }

@@ -45,7 +45,7 @@ public final class FrontEnd {
             Health.workers = new Workers(groups.getChildGroup(), settings.workers + settings.queueSize,
                     settings.batch, settings.timeoutSeconds, settings.memory);
             if (!settings.multiModel) {
-                Health.workers.start(MODEL);
+                Health.workers.start(MODEL, config.getProperty("byoc_model_dir", ""));
             }
             listen(config.getListener(false), groups, settings);
             Supervisor.report();

@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.WorkerPool;
 import byoc.workers.Workers;
 import com.google.gson.JsonObject;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -8,6 +9,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 final class Health {
     static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted, and the answer has not left yet
     static final String READY = "ready";
+    private static final int SILENT_DEATHS = 3; // of workers while they load the model, until nobody waits any more
     static volatile Workers workers; // null: they have not been started
     static volatile boolean multiModel;
 
@@ -28,6 +30,15 @@ final class Health {
             return state;
         }
         return workers() == 0 ? "no worker" : FailureTracker.failing() ? "failing" : state;
+    }
+
+    /** Why no worker can load the only model: what one said, or that they keep dying while they do. Null: no reason. */
+    static String failure() {
+        WorkerPool pool = workers.pool(FrontEnd.MODEL);
+        if (pool == null || pool.failure != null || pool.diedLoading < SILENT_DEATHS) {
+            return pool == null ? null : pool.failure;
+        }
+        return pool.diedLoading + " workers died while they loaded the model, probably for lack of memory; use fewer workers";
     }
 
     static JsonObject report() {

@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.WorkerPool;
 import io.netty.handler.codec.http.FullHttpResponse;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -41,22 +42,27 @@ final class ModelChanges {
 
     private static FullHttpResponse load(Registration load) {
         try {
-            if (Health.workers.models().contains(load.model)) { // its workers go on to read its link
+            if (Health.workers.models().contains(load.model)) {
                 throw new Refusal(409, "ConflictStatusException", "Model " + load.model + " is already registered.");
             }
             load.check();
             long bytes = ModelMemory.needed(load.weights);
             ModelMemory.promise(load.model, bytes);
             try {
-                ModelFolders.put(load.model, load.folder);
-                if (Health.workers.start(load.model).join()) {
+                if (Health.workers.start(load.model, load.folder.toString()).join()) {
                     return answer("Model \"" + load.model + "\" registered");
                 }
             } finally {
                 ModelMemory.giveBack(bytes);
             }
-            Health.workers.stop(load.model);
-            throw ModelFolders.failure(load.model);
+            WorkerPool pool = Health.workers.pool(load.model);
+            unload(load.model);
+            if (pool.failure == null && pool.diedLoading > 0) {
+                throw new Refusal(507, "InsufficientMemory", "A worker was killed while it loaded the model, probably for"
+                        + " lack of memory: unload another model first.");
+            }
+            String other = "No worker of the model started; the server's log says more.";
+            throw new Refusal(500, "ModelLoadFailed", pool.failure == null ? other : pool.failure);
         } catch (Refusal refusal) {
             return refusal.answer();
         }
@@ -66,7 +72,6 @@ final class ModelChanges {
         if (!Health.workers.stop(model)) {
             return Refusal.noModel(model).answer();
         }
-        ModelFolders.remove(model);
         ModelMemory.unloaded();
         return answer("Model \"" + model + "\" unregistered");
     }

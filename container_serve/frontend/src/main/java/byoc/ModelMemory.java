@@ -88,7 +88,7 @@ final class ModelMemory {
     }
 
     /** The first number behind the key, at the beginning of a line; 0 where there is none, or no such file or limit. */
-    private static long number(Path file, String key) {
+    static long number(Path file, String key) {
         try {
             Matcher found = Pattern.compile("(?m)^" + key + "\\s*([0-9]{1,18})\\b").matcher(Files.readString(file));
             return found.find() ? Long.parseLong(found.group(1)) : 0;

@@ -4,10 +4,10 @@ import com.google.gson.Gson;
 import com.google.gson.JsonParseException;
 import com.google.gson.annotations.SerializedName;
 import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
+import java.nio.file.NotDirectoryException;
 import java.nio.file.Path;
 import java.nio.file.Paths;
 import java.util.stream.Stream;
@@ -19,8 +19,6 @@ import java.util.stream.Stream;
 final class Registration {
     // Characters that mean the same however often they are decoded, and that name one file.
     static final String NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}";
-    private static final int LEVELS = 4; // of folders that are looked through
-    private static final int FILES = 10_000;
 
     final String model;
     final Path folder;
@@ -52,27 +50,21 @@ final class Registration {
 
     /** Whether there is such a folder, and this process may read what is in it. */
     void check() throws Refusal {
-        boolean isFolder = Files.isDirectory(folder) && Files.isReadable(folder) && Files.isExecutable(folder);
-        boolean isModel = Files.exists(folder.resolve("model.json")) || Files.exists(folder.resolve("code"));
-        if (isFolder && !isModel) {
-            return; // any folder may have files that nobody may read: its worker says what is missing
-        }
-        try (Stream<Path> files = Files.walk(folder.toRealPath(), LEVELS)) {
-            for (Path file : (Iterable<Path>) files.limit(FILES)::iterator) {
+        try (Stream<Path> files = Files.list(folder)) {
+            for (Path file : (Iterable<Path>) files::iterator) {
                 if (Files.exists(file) && !Files.isReadable(file)) {
                     throw denied();
                 }
-                weights += Files.isRegularFile(file) ? Files.size(file) : 0;
+                weights += Files.isRegularFile(file) ? Files.size(file) : 0; // an own program may load any file
             }
             Path graph = folder.resolve("model.bin");
-            weights = Files.exists(graph) ? Files.size(graph) : weights; // an own program may load any file
-        } catch (AccessDeniedException | UncheckedIOException unreadable) {
+            weights = Files.exists(graph) ? Files.size(graph) : weights;
+        } catch (AccessDeniedException unreadable) {
             throw denied();
-        } catch (IOException missing) {
-            throw new Refusal(404, "ModelNotFound", "url: " + shown(folder) + ": there is no such folder.");
-        }
-        if (!Files.isDirectory(folder)) {
+        } catch (NotDirectoryException file) {
             throw new Refusal(400, "BadRequest", "url: " + shown(folder) + ": is not a folder; unpack model.tar.gz into one.");
+        } catch (IOException missing) {
+            throw new Refusal(404, "ModelNotFoundException", "url: " + shown(folder) + ": there is no such folder.");
         }
     }
 

@@ -2,7 +2,6 @@ package byoc;
 
 import byoc.workers.Memory;
 import byoc.workers.PendingRequest;
-import byoc.workers.RequestQueue;
 import io.netty.buffer.CompositeByteBuf;
 import io.netty.buffer.Unpooled;
 import io.netty.handler.codec.http.DefaultFullHttpRequest;
@@ -49,11 +48,9 @@ final class RequestContext implements PendingRequest.Caller {
     private final RequestFilter filter;
     private final HttpRequest head;
     private final Memory memory;
-    private final CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
-    private boolean bodyIsElsewhere;
+    private CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
     private ScheduledFuture<?> timer; // not null: it is counted as in flight
-    private RequestQueue queue; // that holds it, once it is there as a whole
-    private PendingRequest pending; // and as what
+    PendingRequest pending; // once it is there as a whole
     private long held; // bytes of its body, later of its answer, that are counted in `memory`
 
     RequestContext(RequestFilter filter, HttpRequest request, Target target, Memory memory) {
@@ -105,16 +102,10 @@ final class RequestContext implements PendingRequest.Caller {
             }
         }
         headers.set("X-Request-Id", id);
-        bodyIsElsewhere = true;
-        return new DefaultFullHttpRequest(
+        FullHttpRequest whole = new DefaultFullHttpRequest(
                 HttpVersion.HTTP_1_1, head.method(), head.uri(), body, headers, EmptyHttpHeaders.INSTANCE);
-    }
-
-    /** False when there is no room for it among those that wait for a worker. */
-    boolean enqueue(RequestQueue queue, PendingRequest request) {
-        this.queue = queue;
-        pending = request;
-        return queue.offer(request);
+        body = null;
+        return whole;
     }
 
     /** A worker has it, or had. */
@@ -144,11 +135,11 @@ final class RequestContext implements PendingRequest.Caller {
             timer.cancel(false);
         }
         if (pending != null) {
-            queue.remove(pending);
+            pending.leave();
         }
-        if (!bodyIsElsewhere) {
-            bodyIsElsewhere = true;
+        if (body != null) {
             body.release();
+            body = null;
         }
     }
 
@@ -183,8 +174,16 @@ final class RequestContext implements PendingRequest.Caller {
         return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
     }
 
+    /** Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping. */
+    void end(int status, long sent, String timing) {
+        Metrics.count(target.route, status, System.nanoTime() - begun);
+        if (target.route != Route.PING) {
+            log(status, sent, timing);
+        }
+    }
+
     /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    void log(int status, long sent, String timing) {
+    private void log(int status, long sent, String timing) {
         WRITING.put(Thread.currentThread(), System.nanoTime());
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",

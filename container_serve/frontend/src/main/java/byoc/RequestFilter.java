@@ -48,7 +48,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (message instanceof HttpRequest) {
+        if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
             head((HttpRequest) message);
         }
         if (message instanceof HttpContent) {
@@ -64,7 +64,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     }
 
     private void head(HttpRequest request) {
-        Target target = new Target(request.method().name(), request.uri(), settings.multiModel);
+        Target target = new Target(request.method().name(), request.uri(), settings.routes);
         RequestContext begun = new RequestContext(this, request, target, settings.memory);
         current = begun;
         try {
@@ -150,9 +150,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         request.dequeue();
         request.hold(bytes);
         context.writeAndFlush(response).addListener(done -> {
-            if (!request.target.path.equals("/ping")) {
-                request.log(status, bytes, timing);
-            }
+            request.end(status, bytes, timing);
             request.written = true;
             request.release();
             if (!request.complete && request.close) {
@@ -221,7 +219,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (current != null) {
             if (!current.answered) {
                 current.answered = true;
-                current.log(499, 0, ""); // the caller went away: nobody's status, but the usual sign for it
+                current.end(499, 0, ""); // the caller went away: nobody's status, but the usual sign for it
             }
             current.release();
         }

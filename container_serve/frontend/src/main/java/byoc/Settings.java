@@ -2,6 +2,8 @@ package byoc;
 
 import byoc.workers.Memory;
 import com.amazonaws.ml.mms.util.ConfigManager;
+import java.util.EnumSet;
+import java.util.Set;
 
 /** What the supervisor wrote for the filter into the model server's own properties file. */
 final class Settings {
@@ -12,6 +14,8 @@ final class Settings {
     final int maxRequestBytes;
     final Memory memory;
     final boolean multiModel;
+    final Set<Route.Group> routes; // that are served
+    final String version; // of this program
 
     Settings(ConfigManager config) {
         timeoutSeconds = Integer.parseInt(config.getProperty("byoc_timeout_seconds", "55"));
@@ -21,6 +25,11 @@ final class Settings {
         maxRequestBytes = config.getMaxRequestSize();
         memory = new Memory(bytes(config, "byoc_body_bytes"), bytes(config, "byoc_worker_bytes"));
         multiModel = Boolean.parseBoolean(config.getProperty("byoc_multi_model", "false"));
+        routes = EnumSet.of(Route.Group.ALWAYS, multiModel ? Route.Group.SEVERAL_MODELS : Route.Group.ONE_MODEL);
+        if (Boolean.parseBoolean(config.getProperty("byoc_page", "false"))) {
+            routes.add(Route.Group.PAGE);
+        }
+        version = config.getProperty("byoc_version", "");
     }
 
     private static long bytes(ConfigManager config, String key) {

@@ -43,9 +43,9 @@ final class Supervisor {
                 state = line;
                 heard = System.nanoTime();
                 if (reports) {
+                    Health.workers.endStuck();
                     JsonObject report = Health.report();
-                    report.add("stuck", Health.workers.stuck());
-                    report.addProperty("died", Health.workers.died());
+                    report.addProperty("failure", Health.failure());
                     answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));
                 }
             }

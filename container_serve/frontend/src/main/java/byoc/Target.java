@@ -1,5 +1,6 @@
 package byoc;
 
+import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
@@ -17,27 +18,27 @@ final class Target {
     String model = "";
     String allowed = ""; // the methods that the path knows, where it has none for this one
 
-    Target(String method, String target, boolean multiModel) {
+    Target(String method, String target, Set<Route.Group> served) {
         Matcher host = HOST.matcher(target);
         String[] parts = (host.lookingAt() ? target.substring(host.end()) : target).split("\\?", 2);
         path = parts[0];
         query = parts.length < 2 ? "" : parts[1];
         valid = PATH.matcher(path).matches() && !path.contains("//") && !path.contains("/.") && !query.contains("#");
         if (valid) {
-            find(method, multiModel);
+            find(method, served);
         }
     }
 
-    private void find(String method, boolean multiModel) {
+    private void find(String method, Set<Route.Group> served) {
         // Many clients join a URL and a path so that it ends with a slash.
         String named = path.length() > 1 && path.endsWith("/") ? path.substring(0, path.length() - 1) : path;
         for (Route each : Route.values()) {
-            String found = each.model(named, multiModel);
-            if (found != null && each.method.equals(method)) {
+            String found = each.model(named, served);
+            if (found != null && each.takes(method)) {
                 route = each;
                 model = found;
             } else if (found != null) {
-                allowed += (allowed.isEmpty() ? "" : ", ") + each.method;
+                allowed += (allowed.isEmpty() ? "" : ", ") + each.methods;
             }
         }
     }

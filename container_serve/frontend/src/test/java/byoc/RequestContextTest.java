@@ -9,6 +9,7 @@ import byoc.workers.Memory;
 import io.netty.handler.codec.http.DefaultHttpRequest;
 import io.netty.handler.codec.http.HttpMethod;
 import io.netty.handler.codec.http.HttpVersion;
+import java.util.EnumSet;
 import org.junit.jupiter.api.Test;
 
 final class RequestContextTest {
@@ -19,7 +20,8 @@ final class RequestContextTest {
         for (int i = 0; i < headers.length; i += 2) {
             request.headers().add(headers[i], headers[i + 1]);
         }
-        return new RequestContext(null, request, new Target("POST", "/invocations", false), MEMORY);
+        Target target = new Target("POST", "/invocations", EnumSet.of(Route.Group.ONE_MODEL));
+        return new RequestContext(null, request, target, MEMORY);
     }
 
     @Test

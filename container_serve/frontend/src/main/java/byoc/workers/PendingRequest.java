@@ -31,6 +31,7 @@ public final class PendingRequest {
     boolean alone; // it was with others at a worker that died, or is too large: it goes without others
     boolean abandoned; // its caller has an answer, or went away
     int lent; // of the workers' memory
+    RequestQueue queue; // that has taken it
     volatile boolean taken; // by a worker
     private final Caller caller;
     private final String id = Long.toString(CREATED.incrementAndGet()); // unique, unlike the caller's
@@ -58,6 +59,13 @@ public final class PendingRequest {
 
     public boolean isTaken() {
         return taken;
+    }
+
+    /** Its caller has an answer, or went away: it leaves its queue, if no worker has it yet. */
+    public void leave() {
+        if (queue != null) {
+            queue.remove(this);
+        }
     }
 
     void answer(Predictions prediction) {

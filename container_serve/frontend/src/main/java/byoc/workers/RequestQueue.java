@@ -42,6 +42,11 @@ public final class RequestQueue {
         return QUEUED.get();
     }
 
+    /** Those that no worker has yet. */
+    synchronized int waiting() {
+        return waiting.size();
+    }
+
     public synchronized boolean isFull() {
         return waiting.size() + taken >= capacity;
     }
@@ -51,6 +56,7 @@ public final class RequestQueue {
         if (closed || isFull()) {
             return false;
         }
+        request.queue = this;
         waiting.add(request);
         QUEUED.incrementAndGet();
         dispatch();
@@ -148,8 +154,7 @@ public final class RequestQueue {
         memory.giveBack(request);
     }
 
-    /** Its caller has an answer, or went away: it leaves, if no worker has it yet. */
-    public synchronized void remove(PendingRequest request) {
+    synchronized void remove(PendingRequest request) {
         request.abandoned = true;
         if (waiting.remove(request)) {
             QUEUED.decrementAndGet();

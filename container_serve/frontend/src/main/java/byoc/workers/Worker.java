@@ -7,7 +7,6 @@ import com.amazonaws.ml.mms.util.codec.ModelResponseDecoder;
 import com.amazonaws.ml.mms.util.messages.ModelLoadModelRequest;
 import com.amazonaws.ml.mms.util.messages.ModelWorkerResponse;
 import com.amazonaws.ml.mms.wlm.Model;
-import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
 import io.netty.bootstrap.Bootstrap;
 import io.netty.buffer.ByteBuf;
 import io.netty.channel.Channel;
@@ -16,10 +15,6 @@ import io.netty.channel.ChannelInitializer;
 import io.netty.channel.EventLoopGroup;
 import io.netty.channel.SimpleChannelInboundHandler;
 import io.netty.handler.codec.LengthFieldBasedFrameDecoder;
-import java.io.File;
-import java.io.IOException;
-import java.io.RandomAccessFile;
-import java.nio.channels.Channels;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 import org.slf4j.Logger;
@@ -31,23 +26,20 @@ import org.slf4j.LoggerFactory;
  */
 final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> implements RequestQueue.Worker {
     private static final Logger LOG = LoggerFactory.getLogger("workers");
-    private static final String FOLDER = System.getProperty("java.io.tmpdir");
     private static final int LENGTH = Integer.BYTES; // which a worker writes before each of its messages
 
     private final Model model;
     private final WorkerPool pool;
-    private final WorkerLifeCycle output; // reads what the process prints
-    private final RandomAccessFile[] pipes = new RandomAccessFile[2];
     private volatile Channel channel;
-    private String name; // of its pipes
+    private volatile int pid; // 0: not known yet
     private List<PendingRequest> requests = List.of(); // that it has
     private long since;
     private volatile boolean loaded;
+    private boolean failed; // to load it, and said so
 
     Worker(Model model, WorkerPool pool) {
         this.model = model;
         this.pool = pool;
-        output = new WorkerLifeCycle(ConfigManager.getInstance(), model);
     }
 
     void connect(EventLoopGroup group) {
@@ -82,12 +74,15 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     }
 
     int pid() {
-        return output.getPid();
+        return pid;
     }
 
-    /** Whether it has had one request for longer than that. */
-    synchronized boolean isStuck(long nanos) {
-        return !requests.isEmpty() && System.nanoTime() - since > nanos;
+    /** Kills the process if it has had one request for longer than that; another one comes in its place. */
+    synchronized void endIfStuck(long nanos) {
+        if (!requests.isEmpty() && System.nanoTime() - since > nanos) {
+            LOG.warn("worker {} does not come back from a request: it is ended, another one starts", pid);
+            ProcessHandle.of(pid).ifPresent(ProcessHandle::destroyForcibly);
+        }
     }
 
     /** The process ends when it sees that. */
@@ -98,8 +93,8 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     @Override
     public void channelActive(ChannelHandlerContext ctx) {
         channel = ctx.channel();
-        name = channel.id().asLongText();
-        ctx.writeAndFlush(new ModelLoadModelRequest(model, -1, name));
+        // The last field is meant for the name of pipes, which our workers do not have.
+        ctx.writeAndFlush(new ModelLoadModelRequest(model, -1, model.getModelUrl()));
         Runnable giveUp = () -> {
             if (!loaded) {
                 ctx.close();
@@ -109,32 +104,18 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     }
 
     @Override
-    protected void channelRead0(ChannelHandlerContext ctx, ModelWorkerResponse message) throws IOException {
+    protected void channelRead0(ChannelHandlerContext ctx, ModelWorkerResponse message) {
         if (loaded) {
             answer(message);
+        } else if (message.getCode() == 200) {
+            pid = Integer.parseInt(message.getMessage());
+            loaded = true;
+            pool.loaded(this);
         } else {
-            pipes[0] = new RandomAccessFile(pipe("-stdout"), "rw");
-            pipes[1] = new RandomAccessFile(pipe("-stderr"), "rw");
-            if (message.getCode() == 200) {
-                begin(message.getMessage());
-            } else {
-                ctx.close();
-            }
+            failed = true;
+            pool.failed(message.getMessage());
+            ctx.close();
         }
-    }
-
-    private void begin(String message) {
-        output.setPid(Integer.parseInt(message.substring(message.indexOf("[PID]:") + "[PID]:".length())));
-        output.attachIOStreams(
-                "W-" + output.getPid(),
-                Channels.newInputStream(pipes[0].getChannel()),
-                Channels.newInputStream(pipes[1].getChannel()));
-        loaded = true;
-        pool.loaded(this);
-    }
-
-    private File pipe(String end) {
-        return new File(FOLDER, name + end);
     }
 
     @Override
@@ -169,11 +150,14 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     }
 
     @Override
-    public void channelInactive(ChannelHandlerContext ctx) throws IOException {
-        if (loaded && !pool.isClosed()) {
-            pool.died.incrementAndGet();
-        }
+    public void channelInactive(ChannelHandlerContext ctx) {
+        boolean was = loaded;
         loaded = false;
+        if (was && !pool.isClosed()) {
+            pool.died();
+        } else if (!was && !failed) {
+            pool.diedLoading();
+        }
         pool.queue.leave(this);
         List<PendingRequest> ended = end();
         if (pool.isClosed() || !pool.queue.failed(ended)) {
@@ -183,19 +167,11 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
             }
         }
         pool.ended(this);
-        output.terminateIOStreams();
-        for (RandomAccessFile pipe : pipes) {
-            if (pipe != null) {
-                pipe.close();
-            }
-        }
-        pipe("-stdout").delete(); // a process that was killed has left them
-        pipe("-stderr").delete();
     }
 
     @Override
     public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
-        LOG.warn("the connection with worker {} failed: {}", output.getPid(), cause.toString());
+        LOG.warn("the connection with worker {} failed: {}", pid, cause.toString());
         ctx.close();
     }
 }

@@ -4,7 +4,6 @@ import com.amazonaws.ml.mms.archive.Manifest;
 import com.amazonaws.ml.mms.archive.ModelArchive;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.wlm.Model;
-import com.google.gson.JsonArray;
 import io.netty.channel.EventLoopGroup;
 import java.io.File;
 import java.util.Map;
@@ -28,6 +27,7 @@ public final class Workers {
     private final long stuckNanos;
     private final Memory memory;
     private final EventLoopGroup group;
+    private final AtomicInteger died = new AtomicInteger();
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
@@ -40,19 +40,19 @@ public final class Workers {
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
     }
 
-    /** Starts a model's processes. True once all of its workers have loaded it, false where one could not. */
-    public CompletableFuture<Boolean> start(String name) {
+    /** Starts the processes of a model that lies in `folder`. True once all of its workers have loaded it, false where one could not. */
+    public CompletableFuture<Boolean> start(String name, String folder) {
         ConfigManager config = ConfigManager.getInstance();
         int seconds = config.getDefaultResponseTimeoutSeconds();
         Manifest manifest = new Manifest();
         manifest.getModel().setModelName(name);
-        manifest.getModel().setHandler(config.getMmsDefaultServiceHandler());
-        ModelArchive archive = new ModelArchive(manifest, EMPTY, new File(config.getModelStore(), EMPTY), false);
+        manifest.getModel().setHandler("");
+        ModelArchive archive = new ModelArchive(manifest, folder, new File(config.getModelStore(), EMPTY), false);
         Model model = new Model(archive, 1, config.getPreloadModel());
         model.setPort(ports.getAndIncrement());
         model.setResponseTimeoutSeconds(seconds);
         RequestQueue queue = new RequestQueue(capacity, batch, memory);
-        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group);
+        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group, died);
         pools.put(name, pool);
         return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
     }
@@ -72,27 +72,27 @@ public final class Workers {
     }
 
     /** Null where there is no such model. */
-    public RequestQueue queue(String name) {
-        WorkerPool pool = pools.get(name);
-        return pool == null ? null : pool.queue;
+    public WorkerPool pool(String name) {
+        return pools.get(name);
     }
 
-    /** Process ids of workers that have had one request for longer than any may take. Each ends itself, if it can. */
-    public JsonArray stuck() {
-        JsonArray stuck = new JsonArray();
-        for (WorkerPool pool : pools.values()) {
-            pool.workers.stream().filter(worker -> worker.isStuck(stuckNanos)).forEach(worker -> stuck.add(worker.pid()));
-        }
-        return stuck;
+    /** Ends the workers that have had one request for longer than any may take; most end themselves before. */
+    public void endStuck() {
+        pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(stuckNanos)));
     }
 
     /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
     public int died() {
-        return pools.values().stream().mapToInt(pool -> pool.died.get()).sum();
+        return died.get();
     }
 
-    /** Of all models, those that hold a loaded one; a killed one is noticed by its closed socket. */
+    /** Requests of all models that wait for a worker. */
+    public int waiting() {
+        return pools.values().stream().mapToInt(pool -> pool.queue.waiting()).sum();
+    }
+
+    /** Of all models, those that hold a loaded one. */
     public int loaded() {
-        return (int) pools.values().stream().flatMap(pool -> pool.workers.stream()).filter(Worker::isLoaded).count();
+        return pools.values().stream().mapToInt(WorkerPool::countLoaded).sum();
     }
 }

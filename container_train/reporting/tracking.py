@@ -1,0 +1,86 @@
+"""The epochs of a training for TensorBoard or MLflow, where the hyperparameter `track` asks for it.
+
+Neither package is in the image: one made from it, or the virtual environment, brings it.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from container_train.errors import TrainError
+
+log = logging.getLogger(__name__)
+
+FOLDER = "tensorboard"  # in output/data, which output.tar.gz holds
+SERVER = "MLFLOW_TRACKING_URI"
+PACKAGES = {"tensorboard": "tensorboard==2.20.0", "mlflow": "mlflow-skinny"}  # that can live with smdebug's protobuf 3
+
+Write = Callable[[Mapping[str, float]], None]
+
+
+def check(track: str) -> None:
+    """Raises TrainError where the package or the server's address is missing."""
+    if track != "none" and importlib.util.find_spec(track) is None:
+        raise TrainError(
+            f"hyperparameter track has value {track!r}: the package {track} is not installed: add"
+            f" `pip install {PACKAGES[track]}` to an image made from this one, or set track to none"
+        )
+    if track == "mlflow" and not os.environ.get(SERVER):
+        raise TrainError(f"hyperparameter track has value 'mlflow': set {SERVER} in the job's environment")
+
+
+class Tracker:
+    """Takes the metrics of each epoch. What fails ends the tracking with a line of log, not the job."""
+
+    write: Write | None
+
+    def __init__(self, track: str, out: Path, hyperparameters: Mapping[str, Any], job: str) -> None:
+        self.track, self.write = track, None
+        if track != "none":
+            with self._safely():
+                self.write = _WRITERS[track](out / FOLDER, hyperparameters, job)
+
+    def epoch(self, record: Mapping[str, float]) -> None:
+        if self.write is not None:
+            with self._safely():
+                self.write(record)
+
+    @contextlib.contextmanager
+    def _safely(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            words = str(error).partition("\n")[0]
+            log.warning("track: no more epochs go to %s (%s: %s)", self.track, type(error).__name__, words)
+            self.write = None
+
+
+def _tensorboard(folder: Path, hyperparameters: Mapping[str, Any], _job: str) -> Write:
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    writer: Any = SummaryWriter(str(folder))
+    for summary in hparams(dict(hyperparameters), {"valid_accuracy": 0.0}):
+        writer.file_writer.add_summary(summary)
+
+    def write(record: Mapping[str, float]) -> None:
+        for name, value in record.items():
+            writer.add_scalar(name, value, int(record["epoch"]))
+        writer.flush()
+
+    return write
+
+
+def _mlflow(_folder: Path, hyperparameters: Mapping[str, Any], job: str) -> Write:
+    mlflow: Any = importlib.import_module("mlflow")
+    mlflow.start_run(run_name=job or None)  # ended by mlflow as the process ends
+    mlflow.log_params(dict(hyperparameters))
+    return lambda record: mlflow.log_metrics(dict(record), step=int(record["epoch"]))
+
+
+_WRITERS = {"tensorboard": _tensorboard, "mlflow": _mlflow}

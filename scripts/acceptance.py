@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Try everything once on a real account: push, upload, train on spot, deploy in each mode, transform, clean up.
+
+scripts/acceptance.py --dry-run                        the steps and what each costs at most; asks AWS nothing
+scripts/acceptance.py --max-usd 3                      with the built-in sample; builds and pushes the Docker images
+scripts/acceptance.py --data DIR --train-image URI --serve-image URI     with images and Docker images of yours
+
+It calls the other scripts under a project of its own (--project), with an execution role that it makes, unless --role
+names one. It stops before a step that could pass --max-usd, and removes at the end whatever it made, also after Ctrl-C.
+If it was killed, the next call removes what is left. What it has seen is in --out: result.txt and result.json.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.environment import use
+
+use("boto3", "PIL", "numpy", "psutil", "requests", "tqdm", "docker")
+
+import argparse
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from container_train.data.labels import SAMPLE, labels, natural
+from local_test.errors import Interrupted, LocalError
+from local_test.text import table
+from scripts.aws import instances, names, settings
+from scripts.aws.errors import CloudError, explain
+from scripts.aws.settings import Settings
+from scripts.console import command
+from scripts.console.command import progress
+from scripts.environment import ROOT
+from scripts.story import record, removal
+from scripts.story.programs import at_most, call
+from scripts.story.record import FAILED, NOT_RUN, PASSED, RUNNING, Outcome, Record
+from scripts.story.steps import STEPS, Step, Story
+
+PROGRAM = "acceptance.py"
+PROJECT = "byoc-acceptance"
+ELSEWHERE = 1.5  # prices of other regions, against those that are known
+ROLE_SECONDS = 15.0  # until IAM has told a new role to all of AWS
+ERRORS = (LocalError, ClientError, BotoCoreError)
+STOPPED = (KeyboardInterrupt, Interrupted)
+
+
+def main(arguments: Sequence[str]) -> int:
+    flags = _parser().parse_args(arguments)
+    flags.project = flags.project or PROJECT
+    if not 0 < flags.max_usd < 1000:  # nan is not
+        raise CloudError(f"--max-usd has value {flags.max_usd}: expected USD, more than 0 and less than 1000", 2)
+    chosen = settings.load(flags)
+    region = chosen.need_region()
+    if flags.dry_run:
+        print(_plan(flags, region))
+        return 0
+    with record.lock(flags.out):
+        before = record.load(flags.out)
+        if before and not before.removed:
+            return _finish(before, flags.out)
+        account = chosen.aws().identity.account
+        bucket = flags.bucket or names.default_bucket(region, account)
+        begun = datetime.now(UTC).isoformat(timespec="seconds")
+        # A role in byoc.toml is another project's.
+        made = Record(chosen.project, region, account, begun, flags.max_usd, bucket, flags.role)
+        with _data(flags.data) as data:
+            story = _story(flags, _settle(made), data)
+            if there := removal.left():
+                raise CloudError(
+                    f"the project {made.project} has {len(there)} things in this account already, such as {there[0]}:"
+                    f" remove them with scripts/cleanup.py --project {made.project}, or give another --project"
+                )
+            made.save(flags.out)
+            try:
+                _run(made, story, flags)
+            except STOPPED:
+                made.status = "interrupted"
+                raise
+            except ERRORS as error:
+                made.status = f"failed: {explain(error)}"
+            finally:
+                code = _end(made, flags.out)
+    return code
+
+
+def _run(made: Record, story: Story, flags: argparse.Namespace) -> None:
+    """All steps, one after the other; the record is saved before and after each."""
+    if made.role is None:
+        os.environ["BYOC_ROLE"] = call("make_role.py").strip()
+        story.settings = settings.load(argparse.Namespace())
+        time.sleep(ROLE_SECONDS)
+    for step in STEPS:
+        lacking = [what for what in step.needs if what not in story.made]
+        most = _usd(step, flags, made.region, step.seconds)
+        if lacking or made.status != RUNNING:
+            why = {"because": f"there is no {' and no '.join(lacking)}"} if lacking else {}
+            made.outcomes.append(Outcome(step.name, NOT_RUN, seen=why))
+        elif made.usd + most > made.max_usd:
+            made.status = f"stopped before {step.name}, which could cost {most:.2f} USD"
+            made.outcomes.append(Outcome(step.name, NOT_RUN, seen={"because": "of --max-usd"}))
+        else:
+            # What a killed call may have cost by then.
+            outcome = Outcome(step.name, RUNNING, most)
+            made.outcomes.append(outcome)
+            made.save(flags.out)
+            progress(f"== {step.name}: at most {most:.2f} USD")
+            begun = time.monotonic()
+            outcome.status, outcome.seen = _perform(step, story)
+            outcome.seconds = round(time.monotonic() - begun, 1)
+            outcome.usd = round(min(most, _usd(step, flags, made.region, outcome.seconds)), 4)
+        made.save(flags.out)
+    if made.status == RUNNING:
+        passed = all(one.status == PASSED for one in made.outcomes)
+        made.status = PASSED if passed else FAILED
+
+
+def _perform(step: Step, story: Story) -> tuple[str, dict[str, object]]:
+    """The step's status, and what it has seen. What a failed one has made is removed at once."""
+    begun = time.monotonic()
+    try:
+        with at_most(step.seconds):
+            return PASSED, step.work(story)
+    except STOPPED:
+        if time.monotonic() - begun < step.seconds:
+            raise
+        why = f"it took longer than {step.seconds} s"
+    except Exception as error:
+        why = str(explain(error))
+    progress(f"{step.name} failed: {why}")
+    with contextlib.suppress(*ERRORS):
+        call("cleanup.py", "--all", "--jobs", "--yes")
+    return FAILED, {"because": why}
+
+
+def _finish(before: Record, out: Path) -> int:
+    """Remove what a killed call has left, and say what it came to."""
+    progress(f"the call of {before.begun} was ended before it had removed everything: removing what is left")
+    _settle(before)
+    for outcome in before.outcomes:
+        if outcome.status == RUNNING:
+            outcome.status, before.status = FAILED, f"killed in {outcome.step}"
+    if before.status == RUNNING:
+        before.status = "killed"
+    code = _end(before, out)
+    progress(f"call {PROGRAM} again to begin anew")
+    return code or 1
+
+
+def _end(made: Record, out: Path) -> int:
+    """Remove everything, save and show the result; the exit code."""
+    try:
+        removal.remove(made.role is None)
+        made.removed = True
+    except ERRORS as error:
+        progress(f"not everything was removed: {explain(error)}; call {PROGRAM} again")
+    finally:
+        made.save(out)
+    print(made.text())
+    progress(f"{out / record.TABLE}, {out / record.JSON}")
+    return 0 if made.status == PASSED and made.removed else 1
+
+
+def _settle(made: Record) -> Settings:
+    """Give all programs that are called the same settings, over those of byoc.toml."""
+    given = {"BYOC_PROJECT": made.project, "AWS_REGION": made.region, "BYOC_BUCKET": made.bucket}
+    os.environ.update({key: value for key, value in given.items() if value})
+    os.environ["BYOC_ROLE"] = made.role or f"arn:aws:iam::{made.account}:role/{made.project}-sagemaker"
+    return settings.load(argparse.Namespace())
+
+
+@contextlib.contextmanager
+def _data(text: str) -> Iterator[Path]:
+    """A folder with train/, valid/ and test/."""
+    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+        if text == SAMPLE:
+            from container_train.data import sample
+
+            sample.write(Path(folder, SAMPLE))
+        yield Path(folder, SAMPLE) if text == SAMPLE else Path(text)
+
+
+def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:
+    from container_train.data import listing  # imports much, for which --help need not wait
+
+    folders = sorted((path for path in (data / "test").iterdir() if path.is_dir()), key=lambda path: natural(path.name))
+    found = {
+        listing.divide(listing.files(folder))[0][0]: label
+        for folder, label in zip(folders, labels([folder.name for folder in folders]), strict=True)
+    }
+    given = {"train": flags.train_image, "serve": flags.serve_image}
+    return Story(
+        chosen.aws(), chosen, data, found, flags.train_type, flags.serve_type, _hyperparameters(flags),
+        {key: uri for key, uri in given.items() if uri},
+    )  # fmt: skip
+
+
+def _hyperparameters(flags: argparse.Namespace) -> list[str]:
+    given = command.key_values(flags.hyperparameters, "--hyperparameters")
+    if flags.data == SAMPLE and not given:
+        from local_test.run import SAMPLE_HYPERPARAMETERS as given
+    return [word for key, value in given.items() for word in (f"--{key}", value)]
+
+
+def _usd(step: Step, flags: argparse.Namespace, region: str, seconds: float) -> float:
+    """What a step costs at most in so many seconds. Raises CloudError where a price is not known."""
+    if not step.kind:
+        return step.usd
+    kind = flags.train_type if step.kind == "train" else flags.serve_type
+    price = instances.price(kind, region)
+    usd = price.cost(seconds, step.instances)
+    if usd is None:
+        raise CloudError(f"the price of {kind} is not known here, so --max-usd cannot be kept: take ml.m5.xlarge", 2)
+    return usd if price.exact else usd * ELSEWHERE
+
+
+def _plan(flags: argparse.Namespace, region: str) -> str:
+    most = {step.name: _usd(step, flags, region, step.seconds) for step in STEPS}
+    rows = [(step.name, f"{step.seconds / 3600:g} h", f"{most[step.name]:.2f}") for step in STEPS]
+    rows.append(("all", "", f"{sum(most.values()):.2f}"))
+    return table(("step", "at most", "USD at most"), rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = command.parser(PROGRAM, __doc__ or "")
+    add = parser.add_argument
+    add("--max-usd", metavar="USD", type=float, default=3.0, help="the ceiling (3)")
+    add("--data", metavar="sample|DIR", default=SAMPLE, help="images in train/, valid/ and test/ (sample)")
+    add("--hyperparameters", metavar="KEY=VALUE", nargs="*", default=[], help="of the training: epochs=3 lr=0.01 ...")
+    add("--train-image", metavar="URI", help="in ECR already: it is not pushed")
+    add("--serve-image", metavar="URI", help="likewise")
+    add("--train-type", metavar="T", default="ml.m5.xlarge", help="instance that trains (ml.m5.xlarge)")
+    add("--serve-type", metavar="T", default="ml.m5.large", help="instance that serves (ml.m5.large)")
+    add("--out", metavar="DIR", type=Path, default=ROOT / "dist" / "acceptance", help="result (dist/acceptance)")
+    add("--dry-run", action="store_true", help="print the steps and what each costs at most, ask AWS nothing")
+    settings.add_flags(parser, "role", "bucket", "project")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(command.run(PROGRAM, main))

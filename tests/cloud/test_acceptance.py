@@ -1,0 +1,193 @@
+"""acceptance.py on moto: to its end, at the ceiling, failing, killed in the middle; nothing of it is left."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from container_serve.artifact import FORMAT_VERSION
+from scripts import acceptance
+from scripts.console.command import run
+from scripts.story.steps import STEPS, TRAIN
+from tests import documents, trees
+from tests.cloud import hosting, platform
+from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.hosting import Hosting
+from tests.docker.engine import ROOT
+
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+URI = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-{{}}:1"
+IMAGES = ("--train-image", URI.format("train"), "--serve-image", URI.format("serve"))
+
+
+@pytest.fixture
+def service(aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosting]:
+    for name in ("BYOC_PROJECT", "BYOC_ROLE", "BYOC_BUCKET", "AWS_REGION"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # put back afterwards: the program sets them
+    monkeypatch.setenv("AWS_REGION", REGION)
+    hosting.hurry(monkeypatch.setattr)
+    platform.know_image(monkeypatch, FORMAT_VERSION)
+    trees.fill(tmp_path / "data", {"train": 2, "valid": 1, "test": 1})
+    made = Hosting(aws, flaky, tmp_path / "service")
+    with made.stack:
+        yield made
+
+
+def call(tmp_path: Path, *arguments: str) -> int:
+    return run("acceptance.py", acceptance.main, [*words(tmp_path), *arguments])
+
+
+def words(tmp_path: Path) -> list[str]:
+    return [*IMAGES, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+
+
+def result(tmp_path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / "out" / "result.json").read_text())
+    return found
+
+
+def statuses(tmp_path: Path) -> dict[str, str]:
+    return {one["step"]: one["status"] for one in result(tmp_path)["outcomes"]}
+
+
+def left(session: boto3.Session) -> list[str]:
+    """What there is in the account."""
+    client, s3 = session.client("sagemaker"), session.client("s3")
+    return [
+        *(one["EndpointName"] for one in client.list_endpoints()["Endpoints"]),
+        *(one["EndpointConfigName"] for one in client.list_endpoint_configs()["EndpointConfigs"]),
+        *(one["ModelName"] for one in client.list_models()["Models"]),
+        *(one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ())),
+        *(one["RoleName"] for one in session.client("iam").list_roles()["Roles"]),
+        *(one["repositoryName"] for one in session.client("ecr").describe_repositories()["repositories"]),
+    ]
+
+
+ALL = {step.name: "passed" for step in STEPS}
+
+
+def test_to_the_end(service: Hosting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(tmp_path) == 0, capsys.readouterr().err
+    found = result(tmp_path)
+    assert statuses(tmp_path) == ALL
+    assert (found["status"], found["removed"]) == ("passed", True)
+    seen = {one["step"]: one["seen"] for one in found["outcomes"]}
+    assert seen["real-time, update"]["right"] == "1 of 3"
+    assert seen["serverless"]["cold start ms"] is not None
+    assert "first answer from zero s" in seen["asynchronous, from zero"]
+    assert "load of the second model ms" in seen["multi-model"]
+    assert seen["transform"]["an answer's key"].endswith(".jpg.out")
+    text = (tmp_path / "out" / "result.txt").read_text()
+    assert text.strip() == capsys.readouterr().out.strip()
+    assert "everything that it made is removed" in text
+    assert left(service.session) == []
+
+
+def test_it_stops_before_the_step_that_could_pass_the_ceiling(service: Hosting, tmp_path: Path) -> None:
+    assert call(tmp_path, "--max-usd", "0.6") == 1
+    names = [step.name for step in STEPS]
+    after = names.index("asynchronous, from zero")
+    assert statuses(tmp_path) == ALL | dict.fromkeys(names[after:], "not run")
+    found = result(tmp_path)
+    assert found["status"].startswith("stopped before asynchronous, from zero, which could cost 0.52 USD")
+    assert found["removed"]
+    assert left(service.session) == []
+
+
+def test_a_step_that_fails_is_said_and_the_others_are_tried(
+    service: Hosting, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        flaky.slow(0, failure="no capacity")
+        flaky.after["UpdateEndpoint"] = lambda: flaky.slow(0)
+
+    flaky.before["UpdateEndpoint"] = fail
+    assert call(tmp_path) == 1
+    assert statuses(tmp_path) == ALL | {"real-time, update": "failed"}
+    assert result(tmp_path)["status"] == "failed"
+    assert "no capacity" in result(tmp_path)["outcomes"][3]["seen"]["because"]
+    assert left(service.session) == []
+
+
+def test_a_step_that_takes_too_long_is_broken_off(
+    service: Hosting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training never ends: its job is stopped, and what needs its model is not run."""
+    service.train = False
+    slow = [replace(step, seconds=1) if step is TRAIN else step for step in STEPS]
+    monkeypatch.setattr(acceptance, "STEPS", slow)
+    assert call(tmp_path) == 1
+    assert statuses(tmp_path) == dict.fromkeys(ALL, "not run") | {
+        "push": "passed", "upload": "passed", "train on spot": "failed",
+    }  # fmt: skip
+    assert result(tmp_path)["outcomes"][2]["seen"]["because"] == "it took longer than 1 s"
+    assert left(service.session) == []
+
+
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [
+        ("CreateTrainingJob", "train on spot"),
+        ("CreateEndpoint", "real-time, update"),
+        ("PutScalingPolicy", "asynchronous, from zero"),
+    ],
+)
+def test_what_a_killed_call_has_left_is_removed_by_the_next(
+    service: Hosting, flaky: FlakyAws, tmp_path: Path, operation: str, step: str
+) -> None:
+    assert ended_in(flaky, operation, signal.SIGKILL, tmp_path) == -signal.SIGKILL
+    assert not result(tmp_path)["removed"]
+    assert statuses(tmp_path)[step] == "running"
+    assert left(service.session) != []
+    assert call(tmp_path) == 1
+    assert (result(tmp_path)["status"], result(tmp_path)["removed"]) == (f"killed in {step}", True)
+    assert left(service.session) == []
+    if operation == "CreateTrainingJob":
+        assert call(tmp_path) == 0  # the next one begins anew
+
+
+def ended_in(flaky: FlakyAws, operation: str, number: int, tmp_path: Path) -> int:
+    """The exit code of a process of its own that gets a signal while the service performs `operation`."""
+    code = "import sys; from tests.cloud import hosting; sys.exit(hosting.accept(*sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *words(tmp_path)]
+    with (tmp_path / "log").open("w") as log:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        flaky.before[operation] = lambda: os.kill(child.pid, number)
+        return child.wait(120)
+    finally:
+        child.kill()
+
+
+def test_on_sigterm_it_removes_what_it_made(service: Hosting, flaky: FlakyAws, tmp_path: Path) -> None:
+    assert ended_in(flaky, "CreateEndpoint", signal.SIGTERM, tmp_path) == 128 + signal.SIGTERM
+    assert (result(tmp_path)["status"], result(tmp_path)["removed"]) == ("interrupted", True)
+    assert left(service.session) == []
+
+
+def test_it_does_not_begin_beside_things_of_others(
+    service: Hosting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.session.client("s3").put_object(Bucket=BUCKET, Key="byoc-acceptance/mine", Body=b"")
+    assert call(tmp_path) == 1
+    assert "already, such as byoc-acceptance/mine" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out" / "result.json").exists()
+
+
+def test_the_plan_is_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", "us-west-2"]) == 0
+    assert capsys.readouterr().out.strip() in (documents.ROOT / "docs" / "acceptance.md").read_text()
+    wrong = ("--max-usd=nan", "--max-usd=0", "--max-usd=-1"), ("--serve-type=ml.p5.48xlarge",)
+    for flags, words in zip(wrong, ("expected USD, more than 0", "is not known here"), strict=True):
+        for flag in flags:
+            assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", REGION, flag]) == 2
+            assert words in capsys.readouterr().err

@@ -1,0 +1,70 @@
+"""The bucket: made where it is the caller's own, and why another one cannot be used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+import pytest
+
+from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError, explain
+from scripts.s3 import bucket as buckets
+from tests.cloud.conftest import ACCOUNT, BUCKET, REGION
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.pictures import client_error, intercept
+from tests.conftest import Patch
+
+
+@pytest.mark.parametrize("lost", ["", "CreateBucket", "PutPublicAccessBlock"])
+def test_the_default_bucket_is_made_closed_to_the_public(aws: boto3.Session, flaky: FlakyAws, lost: str) -> None:
+    s3 = aws.client("s3")
+    s3.delete_bucket(Bucket=BUCKET)
+    flaky.calls.clear()
+    if lost:
+        flaky.break_after(lost)
+    buckets.require(Aws(REGION), BUCKET, create=True)
+    closed = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert set(closed.values()) == {True}
+    assert flaky.calls.count(lost) == (2 if lost else 0)
+    assert s3.get_bucket_location(Bucket=BUCKET)["LocationConstraint"] == REGION
+
+
+@pytest.mark.parametrize(
+    ("bucket", "message"),
+    [
+        ("no-such-bucket", "s3://no-such-bucket is not there: make it with `aws s3 mb s3://no-such-bucket`"),
+        (f"sagemaker-{REGION}-999999999999", "only account 999999999999 can make it"),
+        (f"sagemaker-us-east-1-{ACCOUNT}", "only account 123456789012 can make it in us-east-1"),
+        ("elsewhere", "s3://elsewhere lies in us-east-1, and the region is eu-central-1"),
+    ],
+)
+def test_a_bucket_that_cannot_be_used_is_named(aws: boto3.Session, bucket: str, message: str, calls: list[str]) -> None:
+    if bucket == "elsewhere":
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
+    with pytest.raises(CloudError) as caught:
+        buckets.require(Aws(REGION), bucket, create=True)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not {"s3:PutObject", "s3:CreateBucket"} & set(calls)
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "message"),
+    [
+        # An answer to HEAD can say no more than the status.
+        ("403", "AccessDenied", f"may not be read: it belongs to another account than {ACCOUNT}, or the permission"),
+        ("403", "ExpiredToken", "credentials are wrong or have expired"),
+        ("404", "BucketAlreadyExists", f"{BUCKET} belongs to another account"),
+    ],
+)
+def test_why_a_bucket_cannot_be_used_is_said(
+    aws: boto3.Session, monkeypatch: Patch, head: str, code: str, message: str
+) -> None:
+    def before(operation: str, _: Mapping[str, Any]) -> None:
+        if operation != "GetCallerIdentity":
+            raise client_error(operation, head if operation == "HeadBucket" else code)
+
+    intercept(monkeypatch, before)
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (explained as command.run does)
+        buckets.require(Aws(REGION), BUCKET, create=True)
+    assert message in str(explain(caught.value))

@@ -1,0 +1,45 @@
+"""--max-usd of train.py and tune.py: what a job may cost at most, refused before anything is made."""
+
+import json
+
+import pytest
+
+from scripts import train, transform, tune
+from scripts.console.command import run
+from tests.cloud.conftest import REGION
+from tests.cloud.test_train import BASE, DATA
+
+PROGRAMS = {"train.py": train.main, "tune.py": tune.main}
+
+
+def call(program: str, *arguments: str) -> int:
+    return run(program, PROGRAMS[program], [*BASE, *DATA, *arguments, "--dry-run"])
+
+
+@pytest.mark.parametrize(
+    ("program", "flags", "counted", "usd"),
+    [
+        ("train.py", "--max-run 7200", "1 x ml.g4dn.xlarge, 2 h", "1.47"),
+        ("train.py", "--max-run 7200 --instance-count 3 --instance-type ml.g5.xlarge", "3 x ml.g5.xlarge, 2 h", "8.45"),
+        ("train.py", "--max-run 3600 --keep-alive 3600", "2 h, 3600 s of them kept for the next job", "1.47"),
+        ("train.py", "--max-run 3600 --instance-type ml.g4dn.xlarge,ml.g5.xlarge", "1 x ml.g5.xlarge, 1 h", "1.41"),
+        ("tune.py", "--max-run 3600 --trials 4", "4 h in 4 jobs", "2.95"),
+        ("tune.py", "--max-run 3600 --trials 4 --train-best", "5 h in 5 jobs", "3.68"),
+    ],
+)
+def test_a_job_that_may_cost_more_is_refused(
+    program: str, flags: str, counted: str, usd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(program, *flags.split(), "--max-usd", str(float(usd) - 0.01)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert counted in captured.err
+    assert f"this may cost {usd} USD, so nothing was made" in captured.err.splitlines()[-1]
+    assert call(program, *flags.split(), "--max-usd", str(float(usd) + 0.01)) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_attach_and_stop_of_a_transform_job_take_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (("--image", "uri"), ("--model-data", "s3://b-b/model.tar.gz"), ("--job", "byoc-job-1")):
+        assert run("transform.py", transform.main, ["--region", REGION, "--attach", "byoc-transform-1", *flags]) == 2
+        assert "--attach and --stop are for a job that exists: leave out --image" in capsys.readouterr().err

@@ -1,0 +1,421 @@
+"""deploy.py's alarms, dashboard, schedules, budget, capture and shadow: requests, and their life on moto."""
+
+import json
+import re
+from typing import Any
+
+import boto3
+import pytest
+
+from scripts import cleanup
+from scripts.console.command import run
+from scripts.endpoints import model_data
+from tests.cloud.answers import error, give
+from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, OFFLINE, PROJECT, last_line, made
+from tests.cloud.test_deploy import MODEL as ARTIFACT
+from tests.cloud.test_modes import ANSWERS, ONE, VARIANT, call, code_of
+from tests.cloud.test_modes import account as account
+from tests.cloud.test_modes import fast as fast
+from tests.documents import ROOT
+
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:byoc-alarms"
+OF_ENDPOINT = [PROJECT, {"Key": "byoc-endpoint", "Value": "byoc-dogs"}]
+NAMES = ["byoc-dogs-5xx", "byoc-dogs-latency", "byoc-dogs-disk"]
+
+
+def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    """The requests of a dry run; each was checked against the service's model."""
+    assert call(*ONE, *arguments, "--dry-run") == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def of(requests: list[dict[str, Any]], operation: str) -> list[dict[str, Any]]:
+    return [one["request"] for one in requests if one["operation"] == operation]
+
+
+# Alarms and the dashboard
+
+
+def test_requests_of_alarms(capsys: pytest.CaptureFixture[str]) -> None:
+    failures, latency, disk = of(dry(capsys, "--alarms", "500", "--alarm-topic", TOPIC), "PutMetricAlarm")
+    assert failures == {
+        "AlarmName": "byoc-dogs-5xx",
+        "AlarmDescription": "byoc-dogs: over 1 % of requests fail",
+        "AlarmActions": [TOPIC],
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "Invocation5XXErrors",
+        "Dimensions": [
+            {"Name": "EndpointName", "Value": "byoc-dogs"},
+            {"Name": "VariantName", "Value": "AllTraffic"},
+        ],
+        "Statistic": "Average",
+        "Period": 60,
+        "EvaluationPeriods": 5,
+        "DatapointsToAlarm": 3,
+        "Threshold": 0.01,
+        "ComparisonOperator": "GreaterThanThreshold",
+        "TreatMissingData": "notBreaching",
+        "Tags": OF_ENDPOINT,
+    }
+    assert (latency["ExtendedStatistic"], latency["Threshold"]) == ("p90", 500_000.0)  # microseconds
+    assert (disk["Namespace"], disk["MetricName"], disk["Threshold"]) == (
+        "/aws/sagemaker/Endpoints", "DiskUtilization", 80.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--serverless", "2048"), ["byoc-dogs-5xx", "byoc-dogs-latency"]),
+        (("--async", ANSWERS), ["byoc-dogs-5xx", "byoc-dogs-disk"]),
+    ],
+)
+def test_a_mode_has_the_alarms_whose_metrics_mean_something(
+    flags: tuple[str, ...], expected: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [one["AlarmName"] for one in of(dry(capsys, *flags, "--alarms"), "PutMetricAlarm")] == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "count", "variants"),
+    [((), 8, {"AllTraffic"}), (("--serverless", "2048"), 5, {"AllTraffic"}),
+     (("--shadow", ARTIFACT), 8, {"AllTraffic", "Shadow"})],
+)  # fmt: skip
+def test_the_dashboard(
+    flags: tuple[str, ...], count: int, variants: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (request,) = of(dry(capsys, "--dashboard", *flags), "PutDashboard")
+    assert (request["DashboardName"], request["Tags"]) == (f"byoc-dogs-{REGION}", OF_ENDPOINT)
+    widgets = json.loads(request["DashboardBody"])["widgets"]
+    assert len({(one["x"], one["y"]) for one in widgets}) == len(widgets) == count
+    assert all(one["x"] + one["width"] <= 24 for one in widgets)
+    lines = [line for one in widgets for line in one["properties"]["metrics"]]
+    assert {line[5] for line in lines} == variants
+    assert {line[3] for line in lines} == {"byoc-dogs"}
+    assert len({json.dumps(line) for line in lines}) == len(lines)
+    named = {line[1] for line in lines}
+    assert {"Invocations", "ModelLatency", "Invocation5XXErrors", "MemoryUtilization"} <= named
+    assert ("CPUUtilization" in named) == ("--serverless" not in flags)
+
+
+def in_cloudwatch(session: boto3.Session) -> tuple[list[str], list[str]]:
+    """The names of alarms and dashboards."""
+    watch = session.client("cloudwatch")
+    return (
+        [one["AlarmName"] for one in watch.describe_alarms()["MetricAlarms"]],
+        [one["DashboardName"] for one in watch.list_dashboards()["DashboardEntries"]],
+    )
+
+
+def fire(session: boto3.Session, name: str) -> None:
+    session.client("cloudwatch").set_alarm_state(AlarmName=name, StateValue="ALARM", StateReason="test")
+
+
+def test_alarms_and_dashboard_from_their_making_to_their_end(
+    account: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call(*CALL, "--alarms", "--dashboard", "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["alarms"] == NAMES
+    assert f"#dashboards/dashboard/byoc-dogs-{REGION}" in captured.err
+    assert in_cloudwatch(account) == (NAMES, [f"byoc-dogs-{REGION}"])
+
+    # An update keeps them, and rolls back by those that do not fire already.
+    sent: list[list[str]] = []
+    original = boto3.Session.client
+
+    def spy(*arguments: Any, **more: Any) -> Any:
+        client = original(*arguments, **more)
+
+        def note(params: dict[str, Any], **_: Any) -> None:
+            rollback = json.loads(params["body"])["DeploymentConfig"]["AutoRollbackConfiguration"]
+            sent.append([one["AlarmName"] for one in rollback["Alarms"]])
+
+        client.meta.events.register("before-call.sagemaker.UpdateEndpoint", note)
+        return client
+
+    monkeypatch.setattr(boto3.Session, "client", spy)
+    assert call(*CALL, "--update", "--strategy", "canary", "--alarm", "own") == 0
+    fire(account, "byoc-dogs-5xx")
+    capsys.readouterr()
+    assert call(*CALL, "--update") == 0
+    assert sent == [["own", *NAMES], ["byoc-dogs-latency", "byoc-dogs-disk"]]
+    assert "byoc-dogs-5xx is firing already, and so cannot guard this update" in capsys.readouterr().err
+    assert in_cloudwatch(account) == (NAMES, [f"byoc-dogs-{REGION}"])
+
+    # Those of others stay.
+    watch = account.client("cloudwatch")
+    watch.put_metric_alarm(
+        AlarmName="byoc-of-others", MetricName="a", Namespace="b", Statistic="Sum", Period=60, EvaluationPeriods=1,
+        Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    watch.put_dashboard(DashboardName="byoc-of-others", DashboardBody='{"widgets": []}')
+    assert run("cleanup.py", cleanup.main, ["--json"]) == 0
+    captured = capsys.readouterr()
+    listed = [(one["kind"], one["name"], one["status"]) for one in json.loads(captured.out)["found"]]
+    assert ("alarm", "byoc-dogs-5xx", "ALARM") in listed
+    assert ("dashboard", f"byoc-dogs-{REGION}", "") in listed
+    assert "alarm byoc-of-others has no tag byoc-project" in captured.err
+    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert in_cloudwatch(account) == (["byoc-of-others"], ["byoc-of-others"])
+
+
+def test_alarms_of_an_endpoint_that_is_gone_are_removed_by_its_name(account: boto3.Session) -> None:
+    assert call(*CALL, "--alarms") == 0
+    account.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
+    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert in_cloudwatch(account) == ([], [])
+
+
+def test_alarms_that_may_not_be_made_leave_the_endpoint_and_say_how_to_go_on(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        give(patch, "PutMetricAlarm", error("AccessDenied", "not authorized"))
+        assert call(*CALL, "--alarms") == 1
+    line = last_line(capsys)
+    assert f"--attach byoc-dogs --alarms --dashboard --region {REGION}" in line
+    assert made(account)["endpoints"] == ["byoc-dogs"]
+    assert call("--attach", "byoc-dogs", "--alarms") == 0
+    assert in_cloudwatch(account)[0] == NAMES
+
+
+def test_who_may_not_see_alarms_can_still_remove_an_endpoint(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*CALL) == 0
+    give(monkeypatch, "DescribeAlarms", error("AccessDenied", "not authorized"))
+    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert "alarms, dashboards cannot be seen" in capsys.readouterr().err
+    assert made(account)["endpoints"] == []
+
+
+def test_a_creation_that_fails_leaves_no_alarms(account: boto3.Session, flaky: FlakyAws) -> None:
+    flaky.slow(1, "no capacity")
+    assert call(*CALL, "--alarms", "--dashboard") == 1
+    assert in_cloudwatch(account) == ([], [])
+
+
+# A schedule
+
+
+MORNING, EVENING = "cron(0 8 ? * MON-FRI *)", "cron(0 19 ? * MON-FRI *)"
+
+
+def scheduled(session: boto3.Session) -> dict[str, tuple[int, int]]:
+    found = session.client("application-autoscaling").describe_scheduled_actions(ServiceNamespace="sagemaker")
+    return {
+        one["Schedule"]: (one["ScalableTargetAction"]["MinCapacity"], one["ScalableTargetAction"]["MaxCapacity"])
+        for one in found["ScheduledActions"]
+    }
+
+
+def test_requests_of_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--max-instances", "4", "--schedule", f"{MORNING}=2,6", "--schedule", f"{EVENING}=1,2")
+    first, second = of(dry(capsys, *flags, "--timezone", "Europe/Berlin"), "PutScheduledAction")
+    assert first == {
+        **VARIANT,
+        "ScheduledActionName": "byoc-schedule-1",
+        "Schedule": MORNING,
+        "Timezone": "Europe/Berlin",
+        "ScalableTargetAction": {"MinCapacity": 2, "MaxCapacity": 6},
+    }
+    assert (second["ScheduledActionName"], second["Schedule"]) == ("byoc-schedule-2", EVENING)
+    # At night to zero: what the way back needs is there too.
+    night = dry(capsys, "--async", ANSWERS, "--min-instances", "1", *flags[:2], "--schedule", f"{EVENING}=0,0")
+    assert [one["AlarmName"] for one in of(night, "PutMetricAlarm")] == ["byoc-dogs-has-backlog"]
+
+
+def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
+    account: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--max-instances", "4", "--schedule", f"{MORNING}=2,6", "--schedule", f"{EVENING}=1,2")
+    both = {MORNING: (2, 6), EVENING: (1, 2)}
+    assert call(*CALL, *flags) == 0
+    assert "autoscaling from 1 to 4 instances, with schedules: 2" in capsys.readouterr().err
+    assert scheduled(account) == both
+    during: list[dict[str, tuple[int, int]]] = []
+    flaky.before["UpdateEndpoint"] = lambda: during.append(scheduled(account))
+    assert call(*CALL, "--update", "--instance-type", "ml.c5.xlarge") == 0
+    assert during == [{}]
+    assert scheduled(account) == both
+    # Other bounds leave it, too.
+    assert call(*CALL, "--update", "--instance-type", "ml.m5.large", "--max-instances", "3") == 0
+    assert scheduled(account) == both
+    assert call("--attach", "byoc-dogs", "--max-instances", "3", "--schedule", f"{MORNING}=1,3") == 0
+    assert scheduled(account) == {MORNING: (1, 3)}
+    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert scheduled(account) == {}
+
+
+# A budget
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "words", "usd"),
+    [
+        ((), "2.75", "1 x ml.m5.large, 24 h", "2.76"),
+        (("--instance-count", "3"), "8", "3 x ml.m5.large, 24 h", "8.28"),
+        (("--max-instances", "4"), "11", "1 to 4 x ml.m5.large, 24 h", "11.04"),
+        (("--max-instances", "4", "--schedule", f"{MORNING}=2,6"), "16", "1 to 6 x ml.m5.large, 24 h", "16.56"),
+        (("--shadow", ARTIFACT), "5", "1 x ml.m5.large, 24 h, shadow", "5.52"),
+        (("--serverless", "2048", "--provisioned", "2"), "6", "2 provisioned (serverless; requests are", "6.91"),
+    ],
+)
+def test_what_may_cost_more_is_refused(
+    flags: tuple[str, ...], limit: str, words: str, usd: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*ONE, *flags, "--dry-run", "--max-usd-per-day", limit) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert words in captured.err
+    assert f"--max-usd-per-day {limit}: this may cost {usd} USD, so nothing was made" in captured.err.splitlines()[-1]
+    assert call(*ONE, *flags, "--dry-run", "--max-usd-per-day", str(float(usd) + 0.01)) == 0
+
+
+def test_an_unknown_price_is_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--instance-type", "ml.c6i.large", "--max-usd-per-day", "100")
+    assert call(*ONE, *flags, "--dry-run") == 2
+    assert "the price of 1 x ml.c6i.large, 24 h is not known here" in last_line(capsys)
+
+
+def test_nothing_is_made_over_the_budget_and_an_update_counts_what_stays(
+    account: boto3.Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*CALL, "--max-usd-per-day", "1") == 2
+    assert made(account) == {"models": [], "configurations": [], "endpoints": []}
+    assert call(*CALL, "--max-instances", "4", "--max-usd-per-day", "12") == 0
+    capsys.readouterr()
+    assert call(*CALL, "--update", "--max-usd-per-day", "10") == 2
+    assert "this may cost 11.04 USD" in last_line(capsys)
+    assert len(made(account)["configurations"]) == 1
+
+
+# Capture
+
+
+def test_requests_of_capture(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--capture", "20", "--output-kms-key", "1234abcd")
+    (request,) = of(dry(capsys, *flags), "CreateEndpointConfig")
+    assert request["DataCaptureConfig"] == {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": 20,
+        "DestinationS3Uri": f"s3://{BUCKET}/byoc/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
+        "KmsKeyId": "1234abcd",
+    }
+    (request,) = of(dry(capsys, "--capture", "1", "--capture-to", "s3://b-b/c/"), "CreateEndpointConfig")
+    assert request["DataCaptureConfig"]["DestinationS3Uri"] == "s3://b-b/c"
+
+
+def test_an_update_without_capture_says_that_it_ends(
+    account: boto3.Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def captures() -> bool:
+        client = account.client("sagemaker")
+        name = client.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"]
+        return bool(client.describe_endpoint_config(EndpointConfigName=name).get("DataCaptureConfig"))
+
+    assert call(*CALL, "--capture", "20") == 0
+    assert call(*CALL, "--capture", "30", "--update") == 0
+    assert "ends that" not in capsys.readouterr().err
+    assert captures()
+    assert call(*CALL, "--update") == 0
+    assert "byoc-dogs was deployed with --capture: this update without it ends that" in capsys.readouterr().err
+    assert not captures()
+
+
+# A shadow
+
+
+def test_requests_of_a_shadow(capsys: pytest.CaptureFixture[str]) -> None:
+    requests = dry(capsys, "--shadow", "job-2", "--instance-count", "2", "--capture", "100")
+    live, shadow = of(requests, "CreateModel")
+    assert shadow == {
+        **live,
+        "ModelName": "byoc-dogs-shadow",
+        "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/byoc/job-2/output/model.tar.gz"},
+    }
+    (configuration,) = of(requests, "CreateEndpointConfig")
+    (variant,) = configuration["ProductionVariants"]
+    assert configuration["ShadowProductionVariants"] == [
+        {**variant, "VariantName": "Shadow", "ModelName": "byoc-dogs-shadow", "InitialInstanceCount": 1}
+    ]
+
+
+def test_a_shadow_is_made_and_goes_with_its_endpoint(
+    account: boto3.Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*CALL, "--shadow", f"s3://{BUCKET}/byoc/nothing/model.tar.gz") == 1
+    assert made(account)["models"] == []
+    capsys.readouterr()
+    assert call(*CALL, "--shadow", ARTIFACT) == 0
+    assert "2 x ml.m5.large: 0.23 USD an hour" in capsys.readouterr().err
+    assert made(account)["models"] == ["byoc-dogs", "byoc-dogs-shadow"]
+    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert made(account)["models"] == []
+
+
+def test_an_update_ends_a_shadow_and_prunes_its_model(
+    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*CALL, "--shadow", ARTIFACT) == 0
+    capsys.readouterr()
+    client = account.client("sagemaker")
+    # Moto forgets the field.
+    found = client.describe_endpoint_config(EndpointConfigName="byoc-dogs")
+    shadow = {**found["ProductionVariants"][0], "VariantName": "Shadow", "ModelName": "byoc-dogs-shadow"}
+    with monkeypatch.context() as patch:
+        give(patch, "DescribeEndpointConfig", {**found, "ShadowProductionVariants": [shadow]})
+        give(patch, "ListEndpointConfigs", {"EndpointConfigs": []})
+        assert call(*CALL, "--update", "--prune", "--json") == 0
+    captured = capsys.readouterr()
+    assert "byoc-dogs was deployed with --shadow: this update without it ends that" in captured.err
+    assert json.loads(captured.out)["removed"] == ["byoc-dogs", "byoc-dogs", "byoc-dogs-shadow"]
+
+
+# Flags
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ("--serverless 2048 --capture 10", "--capture: the service captures no data there"),
+        ("--serverless 2048 --shadow job-2", "--shadow: the service has no shadow variants there"),
+        ("--async s3://b-b/a --shadow job-2", "--shadow: the service has no shadow variants there"),
+        ("--capture 101", "'101' must be an integer from 1 to 100"),
+        ("--capture-to s3://b-b/c", "--capture-to goes with --capture"),
+        (f"--alarm-topic {TOPIC}", "--alarm-topic goes with --alarms"),
+        ("--alarms --no-wait", "they cannot be combined with --no-wait"),
+        ("--wait --no-wait", "not allowed with argument"),
+        ("--shadow job-2 --name byoc-dogs --update --strategy rolling", "the service takes one variant there"),
+        ("--schedule x=1,2", "--min-instances, --target and --schedule go with --max-instances"),
+        ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
+        ("--max-instances 2 --schedule rate(1\u00a0day)=0,2", "only an endpoint with --async scales to zero"),
+        ("--max-instances 2 --schedule rate(1\u00a0day)=3,2", "MIN 3 is more than MAX 2"),
+        ("--timezone UTC", "--timezone goes with --schedule"),
+        ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
+        ("--local --alarms", "are for an endpoint in SageMaker"),
+        ("--register byoc-dogs --capture 5", "are for an endpoint in SageMaker"),
+    ],
+)
+def test_what_cannot_be_combined_is_one_line(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (*OFFLINE, "--model-data", ARTIFACT, *flags.split(" "), *(() if "--local" in flags else ("--dry-run",)))
+    assert code_of(*arguments) == 2
+    assert complaint in last_line(capsys)
+
+
+def test_the_known_variables_are_those_that_the_server_reads() -> None:
+    source = (ROOT / "container_serve" / "settings.py").read_text()
+    read = set(re.findall(r'"(BYOC_[A-Z_]+)"', source)) - {"BYOC_TARGET"}  # set by the images
+    assert set(model_data.VARIABLES) == read
+
+
+def test_an_unknown_variable_of_the_server_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*ONE, "--environment", "BYOC_THREAD=2", "--environment", "MY_OWN=1", "--dry-run") == 0
+    warning = "warning: --environment BYOC_THREAD: the server knows no such variable: did you mean BYOC_THREADS?"
+    assert [line for line in capsys.readouterr().err.splitlines() if "warning" in line] == [warning]

@@ -1,0 +1,175 @@
+"""Calls that cannot work end in one line that says why, before anything is sent."""
+
+from types import ModuleType
+
+import pytest
+
+from scripts import deploy, predict, train, transform, tune
+from tests.cloud.conftest import HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
+
+DATA = ("--data", "s3://my-data/dogs")
+JOB = ("--image", TRAIN_IMAGE, *HERE, "--name", "byoc-job-1")
+TRAIN = (*JOB, *DATA)
+TYPES = "ml.m5.large,ml.c5.large"
+SAMPLE = ("--local", "--data", "sample")
+SERVE = ("--image", SERVE_IMAGE, *HERE)
+BATCH = (*SERVE, "--data", "s3://my-data/photos", "--model-data", MODEL)
+DRY = (*SERVE, "--dry-run")
+ONE = (*DRY, "--model-data", MODEL)
+GROUP = "byoc-dogs"
+REGISTER = (*SERVE, "--model-data", MODEL, "--register", GROUP)
+REGISTERED = ("--register", GROUP, "--serving-image", SERVE_IMAGE)
+
+REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
+    # Hyperparameters
+    (train, (*TRAIN, "--learning-rate", "0.1"), "learning-rate (value '0.1'): did you mean lr?"),
+    (train, (*TRAIN, "--epohcs", "3"), "did you mean --epochs?"),
+    (train, (*TRAIN, "--instance-typ", "ml.m5.large"), "did you mean --instance-type?"),
+    (train, (*TRAIN, "--epochs", "0"), "hyperparameter epochs has value '0': expected an integer from 1"),
+    (train, (*TRAIN, "--weights", "IMAGENET1K_V9", "--dry-run"),
+        "hyperparameter weights has value 'IMAGENET1K_V9': expected DEFAULT, none or one of IMAGENET1K_V2"),
+    (train, (*TRAIN, "--freeze-until", "layer9", "--dry-run"),
+        "hyperparameter freeze-until has value 'layer9': expected backbone, none or a module of resnet50"),
+    (train, (*TRAIN, "--freeze-until", "layer4.9"), "has no such module before its last layer, but layer4."),
+    (train, (*TRAIN, "--resize-size", "100", "--image-size", "224.0"), "resize-size has value 100: expected at"),
+    (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
+    (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
+    (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
+    (train, (*JOB, "--dry-run", "--foo"), "--foo has no value"),
+    # A job
+    (train, (*TRAIN, "--instance-type", "ml.m5.tiny"), "ResourceConfig.InstanceType has value 'ml.m5.tiny'"),
+    (train, (*TRAIN, "--instance-count", "99999999"), "'99999999' must be an integer from 1 to 1000"),
+    (train, (*TRAIN, "--max-run", "99999999999"), "'99999999999' must be an integer from 1 to 2419200"),
+    (train, (*TRAIN, "--volume-size", "99999"), "'99999' must be an integer from 1 to 16384"),
+    (train, (*TRAIN, "--spot", "--max-wait", "99999999999"),
+        "StoppingCondition.MaxWaitTimeInSeconds has value 99999999999: expected at most 2147483647"),
+    (train, (*TRAIN, "--environment", "A=1", "--environment", "A=2"), "--environment has A twice: '1' and '2'"),
+    (train, (*TRAIN, "--environment", "NOVALUE"), "--environment has value 'NOVALUE': expected KEY=VALUE"),
+    (train, (*TRAIN, "--keep-alive", "3601"), "'3601' must be an integer from 0 to 3600"),
+    (train, (*TRAIN, "--keep-alive", "60", "--spot"), "--keep-alive cannot be combined with --spot"),
+    (train, (*TRAIN, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
+    (train, (*TRAIN, "--instance-type", "ml.m5.large,ml.p3.2xlarge"), "--instance-type ml.p3.2xlarge has a GPU"),
+    (train, (*TRAIN, "--instance-type", "ml.m5.large,"), "--instance-type has value '': expected one such as"),
+    (train, (*TRAIN, "--instance-type", TYPES, "--no-wait"), "combined with --no-wait"),
+    (train, (*TRAIN, "--instance-type", f"ml.g5.xlarge,{TYPES}", "--volume-kms-key", "alias/x"),
+        "training takes a key's id or ARN here, not an alias"),
+    (train, (*TRAIN, "--instance-type", "ml.m5.xlarge", "--volume-kms-key", "alias/x"), "not an alias"),
+    (train, (*TRAIN, "--max-wait", "10"), "--max-wait is for spot instances"),
+    (train, (*TRAIN, "--spot", "--max-run", "100", "--max-wait", "99"), "--max-wait 99 is less than --max-run 100"),
+    (train, (*TRAIN, "--network-isolation"), "could not download the ImageNet weights"),
+    (train, (*TRAIN, "--weights", "gone.pth"), "--weights gone.pth: no such file"),
+    (train, (*TRAIN, "--weights", ""), "--weights is empty"),
+    (train, (*TRAIN, "--name", "under_score"), "--name has value 'under_score'"),
+    (train, (*TRAIN, "--checkpoints", "/tmp/x"), "--checkpoints has value '/tmp/x': expected s3://"),
+    (train, (*TRAIN, "--output", "results"), "--output has value 'results': expected s3://"),
+    (train, (*TRAIN, "--upload-to", "s3://x/y"), "--upload-to is for a folder"),
+    (train, (*HERE, *DATA), "no --image"),
+    (train, JOB, "no --data"),
+    (train, (*JOB, "--data", "gone"), "--data gone is not there"),
+    (train, ("--image", TRAIN_IMAGE, *DATA, "--role", ROLE), "no region"),
+    (train, ("--image", TRAIN_IMAGE, "--data", "tests"), "no region"),
+    (train, ("--image", TRAIN_IMAGE, *DATA, "--region", REGION), "no role"),
+    (train, ("--image", TRAIN_IMAGE, *DATA, "--role", ROLE, "--region", "us-east-1"), "takes images of its own region"),
+    (train, ("--attach", "a", "--stop", "b"), "cannot be combined"),
+    (train, ("--attach", "a", "--epochs", "3"), "--attach is for a job that exists"),
+    (train, ("--stop", "a", "--local"), "--stop is for a job that exists, and --local for a new one"),
+    (train, (*TRAIN, "--wait", "--no-wait"), "argument --no-wait: not allowed with argument --wait"),
+    (train, ("--local", *DATA), "--data s3://my-data/dogs: --local neither reads nor writes in S3"),
+    (train, (*SAMPLE, "--output", "s3://bucket/c"), "--output s3://bucket/c: --local"),
+    (train, (*SAMPLE, "--weights", "s3://bucket/c"), "--weights s3://bucket/c: --local"),
+    (train, (*SAMPLE, "--dry-run"), "--local sends nothing"),
+    (train, (*TRAIN, "--register", GROUP), "--register and --serving-image: give both"),
+    (train, (*TRAIN, *REGISTERED, "--no-wait"), "cannot be combined with --stop or --no-wait"),
+    (train, ("--stop", "job-1", *REGISTERED, "--region", REGION), "cannot be combined with --stop or --no-wait"),
+    (train, (*TRAIN, "--register", GROUP, "--serving-image", "byoc-serve:1"), "--serving-image"),
+    (train, (*TRAIN, "--register", "a_b", "--serving-image", SERVE_IMAGE), "--register has value 'a_b'"),
+    # A search
+    (tune, (*TRAIN, "--lr", "0.1"), "--lr is in the search space"),
+    (tune, (*SAMPLE, "--instance-count", "2"), "unknown hyperparameter instance-count"),
+    (tune, (*TRAIN, "--strategy", "grid", "--trials", "3"), "--trials is for the other strategies"),
+    (tune, (*TRAIN, "--strategy", "hyperband", "--epochs", "9", "--early-stopping"), "the service takes only one"),
+    (tune, (*TRAIN, "--strategy", "hyperband"), "needs at least 3 epochs: give --epochs 9"),
+    (tune, (*TRAIN, "--warm-start-type", "transfer"), "--warm-start-type goes with --warm-start"),
+    (tune, (*TRAIN, "--warm-start", "a_b"), "--warm-start has value 'a_b'"),
+    (tune, (*TRAIN, "--trials", "0"), "argument --trials: '0' must be an integer from 1"),
+    (tune, (*TRAIN, "--parallel", "0"), "argument --parallel: '0' must be an integer from 1"),
+    (tune, (*TRAIN, "--warm-start", "a,b,c,d,e,f"), "names 6 searches: the service takes 5"),
+    (tune, (*TRAIN, "--search-space", "none.toml"), "--search-space none.toml: no such file"),
+    (tune, (*TRAIN, "--name", "a" * 33), "at most 32"),
+    (tune, (*TRAIN, "--spot", "--max-wait", "99"), "--max-wait 99 is less than --max-run 3600"),
+    (tune, JOB, "no --data"),
+    (tune, ("--attach", "a", "--trials", "3"), "--attach is for a search that exists, and --trials for a new one"),
+    (tune, ("--stop", "a", "--local"), "--stop is for a search that exists"),
+    # A transform job
+    (transform, (*SERVE, "--model-data", MODEL), "no images: give --data"),
+    (transform, (*SERVE, *DATA), "no model"),
+    (transform, (*DATA, "--model-data", MODEL, "--region", REGION, "--dry-run"), "no image"),
+    (transform, (*BATCH, "--job", "j"), "give one of them"),
+    (transform, (*BATCH, "--data", "nowhere", "--dry-run"), "--data nowhere: no such folder"),
+    (transform, (*BATCH, "--out", "x", "--dry-run"), "--out has value 'x'"),
+    (transform, ("--attach", "a", "--stop", "b"), "--attach and --stop cannot be combined"),
+    (transform, ("--attach", "a", "--image", SERVE_IMAGE), "--attach is for a job that exists, and --image for a new"),
+    (transform, ("--stop", "a", "--wait", "--no-wait"), "argument --no-wait: not allowed with argument --wait"),
+    (transform, ("--local", *DATA, "--model-data", "m"), "from a folder here"),
+    (transform, ("--local", "--data", ".", "--job", "j"), "no --job"),
+    # An endpoint
+    (deploy, (*DRY,), "no model"),
+    (deploy, ("--model-data", MODEL, *HERE, "--dry-run"), "no image"),
+    (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--region", REGION, "--dry-run"), "no role"),
+    (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--role", ROLE, "--dry-run"), "no region"),
+    (deploy, (*ONE, "--job", "j"), "give one of them"),
+    (deploy, (*DRY, "--model-data", MODEL.removesuffix("/model.tar.gz")), "model.tar.gz, the file itself"),
+    (deploy, (*ONE, "--image", "byoc-serve:1"), "expected ACCOUNT.dkr.ecr"),
+    (deploy, (*ONE, "--region", "us-east-1"), "images of its own region"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.c5.largee"), "did you mean ml.c5"),
+    (deploy, (*ONE, "--page"), "--page goes with --local"),
+    (deploy, (*ONE, "--environment", "BYOC_PAGE=True"), "BYOC_PAGE=true"),
+    (deploy, (*ONE, "--instance-type", "ml.m5.largee"), "did you mean ml.m5"),
+    (deploy, (*ONE, "--name", "dogs_1"), "--name"),
+    (deploy, (*ONE, "--update"), "--name"),
+    (deploy, (*ONE, "--prune"), "go with --update"),
+    (deploy, (*ONE, "--name", "byoc-a", "--update", "--strategy", "rolling", "--instance-count", "1"),
+        "--instance-count"),
+    (deploy, (*ONE, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
+    (deploy, (*ONE, "--environment", "BYOC_THREADS=x"), "--environment BYOC_THREADS: got 'x'"),
+    (deploy, (*ONE, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model; a server"),
+    (deploy, ("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"),
+        "an endpoint of one model; a server"),
+    (deploy, (*ONE, "--port", "8080"), "--local"),
+    (deploy, ("--local", "--job", "j"), "no --job"),
+    (deploy, ("--local",), "no model"),
+    (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),
+    # The model registry
+    (deploy, (*REGISTER, "--instance-type", TYPES), "give one"),
+    (deploy, (*SERVE, "--model-package", GROUP), "--model-package says which image and model: leave out --image"),
+    (deploy, ("--model-package", f"{GROUP}:0", *HERE), "expected GROUP or GROUP:VERSION, such as byoc-dogs:3"),
+    (deploy, ("--approve", "a_b", *HERE), "--approve has value 'a_b'"),
+    (deploy, ("--approve", GROUP, "--model-package", GROUP), "give one of them"),
+    (deploy, (*SERVE, "--register", GROUP), "no model: give --model-data"),
+    (deploy, ("--register", GROUP, "--model-data", MODEL, *HERE), "no image: give --image"),
+    (deploy, (*SERVE, "--model-data", MODEL, "--register", "a:b"), "--register has value 'a:b'"),
+    (deploy, (*REGISTER, "--name", "x"), "make no endpoint: leave out --name"),
+    (deploy, (*REGISTER, "--serverless", "2048"), "and the flags of modes"),
+    (deploy, ("--local", "--model-package", GROUP), "--local knows no model registry"),
+    (deploy, ("--model-package", GROUP, "--multi-model", "s3://bucket/models", *HERE),
+        "--multi-model cannot be combined with --model-package"),
+    # Predictions
+    (predict, ("byoc-dogs", __file__), "no region"),
+    (predict, ("byoc-dogs",), "no images"),
+    (predict, (__file__, __file__), "name the endpoint first"),
+    (predict, ("--local", "ftp://here", __file__), "--local has value 'ftp://here'"),
+    (predict, ("--local", "http://127.0.0.1:abc", __file__), "value 'http://127.0.0.1:abc': expected a URL"),
+    (predict, ("--local", "http://local host:80", __file__), "expected a URL"),
+    (predict, ("--local", "http://[::1", __file__), "expected a URL"),
+    (predict, ("--local", "localhost:1", "scripts/iam"), "no images in this folder"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("script", "arguments", "words"), REFUSED)
+def test_refused_before_anything_is_sent(
+    call: Call, calls: list[str], script: ModuleType, arguments: tuple[object, ...], words: str
+) -> None:
+    ended = call(script, *arguments)
+    assert (ended.code, ended.out, calls) == (2, "", []), ended.err
+    assert words in ended.last

@@ -1,0 +1,181 @@
+"""Jobs and predictions on a bad day of AWS: connections break, calls are throttled, answers are lost."""
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from scripts import cleanup, predict, train, tune
+from scripts.aws import account as clients
+from scripts.endpoints import invocations
+from scripts.jobs import watch
+from scripts.tuning import cloud
+from tests import trees
+from tests.cloud.conftest import BUCKET, ROLE, TRAIN_IMAGE, Call
+from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.test_slow_endpoints import make
+from tests.conftest import Patch
+from tests.contract.models import picture
+
+BOTH = pytest.mark.parametrize(("script", "noun"), [(train, "TrainingJob"), (tune, "HyperParameterTuningJob")])
+
+
+@pytest.fixture
+def account(flaky: FlakyAws, aws: boto3.Session, image: None, monkeypatch: Patch) -> Any:
+    for module in (watch, cloud):
+        monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
+    return aws.client("sagemaker")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> tuple[object, ...]:
+    pictures = trees.fill(tmp_path / "pictures", {"train": 1, "valid": 1, "test": 1})
+    return ("--image", TRAIN_IMAGE, "--data", pictures, "--weights", "none", "--name", "byoc-a")
+
+
+@pytest.mark.usefixtures("account")
+def test_train_attaches_to_a_job_and_stops_it(
+    flaky: FlakyAws, job: tuple[object, ...], call: Call, calls: list[str]
+) -> None:
+    flaky.slow(3)
+    assert call(train, *job, "--no-wait").code == 0
+    flaky.break_after("StopTrainingJob")
+    for sent in (True, False):  # it is being stopped already
+        ended = call(train, "--stop", "byoc-a", "--json")
+        assert (ended.code, ended.json) == (0, {"name": "byoc-a", "status": "Stopping"})
+        assert "byoc-a is being stopped; it has 120 s to save what it has" in ended.err
+        assert ("sagemaker:StopTrainingJob" in calls) == sent
+        calls.clear()
+    ended = call(train, "--attach", "byoc-a")
+    assert (ended.code, "byoc-a was stopped" in ended.last) == (1, True)
+
+
+@BOTH
+@pytest.mark.parametrize("fault", ["break_after", "hang"])
+@pytest.mark.usefixtures("account")
+def test_a_job_with_a_name_of_the_callers_own_whose_answer_is_lost(
+    flaky: FlakyAws, job: tuple[object, ...], call: Call, monkeypatch: Patch, script: ModuleType, noun: str, fault: str
+) -> None:
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
+    flaky.slow(99)
+    getattr(flaky, fault)(f"Create{noun}")
+    ended = call(script, *job, "--no-wait")
+    assert (ended.code, ended.out) == (0, "byoc-a\n"), ended.err
+    assert flaky.calls.count(f"Create{noun}") == 2
+    # The name is taken now, which is known before anything is uploaded.
+    flaky.calls.clear()
+    ended = call(script, *job, "--no-wait")
+    assert (ended.code, "a job byoc-a already exists" in ended.last) == (1, True)
+    assert "PutObject" not in flaky.calls
+
+
+def test_somebody_elses_job_of_this_name_is_not_taken_for_ones_own(
+    account: Any, flaky: FlakyAws, job: tuple[object, ...], call: Call
+) -> None:
+    def meanwhile() -> None:
+        account.create_training_job(
+            TrainingJobName="byoc-a",
+            AlgorithmSpecification={"TrainingImage": "another", "TrainingInputMode": "File"},
+            RoleArn=ROLE,
+            OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/byoc"},
+            ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+            StoppingCondition={"MaxRuntimeInSeconds": 60},
+        )
+
+    flaky.before["CreateTrainingJob"] = meanwhile
+    flaky.throttle("CreateTrainingJob")
+    ended = call(train, *job, "--no-wait")
+    assert (ended.code, "ResourceInUse" in ended.last) == (1, True)
+
+
+@pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
+def test_train_tries_again(account: Any, flaky: FlakyAws, job: tuple[object, ...], call: Call, fault: str) -> None:
+    """A lost answer, too: that the service has a job of a name made here already, can only be our own request."""
+    flaky.slow(1)
+    for operation in ("ListObjectsV2", "PutObject", "CreateTrainingJob", "DescribeTrainingJob"):
+        getattr(flaky, fault)(operation)
+    ended = call(train, *job[:-2], "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["status"] == "Completed"
+    assert len(account.list_training_jobs()["TrainingJobSummaries"]) == 1
+
+
+@BOTH
+@pytest.mark.usefixtures("account")
+def test_following_ends_where_no_answer_comes(
+    flaky: FlakyAws, job: tuple[object, ...], call: Call, monkeypatch: Patch, script: ModuleType, noun: str
+) -> None:
+    flaky.slow(99)
+    assert call(script, *job, "--no-wait").code == 0
+    for module in (watch, cloud):
+        monkeypatch.setattr(module, "JOB_SECONDS", 0.5)
+    flaky.after[f"Describe{noun}"] = lambda: flaky.break_before(f"Describe{noun}", 10**6)
+    ended = call(script, "--attach", "byoc-a")
+    assert ended.code == 1, ended.err
+    assert ended.err.count("trying again") <= 1
+    assert "--attach byoc-a" in ended.last
+    # At once where there was never an answer, as with a wrong HTTPS_PROXY.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    ended = call(script, "--attach", "byoc-a")
+    assert ended.code == 1
+    assert "AWS cannot be reached" in ended.last
+    assert "--attach byoc-a" in ended.last
+
+
+def test_cleanup_stops_a_job_that_runs(account: Any, flaky: FlakyAws, job: tuple[object, ...], call: Call) -> None:
+    flaky.slow(9)
+    assert call(train, *job, "--no-wait").code == 0
+    flaky.break_after("StopTrainingJob")
+    ended = call(cleanup, "--jobs", "--yes", "--json")
+    assert (ended.code, [one["name"] for one in ended.json["removed"]]) == (0, ["byoc-a"])
+    assert account.describe_training_job(TrainingJobName="byoc-a")["TrainingJobStatus"] == "Stopping"
+
+
+# predict.py
+
+
+@pytest.fixture
+def dog(account: Any, flaky: FlakyAws, tmp_path: Path) -> Path:
+    """A picture, and an endpoint that knows it."""
+    make(account)
+    flaky.prediction = {"predictions": [{"index": 1, "label": "Beagle", "probability": 0.75}], "model": {}}
+    (tmp_path / "dog.png").write_bytes(picture("red"))
+    return tmp_path / "dog.png"
+
+
+def test_predict_tries_again_what_was_not_computed(flaky: FlakyAws, dog: Path, call: Call, monkeypatch: Patch) -> None:
+    now = 0.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(invocations, "PAUSES", (2.0, 2.0))
+    monkeypatch.setattr(invocations, "time", SimpleNamespace(sleep=pass_by, monotonic=lambda: now))
+    flaky.throttle("InvokeEndpoint", 2)
+    ended = call(predict, "byoc-dogs", dog, "--json")
+    assert (ended.code, "Beagle" in ended.out) == (0, True), ended.err
+    assert flaky.calls.count("InvokeEndpoint") == 3
+    # The latency is that of one try.
+    assert (now, ended.json["latency_ms"]) == (4.0, {"p50": 0.0, "p90": 0.0})
+    flaky.throttle("InvokeEndpoint", 3)
+    ended = call(predict, "byoc-dogs", dog)
+    assert (ended.code, "throttles" in ended.last) == (1, True)
+
+
+@pytest.mark.parametrize(("fault", "complaint"), [
+    ("break_before", "the connection broke"), ("break_after", "the connection broke"), ("hang", "no answer within"),
+])  # fmt: skip
+def test_predict_asks_once_for_what_may_have_been_computed(
+    flaky: FlakyAws, dog: Path, call: Call, monkeypatch: Patch, fault: str, complaint: str
+) -> None:
+    monkeypatch.setattr(clients, "ONCE", clients.ONCE.merge(Config(read_timeout=4)))
+    getattr(flaky, fault)("InvokeEndpoint")
+    ended = call(predict, "byoc-dogs", dog, dog, dog, "--threads", 1, "--json")
+    assert (ended.code, ended.last) == (1, "predict.py: 1 of 3 predictions failed")
+    errors = [result.get("error", "") for result in ended.json["results"]]
+    assert [complaint in error for error in errors] == [True, False, False]
+    assert flaky.calls.count("InvokeEndpoint") == 3
