@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an upright image in RGB, whoever sent them."""
+"""From the bytes of an image file, of any sender, to an upright image in RGB."""
 
 import ctypes
 import io
@@ -67,7 +67,7 @@ _silence_libtiff()
 def decode(
     body: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int | None = None, least: int | None = None
 ) -> Image.Image:
-    """An upright RGB image from the bytes of a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF file, whatever it was
+    """An upright RGB image from the bytes of a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF file of any mode
     declared as.
 
     EXIF orientation is applied, transparency is put on white, of an animation the first frame is taken;
@@ -255,7 +255,7 @@ def _greyscale(image: Image.Image) -> Image.Image:
     """Greyscale of more than 8 bits (16-bit PNG, TIFF of integers and floating point numbers) in mode L.
 
     Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
-    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values lie in
+    integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values are in
     it, then 0..65535, else the range found. Not-a-number counts as black.
     """
     values = np.array(image)

@@ -125,7 +125,7 @@ class Hyperparameters:
         number(int, 0, 10_000), 0, "epochs before these that train the new layer alone, on cached features"
     )
     lr: float = option(
-        number(float, 0, 10, above=True), 0.001, "learning rate; one for all unfrozen layers wants about 0.0001"
+        number(float, 0, 10, above=True), 0.001, "learning rate; if all layers are trained with one rate, about 0.0001"
     )
     head_lr: float = option(number(float, 0, 10, above=True), 0.003, "learning rate of head-epochs")
     backbone_lr: float = option(
@@ -179,7 +179,7 @@ class Hyperparameters:
     )
     random_erasing: float = option(number(float, 0, 1), 0.0, "probability that a rectangle of an image is erased")
     augment_views: int = option(
-        number(int, 0, 1000), 4, "views of an image that its frozen layers see; 0: a new one in every epoch"
+        number(int, 0, 1000), 4, "views per image for frozen layers, at most one per epoch; 0: new ones in every epoch"
     )
     patience: int = option(number(int, 0), 0, "stop after this many epochs without a better one (select-by); 0: never")
     checkpoint_every: int = option(

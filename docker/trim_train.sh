@@ -1,6 +1,6 @@
 #!/bin/sh
 # In the training image's build: trim_train.sh VENV takes out what cannot run in the image, or that nothing there loads.
-# A name that is gone in a newer version fails the build, so that somebody looks again.
+# A name that is gone in a newer version fails the build, so that a person looks again.
 set -eu
 
 cd "$1"/lib/python3*/site-packages

@@ -187,7 +187,7 @@ def daemon() -> tuple[str, str]:
 
 
 def find_image(name: str, architecture: str | None = None) -> str | None:
-    """The image with today's content of this program, whatever base it was built on.
+    """The image with today's content of this program, built on any base.
 
     `architecture`: amd64 or arm64; by default the engine's own.
     """
@@ -232,7 +232,7 @@ def own_image(name: str, architecture: str | None = None) -> str:
 
 
 def _docker(*arguments: str) -> str:
-    """What the client prints. Raises LocalError with the last line of its complaint."""
+    """Return what the client prints. Raises LocalError with the last line of its complaint."""
     try:
         done = subprocess.run(
             ["docker", *arguments], capture_output=True, text=True, timeout=CLIENT_SECONDS, start_new_session=True

@@ -42,7 +42,7 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     """Flags of our own, and every other `--name value` as a hyperparameter. Raises LocalError."""
     parser = Parser(
         prog=program,
-        description="Train, export, serve and query on this machine, over the tree that the platform gives.",
+        description="Train, export, serve and query on this machine, over the same directory tree as SageMaker's.",
         epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64"
         " (docs/training.md has them all).",
     )
@@ -144,7 +144,7 @@ def _check_folders(data: Path, out: Path) -> None:
     if not data.exists():
         raise LocalError(f"--data {data}: no such folder: give a folder of class folders, or `{SAMPLE}`", 2)
     if data.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(data.resolve()):
-        raise LocalError(f"--data {data} and --out {out} lie in one another: --out is replaced by every run", 2)
+        raise LocalError(f"--data {data} and --out {out} overlap: --out is replaced by every run", 2)
 
 
 if __name__ == "__main__":

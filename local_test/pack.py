@@ -66,6 +66,6 @@ def unpack_stream(stream: BinaryIO, target: Path, name: str, largest: int | None
             while packed.read(_PIECE):
                 pass  # gzip's checksum stands behind the last byte
     except (tarfile.FilterError, ValueError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        raise NotPlainError(f"{name} holds a file that cannot lie below its folder ({error}): refused") from None
+        raise NotPlainError(f"{name} holds a file that cannot be below its folder ({error}): refused") from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise LocalError(f"{name} is damaged, or not a .tar.gz archive: {error}") from None

@@ -26,7 +26,7 @@ SAMPLE_HYPERPARAMETERS = {"epochs": "60", "lr": "0.003"}
 
 @dataclass
 class Job:
-    """What one call does, as far as it has got."""
+    """The state of one call."""
 
     options: Options
     folder: Path

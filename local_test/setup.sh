@@ -77,7 +77,7 @@ if command -v flock >/dev/null; then
 fi
 
 # A finished environment is brought up to date. One without a stamp was interrupted (a package may be there
-# in part, which no installer notices): it is made anew, from uv's cache.
+# in part, which no installer notices): it is made again, from uv's cache.
 if [ -e "$stamp" ] && "$venv/bin/python" -c '' 2>/dev/null; then
   say "the requirements have changed: bringing $(basename "$venv") up to date"
   rm -f "$stamp"
@@ -127,7 +127,7 @@ sys.exit(not (shutil.which(compiler) and headers.exists()))
 PYTHON
 }
 # Python's bytecode is made at once, on all cores: where nobody may write it later (PYTHONDONTWRITEBYTECODE), every
-# process would compile torch anew, for ten seconds.
+# process would compile torch again, for ten seconds.
 if can_compile; then
   uv sync --compile-bytecode --python "$venv/bin/python" --require-hashes "$lock" || fail "the packages could not be installed: $way_out"
 else

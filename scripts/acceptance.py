@@ -6,7 +6,7 @@ scripts/acceptance.py --max-usd 3                      with the built-in sample;
 scripts/acceptance.py --data DIR --train-image URI --serve-image URI     with images and Docker images of yours
 
 It calls the other scripts under a project of its own (--project), with an execution role that it makes, unless --role
-names one. It stops before a step that could pass --max-usd, and removes at the end whatever it made, also after Ctrl-C.
+names one. It stops before a step that could pass --max-usd, and removes at the end all that it made, also after Ctrl-C.
 If it was killed, the next call removes what is left. What it has seen is in --out: result.txt and result.json.
 """
 
@@ -149,7 +149,7 @@ def _finish(before: Record, out: Path) -> int:
     if before.status == RUNNING:
         before.status = "killed"
     code = _end(before, out)
-    progress(f"call {PROGRAM} again to begin anew")
+    progress(f"call {PROGRAM} again to begin from the start")
     return code or 1
 
 
@@ -209,7 +209,7 @@ def _hyperparameters(flags: argparse.Namespace) -> list[str]:
 
 
 def _usd(step: Step, flags: argparse.Namespace, region: str, seconds: float) -> float:
-    """What a step costs at most in so many seconds. Raises CloudError where a price is not known."""
+    """Return the highest cost of a step of so many seconds, in USD. Raises CloudError where a price is not known."""
     if not step.kind:
         return step.usd
     kind = flags.train_type if step.kind == "train" else flags.serve_type

@@ -11,22 +11,22 @@ and a hash of all files that go into the image (VERSION-CONTENT-arm64 for linux/
 table of names and sizes.
 
 Beside each image, in dist/: NAME_TAG.cdx.json (its components, CycloneDX), .licenses.txt, .advisories.txt and .json (what
-osv.dev knows against its Python packages and their Java; without a way there, that they were not checked).
+osv.dev reports for its Python packages and their Java; if it cannot be reached, that they were not checked).
 
   --tag T            use this tag instead
   --base-train I     base image for training   (BYOC_BASE_TRAIN, default: CUDA 13.0 on Ubuntu 24.04)
   --base-serve I     base image for serving    (BYOC_BASE_SERVE, default: slim Python 3.11 on Debian bookworm)
-                     any Debian or Ubuntu image, with Python 3.11 or 3.12 in it or to be had from its packages
+                     any Debian or Ubuntu image, with Python 3.11 or 3.12 in it or among its packages
   --ca-bundle F      certificates to trust while packages are downloaded: the CA of a proxy that inspects TLS.
                      Given to the build as a secret, part of no layer          (BYOC_CA_BUNDLE)
   --maven-settings F Maven's settings.xml: a company's mirror, with a password maybe (plain, not ${env.NAME}). A secret too
                      (BYOC_MAVEN_SETTINGS, default: ~/.m2/settings.xml, if it is there; else Maven's own repository)
   --network N        network of the build's RUN steps, such as host            (BYOC_NETWORK)
   --torch-index URL  package index with a CPU build of torch, for serve-torch  (BYOC_TORCH_INDEX, default: PyTorch's)
-  --platform P       linux/amd64 (default, whatever this machine is), or linux/arm64: Graviton endpoints, Apple silicon.
+  --platform P       linux/amd64 (default, on any machine), or linux/arm64: Graviton endpoints, Apple silicon.
                      For another platform than the machine's the engine needs an emulation (Docker Desktop has one)
   --no-sbom          leave these files out
-  --fail-on-advisory end with 1 where an advisory is known, or could not be asked for; those that are accepted stand,
+  --fail-on-advisory end with 1 where an advisory is known, or could not be asked for; accepted ones are listed,
                      with the reason, in docker/accepted_advisories.txt
   --osv-url URL      another service that answers as osv.dev does              (BYOC_OSV_URL)
   --content          build nothing, print the content hash of one image (its label byoc.content)
@@ -84,7 +84,7 @@ case $platform in linux/amd64 | linux/arm64) ;; *) wrong "--platform has value '
 
 [ -n "$version" ] || die "container_serve/__init__.py has no line '__version__ = \"...\"'"
 
-# What goes into an image, the base apart. Kept in step with the COPY lines of the Dockerfiles by a test.
+# The files that go into an image, besides the base. Kept in step with the COPY lines of the Dockerfiles by a test.
 files_of() {
     local common="docker/install_python.sh docker/install_builder.sh docker/make_venv.sh docker/uv.lock LICENSE container_serve"
     case $1 in
@@ -150,14 +150,14 @@ find_client
 "$docker" version --format '{{.Server.Version}}' >/dev/null 2>&1 ||
     die "no Docker daemon answers: start it, or use './local_test/run.sh --engine process' ($("$docker" version 2>&1 >/dev/null | tail -n 1))"
 
-# Where packages come from goes in as a secret: such URLs often hold a password.
+# The package index goes in as a secret: such URLs often hold a password.
 secrets=$(mktemp) partial=""
 trap 'rm -rf "$secrets" ${partial:+"$partial"}' EXIT
 export_line() { printf "export %s='%s'\n" "$1" "$(printf %s "$2" | sed "s/'/'\\\\''/g")" >> "$secrets"; }
 for name in PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST UV_DEFAULT_INDEX UV_INDEX UV_INSECURE_HOST; do
     [ -z "${!name:-}" ] || export_line "$name" "${!name}"
 done
-# pip installs uv, uv the rest: whoever has set one of them means both.
+# pip installs uv, uv the rest: a user who has set one of them means both.
 [ -n "${UV_DEFAULT_INDEX:-}" ] || [ -z "${PIP_INDEX_URL:-}" ] || export_line UV_DEFAULT_INDEX "$PIP_INDEX_URL"
 [ -n "${PIP_INDEX_URL:-}" ] || [ -z "${UV_DEFAULT_INDEX:-}" ] || export_line PIP_INDEX_URL "$UV_DEFAULT_INDEX"
 
@@ -207,10 +207,10 @@ build() {
     [ -z "$sbom" ] || inventory "$name"
 }
 
-# Where dist/ has what is in an image, without the files' ends.
+# The path in dist/ of an image's content, without the files' ends.
 listing_of() { echo "dist/${1/:/_}"; }
 
-# What is in the image, as files in dist/, which appear whole or not at all.
+# The content of the image, as files in dist/, which appear whole or not at all.
 inventory() {
     local identifier
     partial=$(mktemp -d dist/.partial-XXXXXX) || die "dist/ cannot be written to: what is in $1 was not listed"
@@ -221,12 +221,12 @@ inventory() {
         --build-arg NAME="$(basename "$(listing_of "$1")")" --build-arg OSV_URL="$osv_url" \
         --build-arg ASKED="$(date -u +%Y-%m-%dT%H:%M:%SZ)" ||
         die "$1 is built, but what is in it was not listed: the reason stands above (--no-sbom leaves it out)"
-    touch "$partial"/* # they bear the times of a cached layer
+    touch "$partial"/* # they have the times of a cached layer
     mv "$partial"/* dist/
     rmdir "$partial"
 }
 
-# What dist/ has to say of an image.
+# The files of dist/ for an image.
 tell() {
     local file
     file=$(listing_of "$1")
@@ -247,4 +247,4 @@ for name in "${images[@]}"; do
     "$docker" image inspect --format '{{.Size}}' "$name" | awk -v name="$name" '{ printf "%-44s %10.0f MB\n", name, $1 / 1e6 }'
     [ -z "$sbom" ] || tell "$name"
 done
-[ -z "$fail_on_advisory" ] || [ -z "$concerns" ] || die "advisories that nobody has accepted, or that could not be asked for:$concerns"
+[ -z "$fail_on_advisory" ] || [ -z "$concerns" ] || die "advisories that are not accepted, or could not be asked for:$concerns"

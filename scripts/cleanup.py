@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Remove what these scripts have made in the account; with nothing to remove given, list it.
+"""Remove what these scripts have made in the account; without a NAME or a flag, list it.
 
 scripts/cleanup.py                          list everything of the project, with what it costs an hour
 scripts/cleanup.py byoc-dogs                an endpoint, its configurations and models
@@ -8,9 +8,9 @@ scripts/cleanup.py --all --jobs --packages --data --repositories --yes    stop i
 scripts/cleanup.py --unused                 configurations and models that nothing uses any more
 scripts/cleanup.py byoc-dogs --dry-run      print the requests as JSON, send nothing
 
-Only what bears the tag byoc-project=PROJECT goes; in S3, where objects have none, what an upload's manifest or a tagged
-job accounts for. What anything else in the account uses stays, whoever made that: it says who uses it. It lists what
-goes, and asks, or wants --yes where there is no terminal. Endpoints go first.
+Only what has the tag byoc-project=PROJECT goes; in S3, where objects have none, what an upload's manifest or a tagged
+job accounts for. What anything else in the account uses stays, and the script says who uses it. It lists what
+it will remove, and asks; without a terminal it needs --yes. Endpoints are removed first.
 """
 
 import sys
@@ -161,7 +161,7 @@ def _list(account: Account, flags: argparse.Namespace) -> int:
 def _report(
     account: Account, flags: argparse.Namespace, removed: Sequence[Resource], deleted: Sequence[S3Asset]
 ) -> None:
-    """What has gone, and what has not."""
+    """The result: what was removed, and what was not."""
     left = [resource for resource in account.resources.own if resource not in removed]
     stored = [asset for asset in account.stored if asset not in deleted]
     for resource in left:

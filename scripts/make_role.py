@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make the execution role SageMaker assumes for training jobs and endpoints, with no more rights than they need.
 
-Done once, by somebody who may create roles (scripts/iam/admin.json). A second call brings its rights up to date.
+Done once, by a person who may create roles (scripts/iam/admin.json). A second call brings its rights up to date.
 
 scripts/make_role.py                              makes PROJECT-sagemaker, prints its ARN
 scripts/make_role.py --subnets subnet-1 --security-groups sg-1         with the rights that a VPC needs

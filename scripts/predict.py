@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Ask an endpoint, or a server on this machine, what is on images.
+"""Send images to an endpoint, or to a server on this machine, and print the answers.
 
 scripts/predict.py byoc-dogs dog.jpg
 scripts/predict.py byoc-dogs images/ cat.png   --top-k 5        folders are taken with all images in them

@@ -7,7 +7,7 @@ scripts/prepare_data.py my-images --out data/mine --split 0.8,0.1,0.1 --seed 0
 scripts/prepare_data.py my-images --s3                   to s3://BUCKET/PROJECT/data/my-images, copying nothing here
 scripts/prepare_data.py data/dogs --s3 s3://my-bucket/dogs --dry-run      the requests, and nothing else
 
-Files that lie in S3 unchanged are not sent again, those that no longer exist here are deleted there. To resume after
+Files that are unchanged in S3 are not sent again, those that no longer exist here are deleted there. To resume after
 an interruption, repeat the same call.
 """
 

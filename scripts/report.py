@@ -2,7 +2,7 @@
 """Make the profiler's report again from what a job has left, compare two jobs, or list all runs of this machine.
 
 A job is a folder (local_test/out, an /opt/ml tree, its output/data), an output.tar.gz, an address in S3, or the name of
-a training job. The files of the service's own profiler (profiler-output/) do, too.
+a training job. The files of the service's own profiler (profiler-output/) work, too.
 
 scripts/report.py local_test/out                              writes profiler-report.html
 scripts/report.py output.tar.gz --out report.html

@@ -15,7 +15,7 @@ scripts/train.py --stop NAME
 scripts/train.py --local --data sample                                  SDK's local mode: no account, needs Docker
 
 Region and role come from --region and --role, from AWS_REGION and BYOC_ROLE, or from byoc.toml. A job costs from the
-start of its instances to its end, and for --keep-alive seconds after it; nothing else of it runs on afterwards.
+start of its instances to its end, and for --keep-alive seconds after it. Nothing else of it keeps running.
 """
 
 import sys
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         type=command.integer(0, training_jobs.MAX_KEEP_ALIVE),
         help="seconds that its instances wait for the next job, billed as if they trained (--stop NAME ends it)",
     )
-    one("--checkpoints", metavar="S3", help="go on from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
+    one("--checkpoints", metavar="S3", help="continue from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
     one("--register", metavar="GROUP", help="make the model a version in the model registry; with --serving-image")
     one("--serving-image", metavar="URI", help="that serves it, as scripts/push.sh serve prints it")
     one("--service-debugger", action="store_true", help="the service's own rules and profiler")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Let a model predict all images of a folder or prefix: a batch transform job, followed to its end.
+"""Predict all images of a folder or prefix: a batch transform job, followed to its end.
 
 scripts/transform.py --image URI --job JOB --data DIR                       uploads the images first
 scripts/transform.py --image URI --model-data s3://BUCKET/byoc/JOB/output/model.tar.gz --data s3://BUCKET/PREFIX

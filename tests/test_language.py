@@ -12,7 +12,7 @@ import pytest
 from tests import documents
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("examples",)
+PRODUCT = ("container_serve", "container_train", "local_test", "scripts", "docker", "examples")
 PAGES = [file for file in documents.FILES if file.name not in ("CHANGELOG.md", "CONTRIBUTING.md")]
 SUFFIXES = (".py", ".sh", ".java", ".jinja", ".ipynb", ".yml", "Dockerfile")
 # A word that a reader of average English looks up or reads twice, and what to write.

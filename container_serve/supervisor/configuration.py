@@ -97,7 +97,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
 
 
 def command(run: Path, settings: Settings, memory: Memory, reports: str = os.devnull) -> list[str]:
-    """The Java process: small, quick to start, and it ends rather than goes on without memory.
+    """The Java process: small, quick to start, and it ends if it has no memory left.
 
     `reports`: the file, a pipe, in which it answers its supervisor.
     """

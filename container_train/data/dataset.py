@@ -29,7 +29,7 @@ class Data:
     """All three splits, without the files that `bad` names, with the reason; `notes` are sentences to log.
 
     `checked` has those images that were decoded before the training, with their perceptual hashes. `unreadable` learns
-    of more bad files while the job goes on.
+    of more bad files while the job runs.
     """
 
     classes: tuple[str, ...]

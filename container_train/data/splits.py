@@ -25,7 +25,7 @@ ClassFiles = Mapping[str, Sequence[Path]]  # images by the name of their class, 
 class Plan:
     """The images of each split in SPLITS.
 
-    `folders` has those splits that are used as they lie on the disk. `notes` are sentences for the user: on what is
+    `folders` has those splits that are used as they are on the disk. `notes` are sentences for the user: on what is
     split, on files that are not used, on classes whose names look the same. Those `beside` the splits' folders are
     among them, too.
     """
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def is_whole(self) -> bool:
-        """All three splits are used as they lie on the disk."""
+        """All three splits are used as they are on the disk."""
         return len(self.folders) == len(SPLITS)
 
     def files(self) -> Iterator[tuple[str, Path]]:
@@ -181,7 +181,7 @@ def placed(splits: Mapping[str, ClassFiles]) -> Iterator[tuple[str, Path]]:
 
 
 def lay_out(splits: Mapping[str, ClassFiles], target: Path) -> None:
-    """Make target/SPLIT/CLASS/picture: hard links where that works, copies elsewhere; sources stay."""
+    """Make target/SPLIT/CLASS/IMAGE: hard links where that works, copies elsewhere; sources stay."""
     for split, classes in splits.items():
         for label in classes:
             (target / split / label).mkdir(parents=True)

@@ -35,7 +35,7 @@ class SaveSchedule:
         return asked or max(1, spread, math.ceil(self.steps_per_epoch * self.epochs / MOST_STEPS))
 
     def first(self) -> int:
-        """The global step with which the training goes on: training and evaluation steps together."""
+        """The global step at which the training continues: training and evaluation steps together."""
         return self.done + self.done_evaluation
 
 
@@ -62,7 +62,7 @@ def folder(tree: SageMakerPaths) -> Path:
 
 
 def clear(where: Path, first: int) -> None:
-    """Make room: with `first` 0 for a new training, else for one that goes on with the global step `first`.
+    """Make room: with `first` 0 for a new training, else for one that continues at the global step `first`.
 
     Takes away what smdebug left there, nothing else. Raises FileExistsError where other things lie.
     """

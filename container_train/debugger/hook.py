@@ -73,7 +73,7 @@ class Hook:
         return self.state == "on" and bool(self.recorder.is_next_saved())
 
     def not_finite(self) -> None:
-        """Save the step whatever the interval says: its loss, or that of the step before, is no number."""
+        """Save the step at any interval: its loss, or that of the step before, is no number."""
         self._guard(lambda: self.recorder.on_not_finite())()
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class Hook:
             except Exception as error:
                 self.state = "failed"
                 self.reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-                log.warning("debugger: off, the training goes on without it: %s", self.reason)
+                log.warning("debugger: off, the training continues without it: %s", self.reason)
                 log.debug("debugger", exc_info=error)
             finally:
                 self.seconds += time.perf_counter() - started

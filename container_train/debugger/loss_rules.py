@@ -114,7 +114,7 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     A rise of up to `increase_threshold_percent` is allowed; the mode is EVAL where it has losses, else TRAIN. Chosen:
     in EVAL the mean of each evaluation is compared with that of the newest one at least `num_steps` training steps
     before. In TRAIN, used until there are two evaluations (`mode` TRAIN: always), the loss at a step is the mean of the
-    LOSSES saved ones up to it, held against the LOSSES before, and a difference of less than two standard errors is no
+    LOSSES saved ones up to it, compared with the LOSSES before, and a difference of less than two standard errors is no
     change that can be judged: single batches differ by more than a training moves in ten steps. `mode` EVAL never looks
     at TRAIN. The end of a schedule is left out, where lr is too small to change anything. Besides, it fires when the
     last LOSSES training losses before the newest evaluation are DIVERGED times that of guessing: an lr far too large

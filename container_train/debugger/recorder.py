@@ -7,7 +7,7 @@ What differs from smdebug 1.0.34's:
   Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, one value per unit.
 * Gradients are divided by the loss scale, and parameters that are not trained are not saved.
 * A step is written in one go when it is over, from this thread: smdebug's own thread dies of a full disk and hangs.
-* A step whose loss is not finite is saved whatever the interval says: the training ends right there.
+* A step whose loss is not finite is saved at any interval: the training ends right there.
 * In a step that is not saved, no hook is on a ReLU, and nothing waits for a GPU.
 """
 

@@ -7,7 +7,7 @@ stdout  `stop RULE: reason` once, with --on-rule stop: a rule fired that is to e
         It is a pipe that a thread of the training process reads; nobody polls files.
         Rules of the debugger named in --rule stop the training; where none is named, all of them but class_imbalance
         do, which speaks of the data and fires before the first step.
-stderr  a line for whatever could not be done.
+stderr  a line for each thing that could not be done.
 
 It writes OUT/rules.json, OUT/profiler/tensors.json and, through the profiler's report, OUT/profiler-report.html.
 SIGTERM and SIGINT are the training process's to handle.

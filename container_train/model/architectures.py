@@ -1,6 +1,6 @@
 """The architectures that torchvision has, their weights and modules, known without importing it; those of timm.
 
-`python -m container_train.model.architectures` writes the table anew: after another version of torchvision was locked.
+`python -m container_train.model.architectures` writes a new table: after another version of torchvision was locked.
 """
 
 import functools

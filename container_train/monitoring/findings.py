@@ -24,7 +24,7 @@ Parameters = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One time that a rule fired. `threshold` is what `value` was held against, in the same unit."""
+    """One time that a rule fired. `threshold` is what `value` was compared with, in the same unit."""
 
     value: float
     threshold: float

@@ -69,7 +69,7 @@ class Monitor:
         try:
             monitor._start(tree, hp)
         except Exception as error:
-            log.warning("monitor: it could not be started, the training goes on without (%s)", error)
+            log.warning("monitor: it could not be started, the training continues without it (%s)", error)
             for sidecar in filter(None, (monitor.sampler, monitor.watcher)):
                 sidecar.end()
             return cls()

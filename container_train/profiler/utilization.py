@@ -21,7 +21,7 @@ def cpu_bottleneck(context: Context, parameters: Parameters) -> Finding:
 
     Judges from `patience` values on. Our choice where that is open: the GPU's value is the mean of all GPUs; the CPU's
     is that of the busiest core (a training program that keeps one core busy is as much of a bottleneck as all cores
-    decoding images), or the container's share of the cores it may use, whichever is higher.
+    decoding images), or the container's share of the cores it may use; the higher of the two.
     """
     dimensions, busy = (store.CPU, store.CONTAINER_CPU), parameters["cpu_threshold"]
     return _bottleneck(context, parameters, dimensions, busy, "the CPU was busy")

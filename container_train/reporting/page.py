@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @functools.cache
 def environment(*more: Path) -> jinja2.Environment:
-    """The templates, also those of the folders `more`; whatever is put into them is escaped."""
+    """The templates, also those of the folders `more`; all that is put into them is escaped."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader((TEMPLATES, *more)), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -1,4 +1,4 @@
-"""All that a job has written about itself, brought into one form; whatever is missing or half written is left out."""
+"""All that a job has written about itself, brought into one form; what is missing or half written is left out."""
 
 import json
 import math
@@ -139,7 +139,7 @@ def _numbers(columns: Mapping[str, list[Any]]) -> dict[str, list[float]]:
 
 
 def _phases(timeline: Timeline, until: float) -> list[Phase]:
-    """One that has not ended lasts as long as there are signs of life; steps that lie in none are a training that had
+    """One that has not ended lasts as long as there are signs of life; steps that are in none are a training that had
     no time to say that it ended."""
     phases = [replace(p, end=max(p.end, until)) if p.goes_on else p for p in timeline.phases]
     steps = timeline.steps

@@ -196,7 +196,7 @@ def notes(record: Record) -> list[str]:
     """Return what a reader has to know before trusting the page: what was switched off or broke, what is missing."""
     debug, problems = table(record.job.get("debug")), record.job.get("problems")
     result = {
-        f"The debugger did not work, the training went on without it: {debug.get('reason') or 'unknown'}":
+        f"The debugger did not work, the training continued without it: {debug.get('reason') or 'unknown'}":
             debug.get("state") == "failed",
         "The debugger was off (debug=off): no gradients, and no rule on tensors.": debug.get("state") == "off",
         "The profiler was off (profile-interval=0): nothing was measured of the machine.":

@@ -145,7 +145,7 @@ class Learner:
         return tuple(feature[first:] for feature in inputs), targets[first:]
 
     def _head(self, whole: int) -> Callable[..., torch.Tensor]:
-        """Return what is trained, compiled but for steps that are saved, with hooks, and batches of another size."""
+        """Return what is trained, compiled except for steps that are saved, with hooks, and batches of another size."""
         if self.compiled is None or whole < self.hp.batch_size or self.monitor.hook.saves():
             return self.parallel
         return self.compiled

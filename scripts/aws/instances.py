@@ -87,7 +87,7 @@ def check(instance_type: str) -> None:
 
 
 def takes_volume_key(instance_type: str) -> bool:
-    """Whether a KMS key can be named for its volume."""
+    """Tell whether a KMS key can be named for its volume."""
     families = map(family, kinds(instance_type))
     return all(kind not in _OWN_DISKS and not _NAMED_DISKS.match(kind) for kind in families)
 
@@ -100,7 +100,7 @@ def price(instance_type: str, region: str) -> Price:
 
 
 def describe(instance_type: str, count: int, region: str, *, spot: bool = False) -> str:
-    """What it costs an hour, in one line, or that this is not known."""
+    """Return its price per hour in one line, or that it is not known."""
     known = price(instance_type, region)
     what = f"{count} x {' or '.join(kinds(instance_type))}"
     if known.hourly is None:

@@ -90,7 +90,7 @@ class _UnknownWord(str):
 
 
 def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
-    """What botocore leaves to the service: upper limits, patterns, enumerations."""
+    """The checks that botocore leaves to the service: upper limits, patterns, enumerations."""
     if shape.type_name == "structure":
         for key, item in value.items():
             if key in shape.members:

@@ -32,7 +32,7 @@ def policy(name: str, settings: Settings, partition: str, account: str) -> dict[
 
 
 def role_policy(settings: Settings, partition: str, account: str) -> dict[str, Any]:
-    """What the role may do: role.json, and what a VPC (vpc.json) and KMS keys need where they are set."""
+    """Return the role's permissions: role.json, and what a VPC (vpc.json) and KMS keys need where they are set."""
     document = policy("role", settings, partition, account)
     if settings.subnets:
         document["Statement"] += policy("vpc", settings, partition, account)["Statement"]

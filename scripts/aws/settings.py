@@ -1,4 +1,4 @@
-"""What every script needs to know of the account: from flags, else from the environment, else from byoc.toml."""
+"""Settings of the account that every script needs: from flags, else from the environment, else from byoc.toml."""
 
 import argparse
 import os
@@ -172,7 +172,7 @@ def _checked(key: str, value: Any, source: str) -> object:
 
 
 def _region_of_profile(environment: Mapping[str, str]) -> str | None:
-    """What `aws configure` has written; files only, no network."""
+    """Return the settings that `aws configure` has written; files only, no network."""
     import botocore.session
     from botocore.exceptions import ProfileNotFound
 

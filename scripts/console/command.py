@@ -1,4 +1,4 @@
-"""What all the scripts' command lines have in common: their parser, their errors, their end."""
+"""The common parts of all command lines: their parser, their errors, their end."""
 
 import argparse
 import io

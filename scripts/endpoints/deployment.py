@@ -64,7 +64,7 @@ class Deployment(ServedModel):
 
     @property
     def total_instances(self) -> int:
-        """How many instances it begins with, that of the shadow variant included."""
+        """The number of instances it begins with, that of the shadow variant included."""
         return self.instance_count + bool(self.shadow)
 
     def usd_per_hour(self, region: str) -> float | None:
@@ -265,7 +265,7 @@ def variant_dimensions(endpoint: str) -> list[dict[str, str]]:
 
 
 def resource_name(endpoint: str, project: str) -> str:
-    """Of an endpoint's first model and configuration: they begin with the project whatever the endpoint is called."""
+    """Of an endpoint's first model and configuration: they begin with the project under any name of the endpoint."""
     name = endpoint if endpoint.startswith(project) else f"{project}-{endpoint}"
     return name[: names.MAX_NAME].rstrip("-")
 

@@ -161,7 +161,7 @@ class EndpointTarget:
         return unchanged
 
     def _state(self, error: ClientError) -> Exception:
-        """What is the matter with the endpoint: the runtime says the same of one that is missing and one not ready."""
+        """Return the endpoint's state in words: the runtime says the same of one that is missing and one not ready."""
         try:
             endpoint = lookup.find(self.aws, self.name)
         except ClientError:  # whoever may only invoke it gets to know what the runtime said
@@ -227,7 +227,7 @@ class LocalTarget:
 
 
 def _is_page(body: bytes | str) -> bool:
-    """Whether it is HTML, as proxies and servers of something else answer."""
+    """Tell whether it is HTML, as proxies and other servers answer."""
     return bool(_PAGE.match(body if isinstance(body, str) else body[:200].decode(errors="replace")))
 
 

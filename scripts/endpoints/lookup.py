@@ -25,7 +25,7 @@ BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Dele
 class Endpoint:
     """A live endpoint; `pending` is the configuration that an update in progress leads to.
 
-    `instances`: as many as it is scaled to, whatever its configuration began with; None where that is not known.
+    `instances`: as many as it is scaled to now, not as its configuration began with; None where that is not known.
     `shadows`: those of a shadow variant.
     """
 

@@ -35,7 +35,7 @@ TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
 
 @dataclass(frozen=True)
 class Server:
-    """What reads the artifact: a serving image of this project, and its environment.
+    """The reader of the artifact: a serving image of this project, and its environment.
 
     `format_version` is None where the image does not say what it reads.
     """
@@ -154,7 +154,7 @@ def file(text: str, flag: str = "--model-data") -> Path:
 
 
 def check(folder: Path, where: str, server: Server | None, image: str) -> str:
-    """What has become known of the unpacked artifact, in a few words; `where` names it in errors.
+    """Return a few words on the unpacked artifact; `where` names it in errors.
 
     The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
     is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
@@ -166,7 +166,7 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
     if nested and not (folder / MODEL_JSON).exists():
         raise CloudError(
-            f"{where}: {MODEL_JSON} lies in {nested.parent.name}/ inside the archive, and has to lie at its top:"
+            f"{where}: {MODEL_JSON} is in {nested.parent.name}/ inside the archive, and has to be at its top:"
             f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
         )
     reads = server.format_version if server else None

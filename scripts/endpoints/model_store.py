@@ -1,4 +1,4 @@
-"""The models of a multi-model endpoint: NAME.tar.gz below a prefix in S3, put there and taken away."""
+"""The models of a multi-model endpoint: NAME.tar.gz below a prefix in S3, added and removed."""
 
 import argparse
 import tempfile

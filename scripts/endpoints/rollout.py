@@ -116,7 +116,7 @@ def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: st
         )
     now = lookup.configuration(aws, live.configuration)
     if now is None:
-        raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it anew")
+        raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it again")
     if wanted.is_serverless and now.instance_type:
         raise CloudError(f"{name} runs on {now.runs_on}, which the service cannot make serverless: give another --name")
     if not wanted.is_serverless and not instance_type and now.instance_type != INSTANCE_TYPE:
@@ -141,7 +141,7 @@ def wait_in_service(aws: Aws, wanted: Deployment, requests: Sequence[Request], *
     """Wait until it serves what was asked for.
 
     Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use; what
-    goes on is said of a broken connection too.
+    continues is said of a broken connection too.
     """
     name = wanted.endpoint
     endpoint = _settled(aws, name)

@@ -1,7 +1,7 @@
 """Push the images of the files as they are now to ECR, or to another registry; prints their URIs with digest.
 
 Images that are not built yet are built, repositories that are missing are made, images that are there already are not
-pushed again. A push that breaks off is tried again, and the next call goes on where it was.
+pushed again. A push that breaks off is tried again, and the next call continues where it was.
 
 scripts/push.sh                                            both images to ECR: byoc-train and byoc-serve
 scripts/push.sh train                                      one of them; IMAGE=$(scripts/push.sh train)
@@ -105,7 +105,7 @@ def default_tag(image: LocalImage) -> str:
 
 
 def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
-    """Push one image unless it is there, and check what lies there then; tried again where the connection breaks."""
+    """Push one image unless it is there, and check what is there then; tried again where the connection breaks."""
     for pause in (*PAUSES, None):
         try:
             return _push_once(client, image, target, destination, tag)
@@ -171,7 +171,7 @@ def _checked(image: LocalImage, platform: str) -> LocalImage:
 
 def _check_remote(there: RemoteImage, reference: str) -> None:
     if there.media_type != DOCKER_MANIFEST:
-        raise CloudError(f"{reference} lies there as {_remedy(there.media_type)}, and give another --tag")
+        raise CloudError(f"{reference} is there as {_remedy(there.media_type)}, and give another --tag")
 
 
 def _remedy(media_type: str | None) -> str:

@@ -1,4 +1,4 @@
-"""ECR: repositories, signing in to them, and what lies in them."""
+"""ECR: repositories, signing in to them, and what is in them."""
 
 import base64
 import contextlib

@@ -46,7 +46,7 @@ class Data:
 
 
 def check(text: str | None) -> None:
-    """What can be said of --data at once, before seconds go into anything else. Raises CloudError."""
+    """Check --data, before anything that takes seconds. Raises CloudError."""
     if not text:
         raise CloudError("no --data: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2)
     if text != SAMPLE and not text.startswith("s3://") and not Path(text).exists():
@@ -99,7 +99,7 @@ class Weights:
         return cls(file=found) if isinstance(found, Path) else cls(word=found)
 
     def place(self, settings: Settings) -> S3Uri | None:
-        """Where the channel reads it. A file's place bears its hash, so that no later call changes it for this job."""
+        """Return its place for the channel. The hash in a file's place keeps later calls from changing it."""
         if self.file is None:
             return self.uri
         return settings.home() / WEIGHTS / digest(self.file)[:16] / self.file.name

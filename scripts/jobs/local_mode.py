@@ -47,7 +47,7 @@ class Result:
 
     @property
     def left(self) -> str:
-        """What there is of a job that did not come to its end, for people."""
+        """Return, in words, the results of a job that did not end."""
         return f"what it left: {', '.join(str(one) for one in (self.output, self.model) if one) or 'nothing'}"
 
 
@@ -66,7 +66,7 @@ class Engine:
         self.has_gpu = "nvidia" in (info.get("Runtimes") or {})
 
     def service(self, label: str, work: Path) -> dict[str, Any]:
-        """What every container of a job gets from the compose file; the job works in the folder `work`."""
+        """The settings of every container in the compose file; the job works in the folder `work`."""
         options: dict[str, Any] = {
             "labels": {stale.JOB: label, stale.OWNER: stale.me(), stale.FOLDER: str(work)},
             "shm_size": SHARED_MEMORY,
@@ -185,7 +185,7 @@ class _Stop:
                 signal.signal(number, signal.SIG_IGN)
             raise Stopped(signum)
         self.asked = signum
-        progress("stopping the container; once more to leave at once")
+        progress("stopping the container; press again to leave at once")
         self.try_again()
 
     def try_again(self) -> None:

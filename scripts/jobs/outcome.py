@@ -1,4 +1,4 @@
-"""How a job ended: what people are told, what machines are given, and the exit code."""
+"""A job's outcome: the words, the JSON, and the exit code."""
 
 import json
 import math

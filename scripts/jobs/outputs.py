@@ -1,4 +1,4 @@
-"""What a training job has left, from wherever it lies: a folder, an archive, S3, or a job's name."""
+"""The results of a training job, from any place: a folder, an archive, S3, or a job's name."""
 
 import itertools
 import json
@@ -57,7 +57,7 @@ def fetch(source: str, folder: Path, account: Callable[[], Aws]) -> Path:
 
 
 def is_over(folder: Path) -> bool:
-    """Whether nothing in the folder changes any more."""
+    """Tell whether nothing in the folder changes any more."""
     times = [path.stat().st_mtime for path in folder.rglob("*") if path.is_file()]
     return time.time() - max(times, default=0.0) > QUIET
 
@@ -76,7 +76,7 @@ def find(path: Path) -> Path | None:
 
 
 def damage(folder: Path) -> list[str]:
-    """What of our own files in a job's folder cannot be read, in words; the service's profiler has others."""
+    """Return, in words, which of our own files in a job's folder cannot be read; the service's profiler has others."""
     own = folder / "profiler"
     if not (own / "job.json").exists() and not (folder / "rules.json").exists():
         return []

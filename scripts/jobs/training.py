@@ -34,7 +34,7 @@ DEBUGGER_NOTE = (
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
-    """What a job and its instances are; one job's, or every trial's."""
+    """The description of a job and its instances; one job's, or every trial's."""
     job = parser.add_argument_group("job").add_argument
     job("--image", metavar="URI", help="required: in ECR, in the job's region (--local: any image of this machine)")
     job(
@@ -53,7 +53,7 @@ def flags(parser: argparse.ArgumentParser) -> None:
         "--max-run",
         metavar="S",
         type=integer(1, MAX_SECONDS),
-        help="seconds, then it is stopped (default: a day; a trial an hour)",
+        help="seconds until it is stopped (default: a day; a trial an hour)",
     )
     machine(
         "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"
@@ -83,7 +83,7 @@ class Plan:
         return [*uploads, self.create, *(other.create for other in self.instead)]
 
     def send(self, aws: Aws, settings: Settings) -> None:
-        """What is missing is found out before anything is uploaded, and what is uploaded before the job is created."""
+        """Check for what is missing before anything is uploaded, and upload before the job is created."""
         registry.find(aws, Image.parse(self.wanted.image))
         for one in (self, *self.instead):
             if creation.description(aws, one.create):
@@ -103,7 +103,7 @@ class Plan:
 
 
 def create(aws: Aws, request: Request, name: str, program: str) -> None:
-    """Create a job. Whatever comes in between, it is said that there may be one now: it would cost money."""
+    """Create a job. After any error, the user learns that there may be one now: it would cost money."""
     attach, stop = watch.attach(name, aws.region, program), watch.stop(name, aws.region, program)
     perhaps = f"see with {attach}, stop it with {stop}"
     try:
@@ -162,7 +162,7 @@ def kinds(flags: argparse.Namespace) -> list[str]:
         (len(set(found)) < len(found), f"--instance-type {flags.instance_type} names a type twice"),
         (
             len(found) > 1 and not flags.wait,
-            f"--instance-type {flags.instance_type} is followed, and goes on with the next type where the service has"
+            f"--instance-type {flags.instance_type} is followed, and continues with the next type where the service has"
             " none left: it cannot be combined with --no-wait",
         ),
         (

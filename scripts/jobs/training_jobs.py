@@ -148,7 +148,7 @@ class Job:
 
     @property
     def cost(self) -> float | None:
-        """USD, None where seconds or price are not known. A spot job's discount lies in its billable seconds."""
+        """USD, None where seconds or price are not known. A spot job's discount is in its billable seconds."""
         if self.billable_seconds is None:
             return None
         price = instances.price(self.instance_type, self.region)

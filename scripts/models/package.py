@@ -162,7 +162,7 @@ def find(aws: Aws, reference: Reference, approval: str) -> Package:
 
 
 def need_approved(aws: Aws, reference: Reference) -> Package:
-    """Return what is to be deployed. Raises CloudError for a version that nobody has approved."""
+    """Return what is to be deployed. Raises CloudError for a version that is not approved."""
     package = find(aws, reference, APPROVED)
     if package.approval != APPROVED:
         raise CloudError(f"{package} is {package.approval}: approve it with scripts/deploy.py --approve {package}")

@@ -1,1 +1,1 @@
-"""What an endpoint does in service: alarms, a dashboard, and reports of captured requests."""
+"""Operation of endpoints: alarms, a dashboard, and reports of captured requests."""

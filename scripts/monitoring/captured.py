@@ -104,7 +104,7 @@ class Captured:
 
 
 def read(source: str, scratch: Path, aws: Any) -> Captured:
-    """Return what lies below an S3 prefix or in a folder; `aws()` gives the account. Raises CloudError."""
+    """Return the requests below an S3 prefix or in a folder; `aws()` gives the account. Raises CloudError."""
     found = Captured(scratch / "captured.sqlite")
     if source.startswith("s3://"):
         for key, file in _downloaded(aws(), S3Uri.parse(source, "--captured"), scratch):

@@ -81,7 +81,7 @@ class Account:
     ) -> tuple[list[Resource], list[S3Asset]]:
         """Those asked for that nothing which stays uses, in the order of removal.
 
-        `unused`: configurations and models too, whichever nothing uses. Where users cannot be seen, a complaint is
+        `unused`: configurations and models too that nothing uses. Where users cannot be seen, a complaint is
         added, and what could be used stays.
         """
         more = self.resources.of(CONFIGURATION, MODEL) if unused else []

@@ -1,6 +1,6 @@
 """The project's objects in S3, below s3://BUCKET/PROJECT: sets of images, weights, and what training jobs left.
 
-Objects bear no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
+Objects have no tags, so each is known by something else: a set by its manifest, weights by the hash in their key, a
 job's results by the job, which is tagged, models of a multi-model endpoint by their metadata, captured requests by the
 place that deploy.py --capture gives them.
 """
@@ -103,7 +103,7 @@ def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
 
 
 def _models(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
-    """Of multi-model endpoints: PREFIX/NAME.tar.gz, where the object bears the project."""
+    """Of multi-model endpoints: PREFIX/NAME.tar.gz, where the object names the project."""
     found = []
     for key in [key for key in sizes if key.endswith(".tar.gz")]:
         uri = S3Uri(home.bucket, key)

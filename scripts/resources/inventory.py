@@ -43,7 +43,7 @@ THREADS = 8  # ListTags is throttled early
 
 @dataclass(frozen=True)
 class Resource:
-    """`own`: it bears the project's tag."""
+    """`own`: it has the project's tag."""
 
     kind: str
     name: str
@@ -70,7 +70,7 @@ class Resource:
 
 @dataclass
 class Inventory:
-    """`unmanaged` bear a name like this project's, and no tag of these scripts."""
+    """`unmanaged` have a name like this project's, and no tag of these scripts."""
 
     own: list[Resource] = field(default_factory=list)
     unmanaged: list[Resource] = field(default_factory=list)

@@ -19,7 +19,7 @@ _GONE = {"RepositoryNotFoundException", "ResourceNotFound", "DashboardNotFoundEr
 def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) -> list[Resource]:
     """In the given order; endpoints are deleted together, and waited for before anything else goes.
 
-    Whatever anything uses by then stays: minutes have passed. Returns what was removed. Raises Interrupted for Ctrl-C,
+    What anything uses by then stays: minutes have passed. Returns what was removed. Raises Interrupted for Ctrl-C,
     CloudError where an endpoint stays, botocore's errors where it cannot be seen what uses the rest.
     """
     live = [resource for resource in resources if resource.kind == ENDPOINT]
@@ -57,7 +57,7 @@ def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) 
 
 
 def _delete_endpoint(aws: Aws, resource: Resource, say: Callable[[str], None]) -> bool:
-    """Whether it is being deleted, or gone."""
+    """Tell whether it is being deleted, or no longer exists."""
     endpoint = lookup.find(aws, resource.name)
     if endpoint is None or endpoint.status == "Deleting":
         return True

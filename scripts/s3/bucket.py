@@ -19,7 +19,7 @@ _DEFAULT = re.compile(r"sagemaker-([a-z0-9-]+)-(\d{12})\Z")
 def owner(bucket: str) -> dict[str, str]:
     """The account that must own a default bucket, as a part of a request: anybody may take a name that is free.
 
-    Of a bucket with another name the owner is not known: data may lie in an account of its own.
+    Of a bucket with another name the owner is not known: data may be in another account.
     """
     match = _DEFAULT.match(bucket)
     return {"ExpectedBucketOwner": match[2]} if match else {}
@@ -35,7 +35,7 @@ def below(aws: Aws, prefix: S3Uri) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def creation(bucket: str, region: str) -> list[Request]:
-    """Make it as SageMaker's own tools do, closed to the public. It bears no tags: it is not this project's alone."""
+    """Make it as SageMaker's own tools do, closed to the public. It has no tags: it is not this project's alone."""
     create: dict[str, object] = {"Bucket": bucket}
     if region != "us-east-1":  # which is where it lies without being told, and may not be named
         create["CreateBucketConfiguration"] = {"LocationConstraint": region}
@@ -49,7 +49,7 @@ def creation(bucket: str, region: str) -> list[Request]:
 
 
 def require(aws: Aws, bucket: str, *, create: bool = False) -> None:
-    """Raises CloudError unless the bucket is there, may be read and lies in this region.
+    """Raises CloudError unless the bucket is there, may be read and is in this region.
 
     With `create` the caller's own default bucket is made where it is missing.
     """
@@ -65,7 +65,7 @@ def require(aws: Aws, bucket: str, *, create: bool = False) -> None:
     region = answer.get("BucketRegion") or aws.region
     if region != aws.region:
         raise CloudError(
-            f"s3://{bucket} lies in {region}, and the region is {aws.region}: SageMaker trains on data of its own"
+            f"s3://{bucket} is in {region}, and the region is {aws.region}: SageMaker trains on data of its own"
             " region only; give another --bucket or --region"
         )
 

@@ -52,7 +52,7 @@ def send(aws: Aws, request: Request, path: Path) -> str:
 
 
 def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
-    """Whether the object bears this hash, which travels with it, and is encrypted as asked for."""
+    """Tell whether the object has this hash, which travels with it, and is encrypted as asked for."""
     try:
         head = aws.client("s3").head_object(**s3_location(uri))
     except ClientError as error:
@@ -90,7 +90,7 @@ def check_key(key: str, path: Path) -> None:
 
 
 def encryption(settings: Settings) -> dict[str, Any]:
-    """How an object is encrypted, as a part of its request; without a key, as the bucket does by itself."""
+    """Return the encryption of an object, as a part of its request; without a key, as the bucket does by itself."""
     if settings.output_kms_key is None:
         return {}
     # With a key of the bucket's own, S3 asks KMS once for many objects: fewer calls, lower costs.

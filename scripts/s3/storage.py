@@ -36,7 +36,7 @@ def items(splits: Mapping[str, ClassFiles]) -> list[Item]:
 
 
 def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[Request]:
-    """What an upload to an empty prefix sends: for --dry-run. Reads the files, for their hashes."""
+    """Return the requests of an upload to an empty prefix: for --dry-run. Reads the files, for their hashes."""
     for item in items:
         check_key((prefix / item.key).key, item.path)
     hashes = gather(lambda item: digest(item.path), items)
@@ -48,7 +48,7 @@ def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[R
 
 
 def file_request(path: Path, uri: S3Uri, settings: Settings) -> Request:
-    """What upload_file sends, in parts where the file is large. Raises DataError where it is missing."""
+    """Return what upload_file sends, in parts where the file is large. Raises DataError where it is missing."""
     if not path.is_file():
         raise DataError(f"{path} is not there, or no file")
     check_key(uri.key, path)
@@ -59,7 +59,7 @@ def upload(aws: Aws, items: Sequence[Item], prefix: S3Uri, settings: Settings, t
     """Make the prefix equal to `items`: send what is not there, delete what an earlier upload sent and is gone.
 
     Raises CloudError, before anything is sent, for objects there that no upload of this program sent; Interrupted
-    for Ctrl-C. However it ends, the next call goes on from there.
+    for Ctrl-C. However it ends, the next call continues from there.
     """
     return Sync(aws, items, prefix, settings, threads).run()
 

@@ -47,7 +47,7 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Object:
-    """What a listing says of an object."""
+    """An object as a listing has it."""
 
     size: int
     etag: str
@@ -127,7 +127,7 @@ class Sync:
             )
 
     def _compare(self, before: Manifest, there: Mapping[str, Object]) -> list[Item]:
-        """The files to send; what lies there as it should goes into the manifest."""
+        """The files to send; what is there as it should be goes into the manifest."""
         with Progress(f"comparing with {self.prefix}", sum(item.size for item in self.items.values())) as bar:
             trusted = before.files if before.kms_key == self.settings.output_kms_key else {}
 
@@ -175,14 +175,14 @@ class Sync:
             each(send_one, todo, note, self.threads)
 
     def _finish(self) -> None:
-        """Hold what lies there against the manifest, and write it as complete."""
+        """Compare what is there with the manifest, and write it as complete."""
         there = {key: (found.size, found.etag) for key, found in self._list().items()}
         self.manifest.files = {key: self.manifest.files[key] for key in self.items}
         if there != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
             self.stored.write(self.manifest)  # says so where it was another upload
             raise CloudError(
-                f"objects below {self.prefix} were changed by somebody else during the upload: call this again when"
-                " nobody does, to put them right"
+                f"objects below {self.prefix} were changed by another program during the upload: call this again when"
+                " it has ended, to put them right"
             )
         self.manifest.complete = True
         self.stored.write(self.manifest)

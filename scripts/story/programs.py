@@ -18,7 +18,7 @@ LONGEST = 1000  # characters of the output of a program that failed
 
 
 class StepError(CloudError):
-    """Why a step failed."""
+    """The reason why a step failed."""
 
 
 def call(program: str, *words: object) -> str:

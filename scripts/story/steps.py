@@ -26,7 +26,7 @@ IDLE_POLL = 30.0
 
 @dataclass
 class Story:
-    """What the steps share. `images`: those that are asked about, by their labels; `made`: what steps have found."""
+    """Shared by all steps. `images`: those that are asked about, by their labels; `made`: what steps have found."""
 
     aws: Aws
     settings: Settings
@@ -165,7 +165,7 @@ def _deploy(story: Story, name: str, *flags: object) -> dict[str, Any]:
 
 
 def _ask(story: Story, name: str, images: Sequence[Path] | None = None, *flags: object) -> dict[str, Any]:
-    """How many labels are right, and the median of the milliseconds. Raises StepError where an answer is missing."""
+    """Return the number of right labels, and the median in ms. Raises StepError where an answer is missing."""
     chosen = list(story.images) if images is None else images
     rows = ask("predict.py", name, *chosen, *flags)["results"]
     right = sum(row["predictions"][0]["label"] == story.images[path] for path, row in zip(chosen, rows, strict=True))

@@ -129,7 +129,7 @@ def _dots(plot: figure, search: Search, trials: Sequence[Trial], x: Sequence[Val
 
 
 def _columns(search: Search, trials: Sequence[Trial]) -> dict[str, list[str]]:
-    """What a trial's tip says, as text."""
+    """Return the text of a trial's tip."""
     columns = {"trial": [str(t.number) for t in trials], "value": [words(t.value) for t in trials]}
     for index, name in enumerate(search.space.searched):
         columns[f"p{index}"] = [words(trial.parameters.get(name)) for trial in trials]

@@ -16,7 +16,7 @@ ROWS = 200  # of the table: the newest trials
 
 
 def write(search: Search, file: Path) -> None:
-    """Make the page anew."""
+    """Make the page again."""
     charts = _charts(search)
     default = search.space.default()
     # A study's first trial is the program's own setting.

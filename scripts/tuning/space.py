@@ -94,7 +94,7 @@ class Space:
         return max(int(value) for value in values)
 
     def default(self) -> dict[str, Value] | None:
-        """The training program's own values, where they lie in the space."""
+        """The training program's own values, where they are in the space."""
         values: dict[str, Value] = {name: self._defaults[name] for name in self.searched}
         return values if all(self.searched[name].holds(value) for name, value in values.items()) else None
 

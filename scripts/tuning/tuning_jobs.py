@@ -28,7 +28,7 @@ _STATUS: dict[str, Status] = {
 
 @dataclass(frozen=True)
 class TuningJobSpec:
-    """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is passed over.
+    """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is ignored.
 
     `epochs`: of the longest trial, which is what Hyperband shares out.
     """

@@ -35,7 +35,7 @@ def test_the_default_bucket_is_made_closed_to_the_public(aws: boto3.Session, fla
         ("no-such-bucket", "s3://no-such-bucket is not there: make it with `aws s3 mb s3://no-such-bucket`"),
         (f"sagemaker-{REGION}-999999999999", "only account 999999999999 can make it"),
         (f"sagemaker-us-east-1-{ACCOUNT}", "only account 123456789012 can make it in us-east-1"),
-        ("elsewhere", "s3://elsewhere lies in us-east-1, and the region is eu-central-1"),
+        ("elsewhere", "s3://elsewhere is in us-east-1, and the region is eu-central-1"),
     ],
 )
 def test_a_bucket_that_cannot_be_used_is_named(aws: boto3.Session, bucket: str, message: str, calls: list[str]) -> None:

@@ -20,7 +20,7 @@ OURS: list[tuple[dict[str, str], str, int, str]] = [
     ({}, "without model.json", 1, "model.json: missing"),
     ({}, "cut", 1, "is damaged"),
     ({}, "flipped", 1, "model.bin: corrupt"),
-    ({}, "nested", 1, "lies in inner/ inside the archive"),
+    ({}, "nested", 1, "is in inner/ inside the archive"),
     ({}, "own code", 1, "serve-torch"),
     ({VERSION: "0"}, "", 1, "reads up to 0: serve it with a newer image"),
     ({TITLE: "byoc-train"}, "", 2, "the image that trains"),

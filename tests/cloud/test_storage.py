@@ -176,7 +176,7 @@ def test_of_two_uploads_at_once_one_ends_and_says_so(aws: boto3.Session, tmp_pat
     with monkeypatch.context() as patch:
         intercept(patch, before)
         # Which of them it is, and by what it notices, is a matter of threads.
-        with pytest.raises(CloudError, match=r"another upload has written .* wait until it has ended|by somebody else"):
+        with pytest.raises(CloudError, match=r"another upload has written .* wait until it has ended|another program"):
             upload(first)
     for key in set(there(aws)) - set(bodies(second)):
         aws.client("s3").delete_object(Bucket=BUCKET, Key=f"{PREFIX.key}/{key}")
@@ -335,7 +335,7 @@ def test_what_changes_under_way_is_found(aws: boto3.Session, tmp_path: Path, mon
     with monkeypatch.context() as patch:
         intercept(patch, before)
         (root / "test/002.dog/0001.jpg").write_bytes(jpeg(99))
-        with pytest.raises(CloudError, match="changed by somebody else during the upload"):
+        with pytest.raises(CloudError, match="changed by another program during the upload"):
             upload(root)
     assert manifest(aws)["complete"] is False
 

@@ -162,7 +162,7 @@ def test_ping_is_red_while_every_prediction_hangs(tmp_path: Path, kind: str, cal
             switch.touch()
             until(lambda: 504 in observer.statuses(), "a timeout", 15)
             until(lambda: server.ping() == 503, "/ping red", 10)
-            time.sleep(8)  # it stays so for as long as somebody asks
+            time.sleep(8)  # it stays so for as long as requests come
             switch.unlink()
             until(lambda: server.ping() == 200, "/ping green again", 20)
             answered = len(observer.calls)

@@ -73,7 +73,7 @@ def test_a_wrong_flag_is_named_in_one_line(arguments: list[str], words: list[str
 
 def test_data_inside_the_folder_that_is_replaced_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "ml").mkdir(parents=True)
-    with pytest.raises(LocalError, match="lie in one another"):
+    with pytest.raises(LocalError, match="overlap"):
         parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "out" / "ml")])
-    with pytest.raises(LocalError, match="lie in one another"):
+    with pytest.raises(LocalError, match="overlap"):
         parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path)])

@@ -202,9 +202,9 @@ def lies_as(server: Server, kind: str, reference: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (OCI_MANIFEST, f"lies there as {OCI_MANIFEST}, and SageMaker takes application/vnd.docker"),
-        (OCI_INDEX, f"lies there as {OCI_INDEX}"),
-        (DOCKER_LIST, f"lies there as {DOCKER_LIST}"),
+        (OCI_MANIFEST, f"is there as {OCI_MANIFEST}, and SageMaker takes application/vnd.docker"),
+        (OCI_INDEX, f"is there as {OCI_INDEX}"),
+        (DOCKER_LIST, f"is there as {DOCKER_LIST}"),
         ("another", "is another image"),
     ],
 )

@@ -343,7 +343,7 @@ def test_other_files_are_left_alone_and_the_training_goes_on(tmp_path: Path, cap
     assert hook.state == "failed"
     assert "thesis.tex" in hook.reason
     assert (folder / "thesis.tex").exists()
-    assert "the training goes on without it" in caplog.text
+    assert "the training continues without it" in caplog.text
 
 
 def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
@@ -358,7 +358,7 @@ def test_what_fails_in_the_middle_ends_the_debugging_not_the_training(
     hook = train(tmp_path, head, epochs=2, before=spoil)
     assert hook.state == "failed"
     assert "Error" in hook.reason
-    assert caplog.text.count("goes on without it") == 1
+    assert caplog.text.count("continues without it") == 1
     assert trial(tmp_path).steps(modes.TRAIN) == list(range(7))
     assert hook.describe()["state"] == "failed"
 

@@ -12,7 +12,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
-/** Decides by a request's head, and by how its body comes, whether it goes on to the models; puts it into a queue. */
+/** Decides by a request's head, and by how its body comes, whether it is passed to the models; puts it into a queue. */
 final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
@@ -30,7 +30,7 @@ final class Admission {
         if (!request.decoderResult().isSuccess()) {
             throw Refusal.invalid(request.decoderResult().cause());
         }
-        // Whatever reads a request's end otherwise than whoever stands before us would take its body for a request.
+        // A server that finds a request's end elsewhere than the proxy before us would take its body for a request.
         String expected = request.headers().get(HttpHeaderNames.EXPECT);
         if (expected != null && !"100-continue".equalsIgnoreCase(expected.trim())) {
             throw new Refusal(417, "ExpectationFailed", "The only expectation that is met is 100-continue.");

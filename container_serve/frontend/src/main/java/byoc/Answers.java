@@ -14,7 +14,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 
-/** The filter's own answers: JSON, but for those to a browser and to Prometheus. */
+/** The filter's own answers: JSON, except for those to a browser and to Prometheus. */
 final class Answers {
     private static final Gson GSON = new Gson();
     private static final int MODELS = 100; // on a page, at most
@@ -58,7 +58,7 @@ final class Answers {
         return response;
     }
 
-    /** What batch transform may send; it takes no values beyond its own limits, and 0 for "no limit". */
+    /** The answer that tells batch transform what it may send; it takes no values beyond its own limits, and 0 for "no limit". */
     static JsonObject executionParameters(int workers, int maxRequestBytes) {
         int megabytes = Math.max(1, Math.min(TRANSFORM_MEGABYTES, maxRequestBytes / (1024 * 1024)));
         return object(

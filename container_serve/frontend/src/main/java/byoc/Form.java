@@ -52,7 +52,7 @@ final class Form {
                 alone.headers().set(HttpHeaderNames.CONTENT_TYPE, file.getContentType());
                 return alone;
             }
-        } catch (IOException | RuntimeException invalid) { // whatever the decoder makes of a body that is no form
+        } catch (IOException | RuntimeException invalid) { // the decoder's errors for a body that is no form
         } finally {
             if (decoder != null) {
                 decoder.destroy();

@@ -111,7 +111,7 @@ final class Framing extends ByteToMessageDecoder {
         }
     }
 
-    /** What there is of a head, and maybe of what follows it. */
+    /** The bytes of a head, and maybe of what follows it. */
     private static String text(ByteBuf in) {
         return in.toString(in.readerIndex(), Math.min(in.readableBytes(), HEAD_BYTES), StandardCharsets.ISO_8859_1);
     }

@@ -20,7 +20,7 @@ import org.apache.logging.log4j.util.StackLocator;
 
 /**
  * multi-model-server's configuration, worker processes and protocol, behind a {@link RequestFilter} and queues of our
- * own. Its own main class is not used, because it answers /ping with 200 whatever happens, offers its management API,
+ * own. Its own main class is not used, because it always answers /ping with 200, offers its management API,
  * computes requests whose callers have gone, and has no way to be drained.
  */
 public final class FrontEnd {

@@ -5,7 +5,7 @@ import byoc.workers.Workers;
 import com.google.gson.JsonObject;
 import java.util.concurrent.atomic.AtomicInteger;
 
-/** What /ping says, and the counters behind it. */
+/** The answer of /ping, and the counters behind it. */
 final class Health {
     static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted, and the answer has not left yet
     static final String READY = "ready";
@@ -32,7 +32,7 @@ final class Health {
         return workers() == 0 ? "no worker" : FailureTracker.failing() ? "failing" : state;
     }
 
-    /** Why no worker can load the only model: what one said, or that they keep dying while they do. Null: no reason. */
+    /** The reason why no worker can load the only model: what one said, or that they keep dying while they do. Null: no reason. */
     static String failure() {
         WorkerPool pool = workers.pool(FrontEnd.MODEL);
         if (pool == null || pool.failure != null || pool.diedLoading < SILENT_DEATHS) {

@@ -9,7 +9,7 @@ import java.io.Reader;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/** What GET /info says: the models that are served, as their model.json describes them, and the server's limits. */
+/** The answer of GET /info: the models that are served, as their model.json describes them, and the server's limits. */
 final class Info {
     private static final int MODELS = 100; // at most
     private static final String[] SHOWN =
@@ -42,7 +42,7 @@ final class Info {
             JsonObject data = document.getAsJsonObject("data");
             model.add("images", data == null ? null : data.get("images"));
         } catch (IOException | RuntimeException none) {
-            // whoever loads it says what is wrong with it
+            // the worker that loads it says what is wrong with it
         }
         return model;
     }

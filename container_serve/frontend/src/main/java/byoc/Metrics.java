@@ -8,7 +8,7 @@ import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.atomic.LongAdder;
 import java.util.stream.Stream;
 
-/** What GET /metrics says, in Prometheus's text format. Counters begin with the server. */
+/** The answer of GET /metrics, in Prometheus's text format. Counters begin with the server. */
 final class Metrics {
     static final String TYPE = "text/plain; version=0.0.4; charset=utf-8";
     private static final double[] BOUNDS = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}; // seconds
@@ -40,7 +40,7 @@ final class Metrics {
         REQUESTS.forEach((labels, count) -> sample(text, "requests_total", labels, count.sum()));
 
         String name = "request_duration_seconds";
-        family(text, name, "histogram", "Time from a request for predictions to its answer, whatever its status.");
+        family(text, name, "histogram", "Time from a request for predictions to its answer, with any status.");
         long count = 0;
         for (int i = 0; i < DURATIONS.length; i++) {
             count += DURATIONS[i].sum();

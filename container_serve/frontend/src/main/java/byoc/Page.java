@@ -8,7 +8,7 @@ import java.util.UUID;
 
 /** The page on which a person tries the model. It is there for this machine's user, and off unless it was asked for. */
 final class Page {
-    // Nothing but the page's own two elements runs or is drawn, and it asks this server alone, whatever a label holds.
+    // Nothing but the page's own two elements runs or is drawn, and it asks this server alone, with any text in a label.
     private static final String POLICY = "default-src 'none'; script-src 'nonce-NONCE'; style-src 'nonce-NONCE';"
             + " img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     private static final Path FOLDER = Path.of(System.getProperty("model_server_home"), "page");

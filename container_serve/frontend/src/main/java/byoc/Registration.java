@@ -13,7 +13,7 @@ import java.nio.file.Paths;
 import java.util.stream.Stream;
 
 /**
- * What a caller may say of a model to load: its name, and the local folder that it lies in. The model server would also
+ * The body of a request to load a model: its name, and its local folder. The model server would also
  * download code from a URL and run any handler that the request names; of that it never hears.
  */
 final class Registration {
@@ -24,7 +24,7 @@ final class Registration {
     final Path folder;
     long weights; // their bytes, once it is checked
 
-    /** What is read of the body; other keys are not. */
+    /** The keys that are read of the body; others are ignored. */
     private static final class Body {
         private @SerializedName("model_name") String model = "";
         private String url = "";
@@ -48,7 +48,7 @@ final class Registration {
         folder = folder(body.url);
     }
 
-    /** Whether there is such a folder, and this process may read what is in it. */
+    /** Tells whether there is such a folder, and this process may read what is in it. */
     void check() throws Refusal {
         try (Stream<Path> files = Files.list(folder)) {
             for (Path file : (Iterable<Path>) files::iterator) {

@@ -87,7 +87,7 @@ final class RequestContext implements PendingRequest.Caller {
         }
     }
 
-    /** How many pieces the body has come in. */
+    /** The number of chunks of the body. */
     int pieces() {
         return body.numComponents();
     }
@@ -169,7 +169,7 @@ final class RequestContext implements PendingRequest.Caller {
         return UNPRINTABLE.matcher(text.substring(0, Math.min(text.length(), length))).replaceAll("?");
     }
 
-    /** Whether a line of the log has been on its way for so long that nobody can be reading it. */
+    /** Tells whether a line of the log has been on its way for so long that nobody can be reading it. */
     static boolean isLogStuck() {
         return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
     }

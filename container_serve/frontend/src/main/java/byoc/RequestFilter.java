@@ -111,7 +111,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
                 return;
             }
             FailureTracker.count(response.status().code());
-            if (response.status().code() >= 400) { // somebody may have seen the end of such a request elsewhere
+            if (response.status().code() >= 400) { // a proxy may have seen the end of such a request elsewhere
                 response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
             }
             send(response);
@@ -160,7 +160,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         });
     }
 
-    /** Goes on to the connection's next request when this one is read and answered. */
+    /** Takes the connection's next request when this one is read and answered. */
     private void settle(RequestContext request) {
         if (current != request || !request.written || !request.complete) {
             return;
@@ -225,7 +225,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         }
     }
 
-    /** Whatever goes wrong in here: the caller gets an answer, or at least the end of the connection. */
+    /** For every error in here: the caller gets an answer, or at least the end of the connection. */
     @Override
     public void exceptionCaught(ChannelHandlerContext ctx, Throwable cause) {
         boolean isConnection = cause instanceof IOException || cause instanceof WriteTimeoutException;

@@ -5,7 +5,7 @@ import com.amazonaws.ml.mms.util.ConfigManager;
 import java.util.EnumSet;
 import java.util.Set;
 
-/** What the supervisor wrote for the filter into the model server's own properties file. */
+/** The settings that the supervisor wrote for the filter into the model server's own properties file. */
 final class Settings {
     final int timeoutSeconds;
     final int workers;

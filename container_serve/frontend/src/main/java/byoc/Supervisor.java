@@ -10,7 +10,7 @@ import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 
 /**
- * What the Python supervisor says on our standard input: every half second one word, its state
+ * The words of the Python supervisor on our standard input: every half second one word, its state
  * (starting, ready, draining). No word for a while means that it hangs; end of input, that it died.
  *
  * Once the server listens, each word is answered over a pipe by what {@link Health} reports, a line of JSON: callers who

@@ -4,7 +4,7 @@ import java.util.Set;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
-/** What a request's method and target name, read once and strictly: nothing is decoded, no dots are resolved. */
+/** A request's method and target, read once and strictly: nothing is decoded, no dots are resolved. */
 final class Target {
     // Stands before the path of a request that was meant for a proxy.
     private static final Pattern HOST =

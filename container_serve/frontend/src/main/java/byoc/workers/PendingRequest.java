@@ -38,7 +38,7 @@ public final class PendingRequest {
     private final String type;
     private FullHttpRequest request; // null: its body has been sent, or is not needed any more
 
-    /** Who gets the answer: on any thread, and maybe too late. */
+    /** The receiver of the answer: on any thread, and maybe too late. */
     public interface Caller {
         void answer(FullHttpResponse response);
 

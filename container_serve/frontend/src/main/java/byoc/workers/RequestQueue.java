@@ -136,7 +136,7 @@ public final class RequestQueue {
         waiting.addFirst(request);
         if (closed || request.abandoned) {
             remove(request);
-            request.fail(503, GONE); // for whoever still waits
+            request.fail(503, GONE); // for callers that still wait
         }
         dispatch();
     }

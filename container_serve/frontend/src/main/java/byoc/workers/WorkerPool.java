@@ -22,7 +22,7 @@ public final class WorkerPool {
 
     public final RequestQueue queue;
     public volatile String failure; // why a worker could not load the model; null: none has said so, or one has loaded it
-    public volatile int diedLoading; // workers that died without a word while they loaded it, since one has loaded it
+    public volatile int diedLoading; // workers that died silently while they loaded it, since one has loaded it
     final CompletableFuture<Boolean> loaded = new CompletableFuture<>(); // true: by all the first ones; false: one ended
     final List<Worker> workers = new CopyOnWriteArrayList<>();
     private final Model model;

@@ -40,7 +40,7 @@ public final class Workers {
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
     }
 
-    /** Starts the processes of a model that lies in `folder`. True once all of its workers have loaded it, false where one could not. */
+    /** Starts the processes of a model in `folder`. True once all of its workers have loaded it, false where one could not. */
     public CompletableFuture<Boolean> start(String name, String folder) {
         ConfigManager config = ConfigManager.getInstance();
         int seconds = config.getDefaultResponseTimeoutSeconds();
@@ -81,7 +81,7 @@ public final class Workers {
         pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(stuckNanos)));
     }
 
-    /** How many with a loaded model have died since the start: most are replaced before anybody looks. */
+    /** The number of workers with a loaded model that have died since the start; most are replaced at once. */
     public int died() {
         return died.get();
     }
