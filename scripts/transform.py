@@ -92,7 +92,7 @@ def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str,
     """Return what the flags ask for, without asking AWS. Raises CloudError."""
     kind = deployment.check_server(flags, chosen, chosen.need_region(), environment, has_volume=True)
     if instances.architecture(kind) == "arm64":
-        raise CloudError(f"--instance-type {kind} has ARM processors, which only endpoints can have: take ml.m5.large", 2)
+        raise CloudError(f"--instance-type {kind} has ARM processors, which only endpoints have: take ml.m5.large", 2)
     name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
     return Transform(
         name=name,
