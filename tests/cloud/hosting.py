@@ -118,7 +118,15 @@ class Hosting:
         for folder in ("input/config", "model", "output/data", "checkpoints"):
             (tree / folder).mkdir(parents=True)
         stage.write_config(tree, job.hyper_parameters, names, engine.host)
-        assert engine.train(stage.Staged(tree), self.folder / "train.log") == 0
+        log = self.folder / "train.log"
+        child = engine.start_training(stage.Staged(tree), log, echo=False)
+        try:
+            assert child.wait() == 0, log.read_text()[-2000:]
+        finally:
+            child.stop()
+        lines = [line for line in log.read_text().splitlines() if line.strip()]
+        nobody: Any = None
+        Platform(self.session, nobody).log(watch.LOG_GROUP, f"{job.training_job_name}/algo-1-1", lines)
         return tree / "model"
 
     def _fetch(self, uri: str, folder: Path) -> None:

@@ -67,9 +67,9 @@ class Platform:
         if failed:
             job.transform_job_status = "Failed"
             job.failure_reason = "ClientError: See job logs for more information"
-            self._log("/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", failed)
+            self.log("/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", failed)
 
-    def _log(self, group: str, stream: str, lines: list[str]) -> None:
+    def log(self, group: str, stream: str, lines: list[str]) -> None:
         logs = self.session.client("logs")
         logs.create_log_group(logGroupName=group)
         logs.create_log_stream(logGroupName=group, logStreamName=stream)

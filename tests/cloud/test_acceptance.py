@@ -186,7 +186,8 @@ def test_it_does_not_begin_beside_things_of_others(
 def test_the_plan_is_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", "us-west-2"]) == 0
     assert capsys.readouterr().out.strip() in (documents.ROOT / "docs" / "acceptance.md").read_text()
-    assert (
-        run("acceptance.py", acceptance.main, ["--dry-run", "--region", REGION, "--serve-type", "ml.p5.48xlarge"]) == 2
-    )
-    assert "is not known here" in capsys.readouterr().err
+    wrong = ("--max-usd=nan", "--max-usd=0", "--max-usd=-1"), ("--serve-type=ml.p5.48xlarge",)
+    for flags, words in zip(wrong, ("expected USD, more than 0", "is not known here"), strict=True):
+        for flag in flags:
+            assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", REGION, flag]) == 2
+            assert words in capsys.readouterr().err

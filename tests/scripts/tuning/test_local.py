@@ -133,7 +133,7 @@ def test_an_interrupted_search_goes_on(pictures: Path, tmp_path: Path, how: sign
 # Stands for the training program: what it says of the side that its network does not take, without importing torch.
 FAILS = """#!/bin/sh
 mkdir -p "$SAGEMAKER_BASE_DIR/output"
-echo "hyperparameter image-size has value 20" > "$SAGEMAKER_BASE_DIR/output/failure"
+echo "hyperparameter image-size has value 40" > "$SAGEMAKER_BASE_DIR/output/failure"
 exit 1
 """
 
@@ -151,7 +151,7 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
         monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a side of pictures that this network does not take.
     more = (
-        "--engine", "process", "--trials", "8", "--arch", "vgg11", "--image-size", "20", "--name", "bad",
+        "--engine", "process", "--trials", "8", "--arch", "inception_v3", "--image-size", "40", "--name", "bad",
         "--parallel", "3",
     )  # fmt: skip
     assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
