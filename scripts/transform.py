@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from scripts.aws import instances, names, settings
+from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
@@ -87,6 +88,8 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
 def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, str]) -> Transform:
     """Return what the flags ask for, without asking AWS. Raises CloudError."""
     kind = deployment.check_server(flags, chosen, chosen.need_region(), environment, has_volume=True)
+    if instances.architecture(kind) == "arm64":
+        raise CloudError(f"--instance-type {kind} has ARM processors, which only endpoints have: take ml.m5.large", 2)
     name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
     return Transform(
         name=name,

@@ -28,7 +28,8 @@ from scripts.images import registry
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
 VARIABLES = (
-    "BYOC_MAX_PIXELS", "BYOC_MODEL_DIR", "BYOC_PICTURE_BYTES", "BYOC_QUEUE_SIZE", "BYOC_THREADS", "BYOC_USER",
+    "BYOC_MAX_PIXELS", "BYOC_MODEL_DIR", "BYOC_PAGE", "BYOC_PICTURE_BYTES", "BYOC_QUEUE_SIZE", "BYOC_THREADS",
+    "BYOC_USER",
 )  # fmt: skip
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
 

@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from scripts.aws import names
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.polling import JOB_SECONDS, poll
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
@@ -96,7 +96,7 @@ def with_curves(aws: Aws, search: Search) -> Search:
 
     A log that cannot be read is left out.
     """
-    read: dict[int, Trial] = {}
+    newest = list(search.trials[-LOGS:])
     images = 0
 
     def look(trial: Trial) -> Trial:
@@ -109,13 +109,10 @@ def with_curves(aws: Aws, search: Search) -> Search:
         metrics.flush()
         return replace(trial, epochs=metrics.epochs)
 
-    def keep(_: Trial, made: Trial) -> None:
-        read[made.number] = made
-
     try:
-        each(look, search.trials[-LOGS:], keep, THREADS)
+        newest = gather(look, newest, THREADS)
     except (ClientError, BotoCoreError) as error:
         progress(f"the trials' logs cannot be read, and so there are no curves: {explain(error)}")
     command = f"scripts/train.py --from-tuning {search.name} --region {aws.region} --image URI --data S3"
-    trials = [read.get(trial.number, trial) for trial in search.trials]
+    trials = [*search.trials[:-LOGS], *newest]
     return replace(search, trials=trials, images=images, command=command)

@@ -26,8 +26,8 @@ from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_deploy import BUCKET, CALL, last_line
 from tests.cloud.test_deploy import MODEL as ARTIFACT
 from tests.cloud.test_modes import account as account
-from tests.cloud.test_modes import call as deploy
 from tests.cloud.test_modes import fast as fast
+from tests.cloud.test_operations import call as deploy
 
 CAT, DOG = Prediction(0, "cat", 0.9), Prediction(1, "dog", 0.4)
 

@@ -57,6 +57,7 @@ def image(monkeypatch: Patch) -> dict[str, str]:
     labels = dict(LABELS)
     monkeypatch.setattr(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
     monkeypatch.setattr(registry, "image_labels", lambda aws, image: labels or None)
+    monkeypatch.setattr(registry, "image_architecture", lambda aws, image: "amd64")
     return labels
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 
-from scripts import cleanup
+from scripts import cleanup, deploy
 from scripts.console.command import run
 from scripts.endpoints import model_data
 from tests.cloud.answers import error, give
@@ -15,7 +15,7 @@ from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, OFFLINE, PROJECT, last_line, made
 from tests.cloud.test_deploy import MODEL as ARTIFACT
-from tests.cloud.test_modes import ANSWERS, ONE, VARIANT, call, code_of
+from tests.cloud.test_modes import ANSWERS, ONE, VARIANT
 from tests.cloud.test_modes import account as account
 from tests.cloud.test_modes import fast as fast
 from tests.documents import ROOT
@@ -23,6 +23,10 @@ from tests.documents import ROOT
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:byoc-alarms"
 OF_ENDPOINT = [PROJECT, {"Key": "byoc-endpoint", "Value": "byoc-dogs"}]
 NAMES = ["byoc-dogs-5xx", "byoc-dogs-latency", "byoc-dogs-disk"]
+
+
+def call(*arguments: str) -> int:
+    return run("deploy.py", deploy.main, arguments)
 
 
 def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
@@ -405,7 +409,7 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(
 )
 def test_what_cannot_be_combined_is_one_line(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (*OFFLINE, "--model-data", ARTIFACT, *flags.split(" "), *(() if "--local" in flags else ("--dry-run",)))
-    assert code_of(*arguments) == 2
+    assert call(*arguments) == 2
     assert complaint in last_line(capsys)
 
 

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from scripts import deploy, predict, train, transform, tune
-from tests.cloud.conftest import HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
+from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
 
 DATA = ("--data", "s3://my-data/dogs")
 JOB = ("--image", TRAIN_IMAGE, *HERE, "--name", "byoc-job-1")
@@ -16,9 +16,40 @@ SERVE = ("--image", SERVE_IMAGE, *HERE)
 BATCH = (*SERVE, "--data", "s3://my-data/photos", "--model-data", MODEL)
 DRY = (*SERVE, "--dry-run")
 ONE = (*DRY, "--model-data", MODEL)
+ENDPOINT = (*SERVE, "--model-data", MODEL, "--name", "byoc-dogs")
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:byoc-answers"
 GROUP = "byoc-dogs"
 REGISTER = (*SERVE, "--model-data", MODEL, "--register", GROUP)
 REGISTERED = ("--register", GROUP, "--serving-image", SERVE_IMAGE)
+
+# deploy.py's modes
+MODES = [
+    ("--serverless 2048 --subnets subnet-1 --security-groups sg-1", "--subnets: the service has no VPC there"),
+    ("--serverless 2048 --network-isolation", "--network-isolation: the service has no network isolation"),
+    ("--serverless 2048 --instance-type ml.m5.large", "--instance-type: it has no instances"),
+    ("--serverless 2048 --instance-count 2", "--instance-count: it has no instances"),
+    ("--serverless 2048 --async s3://b-b/a", "--async: an endpoint has one mode"),
+    ("--serverless 2048 --multi-model s3://b-b/a", "--multi-model: an endpoint has one mode"),
+    ("--serverless 2048 --max-instances 2", "--max-instances: it scales by itself"),
+    ("--serverless 2048 --startup-timeout 300", "--startup-timeout: the service always gives it 180 s"),
+    ("--serverless 2048 --update --strategy rolling", "--strategy rolling: it has no instances"),
+    ("--serverless 2000", "invalid choice: 2000"),
+    ("--serverless 2048 --max-concurrency 201", "MaxConcurrency has value 201: expected at most 200"),
+    ("--serverless 2048 --provisioned 6", "--provisioned 6 is more than --max-concurrency 5"),
+    ("--provisioned 2", "--provisioned goes with --serverless"),
+    ("--max-concurrency 2", "--max-concurrency goes with --serverless or --async"),
+    ("--success-topic arn:aws:sns:x", "--success-topic goes with --async"),
+    ("--async answers", "--async has value 'answers': expected s3://"),
+    (f"--async s3://b-b/a --success-topic {TOPIC[4:]}", "NotificationConfig.SuccessTopic has value"),
+    ("--multi-model s3://b-b/a", "--multi-model cannot be combined with --model-data: its models are below"),
+    ("--add dogs x.tar.gz --name byoc-x", "leave out --name"),
+    ("--min-instances 1", "--min-instances, --target and --schedule go with --max-instances"),
+    ("--min-instances 0 --max-instances 2", "only an endpoint with --async scales to zero"),
+    ("--min-instances 3 --max-instances 2", "--min-instances 3 is more than --max-instances 2"),
+    ("--instance-count 3 --max-instances 2", "--instance-count 3 is more than --max-instances 2"),
+    ("--max-instances 2 --no-wait", "cannot be combined with --no-wait"),
+    ("--local --serverless 2048", "--local serves one model here"),
+]
 
 REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     # Hyperparameters
@@ -140,6 +171,10 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, ("--local", "--job", "j"), "no --job"),
     (deploy, ("--local",), "no model"),
     (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),
+    *((deploy, ("--local" if "--local" in flags else "--dry-run", *ENDPOINT, *flags.split()), words)
+      for flags, words in MODES),
+    (deploy, (*HERE, "--add", "dogs", "x.tar.gz", "--dry-run"), "--add goes with --multi-model"),
+    (deploy, (*HERE, "--remove", "dogs", "--dry-run"), "--remove goes with --multi-model"),
     # The model registry
     (deploy, (*REGISTER, "--instance-type", TYPES), "give one"),
     (deploy, (*SERVE, "--model-package", GROUP), "--model-package says which image and model: leave out --image"),

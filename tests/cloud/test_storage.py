@@ -108,7 +108,7 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
     calls.clear()
     result = upload(root)
     assert (result.sent, result.kept, result.deleted) == (2, 10, 1)
-    assert Counter(calls)["s3:PutObject"] == 2 + 2, "two pictures, the manifest before and after"
+    assert Counter(calls)["s3:PutObject"] == 2 + 2, "two pictures, and the manifest twice"
     assert there(aws) == bodies(root)
     assert set(manifest(aws)["files"]) == set(bodies(root))
 
@@ -228,7 +228,6 @@ def test_dry_run_shows_what_is_sent(aws: boto3.Session, tmp_path: Path, monkeypa
     assert {key: {k: str(v) for k, v in request.items()} for key, request in sent.items()} == {
         key: {k: str(v) for k, v in request.items()} for key, request in shown.items()
     }
-    # Nobody but its account may own a default bucket.
     assert {request.get("ExpectedBucketOwner") for request in sent.values()} == {ACCOUNT if bucket == BUCKET else None}
 
 
