@@ -42,4 +42,4 @@ def test_a_job_that_may_cost_more_is_refused(
 def test_attach_and_stop_of_a_transform_job_take_no_model(capsys: pytest.CaptureFixture[str]) -> None:
     for flags in (("--image", "uri"), ("--model-data", "s3://b-b/model.tar.gz"), ("--job", "byoc-job-1")):
         assert run("transform.py", transform.main, ["--region", REGION, "--attach", "byoc-transform-1", *flags]) == 2
-        assert "--attach and --stop are for a job that exists: leave out --image" in capsys.readouterr().err
+        assert f"--attach is for a job that exists, and {flags[0]} for a new one" in capsys.readouterr().err
