@@ -123,7 +123,7 @@ def test_a_large_image_makes_the_requests_larger(photos: Path, call: Call) -> No
     }
     assert (job["MaxPayloadInMB"], job["MaxConcurrentTransforms"]) == (40, 2)
     arm = call(transform, *NAMED, photos, *HERE, "--instance-type", "ml.c7g.large", "--dry-run")  # takes none
-    assert (arm.code, "did you mean ml.c7i.large" in arm.last) == (2, True)
+    assert (arm.code, "has ARM processors, which only endpoints have" in arm.last) == (2, True)
 
 
 # The table
