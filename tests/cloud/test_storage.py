@@ -4,7 +4,9 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +24,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted
 from scripts.s3 import storage
 from scripts.s3.manifest import Entry, Manifest, Stored
 from scripts.s3.storage import Uploaded
@@ -318,6 +321,27 @@ def test_a_break_costs_only_what_was_on_the_wire(
     assert Counter(calls)["s3:PutObject"] == 4 + 2
     assert there(aws) == bodies(root)
     storage.require_data(account(), PREFIX)
+
+
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
+    root = fill(tmp_path / "pets", 4)
+    puts: list[str] = []
+
+    def before(operation: str, request: Mapping[str, Any]) -> None:
+        if operation == "PutObject" and request["Key"].endswith(".jpg"):
+            puts.append(request["Key"])
+            if len(puts) == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+            if len(puts) >= 9:
+                time.sleep(1)  # until the caller's thread has heard of it
+
+    with monkeypatch.context() as patch:
+        intercept(patch, before)
+        with pytest.raises(Interrupted, match=r"interrupted: \d+ of 24 files are in s3://\S+; call the same again"):
+            upload(root)
+    result = upload(root)
+    assert 0 < result.kept == 24 - result.sent < 24
+    assert there(aws) == bodies(root)
 
 
 def test_what_changes_under_way_is_found(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
