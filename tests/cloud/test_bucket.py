@@ -1,4 +1,4 @@
-"""The bucket: made where it is the caller's own, and why another one cannot be used."""
+"""The bucket: made where it is the caller's own, and why another one, or what lies in it, cannot be used."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,16 @@ import pytest
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
+from scripts.aws.names import S3Uri
+from scripts.aws.parallel import each
 from scripts.s3 import bucket as buckets
+from scripts.s3 import storage
 from tests.cloud.conftest import ACCOUNT, BUCKET, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.pictures import client_error, intercept
 from tests.conftest import Patch
+
+PREFIX = S3Uri(BUCKET, "byoc/data/pets")
 
 
 @pytest.mark.parametrize("lost", ["", "CreateBucket", "PutPublicAccessBlock"])
@@ -68,3 +73,39 @@ def test_why_a_bucket_cannot_be_used_is_said(
     with pytest.raises(Exception) as caught:  # noqa: PT011 (explained as command.run does)
         buckets.require(Aws(REGION), BUCKET, create=True)
     assert message in str(explain(caught.value))
+
+
+def test_what_is_missing_to_train_on_is_named(aws: boto3.Session) -> None:
+    s3 = aws.client("s3")
+
+    def put(key: str, body: bytes = b"theirs") -> None:
+        s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+
+    put(f"{PREFIX.key}/train/", b"")
+    for more, said in (
+        ((), r"no images below train/ and valid/ and test/: upload them with scripts/prepare"),
+        (("train", "test"), "no images below valid/:"),
+        (("validation",), r"rename validation/ to valid/ \(`aws s3 mv --recursive`\)"),
+    ):
+        for split in more:
+            put(f"{PREFIX.key}/{split}/a/1.jpg")
+        with pytest.raises(CloudError, match=said):
+            storage.require_data(Aws(REGION), PREFIX)
+    put(f"{PREFIX.key}/valid/a/1.jpg")
+    put(f"{PREFIX.key}/manifest.json", b"somebody else's")
+    storage.require_data(Aws(REGION), PREFIX)
+
+
+def test_work_is_broken_off_at_the_first_error() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        if number == 20:
+            raise ValueError("twenty")
+        return number
+
+    with pytest.raises(ValueError, match="twenty"):
+        each(work, range(10**9), lambda number, _: done.append(number), threads=4)
+    assert len(done) < 200
+    with pytest.raises(RuntimeError, match="then"):
+        each(work, range(10**9), lambda *_: (_ for _ in ()).throw(RuntimeError("then")), threads=4)

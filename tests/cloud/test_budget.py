@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from scripts import train, transform, tune
+from scripts import train, tune
 from scripts.console.command import run
-from tests.cloud.conftest import REGION
 from tests.cloud.test_train import BASE, DATA
 
 PROGRAMS = {"train.py": train.main, "tune.py": tune.main}
@@ -37,9 +36,3 @@ def test_a_job_that_may_cost_more_is_refused(
     assert f"this may cost {usd} USD, so nothing was made" in captured.err.splitlines()[-1]
     assert call(program, *flags.split(), "--max-usd", str(float(usd) + 0.01)) == 0
     assert json.loads(capsys.readouterr().out)
-
-
-def test_attach_and_stop_of_a_transform_job_take_no_model(capsys: pytest.CaptureFixture[str]) -> None:
-    for flags in (("--image", "uri"), ("--model-data", "s3://b-b/model.tar.gz"), ("--job", "byoc-job-1")):
-        assert run("transform.py", transform.main, ["--region", REGION, "--attach", "byoc-transform-1", *flags]) == 2
-        assert f"--attach is for a job that exists, and {flags[0]} for a new one" in capsys.readouterr().err

@@ -136,6 +136,7 @@ def test_one_refused_image_does_not_stop_the_others(dog: Path, tmp_path: Path, m
     assert errors[2].endswith("answered with a web page, not JSON")
     assert errors[3:] == ["the answer is not of this project's form: b'body'", "No such file or directory", None]
     assert results[5]["predictions"] == ANSWER["predictions"]
+    assert call(predict, "byoc-dogs", tmp_path / "gone.jpg", "--json").json["latency_ms"] is None
 
 
 NOT_FOUND = error("ValidationError", "Endpoint byoc-dogs of account 123456789012 not found.")

@@ -140,6 +140,8 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (transform, (*BATCH, "--out", "x", "--dry-run"), "--out has value 'x'"),
     (transform, ("--attach", "a", "--stop", "b"), "--attach and --stop cannot be combined"),
     (transform, ("--attach", "a", "--image", SERVE_IMAGE), "--attach is for a job that exists, and --image for a new"),
+    (transform, ("--attach", "a", "--model-data", MODEL), "--attach is for a job that exists, and --model-data for"),
+    (transform, ("--attach", "a", "--job", "byoc-job-1"), "--attach is for a job that exists, and --job for a new"),
     (transform, ("--stop", "a", "--wait", "--no-wait"), "argument --no-wait: not allowed with argument --wait"),
     (transform, ("--local", *DATA, "--model-data", "m"), "from a folder here"),
     (transform, ("--local", "--data", ".", "--job", "j"), "no --job"),

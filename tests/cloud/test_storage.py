@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from container_train.errors import DataError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
-from scripts.aws.parallel import each
 from scripts.aws.settings import Settings
+from scripts.console.command import Interrupted
 from scripts.s3 import storage
 from scripts.s3.manifest import Entry, Manifest, Stored
 from scripts.s3.storage import Uploaded
@@ -320,6 +321,30 @@ def test_a_break_costs_only_what_was_on_the_wire(
     storage.require_data(account(), PREFIX)
 
 
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
+    root = fill(tmp_path / "pets", 4)
+    puts: list[str] = []
+    heard = threading.Event()
+
+    def before(operation: str, request: Mapping[str, Any]) -> None:
+        if operation == "PutObject" and request["Key"].endswith(".jpg"):
+            puts.append(request["Key"])
+            if len(puts) == 9:
+                os.kill(os.getpid(), signal.SIGINT)
+            if len(puts) >= 9:
+                heard.wait(20)
+                raise EndpointConnectionError(endpoint_url="https://s3")  # so that nothing is sent later
+
+    with monkeypatch.context() as patch:
+        intercept(patch, before)
+        with pytest.raises(Interrupted, match=r"interrupted: \d+ of 24 files are in s3://\S+; call the same again"):
+            upload(root)
+        heard.set()
+    result = upload(root)
+    assert 0 < result.kept == 24 - result.sent < 24
+    assert there(aws) == bodies(root)
+
+
 def test_what_changes_under_way_is_found(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
     root = fill(tmp_path / "pets")
 
@@ -367,34 +392,3 @@ def test_a_large_file_is_sent_in_parts_and_not_left_half(
     assert storage.upload_file(account(), weights, uri, Settings())
     assert aws.client("s3").get_object(Bucket=BUCKET, Key=uri.key)["Body"].read() == weights.read_bytes()
     assert not storage.upload_file(account(), weights, uri, Settings())
-
-
-def test_what_is_missing_to_train_on_is_named(aws: boto3.Session) -> None:
-    put(aws, f"{PREFIX.key}/train/", b"")
-    for more, said in (
-        ((), r"no images below train/ and valid/ and test/: upload them with scripts/prepare"),
-        (("train", "test"), "no images below valid/:"),
-        (("validation",), r"rename validation/ to valid/ \(`aws s3 mv --recursive`\)"),
-    ):
-        for split in more:
-            put(aws, f"{PREFIX.key}/{split}/a/1.jpg")
-        with pytest.raises(CloudError, match=said):
-            storage.require_data(account(), PREFIX)
-    put(aws, f"{PREFIX.key}/valid/a/1.jpg")
-    put(aws, f"{PREFIX.key}/manifest.json", b"somebody else's")
-    storage.require_data(account(), PREFIX)
-
-
-def test_work_is_broken_off_at_the_first_error() -> None:
-    done: list[int] = []
-
-    def work(number: int) -> int:
-        if number == 20:
-            raise ValueError("twenty")
-        return number
-
-    with pytest.raises(ValueError, match="twenty"):
-        each(work, range(10**9), lambda number, _: done.append(number), threads=4)
-    assert len(done) < 200
-    with pytest.raises(RuntimeError, match="then"):
-        each(work, range(10**9), lambda *_: (_ for _ in ()).throw(RuntimeError("then")), threads=4)
