@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 STOP_SECONDS = 30.0  # between SIGTERM and SIGKILL: what the platform gives a serving container
+LEFT_SECONDS = 10.0  # for what a killed program leaves: its watcher still writes a report
+TREE = "SAGEMAKER_BASE_DIR"
 TAIL_LINES = 20
 _PR_SET_PDEATHSIG = 1
 
@@ -31,7 +34,7 @@ class Child:
         remove: Callable[[], object] = lambda: None,
     ) -> None:
         """`remove`: called when it has been stopped, for what is not its child."""
-        self.log, self._remove = log, remove
+        self.log, self._remove, self._tree, self._began = log, remove, environment.get(TREE), time.time()
         self._tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
         parent = os.getpid()
         self.process = subprocess.Popen(
@@ -67,9 +70,26 @@ class Child:
     def wait(self) -> int:
         """The exit code as a shell gives it, after all output has been read."""
         code = self.process.wait()
+        if code < 0 and self._tree:
+            self._end_left()
         # Something it left running may hold the pipe open: that must not hold us.
         self._reader.join(timeout=5)
         return 128 - code if code < 0 else code
+
+    def _end_left(self) -> None:
+        """Wait for what a killed program left at work in its tree, which is nobody's child any more; then kill it."""
+        found = psutil.process_iter(["environ", "create_time"])
+        left = [
+            process
+            for process in found
+            if (process.info["environ"] or {}).get(TREE) == self._tree and process.info["create_time"] > self._began - 1
+        ]
+        deadline = time.monotonic() + LEFT_SECONDS
+        while (left := [process for process in left if _works(process)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def ended(self) -> int | None:
         return None if self.process.poll() is None else self.wait()
@@ -97,6 +117,13 @@ class Child:
             return [*process.children(recursive=True), process]
         except psutil.NoSuchProcess:
             return []
+
+
+def _works(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _echo(line: bytes) -> None:

@@ -45,7 +45,9 @@ def unpack(archive: Path, target: Path, largest: int | None = None) -> None:
     except FileNotFoundError as error:
         if error.filename != str(archive):
             raise
-        raise LocalError(f"{archive}: no such file: train first, with local_test/train_local.sh", 2) from None
+        raise LocalError(
+            f"{archive}: no such file: give a model.tar.gz, or train first, with ./local_test/run.sh", 2
+        ) from None
 
 
 def unpack_stream(stream: BinaryIO, target: Path, name: str, largest: int | None = None) -> None:

@@ -68,6 +68,11 @@ def run(options: Options, *, serve: bool) -> None:
         job.seconds["setup"] = float(os.environ.get("BYOC_SETUP_SECONDS") or 0)
         with job.step("check", "checking the hyperparameters"):
             given, file = settings(job)
+        if options.out.exists():
+            print(
+                f"the earlier results in {options.out} are replaced when this run succeeds; --out DIR keeps both",
+                flush=True,
+            )
         folder = out.begin()
         try:
             (folder / "logs").mkdir()

@@ -21,6 +21,7 @@ use("boto3", "PIL", "numpy", "psutil", "requests", "tqdm", "docker")
 
 import argparse
 import contextlib
+import itertools
 import os
 import tempfile
 import time
@@ -45,7 +46,6 @@ from scripts.story.steps import STEPS, Step, Story
 
 PROGRAM = "acceptance.py"
 PROJECT = "byoc-acceptance"
-ELSEWHERE = 1.5  # prices of other regions, against those that are known
 ROLE_SECONDS = 15.0  # until IAM has told a new role to all of AWS
 ERRORS = (LocalError, ClientError, BotoCoreError)
 STOPPED = (KeyboardInterrupt, Interrupted)
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str]) -> int:
     flags.project = flags.project or PROJECT
     if not 0 < flags.max_usd < 1000:  # nan is not
         raise CloudError(f"--max-usd has value {flags.max_usd}: expected USD, more than 0 and less than 1000", 2)
+    if flags.data != SAMPLE and not Path(flags.data, "test").is_dir():
+        raise CloudError(f"--data {flags.data}: expected sample, or a folder with train/, valid/ and test/", 2)
     chosen = settings.load(flags)
     region = chosen.need_region()
     if flags.dry_run:
@@ -213,18 +215,21 @@ def _usd(step: Step, flags: argparse.Namespace, region: str, seconds: float) -> 
     if not step.kind:
         return step.usd
     kind = flags.train_type if step.kind == "train" else flags.serve_type
-    price = instances.price(kind, region)
-    usd = price.cost(seconds, step.instances)
+    usd = instances.price(kind, region).limit(seconds, step.instances)
     if usd is None:
         raise CloudError(f"the price of {kind} is not known here, so --max-usd cannot be kept: take ml.m5.xlarge", 2)
-    return usd if price.exact else usd * ELSEWHERE
+    return usd
 
 
 def _plan(flags: argparse.Namespace, region: str) -> str:
     most = {step.name: _usd(step, flags, region, step.seconds) for step in STEPS}
-    rows = [(step.name, f"{step.seconds / 3600:g} h", f"{most[step.name]:.2f}") for step in STEPS]
-    rows.append(("all", "", f"{sum(most.values()):.2f}"))
-    return table(("step", "at most", "USD at most"), rows)
+    before = itertools.accumulate(most.values())
+    rows = [
+        (step.name, f"{step.seconds / 3600:g} h", f"{most[step.name]:.2f}", "yes" if so_far <= flags.max_usd else "NO")
+        for step, so_far in zip(STEPS, before, strict=True)
+    ]
+    rows.append(("all", "", f"{sum(most.values()):.2f}", ""))
+    return table(("step", "at most", "USD at most", f"within {flags.max_usd:g} USD"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -72,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
         raise CloudError(f"--out {target}: there is no folder {target.parent}; make it, or give another", 2)
     if target.exists() and not target.is_file():
         raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
+    if target.exists() and target.suffix != ".html":
+        raise CloudError(f"--out {target} exists and is no page: give a name that ends in .html", 2)
     if flags.captured:
         from scripts.monitoring import captured_report
 
@@ -95,7 +97,9 @@ def _table(folder: str, target: Path, scratch: Path) -> int:
     found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], scratch, target.with_suffix(".files"))
     if not found:
         where = f"{runs.HOME}{f' and {folder}' if folder else ''}"
-        raise CloudError(f"there is no run below {where}: train first, or give --all the folder of downloaded jobs")
+        raise CloudError(
+            f"there is no run that can be read below {where}: train first, or give --all the folder of downloaded jobs"
+        )
     runs.write(found, target)
     print(runs.render(found))
     command.progress(f"{count(len(found), 'run')}: open {target}")

@@ -90,7 +90,7 @@ def _spec(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str,
     kind = deployment.check_server(flags, chosen, chosen.need_region(), environment, has_volume=True)
     if instances.architecture(kind) == "arm64":
         raise CloudError(f"--instance-type {kind} has ARM processors, which only endpoints have: take ml.m5.large", 2)
-    name = names.checked(flags.name) if flags.name else names.unique(chosen.project, "transform")
+    name = names.checked(flags.name) if flags.name is not None else names.unique(chosen.project, "transform")
     return Transform(
         name=name,
         image=flags.image,

@@ -28,7 +28,7 @@ class Item:
         few, many = count
         number = str(many) if few == many else f"{few} to {many}"
         what = f"{number} x {instance_type}, {seconds / 3600:.4g} h{note}"
-        return cls(what, price.cost(seconds * least, few), price.cost(seconds, many))
+        return cls(what, price.cost(seconds * least, few), price.limit(seconds, many))
 
 
 def check(items: Sequence[Item], limit: float | None, flag: str) -> None:
@@ -40,7 +40,8 @@ def check(items: Sequence[Item], limit: float | None, flag: str) -> None:
     if len(items) > 1:
         rows.append(("in all", _usd(sum(one.least or 0 for one in items)), _usd(sum(most))))
     progress(text.table((f"counted for {flag}", "USD at least", "at most"), rows))
-    progress(f"prices: {instances.PRICE_REGION}, {instances.PRICE_MONTH}; not counted: data in and out, S3, CloudWatch")
+    progress(f"prices: {instances.PRICE_REGION}, {instances.PRICE_MONTH}, at most in other regions half as much again")
+    progress("not counted: data in and out, S3, CloudWatch")
     if len(most) < len(items):
         unknown = next(one.what for one in items if one.most is None)
         raise CloudError(f"{flag}: the price of {unknown} is not known here; see {instances.PRICE_PAGE}", 2)

@@ -46,6 +46,7 @@ _PRICES = """
     g6.xlarge=1.127 g6.2xlarge=1.222 g6.4xlarge=1.654 g6.12xlarge=5.752 g6.24xlarge=8.344 g6.48xlarge=16.688
 """
 PRICES = {f"ml.{kind}": float(usd) for kind, _, usd in (item.partition("=") for item in _PRICES.split())}
+ELSEWHERE = 1.5  # prices of other regions at most, against those that are known
 SPOT = "spot costs up to 90 % less"
 
 
@@ -59,6 +60,11 @@ class Price:
     def cost(self, seconds: float, count: int = 1) -> float | None:
         """USD of `count` instances; billed by the second."""
         return None if self.hourly is None else self.hourly * count * seconds / 3600
+
+    def limit(self, seconds: float, count: int = 1) -> float | None:
+        """USD that it costs at most, for limits: in another region than the prices' half as much again."""
+        usd = self.cost(seconds, count)
+        return usd if usd is None or self.exact else usd * ELSEWHERE
 
 
 def family(instance_type: str) -> str:

@@ -170,12 +170,17 @@ def model_request(
 def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environment: Mapping[str, str]) -> Deployment:
     """Return what the flags of deploy.py ask for, without asking AWS. Raises CloudError."""
     mode = modes.of(flags, chosen)
+    for name in ("success_topic", "error_topic", "alarm_topic"):
+        topic = getattr(flags, name)
+        if topic and not re.match(rf"arn:[\w-]+:sns:{region}:\d{{12}}:", topic):
+            flag = f"--{name.replace('_', '-')}"
+            raise CloudError(f"{flag} {topic}: expected arn:aws:sns:{region}:ACCOUNT:NAME, a topic in this region", 2)
     prefix = S3Uri.parse(flags.multi_model, "--multi-model") if flags.multi_model else None
     kind = check_server(flags, chosen, region, environment, has_volume=not flags.serverless, pools=True)
     package = Reference.parse(flags.model_package, "--model-package") if flags.model_package else None
     # What a package holds is looked up later.
     artifact = chosen.home() if package else prefix or artifact_of(flags, chosen)
-    endpoint = names.checked(flags.name) if flags.name else names.unique(chosen.project, "serve")
+    endpoint = names.checked(flags.name) if flags.name is not None else names.unique(chosen.project, "serve")
     if not endpoint.startswith(chosen.project):
         progress(f"{endpoint} does not begin with {chosen.project}: the permissions in scripts/iam do not cover it")
     if flags.instance_count:
@@ -237,6 +242,10 @@ def check_server(
         raise CloudError(f"--instance-type {kind}: only an endpoint takes several types; give one", 2)
     if len(set(kinds)) < len(kinds):
         raise CloudError(f"--instance-type {kind} names a type twice", 2)
+    if len(set(map(instances.architecture, kinds))) > 1:
+        raise CloudError(
+            f"--instance-type {kind}: one image cannot be for ARM and for other processors; take one kind", 2
+        )
     if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
     for one in kinds:

@@ -6,6 +6,7 @@ All of it is in Application Auto Scaling under the endpoint's name, and one alar
 
 import argparse
 import re
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +123,8 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
     """Return what the flags of autoscaling ask for. Raises CloudError."""
     if flags.timezone and not flags.schedule:
         raise CloudError("--timezone goes with --schedule", 2)
+    if flags.timezone and flags.timezone not in zoneinfo.available_timezones():
+        raise CloudError(f"--timezone {flags.timezone}: there is no such time zone: give one such as Europe/Berlin", 2)
     if flags.max_instances is None:
         if flags.min_instances is not None or flags.target is not None or flags.schedule:
             raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)

@@ -35,7 +35,7 @@ _NOT_S3 = {
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
     """The job, from its flags to its results; the exit code."""
     check(flags)
-    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    name = names.checked(flags.name) if flags.name is not None else names.unique(settings.project, "train")
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
         raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)

@@ -129,7 +129,7 @@ def plan(
 ) -> Plan:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     first, *others = kinds(flags)
-    name = names.checked(flags.name) if flags.name else names.unique(settings.project, "train")
+    name = names.checked(flags.name) if flags.name is not None else names.unique(settings.project, "train")
     wanted = wanted_by(flags, settings, weights, hyperparameters, data, name, kind=first)
     wanted = replace(wanted, keep_alive=flags.keep_alive or None)
     specs = [wanted]
@@ -146,6 +146,8 @@ def plan(
         request = Request("sagemaker", "CreateTrainingJob", _request(spec, say=not flags.dry_run and not plans))
         check(request, allow_unknown=settings.allow_unknown)
         plans.append(Plan(spec, data, weights, request, spec.name, PROGRAM))
+    if others and flags.dry_run:
+        progress(f"of these jobs one runs: {others[0]} only where the service has no {first}, and so on")
     return replace(plans[0], instead=tuple(plans[1:]))
 
 

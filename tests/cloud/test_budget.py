@@ -18,12 +18,17 @@ def call(program: str, *arguments: str) -> int:
 @pytest.mark.parametrize(
     ("program", "flags", "counted", "usd"),
     [
-        ("train.py", "--max-run 7200", "1 x ml.g4dn.xlarge, 2 h", "1.47"),
-        ("train.py", "--max-run 7200 --instance-count 3 --instance-type ml.g5.xlarge", "3 x ml.g5.xlarge, 2 h", "8.45"),
-        ("train.py", "--max-run 3600 --keep-alive 3600", "2 h, 3600 s of them kept for the next job", "1.47"),
-        ("train.py", "--max-run 3600 --instance-type ml.g4dn.xlarge,ml.g5.xlarge", "1 x ml.g5.xlarge, 1 h", "1.41"),
-        ("tune.py", "--max-run 3600 --trials 4", "4 h in 4 jobs", "2.95"),
-        ("tune.py", "--max-run 3600 --trials 4 --train-best", "5 h in 5 jobs", "3.68"),
+        ("train.py", "--max-run 7200", "1 x ml.g4dn.xlarge, 2 h", "2.21"),
+        (
+            "train.py",
+            "--max-run 7200 --instance-count 3 --instance-type ml.g5.xlarge",
+            "3 x ml.g5.xlarge, 2 h",
+            "12.67",
+        ),
+        ("train.py", "--max-run 3600 --keep-alive 3600", "2 h, 3600 s of them kept for the next job", "2.21"),
+        ("train.py", "--max-run 3600 --instance-type ml.g4dn.xlarge,ml.g5.xlarge", "1 x ml.g5.xlarge, 1 h", "2.11"),
+        ("tune.py", "--max-run 3600 --trials 4", "4 h in 4 jobs", "4.42"),
+        ("tune.py", "--max-run 3600 --trials 4 --train-best", "5 h in 5 jobs", "5.52"),
     ],
 )
 def test_a_job_that_may_cost_more_is_refused(

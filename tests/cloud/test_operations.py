@@ -261,11 +261,11 @@ def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
 @pytest.mark.parametrize(
     ("flags", "limit", "words", "usd"),
     [
-        ((), "2.75", "1 x ml.m5.large, 24 h", "2.76"),
-        (("--instance-count", "3"), "8", "3 x ml.m5.large, 24 h", "8.28"),
-        (("--max-instances", "4"), "11", "1 to 4 x ml.m5.large, 24 h", "11.04"),
-        (("--max-instances", "4", "--schedule", f"{MORNING}=2,6"), "16", "1 to 6 x ml.m5.large, 24 h", "16.56"),
-        (("--shadow", ARTIFACT), "5", "1 x ml.m5.large, 24 h, shadow", "5.52"),
+        ((), "4.13", "1 x ml.m5.large, 24 h", "4.14"),
+        (("--instance-count", "3"), "12", "3 x ml.m5.large, 24 h", "12.42"),
+        (("--max-instances", "4"), "16", "1 to 4 x ml.m5.large, 24 h", "16.56"),
+        (("--max-instances", "4", "--schedule", f"{MORNING}=2,6"), "24", "1 to 6 x ml.m5.large, 24 h", "24.84"),
+        (("--shadow", ARTIFACT), "8", "1 x ml.m5.large, 24 h, shadow", "8.28"),
         (("--serverless", "2048", "--provisioned", "2"), "6", "2 provisioned (serverless; requests are", "6.91"),
     ],
 )
@@ -291,10 +291,10 @@ def test_nothing_is_made_over_the_budget_and_an_update_counts_what_stays(
 ) -> None:
     assert call(*CALL, "--max-usd-per-day", "1") == 2
     assert made(account) == {"models": [], "configurations": [], "endpoints": []}
-    assert call(*CALL, "--max-instances", "4", "--max-usd-per-day", "12") == 0
+    assert call(*CALL, "--max-instances", "4", "--max-usd-per-day", "17") == 0
     capsys.readouterr()
     assert call(*CALL, "--update", "--max-usd-per-day", "10") == 2
-    assert "this may cost 11.04 USD" in last_line(capsys)
+    assert "this may cost 16.56 USD" in last_line(capsys)
     assert len(made(account)["configurations"]) == 1
 
 

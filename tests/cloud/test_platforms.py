@@ -38,7 +38,7 @@ def account(aws: boto3.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("image", "flags", "needed", "takes"),
     [
         ("amd64", ("--instance-type", "ml.c7g.large"), "linux/arm64", "ml.m5.large"),
-        ("amd64", ("--instance-type", "ml.m5.large,ml.m8g.large"), "linux/arm64", "ml.m5.large"),
+        ("amd64", ("--instance-type", "ml.c8g.large,ml.m8g.large"), "linux/arm64", "ml.m5.large"),
         (
             "amd64",
             ("--multi-model", f"s3://{BUCKET}/byoc/models", "--instance-type", "ml.r8g.large"),

@@ -42,6 +42,22 @@ def test_stop_leaves_no_process(tmp_path: Path, manner: str) -> None:
     child.stop(0.5)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["killed", "waited for"])
+def test_what_a_killed_program_left_in_its_tree_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("local_test.child.LEFT_SECONDS", seconds)
+    last = "600" if not seconds else "2"  # seconds that the grandchild has still to do
+    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)}
+    code = PARENT.replace('time.sleep(600)"], s', f'time.sleep({last})"], s')
+    child = Child([sys.executable, "-c", code, "willing"], tmp_path / "log", environment=environment, echo=False)
+    until(lambda: child.tail().strip().isdigit())
+    grandchild = int(child.tail())
+    child.process.kill()
+    assert child.wait() == 128 + signal.SIGKILL
+    until(lambda: gone(grandchild), 0.5 if seconds else 5)
+
+
 def test_the_exit_code_and_the_last_lines_are_kept(tmp_path: Path) -> None:
     child = start(tmp_path, "import sys; [print(n) for n in range(100)]; sys.exit(7)")
     assert child.wait() == 7

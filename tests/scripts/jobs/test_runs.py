@@ -97,7 +97,7 @@ def test_where_there_is_none_it_says_so(
 ) -> None:
     monkeypatch.setattr(runs, "HOME", tmp_path / "none")
     assert call("--all", "--out", tmp_path / "runs.html") == 1
-    assert f"there is no run below {tmp_path / 'none'}: train first" in capsys.readouterr().err
+    assert f"there is no run that can be read below {tmp_path / 'none'}: train first" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
