@@ -159,7 +159,7 @@ class Permissions:
             or any("::" in name for name in self.config.args)
         ):
             return False
-        files = {path.name for path in (self.config.rootpath / self.folder).glob("test_*.py")}
+        files = {path.name for path in (self.config.rootpath / self.folder).rglob("test_*.py")}
         return {Path(nodeid.partition("::")[0]).name for nodeid in self.tests} == files
 
     @staticmethod

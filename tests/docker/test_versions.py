@@ -100,7 +100,7 @@ with tempfile.TemporaryDirectory() as folder:
     configuration.write(run, settings, share, divided)
     command = [one for one in configuration.command(run, settings, divided) if one != "-Xlog:disable"]
     command.insert(1, f"-Xlog:class+load:file={run}/loaded")
-    env = configuration.environment(os.environ, run, share, 1)
+    env = configuration.environment(os.environ, run, settings, share, 1)
     java = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=env)
     while java.poll() is None:
         try:
