@@ -1,7 +1,9 @@
 """Several models at one endpoint: a real server that holds two of three, predict.py --model in front of it."""
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -67,8 +69,10 @@ def test_models_are_loaded_and_unloaded_as_memory_allows(
         assert asked("english") == "red"
         assert service.unloaded == ["english", "short"]
         # Of a pipeline's containers, all other ports belong to the others.
-        family = [server.root, *server.descendants()]
-        sockets = [socket for process in family for socket in process.net_connections("inet")]
+        sockets: list[Any] = []
+        for process in (server.root, *server.descendants()):
+            with contextlib.suppress(psutil.NoSuchProcess):  # of a model that was unloaded
+                sockets += process.net_connections("inet")
         assert {one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN} == {server.port}
         # The server itself takes the same names on this machine.
         local = ["--local", f"http://127.0.0.1:{server.port}", str(tmp_path / "red.jpg"), "--json", "--model", "german"]
