@@ -59,7 +59,7 @@ def test_jupyter_changes_no_package_of_the_environment() -> None:
 
 
 def shape(cell: Any) -> list[tuple[str, object]]:
-    """What a cell has shown, as far as it is the same in every run: kinds and words, no numbers."""
+    """Return the part of a cell's output that is the same in every run: kinds and words, no numbers."""
     found: list[tuple[str, object]] = []
     for output in cell.outputs:
         if output.output_type == "stream":

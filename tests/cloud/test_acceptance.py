@@ -60,7 +60,7 @@ def statuses(tmp_path: Path) -> dict[str, str]:
 
 
 def left(session: boto3.Session) -> list[str]:
-    """What there is in the account."""
+    """Return the names of all resources in the account."""
     client, s3 = session.client("sagemaker"), session.client("s3")
     return [
         *(one["EndpointName"] for one in client.list_endpoints()["Endpoints"]),

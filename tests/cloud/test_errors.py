@@ -1,4 +1,4 @@
-"""How a script ends: what AWS refuses is told in one line that says what to do; signals."""
+"""The end of a script: one line for what AWS refuses, which says what to do; signals."""
 
 import signal
 from collections.abc import Sequence

@@ -57,7 +57,7 @@ def test_from_push_to_clean_up(
         push_here = push.main
 
         def push_there(arguments: Sequence[str]) -> int:
-            """What it prints, as ECR would have called it."""
+            """Return its output, with the image's name in ECR."""
             with contextlib.redirect_stdout(io.StringIO()) as printed:
                 code = push_here(arguments)
             print(ecr.uri(printed.getvalue()))

@@ -40,7 +40,7 @@ def pooled(classes: int = 3, side: int = 1) -> nn.Sequential:
 
 
 def tried(test: Split, served: npt.NDArray[np.float32], model: nn.Module | None = None) -> Tested:
-    """What is known of a split that has these probabilities (N, C)."""
+    """Return the results of a split with these probabilities (N, C)."""
     top = np.argsort(-served, axis=1, kind="stable")[:, : evaluation.TOP]
     own, finite = np.take_along_axis(served, test.targets[:, None], 1)[:, 0], np.ones(len(test), dtype=np.bool_)
     answers = Answers(top, np.take_along_axis(served, top, 1), own, finite)

@@ -32,7 +32,7 @@ def trained(out: Path, number: int, accuracy: float | None, **more: object) -> P
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What run.sh, train.py --local and tune.py --local leave below local_test, and a job that was downloaded."""
+    """Folders as run.sh, train.py --local and tune.py --local leave them below local_test, and a downloaded job."""
     home, jobs = tmp_path / "local_test", tmp_path / "downloads"
     trained(home / "out" / "ml" / "output" / "data", 3, 0.9, hyperparameters=FINETUNE)
     shutil.copy(home / "out" / "ml" / "output" / "data" / "rules.json", home / "out")
