@@ -13,7 +13,7 @@ from pathlib import Path
 
 from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.data import channels
 from container_train.distributed.cluster import SCRATCH, Cluster
 from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped, TrainError
@@ -42,7 +42,7 @@ def writable(tree: SageMakerPaths) -> None:
 
 def run(arguments: list[str], tree: SageMakerPaths) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
-    hp = hyperparameters.parse(arguments)
+    hp = command_line.parse(arguments)
     tracking.check(hp.track)
     channels.splits(tree)
     writable(tree)

@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.features.sources import Batch
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
@@ -105,7 +105,7 @@ def step_times(
         "lr": "1e-5",
         **options,
     }
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     source: Any = Source(inputs, steps)
     with tempfile.TemporaryDirectory() as folder:
         tree = SageMakerPaths(Path(folder))

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.data import dataset, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
@@ -96,7 +96,7 @@ def settings(**options: object) -> hyperparameters.Hyperparameters:
         "workers": len(os.sched_getaffinity(0)),
         **options,
     }
-    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
+    return command_line.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
 
 
 class Plain(Dataset[tuple[torch.Tensor, int]]):

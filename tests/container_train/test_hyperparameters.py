@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from container_serve import __version__
+from container_train.command_line import parse
 from container_train.errors import TrainError
-from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS, parse
+from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS
 from container_train.training.recipes import RECIPES
 
 
@@ -133,7 +134,7 @@ def test_values_that_go_together() -> None:
 
 def test_hyperparameters_are_checked_without_torch() -> None:
     code = (
-        "import sys; from container_train.hyperparameters import parse;"
+        "import sys; from container_train.command_line import parse;"
         " parse(['--arch', 'resnet18', '--weights', 'IMAGENET1K_V1', '--rule', 'overfit:patience=3']);"
         " sys.exit(sorted({'torch', 'torchvision', 'pandas'} & set(sys.modules)) or 0)"
     )

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from container_train import hyperparameters, job
+from container_train import command_line, job
 from container_train.paths import SageMakerPaths
 from tests import trees
 
@@ -31,7 +31,7 @@ def test_nodes_have_names_that_the_readers_know(tree: SageMakerPaths, config: di
 
 def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_JOB_NAME", "dogs-1")
-    found = job.describe(tree, hyperparameters.parse(["--debug", "off", "--lr", "0.5"]))
+    found = job.describe(tree, command_line.parse(["--debug", "off", "--lr", "0.5"]))
     assert (found["job"], found["host"], found["hosts"], found["status"]) == (
         "dogs-1",
         "localhost",

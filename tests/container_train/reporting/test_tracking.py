@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from container_train.command_line import parse
 from container_train.errors import TrainError
-from container_train.hyperparameters import parse
 from container_train.monitoring.monitor import Monitor
 from container_train.reporting import tracking
 from container_train.reporting.tracking import Tracker

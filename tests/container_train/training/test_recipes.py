@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from container_train import hyperparameters, pipeline
+from container_train import command_line, pipeline
 from container_train.distributed.process_group import SINGLE
 from container_train.errors import Stopped, TrainError
 from container_train.model import builder
@@ -27,7 +27,7 @@ FINETUNE = {**trees.SMALL, "recipe": "finetune", "head-epochs": "2", "epochs": "
 def train(base: Path, **options: str) -> dict[str, Any]:
     """Train over the tree `base` and return its checkpoint."""
     words = {**FINETUNE, **{key.replace("_", "-"): value for key, value in options.items()}}
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     tree = SageMakerPaths(base)
     with Monitor.start(tree, hp) as watching:
         pipeline.train(hp, tree, watching, SINGLE)
@@ -151,7 +151,7 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
     network = builder.build(arch, 3, weights="none", weights_file=None, freeze_until="none", image_size=64)
     before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
     state = torch.get_rng_state()
-    hp = hyperparameters.parse(["--recipe", "finetune", "--arch", arch])
+    hp = command_line.parse(["--recipe", "finetune", "--arch", arch])
     words = estimate.words(network, hp, Precision.choose("off", torch.device("cpu")), 10_000_000)
     assert re.search(r"^time: about \d+ (h|d) .* on this CPU for 25 epochs of all layers, .* --recipe views", words)
     assert same(dict(network.model.state_dict()), before)
@@ -163,11 +163,11 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
 def test_a_new_layer_alone_is_trained_in_one_stage(caplog: pytest.LogCaptureFixture) -> None:
     given = "--recipe finetune --freeze-until {} --epochs 2"
     with caplog.at_level("INFO"):
-        alone = settled(hyperparameters.parse(given.format("backbone").split()))
+        alone = settled(command_line.parse(given.format("backbone").split()))
     assert [(stage.first, stage.end, stage.last) for stage in stages_of(alone)] == [(0, 2, True)]
     assert caplog.messages == [
         "head-epochs 0 instead of 4: with freeze-until backbone the new layer is trained alone",
     ]
     caplog.clear()
-    assert len(stages_of(settled(hyperparameters.parse(given.format("none").split())))) == 2
+    assert len(stages_of(settled(command_line.parse(given.format("none").split())))) == 2
     assert not caplog.messages
