@@ -2,12 +2,11 @@
 
 import argparse
 import contextlib
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from container_serve import __version__
-from container_train.errors import TrainError
+from container_train.errors import TrainError, did_you_mean
 from container_train.hyperparameters import OPTIONS, Hyperparameters, default_words, defaults
 from container_train.model import architectures
 
@@ -113,6 +112,9 @@ def _unknown(words: list[str]) -> str:
     value = words[1] if len(words) > 1 and not words[1].startswith("--") else words[0].partition("=")[2]
     if not words[0].startswith("--") and name in OPTIONS:
         return f"unknown word {words[0]!r}: a hyperparameter is given as --{name} VALUE"
-    guess = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, OPTIONS, n=1)), None)
-    hint = f"did you mean {guess}? " if guess else ""
-    return f"unknown hyperparameter {name} (value {value!r}): {hint}known are {', '.join(OPTIONS)}"
+    return f"unknown hyperparameter {name} (value {value!r}): {guess(name)}"
+
+
+def guess(name: str) -> str:
+    """Return the words that tell which hyperparameter an unknown name was meant to be, or where all are listed."""
+    return did_you_mean(ALIASES.get(name, name), OPTIONS, "docs/training.md lists all hyperparameters")

@@ -66,7 +66,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
         "hyperparameter freeze-until has value 'layer9': expected backbone, none or a module of resnet50"),
     (train, (*TRAIN, "--freeze-until", "layer4.9"), "has no such module before its last layer, but layer4."),
     (train, (*TRAIN, "--resize-size", "100", "--image-size", "224.0"), "resize-size has value 100: expected at"),
-    (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
+    (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': did you mean overfit?"),
     (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
     (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
     (train, (*JOB, "--dry-run", "--foo"), "--foo has no value"),
