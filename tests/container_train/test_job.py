@@ -40,5 +40,13 @@ def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.Mo
     )
     assert found["debug"]["state"] == "off"
     assert found["hyperparameters"]["lr"] == 0.5
+    assert found["hyperparameters"]["weights"] == "DEFAULT"
     assert 0 < found["cpus"] < 10_000
     assert found["memory_bytes"] > 2**26
+
+
+def test_a_file_takes_precedence_over_the_hyperparameter_weights(tree: SageMakerPaths) -> None:
+    (tree.channels / "weights").mkdir()
+    (tree.channels / "weights" / "dogs.pth").touch()
+    hp = command_line.parse([])
+    assert job.describe(tree, hp)["hyperparameters"] == {**hp.to_dict(), "weights": "file dogs.pth"}

@@ -68,4 +68,9 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
         tracker.epoch(record)
     found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5)]
+    again = Tracker("tensorboard", tmp_path, {"lr": 0.1}, "dogs")  # after a restart, which begins with the first epoch
+    for record in [*EPOCHS, {"epoch": 3, "train_loss": 0.25}]:
+        again.epoch(record)
+    found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert found.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
+from container_train.reporting.tracking import Tracker
 from container_train.training import estimate, learner
 from container_train.training.precision import Precision
 from container_train.training.stages import settled, stages_of
@@ -24,12 +25,14 @@ STEPS = 4  # of an epoch of 30 images
 FINETUNE = {**trees.SMALL, "recipe": "finetune", "head-epochs": "2", "epochs": "2", "measure": "none"}
 
 
-def train(base: Path, **options: str) -> dict[str, Any]:
-    """Train over the tree `base` and return its checkpoint."""
+def train(base: Path, tracked: list[Mapping[str, float]] | None = None, **options: str) -> dict[str, Any]:
+    """Train over the tree `base` and return its checkpoint; `tracked` gets what a tracker would."""
     words = {**FINETUNE, **{key.replace("_", "-"): value for key, value in options.items()}}
     hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     tree = SageMakerPaths(base)
     with Monitor.start(tree, hp) as watching:
+        watching.tracker = Tracker("none", base, {}, "")
+        watching.tracker.write = None if tracked is None else tracked.append
         pipeline.train(hp, tree, watching, SINGLE)
     return checkpoint(base)
 
@@ -119,7 +122,9 @@ def test_an_interrupted_recipe_ends_as_an_uninterrupted_one(
         train(tree, **ALL)
     cut = checkpoint(tree)
     assert cut["epoch"] * STEPS + cut["step"] == steps
-    assert same(train(tree, **ALL), whole)
+    tracked: list[Mapping[str, float]] = []
+    assert same(train(tree, tracked, **ALL), whole)
+    assert [row["epoch"] for row in tracked] == [1, 2, 3, 4], "a tracker gets those from before it, too"
 
 
 def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Callable[[int], None]) -> None:
