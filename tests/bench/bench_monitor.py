@@ -1,4 +1,4 @@
-"""What watching costs: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 2]`.
+"""The cost of watching: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 2]`.
 
 The sampler's schedule and processor time, at 100 and 500 ms; and the training loop's steps with nothing, with the
 profiler, and with profiler and debugger, in turns, so that other work on the machine hits all of them alike. Wall time
@@ -83,7 +83,7 @@ class Source:
 
 
 def until_idle(process: psutil.Process) -> None:
-    """What the watcher takes once, for its imports, is no matter of steps: it is printed."""
+    """Print the time that the watcher takes once, for its imports: it does not count for steps."""
     before, quiet = -1.0, 0
     while quiet < 4:
         time.sleep(1)

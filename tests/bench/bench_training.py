@@ -1,4 +1,4 @@
-"""How fast training is: `python tests/bench/bench_training.py [--data DIR] [--weights FILE] [--out FILE]`.
+"""The speed of training: `python tests/bench/bench_training.py [--data DIR] [--weights FILE] [--out FILE]`.
 
 Ten epochs with frozen layers as people write them (each epoch decodes, runs the whole network and trains the last
 layer) against the same through the feature cache, and the cache's first pass against the frozen layers alone; in turns,

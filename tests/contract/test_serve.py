@@ -1,4 +1,4 @@
-"""What callers of a running server get: answers, errors, headers, and the lines of the log."""
+"""The callers' view of a running server: answers, errors, headers, and the lines of the log."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""How a server that starts as root gives that up; each in a child, for there is no way back."""
+"""A server that starts as root gives that up; each in a child, for there is no way back."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is known of a job's hosts and GPUs before anything is started."""
+"""Facts about a job's hosts and GPUs before anything is started."""
 
 import re
 from collections.abc import Callable
