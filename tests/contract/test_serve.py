@@ -47,6 +47,16 @@ def test_a_picture_gets_its_classes_most_probable_first(server: Server, color: s
     assert answer.json()["model"]["architecture"] == "tiny"
 
 
+def test_top_k_in_the_address_is_told_where_it_goes(server: Server) -> None:
+    for query in ("top_k=1", "a=b&top_k=1", "top_k", "top_k=many&a"):
+        answer = server.request("POST", f"/invocations?{query}", picture("red"), {"Content-Type": "image/jpeg"})
+        assert (answer.status, answer.json()["type"]) == (400, "InvalidTopK"), query
+        assert "X-Amzn-SageMaker-Custom-Attributes: top_k=3" in answer.json()["message"]
+    for query in ("", "stop_k=1", "a=top_k", "trace=1"):
+        answer = server.request("POST", f"/invocations?{query}", picture("red"), {"Content-Type": "image/jpeg"})
+        assert answer.status == 200, query
+
+
 def test_batches_and_top_k(server: Server) -> None:
     instances = [{"b64": base64.b64encode(picture(color, "PNG")).decode()} for color in ("red", "blue")]
     body = json.dumps({"instances": instances, "top_k": 1}).encode()
