@@ -25,7 +25,7 @@ STEPS = 4  # of an epoch of 30 images
 FINETUNE = {**trees.SMALL, "recipe": "finetune", "head-epochs": "2", "epochs": "2", "measure": "none"}
 
 
-def train(base: Path, tracked: list[Mapping[str, float]] | None = None, **options: str) -> dict[str, Any]:
+def train(base: Path, tracked: list[Mapping[str, float]] | None = None, /, **options: str) -> dict[str, Any]:
     """Train over the tree `base` and return its checkpoint; `tracked` gets what a tracker would."""
     words = {**FINETUNE, **{key.replace("_", "-"): value for key, value in options.items()}}
     hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
