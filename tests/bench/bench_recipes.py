@@ -42,7 +42,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     """Train in this process with these hyperparameters, and return accuracies and seconds."""
     import torch
 
-    from container_train import hyperparameters
+    from container_train import command_line
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
@@ -53,7 +53,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hp = hyperparameters.parse([*words, "--debug", "off", "--profile-interval", "0", "--measure", "none"])
+    hp = command_line.parse([*words, "--debug", "off", "--profile-interval", "0", "--measure", "none"])
     with tempfile.TemporaryDirectory() as base:
         data, tree = read(folder, pictures, Path(base)), SageMakerPaths(Path(base))
         started, processor = time.perf_counter(), processor_seconds()
