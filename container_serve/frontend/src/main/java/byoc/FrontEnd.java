@@ -32,7 +32,6 @@ public final class FrontEnd {
     private FrontEnd() {}
 
     public static void main(String[] args) {
-        Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         silenceLogging();
         try {
             CommandLine line = new DefaultParser().parse(ConfigManager.Arguments.getOptions(), args, null, false);
@@ -48,7 +47,7 @@ public final class FrontEnd {
                 Health.workers.start(MODEL, config.getProperty("byoc_model_dir", ""));
             }
             listen(config.getListener(false), groups, settings);
-            Supervisor.report();
+            Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);
@@ -72,7 +71,6 @@ public final class FrontEnd {
                 .option(ChannelOption.SO_BACKLOG, 1024)
                 .option(ChannelOption.SO_REUSEADDR, true)
                 .childOption(ChannelOption.SO_KEEPALIVE, true)
-                .childOption(ChannelOption.ALLOW_HALF_CLOSURE, true) // who sends no more may wait for an answer
                 .childHandler(
                         new ChannelInitializer<Channel>() {
                             @Override

@@ -1,12 +1,8 @@
 package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
-import com.amazonaws.ml.mms.util.Connector;
-import com.amazonaws.ml.mms.util.codec.ModelRequestEncoder;
 import com.amazonaws.ml.mms.util.codec.ModelResponseDecoder;
-import com.amazonaws.ml.mms.util.messages.ModelLoadModelRequest;
 import com.amazonaws.ml.mms.util.messages.ModelWorkerResponse;
-import com.amazonaws.ml.mms.wlm.Model;
 import io.netty.bootstrap.Bootstrap;
 import io.netty.buffer.ByteBuf;
 import io.netty.channel.Channel;
@@ -28,7 +24,6 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     private static final Logger LOG = LoggerFactory.getLogger("workers");
     private static final int LENGTH = Integer.BYTES; // which a worker writes before each of its messages
 
-    private final Model model;
     private final WorkerPool pool;
     private volatile Channel channel;
     private volatile int pid; // 0: not known yet
@@ -37,17 +32,15 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     private volatile boolean loaded;
     private boolean failed; // to load it, and said so
 
-    Worker(Model model, WorkerPool pool) {
-        this.model = model;
+    Worker(WorkerPool pool) {
         this.pool = pool;
     }
 
     void connect(EventLoopGroup group) {
         int answerBytes = ConfigManager.getInstance().getMaxResponseSize();
-        Connector connector = new Connector(model.getPort());
         channel = new Bootstrap()
                 .group(group)
-                .channel(connector.getClientChannel())
+                .channel(pool.connector.getClientChannel())
                 .handler(
                         new ChannelInitializer<Channel>() {
                             @Override
@@ -55,14 +48,13 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
                                 connection.pipeline().addLast(
                                         new LengthFieldBasedFrameDecoder(answerBytes, 0, LENGTH, 0, LENGTH),
                                         new ModelResponseDecoder(answerBytes),
-                                        new ModelRequestEncoder(true),
                                         Worker.this);
                             }
                         })
-                .connect(connector.getSocketAddress())
+                .connect(pool.connector.getSocketAddress())
                 .addListener(done -> {
                     if (!done.isSuccess()) {
-                        pool.ended(this);
+                        pool.notConnected(this);
                     }
                 })
                 .channel();
@@ -93,14 +85,13 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     @Override
     public void channelActive(ChannelHandlerContext ctx) {
         channel = ctx.channel();
-        // The last field is meant for the name of pipes, which our workers do not have.
-        ctx.writeAndFlush(new ModelLoadModelRequest(model, -1, model.getModelUrl()));
         Runnable giveUp = () -> {
             if (!loaded) {
                 ctx.close();
             }
         };
-        ctx.executor().schedule(giveUp, model.getResponseTimeoutSeconds(), TimeUnit.SECONDS);
+        int seconds = ConfigManager.getInstance().getDefaultResponseTimeoutSeconds();
+        ctx.executor().schedule(giveUp, seconds, TimeUnit.SECONDS);
     }
 
     @Override
