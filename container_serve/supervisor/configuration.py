@@ -55,6 +55,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "netty_client_threads": 1,
         "number_of_gpu": 0,
         "enable_envvars_config": "false",
+        "byoc_python": sys.executable,
         "byoc_model_dir": settings.model_dir.resolve(),
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
@@ -115,9 +116,6 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
         "-cp",
         class_path(),
         "byoc.FrontEnd",
-        "--python",
-        sys.executable,
-        "-f",
         f"{run}/mms.properties",
     ]
 

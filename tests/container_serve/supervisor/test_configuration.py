@@ -24,7 +24,7 @@ def test_the_management_api_is_never_on_the_port(several: str) -> None:
     values = parsed(configuration.properties(Path("/r"), settings, Share(2, 1, 1), MEMORY))
     assert values["inference_address"] == "http://0.0.0.0:8080"
     assert values["management_address"] == "unix:/r/management.sock"
-    assert values["byoc_multi_model"] == several
+    assert (values["byoc_multi_model"], values["byoc_python"]) == (several, sys.executable)
     assert "load_models" not in values
 
 
@@ -48,7 +48,7 @@ def test_limits() -> None:
     assert (values["byoc_body_bytes"], values["byoc_worker_bytes"]) == (str(8 * MIB), "5000")
     assert values["max_response_size"] == str(30 * MIB)  # Java holds an answer several times for a while
     command = configuration.command(Path("/r"), Settings.read({}), MEMORY)
-    assert "-Xmx180m" in command
+    assert {"-Xmx180m", "-Djava.io.tmpdir=/r"} < set(command)
     assert "-XX:MaxDirectMemorySize=74m" in command
 
 
@@ -97,9 +97,3 @@ def test_java_is_the_wheel_s_except_in_the_images(monkeypatch: pytest.MonkeyPatc
         configuration.java()
     monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
     assert configuration.java() == str(configuration.IMAGE_JAVA)
-
-
-def test_the_program_is_started_with_this_python() -> None:
-    command = configuration.command(Path("/r"), Settings.read({}), MEMORY)
-    assert command[command.index("--python") + 1] == sys.executable
-    assert "-Djava.io.tmpdir=/r" in command

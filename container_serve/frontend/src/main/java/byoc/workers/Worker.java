@@ -26,10 +26,10 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
 
     private final WorkerPool pool;
     private volatile Channel channel;
-    private volatile int pid; // 0: not known yet
+    volatile int pid; // 0: not known yet
     private List<PendingRequest> requests = List.of(); // that it has
     private long since;
-    private volatile boolean loaded;
+    volatile boolean loaded; // it holds the model
     private boolean failed; // to load it, and said so
 
     Worker(WorkerPool pool) {
@@ -58,15 +58,6 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
                     }
                 })
                 .channel();
-    }
-
-    /** Holds a loaded model. */
-    boolean isLoaded() {
-        return loaded;
-    }
-
-    int pid() {
-        return pid;
     }
 
     /** Kills the process if it has had one request for longer than that; another one comes in its place. */
@@ -144,17 +135,17 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     public void channelInactive(ChannelHandlerContext ctx) {
         boolean was = loaded;
         loaded = false;
-        if (was && !pool.isClosed()) {
+        if (was && !pool.closed) {
             pool.died();
         } else if (!was && !failed) {
             pool.diedLoading();
         }
         pool.queue.leave(this);
         List<PendingRequest> ended = end();
-        if (pool.isClosed() || !pool.queue.failed(ended)) {
+        if (pool.closed || !pool.queue.failed(ended)) {
             for (PendingRequest request : ended) {
                 pool.queue.done(request, 0);
-                request.fail(pool.isClosed() ? 503 : 500, "The worker died.");
+                request.fail(pool.closed ? 503 : 500, "The worker died.");
             }
         }
         pool.ended(this);

@@ -35,7 +35,7 @@ public final class WorkerPool {
     private final int size = ConfigManager.getInstance().getDefaultWorkers();
     private int missing = size; // of the first ones, those that have not loaded the model yet
     private volatile Process forkServer; // null: it has not been started yet
-    private volatile boolean closed;
+    volatile boolean closed;
 
     /** `port`: of the workers' socket, or part of the name of its file. */
     WorkerPool(String name, String folder, int port, RequestQueue queue, EventLoopGroup group) {
@@ -54,7 +54,7 @@ public final class WorkerPool {
     private void runForkServer() {
         // -P: no folder that it is started in is looked at for modules.
         ProcessBuilder builder = new ProcessBuilder(
-                ConfigManager.getInstance().getPythonExecutable(), "-P", "-m", "container_serve.worker.main",
+                ConfigManager.getInstance().getProperty("byoc_python", ""), "-P", "-m", "container_serve.worker.main",
                 connector.getSocketType(), connector.getSocketPath(), name, folder);
         builder.redirectInput(new File("/dev/null")).redirectOutput(Redirect.INHERIT).redirectErrorStream(true);
         while (!closed) {
@@ -117,7 +117,7 @@ public final class WorkerPool {
     /** Its process has ended: another one takes its place. */
     void ended(Worker worker) {
         loaded.complete(false); // says something only where it was not complete
-        replace(worker, worker.pid() > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS);
+        replace(worker, worker.pid > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS);
     }
 
     /** Nobody listens yet. */
@@ -132,11 +132,7 @@ public final class WorkerPool {
 
     /** Workers that hold the model; a killed one is noticed by its closed socket. */
     int countLoaded() {
-        return (int) workers.stream().filter(Worker::isLoaded).count();
-    }
-
-    boolean isClosed() {
-        return closed;
+        return (int) workers.stream().filter(worker -> worker.loaded).count();
     }
 
     synchronized void close() {

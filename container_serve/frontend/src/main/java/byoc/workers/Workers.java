@@ -9,33 +9,29 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
 
 /** The workers of all models, each with the queue of its model. */
 public final class Workers {
     private static final int FIRST_PORT = 9000; // part of the name of a socket's file
     private static final long GRACE_NANOS = 1_000_000_000L;
 
-    private final int capacity;
-    private final int batch;
-    private final long stuckNanos;
-    private final Memory memory;
     private final EventLoopGroup group;
+    private final Supplier<RequestQueue> queues;
+    private final long stuckNanos;
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
-    /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
-    public Workers(EventLoopGroup group, int capacity, int batch, int seconds, Memory memory) {
+    /** `queues` makes one for a model, `seconds` are those that a worker may have a request. */
+    public Workers(EventLoopGroup group, Supplier<RequestQueue> queues, int seconds) {
         this.group = group;
-        this.capacity = capacity;
-        this.batch = batch;
-        this.memory = memory;
+        this.queues = queues;
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
     }
 
     /** Starts the processes of a model in `folder`. True once all of its workers have loaded it, false where one could not. */
     public CompletableFuture<Boolean> start(String name, String folder) {
-        RequestQueue queue = new RequestQueue(capacity, batch, memory);
-        WorkerPool pool = new WorkerPool(name, folder, ports.getAndIncrement(), queue, group);
+        WorkerPool pool = new WorkerPool(name, folder, ports.getAndIncrement(), queues.get(), group);
         pools.put(name, pool);
         int seconds = ConfigManager.getInstance().getDefaultResponseTimeoutSeconds();
         return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
@@ -68,6 +64,11 @@ public final class Workers {
     /** Requests of all models that wait for a worker. */
     public int waiting() {
         return pools.values().stream().mapToInt(pool -> pool.queue.waiting()).sum();
+    }
+
+    /** Requests of all models, those that a worker has included. */
+    public int queued() {
+        return pools.values().stream().mapToInt(pool -> pool.queue.queued()).sum();
     }
 
     /** Of all models, those that hold a loaded one. */
