@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from container_serve import processes
 from container_serve.errors import ServeError
-from container_serve.supervisor.scratch import private_directory
+from container_serve.supervisor.scratch import run_directory
 
 LOG = logging.getLogger("server")
 NOBODY = "nobody"  # in the container images; elsewhere the server stays who started it
@@ -56,9 +56,7 @@ def dropped(user: User | None, model: Path | None) -> Iterator[Path | None]:
         if user is not None:
             os.setgroups([])
             if model is not None and not _may_read(user, model):
-                folder = stack.enter_context(private_directory("byoc-model-"))
-                _copy(user, model, folder)
-                model = folder / "model"
+                model = _copy(user, model, stack.enter_context(run_directory()))
             os.setgid(user.gid)
             os.setuid(user.uid)
             os.environ["HOME"] = tempfile.gettempdir()  # root's own home is closed to it
@@ -83,8 +81,8 @@ def _may_read(user: User, model: Path) -> bool:
         os.setegid(0)
 
 
-def _copy(user: User, model: Path, folder: Path) -> None:
-    """Put a copy of the model into the folder, and give both to the user. Raises ServeError."""
+def _copy(user: User, model: Path, folder: Path) -> Path:
+    """Copy `model` into a folder, which becomes the user's."""
     try:
         shutil.copytree(model, folder / "model", symlinks=True)
         for path in (folder, *folder.rglob("*")):
@@ -98,3 +96,4 @@ def _copy(user: User, model: Path, folder: Path) -> None:
             f" {folder.parent} ({reason}); make it readable (chmod -R a+rX), or set BYOC_USER={ROOT}"
         ) from None
     LOG.info("%s is for root alone: the server uses a copy of its own", model)
+    return folder / "model"

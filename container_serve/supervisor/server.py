@@ -20,7 +20,7 @@ from container_serve import artifact, processes, resources
 from container_serve.errors import ServeError
 from container_serve.settings import Settings
 from container_serve.supervisor import configuration, privileges
-from container_serve.supervisor.scratch import private_directory
+from container_serve.supervisor.scratch import run_directory
 from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")
@@ -49,7 +49,7 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     with privileges.dropped(user, None if settings.multi_model else settings.model_dir) as model_dir:
         if model_dir is not None and model_dir != settings.model_dir:
             settings = moved(settings, model_dir)
-        with private_directory("byoc-serve-") as run:
+        with run_directory() as run:
             configuration.write(run, settings, share, memory)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
