@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -510,6 +511,27 @@ def test_callers_that_go_away_leave_nothing_behind(healthy: Callable[[str], Serv
     until(lambda: in_flight(server) == 0, "nothing in flight", 15)
     assert exchange(server.port, GOOD).status == 200
     assert server.children() == workers
+
+
+@both_engines
+def test_a_caller_that_half_closes_its_connection_gets_its_answer(tmp_path: Path, kind: str) -> None:
+    """As `nc -N` and some clients do it: nothing more is sent, and the answer is waited for."""
+    model, switch = switched_model(tmp_path / "model", "time.sleep(0.5)")
+    switch.touch()
+    with serving(model, tmp_path / "run", kind=kind) as server:
+        ping = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
+        old = GOOD.replace(b"HTTP/1.1", b"HTTP/1.0")
+        kept = GOOD.replace(b"Connection: close\r\n", b"")
+        for raw, statuses in (
+            (GOOD, ["200"]), (old, ["200"]), (ping, ["200"]), (b"rubbish\r\n", ["400"]), (kept + ping, ["200"] * 2),
+            (GOOD[:-1], []), (ping[:-1], []), (b"", []),
+        ):  # fmt: skip
+            with connect(server.port, 10) as connection:
+                connection.sendall(raw)
+                connection.shutdown(socket.SHUT_WR)
+                received = b"".join(iter(partial(connection.recv, 65536), b""))  # until the connection ends
+            assert re.findall(r"HTTP/1.1 ([2-9]\d\d)", received.decode()) == statuses, raw[:20]
+        until(lambda: in_flight(server) == 0, "nothing in flight", 5)
 
 
 @both_engines_in_full

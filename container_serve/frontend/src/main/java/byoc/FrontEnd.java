@@ -72,6 +72,7 @@ public final class FrontEnd {
                 .option(ChannelOption.SO_BACKLOG, 1024)
                 .option(ChannelOption.SO_REUSEADDR, true)
                 .childOption(ChannelOption.SO_KEEPALIVE, true)
+                .childOption(ChannelOption.ALLOW_HALF_CLOSURE, true) // who sends no more may wait for an answer
                 .childHandler(
                         new ChannelInitializer<Channel>() {
                             @Override

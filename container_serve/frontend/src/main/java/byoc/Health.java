@@ -18,6 +18,9 @@ final class Health {
     /** READY while a request would be answered, else why not: the supervisor's state, or what is wrong with the server. */
     static String state() {
         String state = Supervisor.state();
+        if (state.equals(READY) && RequestContext.isLogStuck()) {
+            return "log blocked";
+        }
         if (!state.equals(READY) || multiModel) { // with several models the failure of one is not the server's
             return state;
         }

@@ -13,7 +13,9 @@ import io.netty.handler.codec.http.HttpHeaders;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
+import java.util.Map;
 import java.util.UUID;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.regex.Pattern;
@@ -29,6 +31,8 @@ final class RequestContext implements PendingRequest.Caller {
     private static final String[] HEADERS_BY_NAME = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
     private static final Pattern UNPRINTABLE = Pattern.compile("[^\\x21-\\x7e]");
     private static final int ID_LENGTH = 128;
+    private static final long STUCK_NANOS = 1_000_000_000L;
+    private static final Map<Thread, Long> WRITING = new ConcurrentHashMap<>();
 
     final String id;
     final Target target;
@@ -160,6 +164,11 @@ final class RequestContext implements PendingRequest.Caller {
         return UNPRINTABLE.matcher(text.substring(0, Math.min(text.length(), length))).replaceAll("?");
     }
 
+    /** Tells whether a line of the log has been on its way for so long that nobody can be reading it. */
+    static boolean isLogStuck() {
+        return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
+    }
+
     /** Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping. */
     void end(int status, long sent, String timing) {
         Metrics.count(target.route, status, System.nanoTime() - begun);
@@ -170,6 +179,7 @@ final class RequestContext implements PendingRequest.Caller {
 
     /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
     private void log(int status, long sent, String timing) {
+        WRITING.put(Thread.currentThread(), System.nanoTime());
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",
                 id,
@@ -180,5 +190,6 @@ final class RequestContext implements PendingRequest.Caller {
                 sent,
                 timing.isEmpty() ? "" : " " + timing.replace(";dur=", "_ms=").replace(",", ""),
                 Math.round((System.nanoTime() - begun) / 1e5) / 10.0);
+        WRITING.remove(Thread.currentThread());
     }
 }

@@ -2,6 +2,7 @@ package byoc;
 
 import io.netty.channel.ChannelHandlerContext;
 import io.netty.channel.ChannelInboundHandlerAdapter;
+import io.netty.channel.socket.ChannelInputShutdownEvent;
 import io.netty.channel.socket.DuplexChannel;
 import io.netty.handler.codec.DecoderException;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
@@ -28,6 +29,7 @@ import org.slf4j.LoggerFactory;
 final class RequestFilter extends ChannelInboundHandlerAdapter {
     private static final Logger LOG = LoggerFactory.getLogger("filter");
     private static final int DISCARD_SECONDS = 10;
+    private static final long[] PROBE_MILLIS = {0, 100};
 
     private final Settings settings;
     private final Admission admission;
@@ -77,7 +79,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         }
         begun.accept(context.executor().schedule(() -> timeOut(begun), settings.timeoutSeconds, TimeUnit.SECONDS));
         if (HttpUtil.is100ContinueExpected(request)) {
-            context.writeAndFlush(new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.CONTINUE));
+            sendContinue();
         }
     }
 
@@ -129,6 +131,10 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
                 : new Refusal(408, "RequestTimeout", "The request's body did not arrive" + late)).answer());
     }
 
+    private void sendContinue() {
+        context.writeAndFlush(new DefaultFullHttpResponse(HttpVersion.HTTP_1_1, HttpResponseStatus.CONTINUE));
+    }
+
     private void send(FullHttpResponse response) {
         RequestContext request = current;
         request.answered = true;
@@ -160,13 +166,16 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         if (request.close && request.unreadable) { // nobody knows how much still comes: the client sees the end at once
-            ((DuplexChannel) context.channel()).shutdownOutput();
+            connection().shutdownOutput();
             closeLater();
         } else if (request.close) {
             context.close();
         } else {
             current = null;
             context.channel().config().setAutoRead(true); // now the next one may come that was held back
+            if (current == null && connection().isInputShutdown()) {
+                context.close();
+            }
         }
     }
 
@@ -174,6 +183,35 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     private void closeLater() {
         context.channel().config().setAutoRead(true);
         context.executor().schedule(() -> context.close(), DISCARD_SECONDS, TimeUnit.SECONDS);
+    }
+
+    private DuplexChannel connection() {
+        return (DuplexChannel) context.channel();
+    }
+
+    /**
+     * The caller sends no more. It may wait for its answer, or have gone: then its machine refuses what it is sent, and
+     * the next write fails, so that nothing is computed for nobody. Clients skip a 100 that they have not asked for.
+     */
+    @Override
+    public void userEventTriggered(ChannelHandlerContext ctx, Object event) {
+        if (!(event instanceof ChannelInputShutdownEvent)) {
+            return;
+        }
+        RequestContext request = current;
+        if (request == null || request.written || !request.complete && !request.answered) {
+            ctx.close();
+        } else if (!request.isHttp10) {
+            for (long millis : PROBE_MILLIS) {
+                ctx.executor().schedule(() -> probe(request), millis, TimeUnit.MILLISECONDS);
+            }
+        }
+    }
+
+    private void probe(RequestContext request) {
+        if (current == request && !request.answered) {
+            sendContinue();
+        }
     }
 
     @Override
