@@ -26,12 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = Settings.read(os.environ)
-        settings = replace(
-            settings,
-            model_dir=options.model_dir or settings.model_dir,
-            port=options.port or settings.port,
-            page=options.page or settings.page,
-        )
+        settings = replace(settings, **{name: value for name, value in vars(options).items() if value})
         log.configure(settings.log_level)
         serve(settings, os.environ)
     except ServeError as error:

@@ -27,7 +27,6 @@ MAX_JPEG_SCANS = 100
 # are AVIF (17), WebP (16) and floats (13). A JPEG takes those of what it is scaled to, and if progressive all its
 # coefficients.
 PIXEL_BYTES = {"1": 6, "L": 6, "RGB": 8}
-GREYSCALE_BLOCK = 1_000_000  # pixels scaled at a time: the whole in float64 would be eight times the image
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0
 END_OF_JPEG = b"\xff\xd9"
@@ -91,7 +90,7 @@ def decode(
         image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
         name = f"{image.format} image"
         _check_header(image, body, max_pixels)
-        factor = max(1, _factor(image, least)) if least is not None else 1
+        factor = _factor(image, least)
         if max_bytes is not None and (needed := _decoding_bytes(image, factor)) > max_bytes:
             raise _too_large(
                 f"this {image.format} image of {image.width} x {image.height} pixels takes some {needed // 10**6} MB to"
@@ -120,15 +119,6 @@ def is_heic(body: bytes) -> bool:
     end = min(int.from_bytes(body[:4], "big"), 256)
     brands = {body[8:12], *(body[at : at + 4] for at in range(16, end, 4))}
     return bool(brands & HEIC_BRANDS) and not brands & AVIF_BRANDS
-
-
-def is_scaled(body: bytes, least: int) -> bool:
-    """Tell whether `decode` makes this image smaller with that `least` (it may yet turn out to be broken)."""
-    try:
-        with Image.open(io.BytesIO(body), formats=FORMATS) as image:
-            return _factor(image, least) > 1
-    except Exception:
-        return False
 
 
 def _invalid(message: str) -> RequestError:
@@ -181,9 +171,9 @@ def _memory(more: int | None) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
-def _factor(image: Image.Image, least: int) -> int:
-    """By how much the sides of a JPEG that is not decoded yet may shrink."""
-    return min(image.size) // least if isinstance(image, JpegImagePlugin.JpegImageFile) else 1
+def _factor(image: Image.Image, least: int | None) -> int:
+    """By how much the sides of a JPEG that is not decoded yet may shrink; 1 for any other image."""
+    return max(1, min(image.size) // least) if least and isinstance(image, JpegImagePlugin.JpegImageFile) else 1
 
 
 def _decoding_bytes(image: Image.Image, factor: int) -> int:
@@ -258,7 +248,8 @@ def _greyscale(image: Image.Image) -> Image.Image:
     integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values are in
     it, then 0..65535, else the range found. Not-a-number counts as black.
     """
-    values = np.array(image)
+    values = np.array(image, dtype=np.float32)
+    np.nan_to_num(values, copy=False, nan=0.0)
     low, high = 0.0, 65535.0
     if image.mode.startswith("I;16"):
         tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
@@ -268,16 +259,12 @@ def _greyscale(image: Image.Image) -> Image.Image:
         if tags.get(TIFF_PHOTOMETRIC) == MIN_IS_WHITE:
             low, high = high, low
     else:
-        if image.mode == "F":
-            np.nan_to_num(values, copy=False, nan=0.0)
         least, most = float(values.min()), float(values.max())
         if least < 0 or most > 65535:
             low, high = least, most
         elif most <= 255:
             high = 1.0 if image.mode == "F" and most <= 1 else 255.0
-    scaled = np.empty(values.size, dtype=np.uint8)
-    flat = values.ravel()
-    for at in range(0, values.size, GREYSCALE_BLOCK):
-        fractions = (flat[at : at + GREYSCALE_BLOCK].astype(np.float64) - low) / ((high - low) or 1.0)
-        scaled[at : at + GREYSCALE_BLOCK] = np.rint(np.clip(fractions, 0.0, 1.0) * 255.0)
-    return Image.fromarray(scaled.reshape(values.shape))
+    scale = 255 / ((high - low) or 1.0)
+    values *= scale
+    values -= low * scale
+    return Image.fromarray(np.rint(np.clip(values, 0, 255, out=values), out=values).astype(np.uint8))

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from container_serve import image as image_file
 from container_serve.image import decode
 from container_serve.settings import MAX_PIXELS
 from container_serve.spec import MAX_SIDE, Preprocessing
 
-__all__ = ["MAX_SIDE", "Preprocessing", "is_scaled", "normalise", "preprocess", "read", "to_pixels", "to_tensor"]
+__all__ = ["MAX_SIDE", "Preprocessing", "normalise", "preprocess", "read", "to_pixels", "to_tensor"]
 
 # A resize to more pixels than this is computed for the crop only: an image of 2 x 20,000,000 pixels would
 # otherwise become one of 256 x 2,560,000,000.
@@ -70,11 +69,6 @@ def _resize_crop_only(
     source = (left * scale_x, top * scale_y, right * scale_x, bottom * scale_y)
     part = image.resize((right - left, bottom - top), resample, box=source)
     return part.crop((box[0] - left, box[1] - top, box[2] - left, box[3] - top))
-
-
-def is_scaled(body: bytes, spec: Preprocessing) -> bool:
-    """Tell whether `preprocess` has the decoder scale this image (which may yet turn out to be broken)."""
-    return image_file.is_scaled(body, SCALED_MARGIN * spec.resize)
 
 
 def preprocess(

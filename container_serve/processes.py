@@ -46,14 +46,6 @@ def reap_orphans(but: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
-def alive(pid: int) -> bool:
-    """Tell whether the process still runs; one that only waits to be collected does not."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def kill_descendants(seconds: float = 5) -> None:
     """End every process below this one at once and wait until none is left, for at most `seconds`."""
     deadline = time.monotonic() + seconds

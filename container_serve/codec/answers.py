@@ -13,19 +13,18 @@ from container_serve.predictor import Prediction
 Row = Sequence[Prediction] | RequestError  # the most probable classes of an image, or why there are none
 
 
-def render(rows: Sequence[Row], kind: str, *, model: Mapping[str, object], batched: bool, first: int = 0) -> bytes:
+def render(rows: Sequence[Row], kind: str, *, model: Mapping[str, object], batched: bool) -> bytes:
     """The body of the answer, of type `kind`: one row per image, or the error that it met.
 
     Unbatched JSON is `{"predictions": [...], "model": {...}}`, batched JSON has a list of such lists, with
     `{"error": {code, type, message}}` in place of one. CSV has the rows instance,index,label,probability without a
-    header, counted from `first`; an error stands in the label's place. JSON lines have a line per image. CSV and JSON
-    lines end without a line feed, which who assembles answers by lines puts between them. Probabilities have 6
-    significant digits.
+    header; an error stands in the label's place. JSON lines have a line per image. CSV and JSON lines end without a
+    line feed, which who assembles answers by lines puts between them. Probabilities have 6 significant digits.
     """
     if kind == CSV:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
-        for instance, row in enumerate(rows, first):
+        for instance, row in enumerate(rows):
             if isinstance(row, RequestError):
                 writer.writerow((instance, "", f"{row.kind}: {row}", ""))
             else:

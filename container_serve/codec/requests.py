@@ -9,13 +9,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from container_serve.codec.media import CSV, JSON, JSON_LINES, LINE_TYPES, media_type, unsupported
+from container_serve.codec.media import JSON, JSON_LINES, LINE_TYPES, media_type, unsupported
 from container_serve.errors import RequestError, shown
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
-MAX_INSTANCES = 64  # of a JSON body, and lines that are computed at a time
+MAX_INSTANCES = 64  # of a JSON body, and images that are computed at a time
 MAX_LINES = 10_000
+MAX_CLASSES = MAX_INSTANCES * MAX_TOP_K  # in an answer
 _MAGIC = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|....ftyp(?:avi|hei|mif)",
     re.DOTALL,
@@ -41,8 +42,10 @@ class Request:
     answer: str = JSON
 
 
-def parse(body: bytes, content_type: str | None, custom_attributes: str | None = None) -> Request:
-    """Read a request, or one of its `groups`.
+def parse(
+    body: bytes, content_type: str | None, custom_attributes: str | None = None, max_lines: int = MAX_LINES
+) -> Request:
+    """Read a request.
 
     `content_type` may be absent or empty: a body that begins like an image is then taken as one.
     `custom_attributes` is the header X-Amzn-SageMaker-Custom-Attributes, of which `top_k=N` counts.
@@ -58,38 +61,15 @@ def parse(body: bytes, content_type: str | None, custom_attributes: str | None =
         images, top_k = _parse_json(body)
         return Request(images, top_k or _attribute_top_k(custom_attributes), True)
     top_k = _attribute_top_k(custom_attributes)
-    if kind in LINE_TYPES:
-        if len(lines := _lines(body)) > MAX_INSTANCES:
-            raise RequestError(400, "TooManyLines", f"the body has {len(lines)} lines: send at most {MAX_INSTANCES}")
-        return Request(tuple(map(_line, lines)), top_k, True, JSON_LINES)
-    return Request((body,), top_k, False)
-
-
-def groups(body: bytes, content_type: str | None) -> list[bytes]:
-    """The body in parts of MAX_INSTANCES lines, one after the other to be answered; of other types as it is.
-
-    Raises RequestError 400 for more than MAX_LINES, 415 as `media_type` does.
-    """
-    if media_type(content_type) not in LINE_TYPES:
-        return [body]
-    if (count := body.count(b"\n")) > MAX_LINES:
-        raise RequestError(400, "TooManyLines", f"the body has {count} lines: send at most {MAX_LINES} at a time")
-    lines = _lines(body)
-    return [b"\n".join(lines[at : at + MAX_INSTANCES]) for at in range(0, len(lines), MAX_INSTANCES)]
-
-
-def check_parts(parts: int, top_k: int, answer: str) -> None:
-    """Raise RequestError 406 or 400 where answers to so many parts cannot be joined to one."""
-    if parts > 1 and answer == JSON:
-        message = f"more than {MAX_INSTANCES} lines are answered as {JSON_LINES} or {CSV} only"
-        raise RequestError(406, "NotAcceptable", message)
-    if parts * top_k > MAX_TOP_K:
-        raise _wrong_top_k(f"expected at most {MAX_TOP_K // parts} for so many lines")
-
-
-def _lines(body: bytes) -> list[bytes]:
-    """Each is a record with an answer of its own, an empty one too; the last may end with a line feed."""
-    return body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    if kind not in LINE_TYPES:
+        return Request((body,), top_k, False)
+    if (count := body.count(b"\n") + (not body.endswith(b"\n"))) > max_lines:
+        raise RequestError(400, "TooManyLines", f"the body has {count} lines: send at most {max_lines} at a time")
+    # Each is a record with an answer of its own, an empty one too; the last may end with a line feed.
+    lines = body.removeprefix(b"\xef\xbb\xbf").removesuffix(b"\n").split(b"\n")
+    if len(lines) * top_k > MAX_CLASSES:
+        raise _wrong_top_k(f"expected at most {MAX_CLASSES // len(lines)} for so many lines")
+    return Request(tuple(map(_line, lines)), top_k, True, JSON_LINES)
 
 
 def _line(line: bytes) -> EncodedImage:

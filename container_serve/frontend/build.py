@@ -46,10 +46,6 @@ def lock(settings: Path | None = None) -> None:
 
 def _maven(target: Path, local: Path, *options: str) -> None:
     """`mvn verify` of a copy of the project in `target`, so that nothing is left beside the sources."""
-    if shutil.which("mvn") is None:
-        raise SystemExit(
-            "mvn is not on PATH: install Maven and a JDK, for example Debian's maven and openjdk-17-jdk-headless"
-        )
     shutil.copy(HERE / "pom.xml", target)
     shutil.copytree(HERE / "src", target / "src", dirs_exist_ok=True)
     command = ["mvn", "--batch-mode", "--quiet", *options, f"-Dmaven.repo.local={local}"]
@@ -85,6 +81,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.settings and not given.settings.is_file():
         parser.error(f"--settings {given.settings}: no such file")
+    if shutil.which("mvn") is None:
+        sys.exit("mvn is not on PATH: install Maven and a JDK, for example Debian's maven and openjdk-17-jdk-headless")
     try:
         if given.lock:
             lock(given.settings)

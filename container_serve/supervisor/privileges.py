@@ -4,7 +4,6 @@ import logging
 import os
 import pwd
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,6 @@ from typing import NamedTuple
 
 from container_serve import processes
 from container_serve.errors import ServeError
-from container_serve.supervisor import configuration
 from container_serve.supervisor.scratch import run_directory
 
 LOG = logging.getLogger("server")
@@ -64,16 +62,6 @@ def dropped(user: User | None, model: Path | None) -> Iterator[Path | None]:
             os.environ["HOME"] = tempfile.gettempdir()  # root's own home is closed to it
         processes.forbid_more_privileges()
         yield model
-
-
-def check_programs(user: User | None) -> None:
-    """Raise ServeError where this process, which is `user` by now, cannot start the programs of the server."""
-    for path, mode in ((sys.executable, os.X_OK), (configuration.java(), os.X_OK), (__file__, os.R_OK)):
-        if user is not None and not os.access(path, mode):
-            raise ServeError(
-                f"BYOC_USER: the user {user.uid} cannot run {os.path.realpath(path)} (Permission denied);"
-                f" install it where that user may, or set BYOC_USER={ROOT}"
-            )
 
 
 def _may_read(user: User, model: Path) -> bool:

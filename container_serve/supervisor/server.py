@@ -19,7 +19,8 @@ from typing import Any
 from container_serve import artifact, processes, resources
 from container_serve.errors import ServeError
 from container_serve.settings import Settings
-from container_serve.supervisor import configuration, privileges, scratch
+from container_serve.supervisor import configuration, privileges
+from container_serve.supervisor.scratch import run_directory
 from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")
@@ -29,6 +30,8 @@ DRAIN_SECONDS = 25  # the platform kills 30 s after SIGTERM
 END_SECONDS = 29
 RECOVERY_SECONDS = 10  # until workers that died must have been replaced
 LOOK_SECONDS = 2
+# For the report of a front end that does not listen (yet), or says nothing.
+SILENT: dict[str, Any] = {"state": "silent", "workers": -1, "in_flight": 0, "failing": False, "failure": None}
 
 
 def serve(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -44,12 +47,10 @@ def serve(settings: Settings, environ: Mapping[str, str]) -> None:
     check_port(settings.port)
     user = privileges.find(settings.user or (privileges.NOBODY if settings.target else None))
     with privileges.dropped(user, None if settings.multi_model else settings.model_dir) as model_dir:
-        privileges.check_programs(user)
         if model_dir is not None and model_dir != settings.model_dir:
             settings = moved(settings, model_dir)
-        with scratch.run_directory() as run:
-            with scratch.writing(run):
-                configuration.write(run, settings, share, memory)
+        with run_directory() as run:
+            configuration.write(run, settings, share, memory)
             LOG.info(
                 "starting %d worker(s) with %d thread(s) each on port %d", share.workers, share.threads, settings.port
             )
@@ -133,6 +134,7 @@ class Server:
         self.run = run
         self.begun = time.monotonic()
         self.recovery = float(RECOVERY_SECONDS)
+        self.least = 0 if settings.multi_model else 1  # workers, of a server that is well
         processes.adopt_orphans()
         parent = os.getpid()
         self.reports, theirs = os.pipe()
@@ -152,14 +154,14 @@ class Server:
         """Wait until a worker has loaded the model and answered a warm-up prediction."""
         while not stop.wait(STARTING_TICK):
             report = self._look("starting", 5 * STARTING_TICK)
-            if report is not None and (report["workers"] > 0 or self.settings.multi_model):
+            if report["workers"] >= self.least:
                 took = time.monotonic() - self.begun
                 # A model that loads slowly may take its time again.
                 self.recovery = max(self.recovery, 2 * took)
                 self._tell("ready")
                 LOG.info("ready after %.1f s", took)
                 return
-            if report is not None and report["failure"]:
+            if report["failure"]:
                 raise ServeError(report["failure"])
             if time.monotonic() - self.begun > self.settings.startup_timeout:
                 seconds = self.settings.startup_timeout
@@ -167,34 +169,31 @@ class Server:
 
     def watch(self, stop: "Stop") -> None:
         """Look after the server until it is to stop; a front end that reports nothing counts as no worker."""
-        healthy = time.monotonic()
-        failing = False
+        healthy, failing = time.monotonic(), False
         while not stop.wait(TICK):
             report = self._look("ready")
-            if report is not None:
-                if report["failing"] and not failing:
-                    LOG.warning("/ping is 503: every prediction fails; the errors above say why")
-                failing = report["failing"]
-            if report is not None and (report["workers"] > 0 or self.settings.multi_model):
+            if report["failing"] and not failing:
+                LOG.warning("/ping is 503: every prediction fails; the errors above say why")
+            failing = report["failing"]
+            if report["workers"] >= self.least:
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:
-                failure = report["failure"] if report is not None else None
-                reason = failure or "they died or do not answer; the log above says more"
+                reason = report["failure"] or "they died or do not answer; the log above says more"
                 raise ServeError(f"no worker for {self.recovery:.0f} s: {reason}")
 
     def drain(self) -> None:
         """Let the requests that were accepted be answered, while /ping and new ones get 503."""
         LOG.info("stopping: answering the requests in flight, for at most %d s", DRAIN_SECONDS)
         deadline = time.monotonic() + DRAIN_SECONDS
-        report = None
+        report = SILENT
         try:
-            while (report := self._look("draining")) is not None and time.monotonic() < deadline:
+            while (report := self._look("draining")) is not SILENT and time.monotonic() < deadline:
                 if report["state"] == "draining" and report["in_flight"] == 0:
                     break
                 time.sleep(STARTING_TICK)
         except ServeError as error:
             LOG.warning("%s", error)
-        if report is not None and report["in_flight"]:
+        if report["in_flight"]:
             LOG.warning("stopped with %d requests unanswered", report["in_flight"])
 
     def end(self) -> None:
@@ -203,25 +202,28 @@ class Server:
         self.java.wait()
         os.close(self.reports)
 
-    def _look(self, state: str, seconds: float = LOOK_SECONDS) -> dict[str, Any] | None:
-        """Tell the front end our state and hear what it says; None when it does not listen (yet), or says nothing."""
+    def _look(self, state: str, seconds: float = LOOK_SECONDS) -> dict[str, Any]:
+        """Tell the front end our state, and hear its report."""
         processes.reap_orphans(but=self.java.pid)
         self._tell(state)
         if not select.select([self.reports], [], [], seconds)[0]:
-            return None
+            return SILENT
         lines = os.read(self.reports, 65536).splitlines()  # whole ones: each is shorter than what a pipe takes at once
-        report: dict[str, Any] | None = json.loads(lines[-1]) if lines else None  # no line: it has just ended
-        return report
+        if not lines:
+            raise self._ended(self.java.wait())
+        return dict(json.loads(lines[-1]))
 
     def _tell(self, state: str) -> None:
-        code = self.java.poll()
-        if code is not None:
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            raise ServeError(f"the Java server ended unexpectedly ({how}); the log above may say why")
+        if (code := self.java.poll()) is not None:
+            raise self._ended(code)
         assert self.java.stdin is not None
         with suppress(BrokenPipeError):  # it has just ended: the next look finds its exit status
             self.java.stdin.write(f"{state}\n".encode())
             self.java.stdin.flush()
+
+    def _ended(self, code: int) -> ServeError:
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return ServeError(f"the Java server ended unexpectedly ({how}); the log above may say why")
 
 
 class Stop:

@@ -30,8 +30,6 @@ class Call:
 
     context: Any  # the model server's, of this request alone
     body: bytes
-    parts: int = 1  # in which the request is computed
-    first: int = 0  # the number of this part's first image
     request: requests.Request | None = None  # None where the user's input_fn has read the body
     answer_type: str = media.JSON
     errors: dict[int, RequestError] = field(default_factory=dict)  # of images, by their place in the request
@@ -53,8 +51,7 @@ class Call:
         try:
             yield
         finally:
-            if self.tensors is None or name not in self.seconds:  # else it was measured in the batch
-                self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
+            self.seconds[name] = self.seconds.get(name, 0) + time.perf_counter() - begun
 
 
 class DefaultHandler:
@@ -86,7 +83,7 @@ class DefaultHandler:
         }
 
     def default_model_fn(self, model_dir: str) -> Predictor:
-        cache = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]), self.settings.startup_timeout)
+        cache = precompile.wait(Path(os.environ["BYOC_RUN_DIRECTORY"]))
         predictor = Predictor(self.artifact, self.settings.threads or 1, cache=cache)
         predictor.warm_up()
         return predictor
@@ -108,20 +105,26 @@ class DefaultHandler:
                 for call, row in zip(decoded, table, strict=True):
                     call.probabilities, call.seconds["model"] = row[None], seconds
 
-    def default_input_fn(self, body: bytes, content_type: str | None) -> npt.NDArray[np.float32]:
+    def read(self, body: bytes, content_type: str | None) -> requests.Request:
+        """The request in the body. Raises RequestError, also where no answer can be given that its caller accepts."""
         call = self.call
-        if call.tensors is not None:
-            return call.tensors
-        call.request = request = requests.parse(body, content_type, call.header(CUSTOM_ATTRIBUTES))
+        # Whoever else writes this answer gets all images at once.
+        most = requests.MAX_LINES if self.writes else requests.MAX_INSTANCES
+        call.request = request = requests.parse(body, content_type, call.header(CUSTOM_ATTRIBUTES), most)
         if self.writes:  # before anything is computed
             default = media.negotiate(self.settings.default_accept)
             call.answer_type = media.negotiate(
                 call.header("Accept"), request.answer if default == media.JSON else default
             )
-            requests.check_parts(call.parts, request.top_k, call.answer_type)
+        return request
+
+    def tensors(self, request: requests.Request, first: int = 0) -> npt.NDArray[np.float32]:
+        """MAX_INSTANCES of the images from number `first` on; of those that cannot be read the errors are kept."""
+        call = self.call
+        if call.tensors is not None:
+            return call.tensors
         tensors: list[npt.NDArray[np.float32]] = []
-        call.errors = {}
-        for index, image in enumerate(request.images):
+        for index, image in enumerate(request.images[first : first + requests.MAX_INSTANCES], first):
             try:
                 tensors.append(self._tensor(image))
             except RequestError as error:
@@ -134,6 +137,9 @@ class DefaultHandler:
             return tensors[0][None]
         side = self.artifact.preprocessing.crop
         return np.stack(tensors) if tensors else np.empty((0, 3, side, side), np.float32)
+
+    def default_input_fn(self, body: bytes, content_type: str | None) -> npt.NDArray[np.float32]:
+        return self.tensors(self.read(body, content_type))
 
     def _tensor(self, image: requests.EncodedImage) -> npt.NDArray[np.float32]:
         if isinstance(image, RequestError):
@@ -162,4 +168,4 @@ class DefaultHandler:
         good = (top(row, classes, top_k) for row in table)
         rows: list[answers.Row] = [errors[i] if i in errors else next(good) for i in range(count + len(errors))]
         kind = self.call.answer_type if request else media.negotiate(accept)
-        return answers.render(rows, kind, model=self.description, batched=batched, first=self.call.first), kind
+        return answers.render(rows, kind, model=self.description, batched=batched), kind

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mms import model_service_worker, service
-from mms.arg_parser import ArgParser
 from mms.protocol import otf_message_handler
 
 from container_serve import log
@@ -45,22 +44,27 @@ def read(connection: socket.socket, length: int) -> bytes:
 
 
 class Worker(model_service_worker.MXNetModelServiceWorker):  # type: ignore[misc]
-    """The model server's process that forks the workers. They print where it prints, without pipes of their own."""
+    """The model server's process that forks the workers of one model."""
 
     parent = os.getpid()
+
+    def __init__(self, socket_type: str, address: str, model: str, folder: str) -> None:
+        """`socket_type` is unix or tcp, `address` the path or the port that belongs to it."""
+        super().__init__(socket_type, address, None, address)
+        self.model, self.folder = model, folder
 
     def start_worker(self, cl_socket: socket.socket) -> None:
         """Be a worker: load the model and answer requests until the Java server closes the connection."""
         try:
             die_with_parent(self.parent)
             self.sock.close()
+            answer = self.load()
             while True:
-                command, message = model_service_worker.retrieve_msg(cl_socket)
-                answer = self.load(message) if command == b"L" else self.service.predict(message)
                 # The length comes first, for a reader that gets an answer in pieces.
                 cl_socket.sendall(len(answer).to_bytes(4, "big") + answer)
                 if self.service is None:
                     break
+                answer = self.service.predict(model_service_worker.retrieve_msg(cl_socket)[1])
         except ConnectionError:
             pass
         except Exception:
@@ -69,17 +73,16 @@ class Worker(model_service_worker.MXNetModelServiceWorker):  # type: ignore[misc
             sys.stdout.flush()
             os._exit(1)  # whatever threads somebody's program has left
 
-    def load(self, message: dict[str, Any]) -> bytes:
+    def load(self) -> bytes:
         """Load the model. The answer: our process id, or why the model cannot be loaded."""
         from container_serve.worker.service import Service
 
         begun, settings = time.perf_counter(), Settings.read(os.environ)
         log.configure(settings.log_level)
         logging.getLogger("mms").setLevel(logging.WARNING)  # its metrics, a line per request
-        named = os.fsdecode(message["ioFileDescriptor"])
-        folder = Path(named).resolve() if settings.multi_model else settings.model_dir
+        folder = Path(self.folder).resolve() if settings.multi_model else settings.model_dir
         try:
-            answers = service.Service(message["modelName"].decode(), str(folder), None, None, None, 1)
+            answers = service.Service(self.model, str(folder), None, None, None, 1)
             answers._entry_point = Service(settings, folder, answers.context).answer
             self.service = answers
             LOG.info("model loaded in %.2f s, %d thread(s)", time.perf_counter() - begun, settings.threads or 1)
@@ -108,12 +111,14 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # whole lines: all workers print into one pipe
         sys.stdout.reconfigure(line_buffering=True, write_through=False)
     logging.raiseExceptions = False  # a worker that is being ended has nobody left who reads its log
-    # The Java server waits for lines of the model server's own log.
-    logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+    log.configure(logging.WARNING)  # the model server's own lines say nothing
     otf_message_handler._retrieve_buffer = read  # by the name under which its functions call it
-    args = ArgParser.model_service_worker_args().parse_args()
-    worker = Worker(args.sock_type, args.sock_name, args.host, args.port)
+    worker = Worker(*sys.argv[1:])
     # Where the temporary folder forbids programs, Java cannot use Unix sockets and speaks TCP with this process; the
     # port of a process that was killed would be closed to the next one for a minute.
     worker.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     worker.run_server()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,6 @@ import importlib
 import inspect
 import logging
 import os
-import signal
 import sys
 import time
 import types
@@ -17,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sagemaker_inference.content_types import ANY, UTF8_TYPES
 from sagemaker_inference.errors import BaseInferenceToolkitError
 
@@ -41,14 +41,11 @@ def _import_transformer() -> Any:
     imports scipy, half of a worker's start. A user's own program can import the real one all the same.
     """
     name = "sagemaker_inference.decoder"
-    stand_in = sys.modules[name] = types.ModuleType(name)
+    sys.modules[name] = types.ModuleType(name)
     try:
         module = importlib.import_module("sagemaker_inference.transformer")
     finally:
         del sys.modules[name]
-        package = sys.modules["sagemaker_inference"]
-        if getattr(package, "decoder", None) is stand_in:
-            del package.decoder
     vars(module)["signature"] = lru_cache(inspect.signature)  # it asks for that of each function at each request
     return module.Transformer
 
@@ -89,16 +86,11 @@ class Service(Transformer):  # type: ignore[misc]
 
     def answer(self, data: list[dict[str, Any]], context: Any) -> list[Any]:
         """The answers to some requests, which the graph computes in one batch where they are several."""
-        # The caller has its answer (504) by then; ending the process is what ends any computation for sure.
-        signal.setitimer(signal.ITIMER_REAL, self.settings.timeout + 1)
         self.defaults.deadline = time.perf_counter() + self.settings.timeout / 2
-        try:
-            calls = [Call(_alone(context, index), one.get("body") or b"") for index, one in enumerate(data)]
-            if len(calls) > 1:
-                self.defaults.predict_together(calls, self._model)
-            return [self._answer(call) for call in calls]
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        calls = [Call(_alone(context, index), one.get("body") or b"") for index, one in enumerate(data)]
+        if len(calls) > 1:
+            self.defaults.predict_together(calls, self._model)
+        return [self._answer(call) for call in calls]
 
     def _answer(self, call: Call) -> Any:
         self._context, self.defaults.call = call.context, call
@@ -113,36 +105,40 @@ class Service(Transformer):  # type: ignore[misc]
         return answer
 
     def _response(self, call: Call) -> tuple[Any, str]:
-        """(body, content type); a body of many lines passes through our own functions some lines at a time."""
+        """(body, content type)."""
+        body: Any = call.body
         content_type, accept = call.content_type, call.header("Accept")
         if not accept or accept == ANY:
             accept = self.settings.default_accept
-        if self.reads and self.defaults.writes:
-            parts = requests.groups(call.body, content_type)
-            call.parts = len(parts)
-            answers = []
-            for number, part in enumerate(parts):
-                call.first = number * requests.MAX_INSTANCES
-                answers.append(self._stages(part, content_type, accept))
-            return b"\n".join(body for body, _ in answers), answers[0][1]
-        body: Any = call.body
         if not self.reads and content_type in UTF8_TYPES:  # which the toolkit hands on as text
             try:
                 body = body.decode()
             except UnicodeDecodeError:
                 raise RequestError(400, "InvalidText", f"the {content_type} body is not UTF-8") from None
         if self.staged:
-            response = self._stages(body, content_type, accept)
+            response = self._run_handler_function(self._output_fn, self._prediction(body, content_type), accept)
         else:
             response = self._run_handler_function(self._transform_fn, self._model, body, content_type, accept)
         return response if isinstance(response, tuple) else (response, accept)
 
-    def _stages(self, body: bytes | str, content_type: str | None, accept: str) -> Any:
-        with self.defaults.call.timed("decode"):
-            data = self._run_handler_function(self._input_fn, body, content_type)
+    def _prediction(self, body: Any, content_type: str | None) -> Any:
+        """Input and prediction; between our own functions some images of many at a time."""
+        defaults, call, predictions = self.defaults, self.defaults.call, []
+        if not (self.reads and defaults.writes):
+            with call.timed("decode"):
+                data = self._run_handler_function(self._input_fn, body, content_type)
+            return self._predicted(data)
+        with call.timed("decode"):
+            request = defaults.read(body, content_type)
+        for first in range(0, len(request.images), requests.MAX_INSTANCES):
+            with call.timed("decode"):
+                data = defaults.tensors(request, first)
+            predictions.append(self._predicted(data))
+        return np.concatenate(predictions) if len(predictions) > 1 else predictions[0]
+
+    def _predicted(self, data: Any) -> Any:
         with self.defaults.call.timed("model"):
-            prediction = self._run_handler_function(self._predict_fn, data, self._model)
-        return self._run_handler_function(self._output_fn, prediction, accept)
+            return self._run_handler_function(self._predict_fn, data, self._model)
 
 
 def _failed(context: Any, error: Exception) -> bytes:

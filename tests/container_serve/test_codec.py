@@ -9,7 +9,7 @@ import pytest
 
 from container_serve.codec.answers import Row, render
 from container_serve.codec.media import ANSWER_TYPES, IMAGE_TYPES, negotiate
-from container_serve.codec.requests import DEFAULT_TOP_K, MAX_INSTANCES, Request, check_parts, groups, parse
+from container_serve.codec.requests import DEFAULT_TOP_K, MAX_INSTANCES, Request, parse
 from container_serve.errors import RequestError
 from container_serve.predictor import Prediction
 
@@ -189,15 +189,14 @@ def test_a_wrong_line_takes_its_place_too(line: bytes, message: str) -> None:
     assert message in str(error)
 
 
-def test_many_lines_are_computed_in_groups() -> None:
-    lines = [b"%d" % i for i in range(2 * MAX_INSTANCES + 1)]
-    parts = groups(b"\n".join(lines) + b"\n", LINES)
-    assert [len(part.split(b"\n")) for part in parts] == [MAX_INSTANCES, MAX_INSTANCES, 1]
-    assert b"\n".join(parts).split(b"\n") == lines
-    assert groups(b"a\nb", "image/png") == [b"a\nb"]
-    with pytest.raises(RequestError, match="has 10001 lines: send at most 10000 at a time"):
-        groups(b"\n" * 10_001, LINES)
-    assert "has 65 lines: send at most 64" in refusal(b"\n" * 65, LINES)  # not in groups, for a program of the user's
+def test_more_lines_or_classes_than_one_answer_may_have_are_refused() -> None:
+    assert len(parse(b"\n" * 10_000, LINES).images) == 10_000
+    for body in (b"\n" * 10_001, b"a\n" * 10_000 + b"a"):
+        assert "has 10001 lines: send at most 10000 at a time" in refusal(body, LINES)
+    with pytest.raises(RequestError, match="has 65 lines: send at most 64 at a time"):
+        parse(b"\n" * 65, LINES, max_lines=MAX_INSTANCES)
+    assert parse(b"\n" * MAX_INSTANCES, LINES, "top_k=1000").top_k == 1000
+    assert "top_k: expected at most 333 for so many lines" in refusal(b"\n" * 192, LINES, "top_k=334")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1001, 3.0, "3", True, None, [3], {"k": 3}, 10**400])
@@ -250,15 +249,6 @@ def test_mutated_json_is_parsed_or_refused() -> None:
             parsed += 1
     assert parsed > 0
     assert refused == {400}
-
-
-def test_what_cannot_be_one_answer_is_refused() -> None:
-    check_parts(1, 1000, "application/json")
-    check_parts(-(-10_000 // MAX_INSTANCES), DEFAULT_TOP_K, LINES)
-    with pytest.raises(RequestError, match="more than 64 lines are answered as application/jsonlines or text/csv only"):
-        check_parts(2, 1, "application/json")
-    with pytest.raises(RequestError, match="top_k: expected at most 333 for so many lines"):
-        check_parts(3, 334, "text/csv")
 
 
 # --- top_k as an attribute ---
@@ -406,10 +396,10 @@ def test_an_error_stands_in_the_place_of_its_picture() -> None:
     assert [answer["predictions"][0][0]["label"], answer["predictions"][1]] == ["a\nb", document]
     lines = render(rows, "application/jsonlines", model=MODEL, batched=True).split(b"\n")
     assert json.loads(lines[1]) == {**document, "model": MODEL}
-    table = render(rows[::-1], "text/csv", model=MODEL, batched=True, first=64).decode()
+    table = render(rows[::-1], "text/csv", model=MODEL, batched=True).decode()
     assert list(csv.reader(io.StringIO(table, newline=""))) == [
-        ["64", "", 'InvalidImage: broken, "truncated"', ""],
-        ["65", "0", "a\nb", "1.0"],
+        ["0", "", 'InvalidImage: broken, "truncated"', ""],
+        ["1", "0", "a\nb", "1.0"],
     ]
 
 

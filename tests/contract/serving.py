@@ -136,7 +136,7 @@ class Server:
 
     def python(self) -> list[psutil.Process]:
         """The workers and the process that forks them."""
-        return self._with_argument("model_service_worker.py")
+        return self._with_argument("container_serve.worker.main")
 
     def children(self) -> list[psutil.Process]:
         """The workers, without the process that forks them."""

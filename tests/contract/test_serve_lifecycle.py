@@ -112,16 +112,6 @@ def test_the_graph_is_compiled_once_for_all_workers(tmp_path: Path) -> None:
         assert compiled.stat().st_size == size
 
 
-def test_killed_children_are_replaced(tmp_path: Path) -> None:
-    with serving(write_model(tmp_path / "model"), tmp_path / "run") as server:
-        children = server.children()
-        for process in children:
-            process.kill()
-        until(lambda: server.ping() == 503, "/ping red", 5)
-        assert until(lambda: server.ping() == 200, "/ping green again", 15) < 10
-        assert server.invoke(picture("red")).status == 200
-
-
 @both_engines_in_full
 def test_killed_children_leave_nothing_in_the_front_end(tmp_path: Path, kind: str) -> None:
     workers = 2

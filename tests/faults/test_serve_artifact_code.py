@@ -123,7 +123,7 @@ def nothing_ran(server: Server, model: Path) -> None:
     assert server.err.read_text() == ""
     for worker in server.python():
         folder = Path(f"/proc/{worker.pid}/cwd").readlink()
-        assert (folder.name, folder.parent.name) == ("empty", "store"), folder
+        assert folder.name.startswith("byoc-serve-"), folder
         path = worker.environ().get("PYTHONPATH", "")
         assert path == "" or not any(Path(part).resolve().is_relative_to(model) for part in path.split(":") if part)
 

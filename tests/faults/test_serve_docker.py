@@ -77,14 +77,14 @@ def serving(folder: Path, *options: str) -> Iterator[Container]:
 def test_workers_that_die_in_a_container_are_replaced(tmp_path: Path, fault: str) -> None:
     limit = ("--memory", "700m", "--memory-swap", "700m") if fault == "out of memory" else ()
     with serving(tmp_path, *limit) as container:
-        before = set(container.pids("model_service_worker"))
+        before = set(container.pids("container_serve.worker.main"))
         with observing(container.port) as observer:
             if fault == "killed":
-                container.kill("model_service_worker")
+                container.kill("container_serve.worker.main")
             else:
-                container.prefer_to_kill("model_service_worker")
+                container.prefer_to_kill("container_serve.worker.main")
                 hog = container.hog()
-                until(lambda: not before <= set(container.pids("model_service_worker")), "a worker killed", 60)
+                until(lambda: not before <= set(container.pids("container_serve.worker.main")), "a worker killed", 60)
                 container.kill("held.append")
                 hog.wait(20)
             container.back(observer)
@@ -136,7 +136,7 @@ def test_a_disk_that_fills_up_in_a_container(tmp_path: Path) -> None:
     with serving(tmp_path, "--read-only", "--tmpfs", "/tmp:size=2m") as container:
         engine.docker("exec", container.identifier, "sh", "-c", "head -c 10M /dev/zero >/tmp/full", check=False)
         with observing(container.port) as observer:
-            container.kill("model_service_worker")
+            container.kill("container_serve.worker.main")
             until(lambda: container.ping() == 503, "/ping red", 10)
             container.back(observer)
         assert observer.longest_lie() < LIE_SECONDS

@@ -292,11 +292,13 @@ def with_tmpfs(size: str, fill: bool) -> tuple[str, ...]:
 
 
 def test_a_full_disk_at_the_start_is_said(tmp_path: Path) -> None:
-    with serving(
-        write_model(tmp_path / "model"), tmp_path / "run", ready=False, prefix=with_tmpfs("64k", True)
-    ) as server:
+    """The last page suffices for a server, but not for one with a page to look at."""
+    model, prefix = write_model(tmp_path / "model"), with_tmpfs("64k", True)
+    with serving(model, tmp_path / "page", {"BYOC_PAGE": "true"}, ready=False, prefix=prefix) as server:
         assert server.process.wait(60) == 1
         assert "No space left on device" in one_line(server.err.read_text())
+    with serving(model, tmp_path / "run", prefix=prefix) as server:
+        assert exchange(server.port, GOOD).status == 200
 
 
 def test_a_disk_that_fills_up_later_stops_nothing(tmp_path: Path) -> None:

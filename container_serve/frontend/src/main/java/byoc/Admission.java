@@ -63,7 +63,7 @@ final class Admission {
             case PAGE:
                 return Page.answer();
             case INFO:
-                return Answers.text("application/json", Info.all(settings) + "\n");
+                return Answers.text("application/json", Page.info(settings) + "\n");
             case METRICS:
                 return Answers.text(Metrics.TYPE, Metrics.text());
             case OPENAPI:

@@ -81,6 +81,6 @@ final class Answers {
     }
 
     static JsonObject described(String model) {
-        return object("modelName", model, "modelUrl", Health.workers.pool(model).folder());
+        return object("modelName", model, "modelUrl", Health.workers.pool(model).folder);
     }
 }

@@ -1,7 +1,5 @@
 package byoc;
 
-import byoc.workers.RequestQueue;
-
 /**
 * Predictions that fail for all callers: a model whose every answer is an error of the server (500, 504) must not
  * pass for a healthy one. Answers of 4xx say nothing about it, the first good one ends it.
@@ -44,6 +42,6 @@ final class FailureTracker {
         if (!failed || last - first < SPAN) {
             return false;
         }
-        return System.nanoTime() - last < HOLD || RequestQueue.queued() > 0; // what is asked now will tell
+        return System.nanoTime() - last < HOLD || Health.workers.queued() > 0; // what is asked now will tell
     }
 }

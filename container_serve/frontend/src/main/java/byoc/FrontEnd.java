@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.RequestQueue;
 import byoc.workers.Workers;
 import com.amazonaws.ml.mms.util.ConfigManager;
 import com.amazonaws.ml.mms.util.Connector;
@@ -14,8 +15,6 @@ import io.netty.handler.timeout.WriteTimeoutHandler;
 import java.io.ByteArrayOutputStream;
 import java.io.PrintStream;
 import java.net.InetSocketAddress;
-import org.apache.commons.cli.CommandLine;
-import org.apache.commons.cli.DefaultParser;
 import org.apache.logging.log4j.util.StackLocator;
 
 /**
@@ -32,23 +31,24 @@ public final class FrontEnd {
     private FrontEnd() {}
 
     public static void main(String[] args) {
-        Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         silenceLogging();
         try {
-            CommandLine line = new DefaultParser().parse(ConfigManager.Arguments.getOptions(), args, null, false);
-            ConfigManager.init(new ConfigManager.Arguments(line));
+            ConfigManager.Arguments arguments = new ConfigManager.Arguments();
+            arguments.setMmsConfigFile(args[0]);
+            ConfigManager.init(arguments);
             ConfigManager config = ConfigManager.getInstance();
             config.validateConfigurations();
             Settings settings = new Settings(config);
             ServerGroups groups = new ServerGroups(config);
             Health.multiModel = settings.multiModel;
-            Health.workers = new Workers(groups.getChildGroup(), settings.workers + settings.queueSize,
-                    settings.batch, settings.timeoutSeconds, settings.memory);
+            int capacity = settings.workers + settings.queueSize;
+            Health.workers = new Workers(groups.getChildGroup(),
+                    () -> new RequestQueue(capacity, settings.batch, settings.memory), settings.timeoutSeconds);
             if (!settings.multiModel) {
                 Health.workers.start(MODEL, config.getProperty("byoc_model_dir", ""));
             }
             listen(config.getListener(false), groups, settings);
-            Supervisor.report();
+            Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
             Runtime.getRuntime().halt(1);

@@ -10,15 +10,10 @@ final class Health {
     static final AtomicInteger IN_FLIGHT = new AtomicInteger(); // accepted, and the answer has not left yet
     static final String READY = "ready";
     private static final int SILENT_DEATHS = 3; // of workers while they load the model, until nobody waits any more
-    static volatile Workers workers; // null: they have not been started
+    static volatile Workers workers;
     static volatile boolean multiModel;
 
     private Health() {}
-
-    /** Workers that hold a loaded model. */
-    static int workers() {
-        return workers == null ? 0 : workers.loaded();
-    }
 
     /** READY while a request would be answered, else why not: the supervisor's state, or what is wrong with the server. */
     static String state() {
@@ -29,7 +24,7 @@ final class Health {
         if (!state.equals(READY) || multiModel) { // with several models the failure of one is not the server's
             return state;
         }
-        return workers() == 0 ? "no worker" : FailureTracker.failing() ? "failing" : state;
+        return workers.loaded() == 0 ? "no worker" : FailureTracker.failing() ? "failing" : state;
     }
 
     /** The reason why no worker can load the only model: what one said, or that they keep dying while they do. Null: no reason. */
@@ -43,6 +38,6 @@ final class Health {
 
     static JsonObject report() {
         return Answers.object(
-                "state", state(), "workers", workers(), "in_flight", IN_FLIGHT.get(), "failing", FailureTracker.failing());
+                "state", state(), "workers", workers.loaded(), "in_flight", IN_FLIGHT.get(), "failing", FailureTracker.failing());
     }
 }

@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.WorkerPool;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Locale;
@@ -51,9 +52,9 @@ final class Metrics {
 
         gauge(text, "requests_waiting", "Requests that wait for a worker.", Health.workers.waiting());
         gauge(text, "requests_in_flight", "Requests that were accepted and are not answered yet.", Health.IN_FLIGHT.get());
-        gauge(text, "workers", "Workers that hold a loaded model.", Health.workers());
+        gauge(text, "workers", "Workers that hold a loaded model.", Health.workers.loaded());
         family(text, "worker_restarts_total", "counter", "Workers that died and were replaced.");
-        sample(text, "worker_restarts_total", "", Health.workers.died());
+        sample(text, "worker_restarts_total", "", WorkerPool.deaths());
         family(text, "resident_memory_bytes", "gauge", "Resident memory; pages that processes share count in each.");
         ProcessHandle java = ProcessHandle.current();
         sample(text, "resident_memory_bytes", "process=\"supervisor\"", memory(java.parent().stream()));

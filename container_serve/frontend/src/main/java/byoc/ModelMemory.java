@@ -47,7 +47,7 @@ final class ModelMemory {
     /** Returns what is free; if that suffices, the bytes are promised. */
     private static synchronized long take(long bytes) {
         // Each worker that is loaded may decode a large image at any time, and there may be many requests.
-        double reserved = Health.workers() * setting("byoc_model_image_bytes") + setting("byoc_model_spare_bytes");
+        double reserved = Health.workers.loaded() * setting("byoc_model_image_bytes") + setting("byoc_model_spare_bytes");
         String folders = ConfigManager.getInstance().getProperty("byoc_memory_folders", "");
         long free = available(folders) - promised - (long) reserved;
         if (bytes <= free) {

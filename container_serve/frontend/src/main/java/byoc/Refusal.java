@@ -1,6 +1,5 @@
 package byoc;
 
-import byoc.workers.RequestQueue;
 import io.netty.handler.codec.TooLongFrameException;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
@@ -34,8 +33,8 @@ final class Refusal extends Exception {
     }
 
     static Refusal queueFull() {
-        int waiting = RequestQueue.queued();
-        return new Refusal(503, "QueueFull", waiting + " requests are waiting already; send the request again later.");
+        int queued = Health.workers.queued();
+        return new Refusal(503, "QueueFull", queued + " requests are waiting already; send the request again later.");
     }
 
     static Refusal memoryFull() {

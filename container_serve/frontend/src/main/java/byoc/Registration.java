@@ -1,8 +1,7 @@
 package byoc;
 
-import com.google.gson.Gson;
-import com.google.gson.JsonParseException;
-import com.google.gson.annotations.SerializedName;
+import com.google.gson.JsonObject;
+import com.google.gson.JsonParser;
 import java.io.IOException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.Files;
@@ -24,28 +23,21 @@ final class Registration {
     final Path folder;
     long weights; // their bytes, once it is checked
 
-    /** The keys that are read of the body; others are ignored. */
-    private static final class Body {
-        private @SerializedName("model_name") String model = "";
-        private String url = "";
-    }
-
+    /** Of the body two keys are read; others are ignored. */
     Registration(String text) throws Refusal {
-        Body body;
+        String url;
         try {
-            body = new Gson().fromJson(text, Body.class);
-        } catch (JsonParseException invalid) {
-            body = null;
-        }
-        if (body == null || body.model == null || body.url == null) {
+            JsonObject body = JsonParser.parseString(text).getAsJsonObject();
+            model = body.getAsJsonPrimitive("model_name").getAsString();
+            url = body.getAsJsonPrimitive("url").getAsString();
+        } catch (RuntimeException invalid) {
             throw new Refusal(400, "BadRequest", "The body: expected {\"model_name\": NAME, \"url\": FOLDER} in JSON.");
         }
-        if (!body.model.matches(NAME)) {
-            throw new Refusal(400, "BadModelName", "model_name: got " + shown(body.model) + ", expected 1 to 200 of the"
+        if (!model.matches(NAME)) {
+            throw new Refusal(400, "BadModelName", "model_name: got " + shown(model) + ", expected 1 to 200 of the"
                     + " characters A-Z a-z 0-9 . _ -, the first a letter or a digit.");
         }
-        model = body.model;
-        folder = folder(body.url);
+        folder = folder(url);
     }
 
     /** Tells whether there is such a folder, and this process may read what is in it. */

@@ -108,11 +108,6 @@ final class RequestContext implements PendingRequest.Caller {
         return whole;
     }
 
-    /** A worker has it, or had. */
-    boolean wasTaken() {
-        return pending != null && pending.isTaken();
-    }
-
     @Override
     public void answer(FullHttpResponse response) {
         filter.answer(this, response);

@@ -122,7 +122,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (current != request || request.answered) {
             return;
         }
-        if (request.wasTaken()) {
+        if (request.pending != null && request.pending.taken) {
             FailureTracker.count(504); // else it says nothing but that there is too much to do
         }
         String late = " within " + settings.timeoutSeconds + " s.";

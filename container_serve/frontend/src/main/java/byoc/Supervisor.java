@@ -13,15 +13,14 @@ import java.nio.charset.StandardCharsets;
  * The words of the Python supervisor on our standard input: every half second one word, its state
  * (starting, ready, draining). No word for a while means that it hangs; end of input, that it died.
  *
- * Once the server listens, each word is answered over a pipe by what {@link Health} reports, a line of JSON: callers who
- * keep all connections busy cannot make the supervisor believe that nobody is there.
+ * Each word is answered over a pipe by what {@link Health} reports, a line of JSON: callers who keep all connections busy
+ * cannot make the supervisor believe that nobody is there.
  */
 final class Supervisor {
     private static final long STALE_NANOS = 3_000_000_000L;
 
     private static volatile String state = "starting";
     private static volatile long heard = System.nanoTime();
-    private static volatile boolean reports; // the server listens
 
     private Supervisor() {}
 
@@ -32,22 +31,16 @@ final class Supervisor {
         thread.start();
     }
 
-    static void report() {
-        reports = true;
-    }
-
     private static void read(InputStream input, String pipe) {
         try (BufferedReader lines = new BufferedReader(new InputStreamReader(input, StandardCharsets.US_ASCII));
                 OutputStream answers = new FileOutputStream(pipe)) {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 state = line;
                 heard = System.nanoTime();
-                if (reports) {
-                    Health.workers.endStuck();
-                    JsonObject report = Health.report();
-                    report.addProperty("failure", Health.failure());
-                    answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));
-                }
+                Health.workers.endStuck();
+                JsonObject report = Health.report();
+                report.addProperty("failure", Health.failure());
+                answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));
             }
         } catch (IOException ignored) {
             // the same as its end

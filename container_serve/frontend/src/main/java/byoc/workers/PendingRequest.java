@@ -32,7 +32,7 @@ public final class PendingRequest {
     boolean abandoned; // its caller has an answer, or went away
     int lent; // of the workers' memory
     RequestQueue queue; // that has taken it
-    volatile boolean taken; // by a worker
+    public volatile boolean taken; // by a worker
     private final Caller caller;
     private final String id = Long.toString(CREATED.incrementAndGet()); // unique, unlike the caller's
     private final String type;
@@ -55,10 +55,6 @@ public final class PendingRequest {
         type = mime == null ? "" : mime.toString();
         isJson = type.toLowerCase(Locale.ROOT).contains("json");
         alone = isJson || bytes > SMALL_BYTES; // JSON, and JSON lines, have several images, maybe
-    }
-
-    public boolean isTaken() {
-        return taken;
     }
 
     /** Its caller has an answer, or went away: it leaves its queue, if no worker has it yet. */

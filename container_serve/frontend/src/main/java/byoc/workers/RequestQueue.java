@@ -4,14 +4,12 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
-import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The requests for one model, and the workers that are free for them. A request leaves when its caller has an answer or
  * went away, so that nobody computes for a caller who is gone.
  */
 public final class RequestQueue {
-    private static final AtomicInteger QUEUED = new AtomicInteger();
     private static final String GONE = "The model was unloaded.";
     private static final double WEIGHT = 0.2; // of the newest value in a running mean
     private static final double MARGIN = 2; // of the time that a request usually takes
@@ -26,7 +24,7 @@ public final class RequestQueue {
     private boolean closed;
 
     /** `capacity`: of requests, those that a worker has included. `batch`: so many a worker takes at a time, at most. */
-    RequestQueue(int capacity, int batch, Memory memory) {
+    public RequestQueue(int capacity, int batch, Memory memory) {
         this.capacity = capacity;
         this.batch = batch;
         this.memory = memory;
@@ -37,18 +35,18 @@ public final class RequestQueue {
         void send(List<PendingRequest> requests);
     }
 
-    /** Requests in all queues, those that a worker has included. */
-    public static int queued() {
-        return QUEUED.get();
-    }
-
-    /** Those that no worker has yet. */
+    /** Requests that no worker has yet. */
     synchronized int waiting() {
         return waiting.size();
     }
 
-    public synchronized boolean isFull() {
-        return waiting.size() + taken >= capacity;
+    /** Those that a worker has included. */
+    synchronized int queued() {
+        return waiting.size() + taken;
+    }
+
+    public boolean isFull() {
+        return queued() >= capacity;
     }
 
     /** False where it is full, or its model has gone. */
@@ -58,7 +56,6 @@ public final class RequestQueue {
         }
         request.queue = this;
         waiting.add(request);
-        QUEUED.incrementAndGet();
         dispatch();
         return true;
     }
@@ -145,7 +142,6 @@ public final class RequestQueue {
     void done(PendingRequest request, long nanos) {
         synchronized (this) {
             request.release();
-            QUEUED.decrementAndGet();
             taken--;
             if (nanos > 0) {
                 this.nanos = this.nanos == 0 ? nanos : this.nanos + WEIGHT * (nanos - this.nanos);
@@ -157,7 +153,6 @@ public final class RequestQueue {
     synchronized void remove(PendingRequest request) {
         request.abandoned = true;
         if (waiting.remove(request)) {
-            QUEUED.decrementAndGet();
             request.release();
         }
     }

@@ -1,12 +1,8 @@
 package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
-import com.amazonaws.ml.mms.util.Connector;
-import com.amazonaws.ml.mms.util.codec.ModelRequestEncoder;
 import com.amazonaws.ml.mms.util.codec.ModelResponseDecoder;
-import com.amazonaws.ml.mms.util.messages.ModelLoadModelRequest;
 import com.amazonaws.ml.mms.util.messages.ModelWorkerResponse;
-import com.amazonaws.ml.mms.wlm.Model;
 import io.netty.bootstrap.Bootstrap;
 import io.netty.buffer.ByteBuf;
 import io.netty.channel.Channel;
@@ -28,26 +24,23 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     private static final Logger LOG = LoggerFactory.getLogger("workers");
     private static final int LENGTH = Integer.BYTES; // which a worker writes before each of its messages
 
-    private final Model model;
     private final WorkerPool pool;
     private volatile Channel channel;
-    private volatile int pid; // 0: not known yet
+    volatile int pid; // 0: not known yet
     private List<PendingRequest> requests = List.of(); // that it has
     private long since;
-    private volatile boolean loaded;
+    volatile boolean loaded; // it holds the model
     private boolean failed; // to load it, and said so
 
-    Worker(Model model, WorkerPool pool) {
-        this.model = model;
+    Worker(WorkerPool pool) {
         this.pool = pool;
     }
 
     void connect(EventLoopGroup group) {
         int answerBytes = ConfigManager.getInstance().getMaxResponseSize();
-        Connector connector = new Connector(model.getPort());
         channel = new Bootstrap()
                 .group(group)
-                .channel(connector.getClientChannel())
+                .channel(pool.connector.getClientChannel())
                 .handler(
                         new ChannelInitializer<Channel>() {
                             @Override
@@ -55,26 +48,16 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
                                 connection.pipeline().addLast(
                                         new LengthFieldBasedFrameDecoder(answerBytes, 0, LENGTH, 0, LENGTH),
                                         new ModelResponseDecoder(answerBytes),
-                                        new ModelRequestEncoder(true),
                                         Worker.this);
                             }
                         })
-                .connect(connector.getSocketAddress())
+                .connect(pool.connector.getSocketAddress())
                 .addListener(done -> {
                     if (!done.isSuccess()) {
-                        pool.ended(this);
+                        pool.notConnected(this);
                     }
                 })
                 .channel();
-    }
-
-    /** Holds a loaded model. */
-    boolean isLoaded() {
-        return loaded;
-    }
-
-    int pid() {
-        return pid;
     }
 
     /** Kills the process if it has had one request for longer than that; another one comes in its place. */
@@ -93,14 +76,13 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     @Override
     public void channelActive(ChannelHandlerContext ctx) {
         channel = ctx.channel();
-        // The last field is meant for the name of pipes, which our workers do not have.
-        ctx.writeAndFlush(new ModelLoadModelRequest(model, -1, model.getModelUrl()));
         Runnable giveUp = () -> {
             if (!loaded) {
                 ctx.close();
             }
         };
-        ctx.executor().schedule(giveUp, model.getResponseTimeoutSeconds(), TimeUnit.SECONDS);
+        int seconds = ConfigManager.getInstance().getDefaultResponseTimeoutSeconds();
+        ctx.executor().schedule(giveUp, seconds, TimeUnit.SECONDS);
     }
 
     @Override
@@ -153,17 +135,17 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     public void channelInactive(ChannelHandlerContext ctx) {
         boolean was = loaded;
         loaded = false;
-        if (was && !pool.isClosed()) {
+        if (was && !pool.closed) {
             pool.died();
         } else if (!was && !failed) {
             pool.diedLoading();
         }
         pool.queue.leave(this);
         List<PendingRequest> ended = end();
-        if (pool.isClosed() || !pool.queue.failed(ended)) {
+        if (pool.closed || !pool.queue.failed(ended)) {
             for (PendingRequest request : ended) {
                 pool.queue.done(request, 0);
-                request.fail(pool.isClosed() ? 503 : 500, "The worker died.");
+                request.fail(pool.closed ? 503 : 500, "The worker died.");
             }
         }
         pool.ended(this);

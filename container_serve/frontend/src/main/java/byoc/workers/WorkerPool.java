@@ -1,10 +1,11 @@
 package byoc.workers;
 
 import com.amazonaws.ml.mms.util.ConfigManager;
-import com.amazonaws.ml.mms.wlm.Model;
-import com.amazonaws.ml.mms.wlm.WorkerInitializationException;
-import com.amazonaws.ml.mms.wlm.WorkerLifeCycle;
+import com.amazonaws.ml.mms.util.Connector;
 import io.netty.channel.EventLoopGroup;
+import java.io.File;
+import java.io.IOException;
+import java.lang.ProcessBuilder.Redirect;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -14,54 +15,62 @@ import java.util.concurrent.locks.LockSupport;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** The workers of one model, and the queue of its requests. */
+/** The workers of one model, the process that forks them, and the queue of its requests. */
 public final class WorkerPool {
     private static final Logger LOG = LoggerFactory.getLogger("workers");
+    private static final long CONNECT_MILLIS = 20; // until it is tried again, while nobody listens
     private static final long PAUSE_MILLIS = 100;
     private static final long LONG_PAUSE_MILLIS = 1000; // where it did not come so far as to load the model
+    private static final AtomicInteger DIED = new AtomicInteger();
 
     public final RequestQueue queue;
+    public final String folder; // the model's, as its caller named it
     public volatile String failure; // why a worker could not load the model; null: none has said so, or one has loaded it
     public volatile int diedLoading; // workers that died silently while they loaded it, since one has loaded it
     final CompletableFuture<Boolean> loaded = new CompletableFuture<>(); // true: by all the first ones; false: one ended
     final List<Worker> workers = new CopyOnWriteArrayList<>();
-    private final Model model;
+    final Connector connector;
+    private final String name;
     private final EventLoopGroup group;
-    private final int size;
-    private final AtomicInteger died; // workers of any model that had loaded it
-    private int missing; // of the first ones, those that have not loaded the model yet
-    private volatile WorkerLifeCycle forkServer; // the process that forks the workers
-    private volatile boolean closed;
+    private final int size = ConfigManager.getInstance().getDefaultWorkers();
+    private int missing = size; // of the first ones, those that have not loaded the model yet
+    private volatile Process forkServer; // null: it has not been started yet
+    volatile boolean closed;
 
-    WorkerPool(Model model, int size, RequestQueue queue, EventLoopGroup group, AtomicInteger died) {
-        this.model = model;
+    /** `port`: of the workers' socket, or part of the name of its file. */
+    WorkerPool(String name, String folder, int port, RequestQueue queue, EventLoopGroup group) {
+        this.name = name;
+        this.folder = folder;
         this.queue = queue;
         this.group = group;
-        this.size = size;
-        this.died = died;
-        missing = size;
-        new Thread(this::runForkServer, "fork-server-" + model.getModelName()).start();
+        connector = new Connector(port);
+        new Thread(this::runForkServer, "fork-server-" + name).start();
+        for (int i = 0; i < size; i++) {
+            start();
+        }
     }
 
     /** Keeps the process running that forks the workers. The kernel ends it along with the thread that started it. */
     private void runForkServer() {
+        // -P: no folder that it is started in is looked at for modules.
+        ProcessBuilder builder = new ProcessBuilder(
+                ConfigManager.getInstance().getProperty("byoc_python", ""), "-P", "-m", "container_serve.worker.main",
+                connector.getSocketType(), connector.getSocketPath(), name, folder);
+        builder.redirectInput(new File("/dev/null")).redirectOutput(Redirect.INHERIT).redirectErrorStream(true);
         while (!closed) {
-            forkServer = new WorkerLifeCycle(ConfigManager.getInstance(), model);
+            String end;
             try {
-                forkServer.startBackendServer(model.getPort());
-                for (int i = 0; i < size; i++) {
-                    start();
+                forkServer = builder.start();
+                if (closed) {
+                    forkServer.destroyForcibly();
                 }
-                if (!closed) {
-                    forkServer.getProcess().waitFor();
-                }
-            } catch (InterruptedException | WorkerInitializationException failed) {
-                LOG.debug("the worker process of {}: {}", model.getModelName(), failed.toString());
+                end = "ended with " + forkServer.waitFor();
+            } catch (IOException | InterruptedException failed) {
+                end = "cannot be started: " + failed.getMessage();
             }
-            Integer status = forkServer.getExitValue();
-            forkServer.exit(); // and its socket's file goes
+            connector.clean(); // the socket's file goes
             if (!closed) {
-                LOG.warn("the worker process of {} ended with {}; starting it again", model.getModelName(), status);
+                LOG.warn("the worker process of {} {}; starting it again", name, end);
                 LockSupport.parkNanos(TimeUnit.MILLISECONDS.toNanos(2 * PAUSE_MILLIS));
             }
         }
@@ -69,7 +78,7 @@ public final class WorkerPool {
 
     private synchronized void start() {
         if (!closed && workers.size() < size) {
-            Worker worker = new Worker(model, this);
+            Worker worker = new Worker(this);
             workers.add(worker);
             worker.connect(group);
         }
@@ -85,14 +94,9 @@ public final class WorkerPool {
         queue.free(worker);
     }
 
-    /** The model's, as its caller named it. */
-    public String folder() {
-        return model.getModelUrl();
-    }
-
     /** A worker cannot load the model. */
     void failed(String reason) {
-        LOG.error("model {} cannot be loaded: {}", model.getModelName(), reason);
+        LOG.error("model {} cannot be loaded: {}", name, reason);
         failure = reason;
     }
 
@@ -100,33 +104,42 @@ public final class WorkerPool {
         diedLoading++;
     }
 
+    /** The number of workers with a loaded model, of any, that have died since the start; most are replaced at once. */
+    public static int deaths() {
+        return DIED.get();
+    }
+
     void died() {
-        died.incrementAndGet();
+        DIED.incrementAndGet();
         LOG.warn("a worker died and is started again; {} to answer", countLoaded());
     }
 
-    /** Its process has ended, or never came: another one takes its place. */
+    /** Its process has ended: another one takes its place. */
     void ended(Worker worker) {
         loaded.complete(false); // says something only where it was not complete
+        replace(worker, worker.pid > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS);
+    }
+
+    /** Nobody listens yet. */
+    void notConnected(Worker worker) {
+        replace(worker, CONNECT_MILLIS);
+    }
+
+    private void replace(Worker worker, long millis) {
         workers.remove(worker);
-        long pause = worker.pid() > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS;
-        group.schedule(this::start, pause, TimeUnit.MILLISECONDS);
+        group.schedule(this::start, millis, TimeUnit.MILLISECONDS);
     }
 
     /** Workers that hold the model; a killed one is noticed by its closed socket. */
     int countLoaded() {
-        return (int) workers.stream().filter(Worker::isLoaded).count();
-    }
-
-    boolean isClosed() {
-        return closed;
+        return (int) workers.stream().filter(worker -> worker.loaded).count();
     }
 
     synchronized void close() {
         closed = true;
         workers.forEach(Worker::close);
         if (forkServer != null) {
-            forkServer.exit();
+            forkServer.destroyForcibly();
         }
         queue.close();
     }

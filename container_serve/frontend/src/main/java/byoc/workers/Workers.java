@@ -1,11 +1,7 @@
 package byoc.workers;
 
-import com.amazonaws.ml.mms.archive.Manifest;
-import com.amazonaws.ml.mms.archive.ModelArchive;
 import com.amazonaws.ml.mms.util.ConfigManager;
-import com.amazonaws.ml.mms.wlm.Model;
 import io.netty.channel.EventLoopGroup;
-import java.io.File;
 import java.util.Map;
 import java.util.SortedSet;
 import java.util.TreeSet;
@@ -13,47 +9,31 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
 
 /** The workers of all models, each with the queue of its model. */
 public final class Workers {
-    // All that the model server sees of a model: of its folder it would take a handler, another Python, or an archive to
-    // unpack, and put it on Python's path.
-    private static final String EMPTY = "empty";
     private static final int FIRST_PORT = 9000; // part of the name of a socket's file
-    private static final long GRACE_NANOS = 5_000_000_000L; // for a worker's own alarm, and for a busy machine
+    private static final long GRACE_NANOS = 1_000_000_000L;
 
-    private final int capacity;
-    private final int batch;
-    private final long stuckNanos;
-    private final Memory memory;
     private final EventLoopGroup group;
-    private final AtomicInteger died = new AtomicInteger();
+    private final Supplier<RequestQueue> queues;
+    private final long stuckNanos;
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
-    /** `capacity` of each model's queue; `batch`: requests that a worker has at a time, each for at most `seconds`. */
-    public Workers(EventLoopGroup group, int capacity, int batch, int seconds, Memory memory) {
+    /** `queues` makes one for a model, `seconds` are those that a worker may have a request. */
+    public Workers(EventLoopGroup group, Supplier<RequestQueue> queues, int seconds) {
         this.group = group;
-        this.capacity = capacity;
-        this.batch = batch;
-        this.memory = memory;
+        this.queues = queues;
         stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
     }
 
     /** Starts the processes of a model in `folder`. True once all of its workers have loaded it, false where one could not. */
     public CompletableFuture<Boolean> start(String name, String folder) {
-        ConfigManager config = ConfigManager.getInstance();
-        int seconds = config.getDefaultResponseTimeoutSeconds();
-        Manifest manifest = new Manifest();
-        manifest.getModel().setModelName(name);
-        manifest.getModel().setHandler("");
-        ModelArchive archive = new ModelArchive(manifest, folder, new File(config.getModelStore(), EMPTY), false);
-        Model model = new Model(archive, 1, config.getPreloadModel());
-        model.setPort(ports.getAndIncrement());
-        model.setResponseTimeoutSeconds(seconds);
-        RequestQueue queue = new RequestQueue(capacity, batch, memory);
-        WorkerPool pool = new WorkerPool(model, config.getDefaultWorkers(), queue, group, died);
+        WorkerPool pool = new WorkerPool(name, folder, ports.getAndIncrement(), queues.get(), group);
         pools.put(name, pool);
+        int seconds = ConfigManager.getInstance().getDefaultResponseTimeoutSeconds();
         return pool.loaded.completeOnTimeout(false, seconds, TimeUnit.SECONDS);
     }
 
@@ -76,19 +56,19 @@ public final class Workers {
         return pools.get(name);
     }
 
-    /** Ends the workers that have had one request for longer than any may take; most end themselves before. */
+    /** Ends the workers that have had one request for longer than any may take: its caller has been answered 504. */
     public void endStuck() {
         pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(stuckNanos)));
-    }
-
-    /** The number of workers with a loaded model that have died since the start; most are replaced at once. */
-    public int died() {
-        return died.get();
     }
 
     /** Requests of all models that wait for a worker. */
     public int waiting() {
         return pools.values().stream().mapToInt(pool -> pool.queue.waiting()).sum();
+    }
+
+    /** Requests of all models, those that a worker has included. */
+    public int queued() {
+        return pools.values().stream().mapToInt(pool -> pool.queue.queued()).sum();
     }
 
     /** Of all models, those that hold a loaded one. */
