@@ -45,7 +45,7 @@ final class Admission {
             String there = settings.multiModel ? "/models/NAME/invoke" : "/invocations";
             throw new Refusal(404, "NotFound", "There is nothing at this path; images go to POST " + there + ".");
         }
-        if (target.route.isOfPage()) {
+        if (target.route.isForPeople()) {
             Page.checkHost(request, settings);
         }
         switch (target.route) {

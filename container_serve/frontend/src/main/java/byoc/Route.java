@@ -37,9 +37,9 @@ enum Route {
         return List.of(methods.split(", ")).contains(method);
     }
 
-    /** Is for people, who come by an address that they know. */
-    boolean isOfPage() {
-        return group == Group.PAGE;
+    /** Is for people, who come by an address that they know; Prometheus comes by whatever name its network has. */
+    boolean isForPeople() {
+        return group == Group.PAGE && this != METRICS;
     }
 
     /** The model that the path names, "" for a route without one; null: the path is not this route's. */
