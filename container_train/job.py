@@ -10,13 +10,13 @@ from typing import Any
 from container_train import configuration
 from container_train.hyperparameters import Hyperparameters
 from container_train.paths import SageMakerPaths
-from container_train.profiler import cgroup
+from container_train.profiler import machine
 
 
 def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
     """Return the facts. Times are seconds since 1970; `cpus` and `memory_bytes` are the container's limits."""
     host, every = hosts(tree)
-    limits = cgroup.limits()
+    limits = machine.limits()
     return {
         "job": os.environ.get("TRAINING_JOB_NAME", ""),
         "image": os.environ.get("BYOC_IMAGE", ""),
@@ -38,7 +38,6 @@ def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
             "reason": "as asked" if hp.debug == "off" else "",
             "interval": hp.debug_interval,
         },
-        "sampler": {},
     }
 
 
