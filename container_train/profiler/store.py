@@ -1,6 +1,7 @@
 """The profiler's files read back: system metrics, timeline, job. For the rules and for the report."""
 
 import contextlib
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -99,15 +100,24 @@ def system(out: Path) -> System:
     """The system metrics below `out`: ours, the service's, or those of the folder itself. [] where there are none."""
     roots = (out / "profiler", out / "profiler-output", out)
     root = next((root for root in roots if (root / "system").is_dir()), out)
-    points: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+    parts: dict[Key, list[Floats]] = defaultdict(list)
     for path in sorted((root / "system").glob("incremental/**/*.json"), key=lambda path: path.name):
-        for row in _objects(path):
-            with contextlib.suppress(*MALFORMED):
-                dimension, name = str(row.get("Dimension") or ""), str(row.get("Name") or "")
-                key = (name if dimension in NO_DIMENSIONS else dimension, str(row["NodeId"]), name)
-                point = float(row["Timestamp"]), float(row["Value"])
-                points[key].append(point)
-    return System({key: Series(*np.array(points[key]).T) for key in sorted(points, key=_natural)})
+        for key, points in _metrics(path, path.stat().st_mtime_ns, path.stat().st_size).items():
+            parts[key].append(points)
+    return System({key: Series(*np.concatenate(parts[key], axis=1)) for key in sorted(parts, key=_natural)})
+
+
+@functools.cache  # a report is made again and again, of a file a minute
+def _metrics(path: Path, _changed: int, _size: int) -> dict[Key, Floats]:
+    """Times and values (2, N) of each metric of a file."""
+    points: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+    for row in _objects(path):
+        with contextlib.suppress(*MALFORMED):
+            dimension, name = str(row.get("Dimension") or ""), str(row.get("Name") or "")
+            key = (name if dimension in NO_DIMENSIONS else dimension, str(row["NodeId"]), name)
+            point = float(row["Timestamp"]), float(row["Value"])
+            points[key].append(point)
+    return {key: np.array(rows).T for key, rows in points.items()}
 
 
 def _natural(key: Key) -> tuple[str, str, int, str]:
