@@ -30,6 +30,8 @@ from datetime import UTC, datetime
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from container_train import command_line
+from container_train.data.channels import WEIGHTS
 from container_train.data.labels import SAMPLE, labels, natural
 from local_test.errors import Interrupted, LocalError
 from local_test.text import table
@@ -60,8 +62,10 @@ def main(arguments: Sequence[str]) -> int:
         raise CloudError(f"--data {flags.data}: expected sample, or a folder with train/, valid/ and test/", 2)
     chosen = settings.load(flags)
     region = chosen.need_region()
+    _check(flags, region)
+    plan = _plan(flags, region)
     if flags.dry_run:
-        print(_plan(flags, region))
+        print(plan)
         return 0
     with record.lock(flags.out):
         before = record.load(flags.out)
@@ -90,6 +94,16 @@ def main(arguments: Sequence[str]) -> int:
             finally:
                 code = _end(made, flags.out)
     return code
+
+
+def _check(flags: argparse.Namespace, region: str) -> None:
+    """Raises CloudError or TrainError for what train.py and deploy.py would refuse after some steps."""
+    instances.check(flags.train_type, "--train-type")
+    for flag, uri in (("--train-image", flags.train_image), ("--serve-image", flags.serve_image)):
+        if uri:
+            names.Image.parse(uri, region, flag)
+    given = command.key_values(flags.hyperparameters, "--hyperparameters")
+    command_line.parse([word for key, value in given.items() if key != WEIGHTS for word in (f"--{key}", value)])
 
 
 def _run(made: Record, story: Story, flags: argparse.Namespace) -> None:

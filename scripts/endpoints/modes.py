@@ -182,8 +182,9 @@ def _check(flags: argparse.Namespace, chosen: Settings) -> None:
         )
     if flags.shadow and flags.strategy == "rolling":
         raise CloudError("--shadow cannot be combined with --strategy rolling: the service takes one variant there", 2)
-    if flags.serverless and flags.strategy == "rolling":
-        raise CloudError("--serverless cannot be combined with --strategy rolling: it has no instances to replace", 2)
+    if flags.serverless and flags.strategy != "all-at-once":
+        why = "it has no instances to replace"
+        raise CloudError(f"--serverless cannot be combined with --strategy {flags.strategy}: {why}", 2)
 
 
 def _flag(name: str) -> str:

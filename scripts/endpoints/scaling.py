@@ -5,8 +5,6 @@ All of it is in Application Auto Scaling under the endpoint's name, and one alar
 """
 
 import argparse
-import re
-import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +17,10 @@ from scripts.aws.errors import CloudError, explain
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
+from scripts.endpoints import schedule
 from scripts.endpoints.deployment import VARIANT
 from scripts.endpoints.modes import ASYNCHRONOUS
+from scripts.endpoints.schedule import Schedule
 
 SERVICE, NAMESPACE = "application-autoscaling", "sagemaker"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
@@ -31,30 +31,6 @@ BACKLOG = 5  # requests that wait per instance of an asynchronous endpoint: the 
 OUT_SECONDS, IN_SECONDS = 300, 600  # until the next change after adding, after removing
 # The answer of PutScalingPolicy has the policy's ARN, which the alarm needs; --dry-run has none.
 UNKNOWN_ARN = "the PolicyARN in the answer to PutScalingPolicy"
-
-
-# As Application Auto Scaling takes them; cron has six fields.
-_SCHEDULE = re.compile(r"(cron\(\S+(?: \S+){5}\)|(?:rate|at)\([^()]+\))=(\d+),(\d+)")
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """From `when` on, an expression in `timezone` (None: UTC), the bounds in instances are these."""
-
-    when: str
-    least: int
-    most: int
-    timezone: str | None
-
-    def request(self, endpoint: str, number: int) -> Request:
-        content = {
-            **variant(endpoint),
-            "ScheduledActionName": f"byoc-schedule-{number}",
-            "Schedule": self.when,
-            "ScalableTargetAction": {"MinCapacity": self.least, "MaxCapacity": self.most},
-            **({"Timezone": self.timezone} if self.timezone else {}),
-        }
-        return Request(SERVICE, "PutScheduledAction", content)
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,8 @@ class Scaling:
             SERVICE, "RegisterScalableTarget", {**where, "MinCapacity": self.least, "MaxCapacity": self.most}
         )
         found = [target, Request(SERVICE, "PutScalingPolicy", {**where, **self._tracking()})]
-        found += [one.request(self.endpoint, number) for number, one in enumerate(self.schedules, 1)]
+        for number, one in enumerate(self.schedules, 1):
+            found.append(Request(SERVICE, "PutScheduledAction", {**where, **one.action(number)}))
         if 0 in (self.least, *(one.least for one in self.schedules)):
             found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(self.endpoint, settings)]
         return found
@@ -123,15 +100,13 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
     """Return what the flags of autoscaling ask for. Raises CloudError."""
     if flags.timezone and not flags.schedule:
         raise CloudError("--timezone goes with --schedule", 2)
-    if flags.timezone and flags.timezone not in zoneinfo.available_timezones():
-        raise CloudError(f"--timezone {flags.timezone}: there is no such time zone: give one such as Europe/Berlin", 2)
     if flags.max_instances is None:
         if flags.min_instances is not None or flags.target is not None or flags.schedule:
             raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
         return None
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
-    schedules = tuple(_schedule(text, flags.timezone) for text in flags.schedule)
+    schedules = schedule.parse(flags.schedule, flags.timezone)
     for words, most, low, high in (
         (f"--min-instances {least}", "--max-instances", least, flags.max_instances),
         *((f"--schedule '{one.when}': MIN {one.least}", "MAX", one.least, one.most) for one in schedules),
@@ -146,17 +121,6 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
         )
     target = flags.target or (BACKLOG if asynchronous else TARGET)
     return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous, schedules)
-
-
-def _schedule(text: str, timezone: str | None) -> Schedule:
-    found = _SCHEDULE.fullmatch(text)
-    if not found:
-        raise CloudError(
-            f"--schedule has value {text!r}: expected 'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', such as"
-            " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(...) and at(...) are good too",
-            2,
-        )
-    return Schedule(found[1], int(found[2]), int(found[3]), timezone)
 
 
 def variant(endpoint: str) -> dict[str, str]:

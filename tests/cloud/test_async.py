@@ -71,7 +71,7 @@ def queue(
 
 
 def told(session: boto3.Session, topic: str, call: object) -> list[dict[str, str]]:
-    """What a subscriber of the topic is told while `call` runs."""
+    """Return the messages that a subscriber of the topic gets while `call` runs."""
     sqs = session.client("sqs")
     url = sqs.create_queue(QueueName=topic.rpartition(":")[2])["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.data.dataset import Data
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -41,7 +41,7 @@ class StopAfter(StopFlag):
 def parsed(**options: str) -> Hyperparameters:
     """Parse hyperparameters on top of trees.SMALL and three epochs; `batch_size` is `batch-size`."""
     words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
-    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    return command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
 
 
 def source(

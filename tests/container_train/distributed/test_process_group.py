@@ -11,7 +11,7 @@ SIZE = 3
 
 
 def check(group: ProcessGroup) -> int:
-    """What one of the processes does; what it raises fails the test."""
+    """Do the part of one process; an error that it raises fails the test."""
     rank = group.rank
     assert group.size == SIZE
     for rows in (7, 2):  # of two, the last process has none
