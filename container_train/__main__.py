@@ -86,9 +86,7 @@ def main() -> int:
     # The hyperparameter sagemaker_container_log_level. Never above INFO: the platform reads the metrics from the log.
     asked = os.environ.get("SM_LOG_LEVEL", "")
     level = min(int(asked), logging.INFO) if asked.isdecimal() else logging.INFO
-    if not (number := os.environ.get("RANK", "0")).isdecimal():
-        sys.exit(f"error: the environment variable RANK has value {number!r}: expected a number; unset it")
-    rank = int(number)
+    rank = int(os.environ.get("RANK", "0"))
     if rank:  # the first process speaks for all, but where something is wrong
         level = logging.WARNING
     logging.basicConfig(

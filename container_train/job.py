@@ -11,13 +11,13 @@ from container_train import configuration
 from container_train.data import channels
 from container_train.hyperparameters import Hyperparameters
 from container_train.paths import SageMakerPaths
-from container_train.profiler import cgroup
+from container_train.profiler import machine
 
 
 def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
     """Return the facts. Times are seconds since 1970; `cpus` and `memory_bytes` are the container's limits."""
     host, every = hosts(tree)
-    limits = cgroup.limits()
+    limits = machine.limits()
     return {
         "job": os.environ.get("TRAINING_JOB_NAME", ""),
         "image": os.environ.get("BYOC_IMAGE", ""),
@@ -39,7 +39,6 @@ def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
             "reason": "as asked" if hp.debug == "off" else "",
             "interval": hp.debug_interval,
         },
-        "sampler": {},
     }
 
 

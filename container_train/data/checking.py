@@ -108,8 +108,8 @@ def _spread(splits: Mapping[str, Split], most: int) -> Mapping[str, npt.NDArray[
 def _entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
     """Return what is known of each image, or the reason why it cannot be read."""
     found: list[Entry | str] = [""] * len(items)
-    for rank, text in enumerate(group.gather(json.dumps(_own_entries(items[group.rank :: group.size], group)))):
-        found[rank :: group.size] = json.loads(text)
+    for rank, own in enumerate(group.gather(_own_entries(items[group.rank :: group.size], group))):
+        found[rank :: group.size] = own
     return found
 
 

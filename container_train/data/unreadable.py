@@ -1,6 +1,5 @@
 """Images that could not be read when they were used: what becomes of them, and how many may be so."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -111,13 +110,13 @@ class Unreadable:
 
     def share(self, group: ProcessGroup) -> None:
         """Give each process what all have noted and used: before a checkpoint within an epoch."""
-        told = [json.loads(text) for text in group.gather(json.dumps([self.noted, self.used]))]
-        self.used.clear()
+        told = group.gather((self.noted, self.used))
+        self.used = Counter()
         for noted, used in told:
             for name, images in used.items():  # a later epoch sees the same images again
                 self.seen[name] = min(len(self.splits[name]), self.seen[name] + images)
             for name, bad in noted.items():
-                self.noted[name] |= {int(index): reason for index, reason in bad.items()}
+                self.noted[name] |= bad
 
 
 def _reason(split: Split, index: int) -> str:

@@ -20,23 +20,18 @@ ENDED = ("claim.smd", "training_job_end.ts", "training_job_end.ts.tmp")
 class SaveSchedule:
     """The length of the training in steps, from which the interval of saved steps follows.
 
-    `done` and `done_evaluation` are the steps before the job was stopped. Of evaluations every step is saved: its loss,
-    labels and predictions.
+    `done` are the training steps before the job was interrupted. Of evaluations every step is saved: its loss, labels
+    and predictions.
     """
 
     steps_per_epoch: int
     epochs: int
     done: int = 0
-    done_evaluation: int = 0
 
     def interval(self, asked: int = 0) -> int:
         """Save every n-th training step; `asked` takes precedence where it is not 0."""
         spread = round(self.steps_per_epoch / STEPS_PER_EPOCH)
         return asked or max(1, spread, math.ceil(self.steps_per_epoch * self.epochs / MOST_STEPS))
-
-    def first(self) -> int:
-        """The global step at which the training continues: training and evaluation steps together."""
-        return self.done + self.done_evaluation
 
 
 def service_interval(tree: SageMakerPaths) -> int:
@@ -61,20 +56,12 @@ def folder(tree: SageMakerPaths) -> Path:
     return Path(configuration.read_or_empty(tree, FILE).get("LocalPath") or tree.base / "output" / "tensors")
 
 
-def clear(where: Path, first: int) -> None:
-    """Make room: with `first` 0 for a new training, else for one that continues at the global step `first`.
-
-    Takes away what smdebug left there, nothing else. Raises FileExistsError where other things lie.
-    """
+def clear(where: Path) -> None:
+    """Take away what an earlier run left there, nothing else. Raises FileExistsError where other things lie."""
     strange = sorted(p.name for p in where.glob("*") if p.name not in SAVED + ENDED)
-    if strange and first == 0:
+    if strange:
         raise FileExistsError(f"{where} holds other files than tensors ({strange[0]})")
     for name in ENDED:
         (where / name).unlink(missing_ok=True)
-    for name in SAVED if first == 0 else ():
+    for name in SAVED:
         shutil.rmtree(where / name, ignore_errors=True)
-    # The steps after the checkpoint are made again; what was half written when the job was killed goes, too.
-    for file in [path for name in SAVED[:2] for path in (where / name).rglob("*") if path.is_file()]:
-        number = file.name.partition("_")[0]
-        if not number.isdigit() or int(number) >= first or file.suffix == ".tmp":
-            file.unlink()

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from container_train.debugger import KNOWN, loss_rules, tensor_rules
@@ -86,17 +85,7 @@ class RuleEvaluator:
         self.history.job = job
         if final:
             self.history.conclude()
-        findings = evaluate(RULES, "debugger", self.history, self.parameters, final=final)
-        debug = job.get("debug") or {}
-        if debug.get("state") not in ("off", "failed"):
-            return findings
-        off = f"no tensors are saved: {debug.get('reason') or debug['state']}"
-        return [
-            replace(finding, status="not_applicable", reason=off)
-            if finding.status in ("waiting", "not_applicable")
-            else finding
-            for finding in findings
-        ]
+        return evaluate(RULES, "debugger", self.history, self.parameters, final=final)
 
 
 class Figures:

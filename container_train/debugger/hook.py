@@ -44,7 +44,7 @@ class Hook:
 
         folder, asked = config.folder(tree), interval or config.service_interval(tree)
         self.interval = schedule.interval(asked)
-        config.clear(folder, schedule.first())
+        config.clear(folder)
         self.recorder = Recorder(
             folder, schedule, self.interval, scale, thrifty=not asked, seconds=lambda: self.seconds
         )

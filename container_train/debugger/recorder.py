@@ -63,8 +63,8 @@ class Recorder:
     ) -> None:  # fmt: skip
         self.folder, self.interval, self.scale, self.thrifty, self.seconds = folder, interval, scale, thrifty, seconds
         self.from_start = schedule.done == 0
-        self.mode, self.step = ModeKeys.TRAIN, schedule.first() - 1
-        self.mode_steps = {ModeKeys.TRAIN: schedule.done - 1, ModeKeys.EVAL: schedule.done_evaluation - 1}
+        self.mode, self.step = ModeKeys.TRAIN, schedule.done - 1  # of training and evaluation together
+        self.mode_steps = {ModeKeys.TRAIN: schedule.done - 1, ModeKeys.EVAL: -1}
         self.all = self.small = False  # whether this step is saved: all of it, or losses, labels and predictions
         self.further = False  # the next forward pass is of a further part of a batch: the first part is saved
         self.handles: list[Any] = []

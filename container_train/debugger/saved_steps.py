@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ from smdebug.core.utils import match_inc
 
 from container_train.debugger import events
 
-log = logging.getLogger(__name__)
-
 Values = npt.NDArray[np.float64]
 
 
@@ -25,7 +22,6 @@ class Step:
     """One saved step. `number` counts the steps of its mode (TRAIN, EVAL), `before` the training steps before it."""
 
     def __init__(self, folder: Path, index: Path, collections: Mapping[str, Any]) -> None:
-        """Raises OSError, ValueError, KeyError or TypeError where the index is damaged."""
         content = json.loads(index.read_bytes())
         meta = content["meta"]
         self.global_step = int(index.name.partition("_")[0])
@@ -52,21 +48,17 @@ class Step:
         return self._names[collection]
 
     def values(self, tensor: str) -> Values | None:
-        """Return the saved sample of the values; None where nothing was saved, or the file is damaged."""
+        """Return the saved sample of the values; None where nothing was saved."""
         if tensor not in self._places:
             return None
         start, length = self._places[tensor]
-        try:
-            return events.decode(self._content[start : start + length])
-        except Exception as error:  # protobuf's errors are no ValueErrors
-            log.debug("%s step %d: %s", self.mode, self.number, error)
-            return None
+        return events.decode(self._content[start : start + length])
 
     def reduction(self, tensor: str, name: str, absolute: bool = False) -> float | None:
         """A reduction over the whole tensor; of a tensor saved whole, it is computed from the values."""
         saved = get_reduction_tensor_name(tensor, name, absolute)
         value = self.values(saved)
-        if value is None and saved not in self._places and (values := self.values(tensor)) is not None:
+        if value is None and (values := self.values(tensor)) is not None:
             value = get_numpy_reduction(name, values, absolute)
         return None if value is None else float(value)
 
@@ -98,18 +90,12 @@ class Steps:
         self.last = -1
 
     def new(self) -> Iterator[Step]:
-        """Steps that came since. Nothing where there are none yet, or no folder. Raises nothing for damaged files."""
+        """Steps that came since. Nothing where there are none yet, or no folder."""
         files = sorted((self.folder / "collections").rglob("*collections.json"))
         if not files:
             return
-        # Named anew each time: a training that goes on in this folder writes them again.
         collections = CollectionManager.load(str(files[-1])).get_collections()
         found = {int(n): p for p in self.folder.glob("index/*/*.json") if (n := p.name.partition("_")[0]).isdigit()}
         for number in sorted(number for number in found if number > self.last):
             self.last = number
-            try:
-                step = Step(self.folder, found[number], collections)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("step %d was left out: %s", number, str(error).strip() or type(error).__name__)
-                continue
-            yield step
+            yield Step(self.folder, found[number], collections)

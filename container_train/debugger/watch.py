@@ -1,11 +1,11 @@
 """The process beside the training: judges what it left so far, again and again, until the training has ended.
 
-    python -m container_train.debugger.watch --out OUT --tensors DIR [--rule TEXT] [--on-rule warn|stop] [--seconds 2]
+    python -m container_train.debugger.watch OUT TENSORS RULE warn|stop [SECONDS between two looks]
 
 stdin   `end STATUS` ends it after a last look at everything; so does the end of the pipe, when the training is gone.
-stdout  `stop RULE: reason` once, with --on-rule stop: a rule fired that is to end the training. Nothing else.
+stdout  `stop RULE: reason` once, with `stop`: a rule fired that is to end the training. Nothing else.
         It is a pipe that a thread of the training process reads; nobody polls files.
-        Rules of the debugger named in --rule stop the training; where none is named, all of them but class_imbalance
+        Rules of the debugger named in RULE stop the training; where none is named, all of them but class_imbalance
         do, which speaks of the data and fires before the first step.
 stderr  a line for each thing that could not be done.
 
@@ -13,7 +13,6 @@ It writes OUT/rules.json, OUT/profiler/tensors.json and, through the profiler's 
 SIGTERM and SIGINT are the training process's to handle.
 """
 
-import argparse
 import json
 import logging
 import math
@@ -56,11 +55,11 @@ class Watcher:
         self.due = -math.inf
         self.profiled: list[Finding] = []
         self.said: dict[str, str] = {}
-        self.run = self._job().get("started")
+        self.run = store.job(self.out).get("started")
 
     def is_replaced(self) -> bool:
         """Tell whether the training was killed, and another one has begun in its folder, with a watcher of its own."""
-        started = self._job().get("started")
+        started = store.job(self.out).get("started")
         self.run = self.run or started
         return bool(started != self.run)
 
@@ -94,7 +93,7 @@ class Watcher:
         from container_train.debugger.evaluator import RuleEvaluator
         from container_train.debugger.saved_steps import Steps
 
-        job = self._job()
+        job = store.job(self.out)
         if self.evaluator is None:
             if not job and not final:
                 return []  # the rules need to know what is trained
@@ -109,7 +108,7 @@ class Watcher:
 
     def killed(self) -> None:
         """Say in job.json that the training process did not come to its own end: it cannot any more."""
-        job = self._job()
+        job = store.job(self.out)
         if job.get("status") == "running" and not self.is_replaced():
             job |= {"status": "failed", "reason": KILLED, "ended": round(time.time(), 3)}
             self._safely("job.json", self._write, self.out / "profiler" / store.JOB, job)
@@ -125,15 +124,8 @@ class Watcher:
                 return
 
     def _write(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write where `content` is not what was written last."""
-        text = json.dumps(content, indent=1)
-        if self.said.get(path.name) != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(path, text.encode())
-            self.said[path.name] = text
-
-    def _job(self) -> dict[str, Any]:
-        return store.job(self.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json.dumps(content, indent=1).encode())
 
     def _safely(self, what: str, call: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -154,14 +146,7 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="watch", description="Judge a training while it runs.")
-    parser.add_argument("--out", type=Path, required=True, help="output folder of the job")
-    parser.add_argument("--tensors", type=Path, required=True, help="folder of smdebug's tensors")
-    parser.add_argument("--rule", default="none", help="rule:parameter=value,...;rule:...")
-    parser.add_argument("--on-rule", choices=("warn", "stop"), default="warn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="between two looks")
-    options = parser.parse_args()
+def main(out: str, tensors: str, rule: str, on_rule: str, seconds: str = "2") -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
@@ -169,8 +154,8 @@ def main() -> int:
     for package in WITHOUT:
         # smdebug imports what it finds of these, half a gigabyte, and its trials need none of it.
         sys.modules[package] = None  # type: ignore[assignment]
-    watcher = Watcher(options.out, options.tensors, options.rule, options.on_rule)
-    while not select.select([sys.stdin], [], [], options.seconds)[0] and not watcher.is_replaced():
+    watcher = Watcher(Path(out), Path(tensors), rule, on_rule)
+    while not select.select([sys.stdin], [], [], float(seconds))[0] and not watcher.is_replaced():
         watcher.look()
     if not sys.stdin.readline():
         watcher.killed()
@@ -179,4 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from container_train.distributed.cluster import collective_timeout
-from container_train.errors import CollectiveError, TrainError
+from container_train.errors import CollectiveError
 from container_train.training.device import launched
 
 # How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
@@ -37,6 +37,8 @@ _NEVER_FREED: list[nn.Module] = []
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class ProcessGroup:
@@ -48,12 +50,9 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
-        """Raises TrainError."""
         if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
             return cls()
         rank, size, local_size = (int(os.environ.get(name, "1")) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        if size > 1 and not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
-            raise TrainError("RANK and WORLD_SIZE are set, but not MASTER_ADDR and MASTER_PORT: set both, or unset all")
         return cls(rank, size, local_size)
 
     def start(self, device: torch.device) -> None:
@@ -104,24 +103,17 @@ class ProcessGroup:
 
         Values on a GPU are on their way to the CPU when this returns, without waiting for what computes them.
         """
-        work = dist.all_reduce(values, async_op=True) if self.size > 1 else None
-        if not values.is_cuda:
+        arrived: Callable[[], Any] = dist.all_reduce(values, async_op=True).wait if self.size > 1 else lambda: None
+        if values.is_cuda:
+            arrived()  # the GPU's stream waits, not this thread
+            device, values = values.device, values.to("cpu", non_blocking=True)
+            arrived = launched(device)
 
-            def finish() -> list[float]:
-                if work is not None:
-                    work.wait()
-                return values.tolist()
-
-            return finish
-        if work is not None:
-            work.wait()  # of the GPU's stream, not of this thread
-        copied, arrived = values.to("cpu", non_blocking=True), launched(values.device)
-
-        def arrive() -> list[float]:
+        def finish() -> list[float]:
             arrived()
-            return copied.tolist()
+            return values.tolist()
 
-        return arrive
+        return finish
 
     def any(self, *flags: bool) -> list[bool]:
         """For each flag True where any process has set it: the same answer in all of them."""
@@ -153,11 +145,11 @@ class ProcessGroup:
             whole[rank :: self.size] = part
         return whole
 
-    def gather(self, text: str) -> list[str]:
-        """The text of each process, by rank."""
-        found = [text] * self.size
+    def gather(self, content: T) -> list[T]:
+        """The content of each process, by rank."""
+        found = [content] * self.size
         if self.size > 1:
-            dist.all_gather_object(found, text)
+            dist.all_gather_object(found, content)
         return found
 
     def broadcast_object(self, content: Any) -> Any:
@@ -180,12 +172,11 @@ class ProcessGroup:
         if self.size == 1 or not any(isinstance(part, _BatchNorm) for part in module.modules()):
             return module
         if device.type == "cuda":
-            convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
-            if any(isinstance(p, _BatchNorm) and type(p).__module__.startswith("timm.") for p in module.modules()):
-                from timm.layers import convert_sync_batchnorm
+            # As torch's, and it keeps the activations that timm has in them.
+            from timm.layers import convert_sync_batchnorm
 
-                convert = convert_sync_batchnorm  # keeps the activations that timm has in them
-            return convert(module)
+            converted: nn.Module = convert_sync_batchnorm(module)
+            return converted
         log.info("processes: batch statistics are of each one's part of a batch, as there is no GPU")
         return module
 

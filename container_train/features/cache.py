@@ -138,34 +138,25 @@ class Cache:
                 for file in files.values():
                     stack.enter_context(locked(file, self._check_stop))
                 found = {part: rows for part, file in files.items() if (rows := self._read(file, part)) is not None}
-                if not (left := [part for part in parts if part not in found]):
-                    return found
-                self._choose()
-                self._write([files[part] for part in left], left)
-                found |= {part: rows for part in left if (rows := files[part].read()) is not None}
-            if len(found) == len(parts):
-                return found
-            reason = f"{place} does not hold what was written"
+                if left := [part for part in parts if part not in found]:
+                    self._choose()
+                    self._write([files[part] for part in left], left)
+                    found |= {part: rows for part in left if (rows := files[part].read()) is not None}
         except FeatureFileError as error:
-            reason = str(error)
-        log.warning("feature cache: kept in memory only, %s", reason)
-        return found | self._in_memory([part for part in parts if part not in found])
+            log.warning("feature cache: kept in memory only, %s", error)
+        left = [part for part in parts if part not in found]
+        return found | (self._in_memory(left) if left else {})
 
     def _write(self, files: Sequence[FeatureFile], parts: Sequence[Part]) -> None:
         """Add to each part's file what it lacks. Raises Stopped, FeatureFileError; the rows so far stay."""
-        by = self.extractor.by
-        done = min(file.done(by) for file in files)
+        done = min(file.done() for file in files)
         for file in files:
-            file.resume(by, done)
+            file.resume(done)
         if done:
             log.info("feature cache: %d of %s existed already", done, self._words(*parts))
-        try:
-            for chunk in self._computed(parts, done):
-                for file, features in zip(files, chunk, strict=True):
-                    file.append(features)
-        finally:
-            for file in files:
-                file.sync()
+        for chunk in self._computed(parts, done):
+            for file, features in zip(files, chunk, strict=True):
+                file.append(features)
 
     def _in_memory(self, parts: Sequence[Part]) -> dict[Part, Features]:
         self._choose()

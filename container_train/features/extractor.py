@@ -49,7 +49,7 @@ class FeatureExtractor:
         self.normalise = Normalisation(network.preprocessing, device)
         self.batch = BATCH
         self.wants_openvino = device.type == "cpu" and not exact and images >= OPENVINO_IMAGES
-        self.by = f"torch {torch.__version__}"
+        self.by = "torch"
         self._queue: Any = None  # of OpenVINO's requests
 
     @functools.cached_property
@@ -84,7 +84,7 @@ class FeatureExtractor:
             return
         self.wants_openvino, pixels = False, pixels[:CHECKED]
         try:
-            queue, version = self._compile()
+            queue = self._compile()
             (given,) = self._openvino(queue, [pixels])
             exact = self._torch(pixels, Precision(self.device.type, torch.float32))
             error = max(map(_difference, given, exact))
@@ -94,13 +94,9 @@ class FeatureExtractor:
         except Exception as problem:  # an architecture that it cannot convert; the kinds of errors are not documented
             log.info("frozen layers: by torch, OpenVINO cannot (%s)", (str(problem).strip() or "unsaid").split("\n")[0])
             return
-        agrees = error <= allowed
-        log.info(
-            "frozen layers: by %s, OpenVINO's features are off by %.2g, allowed %.2g",
-            "OpenVINO" if agrees else "torch", error, allowed,
-        )  # fmt: skip
-        if agrees:
-            self.batch, self._queue, self.by = OPENVINO_BATCH, queue, f"openvino {version}"
+        if error <= allowed:
+            self.batch, self._queue, self.by = OPENVINO_BATCH, queue, "OpenVINO"
+        log.info("frozen layers: by %s, OpenVINO's features are off by %.2g, allowed %.2g", self.by, error, allowed)
 
     def __call__(self, pixels: torch.Tensor) -> Features:
         """Return the features: each (N, ...), in the types of `sample`; without a backbone the normalised images."""
@@ -162,7 +158,7 @@ class FeatureExtractor:
             queue.wait_all()
         yield from (done[number] for number in sorted(done))
 
-    def _compile(self) -> tuple[Any, str]:
+    def _compile(self) -> Any:
         openvino = load_openvino()
         from openvino.preprocess import PrePostProcessor
 
@@ -185,8 +181,7 @@ class FeatureExtractor:
             "ENABLE_CPU_PINNING": False,  # decoding runs beside it
             "INFERENCE_PRECISION_HINT": _HINTS[self.precision.dtype],
         }
-        compiled = core().compile_model(graph, "CPU", settings)
-        return openvino.AsyncInferQueue(compiled, streams), str(openvino.__version__)
+        return openvino.AsyncInferQueue(core().compile_model(graph, "CPU", settings), streams)
 
 
 def _black(count: int, side: int) -> torch.Tensor:

@@ -25,9 +25,8 @@ from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.findings import counted
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
-from container_train.profiler.clock import Clock, Events
 from container_train.profiler.store import JOB
-from container_train.profiler.timeline import TimelineWriter
+from container_train.profiler.timeline import Clock, Events, TimelineWriter
 from container_train.profiler.trace import Trace, window
 from container_train.reporting.tracking import Tracker
 from container_train.reporting.words import count
@@ -78,20 +77,18 @@ class Monitor:
     def _start(self, tree: SageMakerPaths, hp: Hyperparameters) -> None:
         self.tree, self.hp, self.out = tree, hp, tree.output
         self.folder = self.out / "profiler"
-        # A restarted job goes on with its files; those of another one are not to be mixed with this one's.
-        if not any(tree.checkpoints.glob("checkpoint*")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        # Of an earlier run in this tree; the platform gives a restarted job an empty one.
+        shutil.rmtree(self.folder, ignore_errors=True)
         for name in (REPORT, RULES):
             (self.out / name).unlink(missing_ok=True)
         self.job = job.describe(tree, hp)
         self.timeline = TimelineWriter(self.folder)
         self.note()
         if hp.profile_interval:
-            words = ["--folder", str(self.folder), "--interval", str(hp.profile_interval), "--node", job.node(tree)]
+            words = [str(self.folder), str(hp.profile_interval), job.node(tree)]
             self.sampler = Sidecar(SAMPLER, words, self.folder / "sampler.log")
         if hp.debug == "on" or hp.profile_interval:
-            words = ["--out", str(self.out), "--tensors", str(config.folder(tree)), "--rule", hp.rule]
-            words += ["--on-rule", hp.on_rule]
+            words = [str(self.out), str(config.folder(tree)), hp.rule, hp.on_rule]
             self.watcher = Sidecar(WATCHER, words, self.folder / "watcher.log", listener=self._hear)
 
     def _hear(self, line: str) -> None:
@@ -224,13 +221,10 @@ class Monitor:
         self.release()
         self._write(TimelineWriter.close)
         self.timeline = None
-        statistics: dict[str, Any] = {}
         if self.sampler is not None:
             self.sampler.end()
             self._problem(self.sampler.wait(SAMPLER_SECONDS))
-            with contextlib.suppress(OSError, ValueError):
-                statistics = json.loads((self.folder / "sampler.json").read_text())
-        self.note(status=status, reason=reason, ended=round(time.time(), 3), sampler=statistics)
+        self.note(status=status, reason=reason, ended=round(time.time(), 3))
         if self.watcher is not None:
             self.watcher.end(status)
             if problem := self.watcher.wait(STOP_SECONDS if status == "stopped" else END_SECONDS):

@@ -1,4 +1,4 @@
 """System metrics and the timeline of a training.
 
-sampler (machine, cgroup, gpu) and timeline write; store reads back; rules judge; reporting shows.
+sampler (machine, gpu) and timeline write; store reads back; rules judge; reporting shows.
 """

@@ -11,7 +11,7 @@ class Gpus:
     """The GPUs that this container sees. `nvml`: the library `pynvml`, loaded only where there is a driver."""
 
     def __init__(self, nvml: Any = None) -> None:
-        self.nvml, self.handles, self.names, self.error = nvml, list[Any](), list[str](), ""
+        self.nvml, self.handles, self.error = nvml, list[Any](), ""
         if nvml is None and not any(path.exists() for path in DRIVER):
             return
         try:
@@ -21,9 +21,8 @@ class Gpus:
                 self.nvml = pynvml
             self.nvml.nvmlInit()
             self.handles = [self.nvml.nvmlDeviceGetHandleByIndex(i) for i in range(self.nvml.nvmlDeviceGetCount())]
-            self.names = [self.nvml.nvmlDeviceGetName(handle) for handle in self.handles]
         except Exception as error:  # a driver without the library, a library without the driver, no permission
-            self.handles, self.names = [], []
+            self.handles = []
             self.error = f"GPUs are not monitored: {error}"
 
     def read(self) -> Iterator[tuple[int, str, float]]:

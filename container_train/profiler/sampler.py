@@ -1,6 +1,6 @@
-"""The sampler, a process beside the training: python -m container_train.profiler.sampler --folder OUT/profiler
+"""The sampler, a process beside the training: python -m container_train.profiler.sampler OUT/profiler INTERVAL NODE
 
-Every `--interval` ms it notes what machine, container and GPUs do, in the format of the service's own system metrics,
+Every INTERVAL ms it notes what machine, container and GPUs do, in the format of the service's own system metrics,
 of which smdebug's readers know the folders, the names of the files and the fields:
     system/incremental/2026112217/1795367040.algo-1.json
     {"Type":"cpu","Name":"cpu0","Dimension":"CPUUtilization","Value":4.76,"NodeId":"algo-1","Timestamp":1795367041.2}
@@ -11,7 +11,6 @@ ContainerCPUUtilization, GPUPowerInWatts, GPUTemperatureInCelsius.
 It ends when its standard input does, or says `end`. No torch, no numpy: it has to start at once and weigh nothing.
 """
 
-import argparse
 import json
 import math
 import select
@@ -23,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from container_train.profiler import machine
-from container_train.profiler.cgroup import Cgroup, limits
 from container_train.profiler.gpu import Gpus
 
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)  # ms, as the service takes them
@@ -41,7 +39,6 @@ class Statistics:
     """Counts of a run."""
 
     interval_ms: int
-    gpus: list[str]
     problem: str
     samples: int = 0
     missed: int = 0
@@ -52,7 +49,7 @@ class Sampler:
     """Turns counters into rows: rates over the time since the sample before."""
 
     def __init__(self, gpus: Gpus | None = None) -> None:
-        self.cgroup, self.gpus, self.limits = Cgroup(), gpus or Gpus(), limits()
+        self.cgroup, self.gpus, self.limits = machine.Cgroup(), gpus or Gpus(), machine.limits()
         self._read()
 
     def _read(self) -> None:
@@ -116,7 +113,7 @@ def write(folder: Path, node: str, rows: Iterable[Row], now: float) -> int:
 
 def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler) -> Statistics:
     """Sample until `stdin` is readable. The schedule is absolute, on the monotonic clock: errors do not add up."""
-    statistics = Statistics(interval_ms, sampler.gpus.names, sampler.gpus.error)
+    statistics = Statistics(interval_ms, sampler.gpus.error)
     saved = origin = time.monotonic()
     interval, number, size, limit = interval_ms / 1000, 1, 0, BYTES_AN_INTERVAL
 
@@ -151,23 +148,18 @@ def _ended(stdin: int, until: float) -> bool:
     return bool(select.select([stdin], [], [], max(0.0, until - time.monotonic()))[0])
 
 
-def main(arguments: list[str]) -> int:
+def main(folder: str, interval_ms: str, node: str) -> int:
     # The training program handles these, and then ends this process; a stop is part of what is to be seen.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--interval", type=int, choices=INTERVALS, default=500, help="milliseconds")
-    parser.add_argument("--node", default="algo-1", help="as smdebug's readers want it: algo- and a number")
-    options = parser.parse_args(arguments)
     try:
-        options.folder.mkdir(parents=True, exist_ok=True)
-        run(options.folder, options.interval, options.node, sys.stdin.fileno(), Sampler())
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        run(Path(folder), int(interval_ms), node, sys.stdin.fileno(), Sampler())
     except OSError as error:
-        print(f"sampler: {error.filename or options.folder}: {error.strerror}: no more samples", file=sys.stderr)
+        print(f"sampler: {error.filename or folder}: {error.strerror}: no more samples", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

@@ -52,11 +52,9 @@ def max_initialization_time(context: Context, parameters: Parameters) -> Finding
     started, threshold = context.job.get("started"), parameters["threshold"]
     if not started:
         return not_applicable("the job's start is not known")
-    # A restarted job has steps of the run before, too.
     steps = context.timeline.steps
-    own = np.flatnonzero(steps.start >= float(started))
-    if len(own):
-        end, what = float(steps.start[own[0]]), "the first step came after"
+    if len(steps):
+        end, what = float(steps.start[0]), "the first step came after"
     else:
         end, what = float(context.job.get("ended") or time.time()), "there was no step in"
     minutes = (end - float(started)) / 60
@@ -65,9 +63,9 @@ def max_initialization_time(context: Context, parameters: Parameters) -> Finding
         phases = [phase for phase in context.timeline.phases if phase.start < end]
         longest = max(phases, key=lambda phase: phase.end - phase.start, default=None)
         most = f"; most of it went into {longest.name}" if longest else ""
-        found = Evidence(minutes, threshold, step=int(steps.number[own[0]]) if len(own) else None, time=end)
+        found = Evidence(minutes, threshold, step=int(steps.number[0]) if len(steps) else None, time=end)
         return fired(f"{words}, more than {threshold:g}{most}", 1, 1, found)
-    return ok(words, 1) if len(own) else waiting(words)
+    return ok(words, 1) if len(steps) else waiting(words)
 
 
 def step_outlier(context: Context, parameters: Parameters) -> Finding:

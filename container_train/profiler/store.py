@@ -1,6 +1,7 @@
 """The profiler's files read back: system metrics, timeline, job. For the rules and for the report."""
 
 import contextlib
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from container_train.profiler.timeline import COLUMNS, NAME
 
 Floats = npt.NDArray[np.float64]
 JOB = "job.json"
-FIRST_PHASE = "data"  # of each run of a job
 # What a row that somebody else wrote, or that the disk has spoilt, may raise; it is left out.
 MALFORMED = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 # Dimensions of the service's own files, then ours. A row without a dimension of its own is known by its name.
@@ -102,28 +102,22 @@ def system(out: Path) -> System:
     root = next((root for root in roots if (root / "system").is_dir()), out)
     parts: dict[Key, list[Floats]] = defaultdict(list)
     for path in sorted((root / "system").glob("incremental/**/*.json"), key=lambda path: path.name):
-        for key, points in _metrics(path).items():
+        for key, points in _metrics(path, path.stat().st_mtime_ns, path.stat().st_size).items():
             parts[key].append(points)
     return System({key: Series(*np.concatenate(parts[key], axis=1)) for key in sorted(parts, key=_natural)})
 
 
-_read: dict[Path, tuple[tuple[int, int], dict[Key, Floats]]] = {}
-
-
-def _metrics(path: Path) -> dict[Key, Floats]:
-    """Times and values (2, N) of each metric of a file; a second look parses it only if it has changed."""
-    status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    if path not in _read or _read[path][0] != stamp:
-        points: dict[Key, list[tuple[float, float]]] = defaultdict(list)
-        for row in _objects(path):
-            with contextlib.suppress(*MALFORMED):
-                dimension, name = str(row.get("Dimension") or ""), str(row.get("Name") or "")
-                key = (name if dimension in NO_DIMENSIONS else dimension, str(row["NodeId"]), name)
-                point = float(row["Timestamp"]), float(row["Value"])
-                points[key].append(point)
-        _read[path] = stamp, {key: np.array(rows).T for key, rows in points.items()}
-    return _read[path][1]
+@functools.cache  # a report is made again and again, of a file a minute
+def _metrics(path: Path, _changed: int, _size: int) -> dict[Key, Floats]:
+    """Times and values (2, N) of each metric of a file."""
+    points: dict[Key, list[tuple[float, float]]] = defaultdict(list)
+    for row in _objects(path):
+        with contextlib.suppress(*MALFORMED):
+            dimension, name = str(row.get("Dimension") or ""), str(row.get("Name") or "")
+            key = (name if dimension in NO_DIMENSIONS else dimension, str(row["NodeId"]), name)
+            point = float(row["Timestamp"]), float(row["Value"])
+            points[key].append(point)
+    return {key: np.array(rows).T for key, rows in points.items()}
 
 
 def _natural(key: Key) -> tuple[str, str, int, str]:
@@ -155,9 +149,6 @@ def timeline(out: Path) -> Timeline:
         kind = row.pop("kind", "")
         if kind in ("begin", "phase"):
             name, start, epoch = str(row["name"]), float(row["start"]), row.get("epoch")
-            if kind == "begin" and name == FIRST_PHASE:
-                # A job that was killed and taken up again: what was going on then ended with it.
-                phases.update({key: replace(p, end=last, goes_on=False) for key, p in phases.items() if p.goes_on})
             end = float(row["end"]) if kind == "phase" else start
             phases[name, start] = Phase(name, start, end, epoch, goes_on=kind == "begin")
             last = max(last, end)

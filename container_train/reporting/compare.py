@@ -4,15 +4,10 @@ import math
 import time
 from typing import Any, NamedTuple
 
-import numpy as np
-from bokeh.models import NumeralTickFormatter, Range1d
-
-from container_train.profiler.store import Floats
 from container_train.reporting import page, summary
-from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, line, over_epochs
+from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, over_epochs
 from container_train.reporting.measures import MEASURES, Measure, images_of, in_words
 from container_train.reporting.record import Record, number, table
-from container_train.reporting.step_charts import unit_of
 from container_train.reporting.words import clock_time, count, share
 from container_train.training.metrics import interval
 
@@ -58,7 +53,6 @@ def render(a: Record, b: Record, names: tuple[str, str]) -> str:
         different=different,
         same=len(asked) - len(different),
         rules=_rules(a, b),
-        shares=_shares(a, b),
         made=clock_time(time.time()),
     )
 
@@ -137,23 +131,8 @@ def _rules(a: Record, b: Record) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["order"])
 
 
-def _shares(a: Record, b: Record) -> list[dict[str, Any]]:
-    """The rows of "where the time went" of both, and their bars as shares of the longest."""
-    sides = [{(row.depth, row.label): row.seconds for row in summary.shares(record)} for record in (a, b)]
-    longest = max((seconds for side in sides for seconds in side.values()), default=0.0) or 1.0
-    return [
-        {
-            "label": key[1],
-            "depth": key[0],
-            "pair": [side.get(key, 0.0) for side in sides],
-            "longest": longest,
-        }
-        for key in dict.fromkeys([*sides[0], *sides[1]])
-    ]
-
-
 def _draw(a: Record, b: Record) -> dict[str, Chart]:
-    drawn = {
+    return {
         f"{split}_{what}": over_epochs(
             f"{title} {what}", what, {A: (a.epochs, f"{split}_{what}"), B: (b.epochs, f"{split}_{what}")}, 230
         )
@@ -161,18 +140,3 @@ def _draw(a: Record, b: Record) -> dict[str, Chart]:
         for what in ("loss", "accuracy")
         if a.epochs or b.epochs
     }
-    totals = [record.steps.total[np.isfinite(record.steps.total)] for record in (a, b)]
-    return drawn | ({"steps": _steps(totals)} if all(map(len, totals)) else {})
-
-
-def _steps(totals: list[Floats]) -> Chart:
-    """Both distributions, as shares of the steps: the jobs may have different numbers of them."""
-    unit, scale = unit_of(np.concatenate(totals))
-    high = max(float(np.percentile(total, 99)) * 1.2 for total in totals) * scale or 1.0
-    edges = np.linspace(0, high, 81)
-    plot = blank(230, unit, x_range=Range1d(0, high))
-    plot.yaxis.formatter = NumeralTickFormatter(format="0 %")
-    for total, key in zip(totals, (A, B), strict=True):
-        counts, _ = np.histogram(np.minimum(total * scale, high), edges)
-        line(plot, np.repeat(edges, 2)[1:-1], np.repeat(counts / len(total), 2), key, 1.8)
-    return Chart("Time of a step", "share of the steps; the longest are in the last bar", plot, [A, B])

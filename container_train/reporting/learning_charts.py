@@ -1,6 +1,5 @@
 """Charts of the learning: loss, accuracy, and the gradient of each layer."""
 
-import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +13,6 @@ from container_train.reporting.measures import best_epoch
 from container_train.reporting.record import Record
 
 CURVES = (Key("train", drawing.TRAIN, mark="circle"), Key("valid", drawing.VALID, mark="square"))
-LAST = ("classifier", "fc", "head", "heads")  # what architectures call the layers that give the classes
 MARKS = 4  # of rules that fired
 
 Mark = tuple[float, str]  # steps that were done when a rule first fired, and its title
@@ -32,7 +30,7 @@ def learning(record: Record, marks: Sequence[Mark] = ()) -> dict[str, Chart]:
         _mark(drawn["loss"], marks, record.steps_per_epoch, record.head_epochs)
     if record.epochs:
         drawn["accuracy"] = curves(record.epochs, "accuracy", best)
-    gradients = {name: record.gradients[name] for name in _layers(record) if record.gradients[name]["step"]}
+    gradients = {name: series for name, series in record.gradients.items() if series["step"]}
     if len(gradients) > drawing.LINES:
         drawn["gradients"] = _gradient_map(gradients)
     elif gradients:
@@ -68,16 +66,6 @@ def _mark(chart: Chart, marks: Sequence[Mark], per: float = 1, first: float = 0)
         chart.plot.add_layout(drawing.span(x, drawing.COLOURS[6]))
         chart.plot.vspan(x=[x], line_alpha=0)
         chart.keys.append(Key(f"{title} first fired, after {steps:.0f} steps", drawing.COLOURS[6], "2 3"))
-
-
-def _layers(record: Record) -> list[str]:
-    """From the images on, as far as names tell: numbers by their value, and what classifies last."""
-
-    def place(name: str) -> tuple[bool, list[tuple[int, str]]]:
-        parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d{1,9})", name)]
-        return name.split(".")[0] in LAST, parts
-
-    return sorted(record.gradients, key=place)
 
 
 def _gradient_lines(gradients: Mapping[str, Mapping[str, list[float]]]) -> Chart:

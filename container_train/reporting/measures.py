@@ -1,6 +1,5 @@
 """The figures of a job that its cards show, and by which two jobs are compared."""
 
-import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -60,7 +59,6 @@ def whole(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f")
 
 
-P95 = functools.partial(np.percentile, q=95)
 ACCURACIES = {"best validation accuracy": "valid", "test accuracy": "test"}
 MEASURES = {
     "time from start to end": Measure(lambda r: r.clock.length or math.nan, duration, -1),

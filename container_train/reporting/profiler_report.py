@@ -9,12 +9,11 @@ from pathlib import Path
 from container_train.monitoring.findings import counted
 from container_train.paths import replace_file
 from container_train.reporting import page, summary
-from container_train.reporting.facts import facts, settings
 from container_train.reporting.learning_charts import learning
-from container_train.reporting.record import Record, number, read, table
+from container_train.reporting.record import Record, number, read, settings, table
 from container_train.reporting.step_charts import of_steps
 from container_train.reporting.time_charts import over_time
-from container_train.reporting.words import clock_time, count
+from container_train.reporting.words import clock_time, count, figure, size
 
 NAME = "profiler-report.html"
 
@@ -30,6 +29,7 @@ def write(out: Path) -> Path:
 def render(record: Record) -> str:
     """The page, as of now."""
     now = time.time()
+    changed, same = settings(record.hyperparameters)
     findings = summary.findings(record)
     found = [row for row in findings if row["status"] == "fired"]
     drawn = learning(record, summary.marks(record)) | of_steps(record.steps) | over_time(record)
@@ -50,9 +50,9 @@ def render(record: Record) -> str:
         counts={state: number for state in summary.STATES if (number := sum(r["state"] == state for r in findings))},
         words=summary.STATES,
         shares=summary.shares(record),
-        facts=facts(record),
-        changed=settings(record.hyperparameters)[0],
-        defaults=settings(record.hyperparameters)[1],
+        facts=_facts(record),
+        changed=changed,
+        defaults=same,
         cuda="cuda" in str(record.job.get("device", "")),
         traces=sorted(path.name for path in (record.out / "profiler").glob("*trace*.json*")),
     )
@@ -68,3 +68,30 @@ def _about(record: Record) -> str:
         f"started {clock_time(started)}" if started else "",
     )
     return ", ".join(part for part in parts if part and part != "unknown")
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    """(what, value) of the job and its machine; what is not known is left out."""
+    job = record.job
+    images, versions = (table(job.get(key)) for key in ("images", "versions"))
+    gpus, hosts = (value if isinstance(value := job.get(key), list) else [] for key in ("gpus", "hosts"))
+    debug = table(job.get("debug"))
+    values = (job.get("ended"), job.get("profile_interval_ms"), debug.get("interval"))
+    ended, interval, every = map(number, values)
+    rows = {
+        "Started": clock_time(record.clock.start) if record.clock.start else "",
+        "Ended": clock_time(ended) if ended > 0 else "",
+        "Image": job.get("image"),
+        "Host": f"{job.get('host', '')} of {len(hosts)}" if len(hosts) > 1 else job.get("host"),
+        "Device": job.get("device"),
+        "GPUs": ", ".join(map(str, gpus)),
+        "CPUs that it may use": figure(number(job.get("cpus"))),
+        "Memory that it may use": size(number(job.get("memory_bytes"))),
+        "Classes": job.get("classes"),
+        "Images": ", ".join(f"{split} {value}" for split, value in images.items()),
+        "Versions": ", ".join(f"{name} {value}" for name, value in versions.items()),
+        "Steps per epoch": f"{record.steps_per_epoch:.0f}" if record.steps_per_epoch >= 1 else "",
+        "Tensors saved": f"every {every:.0f} steps of {debug.get('trained', '')}" if every > 0 else "",
+        "Machine measured": f"every {interval:.0f} ms" if interval > 0 else "",
+    }
+    return [(key, str(value)) for key, value in rows.items() if value not in (None, "", "unknown")]

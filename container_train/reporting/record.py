@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from container_train.hyperparameters import defaults
 from container_train.monitoring import findings
 from container_train.monitoring.findings import Finding
 from container_train.profiler import store
 from container_train.profiler.store import Floats, Phase, Steps, Timeline
 from container_train.reporting import usage
-from container_train.reporting.clock import Clock, clock
-from container_train.reporting.usage import Usage
+from container_train.reporting.usage import Clock, Usage, clock
+from container_train.training.recipes import RECIPES
 
 EPOCH = (
     "train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_macro_f1", "images_per_second", "time",
@@ -38,6 +39,7 @@ class Record:
     losses: dict[str, list[float]]  # of the training steps whose tensors were saved
     usage: Usage
     clock: Clock
+    sampler: dict[str, Any]  # its statistics
     service: bool
     hyperparameters: dict[str, str]
 
@@ -98,8 +100,6 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
     }
     samples = [series for what in (store.CPU, store.GPU) for series in list(system.series(what).values())[:1]]
     ticks = clock(timeline, samples, [job.get("started"), job.get("ended"), *(row["time"] for row in epochs.values())])
-    if job and not job.get("sampler"):
-        job["sampler"] = _json(out / "profiler" / "sampler.json")
     hyperparameters = table(job.get("hyperparameters")) or table(metrics.get("hyperparameters"))
     if hyperparameters and metrics.get("weights"):
         # A file that was given takes precedence over the hyperparameter.
@@ -117,9 +117,19 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
         losses=_numbers(tensors.get("losses", {}).get("train", {"step": [], "value": []})),
         usage=usage.measure(system, ticks),
         clock=ticks,
+        sampler=_json(out / "profiler" / "sampler.json"),
         service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
     )
+
+
+def settings(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the hyperparameters that are not the defaults of their recipe, and those that are."""
+    recipe = str(given.get("recipe", "head"))
+    usual = {**defaults(recipe if recipe in RECIPES else "head"), "recipe": "head"}
+    words = {key: str(value) for key, value in given.items()}
+    same = {key: value for key, value in words.items() if value == str(usual.get(key, ""))}
+    return {key: value for key, value in words.items() if key not in same}, same
 
 
 def rules(out: Path) -> list[Finding]:
@@ -139,11 +149,6 @@ def _numbers(columns: Mapping[str, list[Any]]) -> dict[str, list[float]]:
 
 
 def _phases(timeline: Timeline, until: float) -> list[Phase]:
-    """One that has not ended lasts as long as there are signs of life; steps that are in none are a training that had
-    no time to say that it ended."""
+    """One that has not ended lasts as long as there are signs of life."""
     phases = [replace(p, end=max(p.end, until)) if p.goes_on else p for p in timeline.phases]
-    steps = timeline.steps
-    if len(steps) and not any(phase.name == "train" for phase in phases):
-        end = float((steps.start + steps.total * steps.weight)[-1])
-        phases.append(Phase("train", float(steps.start[0]), end))
     return sorted(phases, key=lambda phase: (phase.start, -phase.end))

@@ -5,8 +5,8 @@ from bokeh.models import ColumnDataSource, NumeralTickFormatter, Range1d
 
 from container_train.profiler.store import Floats, Steps
 from container_train.reporting import drawing
-from container_train.reporting.drawing import INK, POINTS, TRAIN, VALID, Chart, Key, blank, groups, hover, line
-from container_train.reporting.summary import OTHER, PARTS
+from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, groups, hover, line
+from container_train.reporting.summary import PARTS
 from container_train.reporting.words import duration
 
 BARS = 60  # at most
@@ -18,10 +18,7 @@ def of_steps(steps: Steps) -> dict[str, Chart]:
     """Those that there is something to draw for, by name."""
     if (steps.total > 0).sum() < 2:
         return {}
-    drawn = {"histogram": histogram(steps), "step_times": step_times(steps)}
-    if any(np.isfinite(getattr(steps, part)).any() for part in PARTS):
-        drawn["step_parts"] = step_parts(steps)
-    return drawn
+    return {"histogram": histogram(steps), "step_times": step_times(steps)}
 
 
 def unit_of(total: Floats) -> tuple[str, float]:
@@ -53,31 +50,6 @@ def step_times(steps: Steps) -> Chart:
         tips = [("step", "@x{0}"), ("epoch", "@epoch"), ("took", f"@y{{0.0}} {unit}")]
         hover(plot, [marks], tips + [(label, f"@{part}{{0.00}} {unit}") for part, (label, _) in PARTS.items()])
     return Chart("Time of a step over the training", f"{unit}, logarithmic", plot, keys)
-
-
-def step_parts(steps: Steps) -> Chart:
-    """The parts of the time of a step, on average, over the training."""
-    unit, scale = unit_of(steps.total)
-    parts = groups(len(steps), POINTS // 2)
-
-    def means(values: Floats) -> Floats:
-        return np.array([np.nan_to_num(values[part]).mean() * scale for part in parts])
-
-    mean, total = {part: means(getattr(steps, part)) for part in PARTS}, means(steps.total)
-    mean["rest"] = np.maximum(0, total - np.sum(list(mean.values()), axis=0))
-    words = {**PARTS, "rest": ("everything else", OTHER)}
-    # A single step that hangs would press all others flat: it is cut, marked, and its length told.
-    top = float(min(total.max(), 3 * np.percentile(total, 98))) or 1.0
-    x = np.array([steps.number[part].mean() for part in parts])
-    fits = np.minimum(1, top / np.maximum(total, top))
-    plot = blank(240, "step", y_range=Range1d(0, top * 1.05))
-    data = ColumnDataSource({"x": x, **{part: values * fits for part, values in mean.items()}})
-    plot.varea_stack(list(mean), x="x", source=data, color=[words[part][1] for part in mean])
-    keys = [Key(words[part][0], words[part][1], mark="area") for part in mean]
-    if len(cut := np.flatnonzero(fits < 1)):
-        keys.append(Key(f"cut: up to {duration(total.max() / scale)}", INK, mark="triangle"))
-        plot.scatter(x[cut], top * 1.02, marker="triangle", size=6, color=INK, line_color=None)
-    return Chart("What a step is made of", f"{unit}, mean", plot, keys)
 
 
 def histogram(steps: Steps) -> Chart:

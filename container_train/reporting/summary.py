@@ -1,5 +1,6 @@
 """The words and figures of a report: how the job stands, what is wrong, what to do first, where the time went."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from container_train.monitoring.findings import Evidence, Finding
-from container_train.reporting import clock
+from container_train.profiler.store import Phase
 from container_train.reporting.measures import MEASURES, best_epoch, images_of
 from container_train.reporting.record import TERMINAL, Record, number, table
 from container_train.reporting.words import clock_time, duration, figure, title
@@ -171,7 +172,7 @@ def shares(record: Record) -> list[Share]:
     length = record.clock.length
     if not length:
         return []
-    seconds = clock.leaves(record.phases)
+    seconds = leaves(record.phases)
     rows: list[Share] = []
 
     def add(label: str, colour: str, took: float, depth: int = 0) -> None:
@@ -192,6 +193,23 @@ def shares(record: Record) -> list[Share]:
     return rows
 
 
+def leaves(phases: list[Phase]) -> dict[str, float]:
+    """Seconds that each phase had for itself, without the phases within it."""
+    seconds: dict[str, float] = {}
+    edges = sorted({edge for phase in phases for edge in (phase.start, phase.end)})
+    nested = sorted(phases, key=lambda phase: (phase.start, -phase.end))
+    index, under_way = 0, list[Phase]()
+    for edge, following in itertools.pairwise(edges):
+        while index < len(nested) and nested[index].start <= edge:
+            under_way.append(nested[index])
+            index += 1
+        under_way = [phase for phase in under_way if phase.end > edge]
+        if under_way:  # the one that began last is the innermost
+            name = under_way[-1].name
+            seconds[name] = seconds.get(name, 0.0) + following - edge
+    return seconds
+
+
 def notes(record: Record) -> list[str]:
     """Return what a reader has to know before trusting the page: what was switched off or broke, what is missing."""
     debug, problems = table(record.job.get("debug")), record.job.get("problems")
@@ -202,11 +220,7 @@ def notes(record: Record) -> list[str]:
         "The profiler was off (profile-interval=0): nothing was measured of the machine.":
             number(record.job.get("profile_interval_ms")) == 0,
         **{str(problem): True for problem in (problems if isinstance(problems, list) else [])},
-        str(problem := table(record.job.get("sampler")).get("problem")): bool(problem),
-        **{
-            f"The job did not run for {duration(seconds)} and was taken up again; the charts leave that out.": True
-            for _, seconds in record.clock.breaks
-        },
+        str(problem := record.sampler.get("problem")): bool(problem),
         "The frozen layers have random weights: the accuracies say nothing about real training.":
             str(record.metrics.get("weights")) == "none" and record.hyperparameters.get("freeze-until") != "none",
     }  # fmt: skip

@@ -44,37 +44,25 @@ def over_time(record: Record) -> dict[str, Chart]:
     for chart in drawn.values():
         chart.plot.min_border_left, chart.plot.min_border_right = LEFT, 30
         chart.plot.xaxis.formatter = PrintfTickFormatter(format=f"%g {unit}")
-        for where, _ in record.clock.breaks:
-            chart.plot.add_layout(drawing.span(where / seconds, drawing.VALID))
     return drawn
 
 
 def _phases(record: Record, seconds: float, axis: Range1d) -> Chart:
     found = {phase.name for phase in record.phases}
     names = [name for name in PHASES if name in found] + sorted(found - PHASES.keys())
-    bars: list[tuple[str, float, float, int]] = []  # name, start, end, times
-    for name in names:
-        edges = record.clock([edge for p in record.phases if p.name == name for edge in (p.start, p.end)])
-        for start, end in edges.reshape(-1, 2).tolist():
-            # What no screen could tell apart is drawn as one.
-            if bars and bars[-1][0] == name and start - bars[-1][2] < record.clock.length / 2000:
-                _, first, last, times = bars.pop()
-                bars.append((name, first, max(last, end), times + 1))
-            else:
-                bars.append((name, start, end, 1))
+    left, right = (record.clock([getattr(phase, edge) for phase in record.phases]) for edge in ("start", "end"))
     plot = drawing.blank(30 + 18 * len(names), y_range=names[::-1], x_range=axis, tools=TIME_TOOLS)
     data = ColumnDataSource(
         {
-            "name": [name for name, *_ in bars],
-            "left": [start / seconds for _, start, _, _ in bars],
-            "right": [end / seconds for _, _, end, _ in bars],
-            "times": [times for *_, times in bars],
-            "took": [end - start for _, start, end, _ in bars],
-            "colour": [PHASES.get(name, ("", OTHER))[1] for name, *_ in bars],
+            "name": [phase.name for phase in record.phases],
+            "left": left / seconds,
+            "right": right / seconds,
+            "took": right - left,
+            "colour": [PHASES.get(phase.name, ("", OTHER))[1] for phase in record.phases],
         }
     )
     drawn = plot.hbar(y="name", left="left", right="right", height=0.7, source=data, color="colour")
-    drawing.hover(plot, [drawn], [("", "@name"), ("took", "@took{0.0} s"), ("times", "@times")])
+    drawing.hover(plot, [drawn], [("", "@name"), ("took", "@took{0.0} s")])
     plot.ygrid.grid_line_color = None
     return Chart("Phases", "of the job", plot)
 

@@ -13,7 +13,6 @@ from bokeh.models import ColumnDataSource, FixedTicker, LinearColorMapper, Numer
 from container_train.paths import replace_file
 from container_train.reporting import mistakes, page, record, summary
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, colour_bar, hover, line
-from container_train.reporting.facts import settings
 from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
 from container_train.reporting.words import clock_time
@@ -55,7 +54,7 @@ def write(folder: Path, facts: Mapping[str, Any], tested: Tested | None = None) 
         charts["confusion"] = confusion_chart(tested.confusion, classes)
         charts["calibration"] = calibration(facts["calibration"])
     # A file that was given takes precedence over the hyperparameter of the same name.
-    changed, same = settings({**facts["hyperparameters"], "weights": facts["weights"]})
+    changed, same = record.settings({**facts["hyperparameters"], "weights": facts["weights"]})
     text = page.render(
         "report.html.jinja",
         {name: chart.plot for name, chart in charts.items()},

@@ -1,22 +1,49 @@
-"""Curves of the machine's use over time, thinned to what a chart can show."""
+"""The time axis of a job, and on it curves of the machine's use, thinned to what a chart can show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from container_train.profiler import store
 from container_train.profiler.evidence import at
-from container_train.profiler.store import Floats, Series, System
-from container_train.reporting.clock import Clock
+from container_train.profiler.store import Floats, Series, System, Timeline
 
 COLUMNS = 600  # points of a curve: more than that no screen shows
 MEGABYTE = 1e6
 
 
 @dataclass(frozen=True)
+class Clock:
+    """From the first to the last sign of life of a job, in seconds since 1970."""
+
+    start: float = 0.0
+    end: float = 0.0
+
+    @property
+    def length(self) -> float:
+        return self.end - self.start
+
+    def __call__(self, times: Floats | list[float]) -> Floats:
+        """Seconds on the axis for seconds since 1970; those outside of it fall on its ends."""
+        return np.clip(np.asarray(times, dtype=np.float64) - self.start, 0, self.length)
+
+
+def clock(timeline: Timeline, samples: list[Series], signs: list[Any]) -> Clock:
+    """`signs` are further moments at which the job lived, such as its start, in seconds since 1970."""
+    steps = timeline.steps
+    moments = [float(sign) for sign in signs if isinstance(sign, int | float)]
+    moments += [edge for phase in timeline.phases for edge in (phase.start, phase.end)]
+    ends, sampled = steps.start + steps.total * steps.weight, [series.times for series in samples]
+    seen: Floats = np.concatenate([steps.start, ends, *sampled, np.array(moments)])
+    known = seen[np.isfinite(seen) & (seen > 0)]
+    return Clock(float(known.min()), float(known.max())) if len(known) else Clock()
+
+
+@dataclass(frozen=True)
 class Curve:
-    """`x` seconds on the job's clock; `mean` and `maximum` of what was measured around them; NaN where nothing was."""
+    """`x` seconds on the job's clock; `mean` and `maximum` of what was measured around them."""
 
     label: str
     x: Floats
@@ -81,10 +108,6 @@ def thin(label: str, series: Series, clock: Clock) -> Curve | None:
     maxima = np.full(len(counts), -np.inf)
     np.maximum.at(maxima, column, values)
     filled = np.flatnonzero(counts)
-    middle, mean, maximum = (filled + 0.5) * width, sums[filled] / counts[filled], maxima[filled]
-    # A line over a time in which nothing was measured would say what nobody knows.
-    holes = np.flatnonzero(np.diff(middle) > 5 * width) + 1
-    return Curve(
-        label, np.insert(middle, holes, middle[holes] - width), np.insert(mean, holes, np.nan),
-        np.insert(maximum, holes, np.nan), float(values.mean()), float(values.max()),
-    )  # fmt: skip
+    middle: Floats = np.asarray((filled + 0.5) * width, dtype=np.float64)
+    mean, peak = sums[filled] / counts[filled], maxima[filled]
+    return Curve(label, middle, mean, peak, float(values.mean()), float(values.max()))

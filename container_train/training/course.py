@@ -76,9 +76,8 @@ class Course:
             )
             with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
                 trainer = engine.Trainer(
-                    self.network, source, stage.hp, self.precision, self.tree.checkpoints, self.identity, self.stop,
-                    resumed, self.monitor, self.group, stage, state,
-                )  # fmt: skip
+                    source, self.tree.checkpoints, self.identity, resumed, self.monitor, stage, state
+                )
                 trainer.fit()
                 state = trainer.state
         return trainer

@@ -10,17 +10,12 @@ from typing import Any, NoReturn
 import torch
 
 from container_train.debugger.config import SaveSchedule
-from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped, TrainError
 from container_train.features.sources import Source
-from container_train.hyperparameters import Hyperparameters
-from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
-from container_train.signals import StopFlag
 from container_train.training import checkpoint
 from container_train.training.learner import Learner
 from container_train.training.metrics import line
-from container_train.training.precision import Precision
 from container_train.training.stages import Stage
 from container_train.training.state import RunningMetrics, State
 
@@ -29,30 +24,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Trainer:
-    """Trains the head of `network` on `source`, keeping a checkpoint in `folder`.
+    """Trains the head of the source's network, keeping a checkpoint in `folder`.
 
     `before` is the state at the end of the stage before this one, whose best weights the network has. The debugger
     watches the last stage alone: its rules compare the steps of one training.
     """
 
-    network: Network
     source: Source
-    hp: Hyperparameters
-    precision: Precision
     folder: Path
     identity: dict[str, Any]
-    stop: StopFlag
     resumed: InitVar[dict[str, Any] | None] = None
     monitor: Monitor = OFF
-    group: ProcessGroup = SINGLE
     stage: InitVar[Stage | None] = None
     before: InitVar[State | None] = None
 
     def __post_init__(self, resumed: dict[str, Any] | None, stage: Stage | None, before: State | None) -> None:
+        self.network, self.hp, self.group = self.source.network, self.source.hp, self.source.group
         self.at = stage or Stage(0, self.hp)
-        self.learner = Learner(
-            self.network, self.source, self.hp, self.precision, self.at, self.stop, self.monitor, self.group
-        )
+        self.learner = Learner(self.source, self.at, self.monitor)
         self.writer = checkpoint.Writer(self.folder, self.identity)
         self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.progressed: Callable[[], None] = lambda: None
@@ -114,10 +103,9 @@ class Trainer:
         return True
 
     def plan(self) -> SaveSchedule:
-        """Return the numbers of steps that there are and were in this stage, of training and of evaluation."""
-        train, valid = self.learner.steps("train"), self.learner.steps("valid")
-        epochs = self.state.epoch - self.at.first
-        return SaveSchedule(train, self.hp.epochs, epochs * train + self.state.step, epochs * valid)
+        """Return the numbers of training steps that there are and were in this stage."""
+        steps = self.learner.steps("train")
+        return SaveSchedule(steps, self.hp.epochs, (self.state.epoch - self.at.first) * steps + self.state.step)
 
     def _epoch(self) -> None:
         learner, state, started, before = self.learner, self.state, time.monotonic(), self.state.tally.seen

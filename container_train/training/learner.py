@@ -8,46 +8,40 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.func import functional_call
 
-from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import TrainError
 from container_train.features.files import Features
 from container_train.features.sources import Source
-from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm
-from container_train.model.builder import Network
 from container_train.monitoring.monitor import Monitor
-from container_train.signals import StopFlag
 from container_train.training import checkpoint
 from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
 from container_train.training.mixing import Mixing
-from container_train.training.optimization import clip, optimizer_for, schedule_for
-from container_train.training.precision import Precision
+from container_train.training.optimization import optimizer_for, schedule_for
 from container_train.training.stages import Stage
 from container_train.training.state import Evaluation, RunningMetrics, State, Told
 
 
 @dataclass(eq=False)
 class Learner:
-    """Trains the head of `network` step by step; `state` counts the steps.
+    """Trains the head of the source's network step by step; `state` counts the steps.
 
     On a GPU nothing waits for a step before the next one was launched: its loss is read one step late, and so is what
     several processes tell each other.
     """
 
-    network: Network
     source: Source
-    hp: Hyperparameters
-    precision: Precision
     stage: Stage
-    stop: StopFlag
     monitor: Monitor
-    group: ProcessGroup
 
     def __post_init__(self) -> None:
+        source = self.source
+        self.network, self.precision, self.hp = source.network, source.precision, source.hp
+        self.stop, self.group = source.stop, source.group
         hp, head = self.hp, self.network.head
         self.state = State(self.stage.first)
         self.classes = len(self.source.data.classes)
@@ -119,7 +113,7 @@ class Learner:
         self.monitor.mark()
         if self.hp.clip:
             self.scaler.unscale_(self.optimizer)
-            clip(self.network.trainable(), self.hp.clip)
+            nn.utils.clip_grad_norm_(self.network.trainable(), self.hp.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()

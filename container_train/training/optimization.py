@@ -1,7 +1,7 @@
 """The optimizer, the learning rates of its layers, and how they change during a training."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,9 +65,3 @@ def factor(hp: Hyperparameters, steps_per_epoch: int) -> Callable[[int], float]:
         return (1 + math.cos(math.pi * min((step - warmup) / max(total - warmup, 1), 1.0))) / 2
 
     return at
-
-
-def clip(parameters: Iterable[nn.Parameter], most: float) -> None:
-    """Scale the gradients down to the norm `most` if theirs is larger; 0: leave them."""
-    if most:
-        nn.utils.clip_grad_norm_(parameters, most)

@@ -12,9 +12,8 @@ from typing import Any
 
 from container_train.paths import replace_file
 from container_train.reporting import page, record, summary
-from container_train.reporting.facts import settings
 from container_train.reporting.measures import MEASURES, in_words
-from container_train.reporting.record import number, table
+from container_train.reporting.record import number, settings, table
 from container_train.reporting.summary import State
 from container_train.reporting.words import clock_time, count, duration, share
 from local_test import pack

@@ -113,11 +113,11 @@ class Job:
         network.to(DEVICE)
         return network
 
-    def source(self, hp: Hyperparameters, folder: Path) -> tuple[Source, Precision]:
+    def source(self, hp: Hyperparameters, folder: Path) -> Source:
         precision = Precision.choose(hp.amp, DEVICE)
         precision.prepare()
         store = Store.of(SageMakerPaths(folder))
-        return Source(self.data, self._network(hp), hp, DEVICE, precision, StopFlag(), store), precision
+        return Source(self.data, self._network(hp), hp, DEVICE, precision, StopFlag(), store)
 
     def bare(self, compiled: bool = False) -> float:
         model: Any = torchvision.models.get_model(self.options.arch, num_classes=CLASSES)
@@ -190,10 +190,7 @@ class Job:
     def ours(self, monitor: Monitor = OFF, **words: object) -> float:
         hp = self.hp({"freeze-until": "none", "augment": "crop", "epochs": 2, "lr": 1e-4, **words})
         with tempfile.TemporaryDirectory(dir=self.base) as folder:
-            source, precision = self.source(hp, Path(folder))
-            checkpoints = Path(folder) / "checkpoints"
-            network = source.network
-            trainer = Trainer(network, source, hp, precision, checkpoints, {}, StopFlag(), None, monitor)
+            trainer = Trainer(self.source(hp, Path(folder)), Path(folder) / "checkpoints", {}, None, monitor)
             return float(trainer.fit()[-1]["images_per_second"])
 
     def first_pass(self) -> float:

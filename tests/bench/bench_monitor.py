@@ -25,6 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import command_line
+from container_train.distributed.process_group import SINGLE
 from container_train.features.sources import Batch
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
@@ -44,7 +45,7 @@ KINDS = {"nothing": OFF, "profiler": {"debug": "off"}, "profiler and debugger": 
 
 def sampler(interval: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-m", SAMPLER, "--folder", f"{folder}/profiler", "--interval", str(interval)]
+        words = [sys.executable, "-m", SAMPLER, f"{folder}/profiler", str(interval), "algo-1"]
         process = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
         time.sleep(seconds)
         process.communicate(b"end\n")
@@ -65,7 +66,9 @@ class Source:
 
     cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
-    def __init__(self, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
+    def __init__(self, network: builder.Network, hp: Any, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
+        self.network, self.hp, self.precision = network, hp, Precision.choose("off", torch.device("cpu"))
+        self.stop, self.group = StopFlag(), SINGLE
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
         self.targets = torch.arange(self.batch) % CLASSES
         self.device = torch.device("cpu")
@@ -106,14 +109,13 @@ def step_times(
         **options,
     }
     hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
-    source: Any = Source(inputs, steps)
+    source: Any = Source(network, hp, inputs, steps)
     with tempfile.TemporaryDirectory() as folder:
         tree = SageMakerPaths(Path(folder))
         with Monitor.start(tree, hp) as monitor:
             if monitor.watcher is not None:
                 until_idle(psutil.Process(monitor.watcher.process.pid))
-            cpu = Precision.choose("off", torch.device("cpu"))
-            it = Trainer(network, source, hp, cpu, tree.checkpoints, {}, StopFlag(), None, monitor)
+            it = Trainer(source, tree.checkpoints, {}, None, monitor)
             spent: dict[str, float] = {}
             evaluate = it.learner.evaluate
 

@@ -159,7 +159,7 @@ class Setting:
                 started = time.perf_counter()
                 source = Source(self.data, self.network, self.hp, CPU, self.precision, StopFlag(), Store.of(tree))
                 filled = time.perf_counter()
-            trainer = Trainer(self.network, source, self.hp, self.precision, tree.checkpoints, {}, StopFlag())
+            trainer = Trainer(source, tree.checkpoints, {})
             trainer.fit()
             ended = time.perf_counter()
         return {

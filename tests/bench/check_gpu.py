@@ -48,11 +48,11 @@ class StopAt(StopFlag):
 
 def trainer(job: Job, folder: Path, words: Words, monitor: Monitor = OFF) -> Trainer:
     hp = job.hp({"epochs": 2, "lr": 1e-3, "amp": "off", **words})
-    source, precision = job.source(hp, folder)
+    source = job.source(hp, folder)
     torch.backends.cudnn.benchmark = False  # which would take other kernels, and round otherwise, in each training
     torch.backends.cudnn.deterministic = True
     resumed = checkpoint.load(folder, {})
-    return Trainer(source.network, source, hp, precision, folder, {}, StopFlag(), resumed, monitor)
+    return Trainer(source, folder, {}, resumed, monitor)
 
 
 def weights(it: Trainer) -> torch.Tensor:
@@ -101,7 +101,7 @@ def not_finite(job: Job, folder: Path) -> str:
 
 def features(job: Job, folder: Path) -> str:
     """The first pass gives what the frozen layers give; the cache is on the device."""
-    source, _ = job.source(job.hp({"augment": "crop", "augment-views": 2, "epochs": 2, "amp": "off"}), folder)
+    source = job.source(job.hp({"augment": "crop", "augment-views": 2, "epochs": 2, "amp": "off"}), folder)
     assert len(source.cache) == 3
     assert all(feature.device.type == DEVICE.type for part in source.cache.values() for feature in part)
     cache, source.cache = source.cache, {}

@@ -81,8 +81,9 @@ def test_a_job_that_a_rule_ends_leaves_the_report_the_rules_and_the_raw_files(ki
     assert facts["reason"].startswith("stopped early by rule overfit: ")
     assert (facts["debug"]["state"], facts["debug"]["trained"]) == ("on", "the last layer")
     assert facts["class_counts"] == {"red": 10, "green": 10, "blue": 10}
-    assert facts["sampler"]["samples"] > 10
-    assert facts["sampler"]["interval_ms"] == 100
+    statistics = json.loads((out / "profiler" / "sampler.json").read_text())
+    assert statistics["samples"] > 10
+    assert statistics["interval_ms"] == 100
     phases = {phase.name for phase in store.timeline(out).phases}
     assert phases == {"data", "model", "features", "train", "evaluate", "checkpoint", "export", "measure", "report"}
     # The best epoch of those that were trained is kept.
@@ -141,12 +142,11 @@ def test_a_stopped_job_has_its_report_goes_on_and_has_one_when_it_is_killed(tmp_
     assert verdicts(tmp_path)
     timeline = store.timeline(output(tmp_path))
     assert timeline.phases[-1].name in ("train", "evaluate", "checkpoint")
-    # What was before the stop, and what was after it.
+    # Those of this run, counted on; the platform gives a restarted job an empty output folder.
     epochs, steps = [row["epoch"] for row in timeline.epochs], timeline.steps.number.tolist()
-    assert epochs == list(range(1, len(epochs) + 1))
-    assert len(epochs) >= done + 2
-    assert steps == list(range(len(steps)))
-    assert len(steps) >= 4 * (done + 1)
+    assert epochs == list(range(epochs[0], epochs[0] + len(epochs)))
+    assert done <= epochs[0] <= done + 2 <= epochs[-1]
+    assert steps == list(range(steps[0], steps[0] + len(steps)))
 
 
 SLOW = {"epochs": "3", "freeze_until": "none", "feature_cache": "off", "lr": "0.0005"}

@@ -1,13 +1,10 @@
 """Images are checked before the training: all of them, or of a large set some, by all processes together."""
 
 import logging
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
 
 from container_serve.image import decode
 from container_train.data import checking, dataset
@@ -16,9 +13,7 @@ from container_train.errors import TrainError
 from container_train.features.location import VARIABLE
 from container_train.paths import SageMakerPaths
 from tests import trees
-from tests.contract.serving import free_port
-
-SIZE = 3
+from tests.container_train.ranks import in_processes
 
 
 @pytest.fixture
@@ -81,13 +76,9 @@ def test_nothing_of_a_stream_is_read_before_the_training(tree: SageMakerPaths, d
     assert (found.bad, found.leaks) == ({}, [])
 
 
-def read_as(rank: int, port: int, base: Path) -> tuple[str, list[str], list[str], int, str]:
+def read_as(group: ProcessGroup, base: Path) -> tuple[str, list[str], list[str], int, str]:
     """One of the processes: what it finds, how many images it decodes, and the error where images differ."""
-    names = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    group, count = ProcessGroup.from_environment(), 0
-    group.start(torch.device("cpu"))
+    count = 0
 
     def look(body: bytes) -> object:
         nonlocal count
@@ -99,11 +90,10 @@ def read_as(rank: int, port: int, base: Path) -> tuple[str, list[str], list[str]
     found = dataset.read(SageMakerPaths(base), group)
     lost = base.parent / "lost"
     try:
-        dataset.read(SageMakerPaths(lost if rank == 2 else base), group)
+        dataset.read(SageMakerPaths(lost if group.rank == 2 else base), group)
         error = ""
     except TrainError as raised:
         error = str(raised)
-    group.shutdown()
     return found.fingerprint, list(found.bad), [str(path) for path in found.splits["train"].paths], count, error
 
 
@@ -111,8 +101,7 @@ def test_processes_share_the_check_and_know_the_same(tree: SageMakerPaths) -> No
     broken = tree.channels / "train" / "01.red" / "004.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     trees.tree(tree.base.parent / "lost", pictures={"train": 9, "valid": 4, "test": 4})
-    with ProcessPoolExecutor(SIZE, multiprocessing.get_context("spawn")) as pool:
-        first, *others = pool.map(read_as, range(SIZE), [free_port()] * SIZE, [tree.base] * SIZE)
+    first, *others = in_processes(3, read_as, tree.base)
     alone = dataset.read(tree)
     assert first[0] == alone.fingerprint
     assert first[1] == ["train/01.red/004.jpg"] == list(alone.bad)

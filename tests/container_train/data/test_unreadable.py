@@ -1,23 +1,17 @@
 """Images that turn out to be unreadable during the training: left out by all processes when an epoch ends."""
 
 import copy
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from container_train.data.files import Files, Split
 from container_train.data.unreadable import Unreadable
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
-from tests.contract.serving import free_port
-
-SIZE = 2
+from tests.container_train.ranks import in_processes
 
 
 def splits(root: Path, **counts: int) -> dict[str, Split]:
@@ -89,13 +83,9 @@ def test_a_split_without_any_readable_image_ends_the_job(tmp_path: Path) -> None
         found.agree(SINGLE)
 
 
-def epoch(rank: int, port: int, root: Path) -> tuple[list[int], dict[str, Any], bool]:
+def epoch(group: ProcessGroup, root: Path) -> tuple[list[int], dict[str, Any], bool]:
     """One of the processes: each notes an image of its own."""
-    names = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    group = ProcessGroup.from_environment()
-    group.start(torch.device("cpu"))
+    rank = group.rank
     found = Unreadable(splits(root, train=100), {}, checked=0)
     found.use("train", 25, [10 + rank])
     found.share(group)
@@ -105,13 +95,11 @@ def epoch(rank: int, port: int, root: Path) -> tuple[list[int], dict[str, Any], 
         found.resume(state)
     found.use("train", 25, [90] if rank else [])
     left_out = found.agree(group)
-    group.shutdown()
     return found.remaining("train").tolist(), state, left_out
 
 
 def test_all_processes_leave_the_same_out(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(SIZE, multiprocessing.get_context("spawn")) as pool:
-        first, second = pool.map(epoch, range(SIZE), [free_port()] * SIZE, [tmp_path] * SIZE)
+    first, second = in_processes(2, epoch, tmp_path)
     assert first == second
     assert first[0] == [index for index in range(100) if index not in (10, 11, 90)]
     assert sorted(first[1]["noted"]["train"]) == [10, 11]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from smdebug.core.modes import ModeKeys
 from smdebug.core.tfrecord.tensor_reader import TensorReader
-from smdebug.core.writer import FileWriter
 
 from container_train.debugger import events
 
@@ -29,22 +28,6 @@ def test_smdebug_reads_what_was_written(tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, wanted)
         assert got.dtype == wanted.dtype
     assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_what_smdebug_wrote_is_decoded(tmp_path: Path) -> None:
-    writer = FileWriter(trial_dir=str(tmp_path), worker="worker_0", step=3)
-    writer.write_tensor(tdata=TENSORS[0][1], tname="x", mode=ModeKeys.TRAIN, mode_step=3)
-    writer.close()
-    record = next(tmp_path.rglob("*.tfevents")).read_bytes()
-    np.testing.assert_array_equal(events.decode(record), TENSORS[0][1])
-
-
-@pytest.mark.parametrize("keep", [0, 10, 60, -1])
-def test_a_record_cut_short_is_a_value_error(tmp_path: Path, keep: int) -> None:
-    events.write(tmp_path, 0, ModeKeys.TRAIN, 0, TENSORS[:1])
-    record = next(tmp_path.rglob("*.tfevents")).read_bytes()
-    with pytest.raises(ValueError, match="cut short"):
-        events.decode(record[:keep])
 
 
 def test_nothing_half_written_is_left_where_the_folder_cannot_be_written(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The process beside the training, as the training program starts it."""
 
 import json
-import math
 import select
 import shutil
 import signal
@@ -57,8 +56,8 @@ Start = Callable[..., subprocess.Popen[str]]
 def start() -> Iterator[Start]:
     started: list[subprocess.Popen[str]] = []
 
-    def run(out: Path, *options: str) -> subprocess.Popen[str]:
-        words = ["--out", str(out), "--tensors", str(out.parent / "tensors"), "--seconds", "0.2", *options]
+    def run(out: Path, rule: str = "none", on_rule: str = "warn") -> subprocess.Popen[str]:
+        words = [str(out), str(out.parent / "tensors"), rule, on_rule, "0.2"]
         process = subprocess.Popen(
             [sys.executable, "-m", "container_train.debugger.watch", *words], text=True, bufsize=1, cwd=PROGRAM,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -137,7 +136,7 @@ def test_the_watcher_of_a_killed_training_leaves_the_next_ones_files_alone(tmp_p
 
 def test_a_rule_that_fires_stops_the_training_over_the_pipe_once(tmp_path: Path, start: Start) -> None:
     out = trained(tmp_path, lr=1e6)
-    process = start(out, "--on-rule", "stop", "--rule", "exploding_tensor;dead_relu:threshold_layer=100")
+    process = start(out, "exploding_tensor;dead_relu:threshold_layer=100", "stop")
     assert process.stdout is not None
     assert select.select([process.stdout], [], [], SECONDS)[0]
     line = process.stdout.readline()
@@ -149,7 +148,7 @@ def test_a_rule_that_fires_stops_the_training_over_the_pipe_once(tmp_path: Path,
 
 def test_a_rule_that_was_not_named_does_not_stop_it(tmp_path: Path, start: Start) -> None:
     out = trained(tmp_path, lr=1e6)
-    process = start(out, "--on-rule", "stop", "--rule", "overfit")
+    process = start(out, "overfit", "stop")
     assert end(process)[0] == ""
     assert statuses(out)["exploding_tensor"] == "fired"
 
@@ -173,32 +172,6 @@ def test_without_tensors_job_or_anything_it_still_ends_well(tmp_path: Path, star
     process = start(out)
     end(process)
     assert set(statuses(out).values()) == {"not_applicable"}
-
-
-def damage(folder: Path) -> None:
-    """Everything that a killed training or a full disk can leave."""
-    events = sorted((folder / "events").rglob("*.tfevents"))
-    index = sorted((folder / "index").rglob("*.json"))
-    events[3].write_bytes(events[3].read_bytes()[:100])
-    events[4].write_bytes(b"")
-    events[5].unlink()
-    index[6].write_text("")
-    index[7].write_text(index[7].read_text()[:50])
-    index[8].write_text("[]")
-    (folder / "index" / "000000000" / "000000000099_worker_0.json.tmp").write_text("{")
-    (folder / "events" / "000000000099").mkdir()
-
-
-def test_damaged_files_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = trained(tmp_path)
-    damage(config.folder(SageMakerPaths(tmp_path)))
-    steps = Steps(config.folder(SageMakerPaths(tmp_path)))
-    seen = list(steps.new())
-    assert len(seen) == 50 - 3
-    assert [step.loss() is None for step in seen[:6]] == [False, False, False, True, True, True]
-    assert not list(steps.new())
-    Watcher(out, config.folder(SageMakerPaths(tmp_path))).look(final=True)
-    assert set(statuses(out).values()) <= {"ok", "not_applicable"}
 
 
 def test_a_folder_that_fills_up_and_goes_on_is_read_step_by_step(tmp_path: Path) -> None:
@@ -254,19 +227,6 @@ def test_a_report_or_profiler_that_fails_does_not_take_the_rules_along(
         watcher.look(final=True)
     assert caplog.text.count("no report") == caplog.text.count("no profiler") == 1
     assert statuses(out)["vanishing_gradient"] == "ok"
-
-
-def test_rules_json_is_written_only_when_something_changed(tmp_path: Path) -> None:
-    out = trained(tmp_path)
-    watcher = Watcher(out, config.folder(SageMakerPaths(tmp_path)))
-    watcher.look()
-    before = (out / "rules.json").stat()
-    watcher.due = math.inf  # the profiler's rules say another time each time
-    watcher.look()
-    watcher.look()
-    after = (out / "rules.json").stat()
-    watcher.look()
-    assert (out / "rules.json").stat().st_mtime_ns == after.st_mtime_ns >= before.st_mtime_ns
 
 
 def test_known_rules_need_neither_torch_nor_smdebug() -> None:

@@ -1,27 +1,19 @@
 """Collectives, among real processes over gloo."""
 
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import torch
 
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.model import builder
-from tests.contract.serving import free_port
+from tests.container_train.ranks import in_processes
 
 SIZE = 3
 
 
-def check(rank: int, port: int) -> None:
+def check(group: ProcessGroup) -> int:
     """Do the part of one process; an error that it raises fails the test."""
-    names = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    group = ProcessGroup.from_environment()
-    group.start(torch.device("cpu"))
-    assert (group.rank, group.size) == (rank, SIZE)
+    rank = group.rank
+    assert group.size == SIZE
     for rows in (7, 2):  # of two, the last process has none
         for dtype in (torch.float32, torch.bfloat16):
             whole = torch.arange(rows * 6).reshape(rows, 3, 2).to(dtype)
@@ -40,12 +32,11 @@ def check(rank: int, port: int) -> None:
     norm.running_mean.fill_(rank)
     group.broadcast_parameters(norm)
     assert norm.running_mean.tolist() == [0.0, 0.0]
-    group.shutdown()
+    return rank
 
 
 def test_processes_tell_each_other_the_same() -> None:
-    with ProcessPoolExecutor(SIZE, multiprocessing.get_context("spawn")) as pool:
-        assert list(pool.map(check, range(SIZE), [free_port()] * SIZE)) == [None] * SIZE
+    assert in_processes(SIZE, check) == [0, 1, 2]
 
 
 def test_a_single_process_gets_back_what_it_gave() -> None:

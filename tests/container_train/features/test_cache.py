@@ -1,28 +1,19 @@
 """The feature cache under a training: shared, resumed, and the same model with it as without it."""
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from container_train import command_line
 from container_train.data import dataset, images
 from container_train.errors import Stopped
 from container_train.features import cache, extractor, sources
-from container_train.features.location import Store
-from container_train.model import builder
 from container_train.paths import SageMakerPaths
-from container_train.signals import StopFlag
 from container_train.training import engine
-from container_train.training.checkpoint import changing
-from container_train.training.precision import Precision
 from tests import trees
-from tests.container_train.training.test_engine import StopAfter
-
-CPU = torch.device("cpu")
+from tests.container_train.trainings import StopAfter, Weights, same, source, weights
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +23,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
     return dataset.read(SageMakerPaths(base))
 
 
-NEVER = StopFlag()
-
-
-def source(
-    pictures: dataset.Data,
-    base: Path | None = None,
-    options: Mapping[str, str] | None = None,
-    stop: StopFlag = NEVER,
-) -> sources.Source:
-    words = {**trees.SMALL, "epochs": "3", **(options or {})}
-    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
-    network = builder.build(
-        hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
-    )
-    network.to(CPU)
-    store = Store.of(SageMakerPaths(base)) if base else None
-    return sources.Source(pictures, network, hp, CPU, Precision.choose(hp.amp, CPU), stop, store)
-
-
-def trained(it: sources.Source, folder: Path) -> dict[str, torch.Tensor]:
-    precision = Precision.choose(it.hp.amp, CPU)
-    engine.Trainer(it.network, it, it.hp, precision, folder, {}, NEVER).fit()
-    return changing(it.network.model)
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(a[name], b[name]) for name in a)
+def trained(it: sources.Source, folder: Path) -> Weights:
+    engine.Trainer(it, folder, {}).fit()
+    return weights(it)
 
 
 @pytest.fixture
@@ -171,7 +138,7 @@ def test_a_disk_that_is_full_after_all_is_no_end(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("container_train.features.files.os.fsync", full)
+    monkeypatch.setattr("container_train.features.files.os.truncate", full)
     assert source(pictures, tmp_path).cache
     assert "kept in memory" in caplog.text
     assert "No space left on device" in caplog.text

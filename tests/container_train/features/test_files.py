@@ -1,13 +1,12 @@
 """Features on disk: what is read back, what a kill leaves, what damage does."""
 
-import json
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from container_train.features.files import HEADER, FeatureFile, Features, locked
+from container_train.features.files import FeatureFile, Features, locked
 
 ROWS = 10
 SAMPLE = torch.zeros(1, 3, dtype=torch.bfloat16), torch.zeros(1, 2, 2)
@@ -34,20 +33,18 @@ def chunk(start: int, end: int) -> Features:
 def half(tmp_path: Path) -> Path:
     """A folder with an entry of which 6 rows are written, in two chunks."""
     written = entry(tmp_path)
-    assert written.done("one") == 0
-    written.resume("one", 0)
+    assert written.done() == 0
+    written.resume(0)
     written.append(chunk(0, 4))
     written.append(chunk(4, 6))
-    written.sync()
     return tmp_path
 
 
 def finished(folder: Path) -> FeatureFile:
     written = entry(folder)
-    done = written.done("one")
-    written.resume("one", done)
+    done = written.done()
+    written.resume(done)
     written.append(chunk(done, ROWS))
-    written.sync()
     return written
 
 
@@ -61,12 +58,12 @@ def test_what_was_written_is_read_to_the_bit(half: Path) -> None:
 
 def test_what_is_half_written_is_not_read_but_gone_on_with(half: Path) -> None:
     assert entry(half).read() is None
-    assert entry(half).done("one") == 6
+    assert entry(half).done() == 6
 
 
-def test_rows_that_the_header_does_not_name_are_cut_off(half: Path) -> None:
+def test_rows_that_not_all_files_have_are_cut_off(half: Path) -> None:
     with (entry(half).path / "0.bin").open("ab") as file:
-        file.write(b"killed before the header was written")
+        file.write(b"killed before the other file was written")
     finished(half)
     read = entry(half).read()
     assert read is not None
@@ -77,34 +74,11 @@ def test_a_file_that_is_cut_short_or_missing_is_not_read(half: Path) -> None:
     path = finished(half).path
     (path / "1.bin").write_bytes((path / "1.bin").read_bytes()[:-1])
     assert entry(half).read() is None
-    assert entry(half).done("one") == ROWS - 1
+    assert entry(half).done() == ROWS - 1
     (path / "1.bin").unlink()
     assert entry(half).read() is None
     finished(half)
     assert entry(half).read() is not None
-
-
-@pytest.mark.parametrize("header", ["", "{}", "[]", '{"by": "one", "done": "x"}'])
-def test_a_header_that_is_none_is_computed_again(half: Path, header: str, caplog: pytest.LogCaptureFixture) -> None:
-    (entry(half).path / HEADER).write_text(header)
-    assert entry(half).done("one") == 0
-    assert "is computed again" in caplog.text
-
-
-def test_of_a_header_that_is_newer_than_the_files_only_their_rows_count(half: Path) -> None:
-    """As in a copy that was taken while rows were added."""
-    file = entry(half).path / HEADER
-    header = json.loads(file.read_text())
-    file.write_text(json.dumps({**header, "done": ROWS}))
-    assert entry(half).done("one") == 6
-    finished(half)
-    read = entry(half).read()
-    assert read is not None
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(read, features(), strict=True))
-
-
-def test_what_another_program_began_is_not_mixed_with_ours(half: Path) -> None:
-    assert entry(half).done("other") == 0
 
 
 def test_no_rows_are_read_without_files(tmp_path: Path) -> None:

@@ -13,11 +13,8 @@ from container_train.errors import Stopped, TrainError
 from container_train.features import sources
 from container_train.paths import SageMakerPaths
 from container_train.training import checkpoint, engine
-from container_train.training.checkpoint import changing
-from container_train.training.precision import Precision
 from tests import trees
-from tests.container_train.features.test_cache import CPU, same, source
-from tests.container_train.training.test_engine import StopAfter
+from tests.container_train.trainings import StopAfter, same, source, weights
 
 BAD = {"train": [4, 17], "valid": [5]}  # of 60 and 24: in all, 3 of 108
 NAMES = {"train/01.red/004.jpg", "train/01.red/017.jpg", "valid/01.red/005.jpg"}
@@ -49,16 +46,11 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, int]]:
     return found
 
 
-def trainer(it: sources.Source, folder: Path, resumed: Any = None) -> engine.Trainer:
-    precision = Precision.choose(it.hp.amp, CPU)
-    return engine.Trainer(it.network, it, it.hp, precision, folder, {}, it.stop, resumed)
-
-
 def test_each_file_is_read_once_an_epoch_and_a_bad_one_in_the_first(
     broken: dataset.Data, tmp_path: Path, read: Counter[tuple[str, int]], caplog: pytest.LogCaptureFixture
 ) -> None:
     it = source(broken, tmp_path, UNCACHED)
-    history = trainer(it, tmp_path).fit()
+    history = engine.Trainer(it, tmp_path, {}).fit()
     for split, count in (("train", 60), ("valid", 24)):
         # What is decoded ahead of an epoch that has bad images is decoded again, without them: a batch at most.
         expected = {(split, image): 1 if image in BAD[split] else 4 for image in range(count)}
@@ -91,17 +83,17 @@ def test_an_interrupted_training_leaves_the_same_out(
     broken: dataset.Data, tmp_path: Path, looks: int, workers: str
 ) -> None:
     whole = source(broken, tmp_path / "whole", {**UNCACHED, "workers": workers})
-    trainer(whole, tmp_path / "whole").fit()
+    engine.Trainer(whole, tmp_path / "whole", {}).fit()
     again = dataset.read(SageMakerPaths(tmp_path / "tree"))
     stopped = source(again, tmp_path / "part", UNCACHED, StopAfter(looks))
     with pytest.raises(Stopped, match="in epoch"):
-        trainer(stopped, tmp_path / "part").fit()
+        engine.Trainer(stopped, tmp_path / "part", {}).fit()
     kept = checkpoint.load(tmp_path / "part", {})
     assert kept is not None
     assert kept["unreadable"]["seen"]
     resumed = source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path / "part", UNCACHED)
-    trainer(resumed, tmp_path / "part", kept).fit()
-    assert same(changing(whole.network.model), changing(resumed.network.model))
+    engine.Trainer(resumed, tmp_path / "part", {}, kept).fit()
+    assert same(weights(whole), weights(resumed))
     assert set(resumed.data.unreadable.files) == NAMES
 
 
@@ -115,7 +107,7 @@ def test_an_image_without_features_is_left_out(
     features, targets = zip(*it.training(0, 0), strict=True)
     assert sum(map(len, targets)) == 58
     assert all(torch.isfinite(part).all() for (part,) in features)
-    trainer(it, tmp_path).fit()
+    engine.Trainer(it, tmp_path, {}).fit()
     read.clear()
     again = dataset.read(SageMakerPaths(tmp_path / "tree"))
     second = source(again, tmp_path, options)
@@ -134,6 +126,6 @@ def test_too_many_end_the_training_when_the_epoch_ends(broken: dataset.Data, tmp
         (tmp_path / "tree" / "input" / "data" / "train" / "02.green" / f"{number:03}.jpg").write_bytes(b"")
     words = r"6 of 84 files are not readable images, more than 5%: train/.*: .*; remove or repair them"
     with pytest.raises(TrainError, match=words):
-        trainer(source(broken, tmp_path, UNCACHED), tmp_path).fit()
+        engine.Trainer(source(broken, tmp_path, UNCACHED), tmp_path, {}).fit()
     with pytest.raises(TrainError, match=words):
         source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path)

@@ -8,23 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from container_train import command_line, hyperparameters
 from container_train.data import dataset
 from container_train.data.images import ImageDataset, Item
 from container_train.errors import Stopped, TrainError
-from container_train.features import sources
-from container_train.model import builder
+from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring import monitor
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
 from container_train.profiler import rules, store
-from container_train.signals import StopFlag
 from container_train.training import engine
-from container_train.training.checkpoint import changing
-from container_train.training.precision import Precision
 from tests import trees
-
-CPU = torch.device("cpu")
+from tests.container_train import trainings
 
 
 @pytest.fixture
@@ -32,20 +26,14 @@ def tree(tmp_path: Path) -> SageMakerPaths:
     return SageMakerPaths(trees.tree(tmp_path / "ml"))
 
 
-def parsed(**options: str) -> hyperparameters.Hyperparameters:
-    words = {**trees.SMALL, "epochs": "2", **{key.replace("_", "-"): value for key, value in options.items()}}
-    return command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+def parsed(**options: str) -> Hyperparameters:
+    return trainings.parsed(**{"epochs": "2", **options})
 
 
-def trainer(tree: SageMakerPaths, hp: hyperparameters.Hyperparameters, watching: Monitor) -> engine.Trainer:
-    pictures = dataset.read(tree)
-    network = builder.build(
-        hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
-    )
-    precision = Precision.choose(hp.amp, CPU)
-    source = sources.Source(pictures, network, hp, CPU, precision, StopFlag())
+def trainer(tree: SageMakerPaths, hp: Hyperparameters, watching: Monitor) -> engine.Trainer:
+    source = trainings.source(dataset.read(tree), hp=hp)
     watching.note(feature_cache=bool(source.cache), workers=source.workers)
-    return engine.Trainer(network, source, hp, precision, tree.checkpoints, {}, StopFlag(), None, watching)
+    return engine.Trainer(source, tree.checkpoints, {}, None, watching)
 
 
 def facts(tree: SageMakerPaths) -> dict[str, object]:
@@ -90,8 +78,7 @@ def test_it_changes_nothing_in_what_is_learned(tree: SageMakerPaths) -> None:
         watched.fit()
     plain = trainer(tree, hp, monitor.OFF)
     plain.fit()
-    ours, theirs = changing(watched.network.model), changing(plain.network.model)
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert trainings.same(trainings.weights(watched), trainings.weights(plain))
 
 
 @pytest.mark.timing
@@ -211,19 +198,9 @@ def test_a_monitor_that_cannot_start_is_a_line(tree: SageMakerPaths, caplog: pyt
     assert "monitor: it could not be started" in caplog.text
 
 
-def test_a_restarted_job_goes_on_with_its_files_and_another_one_does_not(tree: SageMakerPaths) -> None:
-    hp = parsed(torch_profile="0:1")
-    mine = tree.output / "profiler" / "mark"
-
-    def start() -> None:
-        with Monitor.start(tree, hp):
-            mine.touch()
-
-    start()
-    tree.checkpoints.mkdir()
-    (tree.checkpoints / "checkpoint.pt").touch()
-    start()
-    assert mine.exists()
-    (tree.checkpoints / "checkpoint.pt").unlink()
-    with Monitor.start(tree, hp):
-        assert not mine.exists()
+def test_files_of_an_earlier_run_make_room(tree: SageMakerPaths) -> None:
+    mark = tree.output / "profiler" / "mark"
+    with Monitor.start(tree, parsed(torch_profile="0:1")):
+        mark.touch()
+    with Monitor.start(tree, parsed(torch_profile="0:1")):
+        assert not mark.exists()

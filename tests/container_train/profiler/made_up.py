@@ -88,8 +88,6 @@ def _job(
         "versions": {"torch": "2.13.0", "smdebug": "1.0.34", "python": "3.11.7"},
         "profile_interval_ms": int(1000 * interval), "steps_per_epoch": max(1, steps // max(1, epochs)),
         "debug": {"state": "on", "reason": "", "interval": 25, "trained": "the last layer", "pretrained": True},
-        "sampler": {"samples": int(seconds / interval) if interval else 0, "missed": 1,
-                    "cpu_seconds": 0.004 * seconds},
     }  # fmt: skip
     (profiler / "job.json").write_text(json.dumps({**content, **more}))
 

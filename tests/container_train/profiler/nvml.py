@@ -26,9 +26,6 @@ class Library:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return "Tesla T4" if handle else "NVIDIA L4"
-
     def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(gpu=self.utilization[handle], memory=1)
 

@@ -258,13 +258,6 @@ def test_max_initialization_time(tmp_path: Path) -> None:
     assert judge(tmp_path, "max_initialization_time", threshold=30.0).status == "ok"
 
 
-def test_max_initialization_time_of_a_restarted_job(tmp_path: Path) -> None:
-    job(tmp_path, f'{{"started": {START}}}')
-    steps(tmp_path, [0.1] * 3, start=START - 3600)
-    steps(tmp_path, [0.1] * 3, start=START + 25 * 60)
-    assert judge(tmp_path, "max_initialization_time").status == "fired"
-
-
 def test_max_initialization_time_of_a_job_without_a_step(tmp_path: Path) -> None:
     job(tmp_path, f'{{"started": {START}, "ended": {START + 1300}}}')
     assert judge(tmp_path, "max_initialization_time").status == "fired"

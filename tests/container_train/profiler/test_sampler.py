@@ -20,10 +20,8 @@ from tests.contract.serving import until
 
 
 def start(folder: Path, interval: int, stderr: int | None = None) -> subprocess.Popen[bytes]:
-    words = ["--folder", str(folder), "--interval", str(interval)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "container_train.profiler.sampler", *words], stdin=subprocess.PIPE, stderr=stderr
-    )
+    words = [sys.executable, "-m", "container_train.profiler.sampler", str(folder), str(interval), "algo-1"]
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stderr=stderr)
 
 
 def read_back(folder: Path) -> list[object]:

@@ -1,8 +1,6 @@
 """System metrics read back; rows without a dimension, several hosts, the service's own layout."""
 
 import json
-import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -43,13 +41,4 @@ def test_lines_that_are_being_written_and_lines_that_are_broken(tmp_path: Path) 
     assert store.system(tmp_path).series(store.CPU)["algo-1", "cpu0"].values.tolist() == [1]
     with path.open("a") as file:
         file.write(text[-30:])
-    time.sleep(0.01)
     assert store.system(tmp_path).series(store.CPU)["algo-1", "cpu0"].values.tolist() == [1, 2]
-
-
-def test_files_of_another_job_in_the_same_place(tmp_path: Path) -> None:
-    metrics.write(tmp_path, metrics.cpu([1, 2]))
-    assert len(store.system(tmp_path).series(store.CPU)["algo-1", "cpu0"].values) == 2
-    shutil.rmtree(tmp_path / "profiler")
-    metrics.write(tmp_path, metrics.cpu([3]), node="algo-2")
-    assert store.system(tmp_path).nodes() == ["algo-2"]

@@ -56,16 +56,6 @@ def test_a_job_that_was_killed_has_the_phase_in_which_it_was(tmp_path: Path) -> 
     assert len(read.steps) == 1
 
 
-def test_a_second_look_reads_what_was_added(tmp_path: Path) -> None:
-    timeline = write(tmp_path)
-    timeline.step(1, 0, 100.0, SECONDS)
-    timeline.flush()
-    assert len(store.timeline(tmp_path).steps) == 1
-    timeline.step(1, 1, 100.5, SECONDS)
-    timeline.flush()
-    assert len(store.timeline(tmp_path).steps) == 2
-
-
 def test_a_long_training_is_thinned_and_its_sums_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "THIN_AFTER", 100)
     timeline = write(tmp_path)

@@ -17,7 +17,7 @@ from bokeh.models import Span
 from PIL import Image
 
 from container_train.monitoring.findings import Evidence, Finding
-from container_train.reporting import compare, drawing, profiler_report, record, step_charts, summary
+from container_train.reporting import compare, drawing, profiler_report, record, summary
 from container_train.reporting.drawing import TRAIN, VALID
 from container_train.reporting.learning_charts import learning
 from container_train.reporting.measures import MEASURES, best_epoch
@@ -30,7 +30,7 @@ SHOTS = ROOT / "tests" / "out"  # kept, to be looked at
 OVER_TIME = {"chart-phases", "chart-cpu", "chart-cores", "chart-memory", "chart-disk", "chart-network"}
 OF_GPU = {"chart-gpu", "chart-power", "chart-temperature"}
 OF_TRAINING = {"chart-loss", "chart-accuracy", "chart-gradients"}
-OF_STEPS = {"chart-histogram", "chart-step_parts", "chart-step_times"}
+OF_STEPS = {"chart-histogram", "chart-step_times"}
 ALL = OVER_TIME | OF_TRAINING | OF_STEPS
 
 
@@ -57,16 +57,6 @@ def everything_off(out: Path) -> None:
     made_up.write(out, interval=0, layers=[], rules=[], epochs=1, steps=30, debug=off)
 
 
-def resumed(out: Path) -> None:
-    """Killed while it trained, and two and a half hours later taken up again."""
-    made_up.write(out, seconds=200, epochs=2, steps=400)
-    first = (out / "profiler" / "timeline.jsonl").read_text()
-    first = first[: first.index('{"kind": "phase", "name": "train"')]
-    made_up.write(out, start=made_up.START + 9200, seconds=300, epochs=5, steps=1000)
-    timeline = out / "profiler" / "timeline.jsonl"
-    timeline.write_text(first + timeline.read_text())
-
-
 def just_started(out: Path) -> None:
     made_up.write(out, seconds=1, interval=0, steps=0, epochs=0, layers=[], status="running", ended=None, final=False)
     (out / "profiler" / "timeline.jsonl").unlink()
@@ -79,7 +69,6 @@ KINDS = {
     "running": (running, OVER_TIME | OF_STEPS),
     "killed": (killed, ALL - {"chart-gradients"}),
     "off": (everything_off, {"chart-phases", "chart-loss", "chart-accuracy"} | OF_STEPS),
-    "resumed": (resumed, ALL),
     "started": (just_started, set()),
 }
 
@@ -205,7 +194,6 @@ def test_a_chart_of_nothing_is_left_out(tmp_path: Path) -> None:
         ("running", ("Running", "Should the job be over, it was killed soon after", "0 of 10 epochs done", "so far")),
         ("killed", ("Broke off", "Killed after", "10 of 10")),
         ("off", ("The debugger was off", "The profiler was off", "No rule has been judged")),
-        ("resumed", ("The job did not run for 2 h 30 min and was taken up again", "5 of 5")),
         ("started", ("Running", "No rule has been judged yet")),
     ],
 )
@@ -240,19 +228,11 @@ def test_where_the_time_went_counts_each_second_once(tmp_path: Path) -> None:
     assert by["waiting for data"] > by["backward"] > by["optimizer"]
 
 
-def test_a_phase_that_goes_on_lasts_until_now_and_one_of_a_killed_run_until_then(tmp_path: Path) -> None:
+def test_a_phase_that_goes_on_lasts_until_now(tmp_path: Path) -> None:
     running(tmp_path / "running")
     found = record.read(tmp_path / "running")
     train = next(phase for phase in found.phases if phase.name == "train")
     assert train.end == pytest.approx(made_up.START + 300, abs=1)  # the last sample
-    resumed(tmp_path / "resumed")
-    found = record.read(tmp_path / "resumed")
-    first, second = [phase for phase in found.phases if phase.name == "train"]
-    assert first.end == pytest.approx(made_up.START + 0.85 * 200, abs=1)
-    assert second.start > made_up.START + 9200
-    ((where, seconds),) = found.clock.breaks
-    assert where == pytest.approx(200, abs=1)
-    assert seconds == pytest.approx(9000, abs=1)
 
 
 @pytest.mark.parametrize("number", [1, 9])  # layers: as lines, as a map
@@ -348,9 +328,9 @@ def test_two_jobs_side_by_side(browser: Browser, tmp_path: Path) -> None:
     page.write_text(compare.render(record.read(slow), record.read(fast), ("slow", "fast")))
     charts = {f"chart-{split}_{what}" for split in ("train", "valid") for what in ("loss", "accuracy")}
     for width in (1440, 390):
-        looks_right(browser, page, width, charts | {"chart-steps"})
+        looks_right(browser, page, width, charts)
         browser.screenshot(SHOTS / f"compare-{width}.png")
-    looks_right(browser, page, 390, charts | {"chart-steps"}, dark=True)
+    looks_right(browser, page, 390, charts, dark=True)
     browser.screenshot(SHOTS / "compare-dark-390.png")
     shot = np.asarray(Image.open(SHOTS / "compare-1440.png").convert("RGB")).reshape(-1, 3).astype(int)
     for colour in (TRAIN, VALID):  # A and B
@@ -433,21 +413,6 @@ def test_the_classes_that_changed_most_come_first_and_those_that_changed_little_
     assert "1 more class changed less F1 of a class" in words(page)
     assert "same" not in [row[0] for row in compare._classes(a, b)]
     assert "B (b) has the better test accuracy: 50.0 %" in words(page)
-
-
-def test_a_step_that_hangs_is_cut_and_marked(tmp_path: Path) -> None:
-    steps = record.read(made_up.write(tmp_path, seconds=20, steps=400, epochs=2)).steps
-    total = steps.total.copy()
-    total[100] = 60.0
-    chart = step_charts.step_parts(replace(steps, total=total, data=np.where(total == 60, 59.0, steps.data)))
-    top = chart.plot.y_range.end
-    assert chart.keys[-1].label.startswith("cut: up to ")
-    stack = chart.plot.renderers[0].data_source.data
-    drawn = sum(stack[part] for part in ("data", "forward", "backward", "optimizer", "rest"))
-    assert drawn.max() <= top
-    assert 1 <= (drawn > 0.95 * top).sum() <= 4, "at most 2 % of the groups"
-    usual = step_charts.step_parts(replace(steps, total=np.minimum(steps.total, 2 * np.median(steps.total))))
-    assert len(usual.keys) == 5, "nothing is cut"
 
 
 def test_there_is_no_half_of_an_epoch_and_logarithms_are_numbers() -> None:

@@ -8,7 +8,6 @@ import psutil
 import pytest
 import torch
 
-from container_train import command_line
 from container_train.data import dataset
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped, TrainError
@@ -17,12 +16,9 @@ from container_train.model import batch_norm, builder
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training import checkpoint, engine
-from container_train.training.checkpoint import changing, load
-from container_train.training.precision import Precision
+from container_train.training.checkpoint import load
 from tests import trees
-
-CPU = torch.device("cpu")
-NEVER = StopFlag()
+from tests.container_train.trainings import StopAfter, same, source, weights
 
 
 @pytest.fixture(scope="module")
@@ -32,39 +28,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dataset.Data:
     return dataset.read(SageMakerPaths(base))
 
 
-class StopAfter(StopFlag):
-    """Asks for a stop when it has been looked at so many times."""
-
-    def __init__(self, looks: int) -> None:
-        self.left = looks
-
-    @property
-    def asked(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-    @asked.setter
-    def asked(self, value: bool) -> None:
-        raise AssertionError
-
-
 def trainer(pictures: dataset.Data, folder: Path, **options: str) -> engine.Trainer:
-    words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
-    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
-    network = builder.build(
-        hp.arch,
-        3,
-        weights="none",
-        weights_file=None,
-        freeze_until=hp.freeze_until,
-        image_size=hp.image_size,
-        seed=hp.seed,
-        freeze_statistics=hp.batch_norm == "frozen",
-    )
-    precision = Precision.choose(hp.amp, CPU)
-    source = sources.Source(pictures, network, hp, CPU, precision, StopFlag())
-    resumed = load(folder, {"lr": hp.lr})
-    return engine.Trainer(network, source, hp, precision, folder, {"lr": hp.lr}, NEVER, resumed)
+    it = source(pictures, options=options)
+    return engine.Trainer(it, folder, {"lr": it.hp.lr}, load(folder, {"lr": it.hp.lr}))
 
 
 def interrupted(it: engine.Trainer, steps: int) -> engine.Trainer:
@@ -80,14 +46,6 @@ def interrupted(it: engine.Trainer, steps: int) -> engine.Trainer:
 
     it.learner.stop = StopAt()
     return it
-
-
-def weights(it: engine.Trainer) -> dict[str, torch.Tensor]:
-    return changing(it.network.model)
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_training_learns_and_keeps_the_best_epoch(pictures: dataset.Data, tmp_path: Path) -> None:
@@ -393,12 +351,8 @@ def test_the_smallest_batch_of_batch_statistics_trains_every_step(pictures: data
 
 
 def test_a_stop_while_the_frozen_layers_run(pictures: dataset.Data) -> None:
-    hp = command_line.parse([word for key, value in trees.SMALL.items() for word in (f"--{key}", value)])
-    network = builder.build(
-        hp.arch, 3, weights="none", weights_file=None, freeze_until="backbone", image_size=hp.image_size
-    )
     with pytest.raises(Stopped, match="while the frozen layers ran"):
-        sources.Source(pictures, network, hp, CPU, Precision.choose("off", CPU), StopAfter(1))
+        source(pictures, stop=StopAfter(1))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
