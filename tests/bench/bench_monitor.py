@@ -25,6 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import command_line
+from container_train.data.unreadable import Unreadable
 from container_train.distributed.process_group import SINGLE
 from container_train.features.sources import Batch
 from container_train.model import builder
@@ -70,19 +71,29 @@ class Source:
         self.network, self.hp, self.precision = network, hp, Precision.choose("off", torch.device("cpu"))
         self.stop, self.group = StopFlag(), SINGLE
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
-        self.targets = torch.arange(self.batch) % CLASSES
         self.device = torch.device("cpu")
-        self.data = SimpleNamespace(splits={"train": range(steps * self.batch), "valid": range(self.batch)})
+        splits: Any = {"train": range(steps * self.batch), "valid": range(self.batch)}
+        self.data = SimpleNamespace(splits=splits, classes=range(CLASSES), unreadable=Unreadable(splits, {}, 0))
+        self.targets = {name: torch.arange(len(split)) % CLASSES for name, split in splits.items()}
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         for _ in range(self.steps):
-            yield self.inputs, self.targets
+            yield self.inputs, self.targets["valid"]
+
+    def length(self, split: str) -> int:
+        return len(self.targets[split])
+
+    def indices(self, split: str, epoch: int) -> torch.Tensor:
+        return torch.arange(len(self.targets[split]))
+
+    def agree(self) -> None:
+        pass
 
     def close(self) -> None:
         pass
 
     def evaluation(self, split: str) -> Iterator[Batch]:
-        yield self.inputs, self.targets
+        yield self.inputs, self.targets["valid"]
 
 
 def until_idle(process: psutil.Process) -> None:
