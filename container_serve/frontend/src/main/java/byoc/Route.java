@@ -37,7 +37,7 @@ enum Route {
         return List.of(methods.split(", ")).contains(method);
     }
 
-    /** Is for people, who come by an address that they know; Prometheus comes by whatever name its network has. */
+    /** Is for people, who come by an address that they know; Prometheus comes by a name of its own network. */
     boolean isForPeople() {
         return group == Group.PAGE && this != METRICS;
     }
