@@ -268,11 +268,6 @@ def requests(
     return wanted.update(chosen, change, retain=flags.instance_count is None and not wanted.is_serverless)
 
 
-def variant_dimensions(endpoint: str) -> list[dict[str, str]]:
-    """Return the dimensions of CloudWatch's metrics of the variant that answers."""
-    return [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
-
-
 def resource_name(endpoint: str, project: str) -> str:
     """Of an endpoint's first model and configuration: they begin with the project under any name of the endpoint."""
     name = endpoint if endpoint.startswith(project) else f"{project}-{endpoint}"

@@ -8,7 +8,6 @@ import argparse
 import re
 import zoneinfo
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -37,70 +36,6 @@ UNKNOWN_ARN = "the PolicyARN in the answer to PutScalingPolicy"
 _SCHEDULE = re.compile(r"(cron\(\S+(?: \S+){5}\)|(?:rate|at)\([^()]+\))=(\d+),(\d+)")
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """From `when` on, an expression in `timezone` (None: UTC), the bounds in instances are these."""
-
-    when: str
-    least: int
-    most: int
-    timezone: str | None
-
-    def request(self, endpoint: str, number: int) -> Request:
-        content = {
-            **variant(endpoint),
-            "ScheduledActionName": f"byoc-schedule-{number}",
-            "Schedule": self.when,
-            "ScalableTargetAction": {"MinCapacity": self.least, "MaxCapacity": self.most},
-            **({"Timezone": self.timezone} if self.timezone else {}),
-        }
-        return Request(SERVICE, "PutScheduledAction", content)
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The bounds in instances; `target` as TARGET or BACKLOG."""
-
-    endpoint: str
-    least: int
-    most: int
-    target: float
-    asynchronous: bool
-    schedules: tuple[Schedule, ...] = ()
-
-    def requests(self, settings: Settings) -> list[Request]:
-        """Return what registers it. The alarm, which only scaling from zero needs, is the last one."""
-        where = variant(self.endpoint)
-        target = Request(
-            SERVICE, "RegisterScalableTarget", {**where, "MinCapacity": self.least, "MaxCapacity": self.most}
-        )
-        found = [target, Request(SERVICE, "PutScalingPolicy", {**where, **self._tracking()})]
-        found += [one.request(self.endpoint, number) for number, one in enumerate(self.schedules, 1)]
-        if 0 in (self.least, *(one.least for one in self.schedules)):
-            found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(self.endpoint, settings)]
-        return found
-
-    def _tracking(self) -> dict[str, Any]:
-        metric: dict[str, Any] = {
-            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-        }
-        if self.asynchronous:
-            metric = {
-                "CustomizedMetricSpecification": {
-                    "MetricName": "ApproximateBacklogSizePerInstance",
-                    "Namespace": "AWS/SageMaker",
-                    "Dimensions": [{"Name": "EndpointName", "Value": self.endpoint}],
-                    "Statistic": "Average",
-                }
-            }
-        config = {"TargetValue": self.target, "ScaleOutCooldown": OUT_SECONDS, "ScaleInCooldown": IN_SECONDS, **metric}
-        return {
-            "PolicyName": TRACKING,
-            "PolicyType": "TargetTrackingScaling",
-            "TargetTrackingScalingPolicyConfiguration": config,
-        }
-
-
 _UNDO = {
     "RegisterScalableTarget": "DeregisterScalableTarget",
     "PutScalingPolicy": "DeleteScalingPolicy",
@@ -119,22 +54,21 @@ _STEP = {
 }
 
 
-def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling | None:
-    """Return what the flags of autoscaling ask for. Raises CloudError."""
-    if flags.timezone and not flags.schedule:
-        raise CloudError("--timezone goes with --schedule", 2)
+def from_flags(flags: argparse.Namespace, endpoint: str, mode: str, settings: Settings) -> list[Request]:
+    """Return what registers the autoscaling that is asked for; nothing without. Raises CloudError.
+
+    The alarm, which only scaling from zero needs, is the last one.
+    """
     if flags.timezone and flags.timezone not in zoneinfo.available_timezones():
         raise CloudError(f"--timezone {flags.timezone}: there is no such time zone: give one such as Europe/Berlin", 2)
     if flags.max_instances is None:
-        if flags.min_instances is not None or flags.target is not None or flags.schedule:
-            raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
-        return None
+        return []
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
-    schedules = tuple(_schedule(text, flags.timezone) for text in flags.schedule)
+    schedules = [_schedule(text) for text in flags.schedule]
     for words, most, low, high in (
         (f"--min-instances {least}", "--max-instances", least, flags.max_instances),
-        *((f"--schedule '{one.when}': MIN {one.least}", "MAX", one.least, one.most) for one in schedules),
+        *((f"--schedule '{when}': MIN {low}", "MAX", low, high) for when, low, high in schedules),
     ):
         if low == 0 and not asynchronous:
             raise CloudError(f"{words}: only an endpoint with --async scales to zero; give 1 or more", 2)
@@ -144,11 +78,48 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
         raise CloudError(
             f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2
         )
-    target = flags.target or (BACKLOG if asynchronous else TARGET)
-    return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous, schedules)
+    where = variant(endpoint)
+    target = {**where, "MinCapacity": least, "MaxCapacity": flags.max_instances}
+    found = [Request(SERVICE, "RegisterScalableTarget", target)]
+    found.append(Request(SERVICE, "PutScalingPolicy", {**where, **_tracking(endpoint, flags.target, asynchronous)}))
+    for number, (when, low, high) in enumerate(schedules, 1):
+        action = {
+            **where,
+            "ScheduledActionName": f"byoc-schedule-{number}",
+            "Schedule": when,
+            "ScalableTargetAction": {"MinCapacity": low, "MaxCapacity": high},
+            **({"Timezone": flags.timezone} if flags.timezone else {}),
+        }
+        found.append(Request(SERVICE, "PutScheduledAction", action))
+    if 0 in (least, *(low for _, low, _ in schedules)):
+        found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(endpoint, settings)]
+    return found
 
 
-def _schedule(text: str, timezone: str | None) -> Schedule:
+def _tracking(endpoint: str, target: int | None, asynchronous: bool) -> dict[str, Any]:
+    metric: dict[str, Any] = {
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    }
+    if asynchronous:
+        metric = {
+            "CustomizedMetricSpecification": {
+                "MetricName": "ApproximateBacklogSizePerInstance",
+                "Namespace": "AWS/SageMaker",
+                "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+                "Statistic": "Average",
+            }
+        }
+    value = float(target or (BACKLOG if asynchronous else TARGET))
+    config = {"TargetValue": value, "ScaleOutCooldown": OUT_SECONDS, "ScaleInCooldown": IN_SECONDS, **metric}
+    return {
+        "PolicyName": TRACKING,
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": config,
+    }
+
+
+def _schedule(text: str) -> tuple[str, int, int]:
+    """Return the expression from which on there are other bounds, and these."""
     found = _SCHEDULE.fullmatch(text)
     if not found:
         raise CloudError(
@@ -156,7 +127,7 @@ def _schedule(text: str, timezone: str | None) -> Schedule:
             " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(...) and at(...) are good too",
             2,
         )
-    return Schedule(found[1], int(found[2]), int(found[3]), timezone)
+    return found[1], int(found[2]), int(found[3])
 
 
 def variant(endpoint: str) -> dict[str, str]:
@@ -168,7 +139,7 @@ def variant(endpoint: str) -> dict[str, str]:
 def alarm(endpoint: str, settings: Settings) -> Request:
     """The alarm that calls the policy FROM_ZERO: requests wait, and there is no instance."""
     request = {
-        "AlarmName": alarm_name(endpoint),
+        "AlarmName": f"{endpoint}-has-backlog",
         "AlarmDescription": f"Starts the first instance of {endpoint}",
         "AlarmActions": [UNKNOWN_ARN],
         "MetricName": "HasBacklogWithoutCapacity",
@@ -184,10 +155,6 @@ def alarm(endpoint: str, settings: Settings) -> Request:
         "Tags": names.tag_list(settings.all_tags()),
     }
     return Request("cloudwatch", "PutMetricAlarm", request)
-
-
-def alarm_name(endpoint: str) -> str:
-    return f"{endpoint}-has-backlog"
 
 
 def apply(aws: Aws, requests: Sequence[Request]) -> None:
