@@ -195,7 +195,7 @@ class LocalTarget:
         except requests.RequestException as error:
             said = one_line(str(error))[-200:]
             raise CloudError(
-                f"no server answers at {self.url} ({said}): is the URL right? Start one with scripts/deploy.py --local"
+                f"no server answers at {self.url} ({said}): correct the URL, or start one with scripts/deploy.py --local"
                 " or local_test/serve_local.sh"
             ) from None
         if not answer.ok:

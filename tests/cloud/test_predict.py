@@ -196,7 +196,7 @@ def test_a_server_that_does_not_speak_http(dog: Path, call: Call) -> None:
 
         threading.Thread(target=greet, daemon=True).start()
         ended = call(predict, "--local", f"http://127.0.0.1:{server.getsockname()[1]}", dog)
-    assert (ended.code, "SSH-2.0-OpenSSH" in ended.last, "is the URL right?" in ended.last) == (1, True, True)
+    assert (ended.code, "SSH-2.0-OpenSSH" in ended.last, "correct the URL" in ended.last) == (1, True, True)
 
 
 def test_as_many_classes_as_the_server_names() -> None:
