@@ -195,8 +195,8 @@ class LocalTarget:
         except requests.RequestException as error:
             said = one_line(str(error))[-200:]
             raise CloudError(
-                f"no server answers at {self.url} ({said}): correct the URL, or start one with scripts/deploy.py --local"
-                " or local_test/serve_local.sh"
+                f"no server answers at {self.url} ({said}): correct the URL, or start one with"
+                " scripts/deploy.py --local or local_test/serve_local.sh"
             ) from None
         if not answer.ok:
             raise InvocationError(complaint(answer.status_code, answer.content.decode(errors="replace")))
