@@ -86,7 +86,7 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
 def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:
     """The last lines of the newest stream in a log group, or of the last by name of those that begin with `prefix`.
 
-    None where they cannot be read.
+    Empty where they cannot be read.
     """
     logs = aws.client("logs")
     # The service sorts by time only without a prefix.
