@@ -29,7 +29,9 @@ CODE = "code"  # a user's own inference.py and requirements.txt lie here, listed
 _LITTER = re.compile(r"\._.*|\.ds_store|__macosx|thumbs\.db|ehthumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 _KEYS = ("format_version", "classes", "files", "architecture", "preprocessing", "precision")
 _UNLISTED_SHOWN = 5  # of the files that are not listed
-_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can smuggle in lone ones, which no answer could carry
+# What no name or label may have: control and line-break characters, which no table, CSV or log could carry, and lone
+# surrogates, which JSON can smuggle in.
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,9 @@ def _artifact(directory: Path, document: Mapping[str, Any]) -> Artifact:
     _require(isinstance(classes, list) and classes, f"classes: expected a list of labels, got {shown(classes)}")
     seen: set[str] = set()
     for index, label in enumerate(classes):
-        if not isinstance(label, str) or not label or _SURROGATE.search(label):
-            raise _wrong(f"classes[{index}]: expected a label, got {shown(label)}")
+        if not isinstance(label, str) or not label or CONTROL.search(label):
+            plain = " without control characters" if isinstance(label, str) and label else ""
+            raise _wrong(f"classes[{index}]: expected a label{plain}, got {shown(label)}")
         if label in seen:
             raise _wrong(f"classes[{index}]: {label!r} occurs twice, labels have to differ")
         seen.add(label)

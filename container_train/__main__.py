@@ -13,7 +13,7 @@ from pathlib import Path
 
 from container_serve.errors import ServeError
 from container_serve.processes import die_with_parent
-from container_train import hyperparameters
+from container_train import command_line, job
 from container_train.data import channels
 from container_train.distributed.cluster import SCRATCH, Cluster
 from container_train.errors import LOST_PEER, STOPPED, CollectiveError, Stopped, TrainError
@@ -42,9 +42,10 @@ def writable(tree: SageMakerPaths) -> None:
 
 def run(arguments: list[str], tree: SageMakerPaths) -> None:
     """The job. Raises TrainError, or Stopped when the platform asked for it."""
-    hp = hyperparameters.parse(arguments)
+    hp = command_line.parse(arguments)
     tracking.check(hp.track)
     channels.splits(tree)
+    shown = job.hyperparameters(tree, hp)
     writable(tree)
     if architectures.is_timm(hp.arch):
         from container_train.model import timm_models
@@ -60,8 +61,8 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     # Only the first process writes: it is its host that is watched.
     with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
         if not group.rank:
-            job = os.environ.get("TRAINING_JOB_NAME", "")
-            watching.tracker = tracking.Tracker(hp.track, tree.output, hp.to_dict(), job)
+            name = os.environ.get("TRAINING_JOB_NAME", "")
+            watching.tracker = tracking.Tracker(hp.track, tree.output, shown, name)
         pipeline.train(hp, tree, watching, group)
 
 

@@ -1,7 +1,16 @@
 """The reasons for which a job ends early."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 LOST_PEER = 75  # exit code of a process whose peer is lost: EX_TEMPFAIL of sysexits.h
 STOPPED = 143  # 128 + SIGTERM, as a shell would say it
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Return `did you mean NAME?` for the closest of `known`; `otherwise` if none is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 class TrainError(Exception):

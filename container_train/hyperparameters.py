@@ -1,20 +1,17 @@
-"""The hyperparameters of a job: each field has its parser, default and help text."""
+"""The hyperparameters of a job: each field has its parser, default and help text; command_line.py parses them all."""
 
 import argparse
 import contextlib
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from container_serve import __version__
-from container_train.errors import TrainError
 from container_train.model import architectures
 from container_train.training.recipes import RECIPES
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
-ALIASES = {"learning-rate": "lr", "batch": "batch-size", "epoch": "epochs", "model": "arch"}
 
 # A checkpoint fits whatever these say; all others are part of its identity.
 NOT_IN_FINGERPRINT = frozenset(
@@ -112,7 +109,7 @@ class Hyperparameters:
     """Field `batch_size` is the hyperparameter `batch-size`.
 
     The defaults are the recipe `head`: ResNet50 with ImageNet weights, its layers frozen, a new linear layer, cross
-    entropy, Adam at 0.001, batches of 64. `parse` gives those of another recipe.
+    entropy, Adam at 0.001, batches of 64. `defaults` returns those of another recipe.
     """
 
     recipe: str = option(
@@ -239,24 +236,6 @@ class Hyperparameters:
 OPTIONS: dict[str, Option] = {f.name.replace("_", "-"): f.metadata["option"] for f in fields(Hyperparameters)}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise TrainError(message)
-
-
-def parser() -> argparse.ArgumentParser:
-    result = _Parser(
-        prog="python -m container_train",
-        description="Train an image classifier over an /opt/ml tree (SAGEMAKER_BASE_DIR names another).",
-        epilog="example: SAGEMAKER_BASE_DIR=local_test/out/ml python -m container_train --epochs 2 --lr 0.001",
-        allow_abbrev=False,
-    )
-    result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    for name, (_, _, text) in OPTIONS.items():
-        result.add_argument(f"--{name}", metavar="V", help=f"{text} (default {default_words(name)})".replace("%", "%%"))
-    return result
-
-
 def defaults(recipe: str) -> dict[str, Any]:
     """Return the default of every hyperparameter in a recipe."""
     return {name: RECIPES[recipe].get(name, option.default) for name, option in OPTIONS.items()} | {"recipe": recipe}
@@ -266,89 +245,3 @@ def default_words(name: str) -> str:
     """Return the default for people: `10; finetune: 25`."""
     others = [f"{recipe}: {values[name]}" for recipe, values in RECIPES.items() if name in values]
     return "; ".join([str(OPTIONS[name].default), *others])
-
-
-def parse(arguments: Sequence[str]) -> Hyperparameters:
-    """Parse `--name value` pairs as the toolkit passes them; underscores in names are taken for dashes.
-
-    Raises TrainError naming the hyperparameter, its value and what was expected.
-    """
-    words = [_dashes(word) for word in arguments]
-    names = [word.partition("=")[0] for word in words]
-    if len(words) > 1 and (asks := [name for name in names if name in ("-h", "--h", "--help", "--version")]):
-        raise TrainError(_unknown(asks[:1]))  # argparse would exit with 0, without a model
-    known, unknown = parser().parse_known_args(words)
-    if unknown:
-        raise TrainError(_unknown(unknown))
-    if twice := [name for name in OPTIONS if names.count(f"--{name}") > 1]:
-        raise TrainError(f"hyperparameter {twice[0]} is given twice (- and _ are the same): give it once")
-    given: dict[str, Any] = {}
-    for name, (convert, _, _) in OPTIONS.items():
-        if (said := getattr(known, name.replace("-", "_"))) is None:
-            continue
-        text = str(said).strip()
-        try:
-            given[name] = convert(text)
-        except argparse.ArgumentTypeError as error:
-            raise TrainError(f"hyperparameter {name} has value {text!r}: expected {error}") from None
-    check_together(given)
-    return Hyperparameters(**{name.replace("-", "_"): value for name, value in _resolved(given).items()})
-
-
-def _resolved(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all values: those given, else the recipe's.
-
-    A frozen backbone has no images for the recipe's CutMix, and a training of few epochs no time for all its warm-up.
-    """
-    values = {**defaults(given.get("recipe", "head")), **given}
-    if values["freeze-until"] == "backbone" and "cutmix" not in given:
-        values["cutmix"] = 0.0
-    if "warmup-epochs" not in given:
-        values["warmup-epochs"] = min(values["warmup-epochs"], values["epochs"] / 2)
-    return values
-
-
-def check_together(values: Mapping[str, Any]) -> None:
-    """Check valid values by name against each other; the others have their defaults. Raises TrainError."""
-    given = {name: OPTIONS[name].parse(str(value).strip()) for name, value in values.items()}
-    every = _resolved(given)
-    names = ("arch", "weights", "freeze-until", "resize-size", "image-size")
-    architectures.check(*(every[name] for name in names))
-    if every["cutmix"] and every["freeze-until"] == "backbone":
-        raise TrainError(
-            f"hyperparameter cutmix has value {every['cutmix']:g}: a frozen backbone leaves no images to cut; use"
-            " mixup, or set freeze-until to none"
-        )
-    if every["warmup-epochs"] >= every["epochs"]:
-        raise TrainError(
-            f"hyperparameter warmup-epochs has value {every['warmup-epochs']:g}: expected less than the epochs,"
-            f" {every['epochs']}"
-        )
-    if every["accumulate"] > every["batch-size"]:
-        raise TrainError(
-            f"hyperparameter accumulate has value {every['accumulate']}: expected at most the batch-size,"
-            f" {every['batch-size']}"
-        )
-
-
-def device(arguments: Sequence[str]) -> str:
-    """Return the hyperparameter `device` alone, without importing torch; `parse` reports errors."""
-    words = [word for word in map(_dashes, arguments) if word not in ("-h", "--help")]
-    with contextlib.suppress(TrainError):
-        return str(parser().parse_known_args(words)[0].device or OPTIONS["device"].default).strip().lower()
-    return str(OPTIONS["device"].default)
-
-
-def _dashes(word: str) -> str:
-    name, sign, value = word.partition("=")
-    return f"{name.replace('_', '-')}{sign}{value}" if name.startswith("--") else word
-
-
-def _unknown(words: list[str]) -> str:
-    name = words[0].lstrip("-").partition("=")[0]
-    value = words[1] if len(words) > 1 and not words[1].startswith("--") else words[0].partition("=")[2]
-    if not words[0].startswith("--") and name in OPTIONS:
-        return f"unknown word {words[0]!r}: a hyperparameter is given as --{name} VALUE"
-    guess = ALIASES.get(name) or next(iter(difflib.get_close_matches(name, OPTIONS, n=1)), None)
-    hint = f"did you mean {guess}? " if guess else ""
-    return f"unknown hyperparameter {name} (value {value!r}): {hint}known are {', '.join(OPTIONS)}"

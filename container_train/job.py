@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from container_train import configuration
+from container_train.data import channels
 from container_train.hyperparameters import Hyperparameters
 from container_train.paths import SageMakerPaths
 from container_train.profiler import cgroup
@@ -27,7 +28,7 @@ def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
         "status": "running",
         "reason": "",
         "problems": [],
-        "hyperparameters": hp.to_dict(),
+        "hyperparameters": hyperparameters(tree, hp),
         "cpus": limits.cpus,
         "memory_bytes": limits.memory_bytes,
         "gpus": [],
@@ -40,6 +41,12 @@ def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
         },
         "sampler": {},
     }
+
+
+def hyperparameters(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
+    """Return the values that apply: a file in the channel `weights` takes precedence. Raises TrainError."""
+    file = channels.weights(tree)
+    return {**hp.to_dict(), **({"weights": f"file {file.name}"} if file else {})}
 
 
 def hosts(tree: SageMakerPaths) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from container_train import no_effect
+from container_train import job, no_effect
 from container_train.data import channels, dataset
 from container_train.debugger.hook import trained
 from container_train.distributed.process_group import ProcessGroup
@@ -40,7 +40,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     stop = StopFlag().install()
     if hp.workers < 0:
         hp = replace(hp, workers=max(1, min(12, len(os.sched_getaffinity(0)) // group.local_size)))
-    log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in hp.to_dict().items()))
+    given = job.hyperparameters(tree, hp)
+    log.info("hyperparameters: %s", " ".join(f"{key}={value}" for key, value in given.items()))
     for notice in no_effect.notices(hp):
         log.warning("%s", notice)
     where = device.choose(hp.device)

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from container_serve import __version__
-from container_train.errors import DataError, TrainError
+from container_serve.errors import ServeError
+from container_train.errors import TrainError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -86,8 +87,8 @@ def guarded(
                 return 1
             case LocalError():
                 return say(known, known.code)
-            case TrainError():
-                return say(known, 1 if isinstance(known, DataError) else 2)
+            case TrainError() | ServeError():
+                return say(known, 2 if type(known) is TrainError else 1)
             case OSError():
                 full = known.errno in (errno.ENOSPC, errno.EDQUOT)  # it is where a copy goes to that has no room
                 file = (known.filename2 if full else None) or known.filename or ""

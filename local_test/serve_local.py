@@ -1,9 +1,9 @@
 """`serve_local.sh`: serve a model.tar.gz, or a model folder, until Ctrl-C."""
 
-import tempfile
 import webbrowser
 from pathlib import Path
 
+from container_serve.supervisor import scratch
 from local_test import engine, options, pack, server
 from local_test.errors import LocalError, Parser
 
@@ -32,8 +32,7 @@ def serve_model(wanted: str, archive: Path, port: int, *, page: bool, show: bool
     """Serve a model.tar.gz, or a model folder, until Ctrl-C; `show` opens its page in a browser. Raises LocalError."""
     model, url = archive, f"http://127.0.0.1:{port}"
     server.check_port(port)
-    with tempfile.TemporaryDirectory(prefix="serve_local-") as folder:
-        work = Path(folder)
+    with scratch.run_directory() as work:
         if not archive.is_dir():
             model = work / "model"
             pack.unpack(archive, model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from container_train.hyperparameters import parse
+from container_train.command_line import parse
 from container_train.model.architectures import weights_url
 from local_test.errors import LocalError
 

@@ -27,9 +27,11 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from container_train import command_line
+from container_train.data.channels import WEIGHTS
 from container_train.data.labels import SAMPLE, labels, natural
 from container_train.paths import locked
-from scripts.aws import names, settings
+from scripts.aws import instances, names, settings
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.settings import Settings
 from scripts.console import command
@@ -55,8 +57,10 @@ def main(arguments: Sequence[str]) -> int:
         raise CloudError(f"--data {flags.data}: expected sample, or a folder with train/, valid/ and test/", 2)
     chosen = settings.load(flags)
     region = chosen.need_region()
+    _check(flags, region)
+    plan = performance.plan(_kinds(flags), region, flags.max_usd)
     if flags.dry_run:
-        print(performance.plan(_kinds(flags), region, flags.max_usd))
+        print(plan)
         return 0
     flags.out.mkdir(parents=True, exist_ok=True)
     busy = f"another call is at work in {flags.out}: wait for it, or give another --out"
@@ -91,6 +95,16 @@ def main(arguments: Sequence[str]) -> int:
             finally:
                 code = _end(made, flags.out)
     return code
+
+
+def _check(flags: argparse.Namespace, region: str) -> None:
+    """Raises CloudError or TrainError for what train.py and deploy.py would refuse after some steps."""
+    instances.check(flags.train_type, "--train-type")
+    for flag, uri in (("--train-image", flags.train_image), ("--serve-image", flags.serve_image)):
+        if uri:
+            names.Image.parse(uri, region, flag)
+    given = command.key_values(flags.hyperparameters, "--hyperparameters")
+    command_line.parse([word for key, value in given.items() if key != WEIGHTS for word in (f"--{key}", value)])
 
 
 def _finish(before: Record, out: Path) -> int:

@@ -121,7 +121,18 @@ def _check_together(flags: argparse.Namespace) -> None:
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),
         (flags.local and (flags.job or flags.dry_run), "--local takes a --model-data here: no --job or --dry-run"),
+        (
+            flags.data and flags.out and _is_within(flags.out, flags.data),
+            f"--out {flags.out} is in --data {flags.data}: the results would lie among the images; give another place",
+        ),
     )
+
+
+def _is_within(out: str, data: str) -> bool:
+    """Tell whether an address in S3, or a folder, is another one or is below it."""
+    if out.startswith("s3://") and data.startswith("s3://"):
+        return f"{S3Uri.parse(out, '--out')}/".startswith(f"{S3Uri.parse(data, '--data')}/")
+    return not out.startswith("s3://") and Path(out).resolve().is_relative_to(Path(data).resolve())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What all tests share: a test that this machine cannot run is skipped with the reason, never in CI."""
+"""Parts that all tests share: a test that this machine cannot run is skipped with the reason, never in CI."""
 
 import json
 import os

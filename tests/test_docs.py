@@ -17,7 +17,7 @@ import pytest
 
 from container_serve import __main__ as serving
 from container_serve.settings import Settings
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.debugger import KNOWN
 from container_train.export import __main__ as exporting
 from container_train.hyperparameters import OPTIONS
@@ -224,7 +224,7 @@ def test_every_flag_is_one_that_the_program_takes(
     of_training = [flag for flag in given if flag not in flags]
     assert not of_training or trains, f"{command}: no flag {of_training[0]}"
     pairs = [word for flag in of_training for word in (flag, found[found.index(flag) + 1])]
-    hyperparameters.parse(pairs)
+    command_line.parse(pairs)
 
 
 def test_every_recipe_has_hyperparameters_that_the_training_takes() -> None:
@@ -233,7 +233,7 @@ def test_every_recipe_has_hyperparameters_that_the_training_takes() -> None:
     ]
     assert len(recipes) > 5
     for recipe in recipes:
-        hyperparameters.parse(recipe.split())
+        command_line.parse(recipe.split())
 
 
 def test_the_table_of_hyperparameters_is_that_of_the_code() -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,7 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "byoc_worker_bytes": memory.copies,
         "byoc_multi_model": str(settings.multi_model).lower(),
         "byoc_page": str(settings.page).lower(),
+        "byoc_host": socket.gethostname().lower(),
         "byoc_version": __version__,
     }
     if settings.multi_model:

@@ -7,14 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from container_serve import processes
 from container_serve.errors import ServeError
 from container_serve.supervisor import configuration
-from container_serve.supervisor.scratch import private_directory
+from container_serve.supervisor.scratch import run_directory
 
 LOG = logging.getLogger("server")
 NOBODY = "nobody"  # in the container images; elsewhere the server stays who started it
@@ -54,20 +54,16 @@ def dropped(user: User | None, model: Path | None) -> Iterator[Path | None]:
     That is `model` itself, or a copy where that is for root alone: the platform and its tools unpack artifacts as root,
     some of them into folders that nobody else may enter. Raises ServeError.
     """
-    copied: Path | None = None
-    try:
+    with ExitStack() as stack:
         if user is not None:
             os.setgroups([])
             if model is not None and not _may_read(user, model):
-                copied = _copy(user, model)
+                model = _copy(user, model, stack.enter_context(run_directory()))
             os.setgid(user.gid)
             os.setuid(user.uid)
             os.environ["HOME"] = tempfile.gettempdir()  # root's own home is closed to it
         processes.forbid_more_privileges()
-        yield copied / "model" if copied else model
-    finally:
-        if copied is not None:
-            shutil.rmtree(copied, ignore_errors=True)
+        yield model
 
 
 def check_programs(user: User | None) -> None:
@@ -97,9 +93,8 @@ def _may_read(user: User, model: Path) -> bool:
         os.setegid(0)
 
 
-def _copy(user: User, model: Path) -> Path:
-    """A private folder of the user's with `model` in it."""
-    folder = private_directory("byoc-model-")
+def _copy(user: User, model: Path, folder: Path) -> Path:
+    """Copy `model` into a folder, which becomes the user's."""
     try:
         shutil.copytree(model, folder / "model", symlinks=True)
         for path in (folder, *folder.rglob("*")):
@@ -107,11 +102,10 @@ def _copy(user: User, model: Path) -> Path:
                 path.chmod(0o700 if path.is_dir() else 0o400)
             os.chown(path, *user, follow_symlinks=False)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
         reason = error.strerror or str(error.args[0][0][2])  # shutil.Error: a list of (from, to, why)
         raise ServeError(
             f"{model}: the user {user.uid}, as whom the server runs, may not read it, and it cannot be copied to"
             f" {folder.parent} ({reason}); make it readable (chmod -R a+rX), or set BYOC_USER={ROOT}"
         ) from None
     LOG.info("%s is for root alone: the server uses a copy of its own", model)
-    return folder
+    return folder / "model"

@@ -1,4 +1,4 @@
-"""Temporary folders: a server's own, and what servers have left that were killed."""
+"""Temporary folders, and what servers have left that were killed."""
 
 import fcntl
 import shutil
@@ -13,14 +13,6 @@ PREFIX, LOCK = "byoc-serve-", "lock"
 ROOM = "the server needs 1 MB there, as docker run --tmpfs /tmp gives it"
 
 
-def private_directory(prefix: str) -> Path:
-    """A new temporary folder for this user alone. Raises ServeError."""
-    try:
-        return Path(tempfile.mkdtemp(prefix=prefix))
-    except OSError as error:  # also: none of the usual folders can be written
-        raise ServeError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
-
-
 @contextmanager
 def writing(run: Path) -> Iterator[None]:
     """Raise ServeError where the folder cannot be written, as where its disk is full."""
@@ -32,11 +24,14 @@ def writing(run: Path) -> Iterator[None]:
 
 @contextmanager
 def run_directory() -> Iterator[Path]:
-    """The folder of one server, for as long as it runs. Raises ServeError.
+    """A new temporary folder for this user alone, removed afterwards. Raises ServeError.
 
-    It holds a lock, which the kernel drops when its server is gone, however that ended: folders without are removed.
+    It holds a lock, which the kernel drops when this process is gone, however that ended: folders without are removed.
     """
-    run = private_directory(PREFIX)
+    try:
+        run = Path(tempfile.mkdtemp(prefix=PREFIX))
+    except OSError as error:  # also: none of the usual folders can be written
+        raise ServeError(f"TMPDIR: no folder for temporary files ({error.strerror}); {ROOM}") from None
     try:
         with writing(run):
             lock = (run / f"{LOCK}.new").open("wb")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from container_serve.artifact import is_litter
+from container_serve.artifact import CONTROL, is_litter
 from container_train.data.files import Files, shown
 from container_train.data.labels import natural
 from container_train.errors import DataError
@@ -71,20 +71,20 @@ def read(root: Path, name: str = "") -> Listing:
         others += rest
     with os.scandir(root) as entries:
         beside = [entry.name for entry in entries if not is_hidden(entry.name) and not _is(entry.is_dir)]
-    loose = sorted(_utf8(root, file) for file in beside)
+    loose = sorted(_checked(root, file) for file in beside)
     return Listing(root, name, folders, classes, Files(root, loose), Files(root, others))
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
     """Return the folders of each class, by its name in Unicode's form NFC (macOS writes another one than Linux).
 
-    Raises DataError for a name that is not UTF-8.
+    Raises DataError for a name that is not UTF-8, or has a control character.
     """
     found: dict[str, list[Path]] = {}
     with os.scandir(root) as entries:
         folders = sorted(entry.name for entry in entries if not is_hidden(entry.name) and _is(entry.is_dir))
     for name in folders:
-        found.setdefault(unicodedata.normalize("NFC", _utf8(root, name)), []).append(root / name)
+        found.setdefault(unicodedata.normalize("NFC", _checked(root, name)), []).append(root / name)
     return dict(sorted(found.items(), key=lambda item: natural(item[0])))
 
 
@@ -97,7 +97,7 @@ def names(folder: Path) -> list[str]:
     """List every file at any depth, relative to `folder`; follows links to folders; no hidden files and no litter.
 
     A folder is read once, and the entry says what a file is: nothing is asked of a file itself unless it is a link.
-    Raises DataError for a folder that cannot be read, links that lead in a circle, names that are not UTF-8, and pipes.
+    Raises DataError for a folder that cannot be read, links that lead in a circle, names as `_checked` does, and pipes.
     """
     found: list[str] = []
     home = folder.resolve()
@@ -112,7 +112,7 @@ def names(folder: Path) -> list[str]:
                 f"the folder {error.filename} cannot be read ({error.strerror}): make it readable, or remove it"
             ) from None
         for entry in entries:
-            name = below + _utf8(folder / below, entry.name)
+            name = below + _checked(folder / below, entry.name)
             if _is(entry.is_file):
                 found.append(name)
             elif _is(entry.is_dir):
@@ -140,14 +140,15 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _utf8(folder: Path, name: str) -> str:
-    """Raise DataError for a name that is not UTF-8, as old zip files have them: no log could contain it."""
-    if not name.isascii():
+def _checked(folder: Path, name: str) -> str:
+    """Raise DataError for a name that no log could contain: not UTF-8, as in old zip files, or with a line break."""
+    if not name.isprintable() and CONTROL.search(name):
+        where = ascii(str(folder))[1:-1]
         try:
             name.encode()
         except UnicodeEncodeError:
-            where = ascii(str(folder))[1:-1]
             raise DataError(f"the name {os.fsencode(name)!r} in {where} is not UTF-8: rename it") from None
+        raise DataError(f"the name {name!r} in {where} has a control character: rename it")
     return name
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train import hyperparameters, job
+from container_train import command_line, job
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
 
@@ -29,7 +29,7 @@ class Cluster:
     def of(cls, tree: SageMakerPaths, arguments: Sequence[str]) -> "Cluster":
         here, hosts = job.hosts(tree)
         hosts = hosts if here in hosts else [here]
-        return cls(hosts, hosts.index(here), gpus() if hyperparameters.device(arguments) != "cpu" else 0)
+        return cls(hosts, hosts.index(here), gpus() if command_line.device(arguments) != "cpu" else 0)
 
     @property
     def processes(self) -> int:

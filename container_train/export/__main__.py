@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from container_serve import __version__
+from container_serve.artifact import CONTROL
 from container_serve.errors import ServeError
 from container_train.data import listing
 from container_train.data.labels import SPLITS, class_of, labels
@@ -143,6 +144,8 @@ def _labels(file: Path) -> tuple[str, ...]:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise TrainError(f"classes {file} cannot be read: {error}; expected UTF-8 text, a label per line") from None
+    if wrong := next(filter(CONTROL.search, lines), None):
+        raise TrainError(f"{file}: the label {wrong!r} has a control character: change it, as training would name it")
     found = labels([unicodedata.normalize("NFC", line) for line in lines])
     if len(found) < 2 or len(set(found)) != len(found):
         raise TrainError(

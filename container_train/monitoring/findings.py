@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from container_train.errors import TrainError
+from container_train.errors import TrainError, did_you_mean
 from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
@@ -142,7 +142,8 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
     for part in text.split(";") if text not in ("", "none") else []:
         name, _, assignments = part.strip().partition(":")
         if name not in known:
-            raise TrainError(f"hyperparameter rule: unknown rule {name!r}: known are {', '.join(known)}")
+            hint = did_you_mean(name, known, "docs/debugger.md lists all rules")
+            raise TrainError(f"hyperparameter rule: unknown rule {name!r}: {hint}")
         values = result.setdefault(name, {})
         for assignment in filter(None, (word.strip() for word in assignments.split(","))):
             key, separator, value = assignment.partition("=")

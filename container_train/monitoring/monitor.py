@@ -187,6 +187,10 @@ class Monitor:
     def epoch(self, record: Mapping[str, float]) -> None:
         """An epoch has ended with these metrics."""
         self._write(TimelineWriter.epoch, record)
+        self.track(record)
+
+    def track(self, record: Mapping[str, float]) -> None:
+        """Send an epoch to the tracker, if there is one; after a restart also those from before it."""
         if self.tracker is not None:
             self.tracker.epoch(record)
 

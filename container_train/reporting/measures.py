@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from container_train.reporting.record import Record, number, table
+from container_train.reporting.record import TERMINAL, Record, number, table
 from container_train.reporting.words import duration, share
 from container_train.training.metrics import interval_words
 
@@ -48,6 +48,14 @@ def in_words(record: Record, label: str) -> str:
     return MEASURES[label].words(value) + (f" ({interval_words(value, images)})" if images else "")
 
 
+def _problems(record: Record) -> float:
+    """Return how many rules fired with a problem or warning. Not known, rather than 0, of a job that came to no end."""
+    fired = sum(rule.status == "fired" and rule.severity != "information" for rule in record.rules)
+    status = record.job.get("status")
+    failed = status == "failed" or (record.final and status not in TERMINAL)
+    return float(fired) if fired or (record.rules and not failed) else math.nan
+
+
 def whole(value: float) -> str:
     return f"{value:,.0f}".replace(",", "\u202f")
 
@@ -71,11 +79,5 @@ MEASURES = {
     "GPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage["gpu"]), 0.01), share, 0),
     "CPU busy": Measure(lambda r: _statistic(np.mean, (c.average for c in r.usage["cpu"][:1]), 0.01), share, 0),
     "memory used, peak": Measure(lambda r: _statistic(np.max, (c.peak for c in r.usage["memory"]), 0.01), share, 0),
-    "problems and warnings": Measure(
-        lambda r: (
-            sum(rule.status == "fired" and rule.severity != "information" for rule in r.rules) if r.rules else math.nan
-        ),
-        whole,
-        -1,
-    ),
+    "problems and warnings": Measure(_problems, whole, -1),
 }

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def _tensorboard(folder: Path, hyperparameters: Mapping[str, Any], _job: str) ->
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
+    shutil.rmtree(folder, ignore_errors=True)  # after a restart all epochs are written again
     writer: Any = SummaryWriter(str(folder))
     for summary in hparams(dict(hyperparameters), {"valid_accuracy": 0.0}):
         writer.file_writer.add_summary(summary)

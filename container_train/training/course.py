@@ -52,6 +52,8 @@ class Course:
     def run(self, resumed: dict[str, Any] | None = None, phase: Phase = silently) -> engine.Trainer:
         """Train all stages, or those that a checkpoint leaves; return the last one's trainer. Raises Stopped."""
         stages, state = stages_of(self.hp), None
+        for record in resumed["history"] if resumed else ():
+            self.monitor.track(record)
         for stage in stages[resumed["stage"] if resumed else 0 :]:
             words = "after the frozen layers ran; nothing was trained since the last checkpoint"
             with phase("features", keeps=True, told=words):

@@ -82,14 +82,14 @@ def architecture(instance_type: str) -> str:
     return "arm64" if _ARM_FAMILIES.match(family(instance_type)) else "amd64"
 
 
-def check(instance_type: str) -> None:
+def check(instance_type: str, flag: str = "--instance-type") -> None:
     """Raises CloudError for an instance that cannot train."""
     kind = family(instance_type)
     reason = REFUSED.get(kind) or (_ARM if architecture(instance_type) == "arm64" else None)
     if reason:
-        raise CloudError(f"--instance-type {instance_type} has {reason}: take {INSTEAD}", 2)
+        raise CloudError(f"{flag} {instance_type} has {reason}: take {INSTEAD}", 2)
     if not instance_type.startswith("ml.") or instance_type.count(".") != 2:
-        raise CloudError(f"--instance-type has value {instance_type!r}: expected one such as ml.g4dn.xlarge", 2)
+        raise CloudError(f"{flag} has value {instance_type!r}: expected one such as ml.g4dn.xlarge", 2)
 
 
 def takes_volume_key(instance_type: str) -> bool:

@@ -154,6 +154,8 @@ def _checked(key: str, value: Any, source: str) -> object:
         if isinstance(value, str):
             pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
             need(all(separator and name.strip() for name, separator, _ in pairs), "key=value,key=value")
+            names_of = [name.strip() for name, _, _ in pairs]
+            need(len(set(names_of)) == len(names_of), "each key once")
             value = {name.strip(): text.strip() for name, _, text in pairs}
         is_table = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
         need(is_table, 'a table of strings: { team = "vision" }')

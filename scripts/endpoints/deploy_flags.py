@@ -218,8 +218,8 @@ def check(flags: argparse.Namespace, chosen: Settings) -> None:
             "--shadow cannot be combined with --strategy rolling: the service takes one variant there",
         ),
         (
-            flags.serverless and rolling,
-            "--serverless cannot be combined with --strategy rolling: it has no instances to replace",
+            flags.serverless and flags.strategy != STRATEGIES[0],
+            f"--serverless cannot be combined with --strategy {flags.strategy}: it has no instances to replace",
         ),
         (
             flags.serverless and chosen.subnets,

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -16,6 +15,7 @@ from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
 from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
 from container_serve.worker import user_code
+from container_train.errors import did_you_mean
 from local_test import pack
 from scripts.aws import instances
 from scripts.aws.account import Aws
@@ -68,8 +68,7 @@ def check_environment(environment: Mapping[str, str]) -> None:
         raise CloudError(f"--environment {error}", 2) from None
     for name in environment:
         if name.startswith("BYOC_") and name not in VARIABLES:
-            close = get_close_matches(name, VARIABLES, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it knows {', '.join(VARIABLES)}"
+            hint = did_you_mean(name, VARIABLES, "docs/serving.md lists them all")
             progress(f"warning: --environment {name}: the server knows no such variable: {hint}")
 
 

@@ -5,8 +5,6 @@ All of it is in Application Auto Scaling under the endpoint's name, and one alar
 """
 
 import argparse
-import re
-import zoneinfo
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from scripts.aws.errors import CloudError, explain
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
+from scripts.endpoints import schedule
 from scripts.endpoints.deployment import VARIANT
 from scripts.endpoints.modes import ASYNCHRONOUS
 
@@ -30,10 +29,6 @@ BACKLOG = 5  # requests that wait per instance of an asynchronous endpoint: the 
 OUT_SECONDS, IN_SECONDS = 300, 600  # until the next change after adding, after removing
 # The answer of PutScalingPolicy has the policy's ARN, which the alarm needs; --dry-run has none.
 UNKNOWN_ARN = "the PolicyARN in the answer to PutScalingPolicy"
-
-
-# As Application Auto Scaling takes them; cron has six fields.
-_SCHEDULE = re.compile(r"(cron\(\S+(?: \S+){5}\)|(?:rate|at)\([^()]+\))=(\d+),(\d+)")
 
 
 _UNDO = {
@@ -59,16 +54,14 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str, settings: Se
 
     The alarm, which only scaling from zero needs, is the last one.
     """
-    if flags.timezone and flags.timezone not in zoneinfo.available_timezones():
-        raise CloudError(f"--timezone {flags.timezone}: there is no such time zone: give one such as Europe/Berlin", 2)
     if flags.max_instances is None:
         return []
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
-    schedules = [_schedule(text) for text in flags.schedule]
+    schedules = schedule.parse(flags.schedule, flags.timezone)
     for words, most, low, high in (
         (f"--min-instances {least}", "--max-instances", least, flags.max_instances),
-        *((f"--schedule '{when}': MIN {low}", "MAX", low, high) for when, low, high in schedules),
+        *((f"--schedule '{one.when}': MIN {one.least}", "MAX", one.least, one.most) for one in schedules),
     ):
         if low == 0 and not asynchronous:
             raise CloudError(f"{words}: only an endpoint with --async scales to zero; give 1 or more", 2)
@@ -82,16 +75,9 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str, settings: Se
     target = {**where, "MinCapacity": least, "MaxCapacity": flags.max_instances}
     found = [Request(SERVICE, "RegisterScalableTarget", target)]
     found.append(Request(SERVICE, "PutScalingPolicy", {**where, **_tracking(endpoint, flags.target, asynchronous)}))
-    for number, (when, low, high) in enumerate(schedules, 1):
-        action = {
-            **where,
-            "ScheduledActionName": f"byoc-schedule-{number}",
-            "Schedule": when,
-            "ScalableTargetAction": {"MinCapacity": low, "MaxCapacity": high},
-            **({"Timezone": flags.timezone} if flags.timezone else {}),
-        }
-        found.append(Request(SERVICE, "PutScheduledAction", action))
-    if 0 in (least, *(low for _, low, _ in schedules)):
+    for number, one in enumerate(schedules, 1):
+        found.append(Request(SERVICE, "PutScheduledAction", {**where, **one.action(number)}))
+    if 0 in (least, *(one.least for one in schedules)):
         found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(endpoint, settings)]
     return found
 
@@ -116,18 +102,6 @@ def _tracking(endpoint: str, target: int | None, asynchronous: bool) -> dict[str
         "PolicyType": "TargetTrackingScaling",
         "TargetTrackingScalingPolicyConfiguration": config,
     }
-
-
-def _schedule(text: str) -> tuple[str, int, int]:
-    """Return the expression from which on there are other bounds, and these."""
-    found = _SCHEDULE.fullmatch(text)
-    if not found:
-        raise CloudError(
-            f"--schedule has value {text!r}: expected 'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', such as"
-            " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(...) and at(...) are good too",
-            2,
-        )
-    return found[1], int(found[2]), int(found[3])
 
 
 def variant(endpoint: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.data import sample, splits
 from container_train.data.labels import SAMPLE as SAMPLE
 from container_train.data.labels import SPLITS
@@ -140,7 +140,7 @@ def check_unknown(known: argparse.Namespace, rest: Sequence[str]) -> None:
                 raise CloudError(f"unknown flag --{name}: did you mean --{close[0]}?", 2)
         if unknown:
             # Raises what training would: which there are, and what was probably meant.
-            hyperparameters.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
+            command_line.parse([word for key, value in unknown.items() for word in (f"--{key}", value)])
     except CloudError:
         raise
     except (LocalError, TrainError) as error:
@@ -149,7 +149,7 @@ def check_unknown(known: argparse.Namespace, rest: Sequence[str]) -> None:
 
 def check_together(values: Mapping[str, object]) -> None:
     """Hyperparameters that are right one by one. Raises TrainError or CloudError where they do not go together."""
-    hyperparameters.check_together(values)
+    command_line.check_together(values)
     until = str(values.get("freeze-until", ""))
     # A module within another: only torch knows those. Where the scripts run without it, the training tells.
     if "." in until and importlib.util.find_spec("torchvision"):

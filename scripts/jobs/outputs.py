@@ -78,9 +78,8 @@ def find(path: Path) -> Path | None:
 def damage(folder: Path) -> list[str]:
     """Return, in words, which of our own files in a job's folder cannot be read; the service's profiler has others."""
     own = folder / "profiler"
-    if not (own / "job.json").exists() and not (folder / "rules.json").exists():
-        return []
-    found = [f"{own / name} is missing" for name in ("job.json", "timeline.jsonl") if not (own / name).is_file()]
+    expected = ("job.json", "timeline.jsonl") if (own / "job.json").exists() or (folder / "rules.json").exists() else ()
+    found = [f"{own / name} is missing" for name in expected if not (own / name).is_file()]
     for path in (own / "job.json", own / "tensors.json", folder / "rules.json", folder / "metrics.json"):
         if path.is_file():
             try:

@@ -89,22 +89,25 @@ def find(roots: Iterable[Path], scratch: Path, files: Path) -> list[Run]:
     runs = []
     for index, place in enumerate(found):
         try:
-            if run := _search(place) if (place / TRIALS).is_file() else _training(place, scratch / str(index), files):
-                runs.append(run)
+            is_search = (place / TRIALS).is_file()
+            runs.append(_search(place) if is_search else _training(place, scratch / str(index), files))
         except (CloudError, LocalError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             progress(f"{place} is left out: {str(error) or type(error).__name__}")
     return sorted(runs, key=lambda run: -run.started)
 
 
-def _training(place: Path, scratch: Path, files: Path) -> Run | None:
+def _training(place: Path, scratch: Path, files: Path) -> Run:
     if is_archive := place.is_file():
         pack.unpack(place, scratch, outputs.LARGEST)
     folder = outputs.find(scratch if is_archive else place)
     if folder is None:
         raise CloudError("it holds nothing that a job writes")
     made = record.read(folder, over=is_archive or outputs.is_over(folder), machine=False)
+    damage = [words.replace(str(scratch), str(place)) for words in outputs.damage(folder)]
     if not made:
-        return None
+        raise CloudError("; ".join(damage) or "its files say nothing")
+    for words in damage:
+        progress(f"warning: {words}: the row lacks what it held")
     state = summary.state(made, time.time())
     if not made.job and made.metrics:  # with neither debugger nor profiler, only what a training writes at its end
         state = State("Completed", "check", "good", "")

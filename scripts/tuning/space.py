@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
+from container_train.command_line import guess
 from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS, defaults
 from scripts.aws.errors import CloudError
@@ -169,7 +170,7 @@ def _space(content: Mapping[str, Any]) -> Space:
 
 def _part(name: str, part: object) -> Range | Choice | Value:
     if name not in OPTIONS:
-        raise ValueError(f"unknown hyperparameter {name!r}: {_guess(name, list(OPTIONS))}")
+        raise ValueError(f"unknown hyperparameter {name!r}: {guess(name)}")
     if not isinstance(part, dict):
         raise ValueError(f'{name} has value {part!r}: expected a table such as {{ kind = "fixed", value = {part!r} }}')
     kind = _word(f"{name}: kind", part.get("kind"), list(_KINDS))

@@ -1,4 +1,4 @@
-"""What the benchmarks' and the soak's options take; anything else is argparse's one line and exit code 2."""
+"""The types of the benchmarks' and the soak's options; anything else is argparse's one line and exit code 2."""
 
 import argparse
 import os

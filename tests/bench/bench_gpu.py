@@ -38,7 +38,7 @@ from torchvision.transforms import v2
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.data import sample
 from container_train.data.dataset import Data
 from container_train.data.files import Files, Split
@@ -100,7 +100,7 @@ class Job:
             "batch-size": self.batch, "workers": self.options.workers, "debug": "off", "profile-interval": 0,
             "measure": "none", **words,
         }  # fmt: skip
-        return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
+        return command_line.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
 
     def _network(self, hp: Hyperparameters) -> builder.Network:
         weights = self.base.parent / "weights.pth"

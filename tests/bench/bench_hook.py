@@ -1,4 +1,4 @@
-"""What the debugger's hook costs a training step, saved and not saved: `python tests/bench/bench_hook.py [--steps 6]`.
+"""The cost of the debugger's hook per step, saved and not saved: `python tests/bench/bench_hook.py [--steps 6]`.
 
 Real networks on the CPU, batches of 32, one thread. Steps without the hook, with it and saved, with it and not saved,
 take turns, so that other work on the machine hits all of them alike; what counts is the processor time of each.

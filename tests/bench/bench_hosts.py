@@ -1,4 +1,4 @@
-"""What several hosts are faster: `bench_hosts.py [--hosts 2] [--turns 2] [--train all|layer3|head] [--out FILE]`.
+"""The speed that several hosts gain: `bench_hosts.py [--hosts 2] [--turns 2] [--train all|layer3|head] [--out FILE]`.
 
 A host is a process of one thread, on loopback. Beside the job of several hosts, in turns: one host alone, and as many
 hosts that each do a job of their own at the same time. The latter is the limit: what it loses to the host alone is the

@@ -1,4 +1,4 @@
-"""What watching costs: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 2]`.
+"""The cost of watching: `python tests/bench/bench_monitor.py [--seconds 30] [--turns 2]`.
 
 The sampler's schedule and processor time, at 100 and 500 ms; and the training loop's steps with nothing, with the
 profiler, and with profiler and debugger, in turns, so that other work on the machine hits all of them alike. Wall time
@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.features.sources import Batch
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
@@ -83,7 +83,7 @@ class Source:
 
 
 def until_idle(process: psutil.Process) -> None:
-    """What the watcher takes once, for its imports, is no matter of steps: it is printed."""
+    """Print the time that the watcher takes once, for its imports: it does not count for steps."""
     before, quiet = -1.0, 0
     while quiet < 4:
         time.sleep(1)
@@ -105,7 +105,7 @@ def step_times(
         "lr": "1e-5",
         **options,
     }
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     source: Any = Source(inputs, steps)
     with tempfile.TemporaryDirectory() as folder:
         tree = SageMakerPaths(Path(folder))

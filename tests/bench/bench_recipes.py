@@ -42,7 +42,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     """Train in this process with these hyperparameters, and return accuracies and seconds."""
     import torch
 
-    from container_train import hyperparameters
+    from container_train import command_line
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
@@ -53,10 +53,10 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hp = hyperparameters.parse([*words, "--debug", "off", "--profile-interval", "0", "--measure", "none"])
+    hp = command_line.parse([*words, "--debug", "off", "--profile-interval", "0", "--measure", "none"])
     with tempfile.TemporaryDirectory() as base:
         data, tree = read(folder, pictures, Path(base)), SageMakerPaths(Path(base))
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), processor_seconds()
         precision = Precision.choose(hp.amp, device)
         precision.prepare()
         network = builder.build(
@@ -66,11 +66,20 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
         )  # fmt: skip
         network.to(device)
         trainer = Course(network, data, hp, device, precision, tree, {}, StopFlag()).run()
-        seconds, best = time.perf_counter() - started, trainer.state.best
+        seconds, processor = time.perf_counter() - started, processor_seconds() - processor
+        best = trainer.state.best
         measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}
         trainer.source.close()
     accuracies = {split: found.correct / found.seen for split, found in measured.items()}
-    return {**accuracies, "epoch": best["epoch"], "seconds": seconds}
+    return {**accuracies, "epoch": best["epoch"], "seconds": seconds, "processor": processor}
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of its children: other work hardly changes it."""
+    import psutil
+
+    running = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(os.times()[:4]) + sum(times.user + times.system for times in running)
 
 
 def one(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -124,13 +133,14 @@ def named(options: argparse.Namespace) -> dict[str, str]:
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Return a row for each recipe: means, and the range over its seeds."""
-    lines = [f"{'recipe':16} {'valid %':>20} {'test %':>20} {'both %':>20} {'seconds':>20} seeds"]
+    columns = ("valid %", "test %", "both %", "seconds", "processor s")
+    lines = [f"{'recipe':16} " + " ".join(f"{column:>20}" for column in columns) + " seeds"]
     for name in dict.fromkeys(run["name"] for run in runs):
         of = [run for run in runs if run["name"] == name]
         both = [(run["valid"] + run["test"]) / 2 for run in of]
-        columns = [[100 * run["valid"] for run in of], [100 * run["test"] for run in of], [100 * b for b in both]]
-        columns.append([run["seconds"] for run in of])
-        cells = (f"{statistics.mean(c):.1f} ({min(c):.1f} to {max(c):.1f})" for c in columns)
+        values = [[100 * run["valid"] for run in of], [100 * run["test"] for run in of], [100 * b for b in both]]
+        values += [[run[key] for run in of] for key in ("seconds", "processor")]
+        cells = (f"{statistics.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in values)
         lines.append(f"{name:16} " + " ".join(f"{cell:>20}" for cell in cells) + f" {len(of):5}")
     return "\n".join(lines)
 

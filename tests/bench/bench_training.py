@@ -1,4 +1,4 @@
-"""How fast training is: `python tests/bench/bench_training.py [--data DIR] [--weights FILE] [--out FILE]`.
+"""The speed of training: `python tests/bench/bench_training.py [--data DIR] [--weights FILE] [--out FILE]`.
 
 Ten epochs with frozen layers as people write them (each epoch decodes, runs the whole network and trains the last
 layer) against the same through the feature cache, and the cache's first pass against the frozen layers alone; in turns,
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_serve.preprocess import Preprocessing, preprocess
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.data import dataset, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
@@ -96,7 +96,7 @@ def settings(**options: object) -> hyperparameters.Hyperparameters:
         "workers": len(os.sched_getaffinity(0)),
         **options,
     }
-    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
+    return command_line.parse([word for key, value in words.items() for word in (f"--{key}", str(value))])
 
 
 class Plain(Dataset[tuple[torch.Tensor, int]]):

@@ -1,4 +1,4 @@
-"""What the defaults of serving were chosen by: `python tests/bench/bench_workers.py [--model DIR] [--out FILE]`.
+"""The measurements behind the defaults of serving: `python tests/bench/bench_workers.py [--model DIR] [--out FILE]`.
 
 Workers and threads, workers that keep to a core, and batches: the same server in each of the ways, all of them up at
 the same time and taking turns at the same pictures. The default, a worker of two threads for each core, is the first.

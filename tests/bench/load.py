@@ -13,7 +13,7 @@ TIMEOUT_SECONDS = 60.0  # as the platform's
 
 @dataclass
 class Load:
-    """What came back within the time: seconds of each 200, answers by status (0: none at all)."""
+    """The answers that came back within the time: seconds of each 200, answers by status (0: none at all)."""
 
     wall: float = 0.0
     seconds: list[float] = field(default_factory=list)

@@ -35,12 +35,12 @@ def fill(root: Path, each: int = 2) -> Path:
 
 
 def bodies(root: Path) -> dict[str, bytes]:
-    """What a prefix is to hold: every picture of `root` by its relative path."""
+    """The expected content of a prefix: every picture of `root` by its relative path."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.jpg")}
 
 
 def stored(session: Any, bucket: str, prefix: str) -> dict[str, bytes]:
-    """What lies below a prefix, without the manifest."""
+    """Return what is below a prefix, without the manifest."""
     s3 = session.client("s3")
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [found["Key"] for page in pages for found in page.get("Contents", ())]

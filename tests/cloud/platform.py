@@ -1,4 +1,4 @@
-"""What the service does with a container, done with a real server: batch transform, a queue, several models."""
+"""The service's part, done to a real server: batch transform, a queue, several models."""
 
 import json
 import tarfile

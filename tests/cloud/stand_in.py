@@ -166,7 +166,7 @@ class StandIn:
         self.host = host
 
     def uri(self, printed: str) -> str:
-        """What ECR would have called it."""
+        """The address that ECR would have given it."""
         return printed.replace(self.host, ECR_HOST)
 
     def answer(self, operation: str, request: Mapping[str, Any], ask_moto: Callable[[], Any]) -> Any:

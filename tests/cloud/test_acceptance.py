@@ -192,3 +192,25 @@ def test_the_plan_is_in_the_documentation(capsys: pytest.CaptureFixture[str]) ->
         for flag in flags:
             assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", REGION, flag]) == 2
             assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--hyperparameters", "epohcs=3"), "unknown hyperparameter epohcs (value '3'): did you mean epochs?"),
+        (("--hyperparameters", "epochs=0"), "hyperparameter epochs has value '0': expected an integer from 1"),
+        (("--hyperparameters", "epochs"), "--hyperparameters has value 'epochs': expected KEY=VALUE"),
+        (("--train-type", "ml.p3.2xlarge"), "--train-type ml.p3.2xlarge has a GPU of compute capability 7.0"),
+        (("--train-type", "large"), "--train-type has value 'large': expected one such as ml.g4dn.xlarge"),
+        (("--serve-image", "byoc-serve:1"), "--serve-image has value 'byoc-serve:1'"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [("--dry-run",), ()])
+def test_what_a_step_would_refuse_is_refused_at_once(
+    flags: tuple[str, ...], complaint: str, dry_run: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", str(tmp_path / "out"), "--region", REGION)
+    assert run("acceptance.py", acceptance.main, [*out, *flags, *dry_run]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert not (tmp_path / "out").exists()

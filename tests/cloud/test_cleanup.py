@@ -32,7 +32,7 @@ def fast(monkeypatch: Patch) -> None:
 
 
 def deploy(session: boto3.Session, endpoint: str, name: str | None = None, project: str = "byoc") -> None:
-    """What deploy.py sends; with `name` the model and configuration of an update."""
+    """Send what deploy.py does; with `name` the model and configuration of an update."""
     settings = load(argparse.Namespace(project=project, role=ROLE, region=REGION), {})
     wanted = Deployment(
         name or resource_name(endpoint, project), "image", S3Uri.parse(MODEL, "-"), "ml.m5.large", 2, {}, False,

@@ -1,4 +1,4 @@
-"""Which instances are refused and why, and prices that are known or said to be unknown."""
+"""Instances that are refused, with the reason, and prices that are known or said to be unknown."""
 
 import pytest
 

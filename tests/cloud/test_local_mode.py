@@ -63,7 +63,7 @@ if behave == "wait":
 
 @pytest.fixture
 def label(monkeypatch: Patch) -> str:
-    """What the job of this test is labelled with; other jobs may run on this engine."""
+    """The label of this test's job; other jobs may run on this engine."""
     text = f"test-{os.getpid()}-{time.monotonic_ns()}"
     monkeypatch.setattr(local_mode, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=text)))
     return text

@@ -369,8 +369,8 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(account: boto3.Session, mo
         ("--shadow job-2 --name byoc-dogs --update --strategy rolling", "the service takes one variant there"),
         ("--schedule x=1,2", "--schedule goes with --max-instances"),
         ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
-        ("--max-instances 2 --schedule rate(1\u00a0day)=0,2", "only an endpoint with --async scales to zero"),
-        ("--max-instances 2 --schedule rate(1\u00a0day)=3,2", "MIN 3 is more than MAX 2"),
+        ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=0,2", "only an endpoint with --async scales to zero"),
+        ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=3,2", "MIN 3 is more than MAX 2"),
         ("--timezone UTC", "--timezone goes with --schedule"),
         ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
         ("--local --alarms", "--alarms: that is for an endpoint in SageMaker"),
@@ -393,3 +393,47 @@ def test_an_unknown_variable_of_the_server_is_said(call: Call) -> None:
     ended = call(deploy, *ONE, "--environment", "BYOC_THREAD=2", "--environment", "MY_OWN=1", "--dry-run")
     warning = "warning: --environment BYOC_THREAD: the server knows no such variable: did you mean BYOC_THREADS?"
     assert [line for line in ended.err.splitlines() if "warning" in line] == [warning]
+
+
+@pytest.mark.parametrize(
+    ("when", "complaint"),
+    [
+        ("cron(99 8 ? * MON-FRI *)", "MINUTE has value '99': expected 0 to 59"),
+        ("cron(0 24 ? * MON-FRI *)", "HOUR has value '24': expected 0 to 23"),
+        ("cron(0 8 32 * ? *)", "DAY has value '32': expected 1 to 31, or L for the last one"),
+        ("cron(0 8 ? 1,13 MON *)", "MONTH has value '1,13': expected 1 to 12, or JAN to DEC"),
+        ("cron(0 8 ? * MON-SUNDAY *)", "WEEKDAY has value 'MON-SUNDAY': expected 1 to 7, or SUN to SAT"),
+        ("cron(0 8 ? * 0 *)", "WEEKDAY has value '0'"),
+        ("cron(0 8 ? * MON 26)", "YEAR has value '26': expected 1970 to 2199"),
+        ("cron(0/0 8 ? * MON *)", "MINUTE has value '0/0'"),
+        ("cron(0 8 * * MON *)", "one of DAY and WEEKDAY has to be ?"),
+        ("cron(0 8 ? * ? *)", "one of DAY and WEEKDAY has to be ?"),
+        ("at(2020-01-01T00:00:00)", "that is in the past"),
+        ("at(tomorrow)", "expected at(YYYY-MM-DDThh:mm:ss)"),
+        ("rate(0 days)", "expected 'cron("),
+        ("rate(2 weeks)", "expected 'cron("),
+    ],
+)
+def test_a_time_that_the_service_would_refuse_is_one_line(when: str, complaint: str, call: Call) -> None:
+    schedule = ("--max-instances", "2", "--schedule", f"{when}=1,2")
+    ended = call(deploy, *OFFLINE, "--model-data", ARTIFACT, *schedule, "--dry-run")
+    assert (ended.code, complaint in ended.last) == (2, True), ended.err
+
+
+def test_a_time_that_is_given_twice_is_refused(call: Call) -> None:
+    both = ("--schedule", f"{MORNING}=2,6", "--schedule", f"{MORNING}=1,2")
+    ended = call(deploy, *OFFLINE, "--model-data", ARTIFACT, "--max-instances", "6", *both, "--dry-run")
+    assert (ended.code, f"--schedule '{MORNING}' is given twice" in ended.last) == (2, True), ended.err
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "cron(0/15 8-18 ? * MON-FRI 2026-2030)", "cron(0,30 */2 L * ? *)", "cron(0 08 LW JAN,JUL ? *)",
+        "cron(59 23 15W 1-12/3 ? *)", "cron(0 8 ? * 2#1 *)", "cron(0 8 ? * FRIL *)", "rate(5 minutes)", "rate(1 day)",
+        "at(2100-12-31T23:59:59)",
+    ],
+)  # fmt: skip
+def test_times_as_the_service_takes_them(when: str, call: Call) -> None:
+    (one,) = of(dry(call, "--max-instances", "2", "--schedule", f"{when}=1,2"), "PutScheduledAction")
+    assert one["Schedule"] == when

@@ -254,7 +254,7 @@ def test_a_real_picture_over_the_limit(tmp_path: Path) -> None:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """What stands before the pixels."""
+    """The part of a PNG file before its pixels."""
     head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + head + struct.pack(">I", zlib.crc32(head)) + b"\0\0\0\1IDAT"
 

@@ -43,7 +43,7 @@ def splits_of(keys: Any) -> Counter[str]:
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: Patch) -> Path:
-    """Where the program puts what it needs for a while."""
+    """The program's folder for temporary files."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))

@@ -32,7 +32,10 @@ MODES = [
     ("--serverless 2048 --multi-model s3://b-b/a", "--multi-model: an endpoint has one mode"),
     ("--serverless 2048 --max-instances 2", "--max-instances: it scales by itself"),
     ("--serverless 2048 --startup-timeout 300", "--startup-timeout: the service always gives it 180 s"),
-    ("--serverless 2048 --update --strategy rolling", "--strategy rolling: it has no instances"),
+    *(
+        (f"--serverless 2048 --update --strategy {name}", f"--strategy {name}: it has no instances")
+        for name in ("rolling", "canary", "linear")
+    ),
     ("--serverless 2000", "invalid choice: 2000"),
     ("--serverless 2048 --max-concurrency 201", "MaxConcurrency has value 201: expected at most 200"),
     ("--serverless 2048 --provisioned 6", "--provisioned 6 is more than --max-concurrency 5"),
@@ -66,7 +69,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
         "hyperparameter freeze-until has value 'layer9': expected backbone, none or a module of resnet50"),
     (train, (*TRAIN, "--freeze-until", "layer4.9"), "has no such module before its last layer, but layer4."),
     (train, (*TRAIN, "--resize-size", "100", "--image-size", "224.0"), "resize-size has value 100: expected at"),
-    (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': known are"),
+    (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': did you mean overfit?"),
     (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
     (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
     (train, (*JOB, "--dry-run", "--foo"), "--foo has no value"),
@@ -141,6 +144,14 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (transform, (*BATCH, "--job", "j"), "give one of them"),
     (transform, (*BATCH, "--data", "nowhere", "--dry-run"), "--data nowhere: no such folder"),
     (transform, (*BATCH, "--out", "x", "--dry-run"), "--out has value 'x'"),
+    *(
+        (transform, (*SERVE, "--model-data", MODEL, "--data", "s3://b-b/x", "--out", out, "--dry-run"), "is in --data")
+        for out in ("s3://b-b/x", "s3://b-b/x/", "s3://b-b/x/y")
+    ),
+    *(
+        (transform, ("--local", "--model-data", "m", "--data", ".", "--out", out), "is in --data .: the results would")
+        for out in (".", "new", "new/../other")
+    ),
     (transform, ("--attach", "a", "--stop", "b"), "--attach and --stop cannot be combined"),
     (transform, ("--attach", "a", "--image", SERVE_IMAGE), "--attach is for a job that exists, and --image for a new"),
     (transform, ("--attach", "a", "--model-data", MODEL), "--attach is for a job that exists, and --model-data for"),

@@ -40,7 +40,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def call(python: str, *arguments: object, **environment: str) -> str:
-    """What it says."""
+    """Return its output."""
     command = [python, str(EXAMPLE), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -79,6 +79,7 @@ def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
         (["--project", "My_Project"], {}, "--project has value 'My_Project': expected small letters"),
         (["--bucket", "No_Bucket"], {}, "expected s3://BUCKET"),
         (["--tags", "team"], {}, "--tags has value 'team': expected key=value,key=value"),
+        (["--tags", "a=b,a=c"], {}, "--tags has value 'a=b,a=c': expected each key once"),
         (["--tags", "byoc-project=x"], {}, "expected other keys than byoc-project"),
         (["--tags", "aws:x=y"], {}, "expected other keys than"),
         (["--subnets", "subnet-1,"], {}, "expected a list of ids"),

@@ -1,4 +1,4 @@
-"""What killed calls of local mode leave, whose it is, and its removal."""
+"""Things that killed calls of local mode leave, their owner, and their removal."""
 
 import io
 import os

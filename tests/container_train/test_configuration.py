@@ -1,4 +1,4 @@
-"""What is looked at before the toolkit runs; tests/contract has the rest, with the toolkit."""
+"""Checks before the toolkit runs; tests/contract has the rest, with the toolkit."""
 
 import json
 import re

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from container_serve import __version__
+from container_train.command_line import parse
 from container_train.errors import TrainError
-from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS, parse
+from container_train.hyperparameters import NOT_IN_FINGERPRINT, OPTIONS
 from container_train.training.recipes import RECIPES
 
 
@@ -93,7 +94,8 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("overfitting", "unknown rule 'overfitting': known are vanishing_gradient"),
+        ("overfitting", r"unknown rule 'overfitting': did you mean overfit\?$"),
+        ("loss", "unknown rule 'loss': docs/debugger.md lists all rules$"),
         ("overfit:patient=3", "overfit has no parameter 'patient': it has ratio_threshold, patience"),
         ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number, such as 3.0"),
         ("overfit:patience=-3", "overfit:patience has value '-3': expected an integer of at least 0, such as"),
@@ -133,7 +135,7 @@ def test_values_that_go_together() -> None:
 
 def test_hyperparameters_are_checked_without_torch() -> None:
     code = (
-        "import sys; from container_train.hyperparameters import parse;"
+        "import sys; from container_train.command_line import parse;"
         " parse(['--arch', 'resnet18', '--weights', 'IMAGENET1K_V1', '--rule', 'overfit:patience=3']);"
         " sys.exit(sorted({'torch', 'torchvision', 'pandas'} & set(sys.modules)) or 0)"
     )
@@ -161,8 +163,14 @@ def test_what_is_incidental_to_a_checkpoint_are_hyperparameters() -> None:
     [("learning-rate", "lr"), ("batchsize", "batch-size"), ("epoch", "epochs"), ("wieghts", "weights")],
 )
 def test_an_unknown_name_is_refused_with_a_guess(name: str, guess: str) -> None:
-    with pytest.raises(TrainError, match=rf"unknown hyperparameter {name} \(value '7'\): did you mean {guess}\?"):
+    with pytest.raises(TrainError, match=rf"^unknown hyperparameter {name} \(value '7'\): did you mean {guess}\?$"):
         parse([f"--{name}", "7"])
+
+
+def test_an_unknown_name_without_a_close_one_is_refused_with_the_page_that_lists_them() -> None:
+    with pytest.raises(TrainError) as raised:
+        parse(["--foo", "7"])
+    assert str(raised.value) == "unknown hyperparameter foo (value '7'): docs/training.md lists all hyperparameters"
 
 
 @pytest.mark.parametrize(

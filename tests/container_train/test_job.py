@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from container_train import hyperparameters, job
+from container_train import command_line, job
 from container_train.paths import SageMakerPaths
 from tests import trees
 
@@ -31,7 +31,7 @@ def test_nodes_have_names_that_the_readers_know(tree: SageMakerPaths, config: di
 
 def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINING_JOB_NAME", "dogs-1")
-    found = job.describe(tree, hyperparameters.parse(["--debug", "off", "--lr", "0.5"]))
+    found = job.describe(tree, command_line.parse(["--debug", "off", "--lr", "0.5"]))
     assert (found["job"], found["host"], found["hosts"], found["status"]) == (
         "dogs-1",
         "localhost",
@@ -40,5 +40,13 @@ def test_what_is_known_at_the_start(tree: SageMakerPaths, monkeypatch: pytest.Mo
     )
     assert found["debug"]["state"] == "off"
     assert found["hyperparameters"]["lr"] == 0.5
+    assert found["hyperparameters"]["weights"] == "DEFAULT"
     assert 0 < found["cpus"] < 10_000
     assert found["memory_bytes"] > 2**26
+
+
+def test_a_file_takes_precedence_over_the_hyperparameter_weights(tree: SageMakerPaths) -> None:
+    (tree.channels / "weights").mkdir()
+    (tree.channels / "weights" / "dogs.pth").touch()
+    hp = command_line.parse([])
+    assert job.describe(tree, hp)["hyperparameters"] == {**hp.to_dict(), "weights": "file dogs.pth"}

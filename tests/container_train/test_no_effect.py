@@ -2,7 +2,7 @@
 
 import pytest
 
-from container_train import hyperparameters, no_effect
+from container_train import command_line, hyperparameters, no_effect
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ from container_train import hyperparameters, no_effect
     ],
 )
 def test_each_is_named_with_what_it_needs(words: str, names: list[str]) -> None:
-    said = list(no_effect.notices(hyperparameters.parse(words.split())))
+    said = list(no_effect.notices(command_line.parse(words.split())))
     assert [line.split()[1] for line in said] == names
     assert all(line.split(" has no effect: it needs ")[1] for line in said)
 

@@ -1,4 +1,4 @@
-"""What callers of a running server get: answers, errors, headers, and the lines of the log."""
+"""The callers' view of a running server: answers, errors, headers, and the lines of the log."""
 
 import base64
 import json
@@ -45,6 +45,16 @@ def test_a_picture_gets_its_classes_most_probable_first(server: Server, color: s
     assert predictions[0]["probability"] > 0.9
     assert sum(p["probability"] for p in predictions) == pytest.approx(1, abs=1e-5)
     assert answer.json()["model"]["architecture"] == "tiny"
+
+
+def test_top_k_in_the_address_is_told_where_it_goes(server: Server) -> None:
+    for query in ("top_k=1", "a=b&top_k=1", "top_k", "top_k=many&a"):
+        answer = server.request("POST", f"/invocations?{query}", picture("red"), {"Content-Type": "image/jpeg"})
+        assert (answer.status, answer.json()["type"]) == (400, "InvalidTopK"), query
+        assert "X-Amzn-SageMaker-Custom-Attributes: top_k=3" in answer.json()["message"]
+    for query in ("", "stop_k=1", "a=top_k", "trace=1"):
+        answer = server.request("POST", f"/invocations?{query}", picture("red"), {"Content-Type": "image/jpeg"})
+        assert answer.status == 200, query
 
 
 def test_batches_and_top_k(server: Server) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,21 @@ def test_get_and_head_answer_and_other_methods_are_told_which(server: Server) ->
     for path, allowed in (("/invocations", "POST"), ("/ping", "GET, HEAD"), ("/execution-parameters", "GET")):
         answer = server.request("DELETE", path)
         assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+def test_the_page_is_not_answered_at_a_name_that_anyone_may_make(server: Server) -> None:
+    own = ("localhost", "LocalHost:8080", "127.0.0.1", "192.0.2.1:80", "[::1]:8080", socket.gethostname())
+    foreign = ("evil.example", "localhost.evil.example:8080", "127.0.0.1.evil.example", "evil", "localhost.", "")
+    for path in PATHS:
+        for host in own:
+            assert server.request("GET", path, headers={"Host": host}).status == 200, host
+        for host in foreign:
+            answer = server.request("GET", path, headers={"Host": host})
+            assert (answer.status, answer.json()["type"]) == (421, "MisdirectedRequest"), host
+            assert f"not at the name {host.removesuffix(':8080')}." in answer.json()["message"]
+    # SageMaker names an endpoint as it likes.
+    assert server.request("GET", "/ping", headers={"Host": "evil.example"}).status == 200
+    assert server.invoke(picture("red"), Host="evil.example").status == 200
 
 
 def test_no_other_origin_is_let_in_and_nothing_of_another_runs(server: Server) -> None:

@@ -36,7 +36,7 @@ class Job:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """What the platform does: SIGTERM to PID 1."""
+        """Stop as the platform does: SIGTERM to PID 1."""
         if self.container:
             engine.docker("kill", "--signal", "TERM", self.container)
         else:

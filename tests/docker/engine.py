@@ -30,7 +30,7 @@ TREE = ("docker", "container_serve", "container_train", "scripts", "LICENSE", ".
 
 @functools.cache
 def available() -> bool:
-    """Whether a Docker daemon answers."""
+    """Return True if a Docker daemon answers."""
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True).returncode == 0

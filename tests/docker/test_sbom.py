@@ -1,4 +1,4 @@
-"""What scripts/build.sh writes beside an image: its components, their licences, the advisories against them."""
+"""Files that scripts/build.sh writes beside an image: its components, their licences, the advisories against them."""
 
 import functools
 import http.server

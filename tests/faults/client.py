@@ -66,7 +66,7 @@ def everything(port: int, raw: bytes, timeout: float = 20, quiet: float = 20, pi
 
 @dataclass
 class Observer:
-    """What /ping said and what callers got, over time: (seconds, status), 0 where there was no answer."""
+    """The answers of /ping and those to callers, over time: (seconds, status), 0 where there was no answer."""
 
     port: int
     pings: list[tuple[float, int]] = field(default_factory=list)

@@ -133,7 +133,7 @@ def spellings(port: int) -> Iterator[Spelling]:
 
     def spelling(method: str, target: str, *headers: bytes, content: tuple[str, str] | None = None) -> Spelling:
         kind, body = content or next(others)
-        head = [f"{method} {target} HTTP/1.1".encode("latin-1"), b"Host: x", *headers, b"Connection: close"]
+        head = [f"{method} {target} HTTP/1.1".encode("latin-1"), b"Host: localhost", *headers, b"Connection: close"]
         head += [f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode()]
         return Spelling(method, target, b"\r\n".join(head) + body.encode())
 

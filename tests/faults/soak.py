@@ -77,7 +77,7 @@ class Overload:
 
 @dataclass
 class Soak:
-    """What happened; times are seconds from the beginning."""
+    """The events of a soak; times are seconds from the beginning."""
 
     capacity: float  # good answers a second, had the host taken nothing
     rate: float  # of requests that were sent
@@ -160,7 +160,7 @@ class Soak:
 
 
 def faults(figures: dict[str, Any], max_growth: float = MAX_GROWTH) -> list[str]:
-    """What of the promise was not kept."""
+    """Return the parts of the promise that were not kept."""
     found = [
         f"{name}: {figures[name]}"
         for name in ("lost_otherwise", "hostile_not_2xx_4xx", "unanswered_after_deadline")

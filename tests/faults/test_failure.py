@@ -78,7 +78,7 @@ def nothing(_base: Path) -> None:
 
 @pytest.fixture
 def as_it_was() -> Iterator[None]:
-    """What the program makes its own of a process: signals and the log."""
+    """Restore what the program changes in a process: signals and the log."""
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     handlers = logging.getLogger().handlers[:]
     yield

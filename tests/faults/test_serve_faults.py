@@ -71,7 +71,7 @@ def loaded(server: Server) -> int:
 
 
 def replaced(server: Server, old: psutil.Process) -> bool:
-    """Whether both workers hold the model, and neither is that one."""
+    """Return True if both workers hold the model, and neither is that one."""
     return len({*server.children()} - {old}) == 2 and loaded(server) == 2
 
 

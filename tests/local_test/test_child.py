@@ -1,4 +1,4 @@
-"""What a run starts ends with it, however it ends."""
+"""All that a run starts ends with it, however it ends."""
 
 import os
 import signal

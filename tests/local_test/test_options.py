@@ -1,4 +1,4 @@
-"""What is refused before anything is started."""
+"""Options that are refused before anything is started."""
 
 import sys
 from pathlib import Path

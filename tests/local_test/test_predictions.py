@@ -1,4 +1,4 @@
-"""Which pictures are posted, and the table of the answers."""
+"""The images that are posted, and the table of the answers."""
 
 from pathlib import Path
 

@@ -109,7 +109,7 @@ def test_a_finished_environment_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_the_packages_with_c_parts_are_in_the_lock() -> None:
-    """Where there is no compiler they are installed apart from the others, by these names."""
+    """They are installed by these names, apart from the others, if there is no compiler."""
     line = next(line for line in SETUP.read_text().splitlines() if line.startswith("c_parts="))
     names = line.partition("=")[2].strip('"').split()
     locked = (ROOT / "local_test" / "requirements.lock").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Which weights a run takes, with a real server and a port where there is none."""
+"""The weights that a run takes, with a real server and a port where there is none."""
 
 import functools
 import http.server

@@ -27,7 +27,7 @@ def content(root: Path, image: str) -> str:
 
 
 def copied_by(image: str) -> set[Path]:
-    """What the Dockerfile of `image` takes from this repository: every file, the lock of another target apart."""
+    """Files that the Dockerfile of `image` takes from this repository: every file, the lock of another target apart."""
     dockerfile = ROOT / "docker" / ("train.Dockerfile" if image == "train" else "serve.Dockerfile")
     sources = [dockerfile]
     for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile.read_text(), re.MULTILINE):

@@ -1,4 +1,4 @@
-"""What all scripts have in common before they do anything."""
+"""The part that all scripts share before they do anything."""
 
 import resource
 import shutil

@@ -67,7 +67,7 @@ def test_what_is_cut_or_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def with_copies(out: Path, job: Path) -> Path:
-    """What run.sh leaves: some of the job's files again, above all of them."""
+    """Lay out what run.sh leaves: some of the job's files again, above all of them."""
     linked(out / "ml", job.parent.parent)
     shutil.copy(job / "rules.json", out)
     return out

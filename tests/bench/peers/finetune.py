@@ -4,6 +4,7 @@ python finetune.py DIR WEIGHTS SEED [ARCH EPOCHS HEAD_EPOCHS SIDE WORKERS]: prin
 """
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -93,4 +94,5 @@ factors = {"conv1": 0.06, "bn1": 0.06, "layer1": 0.13, "layer2": 0.25, "layer3":
 rates = [{"params": getattr(model, name).parameters(), "lr": 3e-4 * factor} for name, factor in factors.items()]
 ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998), use_buffers=True)
 found = train(rates, int(epochs), ema)
-print(json.dumps({**found, "seconds": time.perf_counter() - started}))
+processor = sum(os.times()[:4])  # of this process and of its children
+print(json.dumps({**found, "seconds": time.perf_counter() - started, "processor": processor}))

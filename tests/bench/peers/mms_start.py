@@ -1,4 +1,4 @@
-"""What a container with multi-model-server and sagemaker-inference starts: their own, but for its file in /etc."""
+"""The start of a container with multi-model-server and sagemaker-inference: their own, except for its file in /etc."""
 
 import sys
 from pathlib import Path

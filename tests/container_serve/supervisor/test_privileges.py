@@ -1,4 +1,4 @@
-"""How a server that starts as root gives that up; each in a child, for there is no way back."""
+"""A server that starts as root gives that up; each in a child, for there is no way back."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from container_serve.errors import ServeError
-from container_serve.supervisor import privileges
+from container_serve.supervisor import privileges, scratch
 from container_serve.supervisor.privileges import User
 from tests.conftest import need
 from tests.contract.models import write_model
@@ -45,6 +45,31 @@ def test_a_name_or_a_number() -> None:
     assert privileges.find("123456") == User(123456, 123456)
     with pytest.raises(ServeError, match="BYOC_USER: got 'no-such-user'"):
         privileges.find("no-such-user")
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from container_serve.supervisor import privileges
+with privileges.dropped(privileges.User(65534, 65534), Path(sys.argv[2])) as model:
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_the_copy_of_a_killed_server_is_removed_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are for root alone
+        Path(folder).chmod(0o1777)
+        model = write_model(Path(folder) / "model")
+        model.chmod(0o700)
+        env = {"TMPDIR": folder}
+        done = subprocess.run([sys.executable, "-c", KILLED, str(ROOT), str(model)], env=env)
+        assert done.returncode == -9
+        assert len(list(Path(folder).glob("*/model/model.json"))) == 1
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        with scratch.run_directory():
+            assert list(Path(folder).glob("*/model/model.json")) == []
+        assert list(Path(folder).iterdir()) == [model]
 
 
 def give_up(model: Path) -> list[str]:

@@ -29,7 +29,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Split]:
 
 
 def seen(of: ImageDataset, *items: Item, spec: Preprocessing = SPEC) -> torch.Tensor:
-    """What the network gets: float32 (N, 3, side, side)."""
+    """The network's input: float32 (N, 3, side, side)."""
     ((pixels, _, _),) = loading.load(of, [list(items)], 0, CPU)
     return Normalisation(spec, CPU)(pixels)
 

@@ -106,5 +106,5 @@ def evaluated(folder: Path, **parameters: Mapping[str, Any]) -> RuleEvaluator:
 def judge(
     folder: Path, job: Mapping[str, Any] | None = None, final: bool = True, **parameters: Mapping[str, Any]
 ) -> dict[str, Finding]:
-    """What the rules say of the training in `folder`: {rule: finding}."""
+    """Return what the rules say of the training in `folder`: {rule: finding}."""
     return {finding.rule: finding for finding in evaluated(folder, **parameters).findings(job or {}, final=final)}

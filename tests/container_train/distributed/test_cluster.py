@@ -1,4 +1,4 @@
-"""What is known of a job's hosts and GPUs before anything is started."""
+"""Facts about a job's hosts and GPUs before anything is started."""
 
 import re
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.distributed import cluster
 from container_train.distributed.cluster import PORT, TIMEOUT, Cluster, usable
 from container_train.errors import TrainError
@@ -56,6 +56,6 @@ def test_an_interface_that_is_not_there_gives_way_to_the_default(capsys: pytest.
 def test_the_device_is_read_however_it_is_written(
     words: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert hyperparameters.device(words.split()) == expected
+    assert command_line.device(words.split()) == expected
     monkeypatch.setattr(cluster, "gpus", lambda: 4)
     assert Cluster.of(SageMakerPaths(tmp_path), words.split()).size == (1 if expected == "cpu" else 4)

@@ -15,7 +15,7 @@ SIZE = 3
 
 
 def check(rank: int, port: int) -> None:
-    """What one of the processes does; what it raises fails the test."""
+    """Do the part of one process; an error that it raises fails the test."""
     names = {"RANK": rank, "WORLD_SIZE": SIZE, "LOCAL_WORLD_SIZE": SIZE, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in names.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}

@@ -185,6 +185,9 @@ def test_labels_are_read_as_windows_writes_them(tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_bytes("\ufeffcafe\u0301\r\nb\r\nc\r\n".encode())
     assert exporting._labels(file) == ("caf\u00e9", "b", "c")
+    file.write_text("a\tb\nc\n")
+    with pytest.raises(TrainError, match=r"the label 'a\\tb' has a control character"):
+        exporting._labels(file)
     file.write_bytes("a\nb\n".encode("utf-16"))
     with pytest.raises(TrainError, match="expected UTF-8 text, a label per line"):
         exporting._labels(file)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.data import dataset, images
 from container_train.errors import Stopped
 from container_train.features import cache, extractor, sources
@@ -42,7 +42,7 @@ def source(
     stop: StopFlag = NEVER,
 ) -> sources.Source:
     words = {**trees.SMALL, "epochs": "3", **(options or {})}
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     network = builder.build(
         hp.arch, 3, weights="none", weights_file=None, freeze_until=hp.freeze_until, image_size=hp.image_size
     )

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from container_serve.preprocess import to_tensor
+from container_train.command_line import parse
 from container_train.errors import TrainError
-from container_train.hyperparameters import parse
 from container_train.model import builder, timm_models, weights
 
 FAMILIES = ["timm/resnet10t", "timm/vit_tiny_patch16_224", "timm/convnext_atto", "timm/mobilenetv3_small_050"]

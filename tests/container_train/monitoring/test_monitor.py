@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.data import dataset
 from container_train.data.images import ImageDataset, Item
 from container_train.errors import Stopped, TrainError
@@ -34,7 +34,7 @@ def tree(tmp_path: Path) -> SageMakerPaths:
 
 def parsed(**options: str) -> hyperparameters.Hyperparameters:
     words = {**trees.SMALL, "epochs": "2", **{key.replace("_", "-"): value for key, value in options.items()}}
-    return hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    return command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
 
 
 def trainer(tree: SageMakerPaths, hp: hyperparameters.Hyperparameters, watching: Monitor) -> engine.Trainer:

@@ -147,7 +147,7 @@ def test_a_page_stays_small_and_asks_for_nothing(pages: dict[str, Path]) -> None
 
 
 def words(page: Path) -> str:
-    """What a reader sees: the page without scripts and style."""
+    """The text that a reader sees: the page without scripts and style."""
     text = re.sub(r"<(script|style|title)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
     return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", text).split()))
 

@@ -1,5 +1,6 @@
 """The hyperparameter track: epochs for TensorBoard and MLflow."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from container_train.command_line import parse
 from container_train.errors import TrainError
-from container_train.hyperparameters import parse
 from container_train.monitoring.monitor import Monitor
 from container_train.reporting import tracking
 from container_train.reporting.tracking import Tracker
@@ -62,10 +63,15 @@ def test_what_fails_ends_the_tracking_and_not_the_job(
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     tracker = Tracker("tensorboard", tmp_path, {"lr": 0.1, "arch": "resnet50"}, "dogs")
     for record in EPOCHS:
         tracker.epoch(record)
     found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5)]
+    again = Tracker("tensorboard", tmp_path, {"lr": 0.1}, "dogs")  # after a restart, which begins with the first epoch
+    for record in [*EPOCHS, {"epoch": 3, "train_loss": 0.25}]:
+        again.epoch(record)
+    found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
+    assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert found.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"

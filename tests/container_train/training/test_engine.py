@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.data import dataset
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped, TrainError
@@ -50,7 +50,7 @@ class StopAfter(StopFlag):
 
 def trainer(pictures: dataset.Data, folder: Path, **options: str) -> engine.Trainer:
     words = {**trees.SMALL, "epochs": "3", **{key.replace("_", "-"): value for key, value in options.items()}}
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     network = builder.build(
         hp.arch,
         3,
@@ -393,7 +393,7 @@ def test_the_smallest_batch_of_batch_statistics_trains_every_step(pictures: data
 
 
 def test_a_stop_while_the_frozen_layers_run(pictures: dataset.Data) -> None:
-    hp = hyperparameters.parse([word for key, value in trees.SMALL.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in trees.SMALL.items() for word in (f"--{key}", value)])
     network = builder.build(
         hp.arch, 3, weights="none", weights_file=None, freeze_until="backbone", image_size=hp.image_size
     )

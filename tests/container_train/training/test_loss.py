@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch.nn import functional
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.training.loss import divisors, loss_for
 
 TARGETS = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 2])
 
 
 def test_balanced_classes_count_alike() -> None:
-    loss = loss_for(hyperparameters.parse(["--class-weights", "balanced"]), TARGETS, 3)
+    loss = loss_for(command_line.parse(["--class-weights", "balanced"]), TARGETS, 3)
     assert loss.weight is not None
     assert (torch.bincount(TARGETS) * loss.weight).tolist() == pytest.approx([3, 3, 3])
-    assert loss_for(hyperparameters.parse([]), TARGETS, 3).weight is None
+    assert loss_for(command_line.parse([]), TARGETS, 3).weight is None
 
 
 def test_evaluation_is_the_plain_loss() -> None:
     words = ["--class-weights", "balanced", "--label-smoothing", "0.1"]
-    loss = loss_for(hyperparameters.parse(words), TARGETS, 3)
+    loss = loss_for(command_line.parse(words), TARGETS, 3)
     logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
     plain = functional.cross_entropy(logits, TARGETS)
     assert not torch.isclose(loss.train()(logits, TARGETS), plain)
@@ -29,7 +29,7 @@ def test_evaluation_is_the_plain_loss() -> None:
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_parts_of_a_batch_add_up_to_all_of_it(weights: str, mixed: bool) -> None:
-    loss = loss_for(hyperparameters.parse(["--class-weights", weights, "--label-smoothing", "0.1"]), TARGETS, 3)
+    loss = loss_for(command_line.parse(["--class-weights", weights, "--label-smoothing", "0.1"]), TARGETS, 3)
     logits = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
     hard = functional.one_hot(TARGETS, 3).float()
     targets = 0.7 * hard + 0.3 * hard.roll(1, 0) if mixed else TARGETS
@@ -42,6 +42,6 @@ def test_parts_of_a_batch_add_up_to_all_of_it(weights: str, mixed: bool) -> None
 
 
 def test_the_divisors_of_an_epoch_are_those_of_its_batches() -> None:
-    loss = loss_for(hyperparameters.parse(["--class-weights", "balanced"]), TARGETS, 3)
+    loss = loss_for(command_line.parse(["--class-weights", "balanced"]), TARGETS, 3)
     assert divisors(loss, TARGETS, 4) == pytest.approx([float(loss.divisor(part)) for part in TARGETS.split(4)])
-    assert divisors(loss_for(hyperparameters.parse([]), TARGETS, 3), TARGETS, 4) == [4, 4, 1]
+    assert divisors(loss_for(command_line.parse([]), TARGETS, 3), TARGETS, 4) == [4, 4, 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from container_train import hyperparameters
+from container_train import command_line
 from container_train.distributed.process_group import ProcessGroup
 from container_train.training.mixing import Mixing
 
@@ -11,7 +11,7 @@ CLASSES = 5
 
 
 def mixing(words: str) -> Mixing:
-    return Mixing(hyperparameters.parse(words.split()), CLASSES)
+    return Mixing(command_line.parse(words.split()), CLASSES)
 
 
 def batch(count: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from container_train import hyperparameters
+from container_train import command_line, hyperparameters
 from container_train.model import builder
 from container_train.training import optimization
 
 
 def hp(words: str) -> hyperparameters.Hyperparameters:
-    return hyperparameters.parse(words.split())
+    return command_line.parse(words.split())
 
 
 def network(arch: str, until: str = "none") -> builder.Network:

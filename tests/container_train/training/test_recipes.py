@@ -2,19 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from container_train import hyperparameters, pipeline
+from container_train import command_line, pipeline
 from container_train.distributed.process_group import SINGLE
 from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
+from container_train.reporting.tracking import Tracker
 from container_train.training import estimate, learner
 from container_train.training.precision import Precision
 from container_train.training.stages import settled, stages_of
@@ -24,12 +25,14 @@ STEPS = 4  # of an epoch of 30 images
 FINETUNE = {**trees.SMALL, "recipe": "finetune", "head-epochs": "2", "epochs": "2", "measure": "none"}
 
 
-def train(base: Path, **options: str) -> dict[str, Any]:
-    """Train over the tree `base` and return its checkpoint."""
+def train(base: Path, tracked: list[Mapping[str, float]] | None = None, /, **options: str) -> dict[str, Any]:
+    """Train over the tree `base` and return its checkpoint; `tracked` gets what a tracker would."""
     words = {**FINETUNE, **{key.replace("_", "-"): value for key, value in options.items()}}
-    hp = hyperparameters.parse([word for key, value in words.items() for word in (f"--{key}", value)])
+    hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     tree = SageMakerPaths(base)
     with Monitor.start(tree, hp) as watching:
+        watching.tracker = Tracker("none", base, {}, "")
+        watching.tracker.write = None if tracked is None else tracked.append
         pipeline.train(hp, tree, watching, SINGLE)
     return checkpoint(base)
 
@@ -119,7 +122,9 @@ def test_an_interrupted_recipe_ends_as_an_uninterrupted_one(
         train(tree, **ALL)
     cut = checkpoint(tree)
     assert cut["epoch"] * STEPS + cut["step"] == steps
-    assert same(train(tree, **ALL), whole)
+    tracked: list[Mapping[str, float]] = []
+    assert same(train(tree, tracked, **ALL), whole)
+    assert [row["epoch"] for row in tracked] == [1, 2, 3, 4], "a tracker gets those from before it, too"
 
 
 def test_a_schedule_does_not_resume_with_other_epochs(tree: Path, stop_after: Callable[[int], None]) -> None:
@@ -151,7 +156,7 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
     network = builder.build(arch, 3, weights="none", weights_file=None, freeze_until="none", image_size=64)
     before = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
     state = torch.get_rng_state()
-    hp = hyperparameters.parse(["--recipe", "finetune", "--arch", arch])
+    hp = command_line.parse(["--recipe", "finetune", "--arch", arch])
     words = estimate.words(network, hp, Precision.choose("off", torch.device("cpu")), 10_000_000)
     assert re.search(r"^time: about \d+ (h|d) .* on this CPU for 25 epochs of all layers, .* --recipe views", words)
     assert same(dict(network.model.state_dict()), before)
@@ -163,11 +168,11 @@ def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
 def test_a_new_layer_alone_is_trained_in_one_stage(caplog: pytest.LogCaptureFixture) -> None:
     given = "--recipe finetune --freeze-until {} --epochs 2"
     with caplog.at_level("INFO"):
-        alone = settled(hyperparameters.parse(given.format("backbone").split()))
+        alone = settled(command_line.parse(given.format("backbone").split()))
     assert [(stage.first, stage.end, stage.last) for stage in stages_of(alone)] == [(0, 2, True)]
     assert caplog.messages == [
         "head-epochs 0 instead of 4: with freeze-until backbone the new layer is trained alone",
     ]
     caplog.clear()
-    assert len(stages_of(settled(hyperparameters.parse(given.format("none").split())))) == 2
+    assert len(stages_of(settled(command_line.parse(given.format("none").split())))) == 2
     assert not caplog.messages

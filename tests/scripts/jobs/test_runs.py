@@ -71,7 +71,8 @@ def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, capsys: 
     assert set(list(rows)[:2]) == {"local_test/tuning/dogs", "local_test/tuning/broken"}
     out = "Completed 2026-11-22 23:20 23.0 s 2 50.0 % (46 to 54 %) 90.0 % (87 to 92 %) 0 recipe=finetune lr=0.0001"
     assert rows["local_test/out"] == out
-    assert rows["local_test/out.failed"].startswith("Failed 2026-11-22 21:20 22.0 s")
+    failed = "Failed 2026-11-22 21:20 22.0 s 2 50.0 % (46 to 54 %) epochs=2"
+    assert rows["local_test/out.failed"] == failed, "nobody knows that it had no problems"
     assert rows["local_test/tuning/dogs"].endswith("5 min 00 s 20 trials 58.6 % epochs=2 lr=0.001 batch-size=64")
     assert rows["local_test/tuning/broken"].startswith("Failed")
     assert rows["local_test/tuning/dogs/best"].endswith("70.0 % (66 to 74 %) 4 epochs=2")
@@ -90,6 +91,29 @@ def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(
     assert end == "7 runs: open table.html"
     assert call("--all", home / "tuning" / "..", "--out", "table.html") == 0
     assert capsys.readouterr().err == "6 runs: open table.html\n", "each once"
+
+
+def test_damaged_files_are_named_where_there_is_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runs, "HOME", tmp_path / "home")
+    (tmp_path / "home" / "out").mkdir(parents=True)
+    (tmp_path / "home" / "out" / "metrics.json").write_text('{"test_accuracy": ')
+    assert call("--all", "--out", tmp_path / "runs.html") == 1
+    left_out, end = capsys.readouterr().err.splitlines()
+    file = tmp_path / "home" / "out" / "metrics.json"
+    assert left_out.startswith(f"{tmp_path / 'home' / 'out'} is left out: {file} cannot be read (")
+    assert "there is no run that can be read" in end
+
+
+def test_what_a_row_lacks_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = home / "tuning" / "dogs" / "best" / "ml" / "output" / "data" / "rules.json"
+    rules.write_text(rules.read_text()[:-20])
+    assert call("--all") == 0
+    said, end = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"warning: {rules} cannot be read (")
+    assert said.endswith("the row lacks what it held")
+    assert end == "6 runs: open runs.html"
 
 
 def test_where_there_is_none_it_says_so(

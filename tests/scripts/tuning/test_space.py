@@ -77,7 +77,7 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (HEAD + LR.replace("lr", "learning-rte", 1), "unknown hyperparameter 'learning-rte': "),
+        (HEAD + LR.replace("lr", "learning-rte", 1), "unknown hyperparameter 'learning-rte': docs/training.md lists"),
         (HEAD + LR.replace("lr", "epohcs", 1), "unknown hyperparameter 'epohcs': did you mean epochs"),
         (HEAD + LR.replace("0.1", "0.001"), "lr: the range from 0.001 to 0.001 is empty"),
         (HEAD + LR.replace("0.1", "0.0001"), "lr: the range from 0.001 to 0.0001 is empty"),

@@ -45,6 +45,9 @@ final class Admission {
             String there = settings.multiModel ? "/models/NAME/invoke" : "/invocations";
             throw new Refusal(404, "NotFound", "There is nothing at this path; images go to POST " + there + ".");
         }
+        if (target.route.isOfPage()) {
+            Page.checkHost(request, settings);
+        }
         switch (target.route) {
             case PING:
                 return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
@@ -66,6 +69,10 @@ final class Admission {
             case OPENAPI:
                 return Answers.text("application/json", Page.file("openapi.json"));
             default:
+                if (target.asks("top_k")) {
+                    throw new Refusal(400, "InvalidTopK", "top_k is not taken from the address: send it in a JSON body,"
+                            + " or as the header X-Amzn-SageMaker-Custom-Attributes: top_k=3.");
+                }
                 check(request, model(target));
                 return null;
         }

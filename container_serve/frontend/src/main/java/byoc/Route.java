@@ -37,6 +37,11 @@ enum Route {
         return List.of(methods.split(", ")).contains(method);
     }
 
+    /** Is for people, who come by an address that they know. */
+    boolean isOfPage() {
+        return group == Group.PAGE;
+    }
+
     /** The model that the path names, "" for a route without one; null: the path is not this route's. */
     String model(String path, Set<Group> served) {
         Matcher matcher = this.path.matcher(path);

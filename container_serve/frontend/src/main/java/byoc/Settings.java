@@ -15,6 +15,7 @@ final class Settings {
     final Memory memory;
     final boolean multiModel;
     final Set<Route.Group> routes; // that are served
+    final String host; // this machine's own name
     final String version; // of this program
 
     Settings(ConfigManager config) {
@@ -29,6 +30,7 @@ final class Settings {
         if (Boolean.parseBoolean(config.getProperty("byoc_page", "false"))) {
             routes.add(Route.Group.PAGE);
         }
+        host = config.getProperty("byoc_host", "");
         version = config.getProperty("byoc_version", "");
     }
 

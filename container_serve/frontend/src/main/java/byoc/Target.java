@@ -43,6 +43,11 @@ final class Target {
         }
     }
 
+    /** Tells whether the query has the key. */
+    boolean asks(String key) {
+        return query.matches("(.*&)?" + key + "([=&].*)?");
+    }
+
     /** The value of the key in the query, where it is a number, as an int that is nearest. */
     int number(String key, int otherwise) {
         Matcher found = Pattern.compile("(^|.*&)" + key + "=(-?[0-9]{1,18})(&.*|$)").matcher(query);
