@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,47 +26,21 @@ NOTHING: Mapping[str, str] = {}
 JOB_NAME = "local"
 
 
-class Engine(ABC):
-    name: str
-    host: str  # the training program's own name in resourceconfig.json
-    images: dict[str, str | None]
-    features: Path | None = None  # a folder in which trainings share what the frozen layers give
+class ProcessEngine:
+    """The two programs as processes. Both engines start them, and return before they are ready."""
 
-    def train(self, staged: Staged, log: Path) -> int:
-        """Run training to its end; its exit code."""
-        child = self.start_training(staged, log)
-        try:
-            return child.wait()
-        finally:
-            child.stop()
-
-    @abstractmethod
-    def start_training(
-        self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
-    ) -> Child:
-        """Start training."""
-
-    @abstractmethod
-    def serve(self, model: Path, port: int, log: Path, *, echo: bool = False, page: bool = False) -> Child:
-        """Start the server of the model folder on 127.0.0.1:port, with its page if asked for; it is not ready yet."""
-
-    @abstractmethod
-    def find_images(self, *names: str) -> None:
-        """Find or build the images, where it needs any. Raises LocalError when that fails."""
-
-
-class ProcessEngine(Engine):
     name = "process"
-    host = stage.PROCESS_HOST
+    host = stage.PROCESS_HOST  # the training program's own name in resourceconfig.json
+    features: Path | None = None  # a folder in which trainings share what the frozen layers give
 
     def __init__(self) -> None:
         """Raises LocalError where this Python is .venv-cloud, which has no torch."""
         if importlib.util.find_spec("torch") is None:
             raise LocalError(f"{sys.prefix} has no torch, which runs without Docker need: run local_test/setup.sh")
-        self.images = {"train": None, "serve": None}
+        self.images: dict[str, str | None] = {"train": None, "serve": None}
 
     def find_images(self, *names: str) -> None:
-        pass
+        """Nothing: it needs none."""
 
     def start_training(
         self, staged: Staged, log: Path, *, environment: Mapping[str, str] = NOTHING, echo: bool = True
@@ -98,20 +71,22 @@ class ProcessEngine(Engine):
         return Child([sys.executable, "-P", "-m", *command], log, environment=environment, echo=echo)
 
 
-class DockerEngine(Engine):
+class DockerEngine:
     """Plain `docker run`, whose client passes SIGTERM on to the container."""
 
     name = "docker"
     host = stage.CONTAINER_HOST
+    features: Path | None = None
 
     def __init__(self, owner: Path) -> None:
         """`owner` is the folder of results: containers that a killed run has left for it are removed."""
         self.owner = str(owner)
-        self.images = {"train": None, "serve": None}
+        self.images: dict[str, str | None] = {"train": None, "serve": None}
         for left in _docker("ps", "-aq", "--filter", f"label={LABEL}={self.owner}").split():
             _docker("rm", "--force", left)
 
     def find_images(self, *names: str) -> None:
+        """Find or build them. Raises LocalError when that fails."""
         for name in names:
             self.images[name] = own_image(name)
 
@@ -158,6 +133,18 @@ class DockerEngine(Engine):
                 _docker("rm", "--force", name)
 
         return Child([*command, image, program], log, environment=os.environ, echo=echo, remove=remove)
+
+
+Engine = ProcessEngine | DockerEngine
+
+
+def train(engine: Engine, staged: Staged, log: Path) -> int:
+    """Run training to its end; its exit code."""
+    child = engine.start_training(staged, log)
+    try:
+        return child.wait()
+    finally:
+        child.stop()
 
 
 def choose(wanted: str, owner: Path) -> tuple[Engine, str]:

@@ -14,10 +14,6 @@ LEVEL = 1
 _PIECE = 1 << 20
 
 
-class NotPlainError(LocalError):
-    """An archive that holds a device, or a file or link that leads outside."""
-
-
 def pack(folder: Path, target: Path) -> None:
     """All files below `folder`, in order, without times and owners: the same model gives the same bytes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -68,6 +64,6 @@ def unpack_stream(stream: BinaryIO, target: Path, name: str, largest: int | None
             while packed.read(_PIECE):
                 pass  # gzip's checksum stands behind the last byte
     except (tarfile.FilterError, ValueError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-        raise NotPlainError(f"{name} holds a file that cannot be below its folder ({error}): refused") from None
+        raise LocalError(f"{name} holds a file that cannot be below its folder ({error}): refused") from None
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise LocalError(f"{name} is damaged, or not a .tar.gz archive: {error}") from None

@@ -150,7 +150,7 @@ def train(job: Job, given: dict[str, str], file: Path | None) -> Staged:
             print(", ".join(str(image) for image in job.engine.images.values()))
     shout(job.note)
     with job.step("train", f"training ({job.engine.name})"):
-        if code := job.engine.train(staged, job.folder / "logs" / "train.log"):
+        if code := engine.train(job.engine, staged, job.folder / "logs" / "train.log"):
             failure = staged.tree / "output" / "failure"
             text = failure.read_text(errors="replace").strip() if failure.is_file() else "it left no failure file"
             # What follows the first paragraph, a traceback, is in the log above.

@@ -21,36 +21,31 @@ use("boto3", "PIL", "numpy", "psutil", "requests", "tqdm", "docker")
 
 import argparse
 import contextlib
-import itertools
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from container_train import command_line
 from container_train.data.channels import WEIGHTS
 from container_train.data.labels import SAMPLE, labels, natural
-from local_test.errors import Interrupted, LocalError
-from local_test.text import table
+from container_train.paths import locked
 from scripts.aws import instances, names, settings
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.settings import Settings
 from scripts.console import command
 from scripts.console.command import progress
 from scripts.environment import ROOT
-from scripts.story import record, removal
-from scripts.story.programs import at_most, call
-from scripts.story.record import FAILED, NOT_RUN, PASSED, RUNNING, Outcome, Record
-from scripts.story.steps import STEPS, Step, Story
+from scripts.story import performance, record, removal
+from scripts.story.performance import ERRORS, STOPPED
+from scripts.story.programs import call
+from scripts.story.record import FAILED, PASSED, RUNNING, Record
+from scripts.story.steps import Story
 
 PROGRAM = "acceptance.py"
 PROJECT = "byoc-acceptance"
 ROLE_SECONDS = 15.0  # until IAM has told a new role to all of AWS
-ERRORS = (LocalError, ClientError, BotoCoreError)
-STOPPED = (KeyboardInterrupt, Interrupted)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,11 +58,13 @@ def main(arguments: Sequence[str]) -> int:
     chosen = settings.load(flags)
     region = chosen.need_region()
     _check(flags, region)
-    plan = _plan(flags, region)
+    plan = performance.plan(_kinds(flags), region, flags.max_usd)
     if flags.dry_run:
         print(plan)
         return 0
-    with record.lock(flags.out):
+    flags.out.mkdir(parents=True, exist_ok=True)
+    busy = f"another call is at work in {flags.out}: wait for it, or give another --out"
+    with locked(flags.out / ".lock", lambda: CloudError(busy)):
         before = record.load(flags.out)
         if before and not before.removed:
             return _finish(before, flags.out)
@@ -85,7 +82,11 @@ def main(arguments: Sequence[str]) -> int:
                 )
             made.save(flags.out)
             try:
-                _run(made, story, flags)
+                if made.role is None:
+                    os.environ["BYOC_ROLE"] = call("make_role.py").strip()
+                    story.settings = settings.load(argparse.Namespace())
+                    time.sleep(ROLE_SECONDS)
+                performance.run(made, story, flags.out)
             except STOPPED:
                 made.status = "interrupted"
                 raise
@@ -104,55 +105,6 @@ def _check(flags: argparse.Namespace, region: str) -> None:
             names.Image.parse(uri, region, flag)
     given = command.key_values(flags.hyperparameters, "--hyperparameters")
     command_line.parse([word for key, value in given.items() if key != WEIGHTS for word in (f"--{key}", value)])
-
-
-def _run(made: Record, story: Story, flags: argparse.Namespace) -> None:
-    """All steps, one after the other; the record is saved before and after each."""
-    if made.role is None:
-        os.environ["BYOC_ROLE"] = call("make_role.py").strip()
-        story.settings = settings.load(argparse.Namespace())
-        time.sleep(ROLE_SECONDS)
-    for step in STEPS:
-        lacking = [what for what in step.needs if what not in story.made]
-        most = _usd(step, flags, made.region, step.seconds)
-        if lacking or made.status != RUNNING:
-            why = {"because": f"there is no {' and no '.join(lacking)}"} if lacking else {}
-            made.outcomes.append(Outcome(step.name, NOT_RUN, seen=why))
-        elif made.usd + most > made.max_usd:
-            made.status = f"stopped before {step.name}, which could cost {most:.2f} USD"
-            made.outcomes.append(Outcome(step.name, NOT_RUN, seen={"because": "of --max-usd"}))
-        else:
-            # What a killed call may have cost by then.
-            outcome = Outcome(step.name, RUNNING, most)
-            made.outcomes.append(outcome)
-            made.save(flags.out)
-            progress(f"== {step.name}: at most {most:.2f} USD")
-            begun = time.monotonic()
-            outcome.status, outcome.seen = _perform(step, story)
-            outcome.seconds = round(time.monotonic() - begun, 1)
-            outcome.usd = round(min(most, _usd(step, flags, made.region, outcome.seconds)), 4)
-        made.save(flags.out)
-    if made.status == RUNNING:
-        passed = all(one.status == PASSED for one in made.outcomes)
-        made.status = PASSED if passed else FAILED
-
-
-def _perform(step: Step, story: Story) -> tuple[str, dict[str, object]]:
-    """The step's status, and what it has seen. What a failed one has made is removed at once."""
-    begun = time.monotonic()
-    try:
-        with at_most(step.seconds):
-            return PASSED, step.work(story)
-    except STOPPED:
-        if time.monotonic() - begun < step.seconds:
-            raise
-        why = f"it took longer than {step.seconds} s"
-    except Exception as error:
-        why = str(explain(error))
-    progress(f"{step.name} failed: {why}")
-    with contextlib.suppress(*ERRORS):
-        call("cleanup.py", "--all", "--jobs", "--yes")
-    return FAILED, {"because": why}
 
 
 def _finish(before: Record, out: Path) -> int:
@@ -212,9 +164,13 @@ def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:
     }
     given = {"train": flags.train_image, "serve": flags.serve_image}
     return Story(
-        chosen.aws(), chosen, data, found, flags.train_type, flags.serve_type, _hyperparameters(flags),
+        chosen.aws(), chosen, data, found, _kinds(flags), _hyperparameters(flags),
         {key: uri for key, uri in given.items() if uri},
     )  # fmt: skip
+
+
+def _kinds(flags: argparse.Namespace) -> dict[str, str]:
+    return {"train": flags.train_type, "serve": flags.serve_type}
 
 
 def _hyperparameters(flags: argparse.Namespace) -> list[str]:
@@ -222,28 +178,6 @@ def _hyperparameters(flags: argparse.Namespace) -> list[str]:
     if flags.data == SAMPLE and not given:
         from local_test.run import SAMPLE_HYPERPARAMETERS as given
     return [word for key, value in given.items() for word in (f"--{key}", value)]
-
-
-def _usd(step: Step, flags: argparse.Namespace, region: str, seconds: float) -> float:
-    """Return the highest cost of a step of so many seconds, in USD. Raises CloudError where a price is not known."""
-    if not step.kind:
-        return step.usd
-    kind = flags.train_type if step.kind == "train" else flags.serve_type
-    usd = instances.price(kind, region).limit(seconds, step.instances)
-    if usd is None:
-        raise CloudError(f"the price of {kind} is not known here, so --max-usd cannot be kept: take ml.m5.xlarge", 2)
-    return usd
-
-
-def _plan(flags: argparse.Namespace, region: str) -> str:
-    most = {step.name: _usd(step, flags, region, step.seconds) for step in STEPS}
-    before = itertools.accumulate(most.values())
-    rows = [
-        (step.name, f"{step.seconds / 3600:g} h", f"{most[step.name]:.2f}", "yes" if so_far <= flags.max_usd else "NO")
-        for step, so_far in zip(STEPS, before, strict=True)
-    ]
-    rows.append(("all", "", f"{sum(most.values()):.2f}", ""))
-    return table(("step", "at most", "USD at most", f"within {flags.max_usd:g} USD"), rows)
 
 
 def _parser() -> argparse.ArgumentParser:

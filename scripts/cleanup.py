@@ -33,23 +33,14 @@ from scripts.aws.settings import Settings
 from scripts.console import command
 from scripts.console.command import progress
 from scripts.endpoints import deployment, lookup
-from scripts.resources import assets, inventory, removal, usage
+from scripts.resources import inventory, removal, usage
 from scripts.resources.account import Account, dicts, table
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import (
-    ALARM,
-    CONFIGURATION,
-    DASHBOARD,
-    ENDPOINT,
-    GROUP,
-    JOBS,
-    MODEL,
-    PACKAGE,
-    REPOSITORY,
-    Resource,
-)  # fmt: skip
+from scripts.resources.inventory import JOBS, Kind, Resource
+from scripts.s3 import objects
 
 PROGRAM = "cleanup.py"
+MORE = ("jobs", "packages", "repositories", "data")  # kinds that go only when they are asked for
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -63,14 +54,11 @@ def main(arguments: Sequence[str]) -> int:
     if flags.dry_run:
         return _dry_run(flags, chosen)
     aws = chosen.aws()
-    selected = (
-        flags.names or flags.all or flags.unused or flags.jobs or flags.packages or flags.data or flags.repositories
-    )
     account = Account(aws, chosen)
-    everything = not selected or flags.all
     serving = bool(flags.names or flags.all or flags.unused or flags.data)
-    more = {"jobs": flags.jobs, "packages": flags.packages, "repositories": flags.repositories, "data": flags.data}
-    account.look(serving=serving, **more, rest=everything)
+    more = {kind: getattr(flags, kind) for kind in MORE}
+    selected = serving or any(more.values())
+    account.look(serving=serving, **more, rest=not selected or flags.all)
     if not selected:
         return _list(account, flags)
     complaints = [account.why_not(name) for name in flags.names if not account.resources.of_endpoint(name)]
@@ -86,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         used = usage.kept(aws, stored)
         stored = [asset for asset in stored if asset not in used]
         for asset in stored:
-            assets.delete(aws, asset)
+            objects.delete(aws, asset.uri.bucket, asset.keys)
             progress(f"deleted {len(asset.keys)} objects of {asset}")
     elif not complaints:
         progress("nothing to remove")
@@ -99,13 +87,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
     """Return what is known offline: an endpoint, and the configuration and model that it was created with."""
-    if not flags.names or flags.unused or flags.jobs or flags.packages or flags.data or flags.repositories:
+    if not flags.names or flags.unused or any(getattr(flags, kind) for kind in MORE):
         raise CloudError("--dry-run asks AWS nothing and so needs NAMEs; without --yes this lists first, and asks", 2)
     requests = []
     for name in flags.names:
         base = deployment.resource_name(name, chosen.project)
-        requests.append(inventory.removal(ENDPOINT, name))
-        requests += [inventory.removal(kind, base) for kind in (CONFIGURATION, MODEL)]
+        requests.append(inventory.removal(Kind.ENDPOINT, name))
+        requests += [inventory.removal(kind, base) for kind in (Kind.CONFIGURATION, Kind.MODEL)]
     print(show(requests))
     progress(
         "--dry-run: what updates, --alarms and --dashboard have added has names that only AWS knows; without --yes this"
@@ -118,10 +106,10 @@ def _asked(account: Account, flags: argparse.Namespace) -> list[Resource | S3Ass
     """The resources and assets that were asked for by name or kind."""
     found: list[Resource | S3Asset] = []
     for wanted, kinds in (
-        (flags.all, (ENDPOINT, ALARM, DASHBOARD, CONFIGURATION, MODEL)),
+        (flags.all, (Kind.ENDPOINT, Kind.ALARM, Kind.DASHBOARD, Kind.CONFIGURATION, Kind.MODEL)),
         (flags.jobs, JOBS),
-        (flags.packages, (PACKAGE, GROUP)),
-        (flags.repositories, (REPOSITORY,)),
+        (flags.packages, (Kind.PACKAGE, Kind.GROUP)),
+        (flags.repositories, (Kind.REPOSITORY,)),
     ):
         found += account.resources.of(*kinds) if wanted else []
     for name in flags.names:
@@ -150,11 +138,9 @@ def _list(account: Account, flags: argparse.Namespace) -> int:
         print(f"nothing of the project {account.project} exists")
     elif account.seen:
         print(f"nothing of the project {account.project} is among: {'; '.join(account.seen)}")
-    for line in account.unmanaged():
-        progress(line)
+    account.tell_unmanaged()
     progress(f"not looked for: {_role(account)}")
-    for line in account.not_seen():
-        progress(line)
+    account.tell_unseen()
     return 1 if account.unseen else 0
 
 
@@ -167,20 +153,19 @@ def _report(
     for resource in left:
         if resource.usd_per_hour is not None or resource.kind in JOBS:
             progress(f"left, and billed: {resource}")
-        elif flags.all and resource.kind == REPOSITORY:
+        elif flags.all and resource.kind == Kind.REPOSITORY:
             progress(f"left: {resource} (--repositories removes it)")
     for asset in stored if flags.all else ():
         progress(f"left: {asset}, {asset.bytes / 1e6:,.1f} MB (--data removes it)")
     for resource in removed:
-        if resource.kind == ENDPOINT:
+        if resource.kind == Kind.ENDPOINT:
             progress(f"left: the log group {lookup.LOG_GROUP.format(resource.name)}")
     if removed or deleted:
         progress(
             "left as well: other log groups below /aws/sagemaker, the bucket itself, the history of training jobs,"
             f" {_role(account)}"
         )
-    for line in account.not_seen():
-        progress(line)
+    account.tell_unseen()
     if flags.json:
         result = {"removed": dicts(removed, deleted), "left": dicts(left, stored), "unseen": account.unseen}
         print(json.dumps(result, indent=2))

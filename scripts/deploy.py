@@ -56,7 +56,7 @@ PROGRAM = "deploy.py"
 def main(arguments: Sequence[str]) -> int:
     flags = deploy_flags.parser(PROGRAM, __doc__ or "").parse_args(arguments)
     chosen = settings.load(flags)
-    deploy_flags.check(flags)
+    deploy_flags.check(flags, chosen)
     environment = deploy_flags.environment(flags)
     if flags.local:
         from scripts.endpoints import local_endpoint
@@ -66,13 +66,11 @@ def main(arguments: Sequence[str]) -> int:
     if flags.attach:
         return _attach(chosen.aws(), flags, chosen)
     if flags.add or flags.remove:
-        modes.of(flags, chosen)
         return model_store.change(flags, chosen)
     if flags.register or flags.approve:
         return registration.run(flags, chosen, region, environment)
     wanted = deployment.from_flags(flags, chosen, region, environment)
-    scaled = scaling.from_flags(flags, wanted.endpoint, wanted.mode.name)
-    after = [*(scaled.requests(chosen) if scaled else ())]
+    after = scaling.from_flags(flags, wanted.endpoint, wanted.mode.name, chosen)
     watched = watching.from_flags(flags, wanted.endpoint, wanted.mode.name, region, chosen, shadow=bool(wanted.shadow))
     if flags.dry_run:
         budget.check(wanted.per_day(region, scaling.bounds(after)), flags.max_usd_per_day, "--max-usd-per-day")
@@ -85,13 +83,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _attach(aws: Aws, flags: argparse.Namespace, chosen: Settings) -> int:
     endpoint = rollout.attach(aws, names.checked(flags.attach, "--attach"))
-    scales = flags.max_instances or flags.min_instances is not None or flags.target or flags.schedule
-    if scales or flags.alarms or flags.dashboard:
+    if flags.max_instances or flags.alarms or flags.dashboard:
         lookup.need_own(aws, endpoint, chosen.project)
         configuration = lookup.configuration(aws, endpoint.configuration)
         mode = configuration.mode if configuration else modes.REAL_TIME
-        if scaled := scaling.from_flags(flags, endpoint.name, mode):
-            scaling.register(aws, scaled.requests(chosen), asked=True)
+        scaling.register(aws, scaling.from_flags(flags, endpoint.name, mode, chosen), asked=True)
         shadow = bool(configuration and "--shadow" in configuration.extras)
         watched = watching.from_flags(flags, endpoint.name, mode, aws.region, chosen, shadow=shadow)
         watching.apply(aws, endpoint.name, watched)
@@ -155,7 +151,7 @@ def _deploy(
         except KeyboardInterrupt:
             raise rollout.goes_on(wanted.endpoint, aws.region) from None
     finally:
-        scales = [*after] if status == "InService" else []
+        scales = after if status == "InService" else []
         scaling.register(aws, scaling.merged(scales, held), asked=bool(scales))
     if not before:
         watching.apply(aws, wanted.endpoint, watched)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from scripts.aws import roles, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
-from scripts.aws.names import PROJECT_TAG
+from scripts.aws.names import PROJECT_TAG, tag_map
 from scripts.aws.requests import Request, send, show
 from scripts.aws.settings import Settings
 from scripts.console import command
@@ -95,7 +95,7 @@ def _delete(aws: Aws, name: str, chosen: Settings) -> int:
 
 def _need_own(aws: Aws, name: str, chosen: Settings) -> None:
     """Raises CloudError where the role was not made by this project."""
-    tags = {tag["Key"]: tag["Value"] for tag in aws.client("iam").get_role(RoleName=name)["Role"].get("Tags", [])}
+    tags = tag_map(aws.client("iam").get_role(RoleName=name)["Role"].get("Tags", []))
     if tags.get(PROJECT_TAG) != chosen.project:
         raise CloudError(
             f"the role {name} has no tag {PROJECT_TAG}={chosen.project}, so this did not make it: give another --name"

@@ -118,10 +118,10 @@ def _ask(target: Target, found: Sequence[Path], top_k: int, threads: int) -> lis
         # The id stands in the server's log and in what is captured; a file's name may hold anything.
         identifier = f"{call}-{number + 1}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"[:64]
         try:
-            answer = target.invoke(body, identifier, top_k)
+            document, milliseconds = target.invoke(body, identifier, top_k)
         except InvocationError as error:
             return Result(str(path), None, str(error), body.notice, None)
-        return Result(str(path), answer.document, None, body.notice, answer.milliseconds)
+        return Result(str(path), document, None, body.notice, milliseconds)
 
     shown = tqdm(found, unit="image", disable=not sys.stderr.isatty() or len(found) < 20, leave=False)
     return gather(one, enumerate(shown), threads)

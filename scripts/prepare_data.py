@@ -133,11 +133,8 @@ def planned(wanted: Preparation) -> list[Request]:
         return storage.requests([], wanted.prefix, wanted.settings)
     progress(f"objects unchanged at {wanted.prefix} would not be sent again; those no longer here would be deleted")
     with tempfile.TemporaryDirectory(prefix="byoc-") as work:
-        found, opened = wanted.to_send(Path(work))
-        requests = storage.requests(storage.items(found), wanted.prefix, wanted.settings)
-    for request in requests[:-1]:
-        request.request["Body"] = str(opened.original(Path(request.request["Body"])))
-    return requests
+        found, _ = wanted.to_send(Path(work))
+        return storage.requests(storage.items(found), wanted.prefix, wanted.settings)
 
 
 def one_per_line(requests: Sequence[Request]) -> str:

@@ -29,7 +29,6 @@ use("boto3", "PIL", "numpy", "psutil", "tqdm", "docker")
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from scripts.aws import instances, names, settings
 from scripts.aws.account import Aws
@@ -40,8 +39,7 @@ from scripts.console.command import progress
 from scripts.jobs import existing, inputs, outcome, training, training_jobs, watch
 from scripts.jobs.inputs import SAMPLE, Weights
 from scripts.jobs.training import Plan
-from scripts.jobs.training_jobs import STOP_SECONDS, Job, TrainingJobSpec
-from scripts.jobs.watch import Metrics
+from scripts.jobs.training_jobs import STOP_SECONDS, TrainingJobSpec
 from scripts.models import registration
 from scripts.tuning import results, tuning_jobs
 
@@ -84,12 +82,11 @@ def main(arguments: Sequence[str]) -> int:
         registration.check_of_job(flags, aws.region)
         if flags.attach:
             return _follow(aws, name, flags)
-        look = partial(training_jobs.describe, aws, name, with_tags=False)
-        return existing.stop(aws, "TrainingJob", name, look, PROGRAM, SAVES, as_json=flags.json)
+        return existing.stop(aws, "TrainingJob", name, "training job", PROGRAM, SAVES, as_json=flags.json)
     inputs.check_unknown(flags, rest)
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
-    hyperparameters = inputs.given(flags, rest, weights.word)
+    hyperparameters = inputs.given(flags, weights.word)
     if flags.from_tuning:
         hyperparameters = _found(flags) | hyperparameters
     elif flags.data == SAMPLE:
@@ -114,22 +111,8 @@ def main(arguments: Sequence[str]) -> int:
         aws = chosen.aws()
         registration.need_image(aws, flags)
         plan.send(aws, chosen)
-    return _follow_all(aws, plan, flags)
-
-
-def _follow_all(aws: Aws, plan: Plan, flags: argparse.Namespace) -> int:
-    """Follow a job that was created; where the service has no instances for it, the same on the next type."""
     _tell_created(plan.wanted)
-    for after in plan.instead:
-        job, metrics = watch.follow(aws, plan.name)
-        if not job.lacks_capacity:
-            return _end(aws, job, metrics, flags)
-        kind = job.instance_type
-        progress(f"{plan.name}: no capacity for {kind}; going on as {after.name} on {after.wanted.instance_type}")
-        plan = after
-        plan.start(aws)
-        _tell_created(plan.wanted)
-    return _follow(aws, plan.name, flags)
+    return _follow(aws, plan.name, flags, plan.instead)
 
 
 def _found(flags: argparse.Namespace) -> dict[str, str]:
@@ -161,14 +144,19 @@ def _tell_created(wanted: TrainingJobSpec) -> None:
         progress(f"  its instances are kept for {wanted.keep_alive} s after it (--keep-alive), and billed{costs}")
 
 
-def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:
+def _follow(aws: Aws, name: str, flags: argparse.Namespace, instead: Sequence[Plan] = ()) -> int:
+    """Follow a job to its end; where the service has no instances for it, the next one of `instead`."""
     if not flags.wait:
         return existing.leave(name, aws.region, PROGRAM, as_json=flags.json)
     job, metrics = watch.follow(aws, name)
-    return _end(aws, job, metrics, flags)
-
-
-def _end(aws: Aws, job: Job, metrics: Metrics, flags: argparse.Namespace) -> int:
+    for plan in instead:
+        if not job.lacks_capacity:
+            break
+        kind = plan.wanted.instance_type
+        progress(f"{job.name}: no capacity for {job.instance_type}; going on as {plan.name} on {kind}")
+        plan.start(aws)
+        _tell_created(plan.wanted)
+        job, metrics = watch.follow(aws, plan.name)
     code = outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
     if code == 0 and flags.register:
         registration.of_job(aws, job, flags)

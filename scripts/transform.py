@@ -67,18 +67,15 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
     model_data.need_servable(aws, spec.image, artifact, spec.environment)
     model_data.need_architecture(aws, spec.image, spec.instance_type)
     transform_job.need_empty(aws, spec.out)
-    if flags.data.startswith("s3://"):
-        images = transform_input.stored(aws, spec.images)
-    else:
-        images = transform_input.uploaded(aws, flags.data, chosen)
-    spec = replace(spec, model_data=artifact, largest=max(images.images.values()))
+    images = transform_input.in_s3(aws, flags.data, chosen)
+    spec = replace(spec, model_data=artifact, largest=max(images.values()))
     for request in spec.requests(chosen):
         check(request, allow_unknown=chosen.allow_unknown)
     progress(
-        f"{len(images.images)} images, {sum(images.images.values()) / 1e6:,.1f} MB;"
+        f"{len(images)} images, {sum(images.values()) / 1e6:,.1f} MB;"
         f" {instances.describe(spec.instance_type, spec.instance_count, aws.region)}, billed while the job runs"
     )
-    transform_input.write_manifest(aws, images, transform_job.manifest(spec.out), chosen)
+    transform_input.write_manifest(aws, spec.images, images, transform_job.manifest(spec.out), chosen)
     transform_job.make(aws, spec, chosen)
     if not flags.wait:
         return existing.leave(spec.name, aws.region, PROGRAM, as_json=flags.json)

@@ -27,7 +27,6 @@ use("boto3", "PIL", "psutil", "tqdm", "optuna", "rich", "bokeh")
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
 from local_test.options import ENGINES
 from scripts.aws import names, settings
@@ -75,15 +74,15 @@ def main(arguments: Sequence[str]) -> int:
         aws = settings.load(flags).aws()
         if flags.attach:
             return _follow(aws, name, flags)
-        look = partial(tuning_jobs.describe, aws, name, with_trials=False)
-        return existing.stop(aws, tuning_jobs.NOUN, name, look, PROGRAM, ", with its trials", as_json=flags.json)
+        trials = ", with its trials"
+        return existing.stop(aws, tuning_jobs.NOUN, name, "tuning job", PROGRAM, trials, as_json=flags.json)
     inputs.check_unknown(flags, rest)
     if flags.strategy == "grid" and flags.trials:
         raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
     flags.trials = flags.trials or TRIALS
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
-    given = inputs.given(flags, rest, weights.word)
+    given = inputs.given(flags, weights.word)
     wanted = space.load(flags.search_space).with_fixed(given)
     for values in wanted.combinations():
         inputs.check_together(values)
@@ -95,15 +94,16 @@ def main(arguments: Sequence[str]) -> int:
         return local.run(flags, wanted, weights, given)
     chosen = settings.load(flags)
     with inputs.data(flags.data, flags.upload_to, chosen) as data:
-        plan, search = cloud.plan(flags, chosen, weights, wanted, data)
+        plan = cloud.plan(flags, chosen, weights, wanted, data)
         if flags.dry_run:
             print(show(plan.requests(chosen), allow_unknown=chosen.allow_unknown))
             return 0
         aws = chosen.aws()
         plan.send(aws, chosen)
-    trials = f"{search.trials} trials, each"
-    training.tell_created(search.trial, search.name, "hyper-tuning-jobs", trials, search.parallel, search.trials)
-    return _follow(aws, search.name, flags)
+    limits = plan.create.request["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    trials, parallel = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
+    training.tell_created(plan.wanted, plan.name, "hyper-tuning-jobs", f"{trials} trials, each", parallel, trials)
+    return _follow(aws, plan.name, flags)
 
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:

@@ -14,14 +14,6 @@ class CloudError(LocalError):
     """Ends a script; `str()` is one line, `code` the exit code."""
 
 
-_CREDENTIALS = (
-    exceptions.NoCredentialsError,
-    exceptions.PartialCredentialsError,
-    exceptions.CredentialRetrievalError,
-    exceptions.NoAuthTokenError,
-    exceptions.TokenRetrievalError,
-    exceptions.SSOError,
-)
 _UNREACHABLE = (exceptions.ConnectionError, exceptions.HTTPClientError)  # time-outs, proxies and TLS are kinds of them
 
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "403", "Forbidden"}
@@ -33,6 +25,29 @@ _EXPIRED = (
     "ExpiredToken ExpiredTokenException InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch"
     " InvalidAccessKeyId InvalidSignatureException RequestExpired AuthFailure"
 )
+NO_REGION = 'no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml'
+# By botocore's exceptions; {} is what each says itself.
+_SAID: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((exceptions.ProfileNotFound,), "{}: correct AWS_PROFILE, or run `aws configure --profile NAME`"),
+    ((exceptions.NoRegionError,), NO_REGION),
+    (
+        (
+            exceptions.NoCredentialsError, exceptions.PartialCredentialsError, exceptions.CredentialRetrievalError,
+            exceptions.NoAuthTokenError, exceptions.TokenRetrievalError, exceptions.SSOError,
+        ),
+        "no usable AWS credentials ({}): run `aws configure` or `aws sso login`, or set AWS_PROFILE",
+    ),
+    (
+        (ResponseParserError,),
+        "what answered is not AWS: a web page, or something else that cannot be read; check HTTPS_PROXY and"
+        " AWS_ENDPOINT_URL",
+    ),
+    (
+        _UNREACHABLE,
+        "AWS cannot be reached ({}): check the network and HTTPS_PROXY, and that the region is spelt right if nothing"
+        " has worked yet",
+    ),
+)  # fmt: skip
 # What to do, by the service's codes.
 _REMEDIES = {
     code: remedy
@@ -72,26 +87,8 @@ def explain(error: Exception) -> CloudError:
         return error
     if isinstance(error, exceptions.ClientError):
         return CloudError(_client_error(error))
-    if isinstance(error, exceptions.ProfileNotFound):
-        return CloudError(f"{one_line(str(error))}: correct AWS_PROFILE, or run `aws configure --profile NAME`")
-    if isinstance(error, exceptions.NoRegionError):
-        return CloudError('no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml')
-    if isinstance(error, _CREDENTIALS):
-        return CloudError(
-            f"no usable AWS credentials ({one_line(str(error))}): run `aws configure` or `aws sso login`, or set"
-            " AWS_PROFILE"
-        )
-    if isinstance(error, ResponseParserError):
-        return CloudError(
-            "what answered is not AWS: a web page, or something else that cannot be read; check HTTPS_PROXY and"
-            " AWS_ENDPOINT_URL"
-        )
-    if isinstance(error, _UNREACHABLE):
-        return CloudError(
-            f"AWS cannot be reached ({one_line(str(error))}): check the network and HTTPS_PROXY, and that the region"
-            " is spelt right if nothing has worked yet"
-        )
-    return CloudError(one_line(str(error)))
+    said = next((words for kinds, words in _SAID if isinstance(error, kinds)), "{}")
+    return CloudError(said.format(one_line(str(error))))
 
 
 def code_of(error: exceptions.ClientError) -> str:

@@ -3,7 +3,7 @@
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.aws.errors import CloudError
@@ -112,6 +112,11 @@ def checked(name: str, flag: str = "--name", most: int = MAX_NAME) -> str:
     if len(name) > most or not _NAME.match(name):
         raise CloudError(f"{flag} has value {name!r}: expected letters, digits and single -, at most {most}", 2)
     return name
+
+
+def tag_map(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Return the tags of a description, by their keys."""
+    return {tag["Key"]: tag["Value"] for tag in tags}
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:

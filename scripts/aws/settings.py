@@ -11,7 +11,7 @@ from typing import Any
 
 from scripts.aws import names
 from scripts.aws.account import Aws, check_region
-from scripts.aws.errors import CloudError
+from scripts.aws.errors import NO_REGION, CloudError
 from scripts.aws.names import PROJECT_TAG, Role, S3Uri
 from scripts.environment import ROOT
 
@@ -52,7 +52,7 @@ class Settings:
 
     def need_region(self) -> str:
         if self.region is None:
-            raise CloudError('no region: give --region, set AWS_REGION, or write region = "..." into byoc.toml', 2)
+            raise CloudError(NO_REGION, 2)
         if not self.allow_unknown:
             check_region(self.region)
         return self.region

@@ -1,18 +1,16 @@
 """The images of a transform job: those of a folder, uploaded first, or those below a prefix in S3."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from container_train.data import listing
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
-from scripts.console.command import progress
 from scripts.dataset.source import Source
 from scripts.endpoints import stored_images
-from scripts.endpoints.stored_images import Stored
 from scripts.s3 import objects, storage
 from scripts.s3.objects import s3_location
 from scripts.s3.storage import Item
@@ -24,15 +22,11 @@ FOLDER = "images"  # below the prefix of an upload, beside its manifest.json
 
 def files(folder: str) -> list[Path]:
     """Return the images in a folder. Raises CloudError where there are none."""
-    root = Path(folder)
-    if not root.is_dir():
+    from scripts.endpoints import images  # takes a second, for which --help need not wait
+
+    if not Path(folder).is_dir():
         raise CloudError(f"--data {folder}: no such folder; give one, or s3://BUCKET/PREFIX", 2)
-    found, others = listing.divide(listing.files(root))
-    if others:
-        progress(listing.of_others([str(other) for other in others]))
-    if not found:
-        raise CloudError(f"--data {folder}: no images in this folder", 2)
-    return found
+    return images.find([folder])
 
 
 def home(folder: str, settings: Settings) -> S3Uri:
@@ -50,24 +44,23 @@ def uploads(folder: str) -> list[Item]:
     return [Item(f"{FOLDER}/{path.relative_to(folder)}", path, path.stat().st_size) for path in files(folder)]
 
 
-def uploaded(aws: Aws, folder: str, settings: Settings) -> Stored:
-    """Send what is not there yet of a folder's images."""
-    items = uploads(folder)
-    storage.upload(aws, items, home(folder, settings), settings)
-    return _checked(Stored(place(folder, settings), {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}))
+def in_s3(aws: Aws, data: str, settings: Settings) -> dict[str, int]:
+    """Return the sizes in bytes of the images, by their keys relative to `place`; those of a folder are sent first."""
+    if data.startswith("s3://"):
+        found = stored_images.below(aws, place(data, settings))
+    else:
+        items = uploads(data)
+        storage.upload(aws, items, home(data, settings), settings)
+        found = {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}
+    if large := next((key for key, size in found.items() if size > MAX_MIB * MIB), None):
+        where = place(data, settings) / large
+        raise CloudError(f"{where} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2)
+    return found
 
 
-def stored(aws: Aws, uri: S3Uri) -> Stored:
-    """Return the images below a prefix in S3, and tell of what is left out."""
-    found = stored_images.below(aws, uri)
-    if found.others:
-        progress(listing.of_others(found.others))
-    return _checked(found)
-
-
-def write_manifest(aws: Aws, images: Stored, place: S3Uri, settings: Settings) -> None:
-    """Put the list of the images there, in the form that the service takes."""
-    body = json.dumps([{"prefix": f"{images.prefix}/"}, *sorted(images.images)]).encode()
+def write_manifest(aws: Aws, prefix: S3Uri, images: Iterable[str], place: S3Uri, settings: Settings) -> None:
+    """Put the list of the images there, in the form that the service takes; they are relative to `prefix`."""
+    body = json.dumps([{"prefix": f"{prefix}/"}, *sorted(images)]).encode()
     request = {**s3_location(place), "Body": body, "ContentType": "application/json", **objects.encryption(settings)}
     send(aws, Request("s3", "PutObject", request))
 
@@ -76,10 +69,3 @@ def read_manifest(aws: Aws, place: S3Uri) -> tuple[S3Uri, list[str]]:
     """Return the prefix and the keys relative to it. Raises botocore's errors."""
     content = json.loads(aws.client("s3").get_object(**s3_location(place))["Body"].read())
     return S3Uri.parse(content[0]["prefix"], "prefix"), content[1:]
-
-
-def _checked(found: Stored) -> Stored:
-    if large := next((key for key, size in found.images.items() if size > MAX_MIB * MIB), None):
-        where = found.prefix / large
-        raise CloudError(f"{where} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2)
-    return found

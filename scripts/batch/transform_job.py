@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -25,7 +24,7 @@ from scripts.endpoints.deployment import ServedModel
 from scripts.endpoints.invocations import JSON
 from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
-from scripts.resources.inventory import MODEL, Resource
+from scripts.resources.inventory import Kind, Resource
 from scripts.s3 import bucket, objects
 from scripts.s3.objects import s3_location
 
@@ -119,12 +118,7 @@ def stop(aws: Aws, name: str, project: str, *, as_json: bool) -> int:
     arn = describe(aws, name)["TransformJobArn"]
     if training_jobs.tags_of(aws, arn).get(PROJECT_TAG) != project:
         raise CloudError(f"the transform job {name} has no tag {PROJECT_TAG}={project}: these scripts did not make it")
-
-    def look() -> SimpleNamespace:
-        status = describe(aws, name)["TransformJobStatus"]
-        return SimpleNamespace(status=status, in_progress=status in training_jobs.IN_PROGRESS)
-
-    return existing.stop(aws, "TransformJob", name, look, PROGRAM, "", as_json=as_json)
+    return existing.stop(aws, "TransformJob", name, "transform job", PROGRAM, "", as_json=as_json)
 
 
 def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool) -> int:
@@ -147,7 +141,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
     table = _merge(aws, prefix, files, answers, top_k)
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
-    rollout.remove_unused(aws, [Resource(MODEL, job["ModelName"])] if job["ModelName"] == name else [])
+    rollout.remove_unused(aws, [Resource(Kind.MODEL, job["ModelName"])] if job["ModelName"] == name else [])
     if as_json:
         found = {"job": name, "status": status, "out": str(out), "predictions": str(out / TABLE)}
         print(json.dumps({**found, "images": len(files), "failed": table.failed}, indent=2))

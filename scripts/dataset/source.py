@@ -16,23 +16,15 @@ CACHE = "byoc-image-classifier"
 
 @dataclass(frozen=True)
 class Opened:
-    """`root` is the folder of images, `archive` the zip that it came from, `below` where that was unpacked."""
+    """`root` is the folder of images, `download` the zip that was fetched for it."""
 
     root: Path
-    archive: Path | None = None
-    below: Path | None = None
-    downloaded: bool = False
-
-    def original(self, file: Path) -> Path:
-        """A file of `root` as a place in what the user knows: dogImages.zip/dogImages/train/..."""
-        if self.archive is None or self.below is None:
-            return file
-        return self.archive / file.relative_to(self.below)
+    download: Path | None = None
 
     def forget(self) -> None:
         """Remove what was downloaded: it has been used."""
-        if self.archive is not None and self.downloaded:
-            self.archive.unlink(missing_ok=True)
+        if self.download is not None:
+            self.download.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -85,8 +77,8 @@ class Source:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             progress(f"{archive.name}: {archive.stat().st_size:,} bytes, SHA-256 {sha256}")
         progress(f"unpacking {archive}")
-        root = below = work / "zip"
-        unzip(archive, below)
+        root = work / "zip"
+        unzip(archive, root)
         while len(only := list(root.iterdir())) == 1 and only[0].is_dir():  # dogImages.zip has one folder dogImages/
             root = only[0]
-        return Opened(root, archive, below, self.is_url)
+        return Opened(root, archive if self.is_url else None)

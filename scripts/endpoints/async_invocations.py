@@ -45,7 +45,7 @@ def items(aws: Aws, texts: Sequence[str]) -> list[Path | S3Uri]:
             found.append(S3Uri.parse(text, "IMAGE"))
         else:
             prefix = S3Uri.parse(text, "IMAGE")
-            found += [prefix / key for key in stored_images.below(aws, prefix).images]
+            found += [prefix / key for key in stored_images.below(aws, prefix)]
     return found
 
 

@@ -5,6 +5,7 @@ import argparse
 from container_serve.settings import PAGE
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
+from scripts.aws.settings import Settings
 from scripts.console import command
 from scripts.console.command import integer, number
 from scripts.endpoints import modes, scaling
@@ -133,67 +134,100 @@ def environment(flags: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def check(flags: argparse.Namespace) -> None:
-    """Raises CloudError for flags that contradict each other; those of the modes are checked by `modes`."""
-    changes = flags.prune or flags.alarm or flags.strategy != STRATEGIES[0]
-    stored = flags.add or flags.remove
-    watched = flags.alarms or flags.dashboard or flags.capture or flags.shadow or flags.max_usd_per_day is not None
-    mode = flags.serverless or flags.asynchronous or flags.multi_model or flags.max_instances or flags.schedule
-    endpoint = mode or flags.name or flags.update or flags.attach
+_ONE, _GIVE_ONE, _NO_SHADOW = "an endpoint has one mode", "give one of them", "the service has no shadow variants there"
+_MODES = "serverless asynchronous multi_model max_instances schedule"
+_WATCHING = "alarms dashboard capture shadow max_usd_per_day"
+_NO_ENDPOINT = {f"name update attach {_MODES} {_WATCHING}": "it makes no endpoint"}
+_STORED = {f"name update attach {_WATCHING}": "it changes the models below --multi-model, not an endpoint"}
+# What a flag cannot be combined with, and why.
+_REFUSED: dict[str, dict[str, str]] = {
+    "local": {
+        "job update attach dry_run": "it serves a --model-data here",
+        _MODES: "it serves one model here",
+        "register approve model_package": "it knows no model registry",
+        _WATCHING: "that is for an endpoint in SageMaker",
+    },
+    "serverless": {
+        "asynchronous multi_model": _ONE,
+        "instance_type instance_count": "it has no instances; its size is MEMORY_MB",
+        "min_instances max_instances target": "it scales by itself, up to --max-concurrency",
+        "network_isolation": "the service has no network isolation there",
+        "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
+        "capture": "the service captures no data there",
+        "shadow": _NO_SHADOW,
+    },
+    "asynchronous": {"multi_model": _ONE, "shadow": _NO_SHADOW},
+    "add": {"remove": _GIVE_ONE, **_STORED},
+    "remove": _STORED,
+    "multi_model": {
+        "model_data job model_package": "its models are below the prefix; --add puts one there",
+        "shadow": _NO_SHADOW,
+    },
+    "model_data": {"job": _GIVE_ONE},
+    "model_package": {"register approve": _GIVE_ONE, "image model_data job": "it says which image and model"},
+    "register": {"approve": _GIVE_ONE, **_NO_ENDPOINT},
+    "approve": _NO_ENDPOINT,
+    "attach": {
+        "capture shadow max_usd_per_day": "it changes no configuration: give --update in its place",
+        "image dry_run": "it waits for an endpoint that exists",
+    },
+    "no_wait": {
+        "prune": "what served before is removed once the new one serves",
+        "max_instances alarms dashboard": "that needs an endpoint that serves",
+    },
+}
+# The flags of which a flag needs one.
+_ONLY_FOR = {
+    "provisioned": "serverless",
+    "max_concurrency": "serverless asynchronous",
+    "success_topic": "asynchronous",
+    "error_topic": "asynchronous",
+    "add": "multi_model",
+    "remove": "multi_model",
+    "capture_to": "capture",
+    "shadow": "image",
+    "alarm_topic": "alarms",
+    "timezone": "schedule",
+    **dict.fromkeys(("min_instances", "target", "schedule"), "max_instances"),
+    "port": "local",
+    "page": "local",
+    "update": "name",
+    "prune": "update",
+    "alarm": "update",
+}
+
+
+def check(flags: argparse.Namespace, chosen: Settings) -> None:
+    """Raises CloudError for flags that cannot be combined."""
+
+    def given(name: str) -> bool:
+        return getattr(flags, name) not in (None, [], "") and getattr(flags, name) is not False
+
+    for flag, refused in _REFUSED.items():
+        for others, why in refused.items() if given(flag) else ():
+            if other := next(filter(given, others.split()), None):
+                raise CloudError(f"{_name(flag)} cannot be combined with {_name(other)}: {why}", 2)
+    for flag, needed in _ONLY_FOR.items():
+        if given(flag) and not any(map(given, needed.split())):
+            raise CloudError(f"{_name(flag)} goes with {' or '.join(map(_name, needed.split()))}", 2)
+    rolling = flags.strategy == "rolling"
     command.refuse(
-        (flags.model_data and flags.job, "--model-data and --job: give one of them"),
+        (flags.strategy != STRATEGIES[0] and not flags.update, "--strategy goes with --update"),
         (
-            flags.local and (flags.update or flags.attach or flags.job or flags.dry_run),
-            "--local serves a --model-data here: no --job, --update, --attach or --dry-run with it",
+            flags.shadow and rolling,
+            "--shadow cannot be combined with --strategy rolling: the service takes one variant there",
         ),
         (
-            flags.local and mode,
-            "--local serves one model here: no --serverless, --async, --multi-model or --max-instances with it",
+            flags.serverless and flags.strategy != STRATEGIES[0],
+            f"--serverless cannot be combined with --strategy {flags.strategy}: it has no instances to replace",
         ),
         (
-            watched and (flags.local or flags.register or flags.approve or stored),
-            "--alarms, --dashboard, --capture, --shadow and --max-usd-per-day are for an endpoint in SageMaker",
-        ),
-        (
-            flags.attach and (flags.capture or flags.shadow or flags.max_usd_per_day is not None),
-            "--capture, --shadow and --max-usd-per-day need --update: --attach changes no configuration",
-        ),
-        (
-            flags.local and (flags.register or flags.approve or flags.model_package),
-            "--local knows no model registry: no --register, --approve or --model-package with it",
-        ),
-        (
-            flags.model_package and (flags.image or flags.model_data or flags.job),
-            "--model-package says which image and model: leave out --image, --model-data and --job",
-        ),
-        (
-            sum(map(bool, (flags.register, flags.approve, flags.model_package))) > 1,
-            "--register, --approve and --model-package: give one of them",
-        ),
-        (
-            (flags.register or flags.approve) and endpoint,
-            "--register and --approve make no endpoint: leave out --name, --update, --attach and the flags of modes",
-        ),
-        (flags.port is not None and not flags.local, "--port goes with --local"),
-        (flags.page and not flags.local, "--page goes with --local: an endpoint on AWS has no page"),
-        (flags.update and not flags.name, "--update needs the --name of the endpoint"),
-        (changes and not flags.update, "--prune, --strategy and --alarm go with --update"),
-        (
-            flags.prune and flags.no_wait,
-            "--prune removes what served before once the new one serves: it cannot be combined with --no-wait",
-        ),
-        (
-            (flags.max_instances or flags.alarms or flags.dashboard) and flags.no_wait,
-            "--max-instances, --alarms and --dashboard need an endpoint that serves: they cannot be combined with"
-            " --no-wait",
-        ),
-        (
-            flags.attach and (flags.image or flags.dry_run),
-            "--attach waits for an endpoint that exists: it cannot be combined with --image or --dry-run",
-        ),
-        (flags.add and flags.remove, "--add and --remove: give one of them"),
-        (
-            stored and (flags.name or flags.update),
-            "--add and --remove change the models below --multi-model, not an endpoint: leave out --name and --update",
+            flags.serverless and chosen.subnets,
+            "--serverless cannot be combined with --subnets: the service has no VPC there (they may come from byoc.toml"
+            " or BYOC_SUBNETS)",
         ),
     )
+
+
+def _name(flag: str) -> str:
+    return "--async" if flag == "asynchronous" else f"--{flag.replace('_', '-')}"

@@ -90,21 +90,10 @@ class Deployment(ServedModel):
             "EndpointConfigName": self.name,
             "Tags": names.tag_list(settings.all_tags()),
         }
-        return [*self._parts(settings), Request("sagemaker", "CreateEndpoint", endpoint)]
+        return [*self.parts(settings), Request("sagemaker", "CreateEndpoint", endpoint)]
 
-    def update(self, settings: Settings, policy: Mapping[str, Any] | None, *, retain: bool) -> list[Request]:
-        """`policy`: DeploymentConfig as the service takes it. `retain`: keep as many instances as it is scaled to."""
-        endpoint: dict[str, Any] = {
-            "EndpointName": self.endpoint,
-            "EndpointConfigName": self.name,
-            "RetainAllVariantProperties": retain,
-        }
-        if policy:
-            endpoint["DeploymentConfig"] = dict(policy)
-        return [*self._parts(settings), Request("sagemaker", "UpdateEndpoint", endpoint)]
-
-    def _parts(self, settings: Settings) -> list[Request]:
-        """The models, then the configuration."""
+    def parts(self, settings: Settings) -> list[Request]:
+        """Return what makes the models, then the configuration."""
         tags = {**settings.all_tags(), ENDPOINT_TAG: self.endpoint}
         several = self.mode.name == MULTI_MODEL
         container = {"ModelDataUrl": f"{self.model_data}/" if several else str(self.model_data), **self.mode.container}
@@ -265,12 +254,14 @@ def requests(
     if not flags.update:
         return wanted.create(chosen)
     change = policy(flags.strategy, flags.wait_interval, list(dict.fromkeys([*flags.alarm, *guards])))
-    return wanted.update(chosen, change, retain=flags.instance_count is None and not wanted.is_serverless)
-
-
-def variant_dimensions(endpoint: str) -> list[dict[str, str]]:
-    """Return the dimensions of CloudWatch's metrics of the variant that answers."""
-    return [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
+    endpoint = {
+        "EndpointName": wanted.endpoint,
+        "EndpointConfigName": wanted.name,
+        # As many instances as it is scaled to now.
+        "RetainAllVariantProperties": flags.instance_count is None and not wanted.is_serverless,
+        **({"DeploymentConfig": change} if change else {}),
+    }
+    return [*wanted.parts(chosen), Request("sagemaker", "UpdateEndpoint", endpoint)]
 
 
 def resource_name(endpoint: str, project: str) -> str:

@@ -6,7 +6,7 @@ import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import requests
 from botocore.exceptions import (
@@ -35,6 +35,7 @@ _PASSING = {"ServiceUnavailable", "InternalFailure", "InternalServerException", 
 _PAGE = re.compile(r"\s*(<!doctype html|<html|<head|<\?xml|<!--)", re.IGNORECASE)
 
 
+Answer = tuple[dict[str, Any], float]  # the document, and milliseconds of the one try that was answered
 MODEL_SUFFIX = ".tar.gz"  # of the objects of several models
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # as the server's /models takes a name
 
@@ -50,14 +51,6 @@ def model_name(name: str, flag: str) -> str:
 
 class InvocationError(Exception):
     """The server's or the platform's answer to this one request, in one line."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """`milliseconds`: from sending the request to its answer, of the one try that was answered."""
-
-    document: dict[str, Any]
-    milliseconds: float
 
 
 @dataclass(frozen=True)
@@ -80,16 +73,11 @@ class Result:
         return found | ({"notice": self.notice} if self.notice else {})
 
 
-class Target(Protocol):
-    def limit(self) -> int | None:
-        """Return the largest body that it takes, in bytes; None if that is as usual."""
-
-    def invoke(self, body: "Body", identifier: str, top_k: int) -> Answer:
-        """Raises InvocationError for this request alone, CloudError or botocore's errors for all of them."""
-
-
 class EndpointTarget:
-    """`model`: which one, of an endpoint that has several."""
+    """`model`: which one, of an endpoint that has several.
+
+    `invoke` raises InvocationError for this request alone, CloudError or botocore's errors for all of them.
+    """
 
     def __init__(self, aws: Aws, name: str, model: str | None = None) -> None:
         self.aws, self.name = aws, name
@@ -97,6 +85,7 @@ class EndpointTarget:
         self.client = aws.client("sagemaker-runtime")
 
     def limit(self) -> int | None:
+        """Return the largest body that it takes, in bytes; None if that is as usual."""
         try:
             endpoint = lookup.find(self.aws, self.name)
             configuration = lookup.configuration(self.aws, endpoint.configuration) if endpoint else None
@@ -123,9 +112,7 @@ class EndpointTarget:
                     f"the connection broke before the answer was there: {one_line(str(error))}"
                 ) from None
             else:
-                if _is_page(content):
-                    raise self._page(200)
-                return _answer(content, begun)
+                return parsed(content), _since(begun)
             time.sleep(pause)
         raise AssertionError  # the last try returns or raises
 
@@ -142,14 +129,9 @@ class EndpointTarget:
         content: bytes = answer["Body"].read()
         return content
 
-    def _page(self, status: int) -> Exception:
-        return _not_json(self.client.meta.endpoint_url, status, "check AWS_ENDPOINT_URL and HTTPS_PROXY")
-
     def judged(self, error: ClientError) -> Exception:
         """Return what to raise for an error of the runtime."""
         code = code_of(error)
-        if code != "ModelError" and _is_page(message_of(error)):
-            return self._page(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code == "ModelError":
             status = error.response.get("OriginalStatusCode", "")
             return InvocationError(complaint(status, str(error.response.get("OriginalMessage") or message_of(error))))
@@ -211,35 +193,22 @@ class LocalTarget:
         except requests.Timeout:
             raise InvocationError(f"no answer within {TIMEOUT_SECONDS} s") from None
         except requests.RequestException as error:
-            said = one_line(str(error))[:200]
-            if "BadStatusLine" in said or "Invalid" in said:
-                raise CloudError(f"what answers at {self.url} speaks no HTTP ({said}): is the URL right?") from None
-            cause = one_line(str(error)).rpartition(": ")[2].strip("\"')")  # behind the names of urllib3's objects
+            said = one_line(str(error))[-200:]
             raise CloudError(
-                f"no server answers at {self.url} ({cause[:200]}): start one with scripts/deploy.py --local or"
-                " local_test/serve_local.sh"
+                f"no server answers at {self.url} ({said}): correct the URL, or start one with"
+                " scripts/deploy.py --local or local_test/serve_local.sh"
             ) from None
-        if _is_page(answer.content):
-            raise _not_json(self.url, answer.status_code, "is the URL right?")
         if not answer.ok:
             raise InvocationError(complaint(answer.status_code, answer.content.decode(errors="replace")))
-        return _answer(answer.content, begun)
+        return parsed(answer.content), _since(begun)
 
 
-def _is_page(body: bytes | str) -> bool:
-    """Tell whether it is HTML, as proxies and other servers answer."""
-    return bool(_PAGE.match(body if isinstance(body, str) else body[:200].decode(errors="replace")))
+Target = EndpointTarget | LocalTarget
 
 
-def _not_json(url: str, status: int, hint: str) -> Exception:
-    """Of a server's own trouble, which may pass, for this request alone; otherwise for all of them."""
-    said = f"{url} answered with a web page, not JSON"
-    return InvocationError(f"{status} {said}") if status >= 500 else CloudError(f"{said}: {hint}")
-
-
-def _answer(content: bytes, begun: float) -> Answer:
-    milliseconds = round((time.monotonic() - begun) * 1000, 1)
-    return Answer(parsed(content), milliseconds)
+def _since(begun: float) -> float:
+    """Return the milliseconds since then."""
+    return round((time.monotonic() - begun) * 1000, 1)
 
 
 def parsed(content: bytes) -> dict[str, Any]:
@@ -259,5 +228,5 @@ def complaint(status: object, text: str) -> str:
         body = json.loads(text)
         said = f"{body['type']}: {body['message']}" if isinstance(body, Mapping) else text
     except (ValueError, KeyError):
-        said = "a web page, not JSON" if _is_page(text) else text
+        said = "a web page, not JSON" if _PAGE.match(text) else text
     return one_line(f"{status} {said}")[:500]

@@ -35,7 +35,6 @@ class Endpoint:
     configuration: str
     failure: str | None
     pending: str | None
-    created: Any
     instances: int | None = None
     shadows: int = 0
 
@@ -58,7 +57,6 @@ def find(aws: Aws, name: str) -> Endpoint | None:
         configuration=found.get("EndpointConfigName", ""),
         failure=found.get("FailureReason"),
         pending=found.get("PendingDeploymentSummary", {}).get("EndpointConfigName"),
-        created=found.get("CreationTime"),
         instances=sum(counts) if counts else None,
         shadows=shadows,
     )
@@ -85,13 +83,11 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
     return poll(lambda: find(aws, name), is_over, POLL_SECONDS, ENDPOINT_SECONDS, answered=True)
 
 
-def log_tail(aws: Aws, name: str) -> list[str]:
-    """The last lines that the endpoint's containers have written; none where they cannot be read."""
-    return last_lines(aws, LOG_GROUP.format(name))
-
-
 def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:
-    """The last lines of the newest stream in a log group, or of the last by name of those that begin with `prefix`."""
+    """The last lines of the newest stream in a log group, or of the last by name of those that begin with `prefix`.
+
+    Empty where they cannot be read.
+    """
     logs = aws.client("logs")
     # The service sorts by time only without a prefix.
     which: dict[str, Any] = {"logStreamNamePrefix": prefix} if prefix else {"orderBy": "LastEventTime"}
@@ -130,7 +126,6 @@ class Configuration:
     models: tuple[str, ...]
     instance_type: str | None
     instance_count: int
-    created: Any
     mode: str
     extras: tuple[str, ...] = ()
 
@@ -153,7 +148,6 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
         models=tuple(variant["ModelName"] for variant in [*variants, *shadows] if "ModelName" in variant),
         instance_type=variants[0].get("InstanceType") or pools or None,
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
-        created=found.get("CreationTime"),
         mode=_mode(found),
         extras=(*(["--capture"] if captures else []), *(["--shadow"] if shadows else [])),
     )

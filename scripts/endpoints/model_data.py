@@ -24,6 +24,7 @@ from scripts.aws.names import Image, S3Uri
 from scripts.console.command import progress
 from scripts.dataset.progress import Progress
 from scripts.images import registry
+from scripts.s3 import objects
 
 FORMAT_LABEL = "byoc.format-version"  # in docker/serve.Dockerfile: the newest model.json that the image reads
 TITLE_LABEL = "org.opencontainers.image.title"
@@ -31,23 +32,21 @@ VARIABLES = (
     "BYOC_MAX_PIXELS", "BYOC_MODEL_DIR", "BYOC_PAGE", "BYOC_PICTURE_BYTES", "BYOC_QUEUE_SIZE", "BYOC_THREADS",
     "BYOC_USER",
 )  # fmt: skip
+NOT_CHECKED = "{} is not of this project: whether it can serve {} was not checked"
 TARGETS = {"byoc-serve": "serve", "byoc-serve-torch": "serve-torch"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """The reader of the artifact: a serving image of this project, and its environment.
+    """The reader of the artifact: a serving image of this project, and its environment."""
 
-    `format_version` is None where the image does not say what it reads.
-    """
-
-    format_version: int | None
+    format_version: int
     target: str
     environment: Mapping[str, str]
 
     @classmethod
     def of(cls, image: str, labels: Mapping[str, str] | None, environment: Mapping[str, str]) -> "Server | None":
-        """None for an image that is none of this project's.
+        """None for an image that is none of this project's, or does not say what it reads.
 
         Raises CloudError for an image that cannot serve at all, and for variables that its server would refuse.
         """
@@ -55,10 +54,10 @@ class Server:
         title, version = labels.get(TITLE_LABEL, ""), labels.get(FORMAT_LABEL, "")
         if title == "byoc-train":
             raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)
-        if title not in TARGETS:
+        if title not in TARGETS or not version.isdecimal():
             return None
         check_environment(environment)
-        return cls(int(version) if version.isdecimal() else None, TARGETS[title], environment)
+        return cls(int(version), TARGETS[title], environment)
 
 
 def check_environment(environment: Mapping[str, str]) -> None:
@@ -74,22 +73,21 @@ def check_environment(environment: Mapping[str, str]) -> None:
 
 
 def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return model.json, empty where it is not known.
+    """Return model.json, empty for an image of others.
 
     Raises CloudError where image or artifact is missing, or the one cannot serve the other.
     """
     image = Image.parse(uri)
     registry.find(aws, image)
     server = Server.of(uri, registry.image_labels(aws, image), environment)
+    if server is None:
+        if not objects.exists(aws, artifact):
+            raise _missing(artifact)
+        progress(NOT_CHECKED.format(uri, artifact))
+        return {}
     with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
         model = Path(folder, "model")
-        try:
-            fetch(aws, artifact, model)
-        except pack.NotPlainError as error:
-            if server:
-                raise
-            progress(f"not checked: {error}")
-            return {}
+        fetch(aws, artifact, model)
         progress(check(model, str(artifact), server, uri))
         return _document(model)
 
@@ -125,20 +123,15 @@ def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
         answer = aws.client("s3").get_object(Bucket=uri.bucket, Key=uri.key)
     except ClientError as error:
         if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
-            raise CloudError(
-                f"{uri} is not there: check --model-data; train.py prints where a job leaves its model"
-            ) from None
+            raise _missing(uri) from None
         raise
     progress(f"reading {uri} ({answer['ContentLength'] / 1e6:,.1f} MB) to check it")
-    with Progress(str(uri), answer["ContentLength"]) as bar:
+    with Progress.wrapattr(answer["Body"], "read", answer["ContentLength"], name=str(uri)) as stream:
+        pack.unpack_stream(cast(BinaryIO, stream), target, str(uri))
 
-        class Metered:
-            def read(self, length: int = -1) -> bytes:
-                piece: bytes = answer["Body"].read(length if length >= 0 else None)
-                bar.add(len(piece))
-                return piece
 
-        pack.unpack_stream(cast(BinaryIO, Metered()), target, str(uri))
+def _missing(uri: S3Uri) -> CloudError:
+    return CloudError(f"{uri} is not there: check --model-data; train.py prints where a job leaves its model")
 
 
 def file(text: str, flag: str = "--model-data") -> Path:
@@ -157,41 +150,32 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     """Return a few words on the unpacked artifact; `where` names it in errors.
 
     The checks are those that the server makes when it starts; what an image of others (`server` is None) would refuse
-    is not known, but an artifact of this project has to be whole for it too. Raises CloudError.
+    is not known. Raises CloudError.
     """
-    known = _document(folder)
-    is_own = (folder / MODEL_JSON).is_file() and ("format_version" in known or not known)
-    if server is None and not is_own:
-        return f"{image} and {where} are not of this project: whether the one can serve the other was not checked"
+    if server is None:
+        return NOT_CHECKED.format(image, where)
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
     if nested and not (folder / MODEL_JSON).exists():
         raise CloudError(
             f"{where}: {MODEL_JSON} is in {nested.parent.name}/ inside the archive, and has to be at its top:"
             f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
         )
-    reads = server.format_version if server else None
-    version = known.get("format_version")
+    version = _document(folder).get("format_version")
     version = version if type(version) is int else 0
-    if version > FORMAT_VERSION and (server is None or (reads or 0) > FORMAT_VERSION):
-        # Others know more than this checkout: what they make of the rest only they can say.
+    if min(version, server.format_version) > FORMAT_VERSION:
         return f"{where} is newer than this checkout: whether {image} can serve it was not checked"
     try:
         model = artifact.read(folder)
-        if server and server.target == "serve":
+        if server.target == "serve":
             user_code.find(ServerSettings.read({**server.environment, "BYOC_TARGET": server.target}), folder)
     except ServeError as error:
         raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
-    what = f"{model.architecture}, {len(model.classes)} classes, {model.precision}"
-    if reads is None:
-        return (
-            f"{where} is whole ({what}); {image} has no label {FORMAT_LABEL}: whether it can serve it was not checked"
-        )
-    if version > reads:
+    if version > server.format_version:
         raise CloudError(
-            f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to {reads}:"
-            " serve it with a newer image (scripts/push.sh serve)"
+            f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to"
+            f" {server.format_version}: serve it with a newer image (scripts/push.sh serve)"
         )
-    return f"the image can serve it: {what}"
+    return f"the image can serve it: {model.architecture}, {len(model.classes)} classes, {model.precision}"
 
 
 def _document(folder: Path) -> dict[str, Any]:

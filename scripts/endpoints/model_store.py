@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from botocore.exceptions import ClientError
-
 from container_serve.artifact import FORMAT_VERSION
 from local_test import pack
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of
+from scripts.aws.errors import CloudError
 from scripts.aws.names import PROJECT_TAG, Image, S3Uri
 from scripts.aws.requests import Request, send, show
 from scripts.aws.settings import Settings
@@ -40,7 +38,7 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
         print(show([request]))
         return 0
     aws = chosen.aws()
-    there = _is_there(aws, place)
+    there = objects.exists(aws, place)
     if flags.add:
         if there:
             raise CloudError(
@@ -113,13 +111,3 @@ def _send(aws: Aws, request: Request) -> None:
         objects.send(aws, request, Path(request.request["Body"]))
     else:
         send(aws, request)
-
-
-def _is_there(aws: Aws, place: S3Uri) -> bool:
-    try:
-        aws.client("s3").head_object(**s3_location(place))
-    except ClientError as error:
-        if code_of(error) in {"404", "NoSuchKey"}:
-            return False
-        raise
-    return True

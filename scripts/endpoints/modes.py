@@ -1,4 +1,4 @@
-"""The ways to run an endpoint: what each adds to the requests of a real-time one, and what it excludes."""
+"""The ways to run an endpoint: what each adds to the requests of a real-time one."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -43,7 +43,6 @@ class Mode:
 
 def of(flags: argparse.Namespace, chosen: Settings) -> Mode:
     """Return the mode that the flags of deploy.py ask for. Raises CloudError."""
-    _check(flags, chosen)
     mode = next((build(flags, chosen) for flag, build in _BUILDERS.items() if getattr(flags, flag)), Mode())
     if flags.capture:
         mode = replace(mode, configuration={**mode.configuration, DATA_CAPTURE: _capture(flags, chosen)})
@@ -108,7 +107,6 @@ def _asynchronous(flags: argparse.Namespace, chosen: Settings) -> Mode:
 
 
 def _multi_model(flags: argparse.Namespace, _: Settings) -> Mode:
-    S3Uri.parse(flags.multi_model, "--multi-model")
     return Mode(MULTI_MODEL, container={"Mode": "MultiModel", "MultiModelConfig": {"ModelCacheSetting": "Enabled"}})
 
 
@@ -131,61 +129,3 @@ _BUILDERS: dict[str, Callable[[argparse.Namespace, Settings], Mode]] = {
     "asynchronous": _asynchronous,
     "multi_model": _multi_model,
 }
-_FLAGS = {"asynchronous": "--async"}  # whose name differs from the attribute's
-_ONE = "an endpoint has one mode"
-_NO_SHADOW = "the service has no shadow variants there"
-# What a mode cannot be combined with, and why.
-_REFUSED: dict[str, dict[str, str]] = {
-    "serverless": {
-        "asynchronous multi_model": _ONE,
-        "instance_type instance_count": "it has no instances; its size is MEMORY_MB",
-        "min_instances max_instances target": "it scales by itself, up to --max-concurrency",
-        "network_isolation": "the service has no network isolation there",
-        "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
-        "capture": "the service captures no data there",
-        "shadow": _NO_SHADOW,
-    },
-    "asynchronous": {"multi_model": _ONE, "shadow": _NO_SHADOW},
-    "multi_model": {
-        "model_data job model_package": "its models are below the prefix; --add puts one there",
-        "shadow": _NO_SHADOW,
-    },
-}
-# The modes, or other flags, that a flag is for.
-_ONLY_FOR = {
-    "provisioned": ("serverless",),
-    "max_concurrency": ("serverless", "asynchronous"),
-    "success_topic": ("asynchronous",),
-    "error_topic": ("asynchronous",),
-    "add": ("multi_model",),
-    "remove": ("multi_model",),
-    "capture_to": ("capture",),
-    "shadow": ("image",),
-    "alarm_topic": ("alarms",),
-}
-
-
-def _check(flags: argparse.Namespace, chosen: Settings) -> None:
-    """Raises CloudError for flags that the mode cannot be combined with."""
-    for mode, refused in _REFUSED.items():
-        for others, why in refused.items() if getattr(flags, mode) else ():
-            if other := next((other for other in others.split() if getattr(flags, other)), None):
-                raise CloudError(f"{_flag(mode)} cannot be combined with {_flag(other)}: {why}", 2)
-    for name, modes in _ONLY_FOR.items():
-        if getattr(flags, name) and not any(getattr(flags, mode) for mode in modes):
-            raise CloudError(f"{_flag(name)} goes with {' or '.join(map(_flag, modes))}", 2)
-    if flags.serverless and chosen.subnets:
-        raise CloudError(
-            "--serverless cannot be combined with --subnets: the service has no VPC there (they may come from byoc.toml"
-            " or BYOC_SUBNETS)",
-            2,
-        )
-    if flags.shadow and flags.strategy == "rolling":
-        raise CloudError("--shadow cannot be combined with --strategy rolling: the service takes one variant there", 2)
-    if flags.serverless and flags.strategy != "all-at-once":
-        why = "it has no instances to replace"
-        raise CloudError(f"--serverless cannot be combined with --strategy {flags.strategy}: {why}", 2)
-
-
-def _flag(name: str) -> str:
-    return _FLAGS.get(name, f"--{name.replace('_', '-')}")

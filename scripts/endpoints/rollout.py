@@ -19,14 +19,7 @@ from scripts.endpoints.model_data import s3_uri
 from scripts.endpoints.modes import ASYNCHRONOUS, DATA_CAPTURE, INSTANCE_TYPE
 from scripts.jobs import training_jobs
 from scripts.resources import removal
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, Resource
-
-# What each of these makes, and the key that names it.
-_MADE = {
-    "CreateModel": (MODEL, "ModelName"),
-    "CreateEndpointConfig": (CONFIGURATION, "EndpointConfigName"),
-    "CreateEndpoint": (ENDPOINT, "EndpointName"),
-}
+from scripts.resources.inventory import NOUNS, ORDER, Kind, Resource
 
 
 def send_all(aws: Aws, requests: Sequence[Request]) -> None:
@@ -52,18 +45,18 @@ def send_all(aws: Aws, requests: Sequence[Request]) -> None:
 
 def undo(aws: Aws, made: Sequence[Request]) -> None:
     """Remove what these requests have made, unless something uses it; says what it left, and how that is removed."""
-    resources = []
-    for request in made:
-        if request.operation in _MADE:
-            kind, key = _MADE[request.operation]
-            resources.append(Resource(kind, request.request[key], "in progress" if kind == ENDPOINT else ""))
+    resources = [
+        Resource(kind, request.request[f"{NOUNS[kind]}Name"], "in progress" if kind == Kind.ENDPOINT else "")
+        for request in made
+        for kind in (Kind.MODEL, Kind.CONFIGURATION, Kind.ENDPOINT)
+        if request.operation == f"Create{NOUNS[kind]}"
+    ]
     remove_unused(aws, resources)
 
 
 def remove_unused(aws: Aws, resources: Sequence[Resource]) -> list[Resource]:
     """Remove an endpoint, then configurations, then models; return what has gone. Raises nothing but interrupts."""
-    order = [ENDPOINT, CONFIGURATION, MODEL]
-    resources = sorted(resources, key=lambda resource: order.index(resource.kind))
+    resources = sorted(resources, key=lambda resource: ORDER.index(resource.kind))
     try:
         return removal.remove(aws, resources, progress)
     except (ClientError, BotoCoreError, CloudError) as error:
@@ -74,7 +67,7 @@ def remove_unused(aws: Aws, resources: Sequence[Resource]) -> list[Resource]:
 
 
 def _later(resources: Sequence[Resource]) -> str:
-    which = next((resource.name for resource in resources if resource.kind == ENDPOINT), "--unused")
+    which = next((resource.name for resource in resources if resource.kind == Kind.ENDPOINT), "--unused")
     return f"{', '.join(map(str, resources))}; scripts/cleanup.py {which} does it later"
 
 
@@ -131,7 +124,7 @@ def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: st
 
 def model_of(aws: Aws, name: str) -> S3Uri:
     """Return the address of the model that a training job has left. Raises CloudError unless it has completed."""
-    job = training_jobs.describe(aws, name, with_tags=False)
+    job = training_jobs.describe(aws, name)
     if job.status != "Completed" or not job.artifact:
         raise CloudError(f"the training job {name} is {job.status}: only a completed one has a model to deploy")
     return s3_uri(job.artifact, "--job")
@@ -193,7 +186,7 @@ def _settled(aws: Aws, name: str) -> Endpoint | None:
     except (ClientError, BotoCoreError) as error:
         raise CloudError(f"{explain(error)}; {goes_on(name, aws.region)}") from None
     if endpoint is None or endpoint.failure or endpoint.status != "InService":
-        for line in lookup.log_tail(aws, name):
+        for line in lookup.last_lines(aws, LOG_GROUP.format(name)):
             progress(f"  {line}")
     return endpoint
 
@@ -203,7 +196,7 @@ def prune(aws: Aws, before: Configuration, project: str) -> list[str]:
     if training_jobs.tags_of(aws, before.arn).get(names.PROJECT_TAG) != project:
         progress(f"the configuration {before.name} was not made by these scripts: it is left")
         return []
-    resources = [Resource(CONFIGURATION, before.name), *(Resource(MODEL, name) for name in before.models)]
+    resources = [Resource(Kind.CONFIGURATION, before.name), *(Resource(Kind.MODEL, name) for name in before.models)]
     return [resource.name for resource in remove_unused(aws, resources)]
 
 

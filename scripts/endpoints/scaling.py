@@ -6,7 +6,6 @@ All of it is in Application Auto Scaling under the endpoint's name, and one alar
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,7 +19,6 @@ from scripts.console.command import progress
 from scripts.endpoints import schedule
 from scripts.endpoints.deployment import VARIANT
 from scripts.endpoints.modes import ASYNCHRONOUS
-from scripts.endpoints.schedule import Schedule
 
 SERVICE, NAMESPACE = "application-autoscaling", "sagemaker"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
@@ -31,51 +29,6 @@ BACKLOG = 5  # requests that wait per instance of an asynchronous endpoint: the 
 OUT_SECONDS, IN_SECONDS = 300, 600  # until the next change after adding, after removing
 # The answer of PutScalingPolicy has the policy's ARN, which the alarm needs; --dry-run has none.
 UNKNOWN_ARN = "the PolicyARN in the answer to PutScalingPolicy"
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """The bounds in instances; `target` as TARGET or BACKLOG."""
-
-    endpoint: str
-    least: int
-    most: int
-    target: float
-    asynchronous: bool
-    schedules: tuple[Schedule, ...] = ()
-
-    def requests(self, settings: Settings) -> list[Request]:
-        """Return what registers it. The alarm, which only scaling from zero needs, is the last one."""
-        where = variant(self.endpoint)
-        target = Request(
-            SERVICE, "RegisterScalableTarget", {**where, "MinCapacity": self.least, "MaxCapacity": self.most}
-        )
-        found = [target, Request(SERVICE, "PutScalingPolicy", {**where, **self._tracking()})]
-        for number, one in enumerate(self.schedules, 1):
-            found.append(Request(SERVICE, "PutScheduledAction", {**where, **one.action(number)}))
-        if 0 in (self.least, *(one.least for one in self.schedules)):
-            found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(self.endpoint, settings)]
-        return found
-
-    def _tracking(self) -> dict[str, Any]:
-        metric: dict[str, Any] = {
-            "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
-        }
-        if self.asynchronous:
-            metric = {
-                "CustomizedMetricSpecification": {
-                    "MetricName": "ApproximateBacklogSizePerInstance",
-                    "Namespace": "AWS/SageMaker",
-                    "Dimensions": [{"Name": "EndpointName", "Value": self.endpoint}],
-                    "Statistic": "Average",
-                }
-            }
-        config = {"TargetValue": self.target, "ScaleOutCooldown": OUT_SECONDS, "ScaleInCooldown": IN_SECONDS, **metric}
-        return {
-            "PolicyName": TRACKING,
-            "PolicyType": "TargetTrackingScaling",
-            "TargetTrackingScalingPolicyConfiguration": config,
-        }
 
 
 _UNDO = {
@@ -96,14 +49,13 @@ _STEP = {
 }
 
 
-def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling | None:
-    """Return what the flags of autoscaling ask for. Raises CloudError."""
-    if flags.timezone and not flags.schedule:
-        raise CloudError("--timezone goes with --schedule", 2)
+def from_flags(flags: argparse.Namespace, endpoint: str, mode: str, settings: Settings) -> list[Request]:
+    """Return what registers the autoscaling that is asked for; nothing without. Raises CloudError.
+
+    The alarm, which only scaling from zero needs, is the last one.
+    """
     if flags.max_instances is None:
-        if flags.min_instances is not None or flags.target is not None or flags.schedule:
-            raise CloudError("--min-instances, --target and --schedule go with --max-instances", 2)
-        return None
+        return []
     asynchronous = mode == ASYNCHRONOUS
     least = flags.min_instances if flags.min_instances is not None else 0 if asynchronous else 1
     schedules = schedule.parse(flags.schedule, flags.timezone)
@@ -119,8 +71,37 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str) -> Scaling |
         raise CloudError(
             f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2
         )
-    target = flags.target or (BACKLOG if asynchronous else TARGET)
-    return Scaling(endpoint, least, flags.max_instances, float(target), asynchronous, schedules)
+    where = variant(endpoint)
+    target = {**where, "MinCapacity": least, "MaxCapacity": flags.max_instances}
+    found = [Request(SERVICE, "RegisterScalableTarget", target)]
+    found.append(Request(SERVICE, "PutScalingPolicy", {**where, **_tracking(endpoint, flags.target, asynchronous)}))
+    for number, one in enumerate(schedules, 1):
+        found.append(Request(SERVICE, "PutScheduledAction", {**where, **one.action(number)}))
+    if 0 in (least, *(one.least for one in schedules)):
+        found += [Request(SERVICE, "PutScalingPolicy", {**where, **_STEP}), alarm(endpoint, settings)]
+    return found
+
+
+def _tracking(endpoint: str, target: int | None, asynchronous: bool) -> dict[str, Any]:
+    metric: dict[str, Any] = {
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
+    }
+    if asynchronous:
+        metric = {
+            "CustomizedMetricSpecification": {
+                "MetricName": "ApproximateBacklogSizePerInstance",
+                "Namespace": "AWS/SageMaker",
+                "Dimensions": [{"Name": "EndpointName", "Value": endpoint}],
+                "Statistic": "Average",
+            }
+        }
+    value = float(target or (BACKLOG if asynchronous else TARGET))
+    config = {"TargetValue": value, "ScaleOutCooldown": OUT_SECONDS, "ScaleInCooldown": IN_SECONDS, **metric}
+    return {
+        "PolicyName": TRACKING,
+        "PolicyType": "TargetTrackingScaling",
+        "TargetTrackingScalingPolicyConfiguration": config,
+    }
 
 
 def variant(endpoint: str) -> dict[str, str]:
@@ -132,7 +113,7 @@ def variant(endpoint: str) -> dict[str, str]:
 def alarm(endpoint: str, settings: Settings) -> Request:
     """The alarm that calls the policy FROM_ZERO: requests wait, and there is no instance."""
     request = {
-        "AlarmName": alarm_name(endpoint),
+        "AlarmName": f"{endpoint}-has-backlog",
         "AlarmDescription": f"Starts the first instance of {endpoint}",
         "AlarmActions": [UNKNOWN_ARN],
         "MetricName": "HasBacklogWithoutCapacity",
@@ -148,10 +129,6 @@ def alarm(endpoint: str, settings: Settings) -> Request:
         "Tags": names.tag_list(settings.all_tags()),
     }
     return Request("cloudwatch", "PutMetricAlarm", request)
-
-
-def alarm_name(endpoint: str) -> str:
-    return f"{endpoint}-has-backlog"
 
 
 def apply(aws: Aws, requests: Sequence[Request]) -> None:

@@ -10,7 +10,6 @@ from docker.errors import APIError
 from scripts.aws.account import Aws
 from scripts.aws.errors import POLICY, CloudError
 from scripts.aws.settings import Settings
-from scripts.console.command import progress
 from scripts.images import registry
 from scripts.images.engine import LocalImage, explained
 
@@ -38,19 +37,16 @@ class Ecr:
                 f"the credentials are of the account {account}, the role {chosen.role.arn} is of another one: SageMaker"
                 " takes images and role from one account; set AWS_PROFILE, or correct BYOC_ROLE or byoc.toml"
             )
+        self._names = {target: f"{chosen.project}-{target}" for target in targets}
         self._repositories = {
-            target: registry.ensure_repository(aws, f"{chosen.project}-{target}", chosen) for target in targets
+            target: registry.ensure_repository(aws, name, chosen) for target, name in self._names.items()
         }
-        for repository in self._repositories.values():
-            if repository.made:
-                progress(f"created the repository {repository.name} in {aws.region}, account {account}")
 
     def repository(self, target: str) -> str:
         """HOST/NAME."""
         return self._repositories[target].uri
 
     def immutable(self, target: str) -> bool:
-        """True if it is known that tags cannot be moved."""
         return self._repositories[target].immutable
 
     def credentials(self) -> Mapping[str, str] | None:
@@ -58,9 +54,7 @@ class Ecr:
         return registry.sign_in(self.aws)
 
     def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None:
-        found = registry.look_up(
-            self.aws, self.aws.identity.account, self._repositories[target].name, {"imageTag": tag}
-        )
+        found = registry.look_up(self.aws, self.aws.identity.account, self._names[target], {"imageTag": tag})
         if found is None:
             return None
         manifest = json.loads(found["imageManifest"])

@@ -14,6 +14,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, tag_list
 from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
+from scripts.console.command import progress
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -41,12 +42,10 @@ LIFECYCLE = {
 
 @dataclass(frozen=True)
 class Repository:
-    """`uri` is HOST/NAME. `made` says whether this call made it."""
+    """`uri` is HOST/NAME; `immutable`: it is known that tags cannot be moved."""
 
-    name: str
     uri: str
     immutable: bool
-    made: bool
 
 
 def repository_requests(name: str, settings: Settings) -> list[Request]:
@@ -68,19 +67,15 @@ def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
     found = _described(ecr, name)
-    if made := found is None:
+    if found is None:
         # Made already by a first try whose answer was lost, or by another call just now.
         with contextlib.suppress(ecr.exceptions.RepositoryAlreadyExistsException):
             send(aws, create)
         send(aws, lifecycle)
         found = _described(ecr, name)
+        progress(f"created the repository {name} in {aws.region}, account {aws.identity.account}")
     assert found
-    return Repository(
-        name=name,
-        uri=found["repositoryUri"],
-        immutable=str(found.get("imageTagMutability", "")).startswith("IMMUTABLE"),
-        made=made,
-    )
+    return Repository(found["repositoryUri"], str(found.get("imageTagMutability", "")).startswith("IMMUTABLE"))
 
 
 def sign_in(aws: Aws) -> dict[str, str]:

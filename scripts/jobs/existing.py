@@ -2,12 +2,11 @@
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from botocore.exceptions import ClientError
 
-from scripts.aws import names, settings
+from scripts.aws import names, requests, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, message_of
 from scripts.aws.requests import Request, send
@@ -51,26 +50,28 @@ def named(
     return names.checked(given.attach or given.stop, doing, longest)
 
 
-def stop(aws: Aws, noun: str, name: str, look: Callable[[], Any], program: str, effect: str, *, as_json: bool) -> int:
-    """Have it stopped unless it has ended, and say so; `noun` as in StopTrainingJob, `effect` for people."""
-    job = look()
-    if job.status == "InProgress":
+def stop(aws: Aws, noun: str, name: str, what: str, program: str, effect: str, *, as_json: bool) -> int:
+    """Have it stopped unless it has ended, and say so; `noun` as in StopTrainingJob, `what` and `effect` for people."""
+    job = requests.need(aws, noun, name, what)
+    if job[f"{noun}Status"] == "InProgress":
         try:
             send(aws, Request("sagemaker", f"Stop{noun}", {f"{noun}Name": name}))
         except ClientError as error:
             if not is_stopped(error):
                 raise
-            job = look()
-    if job.in_progress:
+            job = requests.need(aws, noun, name, what)
+    status = job[f"{noun}Status"]
+    if status in training_jobs.IN_PROGRESS:
+        status = "Stopping"
         progress(f"{name} is being stopped{effect}")
         progress(f"  follow it: {watch.attach(name, aws.region, program)}")
     else:
-        progress(f"{name} has ended already: {job.status}")
-        if getattr(job, "warm_pool", False):
+        progress(f"{name} has ended already: {status}")
+        if training_jobs.has_warm_pool(job):
             send(aws, training_jobs.release(name))
             progress("  the instances that it kept (--keep-alive) are given back")
     if as_json:
-        print(json.dumps({"name": name, "status": "Stopping" if job.in_progress else job.status}))
+        print(json.dumps({"name": name, "status": status}))
     return 0
 
 

@@ -29,6 +29,8 @@ from scripts.resources import stale
 from scripts.s3 import storage
 from scripts.s3.objects import digest
 
+_DATA = "give s3://BUCKET/PREFIX, a folder of class folders, or sample"
+
 
 @dataclass(frozen=True)
 class Data:
@@ -48,11 +50,9 @@ class Data:
 def check(text: str | None) -> None:
     """Check --data, before anything that takes seconds. Raises CloudError."""
     if not text:
-        raise CloudError("no --data: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2)
+        raise CloudError(f"no --data: {_DATA}", 2)
     if text != SAMPLE and not text.startswith("s3://") and not Path(text).exists():
-        raise CloudError(
-            f"--data {text} is not there: give s3://BUCKET/PREFIX, a folder of class folders, or sample", 2
-        )
+        raise CloudError(f"--data {text} is not there: {_DATA}", 2)
 
 
 @contextlib.contextmanager
@@ -114,9 +114,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(f"--{name}", metavar="V", help=words.replace("%", "%%"))
 
 
-def given(known: argparse.Namespace, rest: Sequence[str], word: str | None) -> dict[str, str]:
+def given(known: argparse.Namespace, word: str | None) -> dict[str, str]:
     """The hyperparameters of a call, checked as training checks them, as strings. Raises CloudError."""
-    check_unknown(known, rest)
     values: dict[str, str] = {}
     for name, (parse, _, _) in hyperparameters.OPTIONS.items():
         text = word if name == WEIGHTS else getattr(known, name.replace("-", "_"))

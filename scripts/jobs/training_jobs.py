@@ -1,8 +1,7 @@
 """Training jobs: what is asked for, as data and as a request; and those that there are, found and stopped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from container_train.training.metrics import DEFINITIONS
@@ -109,18 +108,10 @@ def _channel(name: str, uri: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Transition:
-    status: str
-    message: str
-    start: datetime | None
-
-
-@dataclass(frozen=True)
 class Job:
     """A job as the service describes it. `artifact` is the URI of model.tar.gz, once there is one."""
 
     name: str
-    arn: str
     region: str
     status: str
     secondary: str
@@ -133,8 +124,7 @@ class Job:
     billable_seconds: int | None
     training_seconds: int | None
     metrics: Mapping[str, float]
-    transitions: tuple[Transition, ...]
-    tags: Mapping[str, str] = field(default_factory=dict)
+    transitions: Sequence[Mapping[str, Any]]  # SecondaryStatusTransitions
     warm_pool: bool = False  # its instances are kept, and billed
 
     @property
@@ -167,13 +157,12 @@ def described(aws: Aws, name: str) -> dict[str, Any]:
     return requests.need(aws, "TrainingJob", name, "training job")
 
 
-def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
+def describe(aws: Aws, name: str) -> Job:
     """Raises CloudError where there is no such job."""
     found = described(aws, name)
     resources = found.get("ResourceConfig", {})
     return Job(
         name=found["TrainingJobName"],
-        arn=found["TrainingJobArn"],
         region=aws.region,
         status=found["TrainingJobStatus"],
         secondary=found.get("SecondaryStatus", ""),
@@ -186,11 +175,7 @@ def describe(aws: Aws, name: str, *, with_tags: bool = True) -> Job:
         billable_seconds=found.get("BillableTimeInSeconds"),
         training_seconds=found.get("TrainingTimeInSeconds"),
         metrics={metric["MetricName"]: metric["Value"] for metric in found.get("FinalMetricDataList", ())},
-        transitions=tuple(
-            Transition(step["Status"], step.get("StatusMessage", ""), step.get("StartTime"))
-            for step in found.get("SecondaryStatusTransitions", ())
-        ),
-        tags=tags_of(aws, found["TrainingJobArn"]) if with_tags else {},
+        transitions=found.get("SecondaryStatusTransitions", ()),
         warm_pool=has_warm_pool(found),
     )
 

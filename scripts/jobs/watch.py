@@ -151,12 +151,12 @@ class _Follower:
         self.first = True
 
     def look(self) -> Job:
-        job = training_jobs.describe(self.aws, self.name, with_tags=False)
+        job = training_jobs.describe(self.aws, self.name)
         for index, step in enumerate(job.transitions):
-            now = (step.status, one_line(step.message))
+            now = (step["Status"], one_line(step.get("StatusMessage", "")))
             if self.known[index : index + 1] != [now]:
                 self.known[index : index + 1] = [now]
-                at = step.start.astimezone().strftime("%H:%M:%S") if step.start else "--:--:--"
+                at = step["StartTime"].astimezone().strftime("%H:%M:%S") if "StartTime" in step else "--:--:--"
                 self.say(f"{at} {now[0]}{f': {now[1]}' if now[1] else ''}")
         self.read_log()
         return job

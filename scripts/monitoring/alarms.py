@@ -8,7 +8,7 @@ from scripts.aws.account import Aws
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
-from scripts.endpoints.deployment import ENDPOINT_TAG, variant_dimensions
+from scripts.endpoints.deployment import ENDPOINT_TAG, VARIANT
 from scripts.endpoints.modes import ASYNCHRONOUS, SERVERLESS
 
 INVOCATIONS, INSTANCES = "AWS/SageMaker", "/aws/sagemaker/Endpoints"  # namespaces of the metrics
@@ -44,6 +44,7 @@ ALARMS = {
 
 def requests(endpoint: str, mode: str, latency_ms: int, topic: str | None, settings: Settings) -> list[Request]:
     """Return PutMetricAlarm for each alarm of this mode. `topic`: ARN of the SNS topic that is told."""
+    dimensions = [{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": VARIANT}]
     return [
         Request(
             "cloudwatch",
@@ -54,7 +55,7 @@ def requests(endpoint: str, mode: str, latency_ms: int, topic: str | None, setti
                 "AlarmActions": [topic] if topic else [],
                 "Namespace": alarm.namespace,
                 "MetricName": alarm.metric,
-                "Dimensions": variant_dimensions(endpoint),
+                "Dimensions": dimensions,
                 **alarm.statistic,
                 "Period": PERIOD,
                 "EvaluationPeriods": MINUTES,

@@ -21,7 +21,6 @@ from scripts.aws.names import S3Uri
 from scripts.console.command import progress
 from scripts.endpoints.deployment import SHADOW
 from scripts.s3 import bucket
-from scripts.s3.bucket import owner
 from scripts.s3.objects import s3_location
 
 LONGEST = 64 * 2**20  # bytes of a line: a request of 6 MiB in base64 needs 8 MiB
@@ -125,17 +124,15 @@ def read(source: str, scratch: Path, aws: Any) -> Captured:
 
 
 def _downloaded(aws: Aws, prefix: S3Uri, scratch: Path) -> Iterator[tuple[str, Path]]:
-    """The files below a prefix, one at a time."""
+    """The keys and files below a prefix, one at a time."""
     bucket.require(aws, prefix.bucket)
-    s3, file = aws.client("s3"), scratch / "part.jsonl"
-    where = {"Bucket": prefix.bucket, "Prefix": f"{prefix.key}/" if prefix.key else "", **owner(prefix.bucket)}
-    for page in s3.get_paginator("list_objects_v2").paginate(**where):
-        keys = [item["Key"] for item in page.get("Contents", ()) if item["Key"].endswith(".jsonl")]
-        if keys:
-            progress(f"reading {len(keys)} files below {prefix}")
-        for key in keys:
-            place = s3_location(S3Uri(prefix.bucket, key))
-            s3.download_file(place.pop("Bucket"), place.pop("Key"), str(file), ExtraArgs=place)
+    progress(f"reading what is below {prefix}")
+    file = scratch / "part.jsonl"
+    for name, _ in bucket.below(aws, prefix):
+        if name.endswith(".jsonl"):
+            place = s3_location(prefix / name)
+            key = place.pop("Key")
+            aws.client("s3").download_file(place.pop("Bucket"), key, str(file), ExtraArgs=place)
             yield key, file
 
 

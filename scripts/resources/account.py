@@ -1,6 +1,6 @@
 """The project's resources in SageMaker and ECR and its assets in S3, as far as they can be seen, and who uses them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,22 +16,7 @@ from scripts.console.command import progress
 from scripts.endpoints import lookup
 from scripts.resources import assets, inventory, usage
 from scripts.resources.assets import S3Asset
-from scripts.resources.inventory import (
-    ALARM,
-    CONFIGURATION,
-    DASHBOARD,
-    ENDPOINT,
-    GROUP,
-    JOBS,
-    MODEL,
-    PACKAGE,
-    REPOSITORY,
-    Inventory,
-    Resource,
-)  # fmt: skip
-
-# Of removal: first those that cost.
-ORDER = (*JOBS, ENDPOINT, ALARM, DASHBOARD, CONFIGURATION, MODEL, PACKAGE, GROUP, REPOSITORY)
+from scripts.resources.inventory import ORDER, Inventory, Kind, Resource
 
 
 class Account:
@@ -39,7 +24,7 @@ class Account:
 
     def __init__(self, aws: Aws, settings: Settings) -> None:
         self.aws, self.settings, self.project = aws, settings, settings.project
-        self.resources = Inventory()
+        self.resources = Inventory(self.project)
         self.stored: list[S3Asset] = []
         self.seen: list[str] = []
         self.unseen: dict[str, str] = {}
@@ -62,9 +47,9 @@ class Account:
         if serving or rest:  # an endpoint goes without them, too
             self._try(inventory.watching, "alarms, dashboards", wanted=False)
 
-    def _try(self, find: Callable[[Aws, str, Inventory], Any], what: str, *, wanted: bool) -> None:
+    def _try(self, find: Callable[[Aws, Inventory], Any], what: str, *, wanted: bool) -> None:
         try:
-            find(self.aws, self.project, self.resources)
+            find(self.aws, self.resources)
             self.seen.append(what)
         except (ClientError, BotoCoreError) as error:
             # No network and no credentials are the same for all of them: said once.
@@ -72,9 +57,9 @@ class Account:
                 raise
             self.unseen[what] = str(explain(error))
 
-    def _look_into_s3(self, aws: Aws, project: str, _: Inventory) -> None:
+    def _look_into_s3(self, aws: Aws, _: Inventory) -> None:
         bucket = self.settings.bucket or names.default_bucket(aws.region, aws.identity.account)
-        self.stored, self._of_others = assets.find(aws, S3Uri(bucket, project), project)
+        self.stored, self._of_others = assets.find(aws, S3Uri(bucket, self.project), self.project)
 
     def unneeded(
         self, asked: Sequence[Resource | S3Asset], complaints: list[str], *, unused: bool
@@ -84,7 +69,7 @@ class Account:
         `unused`: configurations and models too that nothing uses. Where users cannot be seen, a complaint is
         added, and what could be used stays.
         """
-        more = self.resources.of(CONFIGURATION, MODEL) if unused else []
+        more = self.resources.of(Kind.CONFIGURATION, Kind.MODEL) if unused else []
         wanted: list[Resource | S3Asset] = list(dict.fromkeys([*asked, *more]))
         try:
             kept = usage.kept(self.aws, wanted)
@@ -105,19 +90,20 @@ class Account:
         if any(one.name == name for one in self.resources.unmanaged) or lookup.find(self.aws, name):
             return f"left: {name}, which has no tag {PROJECT_TAG}={self.project}: these scripts did not make it"
         own = self.resources.own
-        known = {one.name for one in own if one.kind == ENDPOINT} | {one.endpoint for one in own if one.endpoint}
+        known = {one.name for one in own if one.kind == Kind.ENDPOINT} | {one.endpoint for one in own if one.endpoint}
         close = get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(close)}?" if close else "without a name, this lists what exists"
         return f"there is no endpoint {name} of the project {self.project} in {self.aws.region} (any more): {hint}"
 
-    def not_seen(self) -> Iterator[str]:
-        return (f"{what} cannot be seen: {why}" for what, why in self.unseen.items())
+    def tell_unseen(self) -> None:
+        for what, why in self.unseen.items():
+            progress(f"{what} cannot be seen: {why}")
 
-    def unmanaged(self) -> Iterator[str]:
+    def tell_unmanaged(self) -> None:
         for one in self.resources.unmanaged:
-            yield f"{one} has no tag {PROJECT_TAG}: these scripts did not make it, and leave it"
+            progress(f"{one} has no tag {PROJECT_TAG}: these scripts did not make it, and leave it")
         for uri, count in self._of_others:
-            yield f"{uri}: {count} objects that these scripts cannot account for, and leave"
+            progress(f"{uri}: {count} objects that these scripts cannot account for, and leave")
 
 
 def dicts(resources: Sequence[Resource], stored: Sequence[S3Asset]) -> list[dict[str, Any]]:

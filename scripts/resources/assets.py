@@ -16,26 +16,23 @@ from botocore.exceptions import ClientError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of
 from scripts.aws.names import PROJECT_TAG, S3Uri
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.requests import describe
 from scripts.endpoints.modes import CAPTURED
-from scripts.jobs import training_jobs
-from scripts.jobs.training_jobs import tags_of
+from scripts.jobs.training_jobs import IN_PROGRESS, tags_of
 from scripts.monitoring.captured import PLACE
-from scripts.s3 import bucket, objects
+from scripts.resources.inventory import NOUNS, THREADS, Kind
+from scripts.s3 import bucket
 from scripts.s3.manifest import NAME as MANIFEST
 from scripts.s3.manifest import Manifest
 from scripts.s3.objects import HASH, s3_location
-
-IMAGES, WEIGHTS, RESULTS, MODELS = "images", "weights", "results of a job", "models"
-CAPTURES = "captured requests"
 
 
 @dataclass(frozen=True)
 class S3Asset:
     """`keys` are whole ones, in the order in which they have to go: a manifest last."""
 
-    kind: str
+    kind: Kind
     uri: S3Uri
     keys: tuple[str, ...] = ()
     bytes: int = 0
@@ -56,11 +53,6 @@ def find(aws: Aws, home: S3Uri, project: str) -> tuple[list[S3Asset], list[tuple
     return own, [(home / name, count) for name, count in sorted(unmanaged.items())]
 
 
-def delete(aws: Aws, asset: S3Asset) -> None:
-    """Delete all its objects. Raises CloudError where one cannot be deleted."""
-    objects.delete(aws, asset.uri.bucket, asset.keys)
-
-
 def below(aws: Aws, home: S3Uri) -> dict[str, int]:
     """Sizes by whole key."""
     try:
@@ -71,7 +63,7 @@ def below(aws: Aws, home: S3Uri) -> dict[str, int]:
         raise
 
 
-def _take(kind: str, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> S3Asset:
+def _take(kind: Kind, uri: S3Uri, keys: Sequence[str], sizes: dict[str, int]) -> S3Asset:
     """Out of `sizes`, so that what stays there at the end is nobody's."""
     return S3Asset(kind, uri, tuple(keys), sum(sizes.pop(key) for key in keys))
 
@@ -86,19 +78,19 @@ def _images(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
         except CloudError:  # of another program
             continue
         known = [f"{uri.key}/{name}" for name in sorted(manifest.files)]
-        found.append(_take(IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
+        found.append(_take(Kind.IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
     return found
 
 
 def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     """weights/HASH/FILE, where the object bears that hash."""
     found = []
-    for key in [key for key in sizes if key.startswith(f"{home.key}/{WEIGHTS}/")]:
+    for key in [key for key in sizes if key.startswith(f"{home.key}/{Kind.WEIGHTS}/")]:
         uri = S3Uri(home.bucket, key)
         head = aws.client("s3").head_object(**s3_location(uri))
         sha256 = head.get("Metadata", {}).get(HASH, "")
         if sha256 and sha256.startswith(key.split("/")[-2]):
-            found.append(_take(WEIGHTS, uri, [key], sizes))
+            found.append(_take(Kind.WEIGHTS, uri, [key], sizes))
     return found
 
 
@@ -109,7 +101,7 @@ def _models(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[
         uri = S3Uri(home.bucket, key)
         head = aws.client("s3").head_object(**s3_location(uri))
         if head.get("Metadata", {}).get(PROJECT_TAG) == project:
-            found.append(_take(MODELS, uri, [key], sizes))
+            found.append(_take(Kind.MODELS, uri, [key], sizes))
     return found
 
 
@@ -120,7 +112,7 @@ def _captures(home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     for key in sizes:
         if key.startswith(f"{place.key}/") and (found := PLACE.match(key)):
             by_endpoint[found["endpoint"]].append(key)
-    return [_take(CAPTURES, place / name, keys, sizes) for name, keys in by_endpoint.items()]
+    return [_take(Kind.CAPTURES, place / name, keys, sizes) for name, keys in by_endpoint.items()]
 
 
 def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[S3Asset]:
@@ -129,17 +121,16 @@ def _results(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list
         name, _, rest = key.removeprefix(f"{home.key}/").partition("/")
         if rest:
             by_job[name].append(key)
-    made: list[str] = []
 
     def is_own(name: str) -> bool:
-        with suppress(CloudError, ClientError):  # no such job, or no name that a job could have
-            job = training_jobs.describe(aws, name)
-            return job.tags.get(PROJECT_TAG) == project and not job.in_progress
-        with suppress(ClientError):
-            found = describe(aws, "TransformJob", name) or {}
-            over = found.get("TransformJobStatus") not in training_jobs.IN_PROGRESS
-            return bool(found) and over and tags_of(aws, found["TransformJobArn"]).get(PROJECT_TAG) == project
+        """Tell whether it is a job of this project that has ended."""
+        for noun in (NOUNS[Kind.JOB], NOUNS[Kind.TRANSFORM]):
+            with suppress(ClientError):  # no name that a job could have
+                if found := describe(aws, noun, name):
+                    tags = tags_of(aws, found[f"{noun}Arn"])
+                    return tags.get(PROJECT_TAG) == project and found[f"{noun}Status"] not in IN_PROGRESS
         return False
 
-    each(is_own, by_job, lambda name, own: made.append(name) if own else None, 8)
-    return [_take(RESULTS, home / name, by_job[name], sizes) for name in sorted(made)]
+    names = sorted(by_job)
+    own = zip(names, gather(is_own, names, THREADS), strict=True)
+    return [_take(Kind.RESULTS, home / name, by_job[name], sizes) for name, mine in own if mine]

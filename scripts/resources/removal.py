@@ -11,7 +11,7 @@ from scripts.console.command import Interrupted
 from scripts.endpoints import lookup, scaling
 from scripts.jobs.existing import is_stopped
 from scripts.resources import usage
-from scripts.resources.inventory import ENDPOINT, JOBS, Resource, removal
+from scripts.resources.inventory import JOBS, Kind, Resource, removal
 
 _GONE = {"RepositoryNotFoundException", "ResourceNotFound", "DashboardNotFoundError"}
 
@@ -22,7 +22,7 @@ def remove(aws: Aws, resources: Sequence[Resource], say: Callable[[str], None]) 
     What anything uses by then stays: minutes have passed. Returns what was removed. Raises Interrupted for Ctrl-C,
     CloudError where an endpoint stays, botocore's errors where it cannot be seen what uses the rest.
     """
-    live = [resource for resource in resources if resource.kind == ENDPOINT]
+    live = [resource for resource in resources if resource.kind == Kind.ENDPOINT]
     left = list(resources)
     try:
         for resource in resources:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.aws.errors import one_line
 from scripts.console.command import progress
 
 JOB = "byoc.local-job"
@@ -56,7 +55,7 @@ def is_dead(place: Path) -> bool:
 
 def prune(client: Any, *places: Path) -> None:
     """Remove what dead calls have left: on docker-py's engine, and the folders in `places`. Says what in one line."""
-    from docker.errors import APIError, NotFound  # brings paramiko, for which --help need not wait
+    from docker.errors import APIError  # brings paramiko, for which --help need not wait
 
     mine = {"filters": {"label": f"{OWNER}={me()}"}}
     containers = client.containers.list(all=True, ignore_removed=True, **mine)
@@ -66,19 +65,13 @@ def prune(client: Any, *places: Path) -> None:
     held = [each for each in held if is_dead(Path(each[1]))]
     folders = [Path(each[1]) for each in held]
     folders += [file.parent for place in places for file in place.glob(f"*byoc-*/{FILE}") if is_dead(file.parent)]
-    removed, kept = [], []
+    removed = []
     for one, _, options, kind in held:  # containers first: a network that has some cannot be removed
-        try:
+        with contextlib.suppress(APIError):  # gone already, or not to be removed
             one.remove(**options)
             removed.append(f"{kind} {one.name}")
-        except NotFound:
-            pass
-        except APIError as error:
-            kept.append(f"{kind} {one.name} ({one_line(str(error.explanation))})")
     for place in dict.fromkeys(folders):
         shutil.rmtree(place, ignore_errors=True)
-        (kept if place.exists() else removed).append(f"folder {place}")
+        removed += [] if place.exists() else [f"folder {place}"]
     if removed:
         progress(f"removed what a killed call had left: {', '.join(removed)}")
-    if kept:
-        progress(f"left by a killed call, and not to be removed: {', '.join(kept)}")

@@ -10,54 +10,26 @@ from typing import Any, TypeVar
 
 from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
-from scripts.aws.parallel import each
+from scripts.aws.parallel import gather
 from scripts.aws.requests import describe
-from scripts.resources.assets import IMAGES, MODELS, RESULTS, WEIGHTS, S3Asset
-from scripts.resources.inventory import (
-    CONFIGURATION,
-    ENDPOINT,
-    GROUP,
-    JOB,
-    MODEL,
-    NOUNS,
-    PACKAGE,
-    REPOSITORY,
-    RUNNING,
-    SEARCH,
-    THREADS,
-    TRANSFORM,
-    Resource,
-    listed,
-)  # fmt: skip
+from scripts.resources.assets import S3Asset
+from scripts.resources.inventory import NOUNS, RUNNING, THREADS, Kind, Resource, listed
 
 T = TypeVar("T", bound=Resource | S3Asset)
 
-
-_COMPONENT = "inference component"
-_NOUNS = {
-    ENDPOINT: NOUNS[ENDPOINT],
-    CONFIGURATION: NOUNS[CONFIGURATION],
-    _COMPONENT: "InferenceComponent",
-    MODEL: NOUNS[MODEL],
-    JOB: NOUNS[JOB],
-    SEARCH: NOUNS[SEARCH],
-    TRANSFORM: NOUNS[TRANSFORM],
-    PACKAGE: NOUNS[PACKAGE],
-    GROUP: NOUNS[GROUP],
-}
-_READERS = (JOB, SEARCH, TRANSFORM)  # only those in progress use anything
-_STORES = (MODEL, *_READERS, PACKAGE)
+_READERS = (Kind.JOB, Kind.SEARCH, Kind.TRANSFORM)  # only those in progress use anything
+_STORES = (Kind.MODEL, *_READERS, Kind.PACKAGE)
 # What may use a resource or asset of this kind; nothing uses the others.
-_USERS: dict[str, tuple[str, ...]] = {
-    CONFIGURATION: (ENDPOINT,),
-    MODEL: (CONFIGURATION, _COMPONENT, TRANSFORM),
-    PACKAGE: (MODEL,),
-    GROUP: (PACKAGE,),
-    REPOSITORY: _STORES,
-    IMAGES: _READERS,
-    WEIGHTS: _READERS,
-    RESULTS: _STORES,
-    MODELS: _STORES,
+_USERS: dict[Kind, tuple[Kind, ...]] = {
+    Kind.CONFIGURATION: (Kind.ENDPOINT,),
+    Kind.MODEL: (Kind.CONFIGURATION, Kind.COMPONENT, Kind.TRANSFORM),
+    Kind.PACKAGE: (Kind.MODEL,),
+    Kind.GROUP: (Kind.PACKAGE,),
+    Kind.REPOSITORY: _STORES,
+    Kind.IMAGES: _READERS,
+    Kind.WEIGHTS: _READERS,
+    Kind.RESULTS: _STORES,
+    Kind.MODELS: _STORES,
 }
 # A model's address may also be https://BUCKET.s3.REGION.amazonaws.com/KEY, or have the bucket in the path.
 _HTTPS = re.compile(r"https://(?:(?P<host>[a-z0-9.-]+)\.)?s3[a-z0-9.-]*\.amazonaws\.com(?:\.cn)?/(?P<path>.+)")
@@ -68,7 +40,7 @@ _WRITTEN = "S3OutputPath"  # there is nothing to read where something is only wr
 class User:
     """`values`: every text in its description, with the key that it stands under."""
 
-    kind: str
+    kind: Kind
     name: str
     values: frozenset[tuple[str, str]]
 
@@ -78,15 +50,15 @@ class User:
     def uses(self, thing: "Resource | S3Asset") -> bool:
         if isinstance(thing, S3Asset):
             return any(key != _WRITTEN and _overlaps(text, str(thing.uri)) for key, text in self.values)
-        if thing.kind == REPOSITORY:
+        if thing.kind == Kind.REPOSITORY:
             return any(text.startswith((f"{thing.detail}:", f"{thing.detail}@")) for _, text in self.values)
-        return (f"{_NOUNS.get(thing.kind)}Name", thing.name) in self.values
+        return (f"{NOUNS.get(thing.kind)}Name", thing.name) in self.values
 
 
 def kept(aws: Aws, to_delete: Sequence[T]) -> dict[T, User]:
     """Those that something uses which stays, and what. Raises botocore's errors where it cannot be seen."""
     needed = {kind for thing in to_delete for kind in _USERS.get(thing.kind, ())}
-    users = [user for kind in _NOUNS if kind in needed for user in _find(aws, kind)]
+    users = [user for kind in NOUNS if kind in needed for user in _find(aws, kind)]
     going = {(thing.kind, thing.name) for thing in to_delete if isinstance(thing, Resource)}
     found: dict[T, User] = {}
     while True:
@@ -105,7 +77,7 @@ def _first_user(thing: Resource | S3Asset, users: Sequence[User]) -> User | None
 
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
-    return _first_user(S3Asset(IMAGES, uri), [user for kind in _READERS for user in _find(aws, kind)])
+    return _first_user(S3Asset(Kind.IMAGES, uri), [user for kind in _READERS for user in _find(aws, kind)])
 
 
 def can_be_used(thing: Resource | S3Asset) -> bool:
@@ -113,12 +85,12 @@ def can_be_used(thing: Resource | S3Asset) -> bool:
     return thing.kind in _USERS
 
 
-def _find(aws: Aws, kind: str) -> list[User]:
+def _find(aws: Aws, kind: Kind) -> list[User]:
     """All of the account; of jobs, those in progress."""
-    noun = _NOUNS[kind]
+    noun = NOUNS[kind]
     # A package of a group has no name, and its ARN in the place of one.
-    key = "ModelPackageArn" if kind == PACKAGE else f"{noun}Name"
-    queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == PACKAGE else {}]
+    key = "ModelPackageArn" if kind == Kind.PACKAGE else f"{noun}Name"
+    queries: list[dict[str, str]] = [{"ModelPackageType": "Both"} if kind == Kind.PACKAGE else {}]
     if kind in _READERS:
         queries = [{"StatusEquals": status} for status in RUNNING]
 
@@ -126,10 +98,8 @@ def _find(aws: Aws, kind: str) -> list[User]:
         found = describe(aws, noun, summary[key])  # None: removed since it was listed
         return User(kind, summary[key], frozenset(_texts(found))) if found else None
 
-    users: list[User] = []
     summaries = [summary for query in queries for summary in listed(aws, noun, **query)]
-    each(look, summaries, lambda _, user: users.append(user) if user else None, THREADS)
-    return sorted(users, key=lambda user: user.name)
+    return sorted(filter(None, gather(look, summaries, THREADS)), key=lambda user: user.name)
 
 
 def _texts(document: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -5,7 +5,6 @@ it is known which objects are this program's.
 """
 
 import json
-import secrets
 from dataclasses import asdict, dataclass, field
 
 from botocore.exceptions import ClientError
@@ -38,12 +37,10 @@ class Manifest:
     kms_key: str | None = None
     complete: bool = False
 
-    def dump(self, upload: str) -> bytes:
-        """`upload` is a word for the call that writes it: no two calls' manifests are the same bytes."""
+    def dump(self) -> bytes:
         content = {
             "format": FORMAT,
             "made_by": MADE_BY,
-            "upload": upload,
             "complete": self.complete,
             "kms_key": self.kms_key,
             "files": {key: asdict(self.files[key]) for key in sorted(self.files)},
@@ -59,8 +56,7 @@ class Manifest:
                 raise ValueError("made by another program")
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this program knows {FORMAT}")
-            files = dict.fromkeys(content.get("pending", ()), Entry())  # of earlier versions
-            files |= {key: Entry(**entry) for key, entry in content["files"].items()}
+            files = {key: Entry(**entry) for key, entry in content["files"].items()}
             return cls(files, content["kms_key"], content["complete"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CloudError(
@@ -69,52 +65,17 @@ class Manifest:
             ) from None
 
 
-class Stored:
-    """The manifest's object. It is written only over the version that was read or written here last.
+def read(aws: Aws, prefix: S3Uri) -> Manifest | None:
+    """Return the manifest of a prefix, None where there is none. Raises CloudError for another program's."""
+    try:
+        answer = aws.client("s3").get_object(**s3_location(prefix / NAME))
+    except ClientError as error:
+        if code_of(error) == "NoSuchKey":
+            return None
+        raise
+    return Manifest.load(answer["Body"].read(), prefix / NAME)
 
-    So of two uploads to one prefix one ends with an error, and never do both believe that they wrote it all.
-    """
 
-    def __init__(self, aws: Aws, prefix: S3Uri, settings: Settings) -> None:
-        self.s3, self.where = aws.client("s3"), prefix / NAME
-        self.settings = settings
-        self.upload = secrets.token_hex(8)
-        self.etag: str | None = None
-
-    def read(self) -> Manifest | None:
-        body, self.etag = self._get()
-        return None if body is None else Manifest.load(body, self.where)
-
-    def write(self, manifest: Manifest) -> None:
-        """Raises CloudError where another upload has written it since."""
-        body = manifest.dump(self.upload)
-        condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
-        try:
-            answer = self.s3.put_object(
-                **s3_location(self.where),
-                Body=body,
-                ContentType="application/json",
-                **condition,
-                **encryption(self.settings),
-            )
-            self.etag = answer["ETag"]
-        except ClientError as error:
-            # NoSuchKey: it was removed since.
-            if code_of(error) not in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
-                raise
-            # When an answer gets lost on its way, boto3 sends again, and finds what it wrote the first time.
-            there, etag = self._get()
-            if there != body:
-                raise CloudError(
-                    f"another upload has written {self.where} meanwhile: wait until it has ended, then call this again"
-                ) from None
-            self.etag = etag
-
-    def _get(self) -> tuple[bytes | None, str | None]:
-        try:
-            answer = self.s3.get_object(**s3_location(self.where))
-        except ClientError as error:
-            if code_of(error) == "NoSuchKey":
-                return None, None
-            raise
-        return answer["Body"].read(), answer["ETag"]
+def write(aws: Aws, prefix: S3Uri, manifest: Manifest, settings: Settings) -> None:
+    place = {**s3_location(prefix / NAME), "ContentType": "application/json", **encryption(settings)}
+    aws.client("s3").put_object(**place, Body=manifest.dump())

@@ -51,14 +51,25 @@ def send(aws: Aws, request: Request, path: Path) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
-    """Tell whether the object has this hash, which travels with it, and is encrypted as asked for."""
+def exists(aws: Aws, uri: S3Uri) -> bool:
+    return _head(aws, uri) is not None
+
+
+def _head(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
     try:
-        head = aws.client("s3").head_object(**s3_location(uri))
+        found: dict[str, Any] = aws.client("s3").head_object(**s3_location(uri))
     except ClientError as error:
         if code_of(error) in {"404", "NoSuchKey"}:
-            return False
+            return None
         raise
+    return found
+
+
+def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
+    """Tell whether the object has this hash, which travels with it, and is encrypted as asked for."""
+    head = _head(aws, uri)
+    if head is None:
+        return False
     key = settings.output_kms_key
     # An alias cannot be told from another key's; then it is sent again.
     encrypted = key is None or str(head.get("SSEKMSKeyId", "")).endswith(key)

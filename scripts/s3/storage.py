@@ -16,9 +16,9 @@ from scripts.aws.settings import Settings
 from scripts.console.command import progress
 from scripts.dataset.progress import Progress
 from scripts.s3 import bucket as buckets
+from scripts.s3 import manifest as manifests
 from scripts.s3.bucket import owner
 from scripts.s3.manifest import NAME as MANIFEST
-from scripts.s3.manifest import Stored
 from scripts.s3.objects import HASH, check_key, digest, encryption, is_there, put, s3_location
 from scripts.s3.sync import Item as Item
 from scripts.s3.sync import Sync
@@ -107,7 +107,7 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
         )
     manifest = None
     with suppress(CloudError):  # data may lie there that another program sent
-        manifest = Stored(aws, prefix, Settings()).read()
+        manifest = manifests.read(aws, prefix)
     if manifest is not None and not manifest.complete:
         raise CloudError(
             f"the upload to {prefix} has not ended, so files may be missing: call scripts/prepare_data.py again as"

@@ -21,8 +21,8 @@ from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress
 from scripts.dataset.progress import Progress
 from scripts.resources import usage
-from scripts.s3 import bucket
-from scripts.s3.manifest import NAME, Entry, Manifest, Stored
+from scripts.s3 import bucket, manifest
+from scripts.s3.manifest import NAME, Entry, Manifest
 from scripts.s3.objects import check_key, delete, digest, is_there, put, send
 
 
@@ -45,12 +45,7 @@ class Uploaded:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Object:
-    """An object as a listing has it."""
-
-    size: int
-    etag: str
+Listed = Mapping[str, tuple[int, str]]  # size and ETag of each object, by its key
 
 
 class Sync:
@@ -63,12 +58,11 @@ class Sync:
             check_key((prefix / item.key).key, item.path)
         self.hashes: dict[str, str] = {}
         self.manifest = Manifest(kms_key=settings.output_kms_key)
-        self.stored = Stored(aws, prefix, settings)
         self.sent = self.sent_bytes = 0
 
     def run(self) -> Uploaded:
         bucket.require(self.aws, self.prefix.bucket, create=True)
-        before = self.stored.read() or Manifest()
+        before = manifest.read(self.aws, self.prefix) or Manifest()
         there = self._list()
         self._refuse_unmanaged(before, there)
         todo = self._compare(before, there)
@@ -81,29 +75,32 @@ class Sync:
             self.manifest.files[key] = Entry()
         if before != replace(self.manifest, complete=True):
             try:
-                self.stored.write(self.manifest)
+                self._write_manifest()
                 self._send_all(todo)
                 delete(self.aws, self.prefix.bucket, [(self.prefix / key).key for key in gone])
                 self._finish()
             except (KeyboardInterrupt, BotoCoreError, ClientError) as error:
                 # What cannot be written now (no network, no permission) is found out by the next call, file by file.
                 with suppress(CloudError, BotoCoreError, ClientError):
-                    self.stored.write(self.manifest)
+                    self._write_manifest()
                 state = f"{kept + self.sent} of {len(self.items)} files are in {self.prefix}"
                 if isinstance(error, KeyboardInterrupt):
                     raise Interrupted(f"interrupted: {state}; call the same again to send the rest") from None
                 raise CloudError(f"{explain(error)}; {state}: call the same again to send the rest") from None
         return Uploaded(self.sent, kept, len(gone), self.sent_bytes)
 
-    def _list(self) -> dict[str, Object]:
+    def _write_manifest(self) -> None:
+        manifest.write(self.aws, self.prefix, self.manifest, self.settings)
+
+    def _list(self) -> dict[str, tuple[int, str]]:
         """All objects below the prefix but the manifest, and the empty ones by which consoles show folders."""
         return {
-            key: Object(item["Size"], item["ETag"].strip('"'))
+            key: (item["Size"], item["ETag"].strip('"'))
             for key, item in bucket.below(self.aws, self.prefix)
             if key != NAME and (item["Size"] or (key and not key.endswith("/")))
         }
 
-    def _refuse_unmanaged(self, before: Manifest, there: Mapping[str, Object]) -> None:
+    def _refuse_unmanaged(self, before: Manifest, there: Listed) -> None:
         unmanaged = [key for key in there if key not in before.files]
         if unmanaged:
             raise CloudError(
@@ -126,16 +123,16 @@ class Sync:
                 f"{reader} reads {self.prefix}, whose images would be changed: wait for its end, or give another prefix"
             )
 
-    def _compare(self, before: Manifest, there: Mapping[str, Object]) -> list[Item]:
+    def _compare(self, before: Manifest, there: Listed) -> list[Item]:
         """The files to send; what is there as it should be goes into the manifest."""
         with Progress(f"comparing with {self.prefix}", sum(item.size for item in self.items.values())) as bar:
             trusted = before.files if before.kms_key == self.settings.output_kms_key else {}
 
             def find(item: Item) -> tuple[str, Entry | None]:
                 sha256, found = digest(item.path), there.get(item.key)
-                if found is None or found.size != item.size:
+                if found is None or found[0] != item.size:
                     return sha256, None
-                entry = Entry(sha256, item.size, found.etag)
+                entry = Entry(sha256, *found)
                 if trusted.get(item.key) == entry:
                     return sha256, entry
                 # Sent by a call that could not write it down any more, or overwritten since.
@@ -176,13 +173,12 @@ class Sync:
 
     def _finish(self) -> None:
         """Compare what is there with the manifest, and write it as complete."""
-        there = {key: (found.size, found.etag) for key, found in self._list().items()}
         self.manifest.files = {key: self.manifest.files[key] for key in self.items}
-        if there != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
-            self.stored.write(self.manifest)  # says so where it was another upload
+        if self._list() != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
+            self._write_manifest()
             raise CloudError(
                 f"objects below {self.prefix} were changed by another program during the upload: call this again when"
                 " it has ended, to put them right"
             )
         self.manifest.complete = True
-        self.stored.write(self.manifest)
+        self._write_manifest()

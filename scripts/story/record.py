@@ -1,10 +1,9 @@
 """The result file: what each step came to, written before and after it, so that a killed call leaves what it knew."""
 
-import fcntl
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from container_train.paths import replace_file
 from local_test.text import table
@@ -78,15 +77,3 @@ def load(folder: Path) -> Record | None:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CloudError(f"{path} cannot be read ({error}): remove it, and what `scripts/cleanup.py` lists") from None
-
-
-def lock(folder: Path) -> BinaryIO:
-    """Hold the folder until the file is closed or the process ends. Raises CloudError where another one holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / ".lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise CloudError(f"another call is at work in {folder}: wait for it, or give another --out") from None
-    return file

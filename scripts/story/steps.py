@@ -5,12 +5,14 @@ Each removes the endpoint that it has made, so that nothing is billed beside the
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.aws import instances
 from scripts.aws.account import Aws
+from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.polling import ENDPOINT_SECONDS, poll
 from scripts.aws.settings import Settings
@@ -32,8 +34,7 @@ class Story:
     settings: Settings
     data: Path  # train/, valid/, test/
     images: dict[Path, str]
-    train_type: str
-    serve_type: str
+    kinds: Mapping[str, str]  # of instances: that train, that serve
     hyperparameters: Sequence[str]
     made: dict[str, str] = field(default_factory=dict)
 
@@ -56,6 +57,18 @@ class Step:
     usd: float = 0.01  # without instances: storage, requests, seconds of a serverless endpoint
     needs: tuple[str, ...] = ()  # what `made` has to have
 
+    def cost(self, kinds: Mapping[str, str], region: str, seconds: float | None = None) -> float:
+        """Return USD at most, of so many seconds. Raises CloudError where a price is not known."""
+        if not self.kind:
+            return self.usd
+        kind = kinds[self.kind]
+        usd = instances.price(kind, region).limit(self.seconds if seconds is None else seconds, self.instances)
+        if usd is None:
+            raise CloudError(
+                f"the price of {kind} is not known here, so --max-usd cannot be kept: take ml.m5.xlarge", 2
+            )
+        return usd
+
 
 def _push(story: Story) -> dict[str, Any]:
     lacking = [target for target in ("train", "serve") if target not in story.made]
@@ -75,17 +88,14 @@ def _train(story: Story) -> dict[str, Any]:
     name = story.name(f"train-{int(time.time())}")
     found = ask(
         "train.py", "--image", story.made["train"], "--data", story.made["data"], "--spot", "--name", name,
-        "--instance-type", story.train_type, "--max-run", TRAIN.seconds, "--max-wait", 2 * TRAIN.seconds,
+        "--instance-type", story.kinds["train"], "--max-run", TRAIN.seconds, "--max-wait", 2 * TRAIN.seconds,
         *story.hyperparameters,
     )  # fmt: skip
     story.made |= {"job": name, "model": found["model"]}
-    job = training_jobs.describe(story.aws, name, with_tags=False)
-    starts = [step.start for step in job.transitions if step.start]
-    waits = {
-        f"{step.status.lower()} after s": round((step.start - starts[0]).total_seconds())
-        for step in job.transitions
-        if step.start
-    }
+    job = training_jobs.describe(story.aws, name)
+    starts = {step["Status"]: step["StartTime"] for step in job.transitions if "StartTime" in step}
+    first = min(starts.values(), default=None)
+    waits = {f"{status.lower()} after s": round((start - first).total_seconds()) for status, start in starts.items()}
     keys = ("training_seconds", "billable_seconds", "cost_usd", "spot_saved")
     return {**{key: found[key] for key in keys}, **waits, "test_accuracy": found["metrics"].get("test_accuracy")}
 
@@ -148,7 +158,7 @@ def _transform(story: Story) -> dict[str, Any]:
     name = story.name(f"transform-{int(time.time())}")
     found = ask(
         "transform.py", "--image", story.made["serve"], "--job", story.made["job"], "--name", name,
-        "--data", f"{story.made['data']}/test", "--out", out, "--instance-type", story.serve_type,
+        "--data", f"{story.made['data']}/test", "--out", out, "--instance-type", story.kinds["serve"],
     )  # fmt: skip
     listed = story.aws.client("s3").list_objects_v2(Bucket=out.bucket, Prefix=f"{out.key}/").get("Contents", ())
     answers = [item["Key"].removeprefix(f"{out.key}/") for item in listed if item["Key"].endswith(".out")]
@@ -157,7 +167,7 @@ def _transform(story: Story) -> dict[str, Any]:
 
 def _deploy(story: Story, name: str, *flags: object) -> dict[str, Any]:
     what = () if "--multi-model" in flags else ("--job", story.made["job"])
-    kind = () if "--serverless" in flags else ("--instance-type", story.serve_type)
+    kind = () if "--serverless" in flags else ("--instance-type", story.kinds["serve"])
     found = ask("deploy.py", "--image", story.made["serve"], *what, "--name", name, *kind, *flags)
     log = "\n".join(lookup.last_lines(story.aws, LOG_GROUP.format(name)))
     workers = re.search(r"starting (\d+ worker\(s\) with \d+ thread\(s\))", log)  # as many as there are vCPUs

@@ -20,7 +20,7 @@ from scripts.jobs.training import Plan
 from scripts.tuning import table, tuning_jobs
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
-from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, TuningJobSpec, describe
+from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, describe
 
 PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
@@ -29,13 +29,12 @@ THREADS = 4
 IMAGES = re.compile(r"data: \d+ classes, .*?(\d+) valid")
 
 
-def plan(
-    flags: argparse.Namespace, settings: Settings, weights: Weights, space: Space, data: Data
-) -> tuple[Plan, TuningJobSpec]:
+def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space: Space, data: Data) -> Plan:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     if flags.strategy == "hyperband" and flags.early_stopping:
         raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
-    parents = tuple(names.checked(name, "--warm-start", names.MAX_SEARCH) for name in _listed(flags.warm_start))
+    listed = filter(None, map(str.strip, (flags.warm_start or "").split(",")))
+    parents = [names.checked(name, "--warm-start", names.MAX_SEARCH) for name in listed]
     if len(parents) > PARENTS:
         raise CloudError(f"--warm-start names {len(parents)} searches: the service takes {PARENTS}", 2)
     if flags.warm_start_type and not parents:
@@ -49,25 +48,10 @@ def plan(
     trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
     jobs = trials + bool(flags.train_best)
     training.check_budget(trial, trial.max_run * jobs, flags.max_usd, f" in {jobs} jobs")
-    wanted = TuningJobSpec(
-        name,
-        trial,
-        space,
-        flags.strategy,
-        trials,
-        min(flags.parallel, trials),
-        space.most_epochs(),
-        flags.early_stopping,
-        parents,
-        flags.warm_start_type or "identical",
-    )
-    create = Request("sagemaker", "CreateHyperParameterTuningJob", tuning_jobs.creation(wanted))
+    request = tuning_jobs.creation(name, trial, space, flags, trials, parents)
+    create = Request("sagemaker", "CreateHyperParameterTuningJob", request)
     check(create, allow_unknown=settings.allow_unknown)
-    return Plan(trial, data, weights, create, name, PROGRAM), wanted
-
-
-def _listed(text: str | None) -> list[str]:
-    return [name.strip() for name in (text or "").split(",") if name.strip()]
+    return Plan(trial, data, weights, create, name, PROGRAM)
 
 
 def follow(aws: Aws, name: str) -> TuningJob:

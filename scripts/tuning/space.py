@@ -149,8 +149,7 @@ def load(path: Path = FILE) -> Space:
 
 def _space(content: Mapping[str, Any]) -> Space:
     """Raises ValueError, as all below."""
-    _check_keys("the file", content, (), ("objective", "direction", "hyperparameters"))
-    _check_keys("the file", content, ("objective", "direction"), tuple(content))
+    _check_keys("the file", content, ("objective", "direction"), ("objective", "direction", "hyperparameters"))
     objective = content["objective"]
     if objective in _NO_OBJECTIVE:
         raise ValueError(f"objective {objective} cannot be searched for: {_NO_OBJECTIVE[objective]}")

@@ -1,6 +1,7 @@
-"""Tuning jobs: what is asked for, as data and as a request; and those that there are, found, read and stopped."""
+"""Tuning jobs: the request for one; and those that there are, found and read."""
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,34 +28,13 @@ _STATUS: dict[str, Status] = {
 
 
 @dataclass(frozen=True)
-class TuningJobSpec:
-    """A tuning job to be made. `trial` is every trial's job, without what is searched; its name is ignored.
-
-    `epochs`: of the longest trial, which is what Hyperband shares out.
-    """
-
-    name: str
-    trial: TrainingJobSpec
-    space: Space
-    strategy: str
-    trials: int
-    parallel: int
-    epochs: int
-    early_stopping: bool = False
-    warm_start: tuple[str, ...] = ()
-    warm_start_type: str = "identical"
-
-
-@dataclass(frozen=True)
 class TuningJob:
     """As the service describes it; `planned` is the number of trials."""
 
     name: str
-    region: str
     status: str
     failure: str
     planned: int
-    parallel: int
     definition: Mapping[str, Any]
     search: Search
 
@@ -63,39 +43,48 @@ class TuningJob:
         return self.status in IN_PROGRESS
 
 
-def creation(wanted: TuningJobSpec) -> dict[str, Any]:
-    """Return CreateHyperParameterTuningJob."""
-    space = wanted.space.discrete() if wanted.strategy == "grid" else wanted.space
+def creation(
+    name: str, trial: TrainingJobSpec, space: Space, flags: argparse.Namespace, trials: int, parents: Sequence[str]
+) -> dict[str, Any]:
+    """Return CreateHyperParameterTuningJob.
+
+    `trial`: every trial's job, without what is searched; its name is ignored. `parents`: the searches of a warm start;
+    `flags`: tune.py's other ones on the search.
+    """
+    discrete = space.discrete() if flags.strategy == "grid" else space
     configuration: dict[str, Any] = {
-        "Strategy": wanted.strategy.capitalize(),
-        "ResourceLimits": {"MaxNumberOfTrainingJobs": wanted.trials, "MaxParallelTrainingJobs": wanted.parallel},
-        "TrainingJobEarlyStoppingType": "Auto" if wanted.early_stopping else "Off",
+        "Strategy": flags.strategy.capitalize(),
+        "ResourceLimits": {
+            "MaxNumberOfTrainingJobs": trials,
+            "MaxParallelTrainingJobs": min(flags.parallel, trials),
+        },
+        "TrainingJobEarlyStoppingType": "Auto" if flags.early_stopping else "Off",
         "HyperParameterTuningJobObjective": {
             "Type": "Maximize" if space.maximises else "Minimize",
             "MetricName": space.objective,
         },
         "ParameterRanges": {f"{kind}ParameterRanges": [] for kind in ("Continuous", "Categorical", "Integer")},
     }
-    for name, part in space.searched.items():
+    for parameter, part in discrete.searched.items():
         kind, limits = _limits(part)
-        configuration["ParameterRanges"][f"{kind}ParameterRanges"].append({"Name": name, **limits})
-    if wanted.strategy == "hyperband":
-        resources = {"MinResource": 1, "MaxResource": wanted.epochs}
+        configuration["ParameterRanges"][f"{kind}ParameterRanges"].append({"Name": parameter, **limits})
+    if flags.strategy == "hyperband":  # shares out the epochs of the longest trial
+        resources = {"MinResource": 1, "MaxResource": space.most_epochs()}
         configuration["StrategyConfig"] = {"HyperbandStrategyConfig": resources}
     request: dict[str, Any] = {
-        "HyperParameterTuningJobName": wanted.name,
+        "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobConfig": configuration,
         "TrainingJobDefinition": {
-            "StaticHyperParameters": dict(wanted.trial.hyperparameters),
-            "HyperParameterTuningResourceConfig": training_jobs.resources(wanted.trial),
-            **training_jobs.definition(wanted.trial),
+            "StaticHyperParameters": dict(trial.hyperparameters),
+            "HyperParameterTuningResourceConfig": training_jobs.resources(trial),
+            **training_jobs.definition(trial),
         },
-        "Tags": names.tag_list(wanted.trial.tags),
+        "Tags": names.tag_list(trial.tags),
     }
-    if wanted.warm_start:
-        parents = [{"HyperParameterTuningJobName": name} for name in sorted(wanted.warm_start)]
-        kind = _WARM_START[wanted.warm_start_type]
-        request["WarmStartConfig"] = {"WarmStartType": kind, "ParentHyperParameterTuningJobs": parents}
+    if parents:
+        kind = _WARM_START[flags.warm_start_type or "identical"]
+        jobs = [{"HyperParameterTuningJobName": parent} for parent in sorted(parents)]
+        request["WarmStartConfig"] = {"WarmStartType": kind, "ParentHyperParameterTuningJobs": jobs}
     return request
 
 
@@ -108,16 +97,14 @@ def _limits(part: Range | Choice) -> tuple[str, dict[str, Any]]:
     return "Integer" if part.whole else "Continuous", limits
 
 
-def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
+def describe(aws: Aws, name: str) -> TuningJob:
     """Raises CloudError where there is no such tuning job."""
     client = aws.client("sagemaker")
     found = requests.need(aws, NOUN, name, "tuning job")
-    summaries: list[Mapping[str, Any]] = []
-    if with_trials:
-        pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
-            HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
-        )
-        summaries = [summary for page in pages for summary in page["TrainingJobSummaries"]]
+    pages = client.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
+        HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending"
+    )
+    summaries = [summary for page in pages for summary in page["TrainingJobSummaries"]]
     configuration = found["HyperParameterTuningJobConfig"]
     definition = found.get("TrainingJobDefinition")
     if not definition:
@@ -127,11 +114,9 @@ def describe(aws: Aws, name: str, *, with_trials: bool = True) -> TuningJob:
     ended = found.get("HyperParameterTuningEndTime")
     return TuningJob(
         name,
-        aws.region,
         found["HyperParameterTuningJobStatus"],
         one_line(found.get("FailureReason") or ""),
         configuration["ResourceLimits"].get("MaxNumberOfTrainingJobs", len(trials)),
-        configuration["ResourceLimits"]["MaxParallelTrainingJobs"],
         definition,
         Search(
             name,

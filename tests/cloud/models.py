@@ -1,7 +1,6 @@
 """model.tar.gz for tests of what deploys it: whole, and damaged in one way each."""
 
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,29 +52,20 @@ def with_code(root: Path) -> None:
     (root / "code" / "inference.py").write_text("def model_fn(model_dir):\n    return None\n")
 
 
-def _of_others(root: Path) -> None:
-    (root / artifact.MODEL_JSON).write_text('{"format": "layers-model"}')
-
-
 CHANGES: dict[str, Callable[[Path], None]] = {
     "newer": _newer,
     "without model.json": _without_description,
     "flipped": _flipped,
     "nested": _nested,
     "own code": with_code,
-    "model.json of others": _of_others,
 }
 
 
 def archive(root: Path, change: str | None = None) -> bytes:
-    """The bytes of model.tar.gz, `change` one of CHANGES, or cut, or link."""
+    """The bytes of model.tar.gz, `change` one of CHANGES, or cut."""
     model = folder(root / "model")
     if change in CHANGES:
         CHANGES[change](model)
     pack.pack(model, root / "model.tar.gz")
-    if change == "link":
-        (model / "latest").symlink_to(artifact.GRAPH)
-        with tarfile.open(root / "model.tar.gz", "w:gz") as tar:
-            tar.add(model, "")
     content = (root / "model.tar.gz").read_bytes()
     return content[:-30] if change == "cut" else content

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import botocore.client
-from botocore.exceptions import ClientError
 from PIL import Image
 
 from container_train.data.labels import SPLITS
@@ -50,10 +49,6 @@ def stored(session: Any, bucket: str, prefix: str) -> dict[str, bytes]:
         for key in keys
         if key != f"{prefix}manifest.json"
     }
-
-
-def client_error(operation: str, code: str, message: str = "no") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
 
 
 def intercept(monkeypatch: Patch, before: Callable[[str, Mapping[str, Any]], None]) -> None:

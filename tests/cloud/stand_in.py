@@ -4,10 +4,8 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -214,38 +212,9 @@ def install(monkeypatch: pytest.MonkeyPatch, stand_in: StandIn) -> None:
     monkeypatch.setattr(botocore.client.BaseClient, "_make_request", make)
 
 
-def deny(monkeypatch: pytest.MonkeyPatch, operation: str, code: str = "AccessDeniedException") -> None:
-    """AWS answers this operation with an error."""
-    original = botocore.client.BaseClient._make_request
-
-    def make(client: Any, model: Any, request: dict[str, Any], context: Any) -> Any:
-        if model.name != operation:
-            return original(client, model, request, context)
-        message = f"User: arn:aws:iam::{ACCOUNT}:user/ann is not authorized to perform: {operation}"
-        return SimpleNamespace(status_code=400), {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {}}
-
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_request", make)
-
-
 def logged_in(folder: Path, host: str, user: str, password: str) -> Path:
     """A folder as `docker login` leaves it."""
     folder.mkdir(exist_ok=True)
     auth = base64.b64encode(f"{user}:{password}".encode()).decode()
     (folder / "config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     return folder
-
-
-def processes(*words: str) -> list[int]:
-    """The processes whose command line has all these words."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and entry.name != str(os.getpid()):
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-                if all(word in line for word in words):
-                    found.append(int(entry.name))
-    return found
-
-
-def kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 from container_serve.artifact import FORMAT_VERSION
 from scripts import acceptance
 from scripts.console.command import run
+from scripts.story import performance
 from scripts.story.steps import STEPS, TRAIN
 from tests import documents, trees
 from tests.cloud import hosting, platform
@@ -124,7 +125,7 @@ def test_a_step_that_takes_too_long_is_broken_off(
     """The training never ends: its job is stopped, and what needs its model is not run."""
     service.train = False
     slow = [replace(step, seconds=1) if step is TRAIN else step for step in STEPS]
-    monkeypatch.setattr(acceptance, "STEPS", slow)
+    monkeypatch.setattr(performance, "STEPS", slow)
     assert call(tmp_path) == 1
     assert statuses(tmp_path) == dict.fromkeys(ALL, "not run") | {
         "push": "passed", "upload": "passed", "train on spot": "failed",

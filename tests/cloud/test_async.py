@@ -13,10 +13,10 @@ from scripts import deploy, predict
 from scripts.console.command import run
 from scripts.endpoints import async_invocations, lookup
 from tests.cloud import platform
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import ACCOUNT, REGION, Call, Ended
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import Platform
-from tests.conftest import Capture, Patch
+from tests.conftest import Patch
 from tests.contract.models import picture, write_model
 from tests.contract.serving import serving
 
@@ -24,16 +24,6 @@ IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-serve:0.1.0"
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 KEY = "byoc/job-1/output/model.tar.gz"
 ANSWERS = f"s3://{BUCKET}/byoc/answers"
-
-
-def ask(*arguments: object) -> int:
-    return run("predict.py", predict.main, ["byoc-queue", *map(str, arguments)])
-
-
-def last_line(capsys: Capture) -> str:
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return captured.err.splitlines()[-1]
 
 
 @pytest.fixture
@@ -70,35 +60,31 @@ def queue(
         yield service
 
 
-def told(session: boto3.Session, topic: str, call: object) -> list[dict[str, str]]:
-    """Return the messages that a subscriber of the topic gets while `call` runs."""
+def ask(queue: Platform, call: Call, topic: str, *arguments: object) -> tuple[Ended, list[dict[str, str]]]:
+    """Call predict.py; what came of it, and what a subscriber of the topic is told meanwhile."""
+    session = queue.session
     sqs = session.client("sqs")
     url = sqs.create_queue(QueueName=topic.rpartition(":")[2])["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     session.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-    assert callable(call)
-    call()
+    ended = call(predict, "byoc-queue", *arguments, "--async")
+    for thread in queue.threads:
+        thread.join()
     messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
-    return [json.loads(json.loads(message["Body"])["Message"]) for message in messages]
+    return ended, [json.loads(json.loads(message["Body"])["Message"]) for message in messages]
 
 
 @pytest.mark.parametrize("queue", ["process", pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
 def test_images_of_s3_and_of_this_machine(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: Capture
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, call: Call
 ) -> None:
     s3 = aws.client("s3")
     for name, colour in (("photos/a.jpg", "red"), ("photos/b/c.png", "green"), ("photos/notes.txt", "blue")):
         s3.put_object(Bucket=BUCKET, Key=name, Body=picture(colour, "PNG" if name.endswith("png") else "JPEG"))
     (tmp_path / "here.jpg").write_bytes(picture("blue"))
-    capsys.readouterr()
-
-    def call() -> None:
-        assert ask(f"s3://{BUCKET}/photos", tmp_path / "here.jpg", "--async", "--json", "--top-k", 2) == 0
-        for thread in queue.threads:
-            thread.join()
-
-    messages = told(aws, topics[0], call)
-    results = json.loads(capsys.readouterr().out)["results"]
+    images = (f"s3://{BUCKET}/photos", tmp_path / "here.jpg")
+    ended, messages = ask(queue, call, topics[0], *images, "--json", "--top-k", 2)
+    results = ended.json["results"]
     assert [(row["image"], row["predictions"][0]["label"]) for row in results] == [
         (f"s3://{BUCKET}/photos/a.jpg", "red"),
         (f"s3://{BUCKET}/photos/b/c.png", "green"),
@@ -113,21 +99,14 @@ def test_images_of_s3_and_of_this_machine(
 
 
 def test_what_fails_is_named_with_its_reason(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, capsys: Capture
+    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, call: Call
 ) -> None:
     aws.client("s3").put_object(Bucket=BUCKET, Key="photos/broken.jpg", Body=picture("red")[:100])
     (tmp_path / "no.jpg").write_text("none")
-
-    def call() -> None:
-        assert ask(f"s3://{BUCKET}/photos/broken.jpg", tmp_path / "no.jpg", "--async") == 1
-        for thread in queue.threads:
-            thread.join()
-
-    messages = told(aws, topics[1], call)
-    captured = capsys.readouterr()
-    assert "Received server error (400) from primary" in captured.out
-    assert "is not an image that the server takes" in captured.out
-    assert captured.err.splitlines()[-1] == "predict.py: 2 of 2 predictions failed"
+    ended, messages = ask(queue, call, topics[1], f"s3://{BUCKET}/photos/broken.jpg", tmp_path / "no.jpg")
+    assert "Received server error (400) from primary" in ended.out
+    assert "is not an image that the server takes" in ended.out
+    assert (ended.code, ended.last) == (1, "predict.py: 2 of 2 predictions failed")
     assert [message["input"] for message in messages] == [f"s3://{BUCKET}/photos/broken.jpg"]
 
 
@@ -139,7 +118,7 @@ def test_a_request_larger_than_a_real_time_one(queue: Platform, aws: boto3.Sessi
 
 
 def test_ctrl_c_says_where_the_answers_will_be(
-    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: Patch, capsys: Capture, tmp_path: Path
+    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: Patch, call: Call, tmp_path: Path
 ) -> None:
     def never(uri: str) -> bytes:
         raise ValueError
@@ -151,17 +130,16 @@ def test_ctrl_c_says_where_the_answers_will_be(
     monkeypatch.setattr(queue, "read", never)
     monkeypatch.setattr("scripts.endpoints.async_invocations.time.sleep", ctrl_c)
     (tmp_path / "here.jpg").write_bytes(picture("blue"))
-    assert ask(tmp_path / "here.jpg", "--async") == 130
-    line = last_line(capsys)
-    assert f"0 of 1 answers have come, the others will be in {ANSWERS}" in line
-    assert f"images sent from here stay in s3://{BUCKET}/byoc/async/" in line
+    ended = call(predict, "byoc-queue", tmp_path / "here.jpg", "--async")
+    assert (ended.code, f"0 of 1 answers have come, the others will be in {ANSWERS}" in ended.last) == (130, True)
+    assert f"images sent from here stay in s3://{BUCKET}/byoc/async/" in ended.last
 
 
-def test_wrong_calls_are_one_line(aws: boto3.Session, capsys: Capture) -> None:
+def test_wrong_calls_are_one_line(aws: boto3.Session, call: Call) -> None:
     for arguments, complaint in (
         (("s3://b-b/a.jpg",), "images in S3 go with --async"),
         (("s3://b-b/a.jpg", "--async", "--model", "dogs"), "cannot be combined with --local or --model"),
         ((f"s3://{BUCKET}/none", "--async"), "no images below this prefix"),
     ):
-        assert ask(*arguments) == 2
-        assert complaint in last_line(capsys)
+        ended = call(predict, "byoc-queue", *arguments)
+        assert (ended.code, complaint in ended.last) == (2, True)

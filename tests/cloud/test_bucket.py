@@ -12,9 +12,10 @@ from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.s3 import bucket as buckets
 from scripts.s3 import storage
+from tests.cloud.answers import error
 from tests.cloud.conftest import ACCOUNT, BUCKET, REGION
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.pictures import client_error, intercept
+from tests.cloud.pictures import intercept
 from tests.conftest import Patch
 
 PREFIX = S3Uri(BUCKET, "byoc/data/pets")
@@ -67,7 +68,7 @@ def test_why_a_bucket_cannot_be_used_is_said(
 ) -> None:
     def before(operation: str, _: Mapping[str, Any]) -> None:
         if operation != "GetCallerIdentity":
-            raise client_error(operation, head if operation == "HeadBucket" else code)
+            raise error(head if operation == "HeadBucket" else code, "no")
 
     intercept(monkeypatch, before)
     with pytest.raises(Exception) as caught:  # noqa: PT011 (explained as command.run does)

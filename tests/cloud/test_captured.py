@@ -16,24 +16,18 @@ from container_serve.codec.media import CSV, JSON, JSON_LINES
 from container_serve.errors import RequestError
 from container_serve.predictor import Prediction
 from container_train.training import metrics
-from scripts import cleanup, predict, report
-from scripts.console.command import run
+from scripts import cleanup, deploy, predict, report
 from scripts.monitoring import captured, drift
 from tests.browser import Browser
 from tests.cloud.capturing import Endpoint, answer, part, place, record
-from tests.cloud.conftest import REGION
+from tests.cloud.conftest import REGION, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_deploy import BUCKET, CALL, last_line
+from tests.cloud.test_deploy import BUCKET, CALL
 from tests.cloud.test_deploy import MODEL as ARTIFACT
 from tests.cloud.test_modes import account as account
 from tests.cloud.test_modes import fast as fast
-from tests.cloud.test_operations import call as deploy
 
 CAT, DOG = Prediction(0, "cat", 0.9), Prediction(1, "dog", 0.4)
-
-
-def call(*arguments: object) -> int:
-    return run("report.py", report.main, [str(word) for word in arguments])
 
 
 def table(err: str) -> dict[str, str]:
@@ -58,10 +52,10 @@ def job(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def test_a_shadow_from_its_deployment_to_the_comparison(
-    account: boto3.Session, flaky: FlakyAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    account: boto3.Session, flaky: FlakyAws, tmp_path: Path, call: Call
 ) -> None:
     """The same file names in two calls of predict.py are other requests."""
-    assert deploy(*CALL, "--capture", "100", "--shadow", ARTIFACT) == 0
+    assert call(deploy, *CALL, "--capture", "100", "--shadow", ARTIFACT).code == 0
 
     def live(body: bytes) -> Prediction:
         return CAT
@@ -77,12 +71,10 @@ def test_a_shadow_from_its_deployment_to_the_comparison(
             file.parent.mkdir(exist_ok=True)
             Image.new("RGB", (10 + index + 7 * turn, 10), (index, 20, 30)).save(file)
             agree += sum(file.read_bytes()) % 2
-        assert run("predict.py", predict.main, ["byoc-dogs", str(tmp_path / "images")]) == 0
+        assert call(predict, "byoc-dogs", tmp_path / "images").code == 0
     page = tmp_path / "page.html"
-    capsys.readouterr()
-    assert call("--captured", f"s3://{BUCKET}/byoc/captured/byoc-dogs", "--out", page, "--region", REGION) == 0
-    said = capsys.readouterr()
-    assert said.out == f"{page}\n"
+    said = call(report, "--captured", f"s3://{BUCKET}/byoc/captured/byoc-dogs", "--out", page, "--region", REGION)
+    assert (said.code, said.out) == (0, f"{page}\n")
     rows = table(said.err)
     assert 0 < agree < 10
     assert rows["shadow agrees in"].startswith(f"{100 * agree / 10:.1f} % of 10 (")
@@ -93,12 +85,12 @@ def test_a_shadow_from_its_deployment_to_the_comparison(
     assert not re.search(r"(?:src|href)=.(?!data:|#)", text.partition("</style>")[2])
 
 
-def test_captured_requests_go_with_the_data(aws: boto3.Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captured_requests_go_with_the_data(aws: boto3.Session, call: Call) -> None:
     keys = [f"byoc/captured/{place('byoc-dogs', variant)}" for variant in ("AllTraffic", "Shadow")]
     for key in (*keys, "byoc/captured/notes.txt"):
         aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=b"{}")
-    assert run("cleanup.py", cleanup.main, ["--data", "--yes"]) == 0
-    assert f"deleted 2 objects of s3://{BUCKET}/byoc/captured/byoc-dogs" in capsys.readouterr().err
+    said = f"deleted 2 objects of s3://{BUCKET}/byoc/captured/byoc-dogs"
+    assert said in call(cleanup, "--data", "--yes").err
     left = aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
     assert [one["Key"] for one in left] == ["byoc/captured/notes.txt"]
 
@@ -129,54 +121,51 @@ def test_every_form_of_an_answer_is_read(tmp_path: Path, kind: str, text: bool, 
     assert found.ask("SELECT kind, bytes, hour FROM requests") == [("image/jpeg", 7, "2026-11-27 09")]
 
 
-def test_lines_that_are_no_records_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_that_are_no_records_are_counted(tmp_path: Path, call: Call) -> None:
     good = record("image/jpeg", b"x", answer(CAT))
     bad = ["{", "[]", "{}", '{"captureData": 1, "eventMetadata": {"inferenceTime": 1}}',
            record("image/jpeg", b"x", b"no JSON"), record("image/jpeg", b"x", b'{"predictions": 3}'),
            record("image/jpeg", b"x", b'{"predictions": [{"label": "cat", "probability": NaN}]}')]  # fmt: skip
     half = record("image/jpeg", b"x", b'{"predictions": [{"label": "\\ud83d", "probability": 1}]}')
     write(tmp_path / "in", [good, *bad, "", half, good])
-    assert call("--captured", tmp_path / "in", "--out", tmp_path / "p.html") == 0
-    rows = table(capsys.readouterr().err)
+    rows = table(call(report, "--captured", tmp_path / "in", "--out", tmp_path / "p.html").err)
     assert (rows["unreadable lines"], rows["images"]) == ("7", "3, 0 without an answer")
 
 
-def test_an_error_of_the_server_is_an_image_without_an_answer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_of_the_server_is_an_image_without_an_answer(tmp_path: Path, call: Call) -> None:
     said = json.dumps({"code": 415, "type": "unsupported", "message": "no image"}).encode()
     write(tmp_path / "in", [record("text/html", b"<p>", said)])
-    assert call("--captured", tmp_path / "in", "--out", tmp_path / "p.html") == 0
-    rows = table(capsys.readouterr().err)
+    rows = table(call(report, "--captured", tmp_path / "in", "--out", tmp_path / "p.html").err)
     assert (rows["images"], rows["text/html"]) == ("1, 1 without an answer", "1 request, median 3 B, largest 3 B")
 
 
-def test_labels_are_compared_with_the_test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_compared_with_the_test_images(tmp_path: Path, call: Call) -> None:
     write(
         tmp_path / "in", [record("image/png", b"x", answer(CAT))] * 90 + [record("image/png", b"x", answer(DOG))] * 10
     )
     usual = job(tmp_path / "job", {"cat": 50, "dog": 50})
     page = tmp_path / "p.html"
-    assert call("--captured", tmp_path / "in", usual, "--out", page) == 0
-    rows = table(capsys.readouterr().err)
+    rows = table(call(report, "--captured", tmp_path / "in", usual, "--out", page).err)
     assert rows["labels"].startswith("a large drift (population stability index 0.8")
     assert rows["cat"] == "90.0 %, on the test images 50.0 %"
     assert rows["confidence"] == "85.0 %, on the test images 80.0 %; 10.0 % are below 50 %"
     text = page.read_text()
     assert 'class="verdict wrong"' in text
     assert "A large drift" in text
-    assert call("--captured", tmp_path / "in", job(tmp_path / "same", {"cat": 93, "dog": 7}), "--out", page) == 0
-    assert "no drift that 100 answers could show" in capsys.readouterr().err
+    same = job(tmp_path / "same", {"cat": 93, "dog": 7})
+    said = call(report, "--captured", tmp_path / "in", same, "--out", page).err
+    assert "no drift that 100 answers could show" in said
 
 
-def test_the_page_is_drawn_on_a_desk_and_on_a_phone(tmp_path: Path) -> None:
+def test_the_page_is_drawn_on_a_desk_and_on_a_phone(tmp_path: Path, call: Call) -> None:
     for variant, said in (("AllTraffic", CAT), ("Shadow", DOG)):
         lines = [
             record("image/png", b"x", answer(said), hour=9 + index // 20, inference=str(index)) for index in range(60)
         ]
         write(tmp_path / "in", lines, variant)
     page = tmp_path / "p.html"
-    assert call("--captured", tmp_path / "in", job(tmp_path / "job", {"cat": 50, "dog": 50}), "--out", page) == 0
+    tested = job(tmp_path / "job", {"cat": 50, "dog": 50})
+    assert call(report, "--captured", tmp_path / "in", tested, "--out", page).code == 0
     with Browser(tmp_path / "profile") as browser:
         for width, dark in ((1440, False), (390, True)):
             browser.open(page, width, dark=dark)
@@ -257,7 +246,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path: Path) -> Non
 )
 def test_what_cannot_be_read_is_one_line(
     aws: boto3.Session, arguments: tuple[str, ...], code: int, said: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, call: Call,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in", [record("image/png", b"x", answer(CAT))])
@@ -267,6 +256,6 @@ def test_what_cannot_be_read_is_one_line(
         file.write_text(record("image/png", b"x", answer(CAT)))
     job(tmp_path / "job", {"cat": 1})
     (job(tmp_path / "empty", {}) / "rules.json").write_text("[]")
-    assert call(*arguments, "--out", "p.html") == code
-    assert said in last_line(capsys)
+    ended = call(report, *arguments, "--out", "p.html")
+    assert (ended.code, said in ended.last) == (code, True)
     assert not Path("p.html").exists()

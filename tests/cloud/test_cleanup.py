@@ -2,7 +2,6 @@
 
 import argparse
 import io
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,20 +14,15 @@ from scripts import cleanup
 from scripts.aws import account as module
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import load
-from scripts.console.command import run
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import Deployment, resource_name
 from tests.cloud.answers import PASS, error, give
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
-from tests.conftest import Capture, Patch
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE, Call
+from tests.conftest import Patch
 
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 MODEL = f"s3://{BUCKET}/byoc/job-1/output/model.tar.gz"
 NOTHING: dict[str, list[str]] = {"models": [], "configurations": [], "endpoints": []}
-
-
-def call(*arguments: object) -> int:
-    return run("cleanup.py", cleanup.main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(autouse=True)
@@ -78,114 +72,110 @@ def all_of(*names: str) -> dict[str, list[str]]:
 # Endpoints
 
 
-def test_an_endpoint_goes_with_all_that_was_made_for_it(aws: boto3.Session, calls: list[str], capsys: Capture) -> None:
+def test_an_endpoint_goes_with_all_that_was_made_for_it(aws: boto3.Session, calls: list[str], call: Call) -> None:
     deploy(aws, "byoc-dogs")
     deploy(aws, "byoc-dogs", "byoc-dogs-now")  # of an update
     deploy(aws, "byoc-dogs-2")
     by_hand(aws, "byoc-dogs-3")
     by_hand(aws, "cats")
-    assert call("byoc-dogs", "--yes", "--json") == 0
-    assert there(aws) == all_of("byoc-dogs-2", "byoc-dogs-3", "cats")
-    order = [call.split("Delete")[1] for call in calls if "Delete" in call]
+    ended = call(cleanup, "byoc-dogs", "--yes", "--json")
+    assert (ended.code, there(aws)) == (0, all_of("byoc-dogs-2", "byoc-dogs-3", "cats"))
+    order = [one.split("Delete")[1] for one in calls if "Delete" in one]
     assert order == ["Endpoint", "EndpointConfig", "EndpointConfig", "Model", "Model"]
-    captured = capsys.readouterr()
-    removed = [(one["kind"], one["name"]) for one in json.loads(captured.out)["removed"]]
-    assert removed == [
+    assert [(one["kind"], one["name"]) for one in ended.json["removed"]] == [
         ("endpoint", "byoc-dogs"),
         ("configuration", "byoc-dogs"),
         ("configuration", "byoc-dogs-now"),
         ("model", "byoc-dogs"),
         ("model", "byoc-dogs-now"),
     ]
-    assert "left: the log group /aws/sagemaker/Endpoints/byoc-dogs" in captured.err
-    assert "left, and billed: endpoint byoc-dogs-2" in captured.err
+    assert "left: the log group /aws/sagemaker/Endpoints/byoc-dogs" in ended.err
+    assert "left, and billed: endpoint byoc-dogs-2" in ended.err
 
-    assert call("byoc-dogs", "--yes") == 1
-    assert "there is no endpoint byoc-dogs of the project byoc in eu-central-1 (any more)" in capsys.readouterr().err
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    assert ended.code == 1
+    assert "there is no endpoint byoc-dogs of the project byoc in eu-central-1 (any more)" in ended.err
 
 
-def test_a_misspelt_name_is_no_success(aws: boto3.Session, capsys: Capture) -> None:
-    assert call("byoc-dogs", "--yes") == 1
-    assert capsys.readouterr().err.endswith("(any more): without a name, this lists what exists\n")
+def test_a_misspelt_name_is_no_success(aws: boto3.Session, call: Call) -> None:
+    assert call(cleanup, "byoc-dogs", "--yes").last.endswith("(any more): without a name, this lists what exists")
     deploy(aws, "byoc-dogs")
     deploy(aws, "cats")
-    assert call("byoc-dgos", "--yes", "--json") == 1
-    captured = capsys.readouterr()
-    assert captured.err.splitlines()[-1].endswith("(any more): did you mean byoc-dogs?")
-    assert json.loads(captured.out)["removed"] == []
+    ended = call(cleanup, "byoc-dgos", "--yes", "--json")
+    assert (ended.code, ended.json["removed"]) == (1, [])
+    assert ended.last.endswith("(any more): did you mean byoc-dogs?")
     assert there(aws) == {**all_of("byoc-cats", "byoc-dogs"), "endpoints": ["byoc-dogs", "cats"]}
 
     # What is spelt right goes all the same.
-    assert call("cats", "byoc-dgos", "--yes") == 1
-    assert "did you mean byoc-dogs?" in capsys.readouterr().err.splitlines()[-1]
+    assert "did you mean byoc-dogs?" in call(cleanup, "cats", "byoc-dgos", "--yes").last
     assert there(aws) == all_of("byoc-dogs")
 
 
-def test_an_endpoint_with_a_name_of_its_own(aws: boto3.Session) -> None:
+def test_an_endpoint_with_a_name_of_its_own(aws: boto3.Session, call: Call) -> None:
     deploy(aws, "dogs")
-    assert call("dogs", "--yes") == 0
+    assert call(cleanup, "dogs", "--yes").code == 0
     assert there(aws) == NOTHING
 
 
-def test_models_stay_behind_no_endpoint(aws: boto3.Session) -> None:
+def test_models_stay_behind_no_endpoint(aws: boto3.Session, call: Call) -> None:
     """The console removes an endpoint and leaves the rest."""
     deploy(aws, "byoc-dogs")
     aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
-    assert call("byoc-dogs", "--yes") == 0
+    assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert there(aws) == NOTHING
 
 
 @pytest.mark.parametrize("owner", ["nobody", "birds"])
-def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, capsys: Capture) -> None:
+def test_what_others_made_is_left_and_named(aws: boto3.Session, owner: str, call: Call) -> None:
     if owner == "nobody":
         by_hand(aws, "byoc-dogs")
     else:
         deploy(aws, "byoc-dogs", project=owner)
     before = there(aws)
-    assert call("byoc-dogs", "--yes") == 1
-    assert "left: byoc-dogs, which has no tag byoc-project=byoc" in capsys.readouterr().err
-    assert call("--all", "--yes") == 0
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    assert (ended.code, "left: byoc-dogs, which has no tag byoc-project=byoc" in ended.err) == (1, True)
+    assert call(cleanup, "--all", "--yes").code == 0
     assert there(aws) == before
     assert all(before.values())
 
 
-def test_all(aws: boto3.Session, capsys: Capture) -> None:
+def test_all(aws: boto3.Session, call: Call) -> None:
     deploy(aws, "byoc-dogs")
     deploy(aws, "cats")
     by_hand(aws, "byoc-horses")
-    assert call("--all", "--yes") == 0
-    assert there(aws) == all_of("byoc-horses")
-    assert "history of training jobs" in capsys.readouterr().err
-    assert call("--all", "--yes") == 0
-    assert "nothing to remove" in capsys.readouterr().err
+    ended = call(cleanup, "--all", "--yes")
+    assert (ended.code, there(aws), "history of training jobs" in ended.err) == (0, all_of("byoc-horses"), True)
+    ended = call(cleanup, "--all", "--yes")
+    assert (ended.code, "nothing to remove" in ended.err) == (0, True)
 
 
-def test_unused(aws: boto3.Session) -> None:
+def test_unused(aws: boto3.Session, call: Call) -> None:
     deploy(aws, "byoc-dogs")
     deploy(aws, "byoc-dogs", "byoc-dogs-now")
-    assert call("--unused", "--yes") == 0
+    assert call(cleanup, "--unused", "--yes").code == 0
     assert there(aws) == all_of("byoc-dogs")
 
 
-def test_without_a_terminal_it_wants_yes(aws: boto3.Session, capsys: Capture) -> None:
+def test_without_a_terminal_it_wants_yes(aws: boto3.Session, call: Call) -> None:
     deploy(aws, "byoc-dogs")
-    assert call("byoc-dogs") == 2
-    captured = capsys.readouterr()
-    assert "endpoint" in captured.err
-    assert "0.230" in captured.err  # USD an hour of two instances
-    assert "3 things would be removed: say --yes" in captured.err.splitlines()[-1]
+    ended = call(cleanup, "byoc-dogs")
+    assert (ended.code, "endpoint" in ended.err) == (2, True)
+    assert "0.230" in ended.err  # USD an hour of two instances
+    assert "3 things would be removed: say --yes" in ended.last
     assert there(aws) == all_of("byoc-dogs")
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", []), ("n\n", ["byoc-dogs"]), ("", ["byoc-dogs"])])
-def test_on_a_terminal_it_asks(aws: boto3.Session, monkeypatch: Patch, answer: str, left: list[str]) -> None:
+def test_on_a_terminal_it_asks(
+    aws: boto3.Session, monkeypatch: Patch, answer: str, left: list[str], call: Call
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr("sys.stdin", Terminal(answer))
     deploy(aws, "byoc-dogs")
-    assert call("byoc-dogs") == (1 if left else 0)
+    assert call(cleanup, "byoc-dogs").code == (1 if left else 0)
     assert there(aws)["endpoints"] == left
 
 
@@ -196,7 +186,7 @@ def described(status: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_ctrl_c_says_what_is_still_there(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
+def test_ctrl_c_says_what_is_still_there(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DescribeEndpoint", PASS, PASS, described("Deleting"))
 
@@ -204,102 +194,93 @@ def test_ctrl_c_says_what_is_still_there(aws: boto3.Session, monkeypatch: Patch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr("time.sleep", ctrl_c)
-    assert call("byoc-dogs", "--yes") == 130
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert "still to remove: endpoint byoc-dogs, configuration byoc-dogs, model byoc-dogs; call the same again" in line
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    left = "still to remove: endpoint byoc-dogs, configuration byoc-dogs, model byoc-dogs; call the same again"
+    assert (ended.code, left in ended.last) == (130, True)
 
 
-def test_a_deletion_that_fails_stops_and_says_so(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
+def test_a_deletion_that_fails_stops_and_says_so(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DeleteEndpoint", error("AccessDeniedException", "not authorized"))
-    assert call("byoc-dogs", "--yes") == 1
-    assert "scripts/iam/scripts.json" in capsys.readouterr().err.splitlines()[-1]
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    assert (ended.code, "scripts/iam/scripts.json" in ended.last) == (1, True)
     assert there(aws) == all_of("byoc-dogs")
 
 
-def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch) -> None:
+def test_tags_of_others_that_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     by_hand(aws, "cats")
     give(monkeypatch, "ListTags", error("AccessDeniedException", "not authorized"))
-    assert call("--all", "--yes") == 0
+    assert call(cleanup, "--all", "--yes").code == 0
     deploy(aws, "byoc-dogs")
-    assert call("byoc-dogs", "--yes") == 1
+    assert call(cleanup, "byoc-dogs", "--yes").code == 1
 
 
 # Lists
 
 
-def test_with_nothing_to_remove_it_lists(aws: boto3.Session, capsys: Capture) -> None:
-    assert call() == 0
-    captured = capsys.readouterr()
-    assert captured.out == "nothing of the project byoc exists\n"
-    assert "role byoc-sagemaker (scripts/make_role.py --delete removes it)" in captured.err
+def test_with_nothing_to_remove_it_lists(aws: boto3.Session, call: Call) -> None:
+    ended = call(cleanup)
+    assert (ended.code, ended.out) == (0, "nothing of the project byoc exists\n")
+    assert "role byoc-sagemaker (scripts/make_role.py --delete removes it)" in ended.err
     deploy(aws, "byoc-dogs")
     by_hand(aws, "byoc-horses")
-    assert call() == 0
-    captured = capsys.readouterr()
-    heads, _, first, *_, total = captured.out.splitlines()
+    ended = call(cleanup)
+    heads, _, first, *_, total = ended.out.splitlines()
     assert heads.split() == ["kind", "name", "status", "created", "USD/hour"]
     assert first.split()[:3] == ["endpoint", "byoc-dogs", "InService"]
     assert first.split()[-3:] == ["2", "x", "ml.m5.large"]
     assert "about 0.23 USD an hour" in total
-    assert "endpoint byoc-horses has no tag byoc-project: these scripts did not make it, and leave it" in captured.err
-    assert call("--json") == 0
-    assert [one["kind"] for one in json.loads(capsys.readouterr().out)["found"]] == [
-        "endpoint", "configuration", "model",
-    ]  # fmt: skip
+    assert "endpoint byoc-horses has no tag byoc-project: these scripts did not make it, and leave it" in ended.err
+    found = call(cleanup, "--json").json["found"]
+    assert [one["kind"] for one in found] == ["endpoint", "configuration", "model"]
     assert there(aws) == all_of("byoc-dogs", "byoc-horses")
 
 
-def test_a_list_goes_on_without_what_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
+def test_a_list_goes_on_without_what_may_not_be_seen(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     deploy(aws, "byoc-dogs")
     give(monkeypatch, "DescribeRepositories", error("AccessDeniedException", "not authorized"))
-    assert call() == 1
-    captured = capsys.readouterr()
-    assert "byoc-dogs" in captured.out
-    assert "repositories cannot be seen" in captured.err.splitlines()[-1]
-    assert call("--repositories", "--yes") == 1
+    ended = call(cleanup)
+    assert (ended.code, "byoc-dogs" in ended.out, "repositories cannot be seen" in ended.last) == (1, True, True)
+    assert call(cleanup, "--repositories", "--yes").code == 1
     # Of what was not asked for it is only said.
-    assert call("--all", "--yes", "--json") == 0
-    assert list(json.loads(capsys.readouterr().out)["unseen"]) == ["repositories"]
+    ended = call(cleanup, "--all", "--yes", "--json")
+    assert (ended.code, list(ended.json["unseen"])) == (0, ["repositories"])
 
 
-def test_what_cannot_be_seen_is_not_said_to_be_nothing(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
+def test_what_cannot_be_seen_is_not_said_to_be_nothing(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     unreachable = EndpointConnectionError(endpoint_url="https://api.ecr")
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     give(monkeypatch, "DescribeRepositories", unreachable)
-    assert call() == 1
-    captured = capsys.readouterr()
-    assert captured.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
-    assert "repositories cannot be seen: AWS cannot be reached" in captured.err.splitlines()[-1]
+    ended = call(cleanup)
+    assert ended.out.startswith("nothing of the project byoc is among: endpoints, configurations, models; tuning")
+    assert (ended.code, "repositories cannot be seen: AWS cannot be reached" in ended.last) == (1, True)
 
     unseen = "ListEndpoints DescribeAlarms ListTrainingJobs ListModelPackageGroups DescribeRepositories ListObjectsV2"
     for operation in unseen.split():
         give(monkeypatch, operation, error("AccessDeniedException", "not authorized"))
-    assert call() == 1
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert all("cannot be seen: " in line for line in captured.err.splitlines()[-6:])
-    assert call("--json") == 1
-    assert len(json.loads(capsys.readouterr().out)["unseen"]) == 6
+    ended = call(cleanup)
+    assert (ended.code, ended.out) == (1, "")
+    assert all("cannot be seen: " in line for line in ended.err.splitlines()[-6:])
+    ended = call(cleanup, "--json")
+    assert (ended.code, len(ended.json["unseen"])) == (1, 6)
 
     # Without a network each of them would only take its time.
     give(monkeypatch, "ListEndpoints", unreachable)
-    assert call() == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    ended = call(cleanup)
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1)
 
 
-def test_dry_run(capsys: Capture) -> None:
-    assert call("byoc-dogs", "--region", REGION, "--dry-run") == 0
-    captured = capsys.readouterr()
-    assert "what updates, --alarms and --dashboard have added has names that only AWS knows" in captured.err
-    assert json.loads(captured.out) == [
+def test_dry_run(call: Call) -> None:
+    ended = call(cleanup, "byoc-dogs", "--region", REGION, "--dry-run")
+    assert "what updates, --alarms and --dashboard have added has names that only AWS knows" in ended.err
+    assert ended.json == [
         {"service": "sagemaker", "operation": "DeleteEndpoint", "request": {"EndpointName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteEndpointConfig", "request": {"EndpointConfigName": "byoc-dogs"}},
         {"service": "sagemaker", "operation": "DeleteModel", "request": {"ModelName": "byoc-dogs"}},
     ]
     for flags in (("--all",), (), ("byoc-dogs", "--data")):
-        assert call(*flags, "--region", REGION, "--dry-run") == 2
-        assert "--dry-run asks AWS nothing" in capsys.readouterr().err
+        ended = call(cleanup, *flags, "--region", REGION, "--dry-run")
+        assert (ended.code, "--dry-run asks AWS nothing" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -312,16 +293,16 @@ def test_dry_run(capsys: Capture) -> None:
         (["--region", "xx-nowhere-1"], "expected one such as eu-central-1"),
     ],
 )
-def test_wrong_calls(arguments: list[str], complaint: str, capsys: Capture) -> None:
-    assert call("--region", REGION, *arguments) == 2
-    assert complaint in capsys.readouterr().err
+def test_wrong_calls(arguments: list[str], complaint: str, call: Call) -> None:
+    ended = call(cleanup, "--region", REGION, *arguments)
+    assert (ended.code, complaint in ended.err) == (2, True)
 
 
-def test_a_region_that_is_newer_than_boto3(aws: boto3.Session, monkeypatch: Patch, capsys: Capture) -> None:
+def test_a_region_that_is_newer_than_boto3(aws: boto3.Session, monkeypatch: Patch, call: Call) -> None:
     monkeypatch.setattr(module, "_regions", lambda: ("eu-west-1", "us-east-1"))
-    assert call() == 2
-    assert "(--allow-unknown asks all the same)" in capsys.readouterr().err
-    assert call("--allow-unknown") == 0
+    ended = call(cleanup)
+    assert (ended.code, "(--allow-unknown asks all the same)" in ended.err) == (2, True)
+    assert call(cleanup, "--allow-unknown").code == 0
 
 
 # Training jobs
@@ -346,7 +327,7 @@ def job(session: boto3.Session, name: str, tags: Mapping[str, str]) -> dict[str,
 OWN = {"byoc-project": "byoc"}
 
 
-def test_running_jobs(aws: boto3.Session, calls: list[str], monkeypatch: Patch, capsys: Capture) -> None:
+def test_running_jobs(aws: boto3.Session, calls: list[str], monkeypatch: Patch, call: Call) -> None:
     found = job(aws, "byoc-train-1", OWN)
     keys = ("TrainingJobName", "TrainingJobArn", "CreationTime", "TrainingJobStatus")
     summary = {key: found[key] for key in keys}
@@ -354,8 +335,7 @@ def test_running_jobs(aws: boto3.Session, calls: list[str], monkeypatch: Patch, 
     give(monkeypatch, "ListTrainingJobs", {"TrainingJobSummaries": [summary]}, {"TrainingJobSummaries": []})
     give(monkeypatch, "DescribeTrainingJob", running)
     give(monkeypatch, "StopTrainingJob", {})
-    assert call("--jobs", "--yes", "--json") == 0
-    removed = json.loads(capsys.readouterr().out)["removed"]
+    removed = call(cleanup, "--jobs", "--yes", "--json").json["removed"]
     assert [(one["kind"], one["name"], one["status"]) for one in removed] == [
         ("training job", "byoc-train-1", "Training")
     ]
@@ -364,14 +344,14 @@ def test_running_jobs(aws: boto3.Session, calls: list[str], monkeypatch: Patch, 
     # One that is left is named loudly.
     give(monkeypatch, "ListTrainingJobs", {"TrainingJobSummaries": [summary]}, {"TrainingJobSummaries": []})
     deploy(aws, "byoc-dogs")
-    assert call("--all", "--yes") == 0
-    assert "left, and billed: training job byoc-train-1" in capsys.readouterr().err
+    ended = call(cleanup, "--all", "--yes")
+    assert (ended.code, "left, and billed: training job byoc-train-1" in ended.err) == (0, True)
 
     # It ended by itself meanwhile.
     give(monkeypatch, "ListTrainingJobs", {"TrainingJobSummaries": [summary]}, {"TrainingJobSummaries": []})
     message = "The request was rejected because the training job is in status Completed."
     give(monkeypatch, "StopTrainingJob", error("ValidationException", message))
-    assert call("--jobs", "--yes") == 0
+    assert call(cleanup, "--jobs", "--yes").code == 0
 
 
 # S3

@@ -9,14 +9,14 @@ from botocore import xform_name
 
 from container_train.data import splits as data_sets
 from container_train.data.labels import SPLITS
+from scripts import cleanup
 from scripts.aws.account import Aws
 from scripts.aws.settings import load
 from scripts.images.registry import repository_requests
 from scripts.s3 import objects, storage
-from tests.cloud.conftest import BUCKET, REGION, ROLE
+from tests.cloud.conftest import BUCKET, REGION, ROLE, Call
 from tests.cloud.pictures import fill
-from tests.cloud.test_cleanup import OWN, call, deploy, fast, job, keys, put
-from tests.conftest import Capture
+from tests.cloud.test_cleanup import OWN, deploy, fast, job, keys, put
 
 __all__ = ["fast"]  # a fixture
 
@@ -48,40 +48,38 @@ def fill_bucket(session: boto3.Session, folder: Path) -> list[str]:
     return sorted(others)
 
 
-def test_data(aws: boto3.Session, tmp_path: Path, capsys: Capture) -> None:
+def test_data(aws: boto3.Session, tmp_path: Path, call: Call) -> None:
     others = fill_bucket(aws, tmp_path)
-    assert call() == 0
-    captured = capsys.readouterr()
-    assert f"s3://{BUCKET}/byoc/data/pictures" in captured.out
-    assert "7 objects" in captured.out  # six pictures and the manifest
-    assert f"s3://{BUCKET}/byoc/notes.txt: 1 objects that these scripts cannot account for" in captured.err
-    assert call("--data", "--yes", "--json") == 0
+    ended = call(cleanup)
+    assert f"s3://{BUCKET}/byoc/data/pictures" in ended.out
+    assert "7 objects" in ended.out  # six pictures and the manifest
+    assert f"s3://{BUCKET}/byoc/notes.txt: 1 objects that these scripts cannot account for" in ended.err
+    removed = call(cleanup, "--data", "--yes", "--json").json["removed"]
+    assert [one["kind"] for one in removed] == ["images", "weights", "results of a job"]
     assert sorted(keys(aws)) == others
-    removed = [(one["kind"], one["name"]) for one in json.loads(capsys.readouterr().out)["removed"]]
-    assert [kind for kind, _ in removed] == ["images", "weights", "results of a job"]
-    assert call("--data", "--yes") == 0
-    assert "nothing to remove" in capsys.readouterr().err
+    ended = call(cleanup, "--data", "--yes")
+    assert (ended.code, "nothing to remove" in ended.err) == (0, True)
 
 
-def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, capsys: Capture) -> None:
+def test_a_model_that_is_served_stays(aws: boto3.Session, tmp_path: Path, call: Call) -> None:
     fill_bucket(aws, tmp_path)
     deploy(aws, "byoc-dogs")
-    assert call("--data", "--yes") == 0
+    ended = call(cleanup, "--data", "--yes")
     assert "byoc/job-1/output/model.tar.gz" in keys(aws)
-    assert f"left: s3://{BUCKET}/byoc/job-1, which the model byoc-dogs uses" in capsys.readouterr().err
-    assert call("--all", "--data", "--yes") == 0
+    assert f"left: s3://{BUCKET}/byoc/job-1, which the model byoc-dogs uses" in ended.err
+    assert call(cleanup, "--all", "--data", "--yes").code == 0
     assert "byoc/job-1/output/model.tar.gz" not in keys(aws)
 
 
-def test_no_bucket_is_nothing_to_remove(aws: boto3.Session, capsys: Capture) -> None:
-    assert call("--data", "--yes", "--bucket", "there-is-none") == 0
-    assert "nothing to remove" in capsys.readouterr().err
+def test_no_bucket_is_nothing_to_remove(aws: boto3.Session, call: Call) -> None:
+    ended = call(cleanup, "--data", "--yes", "--bucket", "there-is-none")
+    assert (ended.code, "nothing to remove" in ended.err) == (0, True)
 
 
 # ECR
 
 
-def test_repositories(aws: boto3.Session, capsys: Capture) -> None:
+def test_repositories(aws: boto3.Session, call: Call) -> None:
     ecr = aws.client("ecr")
     settings = load(argparse.Namespace(region=REGION), {})
     for request in repository_requests("byoc-serve", settings):
@@ -96,8 +94,8 @@ def test_repositories(aws: boto3.Session, capsys: Capture) -> None:
     ecr.create_repository(repositoryName="byoc-train")
     ecr.create_repository(repositoryName="horses")
     deploy(aws, "byoc-dogs")
-    assert call("--all", "--yes") == 0
-    assert "left: repository byoc-serve (--repositories removes it)" in capsys.readouterr().err
-    assert call("--repositories", "--yes") == 0
+    ended = call(cleanup, "--all", "--yes")
+    assert (ended.code, "left: repository byoc-serve (--repositories removes it)" in ended.err) == (0, True)
+    assert call(cleanup, "--repositories", "--yes").code == 0
     left = [repository["repositoryName"] for repository in ecr.describe_repositories()["repositories"]]
     assert sorted(left) == ["byoc-train", "horses"]

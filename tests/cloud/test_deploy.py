@@ -25,7 +25,7 @@ from tests.cloud.conftest import KEY as KEY
 from tests.cloud.conftest import MODEL as MODEL
 from tests.cloud.test_cleanup import NOTHING as NOTHING
 from tests.cloud.test_cleanup import all_of, there
-from tests.conftest import Capture, Patch
+from tests.conftest import Patch
 
 IMAGE = SERVE_IMAGE
 LABELS = {"org.opencontainers.image.title": "byoc-serve", "byoc.format-version": str(FORMAT_VERSION)}
@@ -38,12 +38,6 @@ made = there
 GONE = EndpointConnectionError(endpoint_url="https://api.sagemaker")
 NO_QUOTA = error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0")
 NONE = error("ValidationException", 'Could not find endpoint "byoc-dogs".')
-
-
-def last_line(capsys: Capture) -> str:
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    return captured.err.splitlines()[-1]
 
 
 @pytest.fixture(autouse=True)

@@ -14,19 +14,15 @@ import pytest
 
 from local_test import pack
 from scripts import deploy, predict
-from scripts.console.command import run
 from tests.cloud import models
-from tests.conftest import Capture, Patch, need
+from tests.cloud.conftest import Call
+from tests.conftest import Patch, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import free_port
 from tests.docker import engine
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180  # the SDK alone takes ten to import on a busy machine
-
-
-def call(*arguments: object) -> int:
-    return run("deploy.py", deploy.main, [str(argument) for argument in arguments])
 
 
 @contextmanager
@@ -64,7 +60,7 @@ def left(folder: Path, port: int) -> list[str]:
 
 @pytest.mark.docker
 @pytest.mark.parametrize("end", ["SIGTERM", "Ctrl-C", "SIGKILL"])
-def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: Capture) -> None:
+def test_served_asked_and_gone(tmp_path: Path, end: str, call: Call) -> None:
     need(engine.available(), "a Docker engine")
     pack.pack(write_model(tmp_path / "model"), tmp_path / "model.tar.gz")
     (tmp_path / "blue.jpg").write_bytes(picture("blue"))
@@ -86,17 +82,15 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: Capture) -> Non
 
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(served["url"]) as page:
             assert page.read().startswith(b"<!doctype html>")
-        assert run("predict.py", predict.main, ["--local", served["url"], str(tmp_path / "blue.jpg"), "--json"]) == 0
-        (result,) = json.loads(capsys.readouterr().out)["results"]
+        (result,) = call(predict, "--local", served["url"], tmp_path / "blue.jpg", "--json").json["results"]
         assert result["predictions"][0]["label"] == "blue"
 
         # A second one may not have the port, nor take the first one's things for stale.
         model = ("--model-data", tmp_path / "model.tar.gz")
-        assert call("--local", "--image", "byoc-serve:none", *model) == 1
-        assert call(*("--local", "--image", engine.image("serve"), *model, "--port", port)) == 1
-        said = capsys.readouterr().err
-        assert f"--port {port} is taken" in said.splitlines()[-1]
-        assert "removed" not in said
+        other = call(deploy, "--local", "--image", "byoc-serve:none", *model)
+        taken = call(deploy, "--local", "--image", engine.image("serve"), *model, "--port", port)
+        assert (other.code, taken.code, f"--port {port} is taken" in taken.last) == (1, 1, True)
+        assert "removed" not in other.err + taken.err
         assert process.poll() is None
 
         if end == "SIGTERM":
@@ -108,8 +102,7 @@ def test_served_asked_and_gone(tmp_path: Path, end: str, capsys: Capture) -> Non
         assert process.wait(SECONDS) == (-signal.SIGKILL if end == "SIGKILL" else 0)
     if end == "SIGKILL":
         (work,) = (tmp_path / "tmp").iterdir()
-        assert call("--local", "--image", "byoc-serve:none", *model) == 1
-        said = capsys.readouterr().err
+        said = call(deploy, "--local", "--image", "byoc-serve:none", *model).err
         (line,) = [line for line in said.splitlines() if line.startswith("removed what a killed call had left")]
         for what in ("container ", "network byoc-", f"folder {work}"):
             assert what in line, said
@@ -140,7 +133,7 @@ def test_a_container_that_does_not_start_is_gone_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-def test_refused_before_anything_is_started(tmp_path: Path, capsys: Capture, monkeypatch: Patch) -> None:
+def test_refused_before_anything_is_started(tmp_path: Path, call: Call, monkeypatch: Patch) -> None:
     need(engine.available(), "a Docker engine")
     image = engine.image("serve")
     archive = tmp_path / "model.tar.gz"
@@ -152,16 +145,17 @@ def test_refused_before_anything_is_started(tmp_path: Path, capsys: Capture, mon
         (("--image", "byoc-serve:none", "--model-data", archive), "byoc-serve:none is not on this machine"),
         (("--image", image, "--model-data", archive, "--environment", "BYOC_THREADS=x"), "BYOC_THREADS"),
     ):
-        assert call("--local", *arguments) in (1, 2)
-        assert complaint in capsys.readouterr().err.splitlines()[-1]
+        ended = call(deploy, "--local", *arguments)
+        assert (ended.code in (1, 2), complaint in ended.last) == (True, True)
 
 
 @pytest.mark.parametrize("arguments", [("gone.tar.gz",), (".",)])
 def test_what_needs_no_docker_is_said_first(
-    arguments: tuple[str, ...], tmp_path: Path, capsys: Capture, monkeypatch: Patch
+    arguments: tuple[str, ...], tmp_path: Path, call: Call, monkeypatch: Patch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
-    assert call("--local", "--model-data", *arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    ended = call(deploy, "--local", "--model-data", *arguments)
+    (line,) = ended.err.splitlines()
+    assert ended.code == 2
     assert f"--model-data {arguments[0]} is " in line

@@ -6,16 +6,11 @@ import boto3
 import pytest
 
 from scripts import make_role
-from scripts.console.command import run
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import ACCOUNT, REGION, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.conftest import Capture
 
 VPC = ("--subnets", "subnet-0a1b2c3d", "--security-groups", "sg-0a1b2c3d")
-
-
-def call(*arguments: str) -> int:
-    return run("make_role.py", make_role.main, arguments)
+ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 def rights(session: boto3.Session, name: str = "byoc-sagemaker") -> list[dict[str, object]]:
@@ -24,10 +19,8 @@ def rights(session: boto3.Session, name: str = "byoc-sagemaker") -> list[dict[st
     return statements
 
 
-def test_made_updated_and_removed(aws: boto3.Session, capsys: Capture) -> None:
-    assert call() == 0
-    arn = f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker"
-    assert capsys.readouterr().out == arn + "\n"
+def test_made_updated_and_removed(aws: boto3.Session, call: Call) -> None:
+    assert call(make_role).out == f"arn:aws:iam::{ACCOUNT}:role/byoc-sagemaker\n"
     iam = aws.client("iam")
     assert iam.list_role_tags(RoleName="byoc-sagemaker")["Tags"] == [{"Key": "byoc-project", "Value": "byoc"}]
     trust = iam.get_role(RoleName="byoc-sagemaker")["Role"]["AssumeRolePolicyDocument"]["Statement"]
@@ -38,17 +31,13 @@ def test_made_updated_and_removed(aws: boto3.Session, capsys: Capture) -> None:
     assert images["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/byoc-*"
     assert "NetworkInterfaces" not in {statement["Sid"] for statement in rights(aws)}
 
-    assert call(*VPC, "--volume-kms-key", "1234abcd-12ab-34cd-56ef-1234567890ab") == 0
+    assert "already exists" in call(make_role, *VPC, "--volume-kms-key", ID).err
     assert {"NetworkInterfaces", "Keys"} <= {statement["Sid"] for statement in rights(aws)}
-    assert "already exists" in capsys.readouterr().err
 
-    assert call("--delete") == 0
+    assert call(make_role, "--delete").code == 0
     assert iam.list_roles()["Roles"] == []
-    assert call("--delete") == 0
-    assert "nothing to do" in capsys.readouterr().err
-
-
-ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
+    ended = call(make_role, "--delete")
+    assert (ended.code, "nothing to do" in ended.err) == (0, True)
 
 
 @pytest.mark.parametrize("flag", ["--output-kms-key", "--volume-kms-key"])
@@ -59,10 +48,10 @@ ID = "1234abcd-12ab-34cd-56ef-1234567890ab"
     (f"arn:aws:kms:{REGION}:999999999999:alias/dogs", [f"arn:aws:kms:{REGION}:999999999999:key/*"], ["alias/dogs"]),
 ])  # fmt: skip
 def test_a_key_by_its_id_its_arn_or_its_alias(
-    aws: boto3.Session, flag: str, key: str, resource: object, aliases: list[str] | None
+    aws: boto3.Session, call: Call, flag: str, key: str, resource: object, aliases: list[str] | None
 ) -> None:
     """An alias is no resource of a policy: the keys are named by the aliases that they have."""
-    assert call(flag, key) == 0
+    assert call(make_role, flag, key).code == 0
     (statement,) = [one for one in rights(aws) if str(one["Sid"]).startswith("Keys")]
     assert statement["Resource"] == resource
     condition = {"ForAnyValue:StringEquals": {"kms:ResourceAliases": aliases}} if aliases else None
@@ -70,34 +59,33 @@ def test_a_key_by_its_id_its_arn_or_its_alias(
 
 
 @pytest.mark.parametrize("operation", ["CreateRole", "PutRolePolicy", "DeleteRolePolicy", "DeleteRole"])
-def test_a_role_whose_answer_is_lost(aws: boto3.Session, flaky: FlakyAws, operation: str) -> None:
+def test_a_role_whose_answer_is_lost(aws: boto3.Session, call: Call, flaky: FlakyAws, operation: str) -> None:
     flaky.break_after(operation)
-    assert call("--output-kms-key", "alias/dogs", "--volume-kms-key", ID) == 0
+    assert call(make_role, "--output-kms-key", "alias/dogs", "--volume-kms-key", ID).code == 0
     assert {"Keys", "KeysByTheirAliases"} <= {statement["Sid"] for statement in rights(aws)}
-    assert call("--delete") == 0
+    assert call(make_role, "--delete").code == 0
     assert aws.client("iam").list_roles()["Roles"] == []
 
 
-def test_another_project_and_bucket_are_named_in_its_rights(aws: boto3.Session) -> None:
-    assert call("--project", "birds", "--bucket", "my-birds") == 0
+def test_another_project_and_bucket_are_named_in_its_rights(aws: boto3.Session, call: Call) -> None:
+    assert call(make_role, "--project", "birds", "--bucket", "my-birds").code == 0
     data, _, images, *_ = rights(aws, "birds-sagemaker")
     assert data["Resource"] == "arn:aws:s3:::my-birds/birds/*"
     assert images["Resource"] == f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/birds-*"
 
 
 @pytest.mark.parametrize("flags", [(), ("--delete",)])
-def test_somebody_elses_role_is_left_alone(aws: boto3.Session, capsys: Capture, flags: tuple[str, ...]) -> None:
+def test_somebody_elses_role_is_left_alone(aws: boto3.Session, call: Call, flags: tuple[str, ...]) -> None:
     aws.client("iam").create_role(RoleName="byoc-sagemaker", AssumeRolePolicyDocument="{}")
-    assert call(*flags) == 1
-    assert "has no tag byoc-project=byoc" in capsys.readouterr().err
+    ended = call(make_role, *flags)
+    assert (ended.code, "has no tag byoc-project=byoc" in ended.err) == (1, True)
     assert aws.client("iam").list_role_policies(RoleName="byoc-sagemaker")["PolicyNames"] == []
 
 
-def test_dry_run_needs_no_account(capsys: Capture) -> None:
-    assert call("--account", ACCOUNT, "--region", REGION, "--dry-run", *VPC) == 0
-    create, put = json.loads(capsys.readouterr().out)
+def test_dry_run_needs_no_account(call: Call) -> None:
+    create, put = call(make_role, "--account", ACCOUNT, "--region", REGION, "--dry-run", *VPC).json
     assert (create["service"], create["operation"], put["operation"]) == ("iam", "CreateRole", "PutRolePolicy")
     assert create["request"]["RoleName"] == "byoc-sagemaker"
     assert json.loads(put["request"]["PolicyDocument"])["Statement"][-1]["Sid"] == "NetworkInterfaces"
-    assert call("--region", REGION, "--dry-run") == 2
-    assert call("--region", REGION, "--dry-run", "--account", "12") == 2
+    assert call(make_role, "--region", REGION, "--dry-run").code == 2
+    assert call(make_role, "--region", REGION, "--dry-run", "--account", "12").code == 2

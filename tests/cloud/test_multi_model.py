@@ -1,7 +1,6 @@
 """Several models at one endpoint: a real server that holds two of three, predict.py --model in front of it."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import pytest
 from container_serve.artifact import FORMAT_VERSION
 from local_test import pack
 from scripts import deploy, predict
-from scripts.console.command import run
 from scripts.endpoints import lookup
 from tests.cloud import platform
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import ACCOUNT, REGION, Call
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import MultiModel
-from tests.conftest import Capture, Patch
+from tests.conftest import Patch
 from tests.contract.models import picture, write_model
 from tests.contract.serving import serving
 
@@ -27,22 +25,18 @@ MANY = f"s3://sagemaker-{REGION}-{ACCOUNT}/byoc/models"
 CLASSES = {"english": ("red", "green", "blue"), "german": ("rot", "gruen", "blau"), "short": ("r", "g", "b")}
 
 
-def call(*arguments: object) -> int:
-    return run("deploy.py", deploy.main, list(map(str, arguments)))
-
-
 @pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=pytest.mark.docker)])
 def test_models_are_loaded_and_unloaded_as_memory_allows(
-    kind: str, aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, capsys: Capture
+    kind: str, aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, call: Call
 ) -> None:
     monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     platform.know_image(monkeypatch, FORMAT_VERSION)
     for name, classes in CLASSES.items():
         archive = tmp_path / f"{name}.tar.gz"
         pack.pack(write_model(tmp_path / "made" / name, classes=classes), archive)
-        assert call("--multi-model", MANY, "--add", name, archive) == 0
-    assert call("--image", IMAGE, "--multi-model", MANY, "--name", "byoc-many") == 0
-    assert f"3 models below {MANY}: english, german, short" in capsys.readouterr().err
+        assert call(deploy, "--multi-model", MANY, "--add", name, archive).code == 0
+    ended = call(deploy, "--image", IMAGE, "--multi-model", MANY, "--name", "byoc-many")
+    assert (ended.code, f"3 models below {MANY}: english, german, short" in ended.err) == (0, True)
     container = aws.client("sagemaker").describe_model(ModelName="byoc-many")["PrimaryContainer"]
     assert (container["Mode"], container["ModelDataUrl"]) == ("MultiModel", f"{MANY}/")
 
@@ -53,12 +47,9 @@ def test_models_are_loaded_and_unloaded_as_memory_allows(
     environment = {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_PICTURE_BYTES": share}
     (tmp_path / "red.jpg").write_bytes(picture("red"))
 
-    def asked(model: str) -> str:
-        capsys.readouterr()
-        arguments = ["byoc-many", str(tmp_path / "red.jpg"), "--model", model, "--json"]
-        assert run("predict.py", predict.main, arguments) == 0
-        (row,) = json.loads(capsys.readouterr().out)["results"]
-        return str(row["predictions"][0]["label"])
+    def asked(model: str, *where: str) -> str:
+        ended = call(predict, *(where or ("byoc-many",)), tmp_path / "red.jpg", "--model", model, "--json")
+        return str(ended.json["results"][0]["predictions"][0]["label"])
 
     with serving(folder, tmp_path / "run", environment, kind=kind) as server:
         service = MultiModel(aws, server, MANY, folder, "/opt/ml/model" if kind == "docker" else str(folder))
@@ -75,14 +66,11 @@ def test_models_are_loaded_and_unloaded_as_memory_allows(
                 sockets += process.net_connections("inet")
         assert {one.laddr.port for one in sockets if one.status == psutil.CONN_LISTEN} == {server.port}
         # The server itself takes the same names on this machine.
-        local = ["--local", f"http://127.0.0.1:{server.port}", str(tmp_path / "red.jpg"), "--json", "--model", "german"]
-        assert run("predict.py", predict.main, local) == 0
-        assert json.loads(capsys.readouterr().out)["results"][0]["predictions"][0]["label"] == "rot"
+        assert asked("german", "--local", f"http://127.0.0.1:{server.port}") == "rot"
         # One that is removed is served from memory, one that was never there is not found.
-        assert call("--multi-model", MANY, "--remove", "english") == 0
+        assert call(deploy, "--multi-model", MANY, "--remove", "english").code == 0
         assert asked("english") == "red"
-        capsys.readouterr()
-        assert run("predict.py", predict.main, ["byoc-many", str(tmp_path / "red.jpg"), "--model", "french"]) == 1
-        assert "french.tar.gz" in capsys.readouterr().err.splitlines()[-1]
-        assert call("--multi-model", MANY, "--add", "french", tmp_path / "short.tar.gz") == 0
+        ended = call(predict, "byoc-many", tmp_path / "red.jpg", "--model", "french")
+        assert (ended.code, "french.tar.gz" in ended.last) == (1, True)
+        assert call(deploy, "--multi-model", MANY, "--add", "french", tmp_path / "short.tar.gz").code == 0
         assert asked("french") == "r"

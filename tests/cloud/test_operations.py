@@ -8,16 +8,16 @@ import boto3
 import pytest
 
 from scripts import cleanup, deploy
-from scripts.console.command import run
 from scripts.endpoints import model_data
 from tests.cloud.answers import error, give
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import ACCOUNT, REGION, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, OFFLINE, PROJECT, last_line, made
+from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, OFFLINE, PROJECT, made
 from tests.cloud.test_deploy import MODEL as ARTIFACT
 from tests.cloud.test_modes import ANSWERS, ONE, VARIANT
 from tests.cloud.test_modes import account as account
 from tests.cloud.test_modes import fast as fast
+from tests.conftest import Patch
 from tests.documents import ROOT
 
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:byoc-alarms"
@@ -25,14 +25,9 @@ OF_ENDPOINT = [PROJECT, {"Key": "byoc-endpoint", "Value": "byoc-dogs"}]
 NAMES = ["byoc-dogs-5xx", "byoc-dogs-latency", "byoc-dogs-disk"]
 
 
-def call(*arguments: str) -> int:
-    return run("deploy.py", deploy.main, arguments)
-
-
-def dry(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+def dry(call: Call, *arguments: str) -> list[dict[str, Any]]:
     """The requests of a dry run; each was checked against the service's model."""
-    assert call(*ONE, *arguments, "--dry-run") == 0
-    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    found: list[dict[str, Any]] = call(deploy, *ONE, *arguments, "--dry-run").json
     return found
 
 
@@ -43,8 +38,8 @@ def of(requests: list[dict[str, Any]], operation: str) -> list[dict[str, Any]]:
 # Alarms and the dashboard
 
 
-def test_requests_of_alarms(capsys: pytest.CaptureFixture[str]) -> None:
-    failures, latency, disk = of(dry(capsys, "--alarms", "500", "--alarm-topic", TOPIC), "PutMetricAlarm")
+def test_requests_of_alarms(call: Call) -> None:
+    failures, latency, disk = of(dry(call, "--alarms", "500", "--alarm-topic", TOPIC), "PutMetricAlarm")
     assert failures == {
         "AlarmName": "byoc-dogs-5xx",
         "AlarmDescription": "byoc-dogs: over 1 % of requests fail",
@@ -78,9 +73,9 @@ def test_requests_of_alarms(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_mode_has_the_alarms_whose_metrics_mean_something(
-    flags: tuple[str, ...], expected: list[str], capsys: pytest.CaptureFixture[str]
+    flags: tuple[str, ...], expected: list[str], call: Call
 ) -> None:
-    assert [one["AlarmName"] for one in of(dry(capsys, *flags, "--alarms"), "PutMetricAlarm")] == expected
+    assert [one["AlarmName"] for one in of(dry(call, *flags, "--alarms"), "PutMetricAlarm")] == expected
 
 
 @pytest.mark.parametrize(
@@ -88,10 +83,8 @@ def test_a_mode_has_the_alarms_whose_metrics_mean_something(
     [((), 8, {"AllTraffic"}), (("--serverless", "2048"), 5, {"AllTraffic"}),
      (("--shadow", ARTIFACT), 8, {"AllTraffic", "Shadow"})],
 )  # fmt: skip
-def test_the_dashboard(
-    flags: tuple[str, ...], count: int, variants: set[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    (request,) = of(dry(capsys, "--dashboard", *flags), "PutDashboard")
+def test_the_dashboard(flags: tuple[str, ...], count: int, variants: set[str], call: Call) -> None:
+    (request,) = of(dry(call, "--dashboard", *flags), "PutDashboard")
     assert (request["DashboardName"], request["Tags"]) == (f"byoc-dogs-{REGION}", OF_ENDPOINT)
     widgets = json.loads(request["DashboardBody"])["widgets"]
     assert len({(one["x"], one["y"]) for one in widgets}) == len(widgets) == count
@@ -119,12 +112,11 @@ def fire(session: boto3.Session, name: str) -> None:
 
 
 def test_alarms_and_dashboard_from_their_making_to_their_end(
-    account: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    account: boto3.Session, flaky: FlakyAws, call: Call, monkeypatch: Patch
 ) -> None:
-    assert call(*CALL, "--alarms", "--dashboard", "--json") == 0
-    captured = capsys.readouterr()
-    assert json.loads(captured.out)["alarms"] == NAMES
-    assert f"#dashboards/dashboard/byoc-dogs-{REGION}" in captured.err
+    ended = call(deploy, *CALL, "--alarms", "--dashboard", "--json")
+    assert ended.json["alarms"] == NAMES
+    assert f"#dashboards/dashboard/byoc-dogs-{REGION}" in ended.err
     assert in_cloudwatch(account) == (NAMES, [f"byoc-dogs-{REGION}"])
 
     # An update keeps them, and rolls back by those that do not fire already.
@@ -142,12 +134,11 @@ def test_alarms_and_dashboard_from_their_making_to_their_end(
         return client
 
     monkeypatch.setattr(boto3.Session, "client", spy)
-    assert call(*CALL, "--update", "--strategy", "canary", "--alarm", "own") == 0
+    assert call(deploy, *CALL, "--update", "--strategy", "canary", "--alarm", "own").code == 0
     fire(account, "byoc-dogs-5xx")
-    capsys.readouterr()
-    assert call(*CALL, "--update") == 0
-    assert sent == [["own", *NAMES], ["byoc-dogs-latency", "byoc-dogs-disk"]]
-    assert "byoc-dogs-5xx is firing already, and so cannot guard this update" in capsys.readouterr().err
+    ended = call(deploy, *CALL, "--update")
+    assert (ended.code, sent) == (0, [["own", *NAMES], ["byoc-dogs-latency", "byoc-dogs-disk"]])
+    assert "byoc-dogs-5xx is firing already, and so cannot guard this update" in ended.err
     assert in_cloudwatch(account) == (NAMES, [f"byoc-dogs-{REGION}"])
 
     # Those of others stay.
@@ -157,49 +148,47 @@ def test_alarms_and_dashboard_from_their_making_to_their_end(
         Threshold=1.0, ComparisonOperator="GreaterThanThreshold",
     )  # fmt: skip
     watch.put_dashboard(DashboardName="byoc-of-others", DashboardBody='{"widgets": []}')
-    assert run("cleanup.py", cleanup.main, ["--json"]) == 0
-    captured = capsys.readouterr()
-    listed = [(one["kind"], one["name"], one["status"]) for one in json.loads(captured.out)["found"]]
+    ended = call(cleanup, "--json")
+    listed = [(one["kind"], one["name"], one["status"]) for one in ended.json["found"]]
     assert ("alarm", "byoc-dogs-5xx", "ALARM") in listed
     assert ("dashboard", f"byoc-dogs-{REGION}", "") in listed
-    assert "alarm byoc-of-others has no tag byoc-project" in captured.err
-    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert "alarm byoc-of-others has no tag byoc-project" in ended.err
+    assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert in_cloudwatch(account) == (["byoc-of-others"], ["byoc-of-others"])
 
 
-def test_alarms_of_an_endpoint_that_is_gone_are_removed_by_its_name(account: boto3.Session) -> None:
-    assert call(*CALL, "--alarms") == 0
+def test_alarms_of_an_endpoint_that_is_gone_are_removed_by_its_name(account: boto3.Session, call: Call) -> None:
+    assert call(deploy, *CALL, "--alarms").code == 0
     account.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
-    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert in_cloudwatch(account) == ([], [])
 
 
 def test_alarms_that_may_not_be_made_leave_the_endpoint_and_say_how_to_go_on(
-    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    account: boto3.Session, monkeypatch: Patch, call: Call
 ) -> None:
     with monkeypatch.context() as patch:
         give(patch, "PutMetricAlarm", error("AccessDenied", "not authorized"))
-        assert call(*CALL, "--alarms") == 1
-    line = last_line(capsys)
-    assert f"--attach byoc-dogs --alarms --dashboard --region {REGION}" in line
+        ended = call(deploy, *CALL, "--alarms")
+    assert (ended.code, f"--attach byoc-dogs --alarms --dashboard --region {REGION}" in ended.last) == (1, True)
     assert made(account)["endpoints"] == ["byoc-dogs"]
-    assert call("--attach", "byoc-dogs", "--alarms") == 0
+    assert call(deploy, "--attach", "byoc-dogs", "--alarms").code == 0
     assert in_cloudwatch(account)[0] == NAMES
 
 
 def test_who_may_not_see_alarms_can_still_remove_an_endpoint(
-    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    account: boto3.Session, monkeypatch: Patch, call: Call
 ) -> None:
-    assert call(*CALL) == 0
+    assert call(deploy, *CALL).code == 0
     give(monkeypatch, "DescribeAlarms", error("AccessDenied", "not authorized"))
-    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
-    assert "alarms, dashboards cannot be seen" in capsys.readouterr().err
+    ended = call(cleanup, "byoc-dogs", "--yes")
+    assert (ended.code, "alarms, dashboards cannot be seen" in ended.err) == (0, True)
     assert made(account)["endpoints"] == []
 
 
-def test_a_creation_that_fails_leaves_no_alarms(account: boto3.Session, flaky: FlakyAws) -> None:
+def test_a_creation_that_fails_leaves_no_alarms(account: boto3.Session, flaky: FlakyAws, call: Call) -> None:
     flaky.slow(1, "no capacity")
-    assert call(*CALL, "--alarms", "--dashboard") == 1
+    assert call(deploy, *CALL, "--alarms", "--dashboard").code == 1
     assert in_cloudwatch(account) == ([], [])
 
 
@@ -217,9 +206,9 @@ def scheduled(session: boto3.Session) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_requests_of_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_of_a_schedule(call: Call) -> None:
     flags = ("--max-instances", "4", "--schedule", f"{MORNING}=2,6", "--schedule", f"{EVENING}=1,2")
-    first, second = of(dry(capsys, *flags, "--timezone", "Europe/Berlin"), "PutScheduledAction")
+    first, second = of(dry(call, *flags, "--timezone", "Europe/Berlin"), "PutScheduledAction")
     assert first == {
         **VARIANT,
         "ScheduledActionName": "byoc-schedule-1",
@@ -229,29 +218,28 @@ def test_requests_of_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert (second["ScheduledActionName"], second["Schedule"]) == ("byoc-schedule-2", EVENING)
     # At night to zero: what the way back needs is there too.
-    night = dry(capsys, "--async", ANSWERS, "--min-instances", "1", *flags[:2], "--schedule", f"{EVENING}=0,0")
+    night = dry(call, "--async", ANSWERS, "--min-instances", "1", *flags[:2], "--schedule", f"{EVENING}=0,0")
     assert [one["AlarmName"] for one in of(night, "PutMetricAlarm")] == ["byoc-dogs-has-backlog"]
 
 
 def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
-    account: boto3.Session, flaky: FlakyAws, capsys: pytest.CaptureFixture[str]
+    account: boto3.Session, flaky: FlakyAws, call: Call
 ) -> None:
     flags = ("--max-instances", "4", "--schedule", f"{MORNING}=2,6", "--schedule", f"{EVENING}=1,2")
     both = {MORNING: (2, 6), EVENING: (1, 2)}
-    assert call(*CALL, *flags) == 0
-    assert "autoscaling from 1 to 4 instances, with schedules: 2" in capsys.readouterr().err
+    assert "autoscaling from 1 to 4 instances, with schedules: 2" in call(deploy, *CALL, *flags).err
     assert scheduled(account) == both
     during: list[dict[str, tuple[int, int]]] = []
     flaky.before["UpdateEndpoint"] = lambda: during.append(scheduled(account))
-    assert call(*CALL, "--update", "--instance-type", "ml.c5.xlarge") == 0
+    assert call(deploy, *CALL, "--update", "--instance-type", "ml.c5.xlarge").code == 0
     assert during == [{}]
     assert scheduled(account) == both
     # Other bounds leave it, too.
-    assert call(*CALL, "--update", "--instance-type", "ml.m5.large", "--max-instances", "3") == 0
+    assert call(deploy, *CALL, "--update", "--instance-type", "ml.m5.large", "--max-instances", "3").code == 0
     assert scheduled(account) == both
-    assert call("--attach", "byoc-dogs", "--max-instances", "3", "--schedule", f"{MORNING}=1,3") == 0
+    assert call(deploy, "--attach", "byoc-dogs", "--max-instances", "3", "--schedule", f"{MORNING}=1,3").code == 0
     assert scheduled(account) == {MORNING: (1, 3)}
-    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert scheduled(account) == {}
 
 
@@ -269,41 +257,34 @@ def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
         (("--serverless", "2048", "--provisioned", "2"), "6", "2 provisioned (serverless; requests are", "6.91"),
     ],
 )
-def test_what_may_cost_more_is_refused(
-    flags: tuple[str, ...], limit: str, words: str, usd: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(*ONE, *flags, "--dry-run", "--max-usd-per-day", limit) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert words in captured.err
-    assert f"--max-usd-per-day {limit}: this may cost {usd} USD, so nothing was made" in captured.err.splitlines()[-1]
-    assert call(*ONE, *flags, "--dry-run", "--max-usd-per-day", str(float(usd) + 0.01)) == 0
+def test_what_may_cost_more_is_refused(flags: tuple[str, ...], limit: str, words: str, usd: str, call: Call) -> None:
+    ended = call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", limit)
+    assert (ended.code, ended.out, words in ended.err) == (2, "", True)
+    assert f"--max-usd-per-day {limit}: this may cost {usd} USD, so nothing was made" in ended.last
+    assert call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", str(float(usd) + 0.01)).code == 0
 
 
-def test_an_unknown_price_is_no_promise(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_price_is_no_promise(call: Call) -> None:
     flags = ("--instance-type", "ml.c6i.large", "--max-usd-per-day", "100")
-    assert call(*ONE, *flags, "--dry-run") == 2
-    assert "the price of 1 x ml.c6i.large, 24 h is not known here" in last_line(capsys)
+    ended = call(deploy, *ONE, *flags, "--dry-run")
+    assert (ended.code, "the price of 1 x ml.c6i.large, 24 h is not known here" in ended.last) == (2, True)
 
 
-def test_nothing_is_made_over_the_budget_and_an_update_counts_what_stays(
-    account: boto3.Session, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(*CALL, "--max-usd-per-day", "1") == 2
+def test_nothing_is_made_over_the_budget_and_an_update_counts_what_stays(account: boto3.Session, call: Call) -> None:
+    assert call(deploy, *CALL, "--max-usd-per-day", "1").code == 2
     assert made(account) == {"models": [], "configurations": [], "endpoints": []}
-    assert call(*CALL, "--max-instances", "4", "--max-usd-per-day", "17") == 0
-    capsys.readouterr()
-    assert call(*CALL, "--update", "--max-usd-per-day", "10") == 2
-    assert "this may cost 16.56 USD" in last_line(capsys)
+    assert call(deploy, *CALL, "--max-instances", "4", "--max-usd-per-day", "17").code == 0
+    ended = call(deploy, *CALL, "--update", "--max-usd-per-day", "10")
+    assert (ended.code, "this may cost 16.56 USD" in ended.last) == (2, True)
     assert len(made(account)["configurations"]) == 1
 
 
 # Capture
 
 
-def test_requests_of_capture(capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_of_capture(call: Call) -> None:
     flags = ("--capture", "20", "--output-kms-key", "1234abcd")
-    (request,) = of(dry(capsys, *flags), "CreateEndpointConfig")
+    (request,) = of(dry(call, *flags), "CreateEndpointConfig")
     assert request["DataCaptureConfig"] == {
         "EnableCapture": True,
         "InitialSamplingPercentage": 20,
@@ -312,32 +293,29 @@ def test_requests_of_capture(capsys: pytest.CaptureFixture[str]) -> None:
         "CaptureContentTypeHeader": {"JsonContentTypes": ["application/json"]},
         "KmsKeyId": "1234abcd",
     }
-    (request,) = of(dry(capsys, "--capture", "1", "--capture-to", "s3://b-b/c/"), "CreateEndpointConfig")
+    (request,) = of(dry(call, "--capture", "1", "--capture-to", "s3://b-b/c/"), "CreateEndpointConfig")
     assert request["DataCaptureConfig"]["DestinationS3Uri"] == "s3://b-b/c"
 
 
-def test_an_update_without_capture_says_that_it_ends(
-    account: boto3.Session, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_update_without_capture_says_that_it_ends(account: boto3.Session, call: Call) -> None:
     def captures() -> bool:
         client = account.client("sagemaker")
         name = client.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"]
         return bool(client.describe_endpoint_config(EndpointConfigName=name).get("DataCaptureConfig"))
 
-    assert call(*CALL, "--capture", "20") == 0
-    assert call(*CALL, "--capture", "30", "--update") == 0
-    assert "ends that" not in capsys.readouterr().err
+    assert call(deploy, *CALL, "--capture", "20").code == 0
+    assert "ends that" not in call(deploy, *CALL, "--capture", "30", "--update").err
     assert captures()
-    assert call(*CALL, "--update") == 0
-    assert "byoc-dogs was deployed with --capture: this update without it ends that" in capsys.readouterr().err
+    said = "byoc-dogs was deployed with --capture: this update without it ends that"
+    assert said in call(deploy, *CALL, "--update").err
     assert not captures()
 
 
 # A shadow
 
 
-def test_requests_of_a_shadow(capsys: pytest.CaptureFixture[str]) -> None:
-    requests = dry(capsys, "--shadow", "job-2", "--instance-count", "2", "--capture", "100")
+def test_requests_of_a_shadow(call: Call) -> None:
+    requests = dry(call, "--shadow", "job-2", "--instance-count", "2", "--capture", "100")
     live, shadow = of(requests, "CreateModel")
     assert shadow == {
         **live,
@@ -351,24 +329,17 @@ def test_requests_of_a_shadow(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
-def test_a_shadow_is_made_and_goes_with_its_endpoint(
-    account: boto3.Session, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(*CALL, "--shadow", f"s3://{BUCKET}/byoc/nothing/model.tar.gz") == 1
+def test_a_shadow_is_made_and_goes_with_its_endpoint(account: boto3.Session, call: Call) -> None:
+    assert call(deploy, *CALL, "--shadow", f"s3://{BUCKET}/byoc/nothing/model.tar.gz").code == 1
     assert made(account)["models"] == []
-    capsys.readouterr()
-    assert call(*CALL, "--shadow", ARTIFACT) == 0
-    assert "2 x ml.m5.large: 0.23 USD an hour" in capsys.readouterr().err
+    assert "2 x ml.m5.large: 0.23 USD an hour" in call(deploy, *CALL, "--shadow", ARTIFACT).err
     assert made(account)["models"] == ["byoc-dogs", "byoc-dogs-shadow"]
-    assert run("cleanup.py", cleanup.main, ["byoc-dogs", "--yes"]) == 0
+    assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert made(account)["models"] == []
 
 
-def test_an_update_ends_a_shadow_and_prunes_its_model(
-    account: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(*CALL, "--shadow", ARTIFACT) == 0
-    capsys.readouterr()
+def test_an_update_ends_a_shadow_and_prunes_its_model(account: boto3.Session, monkeypatch: Patch, call: Call) -> None:
+    assert call(deploy, *CALL, "--shadow", ARTIFACT).code == 0
     client = account.client("sagemaker")
     # Moto forgets the field.
     found = client.describe_endpoint_config(EndpointConfigName="byoc-dogs")
@@ -376,10 +347,9 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(
     with monkeypatch.context() as patch:
         give(patch, "DescribeEndpointConfig", {**found, "ShadowProductionVariants": [shadow]})
         give(patch, "ListEndpointConfigs", {"EndpointConfigs": []})
-        assert call(*CALL, "--update", "--prune", "--json") == 0
-    captured = capsys.readouterr()
-    assert "byoc-dogs was deployed with --shadow: this update without it ends that" in captured.err
-    assert json.loads(captured.out)["removed"] == ["byoc-dogs", "byoc-dogs", "byoc-dogs-shadow"]
+        ended = call(deploy, *CALL, "--update", "--prune", "--json")
+    assert "byoc-dogs was deployed with --shadow: this update without it ends that" in ended.err
+    assert ended.json["removed"] == ["byoc-dogs", "byoc-dogs", "byoc-dogs-shadow"]
 
 
 # Flags
@@ -394,23 +364,23 @@ def test_an_update_ends_a_shadow_and_prunes_its_model(
         ("--capture 101", "'101' must be an integer from 1 to 100"),
         ("--capture-to s3://b-b/c", "--capture-to goes with --capture"),
         (f"--alarm-topic {TOPIC}", "--alarm-topic goes with --alarms"),
-        ("--alarms --no-wait", "they cannot be combined with --no-wait"),
+        ("--alarms --no-wait", "--no-wait cannot be combined with --alarms"),
         ("--wait --no-wait", "not allowed with argument"),
         ("--shadow job-2 --name byoc-dogs --update --strategy rolling", "the service takes one variant there"),
-        ("--schedule x=1,2", "--min-instances, --target and --schedule go with --max-instances"),
+        ("--schedule x=1,2", "--schedule goes with --max-instances"),
         ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
         ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=0,2", "only an endpoint with --async scales to zero"),
         ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=3,2", "MIN 3 is more than MAX 2"),
         ("--timezone UTC", "--timezone goes with --schedule"),
         ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
-        ("--local --alarms", "are for an endpoint in SageMaker"),
-        ("--register byoc-dogs --capture 5", "are for an endpoint in SageMaker"),
+        ("--local --alarms", "--alarms: that is for an endpoint in SageMaker"),
+        ("--register byoc-dogs --capture 5", "--capture: it makes no endpoint"),
     ],
 )
-def test_what_cannot_be_combined_is_one_line(flags: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_combined_is_one_line(flags: str, complaint: str, call: Call) -> None:
     arguments = (*OFFLINE, "--model-data", ARTIFACT, *flags.split(" "), *(() if "--local" in flags else ("--dry-run",)))
-    assert call(*arguments) == 2
-    assert complaint in last_line(capsys)
+    ended = call(deploy, *arguments)
+    assert (ended.code, complaint in ended.last) == (2, True), ended.err
 
 
 def test_the_known_variables_are_those_that_the_server_reads() -> None:
@@ -419,10 +389,10 @@ def test_the_known_variables_are_those_that_the_server_reads() -> None:
     assert set(model_data.VARIABLES) == read
 
 
-def test_an_unknown_variable_of_the_server_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(*ONE, "--environment", "BYOC_THREAD=2", "--environment", "MY_OWN=1", "--dry-run") == 0
+def test_an_unknown_variable_of_the_server_is_said(call: Call) -> None:
+    ended = call(deploy, *ONE, "--environment", "BYOC_THREAD=2", "--environment", "MY_OWN=1", "--dry-run")
     warning = "warning: --environment BYOC_THREAD: the server knows no such variable: did you mean BYOC_THREADS?"
-    assert [line for line in capsys.readouterr().err.splitlines() if "warning" in line] == [warning]
+    assert [line for line in ended.err.splitlines() if "warning" in line] == [warning]
 
 
 @pytest.mark.parametrize(
@@ -444,18 +414,16 @@ def test_an_unknown_variable_of_the_server_is_said(capsys: pytest.CaptureFixture
         ("rate(2 weeks)", "expected 'cron("),
     ],
 )
-def test_a_time_that_the_service_would_refuse_is_one_line(
-    when: str, complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_time_that_the_service_would_refuse_is_one_line(when: str, complaint: str, call: Call) -> None:
     schedule = ("--max-instances", "2", "--schedule", f"{when}=1,2")
-    assert call(*OFFLINE, "--model-data", ARTIFACT, *schedule, "--dry-run") == 2
-    assert complaint in last_line(capsys)
+    ended = call(deploy, *OFFLINE, "--model-data", ARTIFACT, *schedule, "--dry-run")
+    assert (ended.code, complaint in ended.last) == (2, True), ended.err
 
 
-def test_a_time_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_that_is_given_twice_is_refused(call: Call) -> None:
     both = ("--schedule", f"{MORNING}=2,6", "--schedule", f"{MORNING}=1,2")
-    assert call(*OFFLINE, "--model-data", ARTIFACT, "--max-instances", "6", *both, "--dry-run") == 2
-    assert f"--schedule '{MORNING}' is given twice" in last_line(capsys)
+    ended = call(deploy, *OFFLINE, "--model-data", ARTIFACT, "--max-instances", "6", *both, "--dry-run")
+    assert (ended.code, f"--schedule '{MORNING}' is given twice" in ended.last) == (2, True), ended.err
 
 
 @pytest.mark.parametrize(
@@ -466,6 +434,6 @@ def test_a_time_that_is_given_twice_is_refused(capsys: pytest.CaptureFixture[str
         "at(2100-12-31T23:59:59)",
     ],
 )  # fmt: skip
-def test_times_as_the_service_takes_them(when: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (one,) = of(dry(capsys, "--max-instances", "2", "--schedule", f"{when}=1,2"), "PutScheduledAction")
+def test_times_as_the_service_takes_them(when: str, call: Call) -> None:
+    (one,) = of(dry(call, "--max-instances", "2", "--schedule", f"{when}=1,2"), "PutScheduledAction")
     assert one["Schedule"] == when

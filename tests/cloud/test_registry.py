@@ -16,6 +16,7 @@ from scripts.aws.settings import Settings
 from scripts.images import registry
 from scripts.images.registry import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from tests.cloud import stand_in
+from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.stand_in import ECR_HOST, Server, StandIn
@@ -36,9 +37,9 @@ def image(reference: str) -> Image:
 def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None:
     ecr = aws.client("ecr")
     made = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert made == registry.Repository(NAME, f"{ECR_HOST}/{NAME}", immutable=True, made=True)
+    assert made == registry.Repository(f"{ECR_HOST}/{NAME}", immutable=True)
     made_with = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy"]
-    assert calls == ["ecr:DescribeRepositories", *made_with, "ecr:DescribeRepositories"]
+    assert calls == ["ecr:DescribeRepositories", *made_with, "ecr:DescribeRepositories", "sts:GetCallerIdentity"]
     [found] = ecr.describe_repositories(repositoryNames=[NAME])["repositories"]
     assert found["imageTagMutability"] == "IMMUTABLE"
     assert found["imageScanningConfiguration"] == {"scanOnPush": True}
@@ -49,8 +50,7 @@ def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None
     assert policy == registry.LIFECYCLE
 
     calls.clear()
-    again = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert (again.uri, again.immutable, again.made) == (made.uri, True, False)
+    assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS) == made
     assert calls == ["ecr:DescribeRepositories"]
 
 
@@ -72,7 +72,7 @@ def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, fla
 def test_a_repository_that_exists_is_used_as_it_is(aws: boto3.Session, calls: list[str]) -> None:
     aws.client("ecr").create_repository(repositoryName=NAME)
     found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert (found.immutable, found.made) == (False, False)
+    assert not found.immutable
     assert calls == ["ecr:DescribeRepositories"]
 
 
@@ -127,7 +127,7 @@ def test_an_image_that_is_not_there(aws: boto3.Session, look: Any) -> None:
 
 
 def test_labels_that_cannot_be_read(pushed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in.deny(monkeypatch, "GetDownloadUrlForLayer")
+    give(monkeypatch, "GetDownloadUrlForLayer", error("AccessDeniedException", "not authorized"))
     assert registry.image_labels(Aws(REGION), image("one")) is None
 
 

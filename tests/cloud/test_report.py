@@ -9,16 +9,11 @@ import pytest
 from moto.sagemaker.models import sagemaker_backends
 
 from scripts import report
-from scripts.console.command import run
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.conftest import ACCOUNT, REGION, ROLE, Call
 from tests.container_train.profiler import made_up
 
 BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
 JOB = "byoc-dogs-20261122-172000-a1b2"
-
-
-def call(*arguments: object) -> int:
-    return run("report.py", report.main, [str(word) for word in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +38,18 @@ def create_job(aws: boto3.Session) -> None:
 
 
 @pytest.mark.parametrize("address", ["/output/output.tar.gz", "/output", "/output/", "", "by name"])
-def test_a_job_s_archive(aws: boto3.Session, folder: Path, tmp_path: Path, address: str) -> None:
+def test_a_job_s_archive(aws: boto3.Session, folder: Path, tmp_path: Path, address: str, call: Call) -> None:
     put_archive(aws, folder, f"byoc/jobs/{JOB}/output/output.tar.gz")
     create_job(aws)
     source = JOB if address == "by name" else f"s3://{BUCKET}/byoc/jobs/{JOB}{address}"
-    assert call(source, "--out", tmp_path / "page.html", "--region", REGION) == 0
+    assert call(report, source, "--out", tmp_path / "page.html", "--region", REGION).code == 0
     assert "4 warnings." in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("address", ["", "/profiler-output", "by name"])
-def test_what_the_service_s_profiler_wrote(aws: boto3.Session, folder: Path, tmp_path: Path, address: str) -> None:
+def test_what_the_service_s_profiler_wrote(
+    aws: boto3.Session, folder: Path, tmp_path: Path, address: str, call: Call
+) -> None:
     """It may have been told to write elsewhere than the job."""
     system = folder / "profiler" / "system"
     for file in system.rglob("*.json"):
@@ -63,7 +60,7 @@ def test_what_the_service_s_profiler_wrote(aws: boto3.Session, folder: Path, tmp
     made = sagemaker_backends[ACCOUNT][REGION].training_jobs[JOB]
     made.profiler_config = {"S3OutputPath": f"s3://{BUCKET}/profiles"}
     source = JOB if address == "by name" else f"s3://{BUCKET}/profiles/{JOB}{address}"
-    assert call(source, "--out", tmp_path / "page.html") == 0
+    assert call(report, source, "--out", tmp_path / "page.html").code == 0
     page = (tmp_path / "page.html").read_text()
     assert "chart-cpu" in page
     assert "chart-memory" in page
@@ -79,20 +76,14 @@ def test_what_the_service_s_profiler_wrote(aws: boto3.Session, folder: Path, tmp
         ("s3://no-such-bucket-anywhere/x", "NoSuchBucket"),
     ],
 )
-def test_what_is_not_there(
-    aws: boto3.Session, tmp_path: Path, source: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_not_there(aws: boto3.Session, tmp_path: Path, source: str, said: str, call: Call) -> None:
     create_job(aws)
-    assert call(source, "--out", tmp_path / "page.html") == 1
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("report.py: ")
-    assert said in line
+    ended = call(report, source, "--out", tmp_path / "page.html")
+    assert (ended.code, ended.last.startswith("report.py: "), said in ended.last) == (1, True, True)
     assert not (tmp_path / "page.html").exists()
 
 
-def test_no_region_is_asked_for_what_lies_here(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(folder, "--out", tmp_path / "page.html") == 0
-    assert call(JOB, "--out", tmp_path / "other.html") == 2
-    assert f"{JOB} is no folder or file here; to ask for a training job" in capsys.readouterr().err
+def test_no_region_is_asked_for_what_lies_here(folder: Path, tmp_path: Path, call: Call) -> None:
+    assert call(report, folder, "--out", tmp_path / "page.html").code == 0
+    ended = call(report, JOB, "--out", tmp_path / "other.html")
+    assert (ended.code, f"{JOB} is no folder or file here; to ask for a training job" in ended.err) == (2, True)

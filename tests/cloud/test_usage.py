@@ -14,8 +14,8 @@ from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
 from scripts.endpoints import lookup
 from scripts.images.registry import ensure_repository
-from scripts.resources.assets import IMAGES, RESULTS, S3Asset
-from scripts.resources.inventory import CONFIGURATION, ENDPOINT, MODEL, REPOSITORY, Resource
+from scripts.resources.assets import S3Asset
+from scripts.resources.inventory import Kind, Resource
 from scripts.resources.usage import kept
 from scripts.s3 import storage
 from tests.cloud.answers import PASS, error, give
@@ -101,8 +101,8 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
     flaky.slow(99)
     data = f"{DATA}/model.tar.gz" if make in (model, package) else DATA
     make(aws.client("sagemaker"), "image", data)
-    dogs = S3Asset(RESULTS, S3Uri.parse(DATA, "-"))
-    cats = S3Asset(RESULTS, S3Uri.parse(f"s3://{BUCKET}/byoc/data/cats", "-"))
+    dogs = S3Asset(Kind.RESULTS, S3Uri.parse(DATA, "-"))
+    cats = S3Asset(Kind.RESULTS, S3Uri.parse(f"s3://{BUCKET}/byoc/data/cats", "-"))
     assert [
         (thing, user.name.endswith(("theirs", "theirs/1"))) for thing, user in kept(Aws(REGION), [dogs, cats]).items()
     ] == [(dogs, True)]
@@ -142,8 +142,8 @@ def test_data_that_a_job_reads_is_not_changed(
 def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
     for make in (training_job, tuning_job, transform_job):
         make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
-    dogs = S3Asset(RESULTS, S3Uri.parse(DATA, "-"))
-    doomed: list[Resource | S3Asset] = [dogs, Resource(MODEL, "byoc-dogs"), repository("byoc-serve")]
+    dogs = S3Asset(Kind.RESULTS, S3Uri.parse(DATA, "-"))
+    doomed: list[Resource | S3Asset] = [dogs, Resource(Kind.MODEL, "byoc-dogs"), repository("byoc-serve")]
     assert kept(Aws(REGION), doomed) == {}
 
 
@@ -157,21 +157,21 @@ def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
 ])  # fmt: skip
 def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
     model(aws.client("sagemaker"), "image", address)
-    assert kept(Aws(REGION), [S3Asset(RESULTS, S3Uri.parse(DATA, "-"))])
+    assert kept(Aws(REGION), [S3Asset(Kind.RESULTS, S3Uri.parse(DATA, "-"))])
     others = [f"{DATA}-2", f"s3://{BUCKET}/byoc/weights", f"s3://{BUCKET}-2/byoc/data/dogs"]
     if address.endswith("model.tar.gz"):
-        assert not kept(Aws(REGION), [S3Asset(RESULTS, S3Uri.parse(uri, "-")) for uri in others])
+        assert not kept(Aws(REGION), [S3Asset(Kind.RESULTS, S3Uri.parse(uri, "-")) for uri in others])
 
 
 def test_pictures_are_read_by_jobs_only_and_no_model_is_described(aws: boto3.Session, calls: list[str]) -> None:
     model(aws.client("sagemaker"), "image", f"{DATA}/model.tar.gz")
-    assert not kept(Aws(REGION), [S3Asset(IMAGES, S3Uri.parse(DATA, "-"))])
+    assert not kept(Aws(REGION), [S3Asset(Kind.IMAGES, S3Uri.parse(DATA, "-"))])
     assert "sagemaker:ListTrainingJobs" in calls
     assert not [call for call in calls if "Model" in call]
 
 
 def repository(name: str) -> Resource:
-    return Resource(REPOSITORY, name, detail=f"{HOST}/{name}")
+    return Resource(Kind.REPOSITORY, name, detail=f"{HOST}/{name}")
 
 
 @pytest.mark.parametrize("make", [one for one in STORES if one is not transform_job])
@@ -198,8 +198,12 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
     flaky.slow(99)
     transform_job(client, "image", DATA)
     serve(client, "moving", "byoc-fish")
-    doomed = [Resource(MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
-    doomed += [Resource(CONFIGURATION, "other"), Resource(CONFIGURATION, "moving"), Resource(ENDPOINT, "moving")]
+    doomed = [Resource(Kind.MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
+    doomed += [
+        Resource(Kind.CONFIGURATION, "other"),
+        Resource(Kind.CONFIGURATION, "moving"),
+        Resource(Kind.ENDPOINT, "moving"),
+    ]
     # All that uses byoc-fish goes with it.
     assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
         "byoc-dogs": "the transform job theirs",

@@ -188,7 +188,7 @@ def test_a_program_that_the_shell_names_is_not_the_job_s(tmp_path: Path, monkeyp
     data = trees.fill(tmp_path / "data", {"train": 1, "valid": 1, "test": 1})
     it = engine.ProcessEngine()
     staged = stage.stage(tmp_path / "ml", str(data), {"learning-rate": "1"}, None, host=it.host)
-    assert it.train(staged, tmp_path / "log") == 1
+    assert engine.train(it, staged, tmp_path / "log") == 1
     assert "unknown hyperparameter learning-rate" in (tmp_path / "log").read_text()
 
 
@@ -240,7 +240,7 @@ def test_files_from_the_training_container_belong_to_the_caller(tmp_path: Path, 
         os.chown(path, user, user)
     monkeypatch.setattr(os, "getuid", lambda: user)
     monkeypatch.setattr(os, "getgid", lambda: user)
-    assert docker.train(staged, tmp_path / "log") == 0, (tmp_path / "log").read_text()[-3000:]
+    assert engine.train(docker, staged, tmp_path / "log") == 0, (tmp_path / "log").read_text()[-3000:]
     made = list((staged.tree / "model").iterdir())
     # The mount points below input/data are made by this process, which really is root.
     written = [path for path in staged.tree.rglob("*") if "data" not in path.relative_to(staged.tree).parts[1:2]]

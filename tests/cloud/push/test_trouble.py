@@ -15,6 +15,8 @@ from scripts.images import engine as docker_engine
 from scripts.images import push
 from scripts.images.engine import AccessDenied, RetryableError
 from tests.cloud import stand_in
+from tests.cloud.answers import error as denied
+from tests.cloud.answers import give
 from tests.cloud.conftest import ACCOUNT
 from tests.cloud.push.conftest import NAME, TARGET, Make, call, error, start
 from tests.cloud.stand_in import Gate, Server, StandIn
@@ -195,7 +197,7 @@ def test_a_call_that_is_denied(
     ecr: StandIn, make: Make, operation: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make()
-    stand_in.deny(monkeypatch, operation)
+    give(monkeypatch, operation, denied("AccessDeniedException", f"not authorized to perform: {operation}"))
     assert call(TARGET) == 1
     line = error(capsys)
     assert f"{operation}: " in line
