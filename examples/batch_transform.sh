@@ -18,4 +18,10 @@ else
 fi
 
 # Columns: file, label, probability, error.
-{ read -r header; echo "$header"; sort -t , -k 3 -g | head -n 10; } <"$table"
+.venv/bin/python - "$table" <<'EOF'
+import csv, sys
+
+header, *rows = csv.reader(open(sys.argv[1], newline=""))
+rows.sort(key=lambda row: float(row[2] or 0))  # an image that was not predicted has no probability
+csv.writer(sys.stdout, lineterminator="\n").writerows([header, *rows[:10]])
+EOF

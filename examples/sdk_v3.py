@@ -24,7 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 # It would refuse the role of scripts/make_role.py, which has no more rights than a job needs.
 os.environ.setdefault("SAGEMAKER_VALIDATE_ROLE", "false")
 
-from sagemaker.core.helper.session_helper import Session
+try:
+    from sagemaker.core.helper.session_helper import Session
+except ModuleNotFoundError as error:
+    sys.exit(f"sdk_v3.py: {error}: it runs in an environment of its own, .venv-v3, which its first lines make")
 from sagemaker.core.shapes import MetricDefinition
 from sagemaker.train import ModelTrainer
 from sagemaker.train.configs import Compute, InputData, OutputDataConfig, StoppingCondition

@@ -81,7 +81,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         type=engine,
         choices=ENGINES,
         default="auto",
-        help="docker: in the two images; process: the same programs in"
+        help="docker: in Docker images; process: the same programs in"
         " .venv; auto (default): docker where a daemon answers",
     )
 

@@ -28,12 +28,22 @@ def serve(arguments: list[str]) -> None:
     serve_model(flags.engine, Path(flags.model).absolute(), flags.port, page=flags.page or flags.open, show=flags.open)
 
 
+def _check_trained(archive: Path) -> None:
+    """Raise LocalError for a model whose training runs or was killed, if there is one of the run before it."""
+    out = options.OUT.absolute()
+    if archive.is_relative_to(out) and not archive.exists():
+        before = out.with_name(f"{out.name}.old") / archive.relative_to(out)
+        if before.exists():
+            raise LocalError(f"{archive}: its training runs, or was killed; the run before has --model {before}", 2)
+
+
 def serve_model(wanted: str, archive: Path, port: int, *, page: bool, show: bool) -> None:
     """Serve a model.tar.gz, or a model folder, until Ctrl-C; `show` opens its page in a browser. Raises LocalError."""
     model, url = archive, f"http://127.0.0.1:{port}"
     server.check_port(port)
     with scratch.run_directory() as work:
         if not archive.is_dir():
+            _check_trained(archive)
             model = work / "model"
             pack.unpack(archive, model)
         chosen, why = engine.choose(wanted, work)

@@ -30,7 +30,7 @@ def is_free(port: int, address: str = "127.0.0.1") -> bool:
 def check_port(port: int, address: str = "127.0.0.1") -> None:
     """Raises LocalError when something else has the port."""
     if not is_free(port, address):
-        raise LocalError(f"--port {port} is taken: give another one, or none")
+        raise LocalError(f"--port {port} is taken: give another one")
 
 
 def free_port(ports: range = FREE_PORTS, address: str = "127.0.0.1") -> int:

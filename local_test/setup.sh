@@ -5,9 +5,9 @@
 #   local_test/setup.sh --find    print the Python that would be used
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-venv=$root/.venv lock=$root/local_test/requirements.lock cost="about 5 GB on disk; 1 to 3 minutes the first time"
+venv=$root/.venv lock=$root/local_test/requirements.lock cost="about 6 GB on disk; 1 to 3 minutes the first time"
 if [ "$*" = cloud ]; then
-  venv=$root/.venv-cloud lock=$root/local_test/cloud.lock cost="about 400 MB on disk; half a minute the first time"
+  venv=$root/.venv-cloud lock=$root/local_test/cloud.lock cost="about 300 MB on disk; half a minute the first time"
   shift
 fi
 uv_lock=$root/docker/uv.lock

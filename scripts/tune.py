@@ -4,7 +4,7 @@
 scripts/search_space.toml defines the search space, for both.
 
 scripts/tune.py --local --data DIR --weights resnet50.pth --trials 20     here, as processes or in containers
-scripts/tune.py --local --data DIR --trials 40                            20 more: a search of one name resumes
+scripts/tune.py --local --data DIR --weights resnet50.pth --trials 40     20 more: a search of one name resumes
 scripts/tune.py --local --data sample --strategy hyperband --epochs 9 --parallel 2
 scripts/tune.py --image URI --data s3://BUCKET/PREFIX --trials 20 --parallel 4 --spot
 scripts/tune.py --image URI --data s3://BUCKET/PREFIX --warm-start NAME   starts from the trials of another search

@@ -85,10 +85,10 @@ class Study:
                 self.study.enqueue_trial(parameters)
         elif begun != dict(identity):
             other = next(key for key in {**begun, **identity} if begun.get(key) != identity.get(key))
+            values = f" ({begun.get(other)}, now {identity.get(other)})" if other in ("data", "weights") else ""
+            what = "search space, or other hyperparameters" if other == "space" else other + values
             raise CloudError(
-                f"{folder} is a search begun with another {other} ({begun.get(other)}, now {identity.get(other)}): give"
-                f" another --name, or remove {folder}",
-                2,
+                f"{folder} is a search begun with another {what}: give another --name, or remove {folder}", 2
             )
         # Begun again, a sampler with the same seed would try the same again.
         seed = len(self._all())

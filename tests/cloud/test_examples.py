@@ -1,5 +1,6 @@
 """examples/: the scripts run as a user runs them, on this machine and at moto's server; other commands as dry runs."""
 
+import http.server
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shlex
 import socket
 import subprocess
 import tarfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +162,20 @@ def test_an_own_checkpoint_is_served_and_asked(here: Path, photo: Path) -> None:
         assert "./model.json" in archive.getnames()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0, "the server is gone"
+
+
+def test_the_answer_of_another_server_is_not_taken_for_an_own_checkpoints(here: Path, photo: Path) -> None:
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.HTTPServer(("127.0.0.1", free_port()), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        port = str(other.server_port)
+        said = run("own_checkpoint.sh", "model.pth", "classes.txt", photo, code=1, PORT=port, OUT=str(here / "out"))
+        other.shutdown()
+    assert f"another server answers at port {other.server_port}" in said.stderr
 
 
 def test_batch_transform_as_a_dry_run(here: Path, photo: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from container_serve.supervisor.scratch import run_directory
-from local_test import pack
+from local_test import options, pack, serve_local
+from local_test.errors import LocalError
 from local_test.server import free_port
 from tests.contract.models import write_model
 from tests.local_test.runs import ROOT, mentioning, until
@@ -53,3 +54,17 @@ def test_what_a_killed_call_has_left_is_removed_by_the_next_one(
         following.send_signal(signal.SIGINT)
         assert following.wait(60) == 130
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_the_model_of_the_run_before_is_named_while_a_training_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "OUT", tmp_path / "out")
+    wanted, before = (tmp_path / name / "model" / "model.tar.gz" for name in ("out", "out.old"))
+    before.parent.mkdir(parents=True)
+    before.touch()
+    with pytest.raises(LocalError, match=f"was killed; the run before has --model {before}"):
+        serve_local.serve_model("process", wanted, free_port(), page=False, show=False)
+    before.unlink()
+    with pytest.raises(LocalError, match="no such file: give a model"):
+        serve_local.serve_model("process", wanted, free_port(), page=False, show=False)
