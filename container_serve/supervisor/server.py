@@ -178,7 +178,7 @@ class Server:
             if report["workers"] >= self.least:
                 healthy = time.monotonic()
             elif time.monotonic() - healthy > self.recovery:
-                reason = report["failure"] or "they died or do not answer; the log above says more"
+                reason = report["failure"] or "they died, or the front end does not answer; the log above says more"
                 raise ServeError(f"no worker for {self.recovery:.0f} s: {reason}")
 
     def drain(self) -> None:

@@ -3,7 +3,7 @@
 A FeatureFile is a folder, named by the digest of all that decides its numbers. It has a file for each feature with one
 row per image, to which rows are added at the end. After a kill the next process continues there: of files that were
 half written, and of a copy that was taken at any moment (the platform copies the checkpoint folder), as many rows count
-as all files have.
+as all files have. The checksums of whole files are kept when they are first read.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 3
 LOCK_SECONDS = 0.5
+CHECKSUMS = "crc32.json"
 
 Features = tuple[torch.Tensor, ...]  # the output of the frozen layers: each (N, ...)
 
@@ -44,9 +46,10 @@ class FeatureFile:
         described = {"format": FORMAT, "fields": dict(fields), "rows": rows, "features": shapes}
         self.path = folder / hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
         self.files = [self.path / f"{number}.bin" for number in range(len(sample))]
+        self.damaged = False
 
     def read(self) -> Features | None:
-        """Return all rows, mapped into memory; None if some are missing."""
+        """Return all rows, mapped into memory; None if some are missing or damaged."""
         if not self.rows:  # more processes than images
             return tuple(like[:0] for like in self.sample)
         if self.done() != self.rows:
@@ -55,11 +58,27 @@ class FeatureFile:
             torch.from_file(str(file), shared=False, size=self.rows * like[0].numel(), dtype=like.dtype)
             for file, like in zip(self.files, self.sample, strict=True)
         )
-        return tuple(m.reshape(self.rows, *like.shape[1:]) for m, like in zip(mapped, self.sample, strict=True))
+        features = tuple(m.reshape(self.rows, *like.shape[1:]) for m, like in zip(mapped, self.sample, strict=True))
+        return features if self._is_whole(features) else None
+
+    def _is_whole(self, features: Features) -> bool:
+        """Compare the checksums with those of the first time; they are kept if this is the first time."""
+        sums = [zlib.crc32(feature.view(torch.uint8).numpy().data) for feature in features]
+        kept = self.path / CHECKSUMS
+        try:
+            self.damaged = json.loads(kept.read_text()) != sums
+        except FileNotFoundError:
+            with contextlib.suppress(OSError):  # a folder that cannot be written
+                paths.replace_file(kept, json.dumps(sums).encode())
+        except (OSError, ValueError):
+            self.damaged = True
+        if self.damaged:
+            log.warning("feature cache: %s is damaged, and computed again", self.path)
+        return not self.damaged
 
     def done(self) -> int:
-        """Return the number of rows that all files have."""
-        if not all(file.is_file() for file in self.files):
+        """Return the number of rows that all files have; of damaged ones none."""
+        if self.damaged or not all(file.is_file() for file in self.files):
             return 0
         there = (file.stat().st_size // like[0].nbytes for file, like in zip(self.files, self.sample, strict=True))
         return min(self.rows, *there)
@@ -68,6 +87,8 @@ class FeatureFile:
         """Prepare to append after the first `rows` of `done`. Raises FeatureFileError."""
         with _writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / CHECKSUMS).unlink(missing_ok=True)
+            self.damaged = False
             for file, like in zip(self.files, self.sample, strict=True):
                 file.touch()
                 os.truncate(file, rows * like[0].nbytes)

@@ -193,7 +193,8 @@ class LocalTarget:
         except requests.Timeout:
             raise InvocationError(f"no answer within {TIMEOUT_SECONDS} s") from None
         except requests.RequestException as error:
-            said = one_line(str(error))[-200:]
+            cause = getattr(error.args[0] if error.args else None, "reason", None) or error  # urllib3's, in requests'
+            said = one_line(str(cause)).rpartition(": ")[2]
             raise CloudError(
                 f"no server answers at {self.url} ({said}): correct the URL, or start one with"
                 " scripts/deploy.py --local or local_test/serve_local.sh"

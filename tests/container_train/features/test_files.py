@@ -81,6 +81,23 @@ def test_a_file_that_is_cut_short_or_missing_is_not_read(half: Path) -> None:
     assert entry(half).read() is not None
 
 
+def test_a_changed_byte_is_noticed_and_all_is_written_anew(half: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = finished(half).files[1]
+    assert entry(half).read() is not None
+    whole = bytearray(file.read_bytes())
+    whole[50] ^= 1
+    file.write_bytes(whole)
+    damaged = entry(half)
+    assert damaged.read() is None
+    assert f"{damaged.path} is damaged, and computed again" in caplog.text
+    assert damaged.done() == 0
+    damaged.resume(0)
+    damaged.append(features())
+    read = damaged.read()
+    assert read is not None
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(read, features(), strict=True))
+
+
 def test_no_rows_are_read_without_files(tmp_path: Path) -> None:
     read = FeatureFile(tmp_path, FIELDS, 0, SAMPLE).read()
     assert read is not None

@@ -33,7 +33,8 @@ final class Health {
         if (pool == null || pool.failure != null || pool.diedLoading < SILENT_DEATHS) {
             return pool == null ? null : pool.failure;
         }
-        return pool.diedLoading + " workers died while they loaded the model, probably for lack of memory; use fewer workers";
+        return pool.diedLoading + " workers died while they loaded the model: mostly for lack of memory (use fewer workers),"
+                + " unless a program in the model ends its process";
     }
 
     static JsonObject report() {
