@@ -1,4 +1,4 @@
-"""Small /opt/ml trees of real picture files for the training tests."""
+"""Small trees of files: /opt/ml with real picture files for the training tests, and cgroups."""
 
 import json
 from collections.abc import Mapping
@@ -58,3 +58,13 @@ def configure(base: Path, hyperparameters: Mapping[str, str]) -> None:
     (config / "resourceconfig.json").write_text(json.dumps(host))
     channels = {p.name: {"TrainingInputMode": "File"} for p in (base / "input" / "data").iterdir()}
     (config / "inputdataconfig.json").write_text(json.dumps(channels))
+
+
+def cgroup(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
+    """Write files below root/cgroup, and the process's `own` groups as in /proc; return both paths."""
+    for name, text in files.items():
+        path = root / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (root / "own").write_text(own)
+    return root / "cgroup", root / "own"

@@ -5,6 +5,7 @@ import pytest
 
 from container_serve import resources
 from container_serve.resources import Share, cpu_count, memory_limit, plan
+from tests.trees import cgroup
 
 MIB = 2**20
 
@@ -14,15 +15,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores and 16 GiB, whatever this one has."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     monkeypatch.setattr(os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 4 * MIB)
-
-
-def tree(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
-    for name, text in files.items():
-        path = root / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (root / "own").write_text(own)
-    return root / "cgroup", root / "own"
 
 
 @pytest.mark.usefixtures("machine")
@@ -50,7 +42,7 @@ def tree(root: Path, own: str, files: dict[str, str]) -> tuple[Path, Path]:
     ],
 )
 def test_cpu_count(tmp_path: Path, own: str, files: dict[str, str], cores: int) -> None:
-    assert cpu_count(*tree(tmp_path, own, files)) == cores
+    assert cpu_count(*cgroup(tmp_path, own, files)) == cores
 
 
 @pytest.mark.usefixtures("machine")
@@ -66,12 +58,12 @@ def test_cpu_count(tmp_path: Path, own: str, files: dict[str, str], cores: int) 
     ],
 )
 def test_memory_limit(tmp_path: Path, own: str, files: dict[str, str], limit: int) -> None:
-    assert memory_limit(*tree(tmp_path, own, files)) == limit
+    assert memory_limit(*cgroup(tmp_path, own, files)) == limit
 
 
 def test_the_groups_that_limit_memory(tmp_path: Path) -> None:
     files = {"a/b/memory.max": f"{2 * MIB}\n", "a/memory.max": "max\n", "memory.max": f"{3 * MIB}\n"}
-    cgroups, own = tree(tmp_path, "0::/a/b\n", files)
+    cgroups, own = cgroup(tmp_path, "0::/a/b\n", files)
     assert resources.limited_groups(cgroups, own) == {cgroups / "a" / "b": 2 * MIB, cgroups: 3 * MIB}
 
 
