@@ -15,7 +15,11 @@ def error(code: str, message: str, **more: Any) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": message}, **more}, "Operation")
 
 
-def give(monkeypatch: Patch, operation: str, *answers: dict[str, Any] | Exception | None) -> None:
+def ctrl_c(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def give(monkeypatch: Patch, operation: str, *answers: dict[str, Any] | BaseException | None) -> None:
     """The scripts' calls of `operation` get these, one after the other; the last one stays. What is given later counts.
 
     A ClientError is answered by the service, any other exception raised on the way to it.
@@ -32,7 +36,7 @@ def give(monkeypatch: Patch, operation: str, *answers: dict[str, Any] | Exceptio
         answer = row.pop(0) if len(row) > 1 else row[0]
         if isinstance(answer, ClientError):
             return AWSResponse(None, 400, {}, None), answer.response
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return None if answer is PASS else (AWSResponse(None, 200, {}, None), answer)
 

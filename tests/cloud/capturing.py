@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from wsgiref.types import WSGIEnvironment
 
-import boto3
+from boto3 import Session
 from moto.sagemaker.models import sagemaker_backends
 
 from container_serve.codec import answers
@@ -53,7 +53,7 @@ def place(endpoint: str, variant: str, hour: int = 9) -> str:
 class Endpoint:
     """Answers in the place of FlakyAws's; `models` by their variants."""
 
-    def __init__(self, session: boto3.Session, **models: Model) -> None:
+    def __init__(self, session: Session, **models: Model) -> None:
         self.session, self.models = session, models
 
     def invoke(self, operation: str, environ: WSGIEnvironment) -> tuple[int, dict[str, str], bytes]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -52,7 +53,7 @@ UNIQUE = {
 
 
 class ServiceError(Exception):
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, message: str, code: str = "ValidationException") -> None:
         super().__init__(message)
         self.code = code
 
@@ -77,20 +78,19 @@ class FlakyAws:
     def reset(self) -> None:
         """Forget what was told, and what is in progress; moto's own state is not touched."""
         self.calls: list[str] = []  # the operations that arrived, in order
+        self.requests: dict[str, dict[str, Any]] = {}  # the last one of each operation
         self.prediction: dict[str, Any] = {"predictions": [], "model": {}}  # of endpoints: moto takes no pictures
         # Answers requests to endpoints in place of `prediction`: status, headers, body.
         self.runtime: Callable[[str, WSGIEnvironment], tuple[int, dict[str, str], bytes]] | None = None
         self._polls = 0
         self._failure: str | None = None
         self._changes: dict[tuple[str, str], _Change] = {}
-        self._faults: dict[str, Counter[str]] = {
-            name: Counter() for name in ("before", "after", "throttle", "hang", "late", "error")
-        }
+        self._faults: Counter[tuple[str, str]] = Counter()
         self._gate.set()  # what hangs still is given up
         self._gate = threading.Event()
         # What happens once before or after an operation, by anybody else.
-        self.before: dict[str, Callable[[], None]] = {}
-        self.after: dict[str, Callable[[], None]] = {}
+        self.before: dict[str, Callable[[], object]] = {}
+        self.after: dict[str, Callable[[], object]] = {}
         self.components: dict[str, str] = {}  # inference components, which moto lacks: their models by their names
 
     # What a test tells it
@@ -102,29 +102,16 @@ class FlakyAws:
         """
         self._polls, self._failure = polls, failure
 
-    def break_before(self, operation: str, times: int = 1) -> None:
-        """Close the connection of the next `times` requests, and do nothing."""
-        self._faults["before"][operation] += times
+    def _tell(self, fault: str, operation: str, times: int = 1) -> None:
+        """The next `times` requests of this operation meet the fault."""
+        self._faults[fault, operation] += times
 
-    def break_after(self, operation: str, times: int = 1) -> None:
-        """Perform the next `times` requests, and close the connection without an answer."""
-        self._faults["after"][operation] += times
-
-    def throttle(self, operation: str, times: int = 1) -> None:
-        """Refuse the next `times` requests, as the service does under load."""
-        self._faults["throttle"][operation] += times
-
-    def fail_after(self, operation: str, times: int = 1) -> None:
-        """Perform the next `times` requests, and answer that the service has failed."""
-        self._faults["error"][operation] += times
-
-    def hang(self, operation: str, times: int = 1) -> None:
-        """Perform the next `times` requests, and give no answer."""
-        self._faults["hang"][operation] += times
-
-    def delay(self, operation: str, times: int = 1) -> None:
-        """Give no answer to the next `times` requests, and perform the first of them when `catch_up` is called."""
-        self._faults["late"][operation] += times
+    break_before = partialmethod(_tell, "before")  # nothing is done, and the connection closed
+    break_after = partialmethod(_tell, "after")  # performed, and the connection closed without an answer
+    throttle = partialmethod(_tell, "throttle")  # refused, as the service does under load
+    fail_after = partialmethod(_tell, "error")  # performed, and the answer is that the service has failed
+    hang = partialmethod(_tell, "hang")  # performed, and no answer given
+    delay = partialmethod(_tell, "late")  # no answer; the first of them is performed when `catch_up` is called
 
     def catch_up(self) -> None:
         self._gate.set()
@@ -134,6 +121,7 @@ class FlakyAws:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         operation, request = recognise(environ)
         self.calls.append(operation)
+        self.requests[operation] = request
         if happens := self.before.pop(operation, None):
             happens()
         if self._hits("before", operation):
@@ -168,11 +156,9 @@ class FlakyAws:
 
     def _hits(self, fault: str, operation: str) -> bool:
         with self._lock:
-            self._faults[fault][operation] -= 1
-            if self._faults[fault][operation] >= 0:
-                return True
-            self._faults[fault][operation] = 0
-            return False
+            left = self._faults[fault, operation]
+            self._faults[fault, operation] = max(left - 1, 0)
+            return left > 0
 
     def _perform(
         self, operation: str, request: dict[str, Any], environ: WSGIEnvironment, start_response: StartResponse
@@ -221,7 +207,7 @@ class FlakyAws:
             return {}
         if operation == "DeleteModelPackageGroup":
             if any(one.model_package_group_name == name for one in backend.model_packages.values()):
-                raise ServiceError("ConflictException", "Model package group cannot be deleted as it has packages.")
+                raise ServiceError("Model package group cannot be deleted as it has packages.", "ConflictException")
             del backend.model_package_groups[name]
             return {}
         if noun not in SLOW:
@@ -267,7 +253,7 @@ class FlakyAws:
     def _update(self, endpoint: Any, configuration: str, backend: Any, retain: bool) -> None:
         """Roll back an update that fails: the endpoint serves the old configuration, and says why."""
         if configuration not in backend.endpoint_configs:
-            raise ServiceError("ValidationException", f'Could not find endpoint configuration "{configuration}".')
+            raise ServiceError(f'Could not find endpoint configuration "{configuration}".')
         failure = self._failure
 
         def end() -> None:
@@ -280,7 +266,8 @@ class FlakyAws:
             elif not failure:
                 endpoint.endpoint_config_name = configuration
                 if not retain:
-                    _scale_as_configured(endpoint, backend.endpoint_configs[configuration])
+                    variants = backend.endpoint_configs[configuration].production_variants
+                    endpoint.production_variants = endpoint._process_production_variants(variants)
 
         def roll_back() -> None:
             endpoint.endpoint_status = "RollingBack"
@@ -293,35 +280,28 @@ class FlakyAws:
     def _stop(self, noun: str, name: str, job: Any) -> None:
         kind = SLOW[noun]
         if job is None:
-            raise ServiceError("ValidationException", f"Requested resource not found: {name}.")
+            raise ServiceError(f"Requested resource not found: {name}.")
         status = getattr(job, kind.status)
         if status != kind.making:
-            message = f"The request was rejected because the job is in status {status}."
-            raise ServiceError("ValidationException", message)
+            raise ServiceError(f"The request was rejected because the job is in status {status}.")
         _set_status(kind, job, "Stopping")
         self._begin(noun, name, lambda: _set_status(kind, job, "Stopped"))
 
     def _begin(self, noun: str, name: str, end: Callable[[], None], polls: int | None = None) -> None:
-        self._changes[noun, name] = _Change(self._polls if polls is None else polls, end)
-        if not self._changes[noun, name].polls:
-            self._changes.pop((noun, name)).end()
+        left = self._polls if polls is None else polls
+        if left:
+            self._changes[noun, name] = _Change(left, end)
+        else:
+            end()
 
     def _poll(self, noun: str, name: str) -> None:
         change = self._changes.get((noun, name))
-        if change is None:
-            return
-        if change.polls:
+        if change and change.polls:
             change.polls -= 1
-            return
-        del self._changes[noun, name]
-        change.end()
-        if (noun, name) in self._changes:  # a stage follows, and this is its first poll
-            self._poll(noun, name)
-
-
-def _scale_as_configured(endpoint: Any, configuration: Any) -> None:
-    variants = configuration.production_variants
-    endpoint.production_variants = endpoint._process_production_variants(variants)
+        elif change:
+            del self._changes[noun, name]
+            change.end()
+            self._poll(noun, name)  # of a stage that follows this is the first one
 
 
 def _need_unique(noun: str, name: str, backend: Any) -> None:
@@ -329,25 +309,22 @@ def _need_unique(noun: str, name: str, backend: Any) -> None:
     if name not in getattr(backend, table):
         return
     if words:
-        raise ServiceError("ValidationException", f'Cannot create already existing {words} "{name}".')
-    raise ServiceError(
-        "ResourceInUse",
-        f"Job name must be unique within an AWS account and region, and a job with this name already exists ({name})",
-    )
+        raise ServiceError(f'Cannot create already existing {words} "{name}".')
+    raise ServiceError(f"Job name must be unique, and a job with this name already exists ({name})", "ResourceInUse")
 
 
 def _need_idle(endpoint: Any, name: str) -> None:
     if endpoint is None:
-        raise ServiceError("ValidationException", f'Could not find endpoint "{name}".')
+        raise ServiceError(f'Could not find endpoint "{name}".')
     if endpoint.endpoint_status not in ("InService", "Failed"):
-        raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{endpoint.arn}".')
+        raise ServiceError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
 
 
 def _need_serving(name: str, backend: Any) -> None:
     """The runtime says the same of an endpoint that is missing and of one that is not ready."""
     endpoint = backend.endpoints.get(name)
     if endpoint is None or endpoint.endpoint_status in ("Creating", "Deleting", "Failed"):
-        raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+        raise ServiceError(f"Endpoint {name} of account {ACCOUNT} not found.", "ValidationError")
 
 
 def _set_status(kind: Kind, thing: Any, status: str) -> None:

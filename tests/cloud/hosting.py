@@ -10,10 +10,9 @@ from typing import Any
 from urllib.parse import urlparse
 from wsgiref.types import WSGIEnvironment
 
-import boto3
+from boto3 import Session
 from moto.sagemaker.models import sagemaker_backends
 
-from container_serve.artifact import FORMAT_VERSION
 from local_test import pack, stage
 from local_test.engine import Engine
 from scripts import acceptance
@@ -23,10 +22,10 @@ from scripts.endpoints import async_invocations, lookup
 from scripts.jobs import watch
 from scripts.models import package
 from scripts.story import removal, steps
-from tests.cloud import platform
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import ACCOUNT, REGION, know_image
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import MultiModel, Platform
+from tests.cloud.resources import write_log
 from tests.contract.models import write_model
 from tests.contract.serving import Answer, serving
 
@@ -35,9 +34,8 @@ Set = Callable[[Any, str, Any], None]
 
 def hurry(change: Set) -> None:
     """No pauses; `change` is monkeypatch.setattr, or setattr in a process of its own."""
-    for module in (lookup, watch, transform_job, package):
+    for module in (lookup, watch, transform_job, package, async_invocations):
         change(module, "POLL_SECONDS", 0.05)
-    change(async_invocations, "POLL_SECONDS", 0.05)
     change(acceptance, "ROLE_SECONDS", 0.0)
     change(steps, "IDLE_POLL", 0.05)
     change(removal, "PAUSE_SECONDS", 0.05)
@@ -46,7 +44,7 @@ def hurry(change: Set) -> None:
 def accept(*arguments: str) -> int:
     """Run acceptance.py in a process of its own, which may be killed."""
     hurry(setattr)
-    platform.know_image_by(setattr, FORMAT_VERSION)
+    know_image(setattr)
     return run("acceptance.py", acceptance.main, arguments)
 
 
@@ -67,7 +65,7 @@ class Hosting:
     """`engine` trains, `kind` serves (process or docker); without them a small model and canned answers do."""
 
     def __init__(
-        self, session: boto3.Session, flaky: FlakyAws, folder: Path, engine: Engine | None = None, kind: str = ""
+        self, session: Session, flaky: FlakyAws, folder: Path, engine: Engine | None = None, kind: str = ""
     ) -> None:
         self.session, self.flaky, self.folder, self.engine, self.kind = session, flaky, folder, engine, kind
         self.servers: dict[str, Platform] = {}
@@ -127,8 +125,7 @@ class Hosting:
         finally:
             child.stop()
         lines = [line for line in log.read_text().splitlines() if line.strip()]
-        nobody: Any = None
-        Platform(self.session, nobody).log(watch.LOG_GROUP, f"{job.training_job_name}/algo-1-1", lines)
+        write_log(self.session, watch.LOG_GROUP, f"{job.training_job_name}/algo-1-1", *lines)
         return tree / "model"
 
     def _fetch(self, uri: str, folder: Path) -> None:
@@ -168,8 +165,7 @@ class Hosting:
         return Platform(self.session, server)
 
     def _unpack(self, uri: str, folder: Path) -> None:
-        place = urlparse(uri)
-        archive = self.folder / "model.tar.gz"
+        place, archive = urlparse(uri), self.folder / "model.tar.gz"
         self.session.client("s3").download_file(place.netloc, place.path[1:], str(archive))
         with tarfile.open(archive) as tar:
             tar.extractall(folder, filter="data")

@@ -26,45 +26,29 @@ ACTIONS = {
     "s3:HeadBucket": ["s3:ListBucket"],
     "s3:HeadObject": ["s3:GetObject"],
     "s3:DeleteObjects": ["s3:DeleteObject"],
-    "s3:CreateMultipartUpload": ["s3:PutObject"],
-    "s3:UploadPart": ["s3:PutObject"],
-    "s3:CompleteMultipartUpload": ["s3:PutObject"],
-    "s3:AbortMultipartUpload": ["s3:AbortMultipartUpload"],
-    "s3:GetBucketLocation": ["s3:GetBucketLocation"],
     "s3:PutPublicAccessBlock": ["s3:PutBucketPublicAccessBlock"],
-    "sagemaker:CreateTrainingJob": ["sagemaker:CreateTrainingJob", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateHyperParameterTuningJob": [
-        "sagemaker:CreateHyperParameterTuningJob",
-        "iam:PassRole",
-        "sagemaker:AddTags",
-    ],
-    "sagemaker:CreateModel": ["sagemaker:CreateModel", "iam:PassRole", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpointConfig": ["sagemaker:CreateEndpointConfig", "sagemaker:AddTags"],
-    "sagemaker:CreateEndpoint": ["sagemaker:CreateEndpoint", "sagemaker:AddTags"],
+    "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
+    **{f"s3:{name}": ["s3:PutObject"] for name in ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")},
+    **{f"sagemaker:Create{noun}": [f"sagemaker:Create{noun}", "sagemaker:AddTags"]
+       for noun in ("EndpointConfig", "Endpoint", "TransformJob", "ModelPackageGroup")},
+    **{f"sagemaker:Create{noun}": [f"sagemaker:Create{noun}", "sagemaker:AddTags", "iam:PassRole"]
+       for noun in ("TrainingJob", "HyperParameterTuningJob", "Model")},
     "sagemaker-runtime:InvokeEndpoint": ["sagemaker:InvokeEndpoint"],
     "sagemaker-runtime:InvokeEndpointAsync": ["sagemaker:InvokeEndpointAsync"],
-    "sagemaker:CreateTransformJob": ["sagemaker:CreateTransformJob", "sagemaker:AddTags"],
-    "sagemaker:CreateModelPackageGroup": ["sagemaker:CreateModelPackageGroup", "sagemaker:AddTags"],
-    "s3:CopyObject": ["s3:GetObject", "s3:PutObject"],
     "application-autoscaling:RegisterScalableTarget": [
-        "application-autoscaling:RegisterScalableTarget",
-        "iam:CreateServiceLinkedRole",
+        "application-autoscaling:RegisterScalableTarget", "iam:CreateServiceLinkedRole",
         "sagemaker:UpdateEndpointWeightsAndCapacities",
     ],
     "application-autoscaling:PutScalingPolicy": [
-        "application-autoscaling:PutScalingPolicy",
-        "cloudwatch:DescribeAlarms",
-        "cloudwatch:PutMetricAlarm",
+        "application-autoscaling:PutScalingPolicy", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm",
     ],
     "application-autoscaling:DeleteScalingPolicy": [
-        "application-autoscaling:DeleteScalingPolicy",
-        "cloudwatch:DeleteAlarms",
+        "application-autoscaling:DeleteScalingPolicy", "cloudwatch:DeleteAlarms",
     ],
     "cloudwatch:PutDashboard": ["cloudwatch:PutDashboard", "cloudwatch:TagResource"],
     "cloudwatch:PutMetricAlarm": ["cloudwatch:PutMetricAlarm", "cloudwatch:TagResource"],
     "resourcegroupstaggingapi:GetResources": ["tag:GetResources"],
-    "cloudwatch:PutMetricData": ["cloudwatch:PutMetricData"],
-}
+}  # fmt: skip
 # What the Docker client asks of ECR while it pushes: made by no SDK, so recorded by no test.
 DOCKER_PUSH = {
     "ecr:BatchCheckLayerAvailability",

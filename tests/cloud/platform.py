@@ -3,39 +3,24 @@
 import json
 import tarfile
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 from wsgiref.types import WSGIEnvironment
 
-import boto3
-import pytest
+from boto3 import Session
 from moto.sagemaker.models import sagemaker_backends
 
-from scripts.images import registry
 from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.resources import write_log
 from tests.contract.serving import Answer, Server
-
-LABELS = {"org.opencontainers.image.title": "byoc-serve"}
-
-
-def know_image(monkeypatch: pytest.MonkeyPatch, version: int) -> None:
-    """ECR has this project's serving image."""
-    know_image_by(monkeypatch.setattr, version)
-
-
-def know_image_by(change: Callable[[Any, str, Any], None], version: int) -> None:
-    change(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
-    change(registry, "image_labels", lambda aws, image: {**LABELS, "byoc.format-version": str(version)})
 
 
 class Platform:
     """`server` is the endpoint's container, or the job's."""
 
-    def __init__(self, session: boto3.Session, server: Server) -> None:
+    def __init__(self, session: Session, server: Server) -> None:
         self.session, self.server = session, server
         self.threads: list[threading.Thread] = []
 
@@ -67,14 +52,7 @@ class Platform:
         if failed:
             job.transform_job_status = "Failed"
             job.failure_reason = "ClientError: See job logs for more information"
-            self.log("/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", failed)
-
-    def log(self, group: str, stream: str, lines: list[str]) -> None:
-        logs = self.session.client("logs")
-        logs.create_log_group(logGroupName=group)
-        logs.create_log_stream(logGroupName=group, logStreamName=stream)
-        events = [{"timestamp": int(time.time() * 1000), "message": line} for line in lines]
-        logs.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+            write_log(self.session, "/aws/sagemaker/TransformJobs", f"{job.transform_job_name}/i-1/data-log", *failed)
 
     # The queue of an asynchronous endpoint
 
@@ -115,7 +93,7 @@ class MultiModel(Platform):
     `folder` holds the unpacked models here, `inside` is its path in the container.
     """
 
-    def __init__(self, session: boto3.Session, server: Server, prefix: str, folder: Path, inside: str) -> None:
+    def __init__(self, session: Session, server: Server, prefix: str, folder: Path, inside: str) -> None:
         super().__init__(session, server)
         self.prefix, self.folder, self.inside = prefix, folder, inside
         self.loaded: OrderedDict[str, None] = OrderedDict()

@@ -17,11 +17,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import botocore.client
-import pytest
 import requests
 
 from tests.cloud.conftest import ACCOUNT, REGION
-from tests.conftest import need
+from tests.conftest import Patch, need
 from tests.contract.serving import free_port
 
 USER = "AWS"
@@ -198,7 +197,7 @@ class StandIn:
         return {"images": images, "failures": []}
 
 
-def install(monkeypatch: pytest.MonkeyPatch, stand_in: StandIn) -> None:
+def install(monkeypatch: Patch, stand_in: StandIn) -> None:
     """Every ECR client of this process speaks to the stand-in."""
     original = botocore.client.BaseClient._make_request
 

@@ -10,41 +10,36 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
-from container_serve.artifact import FORMAT_VERSION
 from scripts import acceptance
-from scripts.console.command import run
 from scripts.story import performance
 from scripts.story.steps import STEPS, TRAIN
 from tests import documents, trees
-from tests.cloud import hosting, platform
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud import hosting
+from tests.cloud.conftest import HOST, REGION, Call
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.hosting import Hosting
+from tests.cloud.resources import keys, put, there
+from tests.conftest import Patch
 from tests.docker.engine import ROOT
 
-BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
-URI = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-{{}}:1"
-IMAGES = ("--train-image", URI.format("train"), "--serve-image", URI.format("serve"))
+IMAGES = ("--train-image", f"{HOST}/byoc-train:1", "--serve-image", f"{HOST}/byoc-serve:1")
 
 
 @pytest.fixture
-def service(aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosting]:
+def service(
+    aws: Session, flaky: FlakyAws, labels: dict[str, str], tmp_path: Path, monkeypatch: Patch
+) -> Iterator[Hosting]:
     for name in ("BYOC_PROJECT", "BYOC_ROLE", "BYOC_BUCKET", "AWS_REGION"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # put back afterwards: the program sets them
     monkeypatch.setenv("AWS_REGION", REGION)
     hosting.hurry(monkeypatch.setattr)
-    platform.know_image(monkeypatch, FORMAT_VERSION)
     trees.fill(tmp_path / "data", {"train": 2, "valid": 1, "test": 1})
     made = Hosting(aws, flaky, tmp_path / "service")
     with made.stack:
         yield made
-
-
-def call(tmp_path: Path, *arguments: str) -> int:
-    return run("acceptance.py", acceptance.main, [*words(tmp_path), *arguments])
 
 
 def words(tmp_path: Path) -> list[str]:
@@ -60,14 +55,11 @@ def statuses(tmp_path: Path) -> dict[str, str]:
     return {one["step"]: one["status"] for one in result(tmp_path)["outcomes"]}
 
 
-def left(session: boto3.Session) -> list[str]:
+def left(session: Session) -> list[str]:
     """Return the names of all resources in the account."""
-    client, s3 = session.client("sagemaker"), session.client("s3")
     return [
-        *(one["EndpointName"] for one in client.list_endpoints()["Endpoints"]),
-        *(one["EndpointConfigName"] for one in client.list_endpoint_configs()["EndpointConfigs"]),
-        *(one["ModelName"] for one in client.list_models()["Models"]),
-        *(one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ())),
+        *(name for names in there(session).values() for name in names),
+        *keys(session),
         *(one["RoleName"] for one in session.client("iam").list_roles()["Roles"]),
         *(one["repositoryName"] for one in session.client("ecr").describe_repositories()["repositories"]),
     ]
@@ -76,8 +68,8 @@ def left(session: boto3.Session) -> list[str]:
 ALL = {step.name: "passed" for step in STEPS}
 
 
-def test_to_the_end(service: Hosting, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(tmp_path) == 0, capsys.readouterr().err
+def test_to_the_end(service: Hosting, tmp_path: Path, call: Call) -> None:
+    ended = call(acceptance, *words(tmp_path)).ends(0)
     found = result(tmp_path)
     assert statuses(tmp_path) == ALL
     assert (found["status"], found["removed"]) == ("passed", True)
@@ -88,13 +80,13 @@ def test_to_the_end(service: Hosting, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "load of the second model ms" in seen["multi-model"]
     assert seen["transform"]["an answer's key"].endswith(".jpg.out")
     text = (tmp_path / "out" / "result.txt").read_text()
-    assert text.strip() == capsys.readouterr().out.strip()
+    assert text.strip() == ended.out.strip()
     assert "everything that it made is removed" in text
     assert left(service.session) == []
 
 
-def test_it_stops_before_the_step_that_could_pass_the_ceiling(service: Hosting, tmp_path: Path) -> None:
-    assert call(tmp_path, "--max-usd", "0.6") == 1
+def test_it_stops_before_the_step_that_could_pass_the_ceiling(service: Hosting, tmp_path: Path, call: Call) -> None:
+    assert call(acceptance, *words(tmp_path), "--max-usd", "0.6").code == 1
     names = [step.name for step in STEPS]
     after = names.index("asynchronous, from zero")
     assert statuses(tmp_path) == ALL | dict.fromkeys(names[after:], "not run")
@@ -105,14 +97,14 @@ def test_it_stops_before_the_step_that_could_pass_the_ceiling(service: Hosting, 
 
 
 def test_a_step_that_fails_is_said_and_the_others_are_tried(
-    service: Hosting, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Hosting, flaky: FlakyAws, tmp_path: Path, call: Call
 ) -> None:
     def fail() -> None:
         flaky.slow(0, failure="no capacity")
         flaky.after["UpdateEndpoint"] = lambda: flaky.slow(0)
 
     flaky.before["UpdateEndpoint"] = fail
-    assert call(tmp_path) == 1
+    assert call(acceptance, *words(tmp_path)).code == 1
     assert statuses(tmp_path) == ALL | {"real-time, update": "failed"}
     assert result(tmp_path)["status"] == "failed"
     assert "no capacity" in result(tmp_path)["outcomes"][3]["seen"]["because"]
@@ -120,16 +112,15 @@ def test_a_step_that_fails_is_said_and_the_others_are_tried(
 
 
 def test_a_step_that_takes_too_long_is_broken_off(
-    service: Hosting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: Hosting, tmp_path: Path, monkeypatch: Patch, call: Call
 ) -> None:
     """The training never ends: its job is stopped, and what needs its model is not run."""
     service.train = False
     slow = [replace(step, seconds=1) if step is TRAIN else step for step in STEPS]
     monkeypatch.setattr(performance, "STEPS", slow)
-    assert call(tmp_path) == 1
-    assert statuses(tmp_path) == dict.fromkeys(ALL, "not run") | {
-        "push": "passed", "upload": "passed", "train on spot": "failed",
-    }  # fmt: skip
+    assert call(acceptance, *words(tmp_path)).code == 1
+    passed = {"push": "passed", "upload": "passed", "train on spot": "failed"}
+    assert statuses(tmp_path) == dict.fromkeys(ALL, "not run") | passed
     assert result(tmp_path)["outcomes"][2]["seen"]["because"] == "it took longer than 1 s"
     assert left(service.session) == []
 
@@ -143,17 +134,17 @@ def test_a_step_that_takes_too_long_is_broken_off(
     ],
 )
 def test_what_a_killed_call_has_left_is_removed_by_the_next(
-    service: Hosting, flaky: FlakyAws, tmp_path: Path, operation: str, step: str
+    service: Hosting, flaky: FlakyAws, tmp_path: Path, operation: str, step: str, call: Call
 ) -> None:
     assert ended_in(flaky, operation, signal.SIGKILL, tmp_path) == -signal.SIGKILL
     assert not result(tmp_path)["removed"]
     assert statuses(tmp_path)[step] == "running"
     assert left(service.session) != []
-    assert call(tmp_path) == 1
+    assert call(acceptance, *words(tmp_path)).code == 1
     assert (result(tmp_path)["status"], result(tmp_path)["removed"]) == (f"killed in {step}", True)
     assert left(service.session) == []
     if operation == "CreateTrainingJob":
-        assert call(tmp_path) == 0  # the next one begins anew
+        assert call(acceptance, *words(tmp_path)).code == 0  # the next one begins anew
 
 
 def ended_in(flaky: FlakyAws, operation: str, number: int, tmp_path: Path) -> int:
@@ -175,23 +166,15 @@ def test_on_sigterm_it_removes_what_it_made(service: Hosting, flaky: FlakyAws, t
     assert left(service.session) == []
 
 
-def test_it_does_not_begin_beside_things_of_others(
-    service: Hosting, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    service.session.client("s3").put_object(Bucket=BUCKET, Key="byoc-acceptance/mine", Body=b"")
-    assert call(tmp_path) == 1
-    assert "already, such as byoc-acceptance/mine" in capsys.readouterr().err.splitlines()[-1]
+def test_it_does_not_begin_beside_things_of_others(service: Hosting, tmp_path: Path, call: Call) -> None:
+    put(service.session, "byoc-acceptance/mine")
+    call(acceptance, *words(tmp_path)).ends(1, "already, such as byoc-acceptance/mine")
     assert not (tmp_path / "out" / "result.json").exists()
 
 
-def test_the_plan_is_in_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", "us-west-2"]) == 0
-    assert capsys.readouterr().out.strip() in (documents.ROOT / "docs" / "acceptance.md").read_text()
-    wrong = ("--max-usd=nan", "--max-usd=0", "--max-usd=-1"), ("--serve-type=ml.p5.48xlarge",)
-    for flags, words in zip(wrong, ("expected USD, more than 0", "is not known here"), strict=True):
-        for flag in flags:
-            assert run("acceptance.py", acceptance.main, ["--dry-run", "--region", REGION, flag]) == 2
-            assert words in capsys.readouterr().err
+def test_the_plan_is_in_the_documentation(call: Call) -> None:
+    plan = call(acceptance, "--dry-run", "--region", "us-west-2").ends(0).out
+    assert plan.strip() in (documents.ROOT / "docs" / "acceptance.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -203,14 +186,14 @@ def test_the_plan_is_in_the_documentation(capsys: pytest.CaptureFixture[str]) ->
         (("--train-type", "ml.p3.2xlarge"), "--train-type ml.p3.2xlarge has a GPU of compute capability 7.0"),
         (("--train-type", "large"), "--train-type has value 'large': expected one such as ml.g4dn.xlarge"),
         (("--serve-image", "byoc-serve:1"), "--serve-image has value 'byoc-serve:1'"),
+        (("--serve-type=ml.p5.48xlarge",), "is not known here"),
+        *(((f"--max-usd={usd}",), "expected USD, more than 0") for usd in ("nan", "0", "-1")),
     ],
 )
 @pytest.mark.parametrize("dry_run", [("--dry-run",), ()])
 def test_what_a_step_would_refuse_is_refused_at_once(
-    flags: tuple[str, ...], complaint: str, dry_run: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: tuple[str, ...], complaint: str, dry_run: tuple[str, ...], tmp_path: Path, call: Call
 ) -> None:
-    out = ("--out", str(tmp_path / "out"), "--region", REGION)
-    assert run("acceptance.py", acceptance.main, [*out, *flags, *dry_run]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert complaint in line
+    ended = call(acceptance, "--out", tmp_path / "out", "--region", REGION, *flags, *dry_run).ends(2, complaint)
+    assert len(ended.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()

@@ -4,30 +4,25 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
+from boto3 import Session
 
-from container_serve.artifact import FORMAT_VERSION
-from local_test import pack
 from scripts import deploy, predict
-from scripts.console.command import run
-from scripts.endpoints import async_invocations, lookup
-from tests.cloud import platform
-from tests.cloud.conftest import ACCOUNT, REGION, Call, Ended
+from scripts.endpoints import async_invocations
+from tests.cloud.answers import ctrl_c
+from tests.cloud.conftest import BUCKET, MODEL, SERVE_IMAGE, Call, Ended
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import Platform
+from tests.cloud.resources import keys, put, put_model
 from tests.conftest import Patch
-from tests.contract.models import picture, write_model
+from tests.contract.models import picture
 from tests.contract.serving import serving
 
-IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/byoc-serve:0.1.0"
-BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
-KEY = "byoc/job-1/output/model.tar.gz"
 ANSWERS = f"s3://{BUCKET}/byoc/answers"
 
 
 @pytest.fixture
-def topics(aws: boto3.Session) -> list[str]:
+def topics(aws: Session) -> list[str]:
     """One for answers, one for failures."""
     names = ("byoc-answers", "byoc-failures")
     return [aws.client("sns").create_topic(Name=name)["TopicArn"] for name in names]
@@ -35,23 +30,14 @@ def topics(aws: boto3.Session) -> list[str]:
 
 @pytest.fixture
 def queue(
-    aws: boto3.Session,
-    flaky: FlakyAws,
-    topics: list[str],
-    tmp_path: Path,
-    monkeypatch: Patch,
-    request: pytest.FixtureRequest,
-) -> Iterator[Platform]:
+    aws: Session, flaky: FlakyAws, topics: list[str], labels: dict[str, str], tmp_path: Path, monkeypatch: Patch,
+    call: Call, request: pytest.FixtureRequest,
+) -> Iterator[Platform]:  # fmt: skip
     """The endpoint byoc-queue, made by deploy.py; requests go to a real server with its environment."""
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(async_invocations, "POLL_SECONDS", 0.05)
-    platform.know_image(monkeypatch, FORMAT_VERSION)
-    model = write_model(tmp_path / "model")
-    pack.pack(model, tmp_path / "model.tar.gz")
-    aws.client("s3").upload_file(str(tmp_path / "model.tar.gz"), BUCKET, KEY)
-    made = ["--image", IMAGE, "--model-data", f"s3://{BUCKET}/{KEY}", "--name", "byoc-queue", "--async", ANSWERS]
-    made += ["--success-topic", topics[0], "--error-topic", topics[1]]
-    assert run("deploy.py", deploy.main, made) == 0
+    model = put_model(aws, tmp_path)
+    flags = ("--async", ANSWERS, "--success-topic", topics[0], "--error-topic", topics[1])
+    call(deploy, "--image", SERVE_IMAGE, "--model-data", MODEL, "--name", "byoc-queue", *flags).ends(0)
     environment = aws.client("sagemaker").describe_model(ModelName="byoc-queue")["PrimaryContainer"]["Environment"]
     kind = getattr(request, "param", "process")
     with serving(model, tmp_path / "run", environment, kind=kind) as server:
@@ -76,11 +62,10 @@ def ask(queue: Platform, call: Call, topic: str, *arguments: object) -> tuple[En
 
 @pytest.mark.parametrize("queue", ["process", pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
 def test_images_of_s3_and_of_this_machine(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, call: Call
+    queue: Platform, aws: Session, topics: list[str], tmp_path: Path, call: Call
 ) -> None:
-    s3 = aws.client("s3")
     for name, colour in (("photos/a.jpg", "red"), ("photos/b/c.png", "green"), ("photos/notes.txt", "blue")):
-        s3.put_object(Bucket=BUCKET, Key=name, Body=picture(colour, "PNG" if name.endswith("png") else "JPEG"))
+        put(aws, name, picture(colour, "PNG" if name.endswith("png") else "JPEG"))
     (tmp_path / "here.jpg").write_bytes(picture("blue"))
     images = (f"s3://{BUCKET}/photos", tmp_path / "here.jpg")
     ended, messages = ask(queue, call, topics[0], *images, "--json", "--top-k", 2)
@@ -93,15 +78,14 @@ def test_images_of_s3_and_of_this_machine(
     assert all(len(row["predictions"]) == 2 for row in results)
     assert [message["invocationStatus"] for message in messages] == ["Completed"] * 3
     # What was uploaded for the call is gone, the answers stay.
-    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="byoc/")["Contents"]]
-    assert [key for key in keys if "/async/" in key] == []
-    assert len([key for key in keys if key.startswith("byoc/answers/")]) == 3
+    assert [key for key in keys(aws, "byoc/") if "/async/" in key] == []
+    assert len(keys(aws, "byoc/answers/")) == 3
 
 
 def test_what_fails_is_named_with_its_reason(
-    queue: Platform, aws: boto3.Session, topics: list[str], tmp_path: Path, call: Call
+    queue: Platform, aws: Session, topics: list[str], tmp_path: Path, call: Call
 ) -> None:
-    aws.client("s3").put_object(Bucket=BUCKET, Key="photos/broken.jpg", Body=picture("red")[:100])
+    put(aws, "photos/broken.jpg", picture("red")[:100])
     (tmp_path / "no.jpg").write_text("none")
     ended, messages = ask(queue, call, topics[1], f"s3://{BUCKET}/photos/broken.jpg", tmp_path / "no.jpg")
     assert "Received server error (400) from primary" in ended.out
@@ -110,21 +94,16 @@ def test_what_fails_is_named_with_its_reason(
     assert [message["input"] for message in messages] == [f"s3://{BUCKET}/photos/broken.jpg"]
 
 
-def test_a_request_larger_than_a_real_time_one(queue: Platform, aws: boto3.Session) -> None:
+def test_a_request_larger_than_a_real_time_one(queue: Platform, aws: Session) -> None:
     """The container takes what the service may fetch: its limit was raised by deploy.py."""
     lines = b'{"b64": "AAAA"}\n' * 600_000
     assert queue.server.invoke(lines[:16_000_000], "application/json").status == 400  # read, and no JSON
     assert queue.server.invoke(picture("red") + b"\0" * 8_000_000).status == 200
 
 
-def test_ctrl_c_says_where_the_answers_will_be(
-    queue: Platform, flaky: FlakyAws, aws: boto3.Session, monkeypatch: Patch, call: Call, tmp_path: Path
-) -> None:
+def test_ctrl_c_says_where_the_answers_will_be(queue: Platform, monkeypatch: Patch, call: Call, tmp_path: Path) -> None:
     def never(uri: str) -> bytes:
         raise ValueError
-
-    def ctrl_c(seconds: float) -> None:
-        raise KeyboardInterrupt
 
     monkeypatch.setattr("threading.excepthook", lambda args: None)
     monkeypatch.setattr(queue, "read", never)
@@ -135,11 +114,6 @@ def test_ctrl_c_says_where_the_answers_will_be(
     assert f"images sent from here stay in s3://{BUCKET}/byoc/async/" in ended.last
 
 
-def test_wrong_calls_are_one_line(aws: boto3.Session, call: Call) -> None:
-    for arguments, complaint in (
-        (("s3://b-b/a.jpg",), "images in S3 go with --async"),
-        (("s3://b-b/a.jpg", "--async", "--model", "dogs"), "cannot be combined with --local or --model"),
-        ((f"s3://{BUCKET}/none", "--async"), "no images below this prefix"),
-    ):
-        ended = call(predict, "byoc-queue", *arguments)
-        assert (ended.code, complaint in ended.last) == (2, True)
+@pytest.mark.usefixtures("aws")
+def test_a_prefix_without_images(call: Call) -> None:
+    call(predict, "byoc-queue", f"s3://{BUCKET}/none", "--async").ends(2, "no images below this prefix")

@@ -5,6 +5,7 @@ from typing import Any
 
 import boto3
 import pytest
+from boto3 import Session
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
@@ -22,7 +23,7 @@ PREFIX = S3Uri(BUCKET, "byoc/data/pets")
 
 
 @pytest.mark.parametrize("lost", ["", "CreateBucket", "PutPublicAccessBlock"])
-def test_the_default_bucket_is_made_closed_to_the_public(aws: boto3.Session, flaky: FlakyAws, lost: str) -> None:
+def test_the_default_bucket_is_made_closed_to_the_public(aws: Session, flaky: FlakyAws, lost: str) -> None:
     s3 = aws.client("s3")
     s3.delete_bucket(Bucket=BUCKET)
     flaky.calls.clear()
@@ -44,7 +45,7 @@ def test_the_default_bucket_is_made_closed_to_the_public(aws: boto3.Session, fla
         ("elsewhere", "s3://elsewhere is in us-east-1, and the region is eu-central-1"),
     ],
 )
-def test_a_bucket_that_cannot_be_used_is_named(aws: boto3.Session, bucket: str, message: str, calls: list[str]) -> None:
+def test_a_bucket_that_cannot_be_used_is_named(aws: Session, bucket: str, message: str, calls: list[str]) -> None:
     if bucket == "elsewhere":
         boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
     with pytest.raises(CloudError) as caught:
@@ -64,7 +65,7 @@ def test_a_bucket_that_cannot_be_used_is_named(aws: boto3.Session, bucket: str, 
     ],
 )
 def test_why_a_bucket_cannot_be_used_is_said(
-    aws: boto3.Session, monkeypatch: Patch, head: str, code: str, message: str
+    aws: Session, monkeypatch: Patch, head: str, code: str, message: str
 ) -> None:
     def before(operation: str, _: Mapping[str, Any]) -> None:
         if operation != "GetCallerIdentity":
@@ -76,7 +77,7 @@ def test_why_a_bucket_cannot_be_used_is_said(
     assert message in str(explain(caught.value))
 
 
-def test_what_is_missing_to_train_on_is_named(aws: boto3.Session) -> None:
+def test_what_is_missing_to_train_on_is_named(aws: Session) -> None:
     s3 = aws.client("s3")
 
     def put(key: str, body: bytes = b"theirs") -> None:

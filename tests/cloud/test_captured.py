@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
+from boto3 import Session
 from PIL import Image
 
 from container_serve.codec import answers
@@ -20,12 +20,11 @@ from scripts import cleanup, deploy, predict, report
 from scripts.monitoring import captured, drift
 from tests.browser import Browser
 from tests.cloud.capturing import Endpoint, answer, part, place, record
-from tests.cloud.conftest import REGION, Call
+from tests.cloud.conftest import BUCKET, CALL, REGION, Call
+from tests.cloud.conftest import MODEL as ARTIFACT
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_deploy import BUCKET, CALL
-from tests.cloud.test_deploy import MODEL as ARTIFACT
-from tests.cloud.test_modes import account as account
-from tests.cloud.test_modes import fast as fast
+from tests.cloud.resources import keys, put
+from tests.conftest import Patch
 
 CAT, DOG = Prediction(0, "cat", 0.9), Prediction(1, "dog", 0.4)
 
@@ -52,18 +51,13 @@ def job(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def test_a_shadow_from_its_deployment_to_the_comparison(
-    account: boto3.Session, flaky: FlakyAws, tmp_path: Path, call: Call
+    account: Session, flaky: FlakyAws, tmp_path: Path, call: Call
 ) -> None:
     """The same file names in two calls of predict.py are other requests."""
     assert call(deploy, *CALL, "--capture", "100", "--shadow", ARTIFACT).code == 0
-
-    def live(body: bytes) -> Prediction:
-        return CAT
-
-    def shadow(body: bytes) -> Prediction:
-        return CAT if sum(body) % 2 else DOG
-
-    flaky.runtime = Endpoint(account, AllTraffic=live, Shadow=shadow).invoke
+    shadow = (DOG, CAT)
+    models = {"AllTraffic": lambda body: CAT, "Shadow": lambda body: shadow[sum(body) % 2]}
+    flaky.runtime = Endpoint(account, **models).invoke
     agree = 0
     for turn in range(2):
         for index in range(5):
@@ -85,14 +79,13 @@ def test_a_shadow_from_its_deployment_to_the_comparison(
     assert not re.search(r"(?:src|href)=.(?!data:|#)", text.partition("</style>")[2])
 
 
-def test_captured_requests_go_with_the_data(aws: boto3.Session, call: Call) -> None:
-    keys = [f"byoc/captured/{place('byoc-dogs', variant)}" for variant in ("AllTraffic", "Shadow")]
-    for key in (*keys, "byoc/captured/notes.txt"):
-        aws.client("s3").put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+def test_captured_requests_go_with_the_data(aws: Session, call: Call) -> None:
+    files = [f"byoc/captured/{place('byoc-dogs', variant)}" for variant in ("AllTraffic", "Shadow")]
+    for key in (*files, "byoc/captured/notes.txt"):
+        put(aws, key)
     said = f"deleted 2 objects of s3://{BUCKET}/byoc/captured/byoc-dogs"
     assert said in call(cleanup, "--data", "--yes").err
-    left = aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]
-    assert [one["Key"] for one in left] == ["byoc/captured/notes.txt"]
+    assert keys(aws) == ["byoc/captured/notes.txt"]
 
 
 def test_ids_that_are_missing_or_not_unique_match_nothing(tmp_path: Path) -> None:
@@ -140,9 +133,8 @@ def test_an_error_of_the_server_is_an_image_without_an_answer(tmp_path: Path, ca
 
 
 def test_labels_are_compared_with_the_test_images(tmp_path: Path, call: Call) -> None:
-    write(
-        tmp_path / "in", [record("image/png", b"x", answer(CAT))] * 90 + [record("image/png", b"x", answer(DOG))] * 10
-    )
+    cat, dog = (record("image/png", b"x", answer(said)) for said in (CAT, DOG))
+    write(tmp_path / "in", [cat] * 90 + [dog] * 10)
     usual = job(tmp_path / "job", {"cat": 50, "dog": 50})
     page = tmp_path / "p.html"
     rows = table(call(report, "--captured", tmp_path / "in", usual, "--out", page).err)
@@ -159,9 +151,8 @@ def test_labels_are_compared_with_the_test_images(tmp_path: Path, call: Call) ->
 
 def test_the_page_is_drawn_on_a_desk_and_on_a_phone(tmp_path: Path, call: Call) -> None:
     for variant, said in (("AllTraffic", CAT), ("Shadow", DOG)):
-        lines = [
-            record("image/png", b"x", answer(said), hour=9 + index // 20, inference=str(index)) for index in range(60)
-        ]
+        made = answer(said)
+        lines = [record("image/png", b"x", made, hour=9 + index // 20, inference=str(index)) for index in range(60)]
         write(tmp_path / "in", lines, variant)
     page = tmp_path / "p.html"
     tested = job(tmp_path / "job", {"cat": 50, "dog": 50})
@@ -170,10 +161,8 @@ def test_the_page_is_drawn_on_a_desk_and_on_a_phone(tmp_path: Path, call: Call) 
         for width, dark in ((1440, False), (390, True)):
             browser.open(page, width, dark=dark)
             assert (browser.problems, browser.requests) == ([], [])
-            assert {name: share > 0.02 for name, share in browser.charts().items()} == {
-                "chart-hours": True,
-                "chart-confidence": True,
-            }
+            drawn = {name: share > 0.02 for name, share in browser.charts().items()}
+            assert drawn == {"chart-hours": True, "chart-confidence": True}
             assert browser.ask("document.documentElement.scrollWidth") <= width
             assert browser.ask("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)")
 
@@ -245,8 +234,8 @@ def test_memory_does_not_grow_with_the_number_of_requests(tmp_path: Path) -> Non
     ],
 )
 def test_what_cannot_be_read_is_one_line(
-    aws: boto3.Session, arguments: tuple[str, ...], code: int, said: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, call: Call,
+    aws: Session, arguments: tuple[str, ...], code: int, said: str, tmp_path: Path,
+    monkeypatch: Patch, call: Call,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in", [record("image/png", b"x", answer(CAT))])
@@ -256,6 +245,5 @@ def test_what_cannot_be_read_is_one_line(
         file.write_text(record("image/png", b"x", answer(CAT)))
     job(tmp_path / "job", {"cat": 1})
     (job(tmp_path / "empty", {}) / "rules.json").write_text("[]")
-    ended = call(report, *arguments, "--out", "p.html")
-    assert (ended.code, said in ended.last) == (code, True)
+    call(report, *arguments, "--out", "p.html").ends(code, said)
     assert not Path("p.html").exists()

@@ -1,12 +1,11 @@
 """deploy.py: the requests it makes, what it refuses before it makes any, and what it leaves when something fails."""
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 from botocore.exceptions import EndpointConnectionError
 from botocore.model import ServiceModel
 from botocore.parsers import ResponseParserError
@@ -16,50 +15,15 @@ from scripts import deploy
 from scripts.aws import names, requests
 from scripts.aws.account import loader
 from scripts.endpoints import deployment, lookup
-from scripts.images import registry
-from tests.cloud import models
-from tests.cloud.answers import error, give
-from tests.cloud.conftest import ACCOUNT, HERE, REGION, ROLE, SERVE_IMAGE, Call
-from tests.cloud.conftest import BUCKET as BUCKET
-from tests.cloud.conftest import KEY as KEY
-from tests.cloud.conftest import MODEL as MODEL
-from tests.cloud.test_cleanup import NOTHING as NOTHING
-from tests.cloud.test_cleanup import all_of, there
+from tests.cloud.answers import ctrl_c, error, give
+from tests.cloud.conftest import BUCKET, CALL, MODEL, OFFLINE, PROJECT, REGION, ROLE, SERVE_IMAGE, Call
+from tests.cloud.resources import DOGS, NOTHING, configuration, create_job, described, there, write_log
 from tests.conftest import Patch
 
-IMAGE = SERVE_IMAGE
-LABELS = {"org.opencontainers.image.title": "byoc-serve", "byoc.format-version": str(FORMAT_VERSION)}
-PROJECT = {"Key": "byoc-project", "Value": "byoc"}
-OFFLINE = ("--image", IMAGE, *HERE)
 DRY = (*OFFLINE, "--dry-run")
-CALL = ("--image", IMAGE, "--model-data", MODEL, "--name", "byoc-dogs")
-DOGS = all_of("byoc-dogs")
-made = there
 GONE = EndpointConnectionError(endpoint_url="https://api.sagemaker")
 NO_QUOTA = error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0")
 NONE = error("ValidationException", 'Could not find endpoint "byoc-dogs".')
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
-
-
-@pytest.fixture
-def image(monkeypatch: Patch) -> dict[str, str]:
-    """The labels of the image in ECR; a test may change them."""
-    labels = dict(LABELS)
-    monkeypatch.setattr(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
-    monkeypatch.setattr(registry, "image_labels", lambda aws, image: labels or None)
-    monkeypatch.setattr(registry, "image_architecture", lambda aws, image: "amd64")
-    return labels
-
-
-@pytest.fixture
-def account(aws: boto3.Session, image: dict[str, str], tmp_path: Path) -> boto3.Session:
-    """An account with an image and a model."""
-    aws.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=models.archive(tmp_path))
-    return aws
 
 
 # Requests
@@ -80,7 +44,7 @@ def test_golden_requests(call: Call) -> None:
     assert [one["request"] for one in shown] == [
         {
             "ModelName": "byoc-dogs",
-            "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": MODEL},
+            "PrimaryContainer": {"Image": SERVE_IMAGE, "ModelDataUrl": MODEL},
             "ExecutionRoleArn": ROLE,
             "EnableNetworkIsolation": False,
             "Tags": tags,
@@ -112,7 +76,7 @@ def test_golden_requests_of_an_update_with_everything(call: Call, monkeypatch: P
     assert [one["request"] for one in shown] == [
         {
             "ModelName": "byoc-dogs-now",
-            "PrimaryContainer": {"Image": IMAGE, "ModelDataUrl": MODEL, "Environment": environment},
+            "PrimaryContainer": {"Image": SERVE_IMAGE, "ModelDataUrl": MODEL, "Environment": environment},
             "ExecutionRoleArn": ROLE,
             "EnableNetworkIsolation": True,
             "Tags": tags,
@@ -150,13 +114,12 @@ def test_what_is_noticed_of_a_request(call: Call) -> None:
     assert "KmsKeyId" not in ended.json[1]["request"]
     assert "ml.c5d.xlarge has disks of its own" in ended.err
     ended = call(deploy, *DRY, "--job", "byoc-train-1")
-    model, _, endpoint = (one["request"] for one in ended.json)
+    model, _, endpoint = ended.requests
     assert model["PrimaryContainer"]["ModelDataUrl"] == f"s3://{BUCKET}/byoc/byoc-train-1/output/model.tar.gz"
     assert "is taken to lie" in ended.err
     assert re.fullmatch(r"byoc-serve-\d{8}-\d{6}-[0-9a-f]{4}", endpoint["EndpointName"])
     ended = call(deploy, *DRY, "--model-data", MODEL, "--instance-type", "ml.g4dn.xlarge", "--name", "dogs")
-    assert "accelerator that this server does not use" in ended.err
-    assert "does not begin with byoc" in ended.err
+    ended.says("accelerator that this server does not use", "does not begin with byoc")
     assert ended.json[0]["request"]["ModelName"] == "byoc-dogs"
 
 
@@ -170,17 +133,16 @@ def test_models_begin_with_the_project_and_fit(name: str) -> None:
 # Making one
 
 
-def test_made_and_in_service(account: boto3.Session, call: Call) -> None:
+def test_made_and_in_service(account: Session, call: Call) -> None:
     ended = call(deploy, *CALL)
     assert (ended.code, ended.out) == (0, "byoc-dogs\n")
-    assert made(account) == DOGS
-    for expected in (
+    assert there(account) == DOGS
+    ended.says(
         "the image can serve it: resnet50, 2 classes, fp32",
         "1 x ml.m5.large: 0.12 USD an hour",
         f"scripts/cleanup.py byoc-dogs --region {REGION}",
         f"scripts/predict.py byoc-dogs IMAGE --region {REGION}",
-    ):
-        assert expected in ended.err
+    )
     client = account.client("sagemaker")
     for arn in (
         client.describe_endpoint(EndpointName="byoc-dogs")["EndpointArn"],
@@ -189,75 +151,47 @@ def test_made_and_in_service(account: boto3.Session, call: Call) -> None:
     ):
         assert PROJECT in client.list_tags(ResourceArn=arn)["Tags"]
     # The name is taken, also by what an endpoint has left.
-    ended = call(deploy, *CALL)
-    assert "the endpoint byoc-dogs already exists (InService): change it with --update" in ended.last
+    taken = "the endpoint byoc-dogs already exists (InService): change it with --update"
+    left = "is left from an endpoint of this name: remove it with scripts/cleanup.py byoc-dogs"
+    call(deploy, *CALL).ends(1, taken)
     client.delete_endpoint(EndpointName="byoc-dogs")
-    ended = call(deploy, *CALL)
-    assert "is left from an endpoint of this name: remove it with scripts/cleanup.py byoc-dogs" in ended.last
+    call(deploy, *CALL).ends(1, left)
 
 
-def test_an_instance_type_that_is_newer_than_boto3(account: boto3.Session, monkeypatch: Patch, call: Call) -> None:
+def test_an_instance_type_that_is_newer_than_boto3(account: Session, monkeypatch: Patch, call: Call) -> None:
     document = loader().load_service_model("sagemaker", "service-2")
     words = [word for word in document["shapes"]["ProductionVariantInstanceType"]["enum"] if word != "ml.c5.xlarge"]
     shapes = {**document["shapes"], "ProductionVariantInstanceType": {"type": "string", "enum": words}}
     older, model = ServiceModel({**document, "shapes": shapes}, "sagemaker"), requests.model
     monkeypatch.setattr(requests, "model", lambda service: older if service == "sagemaker" else model(service))
     for mode in (("--dry-run",), ()):
-        ended = call(deploy, *CALL, "--instance-type", "ml.c5.xlarge", *mode)
-        assert (ended.code, "(--allow-unknown sends it all the same)" in ended.last) == (2, True)
+        call(deploy, *CALL, "--instance-type", "ml.c5.xlarge", *mode).ends(2, "(--allow-unknown sends it all the same)")
         assert call(deploy, *CALL, "--instance-type", "ml.c5.xlarge", *mode, "--allow-unknown").code == 0
-    configuration = account.client("sagemaker").describe_endpoint_config(EndpointConfigName="byoc-dogs")
-    assert configuration["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
+    assert configuration(account)["ProductionVariants"][0]["InstanceType"] == "ml.c5.xlarge"
 
 
 @pytest.mark.usefixtures("account")
 def test_json(call: Call) -> None:
-    ended = call(deploy, *CALL, "--json", "--no-wait")
+    ended = call(deploy, *CALL, "--json", "--no-wait").says("scripts/deploy.py --attach byoc-dogs")
     result = ended.json
     assert result.pop("seconds") >= 0
     assert result == {
         "endpoint": "byoc-dogs", "status": "Creating", "mode": "real-time", "region": REGION,
-        "configuration": "byoc-dogs", "model": "byoc-dogs", "image": IMAGE, "model_data": MODEL,
+        "configuration": "byoc-dogs", "model": "byoc-dogs", "image": SERVE_IMAGE, "model_data": MODEL,
         "instance_type": "ml.m5.large", "instance_count": 1, "usd_per_hour": 0.115, "autoscaling": None,
         "previous_configuration": None, "removed": [], "alarms": [],
     }  # fmt: skip
-    assert "scripts/deploy.py --attach byoc-dogs" in ended.err
 
 
-def test_of_a_job(account: boto3.Session, call: Call, monkeypatch: Patch) -> None:
-    client = account.client("sagemaker")
-    client.create_training_job(
-        TrainingJobName="job-1",
-        AlgorithmSpecification={"TrainingImage": IMAGE, "TrainingInputMode": "File"},
-        RoleArn=ROLE,
-        OutputDataConfig={"S3OutputPath": f"s3://{BUCKET}/byoc"},
-        ResourceConfig={"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
-        StoppingCondition={"MaxRuntimeInSeconds": 60},
-    )
-    assert call(deploy, "--image", IMAGE, "--job", "job-1", "--json").json["model_data"] == MODEL
-    assert "there is no training job job-2" in call(deploy, "--image", IMAGE, "--job", "job-2").last
-    failed = client.describe_training_job(TrainingJobName="job-1") | {"TrainingJobStatus": "Failed"}
-    give(monkeypatch, "DescribeTrainingJob", failed)
-    ended = call(deploy, "--image", IMAGE, "--job", "job-1")
-    assert (ended.code, "job-1 is Failed: only a completed one" in ended.last) == (1, True)
+def test_of_a_job(account: Session, call: Call, monkeypatch: Patch) -> None:
+    found = create_job(account, "job-1")
+    assert call(deploy, "--image", SERVE_IMAGE, "--job", "job-1", "--json").json["model_data"] == MODEL
+    assert "there is no training job job-2" in call(deploy, "--image", SERVE_IMAGE, "--job", "job-2").last
+    give(monkeypatch, "DescribeTrainingJob", found | {"TrainingJobStatus": "Failed"})
+    call(deploy, "--image", SERVE_IMAGE, "--job", "job-1").ends(1, "job-1 is Failed: only a completed one")
 
 
 # Failures on the way
-
-
-def break_off(monkeypatch: Patch, operation: str, answer: Any) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    if not isinstance(answer, KeyboardInterrupt):
-        give(monkeypatch, operation, answer)
-        return
-    original = requests.send
-
-    def broken(aws: Any, request: Any) -> Any:
-        if request.operation == operation:
-            raise KeyboardInterrupt
-        return original(aws, request)
-
-    monkeypatch.setattr("scripts.aws.creation.send", broken)
 
 
 SERVER_ERROR = error("InternalFailure", "try later", ResponseMetadata={"HTTPStatusCode": 500})
@@ -279,74 +213,47 @@ SERVER_ERROR = error("InternalFailure", "try later", ResponseMetadata={"HTTPStat
     ],
 )
 def test_half_way_nothing_is_left_but_what_an_endpoint_may_need_yet(
-    account: boto3.Session, monkeypatch: Patch, call: Call, operation: str, answer: Any, complaint: str
+    account: Session, monkeypatch: Patch, call: Call, operation: str, answer: Any, complaint: str
 ) -> None:
-    break_off(monkeypatch, operation, answer)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    give(monkeypatch, operation, answer)
     ended = call(deploy, *CALL)
     assert (ended.code in (1, 130), complaint in ended.last) == (True, True), ended.err
     if operation != "CreateEndpoint" or answer is NO_QUOTA:
-        assert made(account) == NOTHING
+        assert there(account) == NOTHING
     else:
         assert f"remove it: scripts/cleanup.py byoc-dogs --region {REGION}" in ended.last
-        assert made(account) == {**DOGS, "endpoints": []}
+        assert there(account) == {**DOGS, "endpoints": []}
 
 
 @pytest.mark.usefixtures("account")
 def test_ctrl_c_while_it_takes_back_says_what_is_left(monkeypatch: Patch, call: Call) -> None:
     give(monkeypatch, "CreateEndpoint", NO_QUOTA)
-
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("scripts.resources.removal.send", interrupted)
-    ended = call(deploy, *CALL)
+    monkeypatch.setattr("scripts.resources.removal.send", ctrl_c)
     left = "still to remove: configuration byoc-dogs, model byoc-dogs; scripts/cleanup.py --unused does it later"
-    assert (ended.code, left in ended.last) == (130, True), ended.err
+    call(deploy, *CALL).ends(130, left)
 
 
-def endpoint(status: str, configuration: str = "byoc-dogs", **more: Any) -> dict[str, Any]:
-    """DescribeEndpoint's answer."""
-    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/byoc-dogs"
-    names = {"EndpointName": "byoc-dogs", "EndpointArn": arn, "EndpointConfigName": configuration}
-    return {**names, "EndpointStatus": status, **more}
-
-
-def test_an_endpoint_that_fails_is_explained_and_removed(
-    account: boto3.Session, monkeypatch: Patch, call: Call
-) -> None:
-    logs = account.client("logs")
-    place = {"logGroupName": "/aws/sagemaker/Endpoints/byoc-dogs", "logStreamName": "AllTraffic/i-1"}
-    logs.create_log_group(logGroupName=place["logGroupName"])
-    logs.create_log_stream(**place)
-    now = int(time.time() * 1000)
-    logs.put_log_events(**place, logEvents=[{"timestamp": now, "message": "server: model.bin: corrupt"}])
-    failed = endpoint("Failed", FailureReason="The primary container did not pass the ping health check.")
-    give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), endpoint("Creating"), failed, failed, NONE)
+def test_an_endpoint_that_fails_is_explained_and_removed(account: Session, monkeypatch: Patch, call: Call) -> None:
+    group, creating = "/aws/sagemaker/Endpoints/byoc-dogs", described("Creating")
+    write_log(account, group, "AllTraffic/i-1", "server: model.bin: corrupt")
+    failed = described("Failed", FailureReason="The primary container did not pass the ping health check.")
+    give(monkeypatch, "DescribeEndpoint", NONE, creating, creating, failed, failed, NONE)
     ended = call(deploy, *CALL)
-    lines = ended.err.splitlines()
-    assert ended.code == 1
-    assert "byoc-dogs: Creating, 0:00 min" in lines
-    assert "  server: model.bin: corrupt" in lines
-    assert "is Failed: The primary container did not pass the ping health check." in ended.last
-    assert place["logGroupName"] in ended.last
-    assert made(account) == NOTHING
+    ended.ends(1, "is Failed: The primary container did not pass the ping health check.", group)
+    assert {"byoc-dogs: Creating, 0:00 min", "  server: model.bin: corrupt"} <= set(ended.err.splitlines())
+    assert there(account) == NOTHING
 
 
-def test_ctrl_c_leaves_it_going_and_says_how_to_come_back(
-    account: boto3.Session, monkeypatch: Patch, call: Call
-) -> None:
+def test_ctrl_c_leaves_it_going_and_says_how_to_come_back(account: Session, monkeypatch: Patch, call: Call) -> None:
     with monkeypatch.context() as interrupted:
-        give(interrupted, "DescribeEndpoint", NONE, endpoint("Creating"))
-
-        def ctrl_c(seconds: float) -> None:
-            raise KeyboardInterrupt
-
+        give(interrupted, "DescribeEndpoint", NONE, described("Creating"))
         interrupted.setattr("time.sleep", ctrl_c)
         ended = call(deploy, *CALL)
-    assert ended.code == 130
-    assert f"scripts/deploy.py --attach byoc-dogs --region {REGION}" in ended.last
-    assert f"scripts/cleanup.py byoc-dogs --region {REGION}" in ended.last
-    assert made(account) == DOGS
+    ended.ends(
+        130, *(f"scripts/{script} byoc-dogs --region {REGION}" for script in ("deploy.py --attach", "cleanup.py"))
+    )
+    assert there(account) == DOGS
     assert call(deploy, "--attach", "byoc-dogs", "--json").json == {
         "endpoint": "byoc-dogs", "status": "InService", "region": REGION, "configuration": "byoc-dogs",
     }  # fmt: skip
@@ -356,10 +263,8 @@ def test_ctrl_c_leaves_it_going_and_says_how_to_come_back(
 def test_a_network_that_stays_down_does_not_hide_what_goes_on(monkeypatch: Patch, call: Call) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     monkeypatch.setattr(lookup, "ENDPOINT_SECONDS", -1.0)
-    give(monkeypatch, "DescribeEndpoint", NONE, endpoint("Creating"), GONE)
-    ended = call(deploy, *CALL)
-    assert (ended.code, "cannot be reached" in ended.last) == (1, True)
-    assert "scripts/deploy.py --attach byoc-dogs" in ended.last
+    give(monkeypatch, "DescribeEndpoint", NONE, described("Creating"), GONE)
+    call(deploy, *CALL).ends(1, "cannot be reached", "scripts/deploy.py --attach byoc-dogs")
 
 
 # The image's label

@@ -72,10 +72,8 @@ def test_every_way_to_end_has_its_exit_code_and_its_line(capsys: Capture) -> Non
     assert ends_with(DataError("no pictures")) == (1, "x.py: no pictures\n")
     assert ends_with(Interrupted("the job goes on")) == (130, "x.py: the job goes on\n")
     assert ends_with(KeyboardInterrupt()) == (130, "x.py: interrupted\n")
-    assert ends_with(FileNotFoundError(2, "No such file or directory", "a.jpg")) == (
-        1,
-        "x.py: a.jpg: No such file or directory\n",
-    )
+    missing = FileNotFoundError(2, "No such file or directory", "a.jpg")
+    assert ends_with(missing) == (1, "x.py: a.jpg: No such file or directory\n")
     ended = Interrupted("the job goes on")
     ended.__context__ = Stopped(signal.SIGTERM)
     assert ends_with(ended) == (143, "x.py: the job goes on\n")

@@ -14,21 +14,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import nbformat
 import pytest
 import torch
 import torchvision
 import yaml
+from boto3 import Session
 from moto.sagemaker.models import sagemaker_backends
 
 from local_test import pack
 from scripts.aws.names import PROJECT_TAG
 from tests import documents, trees
 from tests.cloud import models
-from tests.cloud.conftest import ACCOUNT, REGION, ROLE
+from tests.cloud.conftest import ACCOUNT, HOST, REGION, ROLE, TRAIN_IMAGE, put_image
 from tests.cloud.flaky_aws import FlakyAws
-from tests.conftest import need
+from tests.conftest import Capture, Patch, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import free_port
 from tests.docker import engine
@@ -40,7 +40,7 @@ NOT_LISTED = {"README.md", "charts.py", "signs.py"}  # the notebook's
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: Patch) -> Path:
     """A folder that looks like the root of a clone: what the examples leave is in there."""
     root = tmp_path / "clone"
     root.mkdir()
@@ -106,17 +106,14 @@ def test_dogs_as_a_dry_run_prints_requests_and_needs_no_account(dogs: Path, phot
 
 
 @pytest.fixture
-def pushed(aws: boto3.Session, image: None) -> tuple[str, str]:
+def pushed(aws: Session, image: None) -> tuple[str, str]:
     """URIs of both images, which lie in ECR."""
-    ecr, home = aws.client("ecr"), f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-    (kept,) = ecr.batch_get_image(repositoryName="byoc-train", imageIds=[{"imageTag": "0.1.0-abc"}])["images"]
-    ecr.create_repository(repositoryName="byoc-serve")
-    ecr.put_image(repositoryName="byoc-serve", imageManifest=kept["imageManifest"], imageTag="0.1.0-abc")
-    return f"{home}/byoc-train:0.1.0-abc", f"{home}/byoc-serve:0.1.0-abc"
+    put_image(aws, "byoc-serve", "0.1.0-abc")
+    return TRAIN_IMAGE, f"{HOST}/byoc-serve:0.1.0-abc"
 
 
 @pytest.fixture
-def training(aws: boto3.Session, flaky: FlakyAws, tmp_path: Path) -> None:
+def training(aws: Session, flaky: FlakyAws, tmp_path: Path) -> None:
     """The job that is created leaves a model."""
     pack.pack(models.folder(tmp_path / "model"), tmp_path / "model.tar.gz")
 
@@ -129,7 +126,7 @@ def training(aws: boto3.Session, flaky: FlakyAws, tmp_path: Path) -> None:
 
 
 def test_dogs_from_the_zip_to_an_answer_and_back(
-    dogs: Path, photo: Path, pushed: tuple[str, str], training: None, aws: boto3.Session, flaky: FlakyAws
+    dogs: Path, photo: Path, pushed: tuple[str, str], training: None, aws: Session, flaky: FlakyAws
 ) -> None:
     flaky.prediction = {"predictions": [{"index": 0, "label": "Beagle", "probability": 0.75}], "model": {}}
     said = run("dogs.sh", *pushed, dogs, photo)
@@ -143,7 +140,7 @@ def test_dogs_from_the_zip_to_an_answer_and_back(
 
 @pytest.mark.full  # half a minute for a line of the script
 def test_dogs_leaves_no_endpoint_behind_a_step_that_fails(
-    dogs: Path, pushed: tuple[str, str], training: None, aws: boto3.Session, here: Path
+    dogs: Path, pushed: tuple[str, str], training: None, aws: Session, here: Path
 ) -> None:
     said = run("dogs.sh", *pushed, dogs, here / "none.jpg", code=1)
     assert "none.jpg" in said.stderr
@@ -212,9 +209,7 @@ def commands_for_aws() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", list(commands_for_aws()))
-def test_commands_for_aws_are_ones_that_the_service_takes(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_commands_for_aws_are_ones_that_the_service_takes(command: str, monkeypatch: Patch, capsys: Capture) -> None:
     for name, value in {"AWS_REGION": REGION, "BYOC_ROLE": ROLE, "BYOC_BUCKET": VALUES["BUCKET"]}.items():
         monkeypatch.setenv(name, value)
     values = {**VALUES, "DATA": f"s3://{VALUES['BUCKET']}/data", "NAME": "byoc-notebook-1", "PHOTO": "dog.jpg"}

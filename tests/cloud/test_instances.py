@@ -6,6 +6,10 @@ from scripts.aws import instances
 from scripts.aws.errors import CloudError
 from scripts.aws.requests import model
 
+TRAINING, SERVING = (
+    model("sagemaker").shape_for(name).enum for name in ("TrainingInstanceType", "ProductionVariantInstanceType")
+)
+
 
 @pytest.mark.parametrize(
     ("instance_type", "reason"),
@@ -35,53 +39,43 @@ def test_what_is_no_instance_type_is_refused(wrong: str) -> None:
 
 def test_of_the_services_own_list_only_what_cannot_work_is_refused() -> None:
     refused = set()
-    for name in model("sagemaker").shape_for("TrainingInstanceType").enum:
+    for name in TRAINING:
         try:
             instances.check(name)
         except CloudError:
             refused.add(instances.family(name))
     assert refused == {"p2", "p3", "p3dn", "trn1", "trn1n", "trn2", "p6e-gb200"}
-
-
-def test_every_priced_instance_exists_and_can_be_used() -> None:
-    known = set(model("sagemaker").shape_for("TrainingInstanceType").enum)
-    known |= set(model("sagemaker").shape_for("ProductionVariantInstanceType").enum)
+    # Every one with a price exists and can be used.
+    assert set(instances.PRICES) <= {*TRAINING, *SERVING}
     for name in instances.PRICES:
-        assert name in known
         if instances.architecture(name) == "amd64":
             instances.check(name)
 
 
-def test_a_price_is_told_with_its_region_and_date() -> None:
+def test_a_price_is_told_with_its_region_and_date_and_an_unknown_one_is_not_invented() -> None:
     line = instances.describe("ml.g4dn.xlarge", 2, "us-west-2", spot=True)
     assert line.startswith("2 x ml.g4dn.xlarge: 1.47 USD an hour on demand (us-west-2, 2026-09, https://")
     assert line.endswith("spot costs up to 90 % less")
     assert "eu-central-1 may differ" in instances.describe("ml.g4dn.xlarge", 1, "eu-central-1")
+    unknown = instances.describe("ml.p5.48xlarge", 1, "us-west-2")
+    assert ("not known" in unknown, "USD" in unknown) == (True, False)
+    assert instances.price("ml.p5.48xlarge", "us-west-2").cost(3600) is None
+    assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
 
 
 def test_several_types_cost_what_the_dearest_does() -> None:
     assert instances.price("ml.c5.large,ml.m5.large", "us-west-2").hourly == 0.115
     assert instances.price("ml.m5.large,ml.p5.48xlarge", "us-west-2").hourly is None
-    assert instances.describe("ml.c5.large,ml.m5.large", 2, "us-west-2").startswith(
-        "2 x ml.c5.large or ml.m5.large: 0.23 USD an hour"
-    )
+    line = instances.describe("ml.c5.large,ml.m5.large", 2, "us-west-2")
+    assert line.startswith("2 x ml.c5.large or ml.m5.large: 0.23 USD an hour")
 
 
 def test_the_processors_of_an_instance() -> None:
-    families = {
-        instances.family(kind): kind for kind in model("sagemaker").shape_for("ProductionVariantInstanceType").enum
-    }
+    families = {instances.family(kind): kind for kind in SERVING}
     arm = {name for name, kind in families.items() if instances.architecture(kind) == "arm64"}
     assert arm == {
         "c6g", "c6gd", "c6gn", "m6g", "m6gd", "r6g", "r6gd", "c7g", "r7gd", "c8g", "m8g", "r8g", "p6e-gb200",
     }  # fmt: skip
-
-
-def test_an_unknown_price_is_not_invented() -> None:
-    assert "not known" in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
-    assert "USD" not in instances.describe("ml.p5.48xlarge", 1, "us-west-2")
-    assert instances.price("ml.p5.48xlarge", "us-west-2").cost(3600) is None
-    assert instances.price("ml.m5.xlarge", "us-west-2").cost(1800, 2) == pytest.approx(0.23)
 
 
 # Those with local disks among all that the service names, by AWS's page "Instance store volumes".
@@ -92,8 +86,7 @@ WITH_DISKS = {
 
 
 def test_a_volume_key_is_for_instances_without_disks_of_their_own() -> None:
-    shapes = [model("sagemaker").shape_for(name) for name in ("TrainingInstanceType", "ProductionVariantInstanceType")]
-    families = {instances.family(kind) for shape in shapes for kind in shape.metadata["enum"]}
+    families = {instances.family(kind) for kind in (*TRAINING, *SERVING)}
     usable = {kind for kind in families if kind not in instances.REFUSED} | WITH_DISKS
     assert {kind for kind in usable if not instances.takes_volume_key(f"ml.{kind}.xlarge")} == WITH_DISKS
     for newer in ("m6id", "c6id", "r6idn", "m5dn", "c7gd", "x2iedn", "m8gd"):

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from container_train.hyperparameters import OPTIONS
 from scripts import train
 from scripts.images import engine as docker_engine
-from scripts.jobs import local_mode, local_training
+from scripts.jobs import local_mode
 from scripts.resources import stale
 from tests import trees
-from tests.cloud.conftest import HERE, REGION, ROLE, TRAIN_IMAGE, Call
+from tests.cloud.conftest import HERE, REGION, TRAIN_IMAGE, Call
 from tests.conftest import Patch, need
 from tests.docker import engine
 from tests.faults import hosts
+from tests.local_test.runs import until
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -98,12 +98,13 @@ def pictures(tmp_path: Path) -> Path:
     return trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
 
 
-def seen_by(archive: Path) -> dict[str, Any]:
+def read(archive: str, name: str) -> dict[str, Any]:
+    """A JSON file of an archive."""
     with tarfile.open(archive) as tar:
-        member = tar.extractfile("data/seen.json")
+        member = tar.extractfile(name)
         assert member
-        seen: dict[str, Any] = json.load(member)
-    return seen
+        found: dict[str, Any] = json.load(member)
+    return found
 
 
 @pytest.mark.docker
@@ -120,7 +121,7 @@ def test_the_container_sees_the_same_as_in_the_cloud(
     ended = call(train, "--local", *job, "--image", writing_image, "--region", REGION, "--output", out, "--json")
     assert (ended.code, left(label)) == (0, []), ended.err
     done = ended.json
-    seen = seen_by(Path(done["output"]))
+    seen = read(done["output"], "data/seen.json")
 
     # The image, started the same way. Its name is told to the program, which writes it into the artifact.
     assert seen["arguments"] == []
@@ -140,10 +141,10 @@ def test_the_container_sees_the_same_as_in_the_cloud(
     assert {key: value for key, value in seen["environment"].items() if key not in of_the_container} == expected
 
     # Channels: the same names, mode, and files as S3 would hold below each channel's prefix.
-    modes = {name: {"TrainingInputMode": channel["TrainingInputMode"]}
-             for name, channel in seen["config"]["inputdataconfig.json"].items()}  # fmt: skip
-    assert modes == {channel["ChannelName"]: {"TrainingInputMode": cloud["AlgorithmSpecification"]["TrainingInputMode"]}
-                     for channel in cloud["InputDataConfig"]}  # fmt: skip
+    channels = seen["config"]["inputdataconfig.json"].items()
+    modes = {name: channel["TrainingInputMode"] for name, channel in channels}
+    mode = cloud["AlgorithmSpecification"]["TrainingInputMode"]
+    assert modes == {channel["ChannelName"]: mode for channel in cloud["InputDataConfig"]}
     keys = [f"s3://{upload['request']['Bucket']}/{upload['request']['Key']}" for upload in uploads]
     in_s3: dict[str, list[str]] = {}
     for channel in cloud["InputDataConfig"]:
@@ -171,19 +172,6 @@ def test_the_container_sees_the_same_as_in_the_cloud(
     assert seen["shared_memory"] == 2 * 1024**3
     assert "  epoch 1: train_loss 0.5, valid_accuracy 0.75" in ended.err.splitlines()
     assert list(out.iterdir()) == [out / "byoc-same"]
-
-
-@pytest.mark.docker
-@pytest.mark.timing
-def test_the_container_starts_within_ten_seconds(writing_image: str, pictures: Path, tmp_path: Path) -> None:
-    """Of the call of the script, the import of the SDK included."""
-    script = ROOT / "scripts" / "train.py"
-    data = ("--data", str(pictures), "--weights", "none", "--output", str(tmp_path))
-    command_line = [sys.executable, str(script), "--local", "--image", writing_image, *data, "--json"]
-    began = time.time()
-    done = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert seen_by(Path(json.loads(done.stdout)["output"]))["began"] - began <= 10
 
 
 @pytest.fixture
@@ -215,10 +203,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
 def test_the_real_image_by_a_user_who_is_not_root(
     count: int, as_user: list[str], alone: dict[str, list[float]]
 ) -> None:
-    """Started by the script's own process: results are the caller's, and nothing of the container's stays.
-
-    However many hosts there are, they train what one process does.
-    """
+    """Results are the caller's, and nothing of the container's stays; all hosts train what one process does."""
     image = engine.image("train")
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
@@ -247,24 +232,18 @@ def test_the_real_image_by_a_user_who_is_not_root(
         assert "no effect in local mode: --spot, --tags" in done.stderr
         with tarfile.open(result["model"]) as tar:
             assert sorted(tar.getnames()) == ["model.bin", "model.json", "model.pth", "model.xml"]
-            member = tar.extractfile("model.json")
-            assert member
-            model = json.load(member)
+        model = read(result["model"], "model.json")
         assert model["classes"] == list(trees.LABELS)
         assert (model["training"]["job"], model["training"]["image"]) == ("byoc-real", image)
         with tarfile.open(result["output"]) as tar:
             assert {"data/report.html", "data/metrics.json"} <= set(tar.getnames())
-            member = tar.extractfile("data/metrics.json")
-            assert member
-            epochs = json.load(member)["epochs"]
+        epochs = read(result["output"], "data/metrics.json")["epochs"]
         for name, values in alone.items():
             assert [epoch[name] for epoch in epochs] == pytest.approx(values, abs=1e-4), name
         found = list(out.rglob("*"))
         assert {path.stat().st_uid for path in found} == {NOBODY if as_user else os.getuid()}
-        assert {str(path.relative_to(out)) for path in found if path.is_file()} == {
-            "byoc-real/output/model.tar.gz",
-            "byoc-real/output/output.tar.gz",
-        }
+        files = {path for path in found if path.is_file()}
+        assert files == {out / "byoc-real" / "output" / f"{name}.tar.gz" for name in ("model", "output")}
 
 
 def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: Patch) -> None:
@@ -281,84 +260,67 @@ def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: Patch) -
             assert network == {"name": f"byoc-{Path(container.container_root).name}", "labels": {"a": "b"}}
 
 
+@pytest.fixture
+def job(writing_image: str, pictures: Path, tmp_path: Path) -> tuple[object, ...]:
+    data = ("--data", pictures, "--weights", "none", "--output", tmp_path / "out")
+    return ("--local", "--image", writing_image, *data)
+
+
 @pytest.mark.docker
-def test_a_failed_job(writing_image: str, pictures: Path, tmp_path: Path, label: str, call: Call) -> None:
-    out = tmp_path / "out"
-    job = ("--image", writing_image, "--data", pictures, "--weights", "none", "--name", "f", "--output", out)
-    ended = call(train, "--local", *job, "--environment", "BEHAVE=fail", "--json")
+@pytest.mark.timing
+def test_the_container_starts_within_ten_seconds(job: tuple[object, ...]) -> None:
+    """Of the call of the script, the import of the SDK included."""
+    began = time.time()
+    command_line = [sys.executable, str(ROOT / "scripts" / "train.py"), *map(str, job), "--json"]
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert read(json.loads(done.stdout)["output"], "data/seen.json")["began"] - began <= 10
+
+
+@pytest.mark.docker
+def test_a_failed_job(job: tuple[object, ...], tmp_path: Path, label: str, call: Call) -> None:
+    ended = call(train, *job, "--name", "f", "--environment", "BEHAVE=fail", "--json")
     assert (ended.code, left(label)) == (3, [])
     done = ended.json
     assert (done["status"], done["exit_code"], done["model"]) == ("Failed", 3, None)
     assert done["failure"].startswith("the pictures are too beautiful")
-    archive = out / "f" / "output" / "output.tar.gz"
+    archive = tmp_path / "out" / "f" / "output" / "output.tar.gz"
     failed = "train.py: training failed with exit code 3: the pictures are too beautiful"
     assert ended.last == f"{failed}; what it left: {archive}"
     assert list(archive.parent.iterdir()) == [archive]  # no model.tar.gz of nothing
     # Results of an earlier job are not lost.
-    ended = call(train, "--local", *job)
-    assert (ended.code, f"{out / 'f'} already exists" in ended.last) == (2, True)
+    call(train, *job, "--name", "f").ends(2, f"{tmp_path / 'out' / 'f'} already exists")
 
 
 @pytest.mark.docker
 def test_ctrl_c_lets_the_container_end_and_leaves_nothing(
-    writing_image: str, pictures: Path, tmp_path: Path, label: str, call: Call
+    job: tuple[object, ...], tmp_path: Path, label: str, call: Call
 ) -> None:
-    seen = threading.Event()
     networks: list[str] = []
 
+    def waiting() -> list[str]:
+        """The job's container, once it waits."""
+        found = engine.docker("ps", "-q", "--filter", f"label={stale.JOB}={label}").stdout.split()
+        return [one for one in found if "waiting" in engine.docker("logs", one, check=False).stdout]
+
     def interrupt() -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not seen.is_set():
-            for container in engine.docker("ps", "-q", "--filter", f"label={stale.JOB}={label}").stdout.split():
-                if "waiting" in engine.docker("logs", container, check=False).stdout:
-                    seen.set()
-                    networks.extend(
-                        json.loads(engine.docker("inspect", container).stdout)[0]["NetworkSettings"]["Networks"]
-                    )
-                    os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
-                    return
-            time.sleep(0.1)
+        until(waiting, 60)
+        (container,) = json.loads(engine.docker("inspect", *waiting()).stdout)
+        networks.extend(container["NetworkSettings"]["Networks"])
+        os.kill(os.getpid(), signal.SIGTERM)  # which command.run takes as it takes Ctrl-C
 
     watcher = threading.Thread(target=interrupt)
     watcher.start()
-    out = tmp_path / "out"
-    job = ("--image", writing_image, "--data", pictures, "--weights", "none", "--name", "i", "--output", out)
-    ended = call(train, "--local", *job, "--environment", "BEHAVE=wait")
+    ended = call(train, *job, "--name", "i", "--environment", "BEHAVE=wait")
     watcher.join()
-    assert seen.is_set(), ended.err
     assert (ended.code, ended.out, left(label)) == (143, "", [])
     # The job's own. Of the SDK's one for all, two jobs that start at once make two, of which Compose can choose none.
     (network,) = networks
     assert network.startswith("byoc-")
     assert "  saving a checkpoint" in ended.err.splitlines()
-    archive = out / "i" / "output" / "output.tar.gz"
+    archive = tmp_path / "out" / "i" / "output" / "output.tar.gz"
     assert ended.last == f"train.py: interrupted; what it left: {archive}"
-    assert [path for path in out.rglob("*") if path.is_file()] == [archive]
-
-
-def test_every_flag_is_honoured_left_out_or_refused(
-    pictures: Path, tmp_path: Path, call: Call, monkeypatch: Patch
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
-    given = (
-        "--spot --max-wait 200000 --max-run 10 --checkpoints s3://bucket/x --volume-size 9 --input-mode FastFile"
-        " --network-isolation --service-debugger --upload-to s3://bucket/y --role"
-        f" {ROLE} --bucket mine --tags a=b --subnets s-1 --security-groups g-1 --output-kms-key k --volume-kms-key k"
-        " --instance-type ml.m5.xlarge --max-usd 5 --no-wait --allow-unknown --keep-alive 60 --register g"
-        " --serving-image i"
-    ).split()
-    ended = call(train, "--local", "--data", pictures, "--output", tmp_path / "out", *given)
-    assert ended.code == 1
-    assert "no Docker daemon answers: install Docker, or start it" in ended.last
-    assert f"no effect in local mode: {', '.join(local_training.LEFT_OUT)}" in ended.err.splitlines()
-    assert set(local_training.LEFT_OUT) == {word for word in given if word.startswith("--")}
-    flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
-    honoured = {"--image", "--data", "--weights", "--output", "--name", "--environment", "--json", "--local", "--wait",
-                "--help", "--version", "--region", "--project", "--config", "--from-tuning",
-                "--instance-count"}  # fmt: skip
-    refused = {"--dry-run", "--attach", "--stop"}
-    hyperparameters = {f"--{name}" for name in OPTIONS}
-    assert flags == honoured | refused | hyperparameters | set(local_training.LEFT_OUT)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [archive]
 
 
 def test_what_is_missing_is_said_in_one_line(pictures: Path, tmp_path: Path, call: Call, monkeypatch: Patch) -> None:

@@ -3,23 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 from PIL import Image
 
 from container_serve.settings import Settings as ServerSettings
 from scripts import cleanup, deploy, predict
 from scripts.aws import instances, roles
 from scripts.aws.settings import Settings
-from scripts.endpoints import lookup, modes
-from scripts.images import registry
+from scripts.endpoints import modes
 from tests import documents
 from tests.cloud import models
 from tests.cloud.answers import PASS, error, give
-from tests.cloud.conftest import ACCOUNT, REGION, Call
+from tests.cloud.conftest import ACCOUNT, BUCKET, CALL, KEY, MODEL, OFFLINE, PROJECT, REGION, SERVE_IMAGE, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_deploy import BUCKET, CALL, IMAGE, LABELS, MODEL, OFFLINE, PROJECT
-from tests.cloud.test_deploy import KEY as KEY
+from tests.cloud.resources import configuration, keys
 from tests.conftest import Patch
 
 ONE = (*OFFLINE, "--model-data", MODEL, "--name", "byoc-dogs")
@@ -33,20 +31,6 @@ VARIANT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
-
-
-@pytest.fixture
-def account(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> boto3.Session:
-    """An account with an image and a model."""
-    monkeypatch.setattr(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
-    monkeypatch.setattr(registry, "image_labels", lambda aws, image: dict(LABELS))
-    aws.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=models.archive(tmp_path))
-    return aws
-
-
 def requests(call: Call, *arguments: str) -> dict[str, Any]:
     """The requests of a dry run by their operations; of two with the same one, the last."""
     return {one["operation"]: one["request"] for one in call(deploy, *arguments, "--dry-run").json}
@@ -57,23 +41,13 @@ def requests(call: Call, *arguments: str) -> dict[str, Any]:
 
 def test_a_serverless_endpoint_has_no_instances(call: Call) -> None:
     found = requests(call, *ONE, "--serverless", "2048", "--max-concurrency", "20", "--provisioned", "3")
-    assert found["CreateEndpointConfig"]["ProductionVariants"] == [
-        {
-            "VariantName": "AllTraffic",
-            "ModelName": "byoc-dogs",
-            "ServerlessConfig": {"MemorySizeInMB": 2048, "MaxConcurrency": 20, "ProvisionedConcurrency": 3},
-        }
-    ]
-    assert found["CreateModel"]["PrimaryContainer"] == {"Image": IMAGE, "ModelDataUrl": MODEL}
+    (variant,) = found["CreateEndpointConfig"]["ProductionVariants"]
+    full = {"MemorySizeInMB": 2048, "MaxConcurrency": 20, "ProvisionedConcurrency": 3}
+    assert variant == {"VariantName": "AllTraffic", "ModelName": "byoc-dogs", "ServerlessConfig": full}
+    assert found["CreateModel"]["PrimaryContainer"] == {"Image": SERVE_IMAGE, "ModelDataUrl": MODEL}
     assert requests(call, *ONE, "--serverless", "1024", "--volume-kms-key", "1234abcd")["CreateEndpointConfig"] == {
         "EndpointConfigName": "byoc-dogs",
-        "ProductionVariants": [
-            {
-                "VariantName": "AllTraffic",
-                "ModelName": "byoc-dogs",
-                "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5},
-            }
-        ],
+        "ProductionVariants": [{**variant, "ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 5}}],
         "Tags": [PROJECT, {"Key": "byoc-endpoint", "Value": "byoc-dogs"}],
     }
 
@@ -110,7 +84,7 @@ def test_the_largest_request_fits_into_the_instance(kind: str, gib: int) -> None
 def test_several_models_at_one_endpoint(call: Call) -> None:
     found = requests(call, *OFFLINE, "--multi-model", f"{MANY}/", "--name", "byoc-many")
     assert found["CreateModel"]["PrimaryContainer"] == {
-        "Image": IMAGE,
+        "Image": SERVE_IMAGE,
         "ModelDataUrl": f"{MANY}/",
         "Mode": "MultiModel",
         "MultiModelConfig": {"ModelCacheSetting": "Enabled"},
@@ -151,39 +125,27 @@ def test_an_asynchronous_endpoint_scales_from_and_to_zero(call: Call) -> None:
 # Life
 
 
-def configuration(session: boto3.Session) -> Any:
-    client = session.client("sagemaker")
-    name = client.describe_endpoint(EndpointName="byoc-dogs")["EndpointConfigName"]
-    return client.describe_endpoint_config(EndpointConfigName=name)
-
-
-def test_a_serverless_endpoint_from_its_making_to_its_end(account: boto3.Session, call: Call) -> None:
-    captured = call(deploy, *CALL, "--serverless", "2048", "--json")
-    assert "serverless with 2048 MB: about 0.00004 USD per second of computing, nothing when idle" in captured.err
-    result = captured.json
+def test_a_serverless_endpoint_from_its_making_to_its_end(account: Session, call: Call) -> None:
+    ended = call(deploy, *CALL, "--serverless", "2048", "--json")
+    ended.says("serverless with 2048 MB: about 0.00004 USD per second of computing, nothing when idle")
+    result = ended.json
     assert (result["mode"], result["instance_type"], result["usd_per_hour"]) == ("serverless", None, None)
     assert "InstanceType" not in configuration(account)["ProductionVariants"][0]
     assert call(deploy, *CALL, "--serverless", "4096", "--update", "--prune").code == 0
     assert configuration(account)["ProductionVariants"][0]["ServerlessConfig"]["MemorySizeInMB"] == 4096
     # The service turns it into one with instances, never back.
-    ended = call(deploy, *CALL, "--update")
-    assert (ended.code, "byoc-dogs runs on serverless: say with --instance-type" in ended.last) == (2, True)
-    assert (
-        "serverless"
-        in call(
-            cleanup,
-        ).out
-    )
+    call(deploy, *CALL, "--update").ends(2, "byoc-dogs runs on serverless: say with --instance-type")
+    assert "serverless" in call(cleanup).out
     assert call(deploy, *CALL, "--update", "--instance-type", "ml.m5.large").code == 0
     ended = call(deploy, *CALL, "--update", "--serverless", "2048")
-    assert (ended.code, "the service cannot make serverless: give another --name" in ended.last) == (1, True)
+    ended.ends(1, "the service cannot make serverless: give another --name")
     assert call(cleanup, "byoc-dogs", "--yes").code == 0
     assert account.client("sagemaker").list_endpoint_configs()["EndpointConfigs"] == []
 
 
 @pytest.mark.parametrize(("mode", "scaled"), [(("--serverless", "2048"), True), ((), False)])
 def test_an_image_over_the_serverless_limit_is_scaled_down(
-    account: boto3.Session, flaky: FlakyAws, tmp_path: Path, call: Call, mode: tuple[str, ...], scaled: bool
+    account: Session, flaky: FlakyAws, tmp_path: Path, call: Call, mode: tuple[str, ...], scaled: bool
 ) -> None:
     assert call(deploy, *CALL, *mode).code == 0
     image = tmp_path / "large.bmp"
@@ -193,17 +155,14 @@ def test_an_image_over_the_serverless_limit_is_scaled_down(
     assert ("over 4,000,000: sent as JPEG" in call(predict, "byoc-dogs", str(image)).err) == scaled
 
 
-def test_an_asynchronous_endpoint_with_autoscaling_from_its_making_to_its_end(
-    account: boto3.Session, call: Call
-) -> None:
+def test_an_asynchronous_endpoint_with_autoscaling_from_its_making_to_its_end(account: Session, call: Call) -> None:
     scaling, watch = account.client("application-autoscaling"), account.client("cloudwatch")
     assert "autoscaling from 0 to 3 instances" in call(deploy, *CALL, "--async", ANSWERS, "--max-instances", "3").err
     (alarm,) = watch.describe_alarms(AlarmNames=["byoc-dogs-has-backlog"])["MetricAlarms"]
     policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
     (step,) = [one for one in policies if one["PolicyType"] == "StepScaling"]
     assert alarm["AlarmActions"] == [step["PolicyARN"]]
-    ended = call(deploy, *CALL, "--update")
-    assert (ended.code, "byoc-dogs is asynchronous: an update cannot make it real-time" in ended.last) == (1, True)
+    call(deploy, *CALL, "--update").ends(1, "byoc-dogs is asynchronous: an update cannot make it real-time")
     assert call(deploy, *CALL, "--async", ANSWERS, "--update").code == 0
     assert configuration(account)["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"] == ANSWERS
     assert len(scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]) == 1
@@ -214,14 +173,13 @@ def test_an_asynchronous_endpoint_with_autoscaling_from_its_making_to_its_end(
 
 
 def test_autoscaling_stays_over_an_update_to_another_instance_type(
-    account: boto3.Session, flaky: FlakyAws, call: Call
+    account: Session, flaky: FlakyAws, call: Call
 ) -> None:
     """The service refuses such an update while there is autoscaling."""
     client = account.client("application-autoscaling")
 
-    def targets() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-        return found
+    def targets() -> Any:
+        return client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
 
     assert call(deploy, *CALL, "--max-instances", "4").code == 0
     during: list[int] = []
@@ -238,21 +196,15 @@ def test_autoscaling_stays_over_an_update_to_another_instance_type(
     assert len(targets()) == 1
 
 
-def test_attach_registers_what_an_interrupted_call_did_not(account: boto3.Session, call: Call) -> None:
-    assert call(deploy, *CALL).code == 0
-    assert "autoscaling from 1 to 2 instances" in call(deploy, "--attach", "byoc-dogs", "--max-instances", "2").err
-    ended = call(deploy, "--attach", "byoc-dogs", "--max-instances", "2", "--project", "birds")
-    assert (ended.code, "these scripts did not make it" in ended.last) == (1, True)
-
-
-def test_autoscaling_that_is_refused_leaves_the_endpoint_and_says_how_to_go_on(
-    account: boto3.Session, monkeypatch: Patch, call: Call
+def test_autoscaling_that_is_refused_leaves_the_endpoint_and_attach_registers_it(
+    account: Session, monkeypatch: Patch, call: Call
 ) -> None:
     give(monkeypatch, "PutScalingPolicy", error("AccessDeniedException", "not authorized"), PASS)
     ended = call(deploy, *CALL, "--max-instances", "2")
-    assert (ended.code, "scripts/iam/scripts.json" in ended.last) == (1, True)
-    assert "--attach NAME --max-instances N registers it" in ended.last
-    assert call(deploy, "--attach", "byoc-dogs", "--max-instances", "2").code == 0
+    ended.ends(1, "scripts/iam/scripts.json", "--attach NAME --max-instances N registers it")
+    attach = ("--attach", "byoc-dogs", "--max-instances", "2")
+    call(deploy, *attach, "--project", "birds").ends(1, "these scripts did not make it")
+    call(deploy, *attach).says("autoscaling from 1 to 2 instances")
 
 
 def test_the_role_may_tell_the_topics_of_its_project() -> None:
@@ -264,33 +216,25 @@ def test_the_role_may_tell_the_topics_of_its_project() -> None:
 # Models below a prefix
 
 
-def test_models_are_added_asked_for_and_removed(account: boto3.Session, tmp_path: Path, call: Call) -> None:
-    s3 = account.client("s3")
+def test_models_are_added_asked_for_and_removed(account: Session, tmp_path: Path, call: Call) -> None:
     prefix = ("--multi-model", MANY)
-    captured = call(deploy, *prefix, "--add", "dogs", MODEL)
-    assert captured.out == f"{MANY}/dogs.tar.gz\n"
-    assert "scripts/predict.py ENDPOINT IMAGE --model dogs" in captured.err
+    ended = call(deploy, *prefix, "--add", "dogs", MODEL).says("scripts/predict.py ENDPOINT IMAGE --model dogs")
+    assert ended.out == f"{MANY}/dogs.tar.gz\n"
     (tmp_path / "birds.tar.gz").write_bytes(models.archive(tmp_path / "birds"))
-    assert call(deploy, *prefix, "--image", IMAGE, "--add", "birds", str(tmp_path / "birds.tar.gz")).code == 0
+    assert call(deploy, *prefix, "--image", SERVE_IMAGE, "--add", "birds", str(tmp_path / "birds.tar.gz")).code == 0
     ended = call(deploy, *prefix, "--add", "dogs", MODEL)
-    assert (
-        ended.code,
-        "already exists, and an endpoint that has loaded it would go on with the old one" in ended.last,
-    ) == (1, True)
+    ended.ends(1, "already exists, and an endpoint that has loaded it would go on with the old one")
     (tmp_path / "broken.tar.gz").write_bytes(models.archive(tmp_path / "broken", "flipped"))
-    ended = call(deploy, *prefix, "--add", "broken", str(tmp_path / "broken.tar.gz"))
-    assert (ended.code, "model.bin: corrupt" in ended.last) == (1, True)
+    call(deploy, *prefix, "--add", "broken", str(tmp_path / "broken.tar.gz")).ends(1, "model.bin: corrupt")
     assert f"2 models below {MANY}: birds, dogs" in call(deploy, *OFFLINE, *prefix, "--name", "byoc-many").err
     # What an endpoint reads stays.
     assert "which the model byoc-many uses" in call(cleanup, "--data", "--yes").err
-    ended = call(deploy, *prefix, "--remove", "cats")
-    assert (ended.code, "below the prefix there are: birds, dogs" in ended.last) == (1, True)
+    call(deploy, *prefix, "--remove", "cats").ends(1, "below the prefix there are: birds, dogs")
     assert call(deploy, *prefix, "--remove", "dogs").code == 0
-    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix="byoc/models/")["Contents"]]
-    assert keys == ["byoc/models/birds.tar.gz"]
+    assert keys(account, "byoc/models/") == ["byoc/models/birds.tar.gz"]
     assert call(cleanup, "byoc-many", "--yes").code == 0
     assert call(cleanup, "--data", "--yes").code == 0
-    assert "Contents" not in s3.list_objects_v2(Bucket=BUCKET, Prefix="byoc/models/")
+    assert keys(account, "byoc/models/") == []
 
 
 def test_requests_that_add_and_remove(call: Call, tmp_path: Path) -> None:
@@ -309,10 +253,8 @@ def test_requests_that_add_and_remove(call: Call, tmp_path: Path) -> None:
         "DeleteObject": {"Bucket": BUCKET, "Key": "byoc/models/dogs.tar.gz", "ExpectedBucketOwner": ACCOUNT}
     }
     for name in ("dogs.tar.gz", "a/b", ".a", "x" * 201, ""):
-        ended = call(deploy, *offline, "--add", name, MODEL, "--dry-run")
-        assert (ended.code, "letters, digits, dots" in ended.last) == (2, True)
-    ended = call(deploy, *offline, "--add", "dogs", str(tmp_path), "--dry-run")
-    assert (ended.code, f"--add {tmp_path} is a folder" in ended.last) == (2, True)
+        call(deploy, *offline, "--add", name, MODEL, "--dry-run").ends(2, "letters, digits, dots")
+    call(deploy, *offline, "--add", "dogs", str(tmp_path), "--dry-run").ends(2, f"--add {tmp_path} is a folder")
 
 
 # Documentation

@@ -9,8 +9,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
 from scripts import prepare_data
 from scripts.dataset import source
@@ -52,7 +52,7 @@ def temporary(tmp_path: Path, monkeypatch: Patch) -> Path:
 
 
 @pytest.mark.usefixtures("temporary")
-def test_a_folder_goes_up_from_where_it_lies(aws: boto3.Session, tmp_path: Path, call: Call) -> None:
+def test_a_folder_goes_up_from_where_it_lies(aws: Session, tmp_path: Path, call: Call) -> None:
     root = fill(tmp_path / "pets")
     before = sorted(tmp_path.rglob("*"))
     prefix = f"s3://{BUCKET}/byoc/data/pets"
@@ -69,7 +69,7 @@ def test_a_folder_goes_up_from_where_it_lies(aws: boto3.Session, tmp_path: Path,
 
 
 def test_a_zip_is_unpacked_split_and_leaves_nothing_here(
-    aws: boto3.Session, tmp_path: Path, temporary: Path, call: Call
+    aws: Session, tmp_path: Path, temporary: Path, call: Call
 ) -> None:
     archive, place = zipped(tmp_path / "pets.zip"), f"s3://{BUCKET}/byoc/zip"
     assert call(prepare_data, archive, "--s3", place).code == 0
@@ -83,7 +83,7 @@ def test_a_zip_is_unpacked_split_and_leaves_nothing_here(
     assert splits_of(stored(aws, BUCKET, "byoc/zip/")) == EIGHT_TENTHS
 
 
-def test_both_lays_out_here_and_sends_that(aws: boto3.Session, tmp_path: Path, call: Call) -> None:
+def test_both_lays_out_here_and_sends_that(aws: Session, tmp_path: Path, call: Call) -> None:
     out = tmp_path / "out"
     arguments = (unsplit(tmp_path / "pets"), "--out", out, "--s3")
     assert len(call(prepare_data, *arguments).out.splitlines()) == 2
@@ -94,7 +94,7 @@ def test_both_lays_out_here_and_sends_that(aws: boto3.Session, tmp_path: Path, c
 
 
 def test_a_download_is_kept_until_its_pictures_are_there(
-    aws: boto3.Session, tmp_path: Path, temporary: Path, monkeypatch: Patch, call: Call
+    aws: Session, tmp_path: Path, temporary: Path, monkeypatch: Patch, call: Call
 ) -> None:
     fetched: list[Path] = []
     url = "https://example.com/pets.zip?version=2"
@@ -122,7 +122,7 @@ def test_a_download_is_kept_until_its_pictures_are_there(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_in_the_middle_it_goes_on_where_it_was(
-    aws: boto3.Session, tmp_path: Path, call: Call, calls: list[str], how: signal.Signals
+    aws: Session, tmp_path: Path, call: Call, calls: list[str], how: signal.Signals
 ) -> None:
     root = fill(tmp_path / "pets", 20)
     s3 = aws.client("s3")
@@ -156,7 +156,7 @@ def test_a_dry_run_is_the_requests_and_nothing_else(tmp_path: Path, calls: list[
     before = sorted(tmp_path.rglob("*"))
     flags = ("--dry-run", *HERE, "--output-kms-key", "alias/zoo", "--project", "zoo")
     ended = call(prepare_data, root, "--s3", *flags)
-    *pictures, manifest = [one["request"] for one in ended.json]
+    *pictures, manifest = ended.requests
     assert {one["Body"]: one["Key"] for one in pictures} == {
         str(root / name): f"zoo/data/pets/{name}" for name in bodies(root)
     }
@@ -177,7 +177,7 @@ def test_a_dry_run_of_an_archive(tmp_path: Path, temporary: Path, calls: list[st
     """Of one that is still to be fetched no images are known."""
     archive = zipped(tmp_path / "pets.zip", 3)
     ended = call(prepare_data, archive, "--s3", "s3://my-bucket/x", "--dry-run")
-    *pictures, manifest = [one["request"] for one in ended.json]
+    *pictures, manifest = ended.requests
     assert len(pictures) == 3 * len(CLASSES)
     assert "ExpectedBucketOwner" not in manifest
     assert "would be created" not in ended.err
@@ -195,8 +195,7 @@ def test_what_is_no_picture_is_not_sent(tmp_path: Path, calls: list[str], call: 
     for target in (tmp_path / "secret", "nowhere.jpg"):
         (root / "train" / CLASSES[0] / "0000.jpg").unlink()
         (root / "train" / CLASSES[0] / "0000.jpg").symlink_to(target)
-        ended = call(prepare_data, root, "--s3")
-        assert "1 image cannot be read; they are not sent" in ended.err
+        ended = call(prepare_data, root, "--s3").says("1 image cannot be read; they are not sent")
         assert f"{root.name}: 2 classes, 7 train" in ended.out
     (root / "test" / CLASSES[0] / "0000.jpg").write_bytes(b"")
     calls.clear()
@@ -223,6 +222,5 @@ def test_a_call_that_cannot_work_ends_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "pets")
-    ended = call(prepare_data, *arguments)
-    assert (ended.code, message in ended.last) == (code, True), ended.err
+    ended = call(prepare_data, *arguments).ends(code, message)
     assert ended.last.startswith("prepare_data.py: ")

@@ -4,7 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from scripts import deploy, predict, train, transform, tune
+from scripts import cleanup, deploy, predict, train, transform, tune
+from scripts.images import push
 from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
 
 DATA = ("--data", "s3://my-data/dogs")
@@ -22,8 +23,8 @@ GROUP = "byoc-dogs"
 REGISTER = (*SERVE, "--model-data", MODEL, "--register", GROUP)
 REGISTERED = ("--register", GROUP, "--serving-image", SERVE_IMAGE)
 
-# deploy.py's modes
-MODES = [
+# deploy.py's modes, with --dry-run where it is not --local
+MODES: list[tuple[str, str]] = [
     ("--serverless 2048 --subnets subnet-1 --security-groups sg-1", "--subnets: the service has no VPC there"),
     ("--serverless 2048 --network-isolation", "--network-isolation: the service has no network isolation"),
     ("--serverless 2048 --instance-type ml.m5.large", "--instance-type: it has no instances"),
@@ -55,6 +56,46 @@ MODES = [
     ("--instance-count 3 --max-instances 2", "--instance-count 3 is more than --max-instances 2"),
     ("--max-instances 2 --no-wait", "--no-wait cannot be combined with --max-instances"),
     ("--local --serverless 2048", "--serverless: it serves one model here"),
+    # What is done around an endpoint
+    ("--serverless 2048 --capture 10", "--capture: the service captures no data there"),
+    ("--serverless 2048 --shadow job-2", "--shadow: the service has no shadow variants there"),
+    ("--async s3://b-b/a --shadow job-2", "--shadow: the service has no shadow variants there"),
+    ("--capture 101", "'101' must be an integer from 1 to 100"),
+    ("--capture-to s3://b-b/c", "--capture-to goes with --capture"),
+    (f"--alarm-topic {TOPIC}", "--alarm-topic goes with --alarms"),
+    ("--alarms --no-wait", "--no-wait cannot be combined with --alarms"),
+    ("--wait --no-wait", "not allowed with argument"),
+    ("--shadow job-2 --update --strategy rolling", "the service takes one variant there"),
+    ("--schedule x=1,2", "--schedule goes with --max-instances"),
+    ("--max-instances 2 --schedule x=1,2", "--schedule has value 'x=1,2': expected 'cron("),
+    ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=0,2", "only an endpoint with --async scales to zero"),
+    ("--max-instances 2 --schedule at(2100-01-01T00:00:00)=3,2", "MIN 3 is more than MAX 2"),
+    (
+        "--max-instances 2 --schedule at(2100-01-01T00:00:00)=1,2 --schedule at(2100-01-01T00:00:00)=2,2",
+        "--schedule 'at(2100-01-01T00:00:00)' is given twice",
+    ),
+    ("--timezone UTC", "--timezone goes with --schedule"),
+    ("--max-usd-per-day much", "'much' must be a number of 0 or more"),
+    ("--instance-type ml.c6i.large --max-usd-per-day 100", "the price of 1 x ml.c6i.large, 24 h is not known here"),
+    ("--local --alarms", "--alarms: that is for an endpoint in SageMaker"),
+]
+
+# When a schedule takes effect
+TIMES = [
+    ("cron(99 8 ? * MON-FRI *)", "MINUTE has value '99': expected 0 to 59"),
+    ("cron(0 24 ? * MON-FRI *)", "HOUR has value '24': expected 0 to 23"),
+    ("cron(0 8 32 * ? *)", "DAY has value '32': expected 1 to 31, or L for the last one"),
+    ("cron(0 8 ? 1,13 MON *)", "MONTH has value '1,13': expected 1 to 12, or JAN to DEC"),
+    ("cron(0 8 ? * MON-SUNDAY *)", "WEEKDAY has value 'MON-SUNDAY': expected 1 to 7, or SUN to SAT"),
+    ("cron(0 8 ? * 0 *)", "WEEKDAY has value '0'"),
+    ("cron(0 8 ? * MON 26)", "YEAR has value '26': expected 1970 to 2199"),
+    ("cron(0/0 8 ? * MON *)", "MINUTE has value '0/0'"),
+    ("cron(0 8 * * MON *)", "one of DAY and WEEKDAY has to be ?"),
+    ("cron(0 8 ? * ? *)", "one of DAY and WEEKDAY has to be ?"),
+    ("at(2020-01-01T00:00:00)", "that is in the past"),
+    ("at(tomorrow)", "expected at(YYYY-MM-DDThh:mm:ss)"),
+    ("rate(0 days)", "expected 'cron("),
+    ("rate(2 weeks)", "expected 'cron("),
 ]
 
 REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
@@ -189,6 +230,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),
     *((deploy, ("--local" if "--local" in flags else "--dry-run", *ENDPOINT, *flags.split()), words)
       for flags, words in MODES),
+    *((deploy, (*ONE, "--max-instances", "2", "--schedule", f"{when}=1,2"), words) for when, words in TIMES),
     (deploy, (*HERE, "--add", "dogs", "x.tar.gz", "--dry-run"), "--add goes with --multi-model"),
     (deploy, (*HERE, "--remove", "dogs", "--dry-run"), "--remove goes with --multi-model"),
     # The model registry
@@ -202,12 +244,29 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, (*SERVE, "--model-data", MODEL, "--register", "a:b"), "--register has value 'a:b'"),
     (deploy, (*REGISTER, "--name", "x"), "--register cannot be combined with --name: it makes no endpoint"),
     (deploy, (*REGISTER, "--serverless", "2048"), "--serverless: it makes no endpoint"),
+    (deploy, (*REGISTER, "--capture", "5"), "--capture: it makes no endpoint"),
     (deploy, ("--local", "--model-package", GROUP), "--model-package: it knows no model registry"),
     (deploy, ("--model-package", GROUP, "--multi-model", "s3://bucket/models", *HERE),
         "--multi-model cannot be combined with --model-package"),
+    # Cleaning up
+    (cleanup, ("--region", REGION, "byoc_x"), "NAME has value"),
+    (cleanup, ("--region", REGION, "byoc-x", "--all"), "give one of them"),
+    (cleanup, ("--region", "eu-cental-1"), "there is no region eu-cental-1"),
+    (cleanup, ("--region", "eu-cental-1"), "did you mean eu-central-1"),
+    (cleanup, ("--region", "xx-nowhere-1"), "expected one such as eu-central-1"),
+    *((cleanup, (*flags, "--region", REGION, "--dry-run"), "--dry-run asks AWS nothing")
+      for flags in (("--all",), (), ("byoc-dogs", "--data"))),
+    # Images
+    (push, ("--tag", "a/b"), "--tag has value 'a/b'"),
+    (push, ("--registry", "https://registry.example.com"), "--registry has value 'https://registry.example.com'"),
+    (push, (), "no region"),
+    (push, ("--region", "Frankfurt"), "--region has value 'Frankfurt'"),
     # Predictions
     (predict, ("byoc-dogs", __file__), "no region"),
     (predict, ("byoc-dogs",), "no images"),
+    (predict, ("byoc-dogs", "s3://b-b/a.jpg"), "images in S3 go with --async"),
+    (predict, ("byoc-dogs", "s3://b-b/a.jpg", "--async", "--model", "dogs"),
+        "cannot be combined with --local or --model"),
     (predict, (__file__, __file__), "name the endpoint first"),
     (predict, ("--local", "ftp://here", __file__), "--local has value 'ftp://here'"),
     (predict, ("--local", "http://127.0.0.1:abc", __file__), "value 'http://127.0.0.1:abc': expected a URL"),

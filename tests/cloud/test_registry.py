@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -17,9 +17,10 @@ from scripts.images import registry
 from scripts.images.registry import DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST
 from tests.cloud import stand_in
 from tests.cloud.answers import error, give
-from tests.cloud.conftest import ACCOUNT, REGION
+from tests.cloud.conftest import REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.stand_in import ECR_HOST, Server, StandIn
+from tests.conftest import Patch
 
 NAME = "byoc-serve"
 SETTINGS = Settings(region=REGION, tags={"team": "vision"})
@@ -34,7 +35,7 @@ def image(reference: str) -> Image:
 # Repositories
 
 
-def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None:
+def test_a_repository_is_made_once(aws: Session, calls: list[str]) -> None:
     ecr = aws.client("ecr")
     made = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
     assert made == registry.Repository(f"{ECR_HOST}/{NAME}", immutable=True)
@@ -54,14 +55,7 @@ def test_a_repository_is_made_once(aws: boto3.Session, calls: list[str]) -> None
     assert calls == ["ecr:DescribeRepositories"]
 
 
-def test_its_key(aws: boto3.Session) -> None:
-    key = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-    registry.ensure_repository(Aws(REGION), NAME, Settings(region=REGION, output_kms_key=key))
-    [found] = aws.client("ecr").describe_repositories(repositoryNames=[NAME])["repositories"]
-    assert found["encryptionConfiguration"] == {"encryptionType": "KMS", "kmsKey": key}
-
-
-def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, flaky: FlakyAws) -> None:
+def test_a_repository_whose_answer_is_lost_has_its_rules(aws: Session, flaky: FlakyAws) -> None:
     flaky.break_after("CreateRepository")
     flaky.break_after("PutLifecyclePolicy")
     registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
@@ -69,22 +63,18 @@ def test_a_repository_whose_answer_is_lost_has_its_rules(aws: boto3.Session, fla
     assert json.loads(text) == registry.LIFECYCLE
 
 
-def test_a_repository_that_exists_is_used_as_it_is(aws: boto3.Session, calls: list[str]) -> None:
+def test_a_repository_that_exists_is_used_as_it_is(aws: Session, calls: list[str], monkeypatch: Patch) -> None:
     aws.client("ecr").create_repository(repositoryName=NAME)
-    found = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert not found.immutable
+    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).immutable
     assert calls == ["ecr:DescribeRepositories"]
-
-
-def test_two_calls_at_once_make_one_repository(aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Another call made it at this moment.
     original = registry._described
-    answers = [None]  # the other call's repository is not there yet
+    answers = [None]
 
     def described(ecr: Any, name: str) -> Any:
         return answers.pop() if answers else original(ecr, name)
 
     monkeypatch.setattr(registry, "_described", described)
-    aws.client("ecr").create_repository(repositoryName=NAME)
     assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS).uri == f"{ECR_HOST}/{NAME}"
 
 
@@ -102,7 +92,7 @@ def manifest(media_type: str = DOCKER_MANIFEST) -> dict[str, Any]:
 
 
 @pytest.fixture
-def pushed(aws: boto3.Session) -> str:
+def pushed(aws: Session) -> str:
     """The digest of an image in ECR, tag `one`."""
     ecr = aws.client("ecr")
     ecr.create_repository(repositoryName=NAME)
@@ -111,13 +101,15 @@ def pushed(aws: boto3.Session) -> str:
     return digest
 
 
-def test_an_image_is_found_by_tag_and_by_digest(pushed: str) -> None:
+def test_an_image_is_found_by_tag_and_by_digest(pushed: str, monkeypatch: Patch) -> None:
     assert registry.find(Aws(REGION), image("one")) == pushed
     assert registry.find(Aws(REGION), image(pushed)) == pushed
+    give(monkeypatch, "GetDownloadUrlForLayer", error("AccessDeniedException", "not authorized"))
+    assert registry.image_labels(Aws(REGION), image("one")) is None
 
 
 @pytest.mark.parametrize("look", [registry.find, registry.image_labels])
-def test_an_image_that_is_not_there(aws: boto3.Session, look: Any) -> None:
+def test_an_image_that_is_not_there(aws: Session, look: Any) -> None:
     with pytest.raises(CloudError, match=rf"{NAME}:one is not in ECR: push it with scripts/push.sh"):
         look(Aws(REGION), image("one"))
     aws.client("ecr").create_repository(repositoryName=NAME)
@@ -126,39 +118,28 @@ def test_an_image_that_is_not_there(aws: boto3.Session, look: Any) -> None:
             look(Aws(REGION), image(reference))
 
 
-def test_labels_that_cannot_be_read(pushed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    give(monkeypatch, "GetDownloadUrlForLayer", error("AccessDeniedException", "not authorized"))
-    assert registry.image_labels(Aws(REGION), image("one")) is None
-
-
 # Images, in a real registry
 
 
 @pytest.fixture
-def server(tmp_path: Path, aws: boto3.Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, aws: Session, monkeypatch: Patch) -> Iterator[Server]:
     with stand_in.server(tmp_path) as running:
         stand_in.install(monkeypatch, StandIn(running, running.host))
         running.put_blob(NAME, config())
         yield running
 
 
-@pytest.mark.parametrize("media_type", [DOCKER_MANIFEST, OCI_MANIFEST])
-def test_labels(server: Server, media_type: str) -> None:
-    digest = server.put_manifest(NAME, "one", manifest(media_type))
-    assert registry.find(Aws(REGION), image("one")) == digest
-    assert registry.image_labels(Aws(REGION), image("one")) == LABELS
-    assert registry.image_labels(Aws(REGION), image(digest)) == LABELS
-
-
-def test_labels_of_a_list_of_images_are_not_read(server: Server) -> None:
-    digest = server.put_manifest(NAME, "amd64", manifest())
+def test_labels(server: Server) -> None:
+    for media_type in (DOCKER_MANIFEST, OCI_MANIFEST):
+        digest = server.put_manifest(NAME, "one", manifest(media_type))
+        assert registry.find(Aws(REGION), image("one")) == digest
+        assert registry.image_labels(Aws(REGION), image("one")) == LABELS
+        assert registry.image_labels(Aws(REGION), image(digest)) == LABELS
+    # An image may have none, and those of a list of images are not read.
+    entry = {**manifest()["config"], "digest": server.put_blob(NAME, b'{"config": {}}')}
+    server.put_manifest(NAME, "bare", {**manifest(), "config": entry})
+    assert registry.image_labels(Aws(REGION), image("bare")) == {}
     platform = {"os": "linux", "architecture": "amd64"}
     entries = [{"mediaType": DOCKER_MANIFEST, "digest": digest, "size": 1, "platform": platform}]
     server.put_manifest(NAME, "all", {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries})
     assert registry.image_labels(Aws(REGION), image("all")) is None
-
-
-def test_an_image_without_labels_has_none(server: Server) -> None:
-    entry = {**manifest()["config"], "digest": server.put_blob(NAME, b'{"config": {}}')}
-    server.put_manifest(NAME, "bare", {**manifest(), "config": entry})
-    assert registry.image_labels(Aws(REGION), image("bare")) == {}

@@ -12,14 +12,9 @@ ROLE = "arn:aws:iam::123456789012:role/byoc"
 
 
 def config(**variant: Any) -> Request:
-    production = {
-        "VariantName": "main",
-        "ModelName": "m",
-        "InitialInstanceCount": 1,
-        "InstanceType": "ml.m5.large",
-        **variant,
-    }
-    return Request("sagemaker", "CreateEndpointConfig", {"EndpointConfigName": "c", "ProductionVariants": [production]})
+    usual = {"VariantName": "main", "ModelName": "m", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    request = {"EndpointConfigName": "c", "ProductionVariants": [usual | variant]}
+    return Request("sagemaker", "CreateEndpointConfig", request)
 
 
 def test_a_good_request_is_shown_as_json() -> None:

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import boto3
 import pytest
+from boto3 import Session
 
 from container_train.training.metrics import DEFINITIONS
 from tests import trees
@@ -48,7 +48,7 @@ def call(python: str, *arguments: object, **environment: str) -> str:
 
 
 @pytest.mark.full
-def test_it_creates_the_job_that_train_py_would(python: str, aws: boto3.Session) -> None:
+def test_it_creates_the_job_that_train_py_would(python: str, aws: Session) -> None:
     arguments = ("--image", TRAIN_IMAGE, "--role", ROLE, "--data", "s3://my-data/dogs", "--output", "s3://my-data/out")
     # The SDK draws what it says with rich, and moto's jobs end at once.
     call(python, *arguments, "--epochs", "3", "--lr", "0.01", AWS_DEFAULT_REGION=os.environ["AWS_REGION"])

@@ -1,94 +1,60 @@
 """Endpoints on a bad day of AWS: what is made takes its time, connections break, calls are throttled."""
 
-import argparse
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
-from botocore import xform_name
+from boto3 import Session
 from botocore.config import Config
 
-from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy
 from scripts.aws import account as clients
 from scripts.aws import names
-from scripts.aws.names import S3Uri
-from scripts.aws.settings import load
-from scripts.endpoints import lookup
-from scripts.endpoints.deployment import Deployment
-from scripts.images.registry import DOCKER_MANIFEST
-from tests.cloud import models
-from tests.cloud.conftest import BUCKET, KEY, MODEL, REGION, ROLE, SERVE_IMAGE, Call
+from tests.cloud.conftest import CALL, Call, put_image
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.platform import know_image
-from tests.cloud.test_cleanup import NOTHING
-from tests.cloud.test_cleanup import in_account as there
+from tests.cloud.resources import DOGS, NOTHING, deployed, serve, there
 from tests.conftest import Patch
 
-DEPLOY = ("--image", SERVE_IMAGE, "--model-data", MODEL, "--name", "byoc-dogs")
-DOGS = {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": ["byoc-dogs"]}
+pytestmark = pytest.mark.usefixtures("flaky")
 TRIES = 9  # of botocore, with the pauses taken out
 
 
 @pytest.fixture
-def account(flaky: FlakyAws, aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> Any:
-    """SageMaker's client in an account with the images and a model."""
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
-    know_image(monkeypatch, FORMAT_VERSION)
-    aws.client("s3").put_object(Bucket=BUCKET, Key=KEY, Body=models.archive(tmp_path))
-    flaky.calls.clear()
-    return aws.client("sagemaker")
-
-
-def make(client: Any, name: str = "byoc-dogs", count: int = 3) -> None:
-    """The first `count` of the requests that deploy.py sends: model, configuration, endpoint."""
-    settings = load(argparse.Namespace(project="byoc", role=ROLE, region=REGION), {})
-    wanted = Deployment(name, "image", S3Uri.parse(MODEL, "-"), "ml.m5.large", 1, {}, False, "byoc-dogs", 600, 600)
-    for request in wanted.create(settings)[:count]:
-        getattr(client, xform_name(request.operation))(**request.request)
-
-
-@pytest.fixture
-def live(account: Any, flaky: FlakyAws, monkeypatch: Patch) -> Any:
+def live(account: Session, flaky: FlakyAws, monkeypatch: Patch) -> Session:
     """An endpoint that serves, in a service that is slow from now on."""
-    make(account)
+    deployed(account)
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
     flaky.slow(2)
     return account
 
 
-def found(client: Any) -> tuple[str, str]:
+def found(session: Session) -> tuple[str, str]:
     """The endpoint's status and configuration."""
-    endpoint = client.describe_endpoint(EndpointName="byoc-dogs")
+    endpoint = session.client("sagemaker").describe_endpoint(EndpointName="byoc-dogs")
     return endpoint["EndpointStatus"], endpoint["EndpointConfigName"]
 
 
-def wait(client: Any) -> None:
-    while found(client)[0] != "InService":
+def wait(session: Session) -> None:
+    while found(session)[0] != "InService":
         pass
 
 
 @pytest.mark.usefixtures("account")
 def test_deploy_attaches_to_what_is_still_created(flaky: FlakyAws, call: Call) -> None:
     flaky.slow(3)
-    ended = call(deploy, *DEPLOY, "--no-wait", "--json")
+    ended = call(deploy, *CALL, "--no-wait", "--json")
     assert (ended.code, ended.json["status"]) == (0, "Creating")
-    ended = call(deploy, *DEPLOY)
-    assert (ended.code, "the endpoint byoc-dogs already exists (Creating)" in ended.last) == (1, True)
-    ended = call(deploy, *DEPLOY, "--update")
-    assert (ended.code, "is Creating: wait for that first" in ended.last) == (1, True)
+    call(deploy, *CALL).ends(1, "the endpoint byoc-dogs already exists (Creating)")
+    call(deploy, *CALL, "--update").ends(1, "is Creating: wait for that first")
     ended = call(deploy, "--attach", "byoc-dogs", "--json")
     assert (ended.code, ended.json["status"]) == (0, "InService")
     assert "byoc-dogs: InService, 0:00 min" in ended.err
 
 
-def test_deploy_tries_again_what_is_throttled_or_did_not_arrive(account: Any, flaky: FlakyAws, call: Call) -> None:
+def test_deploy_tries_again_what_is_throttled_or_did_not_arrive(account: Session, flaky: FlakyAws, call: Call) -> None:
     operations = ("GetObject", "CreateModel", "CreateEndpointConfig", "CreateEndpoint")
     for operation in operations:
         flaky.throttle(operation, times=2)
@@ -96,15 +62,14 @@ def test_deploy_tries_again_what_is_throttled_or_did_not_arrive(account: Any, fl
     for fault in (flaky.throttle, flaky.break_before, flaky.break_after):
         fault("DescribeEndpoint", 2)
     flaky.slow(1)
-    ended = call(deploy, *DEPLOY)
-    assert ended.code == 0, ended.err
+    call(deploy, *CALL).ends(0)
     assert there(account) == DOGS
     assert all(flaky.calls.count(operation) >= 4 for operation in operations)
 
 
 @pytest.mark.parametrize("prune", [(), ("--prune",)])
-def test_an_update_is_followed_to_its_end(live: Any, call: Call, prune: tuple[str, ...]) -> None:
-    ended = call(deploy, *DEPLOY, "--update", "--json", *prune)
+def test_an_update_is_followed_to_its_end(live: Session, call: Call, prune: tuple[str, ...]) -> None:
+    ended = call(deploy, *CALL, "--update", "--json", *prune)
     assert ended.code == 0, ended.err
     assert [line for line in ended.err.splitlines() if line.startswith("byoc-dogs: ")] == [
         "byoc-dogs: Updating, 0:00 min",
@@ -115,12 +80,11 @@ def test_an_update_is_followed_to_its_end(live: Any, call: Call, prune: tuple[st
     assert there(live)["configurations"] == [*([] if prune else ["byoc-dogs"]), "byoc-dogs-now"]
 
 
-def test_an_update_that_fails_leaves_what_served_before(live: Any, flaky: FlakyAws, call: Call) -> None:
+def test_an_update_that_fails_leaves_what_served_before(live: Session, flaky: FlakyAws, call: Call) -> None:
     flaky.slow(2, failure="did not pass the ping health check")
-    ended = call(deploy, *DEPLOY, "--update")
-    assert ended.code == 1
-    assert "byoc-dogs: RollingBack, 0:00 min" in ended.err
-    assert "serves the configuration from before, byoc-dogs: did not pass the ping health check" in ended.last
+    ended = call(deploy, *CALL, "--update")
+    ended.ends(1, "serves the configuration from before, byoc-dogs: did not pass the ping health check")
+    ended.says("byoc-dogs: RollingBack, 0:00 min", code=1)
     assert there(live) == DOGS
 
 
@@ -128,12 +92,12 @@ def test_an_update_that_fails_leaves_what_served_before(live: Any, flaky: FlakyA
 
 
 @pytest.mark.parametrize("operation", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint"])
-def test_what_a_lost_call_has_made_is_taken(account: Any, flaky: FlakyAws, call: Call, operation: str) -> None:
+def test_what_a_lost_call_has_made_is_taken(account: Session, flaky: FlakyAws, call: Call, operation: str) -> None:
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
-        make(account)
+        deployed(account)
     flaky.slow(2)
     flaky.break_after(operation)
-    ended = call(deploy, *DEPLOY, *update)
+    ended = call(deploy, *CALL, *update)
     assert (ended.code, ended.out) == (0, "byoc-dogs\n"), ended.err
     assert flaky.calls.count(operation) == 2
     assert len(there(account)["configurations"]) == 1 + len(update)
@@ -143,53 +107,48 @@ def test_what_a_lost_call_has_made_is_taken(account: Any, flaky: FlakyAws, call:
 @pytest.mark.parametrize("fault", ["break_after", "fail_after", "hang"])
 @pytest.mark.parametrize("operation", ["CreateEndpoint", "UpdateEndpoint"])
 def test_all_answers_are_lost_and_the_endpoint_is_found(
-    account: Any, flaky: FlakyAws, call: Call, monkeypatch: Patch, fault: str, operation: str
+    account: Session, flaky: FlakyAws, call: Call, monkeypatch: Patch, fault: str, operation: str
 ) -> None:
     monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
-        make(account)
+        deployed(account)
     flaky.slow(2)
     getattr(flaky, fault)(operation, times=1 if fault == "hang" else TRIES)
-    ended = call(deploy, *DEPLOY, *update)
-    assert ended.code == 0, ended.err
+    call(deploy, *CALL, *update).ends(0)
     assert found(account)[0] == "InService"
 
 
 @pytest.mark.parametrize("operation", ["CreateEndpoint", "UpdateEndpoint"])
 def test_what_may_still_be_performed_keeps_its_configuration(
-    account: Any, flaky: FlakyAws, call: Call, monkeypatch: Patch, operation: str
+    account: Session, flaky: FlakyAws, call: Call, monkeypatch: Patch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
     config = Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x")
     monkeypatch.setattr(clients, "CONFIG", config)
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
-        make(account)
+        deployed(account)
     flaky.delay(operation)
-    ended = call(deploy, *DEPLOY, *update)
-    assert (ended.code, "may be made or changed all the same" in ended.last) == (1, True)
-    assert "scripts/deploy.py --attach byoc-dogs" in ended.last
+    ended = call(deploy, *CALL, *update)
+    ended.ends(1, "may be made or changed all the same", "scripts/deploy.py --attach byoc-dogs")
     flaky.catch_up()
     wanted = "byoc-dogs-now" if update else "byoc-dogs"
     deadline = time.monotonic() + 30
-    while not account.list_endpoints()["Endpoints"] or found(account) != ("InService", wanted):
+    while not there(account)["endpoints"] or found(account) != ("InService", wanted):
         assert time.monotonic() < deadline
     assert set(there(account)["configurations"]) == {"byoc-dogs", wanted}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_an_update_leaves_what_the_endpoint_moves_to(
-    account: Any, flaky: FlakyAws, number: signal.Signals
+    account: Session, flaky: FlakyAws, number: signal.Signals
 ) -> None:
     """A process of its own, as it is ended by whoever waits no longer; the service has accepted, and says nothing."""
-    make(account)
-    ecr = boto3.client("ecr", region_name=REGION)
-    ecr.create_repository(repositoryName="byoc-serve")
-    manifest = {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": {"digest": f"sha256:{'1' * 64}"}}
-    ecr.put_image(repositoryName="byoc-serve", imageTag="0.1.0", imageManifest=json.dumps({**manifest, "layers": []}))
+    deployed(account)
+    put_image(account, "byoc-serve", "0.1.0")
     flaky.slow(1)
     flaky.hang("UpdateEndpoint")
     script = Path(deploy.__file__)
-    process = subprocess.Popen([sys.executable, script, *DEPLOY, "--update"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, script, *CALL, "--update"], stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 60
         while "UpdateEndpoint" not in flaky.calls:
@@ -209,61 +168,57 @@ def test_a_signal_during_an_update_leaves_what_the_endpoint_moves_to(
     assert configuration in there(account)["models"]
 
 
-def test_what_another_call_has_made_is_not_taken_for_ones_own(account: Any, flaky: FlakyAws, call: Call) -> None:
+def test_what_another_call_has_made_is_not_taken_for_ones_own(account: Session, flaky: FlakyAws, call: Call) -> None:
     """The first try is lost on the way, and a model of this name comes into being meanwhile."""
     flaky.break_before("CreateModel")
-    flaky.before["CreateModel"] = lambda: make(account, count=1)
-    ended = call(deploy, *DEPLOY)
-    assert (ended.code, "Cannot create already existing model" in ended.last) == (1, True)
+    flaky.before["CreateModel"] = lambda: deployed(account, count=1)
+    call(deploy, *CALL).ends(1, "Cannot create already existing model")
     assert there(account) == {**NOTHING, "models": ["byoc-dogs"]}
 
 
 def test_a_network_that_is_gone_leaves_what_costs_nothing_and_says_so(
-    account: Any, flaky: FlakyAws, call: Call
+    account: Session, flaky: FlakyAws, call: Call
 ) -> None:
     flaky.break_after("CreateEndpointConfig", times=TRIES)
     flaky.before["CreateEndpointConfig"] = lambda: flaky.break_before("DescribeEndpointConfig", times=TRIES)
     flaky.break_before("ListEndpoints", times=TRIES)
-    ended = call(deploy, *DEPLOY)
-    assert ended.code == 1
-    assert "\nnot removed (AWS cannot be reached" in ended.err
+    ended = call(deploy, *CALL).says("\nnot removed (AWS cannot be reached", code=1)
     assert "configuration byoc-dogs, model byoc-dogs; scripts/cleanup.py" in ended.err.splitlines()[-2]
     assert there(account) == {**DOGS, "endpoints": []}
 
 
-def test_what_somebody_else_uses_meanwhile_is_not_taken_back(account: Any, flaky: FlakyAws, call: Call) -> None:
-    variant = {"VariantName": "a", "ModelName": "byoc-dogs", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-
+def test_what_somebody_else_uses_meanwhile_is_not_taken_back(account: Session, flaky: FlakyAws, call: Call) -> None:
     def meanwhile() -> None:
-        account.create_endpoint_config(EndpointConfigName="elsewhere", ProductionVariants=[variant])
+        serve(account, "elsewhere", "byoc-dogs")
         flaky.throttle("CreateEndpointConfig", times=100)
 
     flaky.before["CreateEndpointConfig"] = meanwhile
-    ended = call(deploy, *DEPLOY)
-    assert (ended.code, "throttles" in ended.last) == (1, True)
-    assert "left: model byoc-dogs, which the configuration elsewhere uses" in ended.err
+    ended = call(deploy, *CALL)
+    ended.ends(1, "throttles")
+    ended.says("left: model byoc-dogs, which the configuration elsewhere uses", code=1)
     assert "byoc-dogs" in there(account)["models"]
 
 
-def test_prune_leaves_what_another_endpoint_serves(live: Any, call: Call) -> None:
-    live.create_endpoint(EndpointName="theirs", EndpointConfigName="byoc-dogs")
-    ended = call(deploy, *DEPLOY, "--update", "--prune", "--json")
+def test_prune_leaves_what_another_endpoint_serves(live: Session, call: Call) -> None:
+    live.client("sagemaker").create_endpoint(EndpointName="theirs", EndpointConfigName="byoc-dogs")
+    ended = call(deploy, *CALL, "--update", "--prune", "--json")
     assert (ended.code, ended.json["removed"]) == (0, [])
     assert "left: configuration byoc-dogs, which the endpoint theirs uses" in ended.err
     assert "left: model byoc-dogs, which the configuration byoc-dogs uses" in ended.err
 
 
 @pytest.mark.parametrize("given", [(), ("--instance-count", "2")])
-def test_an_update_keeps_what_autoscaling_has_made(live: Any, call: Call, given: tuple[str, ...]) -> None:
+def test_an_update_keeps_what_autoscaling_has_made(live: Session, call: Call, given: tuple[str, ...]) -> None:
     scaled = [{"VariantName": "AllTraffic", "DesiredInstanceCount": 5}]
-    live.update_endpoint_weights_and_capacities(EndpointName="byoc-dogs", DesiredWeightsAndCapacities=scaled)
+    client = live.client("sagemaker")
+    client.update_endpoint_weights_and_capacities(EndpointName="byoc-dogs", DesiredWeightsAndCapacities=scaled)
     wait(live)
-    ended = call(deploy, *DEPLOY, "--update", "--json", *given)
+    ended = call(deploy, *CALL, "--update", "--json", *given)
     assert ended.code == 0, ended.err
-    (variant,) = live.describe_endpoint(EndpointName="byoc-dogs")["ProductionVariants"]
+    (variant,) = client.describe_endpoint(EndpointName="byoc-dogs")["ProductionVariants"]
     count = 2 if given else 5
     assert (variant["DesiredInstanceCount"], ended.json["instance_count"]) == (count, count)
-    configuration = live.describe_endpoint_config(EndpointConfigName="byoc-dogs-now")
+    configuration = client.describe_endpoint_config(EndpointConfigName="byoc-dogs-now")
     assert configuration["ProductionVariants"][0]["InitialInstanceCount"] == count
 
 
@@ -271,15 +226,17 @@ def test_an_update_keeps_what_autoscaling_has_made(live: Any, call: Call, given:
 
 
 @pytest.mark.parametrize("doing", ["Creating", "Updating", "Failed"])
-def test_cleanup_waits_until_an_endpoint_can_be_deleted(account: Any, flaky: FlakyAws, call: Call, doing: str) -> None:
+def test_cleanup_waits_until_an_endpoint_can_be_deleted(
+    account: Session, flaky: FlakyAws, call: Call, doing: str
+) -> None:
     if doing == "Updating":
-        make(account)
-        make(account, "byoc-dogs-now", count=2)
+        deployed(account)
+        deployed(account, name="byoc-dogs-now")
     flaky.slow(4, failure="no capacity" if doing == "Failed" else None)
     if doing == "Updating":
-        account.update_endpoint(EndpointName="byoc-dogs", EndpointConfigName="byoc-dogs-now")
+        account.client("sagemaker").update_endpoint(EndpointName="byoc-dogs", EndpointConfigName="byoc-dogs-now")
     else:
-        make(account)
+        deployed(account)
     ended = call(cleanup, "byoc-dogs", "--yes")
     assert ended.code == 0, ended.err
     said = ended.err.splitlines()
@@ -290,11 +247,10 @@ def test_cleanup_waits_until_an_endpoint_can_be_deleted(account: Any, flaky: Fla
 
 
 @pytest.mark.parametrize("fault", ["throttle", "break_before", "break_after"])
-def test_cleanup_tries_again(account: Any, flaky: FlakyAws, call: Call, fault: str) -> None:
-    make(account)
+def test_cleanup_tries_again(account: Session, flaky: FlakyAws, call: Call, fault: str) -> None:
+    deployed(account)
     flaky.slow(1)
     for operation in ("ListEndpoints", "DescribeEndpoint", "DeleteEndpoint", "DeleteEndpointConfig", "DeleteModel"):
         getattr(flaky, fault)(operation)
-    ended = call(cleanup, "byoc-dogs", "--yes")
-    assert ended.code == 0, ended.err
+    call(cleanup, "byoc-dogs", "--yes").ends(0)
     assert there(account) == NOTHING

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import EndpointConnectionError
 
@@ -29,6 +29,7 @@ from tests.cloud.answers import error as error_of
 from tests.cloud.answers import give
 from tests.cloud.conftest import ACCOUNT, BUCKET, REGION
 from tests.cloud.pictures import bodies, fill, intercept, jpeg, stored
+from tests.cloud.resources import put
 from tests.conftest import Patch
 
 PREFIX = S3Uri(BUCKET, "byoc/data/pets")
@@ -53,18 +54,14 @@ def upload(root: Path, prefix: S3Uri = PREFIX, **settings: Any) -> Uploaded:
     return storage.upload(account(), items(root), prefix, Settings(region=REGION, **settings))
 
 
-def there(session: boto3.Session) -> dict[str, bytes]:
+def there(session: Session) -> dict[str, bytes]:
     return stored(session, BUCKET, f"{PREFIX.key}/")
 
 
-def manifest(session: boto3.Session) -> dict[str, Any]:
+def manifest(session: Session) -> dict[str, Any]:
     answer = session.client("s3").get_object(Bucket=BUCKET, Key=f"{PREFIX.key}/manifest.json")
     content: dict[str, Any] = json.loads(answer["Body"].read())
     return content
-
-
-def put(session: boto3.Session, key: str, body: bytes = b"theirs") -> None:
-    session.client("s3").put_object(Bucket=BUCKET, Key=key, Body=body)
 
 
 def fail(monkeypatch: Patch, error: Exception, at: str = "", operation: str = "PutObject", after: int = 0) -> None:
@@ -80,7 +77,7 @@ def fail(monkeypatch: Patch, error: Exception, at: str = "", operation: str = "P
     intercept(monkeypatch, before)
 
 
-def test_all_arrives_and_a_second_call_sends_nothing(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
+def test_all_arrives_and_a_second_call_sends_nothing(aws: Session, tmp_path: Path, calls: list[str]) -> None:
     root = fill(tmp_path / "pets")
     (root / "train" / "001.cat" / "0000.jpg").write_bytes(b"")
     size = sum(map(len, bodies(root).values()))
@@ -98,9 +95,7 @@ def test_all_arrives_and_a_second_call_sends_nothing(aws: boto3.Session, tmp_pat
     assert Counter(calls) == Counter(["s3:HeadBucket", "s3:GetObject", "s3:ListObjectsV2"])
 
 
-def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
-    aws: boto3.Session, tmp_path: Path, calls: list[str]
-) -> None:
+def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(aws: Session, tmp_path: Path, calls: list[str]) -> None:
     root = fill(tmp_path / "pets")
     upload(root)
     (root / "train" / "001.cat" / "0000.jpg").write_bytes(jpeg(900))
@@ -115,7 +110,7 @@ def test_only_what_changed_is_sent_and_what_is_gone_is_deleted(
 
 
 @pytest.mark.parametrize("damage", ["overwritten", "of the same size", "deleted"])
-def test_what_somebody_did_to_an_object_is_put_right(aws: boto3.Session, tmp_path: Path, damage: str) -> None:
+def test_what_somebody_did_to_an_object_is_put_right(aws: Session, tmp_path: Path, damage: str) -> None:
     root = fill(tmp_path / "pets")
     upload(root)
     key = f"{PREFIX.key}/train/001.cat/0001.jpg"
@@ -129,12 +124,11 @@ def test_what_somebody_did_to_an_object_is_put_right(aws: boto3.Session, tmp_pat
     assert upload(root).sent == 0
 
 
-def test_names_that_urls_would_change_come_back_as_they_were(aws: boto3.Session, tmp_path: Path) -> None:
+def test_names_that_urls_would_change_come_back_as_they_were(aws: Session, tmp_path: Path) -> None:
     root = fill(tmp_path / "pets")
     folder = root / "train" / "001.cat"
-    for number, name in enumerate(
-        ["a b", "a+b", "a%20b", "%41", "Kätzchen", "猫", "a&b=c?d#e", "a'b\"c\\d", "a..b", "~"]
-    ):
+    names = ("a b", "a+b", "a%20b", "%41", "Kätzchen", "猫", "a&b=c?d#e", "a'b\"c\\d", "a..b", "~")
+    for number, name in enumerate(names):
         (folder / f"{name}.jpg").write_bytes(jpeg(500 + number))
     odd = S3Uri(BUCKET, "byoc/data/a b+c%20ü")
     assert upload(root, odd).sent == 22
@@ -152,7 +146,7 @@ def test_names_that_urls_would_change_come_back_as_they_were(aws: boto3.Session,
         b'{"made_by": "byoc-image-classifier", "format": 2}',
     ],
 )
-def test_another_programs_manifest_is_not_overwritten(aws: boto3.Session, tmp_path: Path, body: bytes) -> None:
+def test_another_programs_manifest_is_not_overwritten(aws: Session, tmp_path: Path, body: bytes) -> None:
     root = fill(tmp_path / "pets")
     put(aws, f"{PREFIX.key}/manifest.json", body)
     with pytest.raises(CloudError, match=r"manifest.json is no manifest that this program can read"):
@@ -160,7 +154,7 @@ def test_another_programs_manifest_is_not_overwritten(aws: boto3.Session, tmp_pa
     assert there(aws) == {}
 
 
-def test_a_key_of_ones_own_encrypts_all_and_a_new_one_sends_all_again(aws: boto3.Session, tmp_path: Path) -> None:
+def test_a_key_of_ones_own_encrypts_all_and_a_new_one_sends_all_again(aws: Session, tmp_path: Path) -> None:
     root = fill(tmp_path / "pets")
     assert upload(root).sent == 12
     assert upload(root, output_kms_key=KEY).sent == 12
@@ -172,7 +166,7 @@ def test_a_key_of_ones_own_encrypts_all_and_a_new_one_sends_all_again(aws: boto3
 
 
 @pytest.mark.parametrize("bucket", [BUCKET, "my-bucket"])
-def test_dry_run_shows_what_is_sent(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch, bucket: str) -> None:
+def test_dry_run_shows_what_is_sent(aws: Session, tmp_path: Path, monkeypatch: Patch, bucket: str) -> None:
     if bucket != BUCKET:
         aws.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     root = fill(tmp_path / "pets")
@@ -193,7 +187,7 @@ def test_dry_run_shows_what_is_sent(aws: boto3.Session, tmp_path: Path, monkeypa
     assert {request.get("ExpectedBucketOwner") for request in sent.values()} == {ACCOUNT if bucket == BUCKET else None}
 
 
-def test_one_file_is_sent_once(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
+def test_one_file_is_sent_once(aws: Session, tmp_path: Path, calls: list[str]) -> None:
     weights, uri = tmp_path / "resnet50.pth", PREFIX / "weights" / "resnet50.pth"
     weights.write_bytes(b"weights")
     settings = Settings(output_kms_key=KEY)
@@ -231,14 +225,14 @@ def test_names_that_s3_cannot_hold_are_refused_before_anything_is_sent(tmp_path:
         storage.requests(items(root), prefix, Settings())
 
 
-def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, calls: list[str]) -> None:
+def test_objects_of_others_are_left_alone(aws: Session, tmp_path: Path, calls: list[str]) -> None:
     """Neighbours, and the empty objects by which consoles show folders, do not count."""
     root = fill(tmp_path / "pets")
     for key in ("/", "/train/", "/train/001.cat/"):
         put(aws, f"{PREFIX.key}{key}", b"")
     put(aws, f"{PREFIX.key}2/theirs.jpg")
     assert upload(root).sent == 12
-    assert stored(aws, BUCKET, f"{PREFIX.key}2/") == {"theirs.jpg": b"theirs"}
+    assert stored(aws, BUCKET, f"{PREFIX.key}2/") == {"theirs.jpg": b"12345"}
     other = S3Uri(BUCKET, "byoc/other")
     put(aws, f"{other.key}/train/001.cat/0000.jpg")
     put(aws, f"{other.key}/notes.txt")
@@ -256,15 +250,14 @@ def test_objects_of_others_are_left_alone(aws: boto3.Session, tmp_path: Path, ca
     ],
 )
 def test_a_break_costs_only_what_was_on_the_wire(
-    aws: boto3.Session, tmp_path: Path, monkeypatch: Patch, calls: list[str], error: Exception, said: str
+    aws: Session, tmp_path: Path, monkeypatch: Patch, calls: list[str], error: Exception, said: str
 ) -> None:
     root = fill(tmp_path / "pets", 4)
     with monkeypatch.context() as patch:
         fail(patch, error, ".jpg", after=20)
-        with pytest.raises(CloudError, match=rf"{said}.*20 of 24 files are in s3://.*call the same again") as caught:
-            storage.upload(
-                account(), items(root), PREFIX, Settings(region=REGION), threads=1
-            )  # so all that was sent has arrived
+        again = rf"{said}.*20 of 24 files are in s3://.*call the same again"
+        with pytest.raises(CloudError, match=again) as caught:  # in one thread: all that was sent has arrived
+            storage.upload(account(), items(root), PREFIX, Settings(region=REGION), threads=1)
     assert "\n" not in str(caught.value)
     assert len(there(aws)) == 20
     content = manifest(aws)
@@ -282,7 +275,7 @@ def test_a_break_costs_only_what_was_on_the_wire(
     storage.require_data(account(), PREFIX)
 
 
-def test_ctrl_c_says_what_is_there_and_how_to_go_on(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(aws: Session, tmp_path: Path, monkeypatch: Patch) -> None:
     root = fill(tmp_path / "pets", 4)
     puts: list[str] = []
     heard = threading.Event()
@@ -306,7 +299,7 @@ def test_ctrl_c_says_what_is_there_and_how_to_go_on(aws: boto3.Session, tmp_path
     assert there(aws) == bodies(root)
 
 
-def test_what_changes_under_way_is_found(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_what_changes_under_way_is_found(aws: Session, tmp_path: Path, monkeypatch: Patch) -> None:
     root = fill(tmp_path / "pets")
 
     def before(operation: str, request: Mapping[str, Any]) -> None:
@@ -325,7 +318,7 @@ def test_what_changes_under_way_is_found(aws: boto3.Session, tmp_path: Path, mon
     assert manifest(aws)["complete"] is False
 
 
-def test_a_delete_that_is_refused_is_said(aws: boto3.Session, tmp_path: Path, monkeypatch: Patch) -> None:
+def test_a_delete_that_is_refused_is_said(aws: Session, tmp_path: Path, monkeypatch: Patch) -> None:
     root = fill(tmp_path / "pets")
     upload(root)
     (root / "train" / "001.cat" / "0000.jpg").unlink()
@@ -335,7 +328,7 @@ def test_a_delete_that_is_refused_is_said(aws: boto3.Session, tmp_path: Path, mo
 
 
 def test_a_large_file_is_sent_in_parts_and_not_left_half(
-    aws: boto3.Session, tmp_path: Path, monkeypatch: Patch, calls: list[str]
+    aws: Session, tmp_path: Path, monkeypatch: Patch, calls: list[str]
 ) -> None:
     """One request takes 5 GB; parts are sent from 8 MB on."""
     weights, uri = tmp_path / "vit.pth", PREFIX / "weights" / "vit.pth"

@@ -10,8 +10,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import boto3
 import pytest
+from boto3 import Session
 
 from local_test.engine import DockerEngine
 from scripts import acceptance
@@ -24,7 +24,7 @@ from tests.cloud.conftest import REGION
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.hosting import Hosting
 from tests.cloud.test_acceptance import left, result, statuses
-from tests.conftest import need
+from tests.conftest import Patch, need
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker
@@ -33,9 +33,7 @@ PROJECT = "byoc-story"
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("pushed", ["serve", pytest.param("all", marks=pytest.mark.full)])  # 5 GB take 10 minutes
-def test_from_push_to_clean_up(
-    pushed: str, aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_push_to_clean_up(pushed: str, aws: Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch) -> None:
     need(engine.available(), "a Docker engine")
     for name in ("BYOC_PROJECT", "BYOC_ROLE", "BYOC_BUCKET", "AWS_REGION"):
         monkeypatch.setenv(name, "")  # put back afterwards: the program sets them

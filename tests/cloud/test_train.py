@@ -1,29 +1,26 @@
-"""train.py: the requests it makes, and whole calls against moto's server."""
+"""train.py: the requests it makes, what they may cost, and whole calls against moto's server."""
 
 import re
 import subprocess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 from botocore.exceptions import ReadTimeoutError
 
+from container_train.hyperparameters import OPTIONS
 from container_train.training.metrics import DEFINITIONS
-from scripts import train
+from scripts import train, tune
 from scripts.aws import creation
-from scripts.jobs import watch
+from scripts.jobs import local_training
 from tests import trees
 from tests.cloud.conftest import BUCKET, HERE, REGION, ROLE, TRAIN_IMAGE, Call
 from tests.conftest import Patch
 
 BASE = ("--image", TRAIN_IMAGE, *HERE, "--name", "byoc-job-1", "--dry-run")
 DATA = ("--data", "s3://my-data/dogs")
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture(params=["with the SDK", "without it"])
@@ -125,9 +122,9 @@ def test_the_request_with_the_services_debugger(call: Call) -> None:
 
 
 def test_what_is_not_said_has_a_default(call: Call) -> None:
-    (shown,) = call(train, *BASE, *DATA, "--spot", "--max-run", "600").json
-    assert shown["request"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600 + 86400}
-    assert shown["request"]["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/byoc-job-1/checkpoints"}
+    (shown,) = call(train, *BASE, *DATA, "--spot", "--max-run", "600").requests
+    assert shown["StoppingCondition"] == {"MaxRuntimeInSeconds": 600, "MaxWaitTimeInSeconds": 600 + 86400}
+    assert shown["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/byoc-job-1/checkpoints"}
     (shown,) = call(train, "--image", TRAIN_IMAGE, *HERE, *DATA, "--project", "byoc-x", "--dry-run").json
     assert re.fullmatch(r"byoc-x-train-\d{8}-\d{6}-[0-9a-f]{4}", shown["request"]["TrainingJobName"])
 
@@ -173,17 +170,16 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("image")
-def test_from_a_folder_to_the_artifact(aws: boto3.Session, pictures: Path, call: Call, calls: list[str]) -> None:
-    code, out, err = call(train, "--image", TRAIN_IMAGE, "--data", pictures, "--name", "byoc-a", "--epochs", "1")
-    assert (code, out) == (0, f"s3://{BUCKET}/byoc/byoc-a/output/model.tar.gz\n"), err
-    for said in (
+def test_from_a_folder_to_the_artifact(aws: Session, pictures: Path, call: Call, calls: list[str]) -> None:
+    ended = call(train, "--image", TRAIN_IMAGE, "--data", pictures, "--name", "byoc-a", "--epochs", "1")
+    assert ended.out == f"s3://{BUCKET}/byoc/byoc-a/output/model.tar.gz\n"
+    ended.says(
         "created byoc-a",
         f"https://{REGION}.console.aws.amazon.com/sagemaker/home?region={REGION}#/jobs/byoc-a",
         f"1 x ml.g4dn.xlarge: 0.74 USD an hour on demand (us-west-2; {REGION} may differ",
         "it is stopped after 24 h (--max-run), 17.67 USD at most",
         f"next: scripts/deploy.py --job byoc-a --region {REGION}",
-    ):
-        assert said in err
+    )
     job = aws.client("sagemaker").describe_training_job(TrainingJobName="byoc-a")
     assert job["HyperParameters"] == {"epochs": "1"}
     keys = [one["Key"] for one in aws.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]]
@@ -197,10 +193,8 @@ def test_from_a_folder_to_the_artifact(aws: boto3.Session, pictures: Path, call:
 @pytest.mark.usefixtures("image")
 def test_without_waiting_the_commands_for_later_are_said(pictures: Path, call: Call) -> None:
     job = ("--image", TRAIN_IMAGE, "--data", pictures, "--name", "byoc-b", "--weights", "none")
-    code, out, err = call(train, *job, "--no-wait")
-    assert (code, out) == (0, "byoc-b\n")
-    assert f"scripts/train.py --attach byoc-b --region {REGION}" in err
-    assert f"scripts/train.py --stop byoc-b --region {REGION}" in err
+    later = (f"scripts/train.py --{flag} byoc-b --region {REGION}" for flag in ("attach", "stop"))
+    assert call(train, *job, "--no-wait").says(*later).out == "byoc-b\n"
     ended = call(train, "--attach", "byoc-b", "--json")
     assert (ended.code, ended.json["status"], ended.json["image"]) == (0, "Completed", TRAIN_IMAGE)
     assert ended.json["model"] == f"s3://{BUCKET}/byoc/byoc-b/output/model.tar.gz"
@@ -225,13 +219,58 @@ def test_it_is_said_when_there_may_be_a_job(
 
     monkeypatch.setattr(creation, "send", send)
     ended = call(train, "--image", TRAIN_IMAGE, "--data", pictures, "--name", "byoc-d")
-    assert ended.code == code
-    assert f"scripts/train.py --stop byoc-d --region {REGION}" in ended.last
+    ended.ends(code, f"scripts/train.py --stop byoc-d --region {REGION}")
 
 
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("flag", ["--attach", "--stop"])
 def test_a_job_that_is_not_there(call: Call, flag: str) -> None:
-    ended = call(train, flag, "byoc-none")
-    assert ended.code == 1
-    assert f"there is no training job byoc-none in {REGION}" in ended.last
+    call(train, flag, "byoc-none").ends(1, f"there is no training job byoc-none in {REGION}")
+
+
+def test_every_flag_is_honoured_left_out_or_refused(
+    pictures: Path, tmp_path: Path, call: Call, monkeypatch: Patch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    given = (
+        "--spot --max-wait 200000 --max-run 10 --checkpoints s3://bucket/x --volume-size 9 --input-mode FastFile"
+        " --network-isolation --service-debugger --upload-to s3://bucket/y --role"
+        f" {ROLE} --bucket mine --tags a=b --subnets s-1 --security-groups g-1 --output-kms-key k --volume-kms-key k"
+        " --instance-type ml.m5.xlarge --max-usd 5 --no-wait --allow-unknown --keep-alive 60 --register g"
+        " --serving-image i"
+    ).split()
+    ended = call(train, "--local", "--data", pictures, "--output", tmp_path / "out", *given)
+    ended.ends(1, "no Docker daemon answers: install Docker, or start it")
+    assert f"no effect in local mode: {', '.join(local_training.LEFT_OUT)}" in ended.err.splitlines()
+    assert set(local_training.LEFT_OUT) == {word for word in given if word.startswith("--")}
+    flags = {option for action in train.parser()._actions for option in action.option_strings if option != "-h"}
+    honoured = (
+        "--image --data --weights --output --name --environment --json --local --wait --help --version --region"
+        " --project --config --from-tuning --instance-count"
+    )
+    refused = {"--dry-run", "--attach", "--stop"}
+    hyperparameters = {f"--{name}" for name in OPTIONS}
+    assert flags == {*honoured.split()} | refused | hyperparameters | set(local_training.LEFT_OUT)
+
+
+# --- what a job may cost at most, also of tune.py
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "counted", "usd"),
+    [
+        (train, "--max-run 7200", "1 x ml.g4dn.xlarge, 2 h", "2.21"),
+        (train, "--max-run 7200 --instance-count 3 --instance-type ml.g5.xlarge", "3 x ml.g5.xlarge, 2 h", "12.67"),
+        (train, "--max-run 3600 --keep-alive 3600", "2 h, 3600 s of them kept for the next job", "2.21"),
+        (train, "--max-run 3600 --instance-type ml.g4dn.xlarge,ml.g5.xlarge", "1 x ml.g5.xlarge, 1 h", "2.11"),
+        (tune, "--max-run 3600 --trials 4", "4 h in 4 jobs", "4.42"),
+        (tune, "--max-run 3600 --trials 4 --train-best", "5 h in 5 jobs", "5.52"),
+    ],
+)
+def test_a_job_that_may_cost_more_is_refused(
+    script: ModuleType, flags: str, counted: str, usd: str, call: Call
+) -> None:
+    arguments = (*BASE, *DATA, *flags.split(), "--max-usd")
+    ended = call(script, *arguments, float(usd) - 0.01).ends(2, f"this may cost {usd} USD, so nothing was made")
+    assert (ended.out, counted in ended.err) == ("", True)
+    assert call(script, *arguments, float(usd) + 0.01).ends(0).json

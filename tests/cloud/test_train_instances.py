@@ -2,14 +2,15 @@
 
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
 from scripts import cleanup, train
 from scripts.resources import usage
 from tests.cloud.answers import PASS, give
 from tests.cloud.conftest import ACCOUNT, BUCKET, REGION, ROLE, TRAIN_IMAGE, Call
-from tests.cloud.test_train import BASE, DATA, no_waiting
+from tests.cloud.resources import put_data
+from tests.cloud.test_train import BASE, DATA
 from tests.conftest import Patch
 
 NAME = "byoc-job-1"
@@ -17,7 +18,6 @@ TYPES = ("--instance-type", "ml.g5.xlarge,ml.m5.large")
 CAPACITY = (
     "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance type."
 )
-__all__ = ["no_waiting"]  # a fixture of every test here, too
 
 
 def described(name: str = NAME, *, status: str = "Completed", **more: Any) -> dict[str, Any]:
@@ -37,10 +37,8 @@ NO_CAPACITY = described(status="Failed", FailureReason=CAPACITY)
 
 
 @pytest.fixture
-def data(aws: boto3.Session, image: None) -> tuple[str, ...]:
-    for split in ("train", "valid", "test"):
-        aws.client("s3").put_object(Bucket=BUCKET, Key=f"byoc/data/x/{split}/cat/1.jpg", Body=b"1")
-    return ("--image", TRAIN_IMAGE, "--data", f"s3://{BUCKET}/byoc/data/x", "--role", ROLE, "--name")
+def data(aws: Session, image: None) -> tuple[str, ...]:
+    return ("--image", TRAIN_IMAGE, "--data", put_data(aws), "--role", ROLE, "--name")
 
 
 def test_the_cost_and_the_end_of_a_warm_pool_are_said(
@@ -48,14 +46,13 @@ def test_the_cost_and_the_end_of_a_warm_pool_are_said(
 ) -> None:
     give(monkeypatch, "DescribeTrainingJob", PASS, described(**KEPT))
     ended = call(train, *data, NAME, "--keep-alive", "1800")
-    assert ended.code == 0, ended.err
-    assert "its instances are kept for 1800 s after it (--keep-alive), and billed, 0.37 USD more at most" in ended.err
-    assert f"give them back with: scripts/train.py --stop {NAME} --region {REGION}" in ended.err
+    ended.says(
+        "its instances are kept for 1800 s after it (--keep-alive), and billed, 0.37 USD more at most",
+        f"give them back with: scripts/train.py --stop {NAME} --region {REGION}",
+    )
     give(monkeypatch, "UpdateTrainingJob", {})
     ended = call(train, "--stop", NAME)
-    assert ended.code == 0
-    assert "has ended already: Completed" in ended.err
-    assert "the instances that it kept (--keep-alive) are given back" in ended.err
+    ended.says("has ended already: Completed", "the instances that it kept (--keep-alive) are given back")
     assert calls[-1] == "sagemaker:UpdateTrainingJob"
 
 
@@ -72,8 +69,7 @@ def test_cleanup_lists_and_ends_warm_pools(call: Call, monkeypatch: Patch, calls
     listed = call(cleanup, "--json").json["found"]
     assert [(one["kind"], one["name"], one["usd_per_hour"]) for one in listed] == [("warm pool", NAME, 1.408)]
     give(monkeypatch, "ListTrainingJobs", nothing, nothing, ended)
-    done = call(cleanup, "--jobs", "--yes")
-    assert (done.code, f"stopping warm pool {NAME}" in done.err) == (0, True)
+    call(cleanup, "--jobs", "--yes").says(f"stopping warm pool {NAME}")
     assert "sagemaker:UpdateTrainingJob" in calls
     assert "sagemaker:StopTrainingJob" not in calls
     assert "warm pool" not in usage._READERS  # it reads nothing
@@ -81,8 +77,7 @@ def test_cleanup_lists_and_ends_warm_pools(call: Call, monkeypatch: Patch, calls
 
 def test_a_request_for_every_type(call: Call) -> None:
     key = "1234abcd-key"
-    shown = call(train, *BASE, *DATA, *TYPES, "--spot", "--volume-kms-key", key).json
-    first, second = (one["request"] for one in shown)
+    first, second = call(train, *BASE, *DATA, *TYPES, "--spot", "--volume-kms-key", key).requests
     resources = {"InstanceCount": 1, "VolumeSizeInGB": 30}
     assert (first.pop("TrainingJobName"), second.pop("TrainingJobName")) == (NAME, f"{NAME}-2")
     assert first.pop("ResourceConfig") == {"InstanceType": "ml.g5.xlarge", **resources}
@@ -91,14 +86,11 @@ def test_a_request_for_every_type(call: Call) -> None:
     assert second["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/{NAME}/checkpoints"}
 
 
-def test_it_goes_on_with_the_next_type(
-    aws: boto3.Session, data: tuple[str, ...], call: Call, monkeypatch: Patch
-) -> None:
+def test_it_goes_on_with_the_next_type(aws: Session, data: tuple[str, ...], call: Call, monkeypatch: Patch) -> None:
     give(monkeypatch, "DescribeTrainingJob", PASS, PASS, NO_CAPACITY, PASS)
-    code, out, err = call(train, *data, NAME, *TYPES, "--spot")
-    assert (code, out) == (0, f"s3://{BUCKET}/byoc/{NAME}-2/output/model.tar.gz\n"), err
-    assert f"{NAME}: no capacity for ml.g5.xlarge; going on as {NAME}-2 on ml.m5.large\n" in err
-    assert f"created {NAME}-2" in err
+    ended = call(train, *data, NAME, *TYPES, "--spot")
+    ended.says(f"{NAME}: no capacity for ml.g5.xlarge; going on as {NAME}-2 on ml.m5.large\n", f"created {NAME}-2")
+    assert ended.out == f"s3://{BUCKET}/byoc/{NAME}-2/output/model.tar.gz\n"
     made = [aws.client("sagemaker").describe_training_job(TrainingJobName=name) for name in (NAME, f"{NAME}-2")]
     assert made[0]["CheckpointConfig"] == made[1]["CheckpointConfig"]
     assert made[1]["ResourceConfig"]["InstanceType"] == "ml.m5.large"
@@ -114,7 +106,7 @@ def test_it_goes_on_with_the_next_type(
     ],
 )
 def test_it_ends_where_nothing_else_is_left_to_try(
-    aws: boto3.Session, data: tuple[str, ...], call: Call, monkeypatch: Patch, answers: list[Any], jobs: list[str]
+    aws: Session, data: tuple[str, ...], call: Call, monkeypatch: Patch, answers: list[Any], jobs: list[str]
 ) -> None:
     give(monkeypatch, "DescribeTrainingJob", PASS, PASS, *answers)
     ended = call(train, *data, NAME, *TYPES)
@@ -128,5 +120,4 @@ def test_it_ends_where_nothing_else_is_left_to_try(
 
 def test_the_name_of_a_later_one_that_is_taken(data: tuple[str, ...], call: Call) -> None:
     assert call(train, *data, f"{NAME}-2").code == 0
-    ended = call(train, *data, NAME, *TYPES)
-    assert (ended.code, f"a job {NAME}-2 already exists" in ended.last) == (1, True)
+    call(train, *data, NAME, *TYPES).ends(1, f"a job {NAME}-2 already exists")

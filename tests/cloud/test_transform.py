@@ -5,36 +5,26 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
+from boto3 import Session
 
-from container_serve.artifact import FORMAT_VERSION
 from local_test import pack
 from scripts import cleanup, transform
-from scripts.batch import transform_input, transform_job, transform_table
-from scripts.endpoints import lookup
-from tests.cloud import platform
-from tests.cloud.answers import error, give
-from tests.cloud.conftest import BUCKET, HERE, KEY, MODEL, REGION, ROLE, SERVE_IMAGE, Call
+from scripts.batch import transform_input, transform_table
+from tests.cloud.answers import ctrl_c, error, give
+from tests.cloud.conftest import BUCKET, HERE, KEY, MODEL, PROJECT, REGION, ROLE, SERVE_IMAGE, Call
 from tests.cloud.flaky_aws import FlakyAws
 from tests.cloud.platform import Platform
+from tests.cloud.resources import keys, put_model
 from tests.conftest import Patch, need
 from tests.contract.models import picture, write_model
 from tests.contract.serving import serving
 from tests.docker import engine
 
 STORED = f"s3://{BUCKET}/photos"
-MODEL_AND_IMAGE = ("--image", SERVE_IMAGE, "--model-data", MODEL)
-NAMED = (*MODEL_AND_IMAGE, "--name", "byoc-batch", "--data")
+NAMED = ("--image", SERVE_IMAGE, "--model-data", MODEL, "--name", "byoc-batch", "--data")
 OUT = f"s3://{BUCKET}/byoc/byoc-batch"
-PROJECT = {"Key": "byoc-project", "Value": "byoc"}
 COLOURS = {"a.jpg": "red", "deep/b.png": "green", "deep/er/c d.jpg": "blue"}
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(transform_job, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -50,17 +40,13 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def account(
-    aws: boto3.Session, flaky: FlakyAws, photos: Path, tmp_path: Path, monkeypatch: Patch,
+    aws: Session, flaky: FlakyAws, labels: dict[str, str], photos: Path, tmp_path: Path,
     request: pytest.FixtureRequest,
-) -> Iterator[boto3.Session]:  # fmt: skip
+) -> Iterator[Session]:  # fmt: skip
     """An account with an image, a model and photos; its jobs are done by a real server."""
-    platform.know_image(monkeypatch, FORMAT_VERSION)
-    s3 = aws.client("s3")
-    model = write_model(tmp_path / "model")
-    pack.pack(model, tmp_path / "model.tar.gz")
-    s3.upload_file(str(tmp_path / "model.tar.gz"), BUCKET, KEY)
+    model = put_model(aws, tmp_path)
     for path in (path for path in photos.rglob("*") if path.is_file()):
-        s3.upload_file(str(path), BUCKET, f"photos/{path.relative_to(photos)}")
+        aws.client("s3").upload_file(str(path), BUCKET, f"photos/{path.relative_to(photos)}")
     batch = {"SAGEMAKER_BATCH": "true", "SAGEMAKER_MAX_PAYLOAD_IN_MB": "6"}
     with serving(model, tmp_path / "run", batch, kind=getattr(request, "param", "process")) as server:
         flaky.after["CreateTransformJob"] = Platform(aws, server).transform
@@ -68,14 +54,14 @@ def account(
 
 
 @pytest.fixture
-def unfinished(account: boto3.Session, flaky: FlakyAws) -> boto3.Session:
+def unfinished(account: Session, flaky: FlakyAws) -> Session:
     """Jobs in this account go on until they are stopped."""
     flaky.slow(1000)
     flaky.after.clear()
     return account
 
 
-def rows(session: boto3.Session) -> list[dict[str, str]]:
+def rows(session: Session) -> list[dict[str, str]]:
     key = "byoc/byoc-batch/predictions.csv"
     body = session.client("s3").get_object(Bucket=BUCKET, Key=key)["Body"].read().decode()
     return list(csv.DictReader(body.splitlines()))
@@ -122,8 +108,8 @@ def test_a_large_image_makes_the_requests_larger(photos: Path, call: Call) -> No
         "byoc/batch/photos/manifest.json",
     }
     assert (job["MaxPayloadInMB"], job["MaxConcurrentTransforms"]) == (40, 2)
-    arm = call(transform, *NAMED, photos, *HERE, "--instance-type", "ml.c7g.large", "--dry-run")  # takes none
-    assert (arm.code, "has ARM processors, which only endpoints have" in arm.last) == (2, True)
+    arm = call(transform, *NAMED, photos, *HERE, "--instance-type", "ml.c7g.large", "--dry-run")
+    arm.ends(2, "has ARM processors, which only endpoints have")
 
 
 # The table
@@ -144,17 +130,16 @@ def test_outputs_are_matched_however_much_of_the_path_they_keep() -> None:
 
 
 @pytest.mark.parametrize("account", ["process", pytest.param("docker", marks=pytest.mark.docker)], indirect=True)
-def test_a_prefix_from_the_call_to_the_table(account: boto3.Session, call: Call) -> None:
+def test_a_prefix_from_the_call_to_the_table(account: Session, call: Call) -> None:
     ended = call(transform, *NAMED, STORED, "--top-k", 2)
     assert ended.code == 0, ended.err
-    for expected in (
+    ended.says(
         "3 images, ",
         "1 x ml.m5.large: 0.12 USD an hour on demand",
         "notes.txt",
         "byoc-batch: Completed",
         f"3 of 3 images; all rows: {OUT}/predictions.csv",
-    ):
-        assert expected in ended.err
+    )
     assert ended.err.index("USD an hour") < ended.err.index("byoc-batch: Completed")
     table = rows(account)
     assert {row["file"]: row["label"] for row in table[::2]} == COLOURS
@@ -163,12 +148,11 @@ def test_a_prefix_from_the_call_to_the_table(account: boto3.Session, call: Call)
     assert ended.out.splitlines()[0].split() == ["file", "label", "probability"]
     assert account.client("sagemaker").list_models()["Models"] == []
     # A second job there would mix its answers with these.
-    ended = call(transform, *NAMED, STORED)
-    assert (ended.code, f"--out {OUT} is not empty" in ended.last) == (1, True)
+    call(transform, *NAMED, STORED).ends(1, f"--out {OUT} is not empty")
     assert call(transform, "--attach", "byoc-batch", "--json").json["failed"] == {}
 
 
-def test_a_folder_is_uploaded_and_cleanup_knows_what_is_left(account: boto3.Session, photos: Path, call: Call) -> None:
+def test_a_folder_is_uploaded_and_cleanup_knows_what_is_left(account: Session, photos: Path, call: Call) -> None:
     result = call(transform, *NAMED, photos, "--json").json
     assert (result["status"], result["images"], result["failed"]) == ("Completed", 3, {})
     assert {row["file"]: row["label"] for row in rows(account)} == COLOURS
@@ -178,10 +162,10 @@ def test_a_folder_is_uploaded_and_cleanup_knows_what_is_left(account: boto3.Sess
     assert f"s3://{BUCKET}/byoc/batch/photos" in listed.out
     assert "cannot account for" not in listed.err
     assert call(cleanup, "--data", "--yes").code == 0
-    assert "Contents" not in account.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="byoc/")
+    assert keys(account, "byoc/") == []
 
 
-def test_what_fails_is_named_and_the_rest_is_there(account: boto3.Session, photos: Path, call: Call) -> None:
+def test_what_fails_is_named_and_the_rest_is_there(account: Session, photos: Path, call: Call) -> None:
     (photos / "deep" / "broken.jpg").write_bytes(picture("red")[:100])
     ended = call(transform, *NAMED, photos)
     assert (ended.code, ended.last) == (1, "transform.py: 1 of 4 predictions failed")
@@ -193,7 +177,7 @@ def test_what_fails_is_named_and_the_rest_is_there(account: boto3.Session, photo
 
 
 def test_a_job_in_progress_is_listed_stopped_and_followed(
-    unfinished: boto3.Session, flaky: FlakyAws, photos: Path, call: Call
+    unfinished: Session, flaky: FlakyAws, photos: Path, call: Call
 ) -> None:
     ended = call(transform, *NAMED, photos, "--no-wait")
     assert (ended.code, ended.out) == (0, "byoc-batch\n")
@@ -205,45 +189,36 @@ def test_a_job_in_progress_is_listed_stopped_and_followed(
     left = call(cleanup, "--data", "--yes").err
     assert f"left: s3://{BUCKET}/byoc/batch/photos, which the transform job byoc-batch uses" in left
     flaky.slow(0)
-    ended = call(transform, "--stop", "byoc-batch", "--project", "birds")
-    assert (ended.code, "these scripts did not make it" in ended.last) == (1, True)
-    ended = call(cleanup, "--jobs", "--yes")
-    assert (ended.code, "stopping transform job byoc-batch" in ended.err) == (0, True)
-    ended = call(transform, "--attach", "byoc-batch")
-    assert (ended.code, "the transform job is Stopped" in ended.err) == (1, True)
+    call(transform, "--stop", "byoc-batch", "--project", "birds").ends(1, "these scripts did not make it")
+    call(cleanup, "--jobs", "--yes").says("stopping transform job byoc-batch")
+    call(transform, "--attach", "byoc-batch").says("the transform job is Stopped", code=1)
     ended = call(transform, "--stop", "byoc-batch")
     assert (ended.code, ended.last) == (0, "byoc-batch has ended already: Stopped")
 
 
-def test_a_job_that_is_refused_leaves_no_model(account: boto3.Session, monkeypatch: Patch, call: Call) -> None:
+def test_a_job_that_is_refused_leaves_no_model(account: Session, monkeypatch: Patch, call: Call) -> None:
     give(monkeypatch, "CreateTransformJob", error("ResourceLimitExceeded", "The limit for 'ml.m5.large' is 0"))
-    ended = call(transform, *NAMED, STORED)
-    assert (ended.code, "Service Quotas" in ended.last) == (1, True)
+    call(transform, *NAMED, STORED).ends(1, "Service Quotas")
     assert account.client("sagemaker").list_models()["Models"] == []
 
 
 @pytest.mark.usefixtures("account")
 def test_what_is_missing_is_one_line(monkeypatch: Patch, call: Call) -> None:
-    ended = call(transform, *NAMED, f"s3://{BUCKET}/nothing")
-    assert (ended.code, "no images below this prefix" in ended.last) == (2, True)
-    ended = call(transform, "--attach", "byoc-none")
-    assert (ended.code, f"there is no transform job byoc-none in {REGION}" in ended.last) == (1, True)
+    call(transform, *NAMED, f"s3://{BUCKET}/nothing").ends(2, "no images below this prefix")
+    call(transform, "--attach", "byoc-none").ends(1, f"there is no transform job byoc-none in {REGION}")
     monkeypatch.setattr(transform_input, "MAX_MIB", 0)
-    ended = call(transform, *NAMED, STORED)
-    assert ended.code == 2
-    assert f"{STORED}/a.jpg is larger than 0 MiB, which batch transform cannot send" in ended.last
+    call(transform, *NAMED, STORED).ends(2, f"{STORED}/a.jpg is larger than 0 MiB, which batch transform cannot send")
 
 
 @pytest.mark.usefixtures("unfinished")
 def test_ctrl_c_leaves_it_running(monkeypatch: Patch, call: Call) -> None:
-    def ctrl_c(seconds: float) -> None:
-        raise KeyboardInterrupt
-
     monkeypatch.setattr("scripts.aws.polling.time.sleep", ctrl_c)
     ended = call(transform, *NAMED, STORED)
-    assert ended.code == 130
-    assert "the job is still running and billed; re-attach with: scripts/transform.py --attach byoc-b" in ended.last
-    assert f"stop it with: scripts/transform.py --stop byoc-batch --region {REGION}" in ended.last
+    ended.ends(
+        130,
+        "the job is still running and billed; re-attach with: scripts/transform.py --attach byoc-b",
+        f"stop it with: scripts/transform.py --stop byoc-batch --region {REGION}",
+    )
 
 
 # On this machine
@@ -264,5 +239,4 @@ def test_local(photos: Path, tmp_path: Path, call: Call) -> None:
     answers = {str(path.relative_to(out / "answers")) for path in (out / "answers").rglob("*.out")}
     assert answers == {f"{name}.out" for name in COLOURS}
     assert {path.stat().st_uid for path in out.rglob("*")} == {os.getuid()}
-    ended = call(transform, *local, "--out", out)
-    assert (ended.code, "is not empty" in ended.last) == (2, True)
+    call(transform, *local, "--out", out).ends(2, "is not empty")

@@ -6,21 +6,19 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
 from container_train.training.metrics import DEFINITIONS, NAMES, line
 from scripts import cleanup, train, tune
-from scripts.aws.account import Aws
-from scripts.jobs import watch
-from scripts.tuning import cloud, tuning_jobs
+from scripts.jobs.watch import LOG_GROUP
 from tests import trees
 from tests.cloud.answers import PASS, give
 from tests.cloud.conftest import ACCOUNT, BUCKET, HERE, REGION, TRAIN_IMAGE, Call
 from tests.cloud.flaky_aws import FlakyAws
+from tests.cloud.resources import write_log
 from tests.cloud.test_train import EVERYTHING
 from tests.cloud.test_train import PLAIN as JOB
-from tests.cloud.test_watch import write_log
 from tests.conftest import Patch
 
 NAME = "byoc-search-1"
@@ -28,12 +26,6 @@ DATA = ("--data", "s3://my-data/dogs")
 NAMELESS = ("--image", TRAIN_IMAGE, *HERE, *DATA, "--dry-run")
 DRY = (*NAMELESS, "--name", NAME)
 START = datetime(2026, 11, 22, 9, 0, 0, tzinfo=UTC)
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(cloud, "POLL_SECONDS", 0.0)
-    monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
 
 
 # Of a job's request, what a trial's definition has too.
@@ -127,8 +119,8 @@ GRID = {
     ],
 )
 def test_strategies(call: Call, arguments: tuple[str, ...], changed: dict[str, Any]) -> None:
-    (shown,) = call(tune, *DRY, "--strategy", *arguments).json
-    assert shown["request"]["HyperParameterTuningJobConfig"] == CONFIGURATION | changed
+    (shown,) = call(tune, *DRY, "--strategy", *arguments).requests
+    assert shown["HyperParameterTuningJobConfig"] == CONFIGURATION | changed
 
 
 # --- against moto
@@ -183,7 +175,7 @@ def give_search(monkeypatch: Patch, *answers: dict[str, Any] | None, trials: Any
 
 @pytest.mark.usefixtures("image")
 def test_a_search_from_its_creation_to_its_end(
-    aws: boto3.Session, tmp_path: Path, monkeypatch: Patch, call: Call, calls: list[str]
+    aws: Session, tmp_path: Path, monkeypatch: Patch, call: Call, calls: list[str]
 ) -> None:
     pictures = trees.fill(tmp_path / "pets", {"train": 2, "valid": 1, "test": 1})
     running, ended = described_search("InProgress"), described_search("Completed")
@@ -193,25 +185,21 @@ def test_a_search_from_its_creation_to_its_end(
     give(monkeypatch, "ListTrainingJobsForHyperParameterTuningJob", *pages)
     values = [(1, 0.5, 0.8, 0.4, 0.5, 100.0), (2, 0.5, 0.8, 0.4, 0.6, 100.0)]
     logged = [line(name, value) for epoch in values for name, value in zip(NAMES, epoch, strict=False)]
-    write_log(
-        aws, "data: 3 classes, 30 train, 60 valid, 12 test", *logged, stream=f"{TRIALS[1]['TrainingJobName']}/algo-1-1"
-    )
+    stream = f"{TRIALS[1]['TrainingJobName']}/algo-1-1"
+    write_log(aws, LOG_GROUP, stream, "data: 3 classes, 30 train, 60 valid, 12 test", *logged)
     out = tmp_path / "results"
     job = ("--image", TRAIN_IMAGE, "--data", pictures, "--name", NAME, "--weights", "none")
-    code, shown, err = call(tune, *job, "--results", out, "--parallel", "2")
-    assert code == 0, err
-    assert calls.index("s3:PutObject") < calls.index("sagemaker:CreateHyperParameterTuningJob")
-    made = aws.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=NAME)
-    assert made["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"] == 2
-    for said in (
+    done = call(tune, *job, "--results", out, "--parallel", "2").says(
         "20 trials, each stopped after 1 h (--max-run), 14.73 USD at most",
         "trial 0: running, lr 0.01, batch-size 32",
         "trial 1: completed (4 of 20 done), lr 0.001, batch-size 64: valid_accuracy 0.6, the best so far (90 s)",
         "AlgorithmError: the loss became nan",
         f"next: scripts/train.py --from-tuning {NAME} --region {REGION}",
-    ):
-        assert said in err
-    row = shown.splitlines()[3].split()
+    )
+    assert calls.index("s3:PutObject") < calls.index("sagemaker:CreateHyperParameterTuningJob")
+    made = aws.client("sagemaker").describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=NAME)
+    assert made["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxParallelTrainingJobs"] == 2
+    row = done.out.splitlines()[3].split()
     assert (row[:5], row[-1]) == (["1", "completed", "0.001", "64", "0.6"], "best")
     best = json.loads((out / NAME / "best.json").read_text())
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
@@ -225,13 +213,12 @@ def test_a_search_from_its_creation_to_its_end(
 def test_a_search_without_a_completed_trial_says_why(monkeypatch: Patch, call: Call, tmp_path: Path) -> None:
     give_search(monkeypatch, described_search("Failed", FailureReason="all have failed"), trials=TRIALS[2:3])
     ended = call(tune, "--attach", NAME, "--results", tmp_path, "--train-best")
-    assert ended.code == 1
-    assert f"{NAME} has ended as Failed: all have failed" in ended.err
-    assert "the loss became nan" in ended.last
+    ended.ends(1, "the loss became nan")
+    ended.says(f"{NAME} has ended as Failed: all have failed", code=1)
 
 
 def test_the_final_training_has_the_trials_definition_and_the_best_values(
-    monkeypatch: Patch, call: Call, tmp_path: Path, aws: boto3.Session, flaky: FlakyAws
+    monkeypatch: Patch, call: Call, tmp_path: Path, aws: Session, flaky: FlakyAws
 ) -> None:
     flaky.break_after("CreateTrainingJob")
     found = described_search("Completed")
@@ -252,9 +239,9 @@ def test_the_final_training_has_the_trials_definition_and_the_best_values(
     assert made["InputDataConfig"] == DEFINITION["InputDataConfig"]
     assert made["ResourceConfig"] == DEFINITION["HyperParameterTuningResourceConfig"]
     assert made["CheckpointConfig"] == {"S3Uri": f"s3://{BUCKET}/byoc/{name}/checkpoints"}
-    request = tuning_jobs.training_request(tuning_jobs.describe(Aws(REGION), NAME), "a", [])  # moto keeps none
-    assert request.request["Environment"] == {"BYOC_IMAGE": TRAIN_IMAGE}
-    assert request.request["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
+    sent = flaky.requests["CreateTrainingJob"]  # moto keeps none of these
+    assert sent["Environment"] == {"BYOC_IMAGE": TRAIN_IMAGE}
+    assert sent["AlgorithmSpecification"]["MetricDefinitions"] == DEFINITIONS
 
 
 @pytest.mark.usefixtures("aws")
@@ -286,10 +273,10 @@ def test_no_account_is_asked_for_a_search(call: Call, calls: list[str]) -> None:
     assert (ended.json[0]["request"]["HyperParameters"], calls) == ({"lr": "0.5"}, [])
     assert f"the best values of {NAME} are not in these requests" in ended.err
     ended = call(train, "--local", "--data", "sample", "--from-tuning", "nowhere")
-    assert (ended.code, "--from-tuning nowhere is no search on this machine" in ended.last) == (2, True)
+    ended.ends(2, "--from-tuning nowhere is no search on this machine")
 
 
-def test_cleanup_lists_and_stops_searches(aws: boto3.Session, monkeypatch: Patch, call: Call, calls: list[str]) -> None:
+def test_cleanup_lists_and_stops_searches(aws: Session, monkeypatch: Patch, call: Call, calls: list[str]) -> None:
     client = aws.client("sagemaker")
     client.create_hyper_parameter_tuning_job(**PLAIN)
     arn = client.describe_hyper_parameter_tuning_job(HyperParameterTuningJobName=NAME)["HyperParameterTuningJobArn"]
@@ -305,6 +292,5 @@ def test_cleanup_lists_and_stops_searches(aws: boto3.Session, monkeypatch: Patch
     give(monkeypatch, "StopHyperParameterTuningJob", {})
     ended = call(cleanup)
     assert re.search(rf"tuning job +{NAME} +InProgress .* 3 of 20 trials completed", ended.out)
-    ended = call(cleanup, "--jobs", "--yes")
-    assert (ended.code, f"stopping tuning job {NAME}" in ended.err) == (0, True)
+    call(cleanup, "--jobs", "--yes").says(f"stopping tuning job {NAME}")
     assert "sagemaker:StopHyperParameterTuningJob" in calls

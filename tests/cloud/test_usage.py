@@ -4,15 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 
 from scripts import cleanup
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
-from scripts.endpoints import lookup
 from scripts.images.registry import ensure_repository
 from scripts.resources.assets import S3Asset
 from scripts.resources.inventory import Kind, Resource
@@ -21,21 +20,17 @@ from scripts.s3 import storage
 from tests.cloud.answers import PASS, error, give
 from tests.cloud.conftest import BUCKET, HOST, KEY, REGION, ROLE, Call
 from tests.cloud.flaky_aws import FlakyAws
-from tests.cloud.test_cleanup import OWN, by_hand, deploy, job, keys, put, there
+from tests.cloud.resources import OWN, by_hand, create_job, create_model, deployed, keys, put, serve, there
 from tests.conftest import Patch
 
 DATA = f"s3://{BUCKET}/byoc/data/dogs"
+DENIED = error("AccessDeniedException", "no")
 TRAINING = {
     "RoleArn": ROLE,
     "OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/byoc"},
     "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
     "StoppingCondition": {"MaxRuntimeInSeconds": 60},
 }
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(lookup, "POLL_SECONDS", 0.0)
 
 
 def channel(uri: str) -> list[dict[str, Any]]:
@@ -97,7 +92,7 @@ STORES = [model, pipeline, training_job, tuning_job, transform_job, package]
 
 
 @pytest.mark.parametrize("make", STORES)
-def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[..., None]) -> None:
+def test_data_that_is_read(aws: Session, flaky: FlakyAws, make: Callable[..., None]) -> None:
     flaky.slow(99)
     data = f"{DATA}/model.tar.gz" if make in (model, package) else DATA
     make(aws.client("sagemaker"), "image", data)
@@ -110,7 +105,7 @@ def test_data_that_is_read(aws: boto3.Session, flaky: FlakyAws, make: Callable[.
 
 @pytest.mark.parametrize("change", ["gone", "changed", "more", "nothing", "denied"])
 def test_data_that_a_job_reads_is_not_changed(
-    aws: boto3.Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, change: str
+    aws: Session, flaky: FlakyAws, tmp_path: Path, monkeypatch: Patch, change: str
 ) -> None:
     settings, prefix = Settings(region=REGION), S3Uri.parse(DATA, "-")
     for name in ("a.jpg", "b.jpg"):
@@ -129,7 +124,7 @@ def test_data_that_a_job_reads_is_not_changed(
     elif change != "nothing":
         (tmp_path / ("a.jpg" if change == "changed" else "c.jpg")).write_bytes(b"other")
     if change == "denied":
-        give(monkeypatch, "ListTrainingJobs", error("AccessDeniedException", "no"))
+        give(monkeypatch, "ListTrainingJobs", DENIED)
     if change in ("gone", "changed"):
         before = keys(aws)
         with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose images would be changed"):
@@ -139,7 +134,7 @@ def test_data_that_a_job_reads_is_not_changed(
         assert upload().deleted == (change == "denied")
 
 
-def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
+def test_what_has_ended_uses_nothing(aws: Session) -> None:
     for make in (training_job, tuning_job, transform_job):
         make(aws.client("sagemaker"), f"{HOST}/byoc-serve:1", DATA)
     dogs = S3Asset(Kind.RESULTS, S3Uri.parse(DATA, "-"))
@@ -155,7 +150,7 @@ def test_what_has_ended_uses_nothing(aws: boto3.Session) -> None:
     f"s3://{BUCKET}/byoc/data/",
     f"s3://{BUCKET}/byoc/data/do",  # a prefix is no folder
 ])  # fmt: skip
-def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
+def test_every_address_of_the_data(aws: Session, address: str) -> None:
     model(aws.client("sagemaker"), "image", address)
     assert kept(Aws(REGION), [S3Asset(Kind.RESULTS, S3Uri.parse(DATA, "-"))])
     others = [f"{DATA}-2", f"s3://{BUCKET}/byoc/weights", f"s3://{BUCKET}-2/byoc/data/dogs"]
@@ -163,7 +158,7 @@ def test_every_address_of_the_data(aws: boto3.Session, address: str) -> None:
         assert not kept(Aws(REGION), [S3Asset(Kind.RESULTS, S3Uri.parse(uri, "-")) for uri in others])
 
 
-def test_pictures_are_read_by_jobs_only_and_no_model_is_described(aws: boto3.Session, calls: list[str]) -> None:
+def test_pictures_are_read_by_jobs_only_and_no_model_is_described(aws: Session, calls: list[str]) -> None:
     model(aws.client("sagemaker"), "image", f"{DATA}/model.tar.gz")
     assert not kept(Aws(REGION), [S3Asset(Kind.IMAGES, S3Uri.parse(DATA, "-"))])
     assert "sagemaker:ListTrainingJobs" in calls
@@ -176,34 +171,24 @@ def repository(name: str) -> Resource:
 
 @pytest.mark.parametrize("make", [one for one in STORES if one is not transform_job])
 @pytest.mark.parametrize("image", [f"{HOST}/byoc-serve:1", f"{HOST}/byoc-serve@sha256:{'0' * 64}"])
-def test_images_that_are_run(aws: boto3.Session, flaky: FlakyAws, make: Callable[..., None], image: str) -> None:
+def test_images_that_are_run(aws: Session, flaky: FlakyAws, make: Callable[..., None], image: str) -> None:
     flaky.slow(99)
     make(aws.client("sagemaker"), image, DATA)
     found = kept(Aws(REGION), [repository("byoc-serve"), repository("byoc-serve-torch"), repository("byoc")])
     assert [thing.name for thing in found] == ["byoc-serve"]
 
 
-def serve(client: Any, name: str, model: str) -> None:
-    variant = {"VariantName": "a", "ModelName": model, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
-    client.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
-    client.create_endpoint(EndpointName=name, EndpointConfigName=name)
-
-
-def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: FlakyAws) -> None:
-    client = aws.client("sagemaker")
+def test_models_and_configurations_that_are_served(aws: Session, flaky: FlakyAws) -> None:
     for name in ("byoc-dogs", "byoc-cats", "byoc-birds", "byoc-fish"):
-        client.create_model(ModelName=name, PrimaryContainer={"Image": "image"}, ExecutionRoleArn=ROLE)
-    serve(client, "other", "byoc-birds")
+        create_model(aws, name)
+    serve(aws, "other", "byoc-birds")
     flaky.components["parts"] = "byoc-cats"
     flaky.slow(99)
-    transform_job(client, "image", DATA)
-    serve(client, "moving", "byoc-fish")
+    transform_job(aws.client("sagemaker"), "image", DATA)
+    serve(aws, "moving", "byoc-fish")
     doomed = [Resource(Kind.MODEL, f"byoc-{name}") for name in ("dogs", "cats", "birds", "fish")]
-    doomed += [
-        Resource(Kind.CONFIGURATION, "other"),
-        Resource(Kind.CONFIGURATION, "moving"),
-        Resource(Kind.ENDPOINT, "moving"),
-    ]
+    doomed += [Resource(Kind.CONFIGURATION, name) for name in ("other", "moving")]
+    doomed += [Resource(Kind.ENDPOINT, "moving")]
     # All that uses byoc-fish goes with it.
     assert {thing.name: str(user) for thing, user in kept(Aws(REGION), doomed).items()} == {
         "byoc-dogs": "the transform job theirs",
@@ -214,12 +199,11 @@ def test_models_and_configurations_that_are_served(aws: boto3.Session, flaky: Fl
 
 
 @pytest.mark.parametrize("flags", [("byoc-dogs",), ("--all",), ("--unused",)])
-def test_cleanup_leaves_what_another_team_serves(aws: boto3.Session, call: Call, flags: tuple[str, ...]) -> None:
-    deploy(aws, "byoc-dogs")
-    client = aws.client("sagemaker")
+def test_cleanup_leaves_what_another_team_serves(aws: Session, call: Call, flags: tuple[str, ...]) -> None:
+    deployed(aws)
     if flags == ("--unused",):
-        client.delete_endpoint(EndpointName="byoc-dogs")
-    serve(client, "theirs", "byoc-dogs")
+        aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
+    serve(aws, "theirs", "byoc-dogs")
     ended = call(cleanup, *flags, "--yes")
     assert ended.code == 0
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["theirs"], "endpoints": ["theirs"]}
@@ -228,20 +212,19 @@ def test_cleanup_leaves_what_another_team_serves(aws: boto3.Session, call: Call,
 
 
 def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
-    aws: boto3.Session, flaky: FlakyAws, call: Call
+    aws: Session, flaky: FlakyAws, call: Call
 ) -> None:
-    job(aws, "job-1", OWN)
+    create_job(aws, "job-1", OWN)
     put(aws, KEY)
-    deploy(aws, "byoc-dogs")
-    client = aws.client("sagemaker")
+    deployed(aws)
 
     def meanwhile() -> None:
-        serve(client, "theirs", "byoc-dogs")
-        model(client, "image", f"s3://{BUCKET}/{KEY}")
+        serve(aws, "theirs", "byoc-dogs")
+        model(aws.client("sagemaker"), "image", f"s3://{BUCKET}/{KEY}")
 
     flaky.after["DeleteEndpoint"] = meanwhile
     ended = call(cleanup, "--all", "--data", "--json", "--yes")
-    assert "left: model byoc-dogs, which the configuration theirs uses" in ended.err
+    ended.says("left: model byoc-dogs, which the configuration theirs uses")
     assert [one["name"] for one in ended.json["removed"]] == ["byoc-dogs", "byoc-dogs"]
     assert there(aws)["models"] == ["byoc-dogs", "theirs"]
     assert keys(aws) == [KEY]
@@ -249,35 +232,34 @@ def test_cleanup_looks_again_after_the_minutes_that_an_endpoint_takes_to_go(
 
 @pytest.mark.parametrize("operation", ["ListEndpoints", "DescribeEndpoint", "DescribeEndpointConfig"])
 def test_cleanup_leaves_what_may_be_used_where_that_cannot_be_seen(
-    aws: boto3.Session, monkeypatch: Patch, call: Call, operation: str
+    aws: Session, monkeypatch: Patch, call: Call, operation: str
 ) -> None:
-    deploy(aws, "byoc-dogs")
+    deployed(aws)
     aws.client("sagemaker").delete_endpoint(EndpointName="byoc-dogs")
     by_hand(aws, "cats")
     first = [PASS] if operation == "ListEndpoints" else []
-    give(monkeypatch, operation, *first, error("AccessDeniedException", "no"))
+    give(monkeypatch, operation, *first, DENIED)
     ended = call(cleanup, "--unused", "--yes")
-    assert ended.code == 1
-    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in ended.last
-    assert "a permission is missing" in ended.last
+    ended.ends(
+        1, "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them", "a permission is missing"
+    )
     assert there(aws)["models"] == ["byoc-dogs", "cats"]
 
 
 def test_an_endpoint_goes_where_it_cannot_be_seen_who_uses_its_model(
-    aws: boto3.Session, monkeypatch: Patch, call: Call
+    aws: Session, monkeypatch: Patch, call: Call
 ) -> None:
     """It costs money; the rest does not."""
-    deploy(aws, "byoc-dogs")
-    give(monkeypatch, "ListTransformJobs", error("AccessDeniedException", "no"))
+    deployed(aws)
+    give(monkeypatch, "ListTransformJobs", DENIED)
     ended = call(cleanup, "byoc-dogs", "--yes")
-    assert ended.code == 1
-    assert "left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them" in ended.err
+    ended.says("left: configuration byoc-dogs, model byoc-dogs: cannot see what uses them", code=1)
     assert there(aws) == {"models": ["byoc-dogs"], "configurations": ["byoc-dogs"], "endpoints": []}
 
 
-def test_cleanup_leaves_data_and_images_that_others_use(aws: boto3.Session, call: Call) -> None:
+def test_cleanup_leaves_data_and_images_that_others_use(aws: Session, call: Call) -> None:
     for name in ("job-1", "job-2"):
-        job(aws, name, OWN)
+        create_job(aws, name, OWN)
         put(aws, f"byoc/{name}/output/model.tar.gz")
     for target in ("train", "serve"):
         ensure_repository(Aws(REGION), f"byoc-{target}", Settings(region=REGION))

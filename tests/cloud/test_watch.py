@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
+from boto3 import Session
 from botocore.exceptions import EndpointConnectionError
 
 from container_train.training.metrics import NAMES, line
@@ -15,6 +15,7 @@ from scripts.aws.errors import CloudError
 from scripts.jobs import training_jobs, watch
 from scripts.jobs.training_jobs import Job
 from scripts.jobs.watch import LOG_GROUP, Log, Metrics, ToolkitLogFilter
+from tests.cloud import resources
 from tests.cloud.answers import error, give
 from tests.cloud.conftest import ACCOUNT, REGION, Call
 from tests.conftest import Patch
@@ -50,19 +51,12 @@ BEGUN, OVER = described("InProgress", STARTING), described("Completed", STARTING
 
 
 @pytest.fixture
-def account(aws: boto3.Session) -> Aws:
+def account(aws: Session) -> Aws:
     return Aws(REGION)
 
 
-def write_log(aws: boto3.Session, *lines: str, stream: str = f"{NAME}/algo-1-1") -> None:
-    logs = aws.client("logs")
-    if not logs.describe_log_groups(logGroupNamePrefix=LOG_GROUP)["logGroups"]:
-        logs.create_log_group(logGroupName=LOG_GROUP)
-    if not logs.describe_log_streams(logGroupName=LOG_GROUP, logStreamNamePrefix=stream)["logStreams"]:
-        logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=stream)
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    events = [{"timestamp": now, "message": text} for text in lines]
-    logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
+def write_log(aws: Session, *lines: str) -> None:
+    resources.write_log(aws, LOG_GROUP, f"{NAME}/algo-1-1", *lines)
 
 
 def epoch(number: int, accuracy: float) -> list[str]:
@@ -84,7 +78,7 @@ def at(minute: int) -> str:
     return (START + timedelta(minutes=minute)).astimezone().strftime("%H:%M:%S")
 
 
-def test_statuses_log_and_metrics_as_they_come(aws: boto3.Session, account: Aws, monkeypatch: Patch) -> None:
+def test_statuses_log_and_metrics_as_they_come(aws: Session, account: Aws, monkeypatch: Patch) -> None:
     steps = (WAITING, DOWNLOADING, TRAINING, COMPLETED)
     looks = [described("InProgress", *steps[:2]), described("InProgress", *steps[:3]), described("Completed", *steps)]
     give(monkeypatch, "DescribeTrainingJob", BEGUN, *looks)
@@ -146,7 +140,7 @@ def test_without_the_permission_for_logs_the_job_is_followed(
     assert calls.count("logs:DescribeLogStreams") == 1
 
 
-def test_of_a_long_log_the_end_is_shown(aws: boto3.Session, account: Aws, monkeypatch: Patch) -> None:
+def test_of_a_long_log_the_end_is_shown(aws: Session, account: Aws, monkeypatch: Patch) -> None:
     give(monkeypatch, "DescribeTrainingJob", described("Completed", COMPLETED))
     write_log(aws, *(f"line {number}" for number in range(100)), *epoch(1, 0.5), "last")
     _, metrics, said = follow(account)
@@ -214,9 +208,8 @@ def test_metrics_of_another_program_on_one_line() -> None:
 
 
 @pytest.fixture
-def attach(aws: boto3.Session, monkeypatch: Patch, call: Call) -> Callable[..., Any]:
+def attach(aws: Session, monkeypatch: Patch, call: Call) -> Callable[..., Any]:
     def made(answer: dict[str, Any], *flags: str) -> Any:
-        monkeypatch.setattr(watch, "POLL_SECONDS", 0.0)
         give(monkeypatch, "DescribeTrainingJob", answer)
         return call(train, "--attach", NAME, *flags)
 
@@ -229,13 +222,12 @@ def test_a_completed_spot_job(attach: Callable[..., Any]) -> None:
     metrics = [{"MetricName": name, "Value": value, "Timestamp": START} for name, value in final.items()]
     ended = attach(described("Completed", COMPLETED, FinalMetricDataList=metrics, **facts), "--json")
     assert ended.code == 0
-    for said in (
+    ended.says(
         "billed: 900 s of 2 x ml.g4dn.xlarge, 0.37 USD",
         "spot instances saved 70%",
         "metrics: valid_accuracy 0.5",  # the service's, where the log has none
         f"next: scripts/deploy.py --job {NAME}",
-    ):
-        assert said in ended.err
+    )
     assert ended.json == {
         "name": NAME, "status": "Completed", "model": f"s3://bucket/byoc/{NAME}/output/model.tar.gz",
         "image": "image:1", "instance_type": "ml.g4dn.xlarge", "instance_count": 2, "training_seconds": 3000,
@@ -245,7 +237,7 @@ def test_a_completed_spot_job(attach: Callable[..., Any]) -> None:
     }  # fmt: skip
 
 
-def test_jobs_that_failed_or_were_stopped(aws: boto3.Session, attach: Callable[..., Any]) -> None:
+def test_jobs_that_failed_or_were_stopped(aws: Session, attach: Callable[..., Any]) -> None:
     write_log(aws, "data: 3 classes", "error: hyperparameter lr is wrong")
     reason = "AlgorithmError: ExecuteUserScriptError:\nExitCode 1\nhyperparameter lr is wrong"
     ended = attach(described("Failed", ("Failed", "Training job failed"), FailureReason=reason))
