@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-import boto3
 import pytest
+from boto3 import Session
 
 from local_test import engine as local_engine
-from scripts.console.command import run
-from scripts.images import push
+from scripts.images import push as module
+from tests.calls import Call, Ended
 from tests.cloud import stand_in
 from tests.cloud.stand_in import Server, StandIn
-from tests.conftest import need
+from tests.conftest import Patch, need
 from tests.docker import engine
 
 TARGET = "train"
@@ -48,7 +48,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def ecr(aws: boto3.Session, server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+def ecr(aws: Session, server: Server, tree: Path, tmp_path: Path, monkeypatch: Patch) -> StandIn:
     """ECR's stand-in for this process; Docker has no credentials of its own."""
     found = StandIn(server, server.host)
     stand_in.install(monkeypatch, found)
@@ -59,7 +59,7 @@ def ecr(aws: boto3.Session, server: Server, tree: Path, tmp_path: Path, monkeypa
 
 
 @pytest.fixture
-def elsewhere(server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def elsewhere(server: Server, tree: Path, tmp_path: Path, monkeypatch: Patch) -> str:
     """Another registry, in which Docker is logged in."""
     at(tree, monkeypatch)
     folder = stand_in.logged_in(tmp_path / "docker", server.host, stand_in.USER, server.password)
@@ -67,13 +67,14 @@ def elsewhere(server: Server, tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
     return server.host
 
 
-def at(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def at(tree: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(local_engine, "ROOT", tree)
-    monkeypatch.setattr(push, "__version__", VERSION)
-    monkeypatch.setattr(push, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(module, "__version__", VERSION)
+    monkeypatch.setattr(module, "PAUSES", (0.0, 0.0, 0.0))
 
 
 Make = Callable[..., str]
+Push = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -129,8 +130,16 @@ def content_of(tree: Path, target: str) -> str:
     return done.stdout.strip()
 
 
-def call(*arguments: str) -> int:
-    return run("push.sh", push.main, arguments)
+@pytest.fixture
+def push(call: Call) -> Push:
+    """Call push.sh; a failure is one line that says so, and nothing on standard output."""
+
+    def made(*arguments: object) -> Ended:
+        ended = call(module, *arguments)
+        assert ended.code == 0 or (ended.out, ended.last.startswith("push.sh: ")) == ("", True)
+        return ended
+
+    return made
 
 
 def start(tree: Path, *arguments: str) -> "subprocess.Popen[str]":
@@ -139,13 +148,3 @@ def start(tree: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env=os.environ
     )
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    """The last line on standard error; nothing may be on standard output, and no traceback anywhere."""
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    line = captured.err.splitlines()[-1]
-    assert line.startswith("push.sh: ")
-    return line

@@ -7,17 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from scripts.console.command import run
-from scripts.images import push
 from scripts.images.registry import LIFECYCLE
 from tests.cloud.conftest import REGION
+from tests.cloud.push.conftest import Push
 from tests.docker import engine
-
-
-def call(*arguments: str) -> int:
-    return run("push.sh", push.main, arguments)
 
 
 def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) -> list[dict[str, Any]]:
@@ -41,42 +34,21 @@ def requests(name: str, encryption: dict[str, str], tags: list[dict[str, str]]) 
     ]
 
 
-def test_dry_run_shows_what_makes_the_repositories(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_shows_what_makes_the_repositories(push: Push) -> None:
     selections = [rule["selection"] for rule in LIFECYCLE["rules"]]
     assert [(one["tagStatus"], one["countNumber"]) for one in selections] == [("untagged", 14), ("tagged", 100)]
-    assert call("--region", REGION, "--dry-run") == 0
     own = [{"Key": "byoc-project", "Value": "byoc"}]
     expected = [*requests("byoc-train", {"encryptionType": "AES256"}, own)]
     expected += requests("byoc-serve", {"encryptionType": "AES256"}, own)
-    assert json.loads(capsys.readouterr().out) == expected
+    assert push("--region", REGION, "--dry-run").json == expected
 
     key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     flags = ("--project", "birds", "--tags", "team=vision", "--output-kms-key", key)
-    assert call("serve-torch", "--region", REGION, "--dry-run", *flags) == 0
     tags = [{"Key": "byoc-project", "Value": "birds"}, {"Key": "team", "Value": "vision"}]
     expected = requests("birds-serve-torch", {"encryptionType": "KMS", "kmsKey": key}, tags)
-    assert json.loads(capsys.readouterr().out) == expected
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (("--tag", "a/b"), "--tag has value 'a/b'"),
-        (("--registry", "https://registry.example.com"), "--registry has value 'https://registry.example.com'"),
-        ((), "no region"),
-        (("--region", "Frankfurt"), "--region has value 'Frankfurt'"),
-    ],
-)
-def test_wrong_calls(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(*arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert said in captured.err.splitlines()[-1]
-
-
-def test_dry_run_elsewhere_has_no_request(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--registry", "registry.example.com", "--dry-run") == 0
-    assert json.loads(capsys.readouterr().out) == []
+    assert push("serve-torch", "--region", REGION, "--dry-run", *flags).json == expected
+    # Elsewhere nothing is asked for.
+    assert push("--registry", "registry.example.com", "--dry-run").json == []
 
 
 def test_the_script_gives_help_before_a_set_up(tmp_path: Path) -> None:

@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from local_test import engine as local_engine
 from scripts.aws.names import Image
+from scripts.console.command import run
 from scripts.images import engine as docker_engine
+from scripts.images import push as module
 from scripts.images.engine import LocalImage
 from scripts.images.registry import DOCKER_LIST, OCI_INDEX, OCI_MANIFEST
 from tests.cloud.conftest import ACCOUNT, REGION
-from tests.cloud.push.conftest import NAME, TARGET, Make, call, error
+from tests.cloud.push.conftest import NAME, TARGET, Make, Push
 from tests.cloud.stand_in import Server, StandIn
+from tests.conftest import Capture, Patch
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker
@@ -25,14 +27,10 @@ pytestmark = pytest.mark.docker
 # What is pushed, and what is not
 
 
-def test_pushed_and_the_second_time_nothing_is_done(
-    ecr: StandIn, make: Make, aws: boto3.Session, calls: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pushed_and_the_second_time_nothing_is_done(ecr: StandIn, make: Make, push: Push, calls: list[str]) -> None:
     identifier = make()
-    assert call(TARGET) == 0
-    first = capsys.readouterr()
+    first = push(TARGET).says(f"created the repository {NAME} in {REGION}, account {ACCOUNT}")
     assert re.fullmatch(rf"{ecr.host}/{NAME}@sha256:[0-9a-f]{{64}}\n", first.out)
-    assert f"created the repository {NAME} in {REGION}, account {ACCOUNT}" in first.err
     # What train.py and deploy.py take, had ECR been ECR.
     image = Image.parse(ecr.uri(first.out.strip()), REGION)
     [tag] = ecr.registry.tags(NAME)
@@ -42,73 +40,48 @@ def test_pushed_and_the_second_time_nothing_is_done(
 
     sent = ecr.registry.uploads()
     calls.clear()
-    assert call(TARGET, "--json") == 0
-    second = capsys.readouterr()
-    assert json.loads(second.out) == {
-        "images": [
-            {
-                "target": TARGET,
-                "uri": first.out.strip(),
-                "repository": f"{ecr.host}/{NAME}",
-                "tag": tag,
-                "digest": image.digest,
-                "pushed": False,
-            }
-        ]
-    }
+    second = push(TARGET, "--json").says("already")
+    facts = {"uri": first.out.strip(), "repository": f"{ecr.host}/{NAME}", "tag": tag, "digest": image.digest}
+    assert second.json == {"images": [{"target": TARGET, "pushed": False, **facts}]}
     assert ecr.registry.uploads() == sent
-    assert "already" in second.err
     assert not {"ecr:CreateRepository", "ecr:PutLifecyclePolicy"} & set(calls)
 
 
-def test_both_images_are_pushed_where_none_is_named(
-    ecr: StandIn, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_both_images_are_pushed_where_none_is_named(ecr: StandIn, make: Make, push: Push) -> None:
     make("train")
     make("serve")
-    assert call() == 0
-    repositories = [line.partition("@")[0] for line in capsys.readouterr().out.splitlines()]
+    repositories = [line.partition("@")[0] for line in push().ends(0).out.splitlines()]
     assert repositories == [f"{ecr.host}/byoc-train", f"{ecr.host}/byoc-serve"]
 
 
-def test_another_build_of_the_same_files_has_a_tag_of_its_own(ecr: StandIn, make: Make) -> None:
-    make()
-    assert call(TARGET) == 0
-    make()
-    assert call(TARGET) == 0
+def test_another_build_of_the_same_files_has_a_tag_of_its_own(ecr: StandIn, make: Make, push: Push) -> None:
+    for _ in range(2):
+        make()
+        assert push(TARGET).code == 0
     assert len(ecr.registry.tags(NAME)) == 2
 
 
-def test_a_tag_that_cannot_be_moved_is_not_tried(ecr: StandIn, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tag_that_cannot_be_moved_is_not_tried(ecr: StandIn, make: Make, push: Push) -> None:
     make()
-    assert call(TARGET, "--tag", "dev") == 0
-    uri = capsys.readouterr().out.strip()
+    uri = push(TARGET, "--tag", "dev").ends(0).out.strip()
     make()
     sent = ecr.registry.uploads()
-    assert call(TARGET, "--tag", "dev") == 1
-    line = error(capsys)
-    assert "another image" in line
-    assert "--tag" in line
-    assert uri in line
+    push(TARGET, "--tag", "dev").ends(1, "another image", "--tag", uri)
     assert ecr.registry.uploads() == sent
 
 
-def test_elsewhere_a_tag_is_moved_and_that_is_said(
-    elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_elsewhere_a_tag_is_moved_and_that_is_said(elsewhere: str, server: Server, make: Make, push: Push) -> None:
     make()
-    assert call(TARGET, "--registry", f"{elsewhere}/team/", "--tag", "dev") == 0
-    first = capsys.readouterr().out
+    first = push(TARGET, "--registry", f"{elsewhere}/team/", "--tag", "dev").ends(0).out
     assert first.startswith(f"{elsewhere}/team/{NAME}@sha256:")
     identifier = make()
-    assert call(TARGET, "--registry", f"{elsewhere}/team", "--tag", "dev") == 0
-    assert f"was another image, {first.strip().partition('@')[2]}" in capsys.readouterr().err
+    moved = f"was another image, {first.strip().partition('@')[2]}"
+    push(TARGET, "--registry", f"{elsewhere}/team", "--tag", "dev").says(moved)
     assert server.manifest(f"team/{NAME}", "dev")["config"]["digest"] == identifier
 
 
 def test_what_is_not_built_is_built(
-    elsewhere: str, tree: Path, make: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    elsewhere: str, tree: Path, make: Make, tmp_path: Path, monkeypatch: Patch, capfd: Capture
 ) -> None:  # fmt: skip
     identifier = make()
     name = engine.inspect(identifier)["RepoTags"][0]
@@ -125,41 +98,43 @@ def test_what_is_not_built_is_built(
     script.chmod(0o755)
     monkeypatch.setattr(local_engine, "ROOT", root)
     try:
-        assert call(TARGET, "--registry", elsewhere) == 0
-        captured = capfd.readouterr()
-        assert captured.out.startswith(f"{elsewhere}/{NAME}@sha256:")
-        assert "byoc-train is not built yet: building it" in captured.err
-        assert "a table" in captured.err
+        assert run("push.sh", module.main, (TARGET, "--registry", elsewhere)) == 0
+        out, err = capfd.readouterr()
+        assert out.startswith(f"{elsewhere}/{NAME}@sha256:")
+        assert "byoc-train is not built yet: building it" in err
+        assert "a table" in err
 
         engine.docker("rmi", "--force", identifier)
         script.write_text(script.read_text().replace("exec docker tag", "exit 1 #"))
-        assert call(TARGET, "--registry", elsewhere) == 1
-        captured = capfd.readouterr()
-        assert captured.out == ""
-        assert "push.sh: byoc-train was not built" in captured.err
+        assert run("push.sh", module.main, (TARGET, "--registry", elsewhere)) == 1
+        out, err = capfd.readouterr()
+        assert (out, "push.sh: byoc-train was not built" in err) == ("", True)
     finally:
         engine.docker("rmi", "byoc-test-aside:now", check=False)
 
 
 def test_an_image_for_another_platform_is_refused_before_anything_is_sent(
-    elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str]
+    elsewhere: str, server: Server, make: Make, push: Push
 ) -> None:
     make(architecture="arm64", said="amd64")
-    assert call(TARGET, "--registry", elsewhere) == 1
-    assert "is for linux/arm64, not linux/amd64: build it again with scripts/build.sh" in error(capsys)
+    said = "is for linux/arm64, not linux/amd64: build it again with scripts/build.sh"
+    push(TARGET, "--registry", elsewhere).ends(1, said)
     assert server.uploads() == 0
 
 
-def test_of_two_images_that_of_the_platform_asked_for_is_pushed(elsewhere: str, server: Server, make: Make) -> None:
+def test_of_two_images_that_of_the_platform_asked_for_is_pushed(
+    elsewhere: str, server: Server, make: Make, push: Push
+) -> None:
     identifiers = {architecture: make(architecture=architecture) for architecture in ("amd64", "arm64")}
     for architecture, identifier in identifiers.items():
-        assert call(TARGET, "--registry", elsewhere, "--platform", f"linux/{architecture}", "--tag", architecture) == 0
+        flags = ("--registry", elsewhere, "--platform", f"linux/{architecture}", "--tag", architecture)
+        assert push(TARGET, *flags).code == 0
         pushed = server.manifest(f"byoc-{TARGET}", architecture)["config"]["digest"]
         assert pushed == identifier
 
 
 def test_an_image_that_the_engine_keeps_as_oci_is_refused_before_anything_is_sent(
-    elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    elsewhere: str, server: Server, make: Make, push: Push, monkeypatch: Patch
 ) -> None:
     make()
     original = docker_engine.find_image
@@ -169,8 +144,7 @@ def test_an_image_that_the_engine_keeps_as_oci_is_refused_before_anything_is_sen
         return found and replace(found, media_type=OCI_INDEX)
 
     monkeypatch.setattr(docker_engine, "find_image", as_containerd_says)
-    assert call(TARGET, "--registry", elsewhere) == 1
-    assert f"is stored as {OCI_INDEX}" in error(capsys)
+    push(TARGET, "--registry", elsewhere).ends(1, f"is stored as {OCI_INDEX}")
     assert server.uploads() == 0
 
 
@@ -209,7 +183,7 @@ def lies_as(server: Server, kind: str, reference: str) -> None:
     ],
 )
 def test_what_sagemaker_does_not_take_is_found_after_the_push(
-    ecr: StandIn, make: Make, kind: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ecr: StandIn, make: Make, push: Push, kind: str, said: str, monkeypatch: Patch
 ) -> None:
     make()
     original = docker_engine.push
@@ -219,19 +193,15 @@ def test_what_sagemaker_does_not_take_is_found_after_the_push(
         lies_as(ecr.registry, kind, f"{repository}:{tag}")
 
     monkeypatch.setattr(docker_engine, "push", pushes)
-    assert call(TARGET, "--tag", "one") == 1
-    assert said in error(capsys)
+    push(TARGET, "--tag", "one").ends(1, said)
     # And again where the tag is there already: not skipped, no advice to use it.
-    assert call(TARGET, "--tag", "one") == 1
-    line = error(capsys)
-    assert said in line
+    line = push(TARGET, "--tag", "one").ends(1, said).last
     assert "--tag" in line or "build.sh" in line
 
 
 def test_an_image_that_is_gone_after_the_push_is_not_reported_as_pushed(
-    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ecr: StandIn, make: Make, push: Push, monkeypatch: Patch
 ) -> None:
     make()
     monkeypatch.setattr(docker_engine, "push", lambda *_: None)
-    assert call(TARGET) == 1
-    assert "was pushed and is not there" in error(capsys)
+    push(TARGET).ends(1, "was pushed and is not there")

@@ -12,14 +12,15 @@ import pytest
 
 from scripts.aws.errors import CloudError
 from scripts.images import engine as docker_engine
-from scripts.images import push
+from scripts.images import push as module
 from scripts.images.engine import AccessDenied, RetryableError
 from tests.cloud import stand_in
 from tests.cloud.answers import error as denied
 from tests.cloud.answers import give
 from tests.cloud.conftest import ACCOUNT
-from tests.cloud.push.conftest import NAME, TARGET, Make, call, error, start
+from tests.cloud.push.conftest import NAME, TARGET, Make, Push, start
 from tests.cloud.stand_in import Gate, Server, StandIn
+from tests.conftest import Patch
 from tests.docker import engine
 
 pytestmark = pytest.mark.docker
@@ -55,7 +56,7 @@ def in_the_middle(gate: Gate) -> Callable[[Callable[[], None]], Any]:
 
 
 def test_a_registry_that_dies_and_comes_back(
-    ecr: StandIn, gate: Gate, make: Make, in_the_middle: Any, capsys: pytest.CaptureFixture[str]
+    ecr: StandIn, gate: Gate, make: Make, push: Push, in_the_middle: Any
 ) -> None:
     identifier = make(size=2_000_000)
 
@@ -64,16 +65,16 @@ def test_a_registry_that_dies_and_comes_back(
         ecr.registry.start()
 
     thread = in_the_middle(restart)
-    assert call(TARGET) == 0
+    ended = push(TARGET).ends(0)
     thread.join()
-    assert capsys.readouterr().out.startswith(f"{gate.host}/{NAME}@sha256:")
+    assert ended.out.startswith(f"{gate.host}/{NAME}@sha256:")
     [tag] = ecr.registry.tags(NAME)
     assert ecr.registry.manifest(NAME, tag)["config"]["digest"] == identifier
 
 
 @pytest.mark.parametrize("pushed", [True, False])
 def test_a_push_whose_last_answer_is_lost(
-    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pushed: bool
+    ecr: StandIn, make: Make, push: Push, monkeypatch: Patch, pushed: bool
 ) -> None:
     """The client sends the manifest again, and is told of its own tag that it is there, and cannot be moved."""
     make()
@@ -85,28 +86,24 @@ def test_a_push_whose_last_answer_is_lost(
         raise docker_engine.explain("the image tag already exists: the tag is immutable", ecr.host)
 
     monkeypatch.setattr(docker_engine, "push", lose)
-    assert call(TARGET) == (0 if pushed else 1)
-    captured = capsys.readouterr()
-    assert captured.out.startswith(f"{ecr.host}/{NAME}@sha256:") == pushed
-    assert ("another push was faster" in captured.err) != pushed
+    ended = push(TARGET)
+    assert ended.code == (0 if pushed else 1)
+    assert ended.out.startswith(f"{ecr.host}/{NAME}@sha256:") == pushed
+    assert ("another push was faster" in ended.err) != pushed
 
 
-def test_a_registry_that_is_gone_for_good(
-    elsewhere: str, server: Server, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_registry_that_is_gone_for_good(elsewhere: str, server: Server, make: Make, push: Push) -> None:
     make()
     server.kill()
-    assert call(TARGET, "--registry", elsewhere) == 1
-    captured = capsys.readouterr()
-    assert captured.err.count("trying again") == len(push.PAUSES)
-    assert "connection refused: call this again" in captured.err.splitlines()[-1]
+    ended = push(TARGET, "--registry", elsewhere).ends(1, "connection refused: call this again")
+    assert ended.err.count("trying again") == len(module.PAUSES)
     server.start()
-    assert call(TARGET, "--registry", elsewhere) == 0
+    assert push(TARGET, "--registry", elsewhere).code == 0
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_broken_off_and_called_again(
-    server: Server, tree: Path, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blow: signal.Signals
+    server: Server, tree: Path, make: Make, tmp_path: Path, monkeypatch: Patch, blow: signal.Signals
 ) -> None:
     identifier = make(size=2_000_000)
     gate = Gate(server.port, 1_000_000)
@@ -138,7 +135,7 @@ def test_broken_off_and_called_again(
 
 
 def test_the_context_of_docker_s_configuration_counts_and_its_credentials_do_not(
-    ecr: StandIn, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ecr: StandIn, make: Make, push: Push, tmp_path: Path, monkeypatch: Patch
 ) -> None:
     make()
     socket_of = engine.docker("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout.strip()
@@ -146,78 +143,64 @@ def test_the_context_of_docker_s_configuration_counts_and_its_credentials_do_not
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     config = tmp_path / "docker" / "config.json"
     config.write_text(json.dumps({"currentContext": "byoc-test", "credsStore": "not-installed"}))
-    assert call(TARGET) == 0
+    assert push(TARGET).code == 0
     engine.docker("context", "create", "byoc-gone", "--docker", "host=tcp://127.0.0.1:9")
     config.write_text(json.dumps({"currentContext": "byoc-gone"}))
-    assert call(TARGET) == 1
+    assert push(TARGET).code == 1
 
 
 @pytest.mark.parametrize("password", ["", "wrong"])
-def test_elsewhere_without_a_login(
-    elsewhere: str, make: Make, tmp_path: Path, password: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_elsewhere_without_a_login(elsewhere: str, make: Make, push: Push, tmp_path: Path, password: str) -> None:
     make()
     if password:
         stand_in.logged_in(tmp_path / "docker", elsewhere, stand_in.USER, password)
     else:
         (tmp_path / "docker" / "config.json").unlink()
-    assert call(TARGET, "--registry", elsewhere) == 1
-    assert f"`docker login {elsewhere}`" in error(capsys)
+    push(TARGET, "--registry", elsewhere).ends(1, f"`docker login {elsewhere}`")
 
 
 # Errors
 
 
 @pytest.mark.parametrize(
-    ("error_of_the_push", "said"),
+    ("error", "said"),
     [
         (AccessDenied("denied: User: ... is not authorized to perform: ecr:InitiateLayerUpload"), "scripts/iam/"),
         (RetryableError("unexpected EOF"), "unexpected EOF: call this again"),
     ],
 )
 def test_a_push_that_never_gets_through(
-    ecr: StandIn, make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    error_of_the_push: Exception, said: str,
-) -> None:  # fmt: skip
+    ecr: StandIn, make: Make, push: Push, monkeypatch: Patch, error: Exception, said: str
+) -> None:
     make()
 
     def broken(*_: object) -> None:
-        raise error_of_the_push
+        raise error
 
     monkeypatch.setattr(docker_engine, "push", broken)
-    assert call(TARGET) == 1
-    assert said in error(capsys)
+    push(TARGET).ends(1, said)
 
 
 OPERATIONS = ("GetCallerIdentity", "DescribeRepositories", "CreateRepository", "PutLifecyclePolicy")
 
 
 @pytest.mark.parametrize("operation", [*OPERATIONS, "GetAuthorizationToken"])
-def test_a_call_that_is_denied(
-    ecr: StandIn, make: Make, operation: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_call_that_is_denied(ecr: StandIn, make: Make, push: Push, operation: str, monkeypatch: Patch) -> None:
     make()
     give(monkeypatch, operation, denied("AccessDeniedException", f"not authorized to perform: {operation}"))
-    assert call(TARGET) == 1
-    line = error(capsys)
-    assert f"{operation}: " in line
-    assert "scripts/iam/scripts.json" in line
+    push(TARGET).ends(1, f"{operation}: ", "scripts/iam/scripts.json")
     assert ecr.registry.uploads() == 0
 
 
-def test_a_role_of_another_account(
-    ecr: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], calls: list[str]
-) -> None:
+def test_a_role_of_another_account(ecr: StandIn, push: Push, monkeypatch: Patch, calls: list[str]) -> None:
     monkeypatch.setenv("BYOC_ROLE", "arn:aws:iam::999999999999:role/byoc-sagemaker")
-    assert call(TARGET) == 1
-    assert f"the credentials are of the account {ACCOUNT}" in error(capsys)
+    push(TARGET).ends(1, f"the credentials are of the account {ACCOUNT}")
     assert calls == ["sts:GetCallerIdentity"]
 
 
-def test_no_daemon(ecr: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_daemon(ecr: StandIn, push: Push, monkeypatch: Patch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
-    assert call(TARGET) == 1
-    assert "no Docker daemon answers: install Docker, or start it" in error(capsys)
+    push(TARGET).ends(1, "no Docker daemon answers: install Docker, or start it")
 
 
 @pytest.mark.parametrize(
