@@ -4,8 +4,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,9 @@ from tests.docker.engine import ROOT, copy_tree
 IMAGES = ("train", "serve", "serve-torch")
 
 
-def build(root: Path, *args: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def build(root: Path, *args: str, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [str(root / "scripts" / "build.sh"), *args]
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=1500)
+    return subprocess.run(command, capture_output=True, text=True, timeout=1500, **more)
 
 
 def content(root: Path, image: str) -> str:
@@ -130,21 +131,17 @@ def test_a_wrong_argument_is_one_line(args: list[str], words: list[str]) -> None
     assert all(word in message for word in words), message
 
 
-def test_help_shows_examples() -> None:
-    done = build(ROOT, "--help")
-    assert done.returncode == 0
-    assert "Examples:" in done.stdout
-
-
 # What the script itself uses, without any docker client.
 TOOLS = (
     "bash env sed find sort sha256sum cut cat dirname basename git mktemp rm mkdir rmdir mv touch grep tr awk tail head"
     " date wc"
 )
+PLAIN = "case $1 in image) echo linux/amd64 ;; esac"  # what the stub does: it knows what it has built
 
 
 @pytest.fixture
-def path_without_docker(tmp_path: Path) -> Path:
+def tools(tmp_path: Path) -> Path:
+    """The only folder on PATH, without a docker client."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in TOOLS.split():
@@ -154,11 +151,25 @@ def path_without_docker(tmp_path: Path) -> Path:
     return folder
 
 
-def stub(folder: Path, body: str) -> None:
-    """A docker client that is not one: what this machine has cannot be relied on to be without plugins."""
-    folder.mkdir(exist_ok=True)
-    (folder / "docker").write_text(f"#!/usr/bin/env bash\n{body}\n")
-    (folder / "docker").chmod(0o755)
+Called = Callable[..., tuple[subprocess.CompletedProcess[str], str]]
+
+
+@pytest.fixture
+def called(tools: Path, tmp_path: Path) -> Called:
+    """Call build.sh with a stub for Docker; what came of it, and the calls of Docker.
+
+    What this machine has cannot be relied on to be without plugins.
+    """
+
+    def call(*flags: str, does: str = PLAIN, root: Path = ROOT, **more: object) -> Any:
+        calls, client = tmp_path / "calls", tools / "docker"
+        client.write_text(f'#!/usr/bin/env bash\nprintf "%s\\n" "$*" >> {calls}\n{does}\n')
+        client.chmod(0o755)
+        env = {"PATH": str(tools), **{key: str(value) for key, value in more.items()}}
+        done = build(root, *flags, env=env, cwd=tmp_path)
+        return done, calls.read_text()
+
+    return call
 
 
 @pytest.mark.parametrize(
@@ -169,22 +180,16 @@ def stub(folder: Path, body: str) -> None:
         ("20.10.24", "no Docker daemon answers"),
     ],
 )
-def test_without_a_client_buildkit_or_daemon(path_without_docker: Path, version: str, words: str) -> None:
-    if version:
-        stub(
-            path_without_docker, f'case $1 in --version) echo "Docker version {version}, build x" ;; *) exit 1 ;; esac'
-        )
-    assert words in one_line(build(ROOT, "serve", env={"PATH": str(path_without_docker)}))
+def test_without_a_client_buildkit_or_daemon(tools: Path, called: Called, version: str, words: str) -> None:
+    does = f'case $1 in --version) echo "Docker version {version}, build x" ;; *) exit 1 ;; esac'
+    done = called("serve", does=does)[0] if version else build(ROOT, "serve", env={"PATH": str(tools)})
+    assert words in one_line(done)
 
 
-def test_with_buildx_the_platform_gets_a_plain_docker_image(path_without_docker: Path, tmp_path: Path) -> None:
-    calls = tmp_path / "calls"
-    stub(
-        path_without_docker,
-        f"""printf '%s\\n' "$*" >> {calls}
-case $* in *sbom.Dockerfile*)
-    [[ $* =~ dest=([^ ]*) ]] && file=${{BASH_REMATCH[1]}}
-    [[ $* =~ NAME=([^ ]*) ]] && file=$file/${{BASH_REMATCH[1]}}
+def test_with_buildx_the_platform_gets_a_plain_docker_image(called: Called, tmp_path: Path) -> None:
+    does = """case $* in *sbom.Dockerfile*)
+    [[ $* =~ dest=([^ ]*) ]] && file=${BASH_REMATCH[1]}
+    [[ $* =~ NAME=([^ ]*) ]] && file=$file/${BASH_REMATCH[1]}
     printf 'numpy\\t1\\tBSD\\nnetty\\t2\\tnot stated\\n' > $file.licenses.txt
     echo 'none known' > $file.advisories.txt
     echo '"verdict": "none"' > $file.advisories.json ;;
@@ -192,65 +197,49 @@ esac
 case $1 in
     context) echo mine ;;
     image) case $* in *Size*) echo 685000000 ;; *) echo linux/amd64 ;; esac ;;
-esac""",
-    )
+esac"""
     tree = copy_tree(tmp_path / "tree")
-    done = build(
-        tree, "--tag", "t1", "--base-train", "b1", "--base-serve", "b2", env={"PATH": str(path_without_docker)}
-    )
+    done, calls = called("--tag", "t1", "--base-train", "b1", "--base-serve", "b2", does=does, root=tree)
     assert done.returncode == 0, done.stderr
-    train, listed, serve, _ = (line for line in calls.read_text().splitlines() if line.startswith("buildx build"))
-    for call in (train, serve):
-        assert "--provenance=false --sbom=false --output type=docker,oci-mediatypes=false" in call
-        assert "--platform linux/amd64" in call
-    assert "--tag byoc-train:t1" in train
-    assert "BASE=b1" in train
-    assert "--tag byoc-serve:t1" in serve
-    assert "BASE=b2" in serve
+    train, listed, serve, _ = (line for line in calls.splitlines() if line.startswith("buildx build"))
+    for name, base, line in (("train", "b1", train), ("serve", "b2", serve)):
+        assert "--provenance=false --sbom=false --output type=docker,oci-mediatypes=false" in line
+        for words in ("--platform linux/amd64", f"--tag byoc-{name}:t1", f"BASE={base}"):
+            assert words in line
     # From the image that was built, by the builder that has it: one of the caller's own would look for it elsewhere.
-    assert (
-        "--builder mine --file docker/sbom.Dockerfile --platform linux/amd64 --output type=local,dest=dist/.partial-"
-        in listed
-    )
+    output = "--platform linux/amd64 --output type=local,dest=dist/.partial-"
+    assert f"--builder mine --file docker/sbom.Dockerfile {output}" in listed
     assert "IMAGE=byoc-train:t1" in listed
-    assert [line.split() for line in done.stdout.splitlines()] == [
-        ["byoc-train:t1", "685", "MB"],
-        [*["dist/byoc-train_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
-        ["advisories:", "none", "known"],
-        ["byoc-serve:t1", "685", "MB"],
-        [*["dist/byoc-serve_t1.cdx.json:", "2", "components,", "1", "of", "them", "without", "a", "stated", "licence"]],
-        ["advisories:", "none", "known"],
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()] == [
+        line
+        for name in ("train", "serve")
+        for line in (
+            f"byoc-{name}:t1 685 MB",
+            f"dist/byoc-{name}_t1.cdx.json: 2 components, 1 of them without a stated licence",
+            "advisories: none known",
+        )
     ]
 
 
-def test_an_image_for_arm_has_a_tag_of_its_own(path_without_docker: Path, tmp_path: Path) -> None:
-    calls = tmp_path / "calls"
-    stub(path_without_docker, f'printf "%s\n" "$*" >> {calls}; case $1 in image) echo linux/arm64 ;; esac')
-    env = {"PATH": str(path_without_docker)}
-    done = build(ROOT, "serve", "--platform", "linux/arm64", "--no-sbom", env=env)
+def test_an_image_for_arm_has_a_tag_of_its_own_and_another_platform_is_refused(called: Called) -> None:
+    arm = PLAIN.replace("amd64", "arm64")
+    done, calls = called("serve", "--platform", "linux/arm64", "--no-sbom", does=arm)
     assert done.returncode == 0, done.stderr
-    assert re.search(rf"--platform linux/arm64 --tag byoc-serve:\S+-{content(ROOT, 'serve')}-arm64 ", calls.read_text())
-
-
-def test_an_image_for_another_platform_is_refused(path_without_docker: Path) -> None:
-    stub(path_without_docker, "case $1 in image) echo linux/arm64 ;; esac")
-    done = build(ROOT, "serve", env={"PATH": str(path_without_docker)})
+    assert re.search(rf"--platform linux/arm64 --tag byoc-serve:\S+-{content(ROOT, 'serve')}-arm64 ", calls)
+    done, _ = called("serve", does=arm)
     assert done.returncode != 0
     assert "linux/arm64" in done.stderr.splitlines()[-1]
 
 
-def test_the_callers_package_index_is_a_secret(path_without_docker: Path, tmp_path: Path) -> None:
+def test_the_callers_package_index_is_a_secret(called: Called, tmp_path: Path) -> None:
     seen = tmp_path / "seen"
-    stub(
-        path_without_docker,
-        f"""case $1 in image) echo linux/amd64 ;; esac
+    does = f"""{PLAIN}
 while [ $# -gt 0 ]; do
     case $1 in id=packages,*) cat "${{1#*src=}}" > {seen} ;; *secret-word*) exit 9 ;; esac
     shift
-done""",
-    )
+done"""
     index = "https://me:secret-word's@packages.example/simple"
-    done = build(ROOT, "serve", "--no-sbom", env={"PATH": str(path_without_docker), "PIP_INDEX_URL": index})
+    done, _ = called("serve", "--no-sbom", does=does, PIP_INDEX_URL=index)
     assert done.returncode == 0, done.stderr
     shown = subprocess.run(
         ["sh", "-c", '. "$0"; echo "$PIP_INDEX_URL"; echo "$UV_DEFAULT_INDEX"', seen], capture_output=True, text=True
@@ -258,42 +247,28 @@ done""",
     assert shown.stdout.splitlines() == [index, index]
 
 
-@pytest.fixture
-def called(path_without_docker: Path, tmp_path: Path) -> Callable[..., str]:
-    """Call build.sh serve, and give all that it asked Docker for until then."""
-    calls = tmp_path / "calls"
-    stub(path_without_docker, f'printf "%s\\n" "$*" >> {calls}; case $1 in image) echo linux/amd64 ;; esac')
-
-    def call(*flags: str, **environment: object) -> str:
-        env = {"PATH": str(path_without_docker), **{key: str(value) for key, value in environment.items()}}
-        command = [str(ROOT / "scripts" / "build.sh"), "serve", "--no-sbom", *flags]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+def test_flags_and_environment_variables_that_stand_for_them(called: Called, tmp_path: Path) -> None:
+    def asked(*flags: str, **environment: object) -> str:
+        done, calls = called("serve", "--no-sbom", *flags, **environment)
         assert done.returncode == 0, done.stderr
-        return calls.read_text()
+        return calls
 
-    return call
-
-
-def test_a_ca_bundle_is_found_from_the_callers_folder(called: Callable[..., str], tmp_path: Path) -> None:
+    # A CA bundle is found from the caller's folder.
     (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
-    assert f"id=ca,src={tmp_path}/ca.pem" in called("--ca-bundle", "ca.pem")
-
-
-def test_maven_settings_are_a_secret_the_users_own_by_default(called: Callable[..., str], tmp_path: Path) -> None:
-    own = tmp_path / ".m2" / "settings.xml"
+    assert f"id=ca,src={tmp_path}/ca.pem" in asked("--ca-bundle", "ca.pem")
+    # Maven's settings are a secret, the user's own by default.
+    own, mine = tmp_path / ".m2" / "settings.xml", tmp_path / "mine.xml"
     own.parent.mkdir()
-    assert "id=maven" not in called(HOME=tmp_path)
-    for file in (own, tmp_path / "mine.xml"):
+    assert "id=maven" not in asked(HOME=tmp_path)
+    for file in (own, mine):
         file.write_text("<settings/>")
-    assert f"--secret id=maven,src={own}" in called(HOME=tmp_path)
-    mine = tmp_path / "mine.xml"
-    assert f"--secret id=maven,src={mine}" in called(HOME=tmp_path, BYOC_MAVEN_SETTINGS=mine)
+    assert f"--secret id=maven,src={own}" in asked(HOME=tmp_path)
+    assert f"--secret id=maven,src={mine}" in asked(HOME=tmp_path, BYOC_MAVEN_SETTINGS=mine)
+    assert "BASE=b3 --network host" in asked(BYOC_BASE_SERVE="b3", BYOC_NETWORK="host")
+    assert "BASE=b4" in asked("--base-serve", "b4", BYOC_BASE_SERVE="b3")
 
 
-def test_environment_variables_stand_for_flags(called: Callable[..., str]) -> None:
-    assert "BASE=b3 --network host" in called(BYOC_BASE_SERVE="b3", BYOC_NETWORK="host")
-    assert "BASE=b4" in called("--base-serve", "b4", BYOC_BASE_SERVE="b3")
-
-
-def test_environment_is_not_needed() -> None:
-    assert content(ROOT, "train") == build(ROOT, "train", "--content", env={"PATH": os.environ["PATH"]}).stdout.strip()
+def test_help_and_content_need_no_environment() -> None:
+    env = {"PATH": os.environ["PATH"]}
+    assert "Examples:" in build(ROOT, "--help", env=env).stdout
+    assert content(ROOT, "train") == build(ROOT, "train", "--content", env=env).stdout.strip()

@@ -34,7 +34,6 @@ def test_a_flag_without_its_value_is_told_in_one_line(script: Path) -> None:
 # Ctrl-C in a destructor, of which Python would only print that the exception is ignored; three of them.
 DESTRUCTOR = """
 import signal, sys, time
-from tests.conftest import Capture
 sys.argv = ["x.py"]
 class Thing:
     def __del__(self):

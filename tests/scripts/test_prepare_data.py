@@ -1,7 +1,6 @@
 """prepare_data.py against a real HTTP server that cuts connections, and against zips made to do harm."""
 
 import hashlib
-import json
 import os
 import zipfile
 from collections.abc import Iterator
@@ -15,14 +14,13 @@ from container_train.data import splits
 from container_train.data.labels import SPLITS
 from container_train.errors import DataError
 from scripts import prepare_data
-from scripts.console import command
 from scripts.dataset import check, preparation
 from scripts.dataset import download as downloading
 from scripts.dataset.download import download
 from scripts.dataset.unzip import unzip
 from tests import web
+from tests.calls import Call
 from tests.cloud.pictures import jpeg
-from tests.conftest import Capture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,10 +38,6 @@ def make_zip(path: Path, members: dict[str, bytes], compression: int = zipfile.Z
         for name, body in members.items():
             archive.writestr(name, body)
     return path
-
-
-def run(*arguments: object) -> int:
-    return command.run("prepare_data.py", prepare_data.main, [str(argument) for argument in arguments])
 
 
 def visible(folder: Path) -> list[str]:
@@ -151,45 +145,43 @@ def test_no_server_ends_in_one_line_that_says_what_is_kept(tmp_path: Path) -> No
     assert len(waited) == downloading.ATTEMPTS - 1
 
 
-def test_a_zip_from_a_server_becomes_class_folders(files: type[Files], tmp_path: Path, capsys: Capture) -> None:
+def test_a_zip_from_a_server_becomes_class_folders(files: type[Files], tmp_path: Path, call: Call) -> None:
     members = {f"pets/{name}/{n}.jpg": jpeg(n) for name in ("001.cat", "002.dog") for n in range(10)}
     members |= {"__MACOSX/pets/001.cat/._0.jpg": b"fork", "pets/.DS_Store": b"x", "pets/readme.txt": b"hello"}
     members["pets/001.cat/noext"] = jpeg(77)
     files.body = make_zip(tmp_path / "made.zip", members).read_bytes()
     out = tmp_path / "pets"
-    assert run(files.url, "--out", out) == 0
-    said = capsys.readouterr().err
-    assert f"images.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}" in said
-    assert "not used: 1 file (readme.txt), beside the class folders" in said
+    call(prepare_data, files.url, "--out", out).says(
+        f"images.zip: {len(files.body):,} bytes, SHA-256 {hashlib.sha256(files.body).hexdigest()}",
+        "not used: 1 file (readme.txt), beside the class folders",
+    )
     assert {split: len(list((out / split).glob("*/*"))) for split in SPLITS} == {"train": 17, "valid": 2, "test": 2}
     assert visible(out / "train") == ["001.cat", "002.dog"]
     assert visible(tmp_path) == ["made.zip", "pets"]
     asked = len(files.asked)
-    assert run(files.url, "--out", out) == 0
+    assert call(prepare_data, files.url, "--out", out).code == 0
     assert len(files.asked) == asked
 
 
-def test_other_contents_are_not_overwritten(tmp_path: Path, capsys: Capture) -> None:
+def test_other_contents_are_not_overwritten(tmp_path: Path, call: Call) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("mine")
-    assert run(source, "--out", tmp_path / "out") == 1
-    assert "was not made by this call" in capsys.readouterr().err
+    call(prepare_data, source, "--out", tmp_path / "out").ends(1, "was not made by this call")
     assert (tmp_path / "out" / "precious").read_text() == "mine"
 
 
-def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: Capture) -> None:
+def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, call: Call) -> None:
     source, out = make_folder(tmp_path / "in", {"a": 4, "b": 4}), tmp_path / "out"
     with preparation.workplace(out) as work:
         (work / "half").mkdir()
-        assert run(source, "--out", out) == 1
-        assert f"another call is making {out}: wait for it" in capsys.readouterr().err
+        call(prepare_data, source, "--out", out).ends(1, f"another call is making {out}: wait for it")
         assert (work / "half").exists()
     assert visible(tmp_path) == ["in"]
     # What a killed call has left is no hindrance.
     (tmp_path / ".out.tmp" / "made").mkdir(parents=True)
     (tmp_path / ".out.tmp" / "archive").write_bytes(b"half")
-    assert run(source, "--out", out) == 0
+    assert call(prepare_data, source, "--out", out).code == 0
     assert visible(tmp_path) == ["in", "out"]
 
 
@@ -202,16 +194,13 @@ def test_two_calls_at_once_make_the_folder_once(tmp_path: Path, capsys: Capture)
         ("pipe", "pipe.jpg is no ordinary file"),
     ],
 )
-def test_what_would_be_read_twice_or_for_ever_is_refused(
-    tmp_path: Path, target: str, said: str, capsys: Capture
-) -> None:
+def test_what_would_be_read_twice_or_for_ever_is_refused(tmp_path: Path, target: str, said: str, call: Call) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
     if target == "pipe":
         os.mkfifo(source / "a" / "pipe.jpg")
     else:
         (source / "a" / "link.jpg").symlink_to(target)
-    assert run(source, "--out", tmp_path / "out") == 1
-    assert said.format(source=source) in capsys.readouterr().err
+    call(prepare_data, source, "--out", tmp_path / "out").ends(1, said.format(source=source))
 
 
 def test_what_a_file_is_does_not_hang_on_its_suffix_and_what_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -239,18 +228,17 @@ def test_what_a_file_is_does_not_hang_on_its_suffix_and_what_cannot_be_read_is_n
     assert said[-1] == "2 images cannot be read; they are not sent"
 
 
-def test_too_many_unreadable_images_are_refused(tmp_path: Path, capsys: Capture) -> None:
+def test_too_many_unreadable_images_are_refused(tmp_path: Path, call: Call) -> None:
     source = make_folder(tmp_path / "in", {"a": 5, "b": 5})
     (source / "a" / "broken.jpg").write_bytes(b"no image")
-    assert run(source, "--out", tmp_path / "out") == 1
-    assert "1 of 11 images cannot be read, more than the 5% that training skips" in capsys.readouterr().err
+    refused = "1 of 11 images cannot be read, more than the 5% that training skips"
+    call(prepare_data, source, "--out", tmp_path / "out").ends(1, refused)
     assert not (tmp_path / "out").exists()
     make_folder(source / "a", {"more": 20})
-    assert run(source, "--out", tmp_path / "out", "--json") == 0
-    said = capsys.readouterr()
-    assert "1 image cannot be read; they are left out" in said.err
+    ended = call(prepare_data, source, "--out", tmp_path / "out", "--json")
+    ended.says("1 image cannot be read; they are left out")
     assert list((tmp_path / "out").glob("*/a/broken.jpg")) == []
-    assert sum(json.loads(said.out)["images"].values()) == 30
+    assert sum(ended.json["images"].values()) == 30
 
 
 def test_nothing_of_a_zip_gets_outside(tmp_path: Path) -> None:
@@ -283,20 +271,18 @@ def test_bombs_and_encrypted_files_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_zip_leaves_nothing(tmp_path: Path, kind: int, capsys: Capture) -> None:
+def test_a_damaged_zip_leaves_nothing(tmp_path: Path, kind: int, call: Call) -> None:
     members = {f"{name}/{n}.jpg": os.urandom(3000) for name in "ab" for n in range(3)}
     body = bytearray(make_zip(tmp_path / "good.zip", members, kind).read_bytes())
     body[40:2000] = bytes(1960)
     (tmp_path / "bad.zip").write_bytes(body)
-    assert run(tmp_path / "bad.zip", "--out", tmp_path / "out") == 1
-    first, error = capsys.readouterr().err.splitlines()
-    assert first == f"unpacking {tmp_path / 'bad.zip'}"
-    assert error.startswith(f"prepare_data.py: {tmp_path / 'bad.zip'} is damaged")
+    ended = call(prepare_data, tmp_path / "bad.zip", "--out", tmp_path / "out")
+    ended.ends(1, f"prepare_data.py: {tmp_path / 'bad.zip'} is damaged")
+    assert ended.err.splitlines()[:-1] == [f"unpacking {tmp_path / 'bad.zip'}"]
     assert visible(tmp_path) == ["bad.zip", "good.zip"]
 
 
 @pytest.mark.parametrize("split", ["0.8,0.2", "1,0,0", "a,b,c", "0.8,0.1,0.2", "nan,0.5,0.5", "0.5,0.5,nan"])
-def test_shares_that_make_no_sense_are_refused(tmp_path: Path, split: str, capsys: Capture) -> None:
+def test_shares_that_make_no_sense_are_refused(tmp_path: Path, split: str, call: Call) -> None:
     make_folder(tmp_path / "in", {"a": 5, "b": 5})
-    assert run(tmp_path / "in", "--out", tmp_path / "out", "--split", split) == 2
-    assert split in capsys.readouterr().err
+    call(prepare_data, tmp_path / "in", "--out", tmp_path / "out", "--split", split).ends(2, split)

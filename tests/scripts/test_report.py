@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 
 from scripts import report
-from scripts.console.command import run
 from scripts.jobs import outputs
+from tests.calls import Call
+from tests.conftest import Patch
 from tests.container_train.profiler import made_up
-
-
-def call(*arguments: object) -> int:
-    return run("report.py", report.main, [str(word) for word in arguments])
 
 
 def packed(folder: Path, archive: Path, prefix: str = "") -> Path:
@@ -33,7 +30,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     "where", ["data", "data/profiler", "output", "tree", "results", "copies", "archive", "kept archive"]
 )
-def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, call: Call) -> None:
     places: dict[str, Callable[[], Path]] = {
         "data": lambda: job,
         "data/profiler": lambda: job / "profiler",
@@ -44,26 +41,21 @@ def test_a_job_wherever_it_lies(job: Path, tmp_path: Path, where: str, capsys: p
         "archive": lambda: packed(job, tmp_path / "output.tar.gz"),
         "kept archive": lambda: packed(job, tmp_path / "output.tar.gz", "data").parent,
     }
-    (tmp_path / "new").mkdir()
-    assert call(places[where](), "--out", tmp_path / "new" / "page.html") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'new' / 'page.html'}\n"
-    page = (tmp_path / "new" / "page.html").read_text()
-    assert "4 warnings." in page
-    assert "Stop earlier (patience)" in page
+    page = tmp_path / "new" / "page.html"
+    page.parent.mkdir()
+    assert call(report, places[where](), "--out", page).ends(0).out == f"{page}\n"
+    assert "4 warnings." in page.read_text()
+    assert "Stop earlier (patience)" in page.read_text()
 
 
-def test_what_is_cut_or_missing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_cut_or_missing_is_said(tmp_path: Path, call: Call) -> None:
     out = made_up.write(tmp_path / "job", seconds=20, steps=100, epochs=2)
-    assert call(out, "--out", tmp_path / "page.html") == 0
-    assert "warning" not in capsys.readouterr().err
+    assert "warning" not in call(report, out, "--out", tmp_path / "page.html").ends(0).err
     (out / "profiler" / "timeline.jsonl").unlink()
     job_json = out / "profiler" / "job.json"
     job_json.write_text(job_json.read_text()[:-20])
-    assert call(out, "--out", tmp_path / "page.html") == 0
-    said = capsys.readouterr().err
-    assert "warning: " in said
-    assert f"{out / 'profiler' / 'timeline.jsonl'} is missing" in said
-    assert f"{job_json} cannot be read" in said
+    missing = f"{out / 'profiler' / 'timeline.jsonl'} is missing"
+    call(report, out, "--out", tmp_path / "page.html").says("warning: ", missing, f"{job_json} cannot be read")
 
 
 def with_copies(out: Path, job: Path) -> Path:
@@ -80,42 +72,40 @@ def linked(link: Path, target: Path) -> Path:
 
 
 def test_the_default_name_is_that_of_the_job_s_own_report(
-    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Path, tmp_path: Path, monkeypatch: Patch, call: Call
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(job) == 0
+    assert call(report, job).code == 0
     assert (tmp_path / "profiler-report.html").is_file()
-    assert call(job, job) == 0
+    assert call(report, job, job).code == 0
     assert "Two jobs side by side" in (tmp_path / "compare.html").read_text()
 
 
-def test_two_jobs_are_called_what_sets_them_apart(job: Path, tmp_path: Path) -> None:
+def test_two_jobs_are_called_what_sets_them_apart(job: Path, tmp_path: Path, call: Call) -> None:
     second = made_up.write(tmp_path / "second", seconds=20, steps=100, epochs=2)
-    assert call(job, second, "--out", tmp_path / "c.html") == 0
+    assert call(report, job, second, "--out", tmp_path / "c.html").code == 0
     page = (tmp_path / "c.html").read_text()
     assert "<b>B</b> second" in page or "/second" in page
     assert report._names(["runs/one/out", "runs/two/out/"]) == ("one/out", "two/out")
 
 
-def test_a_job_in_an_archive_has_ended(tmp_path: Path) -> None:
+def test_a_job_in_an_archive_has_ended(tmp_path: Path, call: Call) -> None:
     """A killed job's files say that it runs; in a folder that changed just now it may, in an archive it does not."""
     out = made_up.write(tmp_path / "job", seconds=20, steps=100, epochs=2, status="running", ended=None, final=False)
     pages = {}
     for name, source in (("folder", out), ("archive", packed(out, tmp_path / "output.tar.gz"))):
-        assert call(source, "--out", tmp_path / f"{name}.html") == 0
+        assert call(report, source, "--out", tmp_path / f"{name}.html").code == 0
         pages[name] = (tmp_path / f"{name}.html").read_text()
     assert "<title>Running" in pages["folder"]
     assert "<title>Broke off" in pages["archive"]
 
 
-def test_an_archive_that_would_fill_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_archive_that_would_fill_the_disk(tmp_path: Path, monkeypatch: Patch, call: Call) -> None:
     monkeypatch.setattr(outputs, "LARGEST", 1000)
     (tmp_path / "big").mkdir()
     (tmp_path / "big" / "rules.json").write_bytes(bytes(2000))
-    assert call(packed(tmp_path / "big", tmp_path / "output.tar.gz"), "--out", tmp_path / "page.html") == 1
-    assert "unpacks to more than" in capsys.readouterr().err
+    archive = packed(tmp_path / "big", tmp_path / "output.tar.gz")
+    call(report, archive, "--out", tmp_path / "page.html").ends(1, "unpacks to more than")
 
 
 def make_empty(path: Path) -> list[object]:
@@ -167,13 +157,10 @@ def make_nonsense(path: Path) -> list[object]:
     ],
 )
 def test_mistakes_are_one_line(
-    tmp_path: Path, make: Callable[[Path], list[object]], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, make: Callable[[Path], list[object]], code: int, said: str, call: Call
 ) -> None:
     target = tmp_path / "page.html"
     words = make(tmp_path / "x")
-    assert call(*words, *([] if "--out" in words else ["--out", target])) == code
-    *progress, line = capsys.readouterr().err.splitlines()
-    assert line.startswith("report.py: ")
-    assert said in line
-    assert all(words.startswith(("reading ", "warning: ")) for words in progress)
+    ended = call(report, *words, *([] if "--out" in words else ["--out", target])).ends(code, "report.py: ", said)
+    assert all(line.startswith(("reading ", "warning: ")) for line in ended.err.splitlines()[:-1])
     assert not target.exists()

@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from scripts import report
-from scripts.console.command import run
 from scripts.jobs import runs
 from scripts.tuning import results
 from tests.browser import Browser
+from tests.calls import Call
+from tests.conftest import Patch
 from tests.container_train.profiler import made_up
 from tests.scripts.tuning.searches import FAILED, search, usual
 
@@ -31,7 +32,7 @@ def trained(out: Path, number: int, accuracy: float | None, **more: object) -> P
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: Patch) -> Path:
     """Folders as run.sh, train.py --local and tune.py --local leave them below local_test, and a downloaded job."""
     home, jobs = tmp_path / "local_test", tmp_path / "downloads"
     trained(home / "out" / "ml" / "output" / "data", 3, 0.9, hyperparameters=FINETUNE)
@@ -56,13 +57,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def call(*arguments: object) -> int:
-    return run("report.py", report.main, [str(word) for word in arguments])
-
-
-def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--all") == 0
-    said = capsys.readouterr()
+def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, call: Call) -> None:
+    said = call(report, "--all").ends(0)
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in said.out.splitlines()[2:]}
     assert list(rows)[2:] == [
         "local_test/out", "local_test/out.failed", "local_test/out.jobs/dogs-1/output/output.tar.gz",
@@ -79,54 +75,40 @@ def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, capsys: 
     assert said.err.splitlines() == ["6 runs: open runs.html"]
 
 
-def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call("--all", "downloads", "--out", "table.html") == 0
-    said = capsys.readouterr()
+def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(home: Path, call: Call) -> None:
+    said = call(report, "--all", "downloads", "--out", "table.html").ends(0)
     assert "downloads/copy/dogs-1-output.tar.gz Completed" in " ".join(said.out.split())
     left_out, end = said.err.splitlines()
     assert left_out.startswith(f"{home.parent}/downloads/cut/output.tar.gz is left out: ")
     assert "not a .tar.gz archive" in left_out
     assert end == "7 runs: open table.html"
-    assert call("--all", home / "tuning" / "..", "--out", "table.html") == 0
-    assert capsys.readouterr().err == "6 runs: open table.html\n", "each once"
+    each_once = call(report, "--all", home / "tuning" / "..", "--out", "table.html").ends(0)
+    assert each_once.err == "6 runs: open table.html\n"
 
 
-def test_damaged_files_are_named_where_there_is_no_other_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(runs, "HOME", tmp_path / "home")
-    (tmp_path / "home" / "out").mkdir(parents=True)
-    (tmp_path / "home" / "out" / "metrics.json").write_text('{"test_accuracy": ')
-    assert call("--all", "--out", tmp_path / "runs.html") == 1
-    left_out, end = capsys.readouterr().err.splitlines()
-    file = tmp_path / "home" / "out" / "metrics.json"
-    assert left_out.startswith(f"{tmp_path / 'home' / 'out'} is left out: {file} cannot be read (")
-    assert "there is no run that can be read" in end
+def test_where_there_is_none_it_says_so_and_names_damaged_files(tmp_path: Path, monkeypatch: Patch, call: Call) -> None:
+    out = tmp_path / "home" / "out"
+    monkeypatch.setattr(runs, "HOME", out.parent)
+    none = f"there is no run that can be read below {out.parent}: train first"
+    call(report, "--all", "--out", tmp_path / "runs.html").ends(1, none)
+    assert not list(tmp_path.iterdir())
+    out.mkdir(parents=True)
+    (out / "metrics.json").write_text('{"test_accuracy": ')
+    ended = call(report, "--all", "--out", tmp_path / "runs.html").ends(1, "there is no run that can be read")
+    assert ended.err.startswith(f"{out} is left out: {out / 'metrics.json'} cannot be read (")
 
 
-def test_what_a_row_lacks_is_said(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_row_lacks_is_said(home: Path, call: Call) -> None:
     rules = home / "tuning" / "dogs" / "best" / "ml" / "output" / "data" / "rules.json"
     rules.write_text(rules.read_text()[:-20])
-    assert call("--all") == 0
-    said, end = capsys.readouterr().err.splitlines()
+    said, end = call(report, "--all").ends(0).err.splitlines()
     assert said.startswith(f"warning: {rules} cannot be read (")
     assert said.endswith("the row lacks what it held")
     assert end == "6 runs: open runs.html"
 
 
-def test_where_there_is_none_it_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(runs, "HOME", tmp_path / "none")
-    assert call("--all", "--out", tmp_path / "runs.html") == 1
-    assert f"there is no run that can be read below {tmp_path / 'none'}: train first" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_page_sorts_filters_opens_and_compares(home: Path, tmp_path: Path) -> None:
-    assert call("--all") == 0
+def test_the_page_sorts_filters_opens_and_compares(home: Path, tmp_path: Path, call: Call) -> None:
+    assert call(report, "--all").code == 0
     page = tmp_path / "runs.html"
     with Browser(tmp_path / "profile") as browser:
 

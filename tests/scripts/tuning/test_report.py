@@ -17,7 +17,7 @@ from scripts.tuning.space import Range
 from scripts.tuning.study import importance
 from scripts.tuning.trials import Search, render
 from tests.browser import Browser
-from tests.conftest import FULL
+from tests.conftest import FULL, Patch
 from tests.scripts.tuning.searches import FAILED, search, trial, usual
 
 SHOTS = Path(__file__).resolve().parents[2] / "out"  # kept, to be looked at
@@ -120,7 +120,7 @@ def test_importance_finds_what_mattered() -> None:
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_the_files_and_reading_them_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_and_reading_them_again(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     found = usual()
     counted = tmp_path / "dogs" / "trials" / "trial-0000" / "metrics.json"

@@ -41,11 +41,6 @@ def test_the_space_of_the_recipe_finetune() -> None:
     assert replace(found, fixed={"recipe": "finetune"}).most_epochs() == recipe["epochs"]
 
 
-def test_a_file_as_windows_writes_it(tmp_path: Path) -> None:
-    (tmp_path / "s.toml").write_bytes(("\ufeff" + HEAD + LR).replace("\n", "\r\n").encode())
-    assert set(space.load(tmp_path / "s.toml").searched) == {"lr"}
-
-
 def test_every_metric_is_an_objective_or_has_a_reason() -> None:
     assert set(space.OBJECTIVES) | set(space._NO_OBJECTIVE) == set(NAMES)
 
@@ -63,8 +58,14 @@ def test_what_is_given_stands_for_what_is_fixed(tmp_path: Path) -> None:
         found.with_fixed({"lr": "0.1"})
 
 
-def test_a_default_outside_of_the_space_is_none(tmp_path: Path) -> None:
+def test_files_from_elsewhere(tmp_path: Path) -> None:
+    # A default outside of the space is none.
     assert load(tmp_path, HEAD + 'lr = { kind = "continuous", low = 0.01, high = 0.1 }').default() is None
+    # As Windows writes it.
+    (tmp_path / "s.toml").write_bytes(("\ufeff" + HEAD + LR).replace("\n", "\r\n").encode())
+    assert set(space.load(tmp_path / "s.toml").searched) == {"lr"}
+    with pytest.raises(CloudError, match="no such file"):
+        space.load(tmp_path / "none.toml")
 
 
 def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None:
@@ -101,10 +102,7 @@ def test_the_digest_knows_what_makes_trials_incomparable(tmp_path: Path) -> None
         (HEAD + 'epochs = { kind = "fixed", value = 2 }', "every hyperparameter is fixed"),
         (HEAD + LR + 'epochs = { kind = "fixed", value = 0 }', "epochs: value is 0: expected an integer from 1"),
         (HEAD, "there is no table [hyperparameters]"),
-        (
-            HEAD.replace("valid_accuracy", "valid_acuracy") + LR,
-            "objective has value 'valid_acuracy': did you mean",
-        ),
+        (HEAD.replace("valid_accuracy", "valid_acuracy") + LR, "objective has value 'valid_acuracy': did you mean"),
         (HEAD.replace("valid_accuracy", "test_accuracy") + LR, "objective test_accuracy cannot be searched for"),
         (HEAD.replace("valid_accuracy", "epoch") + LR, "objective epoch cannot be searched for"),
         (HEAD.replace("valid_accuracy", "valid_loss") + LR, "valid_loss is better the other way"),
@@ -122,11 +120,6 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, text: str, words: str) -> Non
     assert "\n" not in str(caught.value)
     assert "space.toml" in str(caught.value)
     assert caught.value.code == 2
-
-
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(CloudError, match="no such file"):
-        space.load(tmp_path / "none.toml")
 
 
 def test_words_are_combined_with_what_is_fixed(tmp_path: Path) -> None:
