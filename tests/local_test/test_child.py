@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from local_test.child import Child
+from tests.conftest import Patch
 from tests.local_test.runs import until
 
 # Starts a grandchild in a session of its own, as the training toolkit does, and ignores SIGTERM where asked.
@@ -22,9 +23,14 @@ time.sleep(600)
 """
 
 
-def start(tmp_path: Path, code: str, *arguments: str) -> Child:
+def start(tmp_path: Path, code: str, *arguments: str, **environment: str) -> Child:
     command = [sys.executable, "-c", code, *arguments]
-    return Child(command, tmp_path / "log", environment=os.environ, echo=False)
+    return Child(command, tmp_path / "log", environment={**os.environ, **environment}, echo=False)
+
+
+def grandchild_of(child: Child) -> int:
+    until(lambda: child.tail().strip().isdigit())
+    return int(child.tail())
 
 
 def gone(pid: int) -> bool:
@@ -34,8 +40,7 @@ def gone(pid: int) -> bool:
 @pytest.mark.parametrize("manner", ["willing", "stubborn"])
 def test_stop_leaves_no_process(tmp_path: Path, manner: str) -> None:
     child = start(tmp_path, PARENT, manner)
-    until(lambda: child.tail().strip().isdigit())
-    grandchild = int(child.tail())
+    grandchild = grandchild_of(child)
     child.stop(0.5)
     assert child.ended() == 128 + (signal.SIGKILL if manner == "stubborn" else signal.SIGTERM)
     until(lambda: gone(grandchild))
@@ -43,16 +48,12 @@ def test_stop_leaves_no_process(tmp_path: Path, manner: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0], ids=["killed", "waited for"])
-def test_what_a_killed_program_left_in_its_tree_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
-) -> None:
+def test_what_a_killed_program_left_in_its_tree_has_ended(tmp_path: Path, monkeypatch: Patch, seconds: float) -> None:
     monkeypatch.setattr("local_test.child.LEFT_SECONDS", seconds)
     last = "600" if not seconds else "2"  # seconds that the grandchild has still to do
-    environment = {**os.environ, "SAGEMAKER_BASE_DIR": str(tmp_path)}
     code = PARENT.replace('time.sleep(600)"], s', f'time.sleep({last})"], s')
-    child = Child([sys.executable, "-c", code, "willing"], tmp_path / "log", environment=environment, echo=False)
-    until(lambda: child.tail().strip().isdigit())
-    grandchild = int(child.tail())
+    child = start(tmp_path, code, "willing", SAGEMAKER_BASE_DIR=str(tmp_path))
+    grandchild = grandchild_of(child)
     child.process.kill()
     assert child.wait() == 128 + signal.SIGKILL
     until(lambda: gone(grandchild), 0.5 if seconds else 5)

@@ -11,14 +11,10 @@ from local_test.options import OUT, parse
 from tests.conftest import Patch
 
 
-def test_defaults_are_the_sample_and_an_engine_of_its_choice() -> None:
+def test_defaults_are_the_sample_and_other_flags_hyperparameters() -> None:
     options = parse([])
     assert (options.engine, options.data, options.weights, options.port) == ("auto", "sample", None, None)
-    assert options.out == OUT
-    assert options.hyperparameters == {}
-
-
-def test_what_is_not_a_flag_of_ours_is_a_hyperparameter() -> None:
+    assert (options.out, options.hyperparameters) == (OUT, {})
     options = parse(["--epochs", "2", "--port", "20500", "--lr=0.001", "--weight-decay", "-1", "--batch_size", "64"])
     assert options.hyperparameters == {"epochs": "2", "lr": "0.001", "weight-decay": "-1", "batch_size": "64"}
     assert options.port == 20500
@@ -27,12 +23,11 @@ def test_what_is_not_a_flag_of_ours_is_a_hyperparameter() -> None:
 def test_weights_are_a_file_or_a_word(tmp_path: Path, monkeypatch: Patch) -> None:
     (tmp_path / "mine.pth").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
-    assert parse(["--weights", "mine.pth"]).weights == tmp_path / "mine.pth"
-    assert parse(["--weights", "none"]).weights == "none"
-    assert parse(["--weights", "IMAGENET1K_V1"]).weights == "IMAGENET1K_V1"
+    for given, taken in (("mine.pth", tmp_path / "mine.pth"), ("none", "none"), ("IMAGENET1K_V1", "IMAGENET1K_V1")):
+        assert parse(["--weights", given]).weights == taken
 
 
-def test_without_linux_there_is_no_engine_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_linux_there_is_no_engine_of_processes(monkeypatch: Patch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(LocalError, match="'process' runs on Linux only, and this is darwin: take docker"):
         parse(["--engine", "process"])
@@ -67,13 +62,11 @@ def test_a_wrong_flag_is_named_in_one_line(arguments: list[str], words: list[str
         parse(arguments)
     assert caught.value.code == 2
     assert "\n" not in str(caught.value)
-    for word in words:
-        assert word in str(caught.value)
+    assert [word for word in words if word not in str(caught.value)] == []
 
 
 def test_data_inside_the_folder_that_is_replaced_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "ml").mkdir(parents=True)
-    with pytest.raises(LocalError, match="overlap"):
-        parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path / "out" / "ml")])
-    with pytest.raises(LocalError, match="overlap"):
-        parse(["--out", str(tmp_path / "out"), "--data", str(tmp_path)])
+    for data in (tmp_path / "out" / "ml", tmp_path):
+        with pytest.raises(LocalError, match="overlap"):
+            parse(["--out", str(tmp_path / "out"), "--data", str(data)])

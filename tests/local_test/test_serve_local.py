@@ -13,6 +13,7 @@ from container_serve.supervisor.scratch import run_directory
 from local_test import options, pack, serve_local
 from local_test.errors import LocalError
 from local_test.server import free_port
+from tests.conftest import Patch
 from tests.contract.models import write_model
 from tests.local_test.runs import ROOT, mentioning, until
 
@@ -25,9 +26,7 @@ def start(archive: Path, port: int, folder: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen([*command, "--model", archive, "--port", str(port)], env=env, stdout=log, stderr=log)
 
 
-def test_what_a_killed_call_has_left_is_removed_by_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_killed_call_has_left_is_removed_by_the_next_one(tmp_path: Path, monkeypatch: Patch) -> None:
     archive = tmp_path / "model.tar.gz"
     pack.pack(write_model(tmp_path / "model"), archive)
     (tmp_path / "tmp").mkdir()
@@ -56,9 +55,7 @@ def test_what_a_killed_call_has_left_is_removed_by_the_next_one(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_the_model_of_the_run_before_is_named_while_a_training_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_model_of_the_run_before_is_named_while_a_training_runs(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(options, "OUT", tmp_path / "out")
     wanted, before = (tmp_path / name / "model" / "model.tar.gz" for name in ("out", "out.old"))
     before.parent.mkdir(parents=True)

@@ -40,6 +40,8 @@ def test_only_the_sample_falls_back_and_says_so(there: str) -> None:
     assert "127.0.0.1" in fallen.note
     assert "RANDOM" in fallen.note
     assert choose(None, there) == Weights(None, None)
+    assert weights.unreachable(there) == ""
+    assert "404" in weights.unreachable(there + "x")
 
 
 @pytest.mark.parametrize(("asked", "is_sample"), [(None, False), ("DEFAULT", True)])
@@ -63,11 +65,11 @@ def test_a_file_that_timm_s_hub_keeps_is_used(tmp_path: Path, monkeypatch: Patch
     url = weights.url_of({"arch": "timm/resnet10t"})
     assert url == "https://huggingface.co/timm/resnet10t.c3_in1k/resolve/main/model.safetensors"
     assert not weights.hub_file(url).is_file()
-    kept = tmp_path / "models--timm--resnet10t.c3_in1k" / "snapshots" / ("0" * 40) / "model.safetensors"
-    kept.parent.mkdir(parents=True)
-    kept.write_bytes(b"weights")
-    (tmp_path / "models--timm--resnet10t.c3_in1k" / "refs").mkdir()
-    (tmp_path / "models--timm--resnet10t.c3_in1k" / "refs" / "main").write_text("0" * 40)
+    hub = tmp_path / "models--timm--resnet10t.c3_in1k"
+    kept = hub / "snapshots" / ("0" * 40) / "model.safetensors"
+    for file, content in ((kept, "weights"), (hub / "refs" / "main", "0" * 40)):
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
     assert choose(None, url, is_sample=False) == Weights(None, None)
     assert choose(None, url, is_sample=False, in_container=True) == Weights(kept, None)
 
@@ -81,8 +83,3 @@ def test_a_model_that_timm_does_not_have_is_told_at_once() -> None:
 def test_a_file_is_a_channel_and_a_word_a_hyperparameter(tmp_path: Path) -> None:
     assert choose(tmp_path / "w.pth", None) == Weights(tmp_path / "w.pth", None)
     assert choose("none", None) == Weights(None, "none")
-
-
-def test_a_missing_file_on_the_server_is_noticed(there: str) -> None:
-    assert weights.unreachable(there) == ""
-    assert "404" in weights.unreachable(there + "x")
