@@ -1,4 +1,4 @@
-"""What lies in an account before a test, and what is found there after it."""
+"""The contents of an account: made before a test, and looked up after it."""
 
 import argparse
 import time
