@@ -106,6 +106,7 @@ def test_an_image_is_found_by_tag_and_by_digest(pushed: str, monkeypatch: Patch)
     assert registry.find(Aws(REGION), image(pushed)) == pushed
     give(monkeypatch, "GetDownloadUrlForLayer", error("AccessDeniedException", "not authorized"))
     assert registry.image_labels(Aws(REGION), image("one")) is None
+    assert [registry.image_architecture(Aws(REGION), image(tag)) for tag in ("one", "missing")] == [None, None]
 
 
 @pytest.mark.parametrize("look", [registry.find, registry.image_labels])
@@ -135,6 +136,7 @@ def test_labels(server: Server) -> None:
         assert registry.find(Aws(REGION), image("one")) == digest
         assert registry.image_labels(Aws(REGION), image("one")) == LABELS
         assert registry.image_labels(Aws(REGION), image(digest)) == LABELS
+        assert registry.image_architecture(Aws(REGION), image(digest)) == "amd64"
     # An image may have none, and those of a list of images are not read.
     entry = {**manifest()["config"], "digest": server.put_blob(NAME, b'{"config": {}}')}
     server.put_manifest(NAME, "bare", {**manifest(), "config": entry})
