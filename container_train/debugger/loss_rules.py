@@ -121,7 +121,7 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     throws the loss so high at once that it only falls from there. That, or a loss that never fell by LEARNED, is a
     problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an information.
     """
-    mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
+    mode, apart, hits, checked = parameters["mode"], parameters["num_steps"], list[Hit](), 0
     rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
 
     def compare(then: int, before: float, step: int, now: float, mode: str, error: float = 0.0) -> None:

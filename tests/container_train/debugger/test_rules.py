@@ -314,6 +314,15 @@ def test_a_loss_that_stands_still_at_the_end_of_a_cosine_is_no_finding(
     assert found.severity == (None if status == "ok" else "information"), "it had learned before"
 
 
+@pytest.mark.parametrize(("warmup", "step"), [(0, 161), (1.0, 165), (5, 181)])
+def test_a_warm_up_comes_before_the_cosine(warmup: float, step: int) -> None:
+    history = History(10, 1.0)
+    history.job = {
+        "steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": "cosine", "warmup-epochs": warmup}
+    }  # fmt: skip
+    assert [history.annealed(step - 1), history.annealed(step)] == [False, True]
+
+
 def test_a_plan_that_is_over_is_not_overtraining(tmp_path: Path) -> None:
     stands_still_from(tmp_path, 100)
     parameters = {"patience_train": 4, "patience_validation": 4}
