@@ -39,7 +39,7 @@ class Record:
     losses: dict[str, list[float]]  # of the training steps whose tensors were saved
     usage: Usage
     clock: Clock
-    sampler: dict[str, Any]  # its statistics
+    problems: list[str]  # what went wrong in debugger and profiler
     service: bool
     hyperparameters: dict[str, str]
 
@@ -117,7 +117,7 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
         losses=_numbers(tensors.get("losses", {}).get("train", {"step": [], "value": []})),
         usage=usage.measure(system, ticks),
         clock=ticks,
-        sampler=_json(out / "profiler" / "sampler.json"),
+        problems=[str(words) for file in (job, said) for words in file.get("problems") or ()],
         service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
     )
