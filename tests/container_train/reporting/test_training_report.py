@@ -248,6 +248,15 @@ def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
     assert chart.plot
 
 
+@pytest.mark.parametrize("width", [1100, 390])
+def test_long_names_of_classes_do_not_widen_the_page(written: Path, tmp_path: Path, width: int) -> None:
+    page = tmp_path / "report.html"
+    page.write_text((written / "report.html").read_text().replace("&lt;b&gt;blue", "soft-coated_wheaten_terrier_x"))
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page, width)
+        assert browser.ask("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
+
+
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (390, True)])
 def test_a_browser_draws_every_chart(written: Path, tmp_path: Path, width: int, dark: bool) -> None:
     with Browser(tmp_path / "profile") as browser:
