@@ -253,6 +253,15 @@ def test_a_loss_that_rises_in_the_first_epoch_is_seen_before_its_end(tmp_path: P
     assert "rose" in finding.reason
 
 
+def test_one_step_is_one() -> None:
+    history = History(10, 1.0)
+    history.evaluations = [Evaluation(1, Mean(1.0, 1), Mean(2.0, 1))]
+    (found,) = evaluate({"overfit": RULES["overfit"]}, "debugger", history, {}, final=True)
+    assert found.reason == (
+        "after 1 training step the validation loss was 2, the training loss 1: 100% more, up to 10% is allowed"
+    )
+
+
 @pytest.mark.parametrize(("mode", "found"), [("TRAIN", "TRAIN"), ("EVAL", "EVAL"), ("", "EVAL")])
 def test_the_mode_of_loss_not_decreasing_is_given_as_users_write_it(healthy: Path, mode: str, found: str) -> None:
     parameters = parse_parameters(f"loss_not_decreasing:diff_percent=1000,mode={mode}", KNOWN)
