@@ -94,7 +94,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         )  # fmt: skip
         batch_norm.check(network, hp.batch_size, images["train"], group, accumulate=hp.accumulate)
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
-        if hp.recipe == "finetune" and hp.freeze_until != "backbone" and where.type == "cpu":
+        some = hp.recipe == "finetune" and hp.freeze_until != "backbone"
+        if where.type == "cpu" and (some or hp.freeze_until == "none"):
             log.info(estimate.words(network, hp, precision, images["train"] / group.size))
         if len(stages) > 1:
             network = builder.refrozen(network, stages[0].hp.freeze_until)

@@ -103,8 +103,9 @@ class History:
 
         Steps are those of the last stage, which alone is watched, as `epochs` are.
         """
-        length = (self.job.get("steps_per_epoch") or 0) * (self.setting("epochs") or 0)
-        return self.setting("lr-schedule") == "cosine" and step > ANNEALED * length > 0
+        epochs, warmup = self.setting("epochs") or 0, self.setting("warmup-epochs") or 0
+        fallen = (self.job.get("steps_per_epoch") or 0) * (warmup + ANNEALED * (epochs - warmup))
+        return self.setting("lr-schedule") == "cosine" and step > fallen > 0
 
     def conclude(self) -> None:
         """The evaluation under way is complete."""

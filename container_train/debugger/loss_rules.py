@@ -24,6 +24,7 @@ from container_train.monitoring.findings import (
     not_applicable,
     waiting,
 )
+from container_train.reporting.words import count
 
 LOSSES = 10  # saved training losses whose mean stands for the loss at a step
 LEAST = 5  # images of a class that have to be seen before its mispredictions are a share
@@ -62,8 +63,8 @@ def overfit(history: History, parameters: Parameters) -> Finding:
         if over >= max(1, parameters["patience"]):
             much = f"{ratio:.0%} more, " if math.isfinite(ratio) else ""
             reason = (
-                f"after {evaluation.before} training steps the validation loss was {number(valid)}, the training loss"
-                f" {number(train)}: {much}up to {limit:.0%} is allowed"
+                f"after {count(evaluation.before, 'training step')} the validation loss was {number(valid)}, the"
+                f" training loss {number(train)}: {much}up to {limit:.0%} is allowed"
             )
             hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
     if not compared:
@@ -85,21 +86,21 @@ def overtraining(history: History, parameters: Parameters) -> Finding:
     train, valid = parameters["patience_train"], parameters["patience_validation"]
     best, stale, fell = [math.inf, math.inf], [0, 0], [False, False]
     hits, checked = list[Hit](), 0
-    for count, evaluation in enumerate((e for e in history.evaluations if e.train.images), 1):
+    for seen, evaluation in enumerate((e for e in history.evaluations if e.train.images), 1):
         for i, loss in enumerate((evaluation.train.value, evaluation.valid.value)):
             if loss < best[i] - parameters["delta"]:
                 fell[i], best[i], stale[i] = math.isfinite(best[i]), loss, 0
             else:
                 stale[i] += 1
-        if count <= min(train, valid) or history.annealed(evaluation.before):
+        if seen <= min(train, valid) or history.annealed(evaluation.before):
             continue
         checked += 1
         alone = stale[1] >= valid
         waited, limit = (stale[1], valid) if alone else (min(stale), train)
         if waited >= limit and all(fell):
             reason = (
-                f"after {evaluation.before} training steps {'the validation loss' if alone else 'neither loss'} had"
-                f" {'not ' if alone else ''}improved for {waited} evaluations; the lowest validation loss was"
+                f"after {count(evaluation.before, 'training step')} {'the validation' if alone else 'neither'} loss"
+                f" had {'not ' if alone else ''}improved for {waited} evaluations; the lowest validation loss was"
                 f" {number(best[1])}"
             )
             hits.append((reason, Evidence(waited, limit, evaluation.before, "EVAL", "loss")))
@@ -121,7 +122,7 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     throws the loss so high at once that it only falls from there. That, or a loss that never fell by LEARNED, is a
     problem, one that has risen again at the end a warning; one that stood still, or rose for a time, is an information.
     """
-    mode, apart, hits, checked = str(parameters["mode"]).upper(), parameters["num_steps"], list[Hit](), 0
+    mode, apart, hits, checked = parameters["mode"], parameters["num_steps"], list[Hit](), 0
     rise, fall = parameters["increase_threshold_percent"], parameters["diff_percent"]
 
     def compare(then: int, before: float, step: int, now: float, mode: str, error: float = 0.0) -> None:
@@ -203,7 +204,7 @@ def class_imbalance(history: History, parameters: Parameters) -> Finding:
             share = evaluation.missed[label] / evaluation.labels[label]
             if share > limit:
                 reason = (
-                    f"after {evaluation.before} training steps {share:.0%} of class {names[label]}, which"
+                    f"after {count(evaluation.before, 'training step')} {share:.0%} of class {names[label]}, which"
                     f" has only {counts[label]} training images, were mispredicted; up to {limit:.0%} is allowed"
                 )
                 hits.append((reason, Evidence(share, limit, evaluation.before, "EVAL", "predictions")))

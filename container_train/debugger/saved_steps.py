@@ -1,6 +1,5 @@
 """The saved steps of a training, read while they are being written."""
 
-import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,12 +13,16 @@ from smdebug.core.reductions import reverse_reduction_tensor_name as of_reductio
 from smdebug.core.utils import match_inc
 
 from container_train.debugger import events
+from container_train.profiler.store import MALFORMED
 
 Values = npt.NDArray[np.float64]
 
 
 class Step:
-    """One saved step. `number` counts the steps of its mode (TRAIN, EVAL), `before` the training steps before it."""
+    """One saved step. `number` counts the steps of its mode (TRAIN, EVAL), `before` the training steps before it.
+
+    Raises OSError, or one of MALFORMED, for files that are not whole.
+    """
 
     def __init__(self, folder: Path, index: Path, collections: Mapping[str, Any]) -> None:
         content = json.loads(index.read_bytes())
@@ -28,10 +31,11 @@ class Step:
         self.mode, self.number = str(meta["mode"]), int(meta["mode_step"])
         # Training and evaluation steps are counted together in the global step.
         self.before = self.number if self.mode == "TRAIN" else self.global_step - self.number
-        self._file = folder / str(meta["event_file_name"])
         self._collections = collections
         self._places = {row["tensorname"]: (row["start_idx"], row["length"]) for row in content["tensor_payload"]}
-
+        self._content = (folder / str(meta["event_file_name"])).read_bytes()
+        if max(map(sum, self._places.values()), default=0) > len(self._content):
+            raise ValueError(f"{index.name}: its tensors are cut off")
         names = (of_reduction(name)[0] if name.startswith(REDUCTIONS_PREFIX) else name for name in self._places)
         self.tensors = list(dict.fromkeys(names))
         self._names: dict[str, list[str]] = {}
@@ -77,17 +81,14 @@ class Step:
         values = self.values(tensor)
         return [] if values is None else [int(value) for value in values.reshape(-1)]
 
-    @functools.cached_property
-    def _content(self) -> bytes:
-        return self._file.read_bytes()
-
 
 class Steps:
-    """The saved steps below `folder`, each given once, in the order of the training."""
+    """The saved steps below `folder`, each given once, in the order of the training; `damaged` names other files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.last = -1
+        self.damaged: list[str] = []
 
     def new(self) -> Iterator[Step]:
         """Steps that came since. Nothing where there are none yet, or no folder."""
@@ -98,4 +99,9 @@ class Steps:
         found = {int(n): p for p in self.folder.glob("index/*/*.json") if (n := p.name.partition("_")[0]).isdigit()}
         for number in sorted(number for number in found if number > self.last):
             self.last = number
-            yield Step(self.folder, found[number], collections)
+            try:
+                step = Step(self.folder, found[number], collections)
+            except (OSError, *MALFORMED):
+                self.damaged.append(found[number].name)
+            else:
+                yield step

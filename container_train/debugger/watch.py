@@ -5,8 +5,8 @@
 stdin   `end STATUS` ends it after a last look at everything; so does the end of the pipe, when the training is gone.
 stdout  `stop RULE: reason` once, with `stop`: a rule fired that is to end the training. Nothing else.
         It is a pipe that a thread of the training process reads; nobody polls files.
-        Rules of the debugger named in RULE stop the training; where none is named, all of them but class_imbalance
-        do, which speaks of the data and fires before the first step.
+        Rules named in RULE stop the training; where none is named, all of the debugger but class_imbalance do, which
+        speaks of the data and fires before the first step.
 stderr  a line for each thing that could not be done.
 
 It writes OUT/rules.json, OUT/profiler/tensors.json and, through the profiler's report, OUT/profiler-report.html.
@@ -32,6 +32,7 @@ from container_train.monitoring.findings import Finding, parse_parameters
 from container_train.paths import replace_file
 from container_train.profiler import rules, store
 from container_train.reporting import profiler_report
+from container_train.reporting.words import count
 
 log = logging.getLogger("watch")
 
@@ -48,13 +49,12 @@ class Watcher:
     def __init__(self, out: Path, tensors: Path, rule: str = "none", on_rule: str = "warn") -> None:
         self.out, self.tensors, self.on_rule = out, tensors, on_rule
         self.parameters = parse_parameters(rule, {**KNOWN, **rules.DEFAULTS})
-        self.named = KNOWN.keys() & self.parameters.keys()
         self.steps: Any = None
         self.evaluator: Any = None
         self.told = ""
         self.due = -math.inf
         self.profiled: list[Finding] = []
-        self.said: dict[str, str] = {}
+        self.problems: dict[str, str] = {}  # of each thing that could not be done, its newest reason
         self.run = store.job(self.out).get("started")
 
     def is_replaced(self) -> bool:
@@ -76,7 +76,8 @@ class Watcher:
         findings += self.profiled
         if self.on_rule == "stop":
             self._stop(findings)
-        content = {"final": final, "rules": [_plain(asdict(finding)) for finding in findings]}
+        rows, problems = [_plain(asdict(finding)) for finding in findings], list(self.problems.values())
+        content = {"final": final, "rules": rows, "problems": problems}
         self._safely("rules.json", self._write, self.out / "rules.json", content)
         if not due:
             return
@@ -103,7 +104,10 @@ class Watcher:
         if folder != Path() and (self.steps is None or self.steps.folder != folder):
             self.steps = Steps(folder)
         if self.steps is not None:
-            self.evaluator.see(self.steps.new())
+            self._safely("the saved tensors", self.evaluator.see, self.steps.new())
+            if damaged := self.steps.damaged:
+                steps = f"{count(len(damaged), 'saved step')} cannot be read, the first is {damaged[0]}"
+                self._problem("damaged", f"the rules of the debugger leave out what is damaged: {steps}")
         return list(self.evaluator.findings(job, final=final))
 
     def killed(self) -> None:
@@ -115,10 +119,10 @@ class Watcher:
 
     def _stop(self, findings: Sequence[Finding]) -> None:
         """Tell the training to end for a rule that the user named, or else for any that says more than information."""
-        serious = KNOWN.keys() - {"class_imbalance"}
         for finding in findings if not self.told else ():
-            grave = finding.rule in serious and finding.severity != "information"
-            if finding.status == "fired" and (finding.rule in self.named if self.named else grave):
+            grave = finding.kind == "debugger" and finding.severity != "information"
+            serious = grave and finding.rule != "class_imbalance"
+            if finding.status == "fired" and (finding.rule in self.parameters if self.parameters else serious):
                 self.told = f"stop {finding.rule}: {' '.join(finding.reason.split())}"
                 self._safely("the training", lambda: print(self.told, flush=True))
                 return
@@ -131,12 +135,14 @@ class Watcher:
         try:
             return call(*arguments)
         except Exception as error:
-            text = f"{what}: {type(error).__name__}: {error}".splitlines()[0]
-            if self.said.get(f"failed {what}") != text:  # once, not every two seconds
-                self.said[f"failed {what}"] = text
-                log.warning("%s", text)
-                log.debug("", exc_info=True)
+            self._problem(what, f"{what}: {type(error).__name__}: {error}".splitlines()[0])
+            log.debug("", exc_info=True)
             return None
+
+    def _problem(self, what: str, text: str) -> None:
+        if self.problems.get(what) != text:  # once, not every two seconds
+            self.problems[what] = text
+            log.warning("%s", text)
 
 
 def _plain(value: Any) -> Any:

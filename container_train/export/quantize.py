@@ -60,7 +60,6 @@ class Choice:
     artifact: Artifact
     served: Mapping[str, Answers]
     accuracy: Mapping[str, Mapping[str, float]]  # by precision and split, a share of the images
-    interval: Mapping[str, Mapping[str, tuple[float, float]]]  # the same with the 95 % interval of each
     splits: Mapping[str, Split]
     bad: Mapping[str, str]
 
@@ -158,7 +157,7 @@ def choose(
     if bad and "data" in details:
         details["data"] = dataset.with_skipped(details["data"], bad, sizes)
     made = _write(replace(exported, precision=served), exported.directory, details)
-    return Choice(made, answers[served], accuracy, interval, splits, bad)
+    return Choice(made, answers[served], accuracy, splits, bad)
 
 
 def _why_not(precision: str, train: Split | None, images: int) -> str:

@@ -20,6 +20,8 @@ Severity = Literal["information", "warning", "problem"]
 is worth knowing and often normal."""
 SEVERITIES: tuple[Severity, ...] = ("problem", "warning", "information")
 Parameters = Mapping[str, Any]
+MODES = ("", "TRAIN", "EVAL")
+AT_LEAST_1 = ("window", "scan_interval_us")  # distances between two looks of a rule
 
 
 @dataclass(frozen=True)
@@ -135,8 +137,8 @@ def from_json(row: Mapping[str, Any]) -> Finding:
 def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """`vanishing_gradient:threshold=1e-6,patience=2;overfit:...` -> {rule: {parameter: value}}.
 
-    `known` are the rules with their parameters' defaults, whose types the values take. `none` and "" give {}.
-    Raises TrainError naming the rule or parameter and those that exist.
+    `known` are the rules with their parameters' defaults, whose types the values take; a text is one of MODES. `none`
+    and "" give {}. Raises TrainError naming the rule or parameter and those that exist.
     """
     result: dict[str, dict[str, Any]] = {}
     for part in text.split(";") if text not in ("", "none") else []:
@@ -146,18 +148,22 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
             raise TrainError(f"hyperparameter rule: unknown rule {name!r}: {hint}")
         values = result.setdefault(name, {})
         for assignment in filter(None, (word.strip() for word in assignments.split(","))):
-            key, separator, value = assignment.partition("=")
+            key, _, value = assignment.partition("=")
             if key not in known[name]:
                 have = ", ".join(known[name]) or "none"
                 raise TrainError(f"hyperparameter rule: {name} has no parameter {key!r}: it has {have}")
-            kind = type(known[name][key])
+            default, least = known[name][key], int(key in AT_LEAST_1)
+            kind = type(default)
+            expected = {str: "TRAIN or EVAL", int: f"an integer of at least {least}, such as {default}"}
             try:
-                values[key] = kind(value) if separator else kind()
-                if kind is not str and (not math.isfinite(values[key]) or (kind is int and values[key] < 0)):
+                values[key] = kind(value.upper())
+                if values[key] not in MODES if kind is str else not math.isfinite(values[key]):
+                    raise ValueError
+                if kind is int and values[key] < least:
                     raise ValueError
             except ValueError:
                 raise TrainError(
                     f"hyperparameter rule: {name}:{key} has value {value!r}: expected"
-                    f" {'an integer of at least 0' if kind is int else 'a number'}, such as {known[name][key]}"
+                    f" {expected.get(kind, f'a number, such as {default}')}"
                 ) from None
     return result

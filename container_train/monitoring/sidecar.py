@@ -51,7 +51,10 @@ class Sidecar:
             self.process.stdin.close()
 
     def wait(self, seconds: float) -> str:
-        """Wait until it has ended, at most so long, then kill it; what went wrong, in words, or nothing."""
+        """Wait until it has ended, at most so long, then kill it; what went wrong, in words, or nothing.
+
+        Of one that ended well that is its last line of the form `NAME: words`, NAME being the module's.
+        """
         try:
             code = self.process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -61,5 +64,7 @@ class Sidecar:
         words = self.problems.read_text(errors="replace").strip().splitlines() if self.problems.exists() else []
         if not words:
             self.problems.unlink(missing_ok=True)
-        last = f": {words[-1]}" if words else ""
-        return f"{self.module} ended with code {code}{last}" if code else ""
+        if code:
+            return ": ".join([f"{self.module} ended with code {code}", *words[-1:]])
+        name = self.module.rpartition(".")[2] + ": "  # other lines are warnings of libraries
+        return next((line.removeprefix(name) for line in reversed(words) if line.startswith(name)), "")

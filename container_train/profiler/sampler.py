@@ -18,31 +18,17 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from container_train.profiler import machine
 from container_train.profiler.gpu import Gpus
 
 INTERVALS = (100, 200, 500, 1000, 5000, 60_000)  # ms, as the service takes them
-STATISTICS = "sampler.json"
-SAVE_SECONDS = 2.0  # between two writes of STATISTICS
 FILE_SECONDS = 60
 # Raw metrics of a long job on many cores: each time they have grown by so much, the interval grows one step.
 BYTES_AN_INTERVAL = 256 * 2**20
 
 Row = tuple[str, str, str, float]  # type, name, dimension, value
-
-
-@dataclass
-class Statistics:
-    """Counts of a run."""
-
-    interval_ms: int
-    problem: str
-    samples: int = 0
-    missed: int = 0
-    cpu_seconds: float = 0.0
 
 
 class Sampler:
@@ -111,36 +97,22 @@ def write(folder: Path, node: str, rows: Iterable[Row], now: float) -> int:
         return file.write("".join(f"{line}\n" for line in lines).encode())
 
 
-def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler) -> Statistics:
-    """Sample until `stdin` is readable. The schedule is absolute, on the monotonic clock: errors do not add up."""
-    statistics = Statistics(interval_ms, sampler.gpus.error)
-    saved = origin = time.monotonic()
-    interval, number, size, limit = interval_ms / 1000, 1, 0, BYTES_AN_INTERVAL
+def run(folder: Path, interval_ms: int, node: str, stdin: int, sampler: Sampler) -> int:
+    """Sample until `stdin` is readable; return the interval that was reached.
 
-    def save() -> None:
-        statistics.cpu_seconds = round(time.process_time(), 3)
-        temporary = folder / f".{STATISTICS}.tmp"
-        temporary.write_text(json.dumps(asdict(statistics)))
-        temporary.replace(folder / STATISTICS)
-
-    while not _ended(stdin, origin + number * interval):
+    The schedule is absolute, on the monotonic clock: errors do not add up.
+    """
+    origin, number, size, limit = time.monotonic(), 1, 0, BYTES_AN_INTERVAL
+    while not _ended(stdin, origin + number * interval_ms / 1000):
         now = time.monotonic()
-        skipped = math.floor((now - origin) / interval) - number
-        statistics.missed += skipped
-        number += skipped + 1
+        number = 1 + math.floor((now - origin) / (interval_ms / 1000))
         rows, taken = sampler.rows(), time.time()
         size += write(folder, node, rows, taken)
-        statistics.samples += 1
-        if now - saved >= SAVE_SECONDS:
-            saved = now
-            save()
-            longer = [ms for ms in INTERVALS if ms > statistics.interval_ms]
-            if size > limit and longer:
-                limit += BYTES_AN_INTERVAL
-                statistics.interval_ms = longer[0]
-                interval, origin, number = longer[0] / 1000, now, 1
-    save()
-    return statistics
+        longer = [ms for ms in INTERVALS if ms > interval_ms]
+        if size > limit and longer:
+            limit += BYTES_AN_INTERVAL
+            interval_ms, origin, number = longer[0], now, 1
+    return interval_ms
 
 
 def _ended(stdin: int, until: float) -> bool:
@@ -154,7 +126,10 @@ def main(folder: str, interval_ms: str, node: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        run(Path(folder), int(interval_ms), node, sys.stdin.fileno(), Sampler())
+        sampler = Sampler()
+        if sampler.gpus.error:
+            print(f"sampler: {sampler.gpus.error}", file=sys.stderr, flush=True)
+        run(Path(folder), int(interval_ms), node, sys.stdin.fileno(), sampler)
     except OSError as error:
         print(f"sampler: {error.filename or folder}: {error.strerror}: no more samples", file=sys.stderr)
         return 1

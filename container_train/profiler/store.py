@@ -177,8 +177,13 @@ def timeline(out: Path) -> Timeline:
 
 def job(out: Path) -> dict[str, Any]:
     """job.json, or {} where there is none."""
+    return read_object(out / "profiler" / JOB)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} where there is no such file, or it holds something else."""
     try:
-        content = json.loads((out / "profiler" / JOB).read_bytes())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -54,8 +54,7 @@ class Tested:
             **{f"{name}_accuracy": share for name, share in choice.accuracy[made.precision].items()},
             "precision": made.precision,
             "accuracy": choice.accuracy,
-            "accuracy_interval": choice.interval,
-            "quantization": made.document["quantization"],
+            **{name: made.document[name] for name in ("accuracy_interval", "quantization")},
             "per_class": metrics.per_class(self.confusion, made.classes),
             "calibration": metrics.calibration(
                 self.served.probabilities[:, 0], self.served.correct(self.split.targets)

@@ -1,6 +1,5 @@
 """All that a job has written about itself, brought into one form; what is missing or half written is left out."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ class Record:
     losses: dict[str, list[float]]  # of the training steps whose tensors were saved
     usage: Usage
     clock: Clock
-    sampler: dict[str, Any]  # its statistics
+    problems: list[str]  # what went wrong in debugger and profiler
     service: bool
     hyperparameters: dict[str, str]
 
@@ -90,8 +89,8 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
 
     `over`: it has ended; without `machine` the samples of the system, which take longest to read, are left out.
     """
-    job, metrics, said = store.job(out), _json(out / "metrics.json"), _json(out / RULES)
-    tensors = _json(out / "profiler" / "tensors.json")
+    files = "metrics.json", RULES, "profiler/tensors.json"
+    job, (metrics, said, tensors) = store.job(out), (store.read_object(out / name) for name in files)
     timeline, system = store.timeline(out), store.system(out) if machine else store.System({})
     epochs = {
         int(row["epoch"]): {"epoch": int(row["epoch"]), **{key: number(row.get(key)) for key in EPOCH}}
@@ -117,7 +116,7 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
         losses=_numbers(tensors.get("losses", {}).get("train", {"step": [], "value": []})),
         usage=usage.measure(system, ticks),
         clock=ticks,
-        sampler=_json(out / "profiler" / "sampler.json"),
+        problems=[str(words) for file in (job, said) for words in file.get("problems") or ()],
         service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
     )
@@ -134,14 +133,7 @@ def settings(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
 
 def rules(out: Path) -> list[Finding]:
     """Return what the rules have found so far."""
-    return [findings.from_json(row) for row in _json(out / RULES).get("rules", [])]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return table(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
-        return {}
+    return [findings.from_json(row) for row in store.read_object(out / RULES).get("rules", [])]
 
 
 def _numbers(columns: Mapping[str, list[Any]]) -> dict[str, list[float]]:

@@ -212,15 +212,16 @@ def leaves(phases: list[Phase]) -> dict[str, float]:
 
 def notes(record: Record) -> list[str]:
     """Return what a reader has to know before trusting the page: what was switched off or broke, what is missing."""
-    debug, problems = table(record.job.get("debug")), record.job.get("problems")
+    debug = table(record.job.get("debug"))
+    state, reason = debug.get("state"), debug.get("reason")
     result = {
-        f"The debugger did not work, the training continued without it: {debug.get('reason') or 'unknown'}":
-            debug.get("state") == "failed",
-        "The debugger was off (debug=off): no gradients, and no rule on tensors.": debug.get("state") == "off",
+        str(record.metrics.get("chance")): bool(record.metrics.get("chance")),
+        f"The debugger did not work, the training continued without it: {reason or 'unknown'}": state == "failed",
+        f"The debugger: {reason}": state == "on" and bool(reason),
+        "The debugger was off (debug=off): no gradients, and no rule on tensors.": state == "off",
         "The profiler was off (profile-interval=0): nothing was measured of the machine.":
             number(record.job.get("profile_interval_ms")) == 0,
-        **{str(problem): True for problem in (problems if isinstance(problems, list) else [])},
-        str(problem := record.sampler.get("problem")): bool(problem),
+        **dict.fromkeys(record.problems, True),
         "The frozen layers have random weights: the accuracies say nothing about real training.":
             str(record.metrics.get("weights")) == "none" and record.hyperparameters.get("freeze-until") != "none",
     }  # fmt: skip

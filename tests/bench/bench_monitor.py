@@ -6,7 +6,6 @@ holds what the processes beside the training take from its cores; processor time
 """
 
 import argparse
-import json
 import logging
 import statistics
 import subprocess
@@ -49,15 +48,16 @@ def sampler(interval: int, seconds: float) -> None:
         words = [sys.executable, "-m", SAMPLER, f"{folder}/profiler", str(interval), "algo-1"]
         process = subprocess.Popen(words, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
         time.sleep(seconds)
+        took = sum(psutil.Process(process.pid).cpu_times()[:2])
         process.communicate(b"end\n")
-        told = json.loads((Path(folder) / "profiler" / "sampler.json").read_text())
         rows = store.system(Path(folder)).series(store.MEMORY).values()
         times = next(iter(rows)).times
     errors = np.abs(1000 * np.diff(times) - interval)
+    missed = round(1000 * (times[-1] - times[0]) / interval) + 1 - len(times)
     print(
-        f"every {interval:3} ms: {told['samples']:4} samples, {told['missed']} missed; interval off by"
+        f"every {interval:3} ms: {len(times):4} samples, {missed} missed; interval off by"
         f" {np.median(errors):.2f} ms (median), {np.percentile(errors, 99):.2f} (p99), {errors.max():.2f} (max);"
-        f" {100 * told['cpu_seconds'] / seconds:.2f} % of one core, {told['cpu_seconds']:.2f} s in all",
+        f" {100 * took / seconds:.2f} % of one core, {took:.2f} s in all",
         flush=True,
     )
 

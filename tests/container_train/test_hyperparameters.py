@@ -99,6 +99,10 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
         ("overfit:patient=3", "overfit has no parameter 'patient': it has ratio_threshold, patience"),
         ("step_outlier:stddev=many", "step_outlier:stddev has value 'many': expected a number, such as 3.0"),
         ("overfit:patience=-3", "overfit:patience has value '-3': expected an integer of at least 0, such as"),
+        ("overfit:patience", "overfit:patience has value '': expected an integer of at least 0, such as 1"),
+        ("batch_size:window=0", "batch_size:window has value '0': expected an integer of at least 1, such as 500"),
+        ("gpu_memory_increase:scan_interval_us=0", "gpu_memory_increase:scan_interval_us has value '0': expected an"),
+        ("loss_not_decreasing:mode=VALID", "loss_not_decreasing:mode has value 'VALID': expected TRAIN or EVAL$"),
         ("step_outlier:stddev=nan", "step_outlier:stddev has value 'nan': expected a number, such as 3.0"),
     ],
 )

@@ -253,6 +253,15 @@ def test_a_loss_that_rises_in_the_first_epoch_is_seen_before_its_end(tmp_path: P
     assert "rose" in finding.reason
 
 
+def test_one_step_is_one() -> None:
+    history = History(10, 1.0)
+    history.evaluations = [Evaluation(1, Mean(1.0, 1), Mean(2.0, 1))]
+    (found,) = evaluate({"overfit": RULES["overfit"]}, "debugger", history, {}, final=True)
+    assert found.reason == (
+        "after 1 training step the validation loss was 2, the training loss 1: 100% more, up to 10% is allowed"
+    )
+
+
 @pytest.mark.parametrize(("mode", "found"), [("TRAIN", "TRAIN"), ("EVAL", "EVAL"), ("", "EVAL")])
 def test_the_mode_of_loss_not_decreasing_is_given_as_users_write_it(healthy: Path, mode: str, found: str) -> None:
     parameters = parse_parameters(f"loss_not_decreasing:diff_percent=1000,mode={mode}", KNOWN)
@@ -312,6 +321,15 @@ def test_a_loss_that_stands_still_at_the_end_of_a_cosine_is_no_finding(
     found = judge(tmp_path, job)["loss_not_decreasing"]
     assert found.status == status, found.reason
     assert found.severity == (None if status == "ok" else "information"), "it had learned before"
+
+
+@pytest.mark.parametrize(("warmup", "step"), [(0, 161), (1.0, 165), (5, 181)])
+def test_a_warm_up_comes_before_the_cosine(warmup: float, step: int) -> None:
+    history = History(10, 1.0)
+    history.job = {
+        "steps_per_epoch": 20, "hyperparameters": {"epochs": 10, "lr-schedule": "cosine", "warmup-epochs": warmup}
+    }  # fmt: skip
+    assert [history.annealed(step - 1), history.annealed(step)] == [False, True]
 
 
 def test_a_plan_that_is_over_is_not_overtraining(tmp_path: Path) -> None:

@@ -167,6 +167,52 @@ def test_what_is_only_worth_knowing_stops_a_training_if_it_was_named(
     assert capsys.readouterr().out.startswith("stop overfit: ") == stops
 
 
+def test_a_rule_of_the_profiler_that_was_named_stops_it_and_no_other_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = trained(tmp_path, lr=1e6)  # exploding_tensor fires
+    job = {**json.loads((out / "profiler" / "job.json").read_text()), "started": time.time() - 3600}
+    (out / "profiler" / "job.json").write_text(json.dumps(job))
+    for minutes, stops in ((90, False), (30, True)):
+        rule = f"max_initialization_time:threshold={minutes}"
+        Watcher(out, config.folder(SageMakerPaths(tmp_path)), rule, "stop").look()
+        assert capsys.readouterr().out.startswith("stop max_initialization_time: there was no step in 60") == stops
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("what", ["events", "index"])
+@pytest.mark.parametrize("harm", [cut, Path.unlink, lambda file: file.write_bytes(b"")])
+def test_steps_that_are_damaged_are_left_out_and_the_report_says_so(
+    tmp_path: Path, what: str, harm: Callable[[Path], None]
+) -> None:
+    out, tensors = trained(tmp_path), config.folder(SageMakerPaths(tmp_path))
+    whole = Steps(tensors)
+    numbers = [step.global_step for step in whole.new()]
+    assert whole.damaged == []
+    (file,) = (tensors / what).glob(f"*/{numbers[3]:012d}_worker_0.*")
+    harm(file)
+    Watcher(out, tensors).look(final=True)
+    gone = what == "index" and not file.exists()  # then nothing tells that there was such a step
+    assert statuses(out)["vanishing_gradient"] == "ok"
+    (checked,) = (row["checked"] for row in rules(out)["rules"] if row["rule"] == "vanishing_gradient")
+    assert checked == 2 * 39
+    said = f"1 saved step cannot be read, the first is {numbers[3]:012d}_worker_0.json"
+    assert (said in (out / "profiler-report.html").read_text()) == (not gone)
+    assert [said in words for words in rules(out)["problems"]] == [True] * (not gone)
+
+
+def test_tensors_that_cannot_be_read_at_all_leave_a_report_that_says_so(tmp_path: Path) -> None:
+    out, tensors = trained(tmp_path), config.folder(SageMakerPaths(tmp_path))
+    (file,) = tensors.glob("collections/*/*.json")
+    cut(file)
+    Watcher(out, tensors).look(final=True)
+    assert set(statuses(out)) == set(KNOWN)
+    assert "the saved tensors: JSONDecodeError" in (out / "profiler-report.html").read_text()
+
+
 def test_without_tensors_job_or_anything_it_still_ends_well(tmp_path: Path, start: Start) -> None:
     out = tmp_path / "output" / "data"
     process = start(out)

@@ -269,7 +269,7 @@ def test_images_that_cannot_be_read_are_not_counted_among_the_fewest(
     choice = quantize.choose(exported, measured, precision="auto", train=splits["train"])
     assert choice.artifact.precision == "fp32"
     assert choice.artifact.document["quantization"]["reason"].startswith("24 validation images are too few to tell")
-    assert choice.interval["fp32"]["valid"] == metrics.interval(1.0, 24)
+    assert choice.artifact.document["accuracy_interval"]["fp32"]["valid"] == list(metrics.interval(1.0, 24))
 
 
 def test_fp32_as_asked_needs_no_pictures(exported: artifact.Artifact, splits: dict[str, Split]) -> None:

@@ -171,6 +171,16 @@ def test_a_rule_that_stops_before_the_first_epoch_is_done_fails_the_job(tree: Sa
     assert facts(tree)["status"] == "failed"
 
 
+def test_where_the_watcher_was_killed_the_report_says_so_and_how_the_job_ended(tree: SageMakerPaths) -> None:
+    with Monitor.start(tree, parsed(debug="on")) as watching:
+        assert watching.watcher is not None
+        watching.watcher.process.kill()
+        trainer(tree, parsed(debug="on"), watching).fit()
+    page = (tree.output / monitor.REPORT).read_text()
+    assert "<title>Completed: " in page
+    assert "container_train.debugger.watch ended with code -9" in page
+
+
 def test_a_full_disk_ends_the_timeline_and_not_the_training(
     tree: SageMakerPaths, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,8 @@ print("got", word.strip() or "nothing", flush=True)
 if word.strip() == "end badly":
     print("first\\nit broke", file=sys.stderr)
     sys.exit(3)
+if word.strip() == "end well":
+    print("side: a part failed\\na warning of a library", file=sys.stderr)
 """
 DEAF = "import time; time.sleep(60)"
 
@@ -49,6 +51,12 @@ def test_what_goes_wrong_is_told_in_its_own_words(module: str, tmp_path: Path) -
     sidecar.end("badly")
     assert sidecar.wait(60) == "side ended with code 3: it broke"
     sidecar.end("again")  # it is gone already
+
+
+def test_what_failed_in_one_that_ended_well_is_told(module: str, tmp_path: Path) -> None:
+    sidecar = Sidecar(module, [], tmp_path / "log", listener=lambda _: None)
+    sidecar.end("well")
+    assert sidecar.wait(60) == "a part failed"
 
 
 def test_one_that_does_not_end_is_killed(module: str, tmp_path: Path) -> None:

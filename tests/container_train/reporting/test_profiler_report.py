@@ -270,6 +270,16 @@ def test_files_that_are_nonsense_are_left_out(tmp_path: Path, content: str) -> N
     assert "epochs done" in words(profiler_report.write(out))
 
 
+def test_what_went_wrong_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    debug = {"state": "on", "reason": "since step 9 only losses are saved: the 1024 MB for tensors are used up"}
+    out = made_up.write(tmp_path, seconds=20, problems=["the timeline is cut"], debug=debug)
+    (out / "rules.json").write_text(json.dumps({"rules": [], "problems": ["1 saved step cannot be read"]}))
+    (out / "metrics.json").write_text(json.dumps({"chance": "NOT BETTER THAN CHANCE: so it is"}))
+    text = words(profiler_report.write(out))
+    for said in ("the timeline is cut", "1 saved step cannot be read", "NOT BETTER THAN CHANCE", debug["reason"]):
+        assert said in text, said
+
+
 def test_an_empty_folder_has_a_report_that_says_so(tmp_path: Path) -> None:
     assert "No rule has been judged" in words(profiler_report.write(tmp_path / "out"))
 

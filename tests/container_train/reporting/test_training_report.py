@@ -116,6 +116,17 @@ def test_the_page_says_what_happened(written: Path) -> None:
     assert len(page) < 3_000_000
 
 
+@pytest.mark.parametrize("debug", ["on", "off"])
+def test_a_page_that_was_written_before_the_rules_were_judged_says_where_they_are(
+    written: Path, tmp_path: Path, debug: str
+) -> None:
+    facts = json.loads((written / "metrics.json").read_text())
+    facts["hyperparameters"]["debug"] = debug
+    training_report.write(tmp_path, facts)
+    said = "no rule had found anything. Their last look is in profiler-report.html."
+    assert (said in (tmp_path / "report.html").read_text()) == (debug == "on")
+
+
 def test_what_it_says_of_its_probabilities_is_what_the_images_can_show() -> None:
     for right, said in ((54, "well calibrated on the whole"), (40, "overconfident"), (60, "underconfident")):
         found = metrics.calibration(np.full(60, 0.9, dtype=np.float32), np.arange(60) < right)
@@ -235,6 +246,15 @@ def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
     assert len(lines) == 1 + 10_000
     assert (rows[0]["recall"], rows[1]["recall"], rows[1]["images"]) == (1.0, 0.0, 5)
     assert chart.plot
+
+
+@pytest.mark.parametrize("width", [1100, 390])
+def test_long_names_of_classes_do_not_widen_the_page(written: Path, tmp_path: Path, width: int) -> None:
+    page = tmp_path / "report.html"
+    page.write_text((written / "report.html").read_text().replace("&lt;b&gt;blue", "soft-coated_wheaten_terrier_x"))
+    with Browser(tmp_path / "profile") as browser:
+        browser.open(page, width)
+        assert browser.ask("document.documentElement.scrollWidth") == width, "the page scrolls sideways"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (390, True)])

@@ -151,6 +151,14 @@ def test_the_average_is_what_is_evaluated_and_kept(tree: Path) -> None:
     assert not torch.equal(averages["classifier.3.weight"], found["model"]["classifier.3.weight"])
 
 
+def test_all_layers_on_a_cpu_with_any_recipe_say_beforehand_how_long_they_take(
+    tree: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        train(tree, recipe="head", head_epochs="0", freeze_until="none", epochs="1")
+    assert caplog.text.count("time: about ") == 1
+
+
 def test_measuring_a_step_leaves_the_network_as_it_was() -> None:
     arch = "mobilenet_v3_small"
     network = builder.build(arch, 3, weights="none", weights_file=None, freeze_until="none", image_size=64)
