@@ -45,10 +45,30 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        for name in (None, "store"):  # of argparse's actions: that of a flag which names none
+            self.register("action", name, _Once)
+        self.given: set[str] = set()
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+        self.given.clear()
+        return super().parse_known_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; --help lists the flags", 2)
+
+
+class _Once(argparse.Action):
+    """Stores the value of a flag, and refuses a second one: argparse would take the last without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        if flag and self.dest in parser.given:
+            raise argparse.ArgumentError(self, "given more than once")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def guarded(

@@ -119,7 +119,7 @@ def hyperparameters(words: Sequence[str]) -> dict[str, str]:
         if len(value) > MAX_VALUE:
             raise LocalError(f"--{key} has a value of {len(value)} characters: the platform takes {MAX_VALUE}", 2)
         if key in result:
-            raise LocalError(f"--{key} comes twice", 2)
+            raise LocalError(f"--{key} is given twice: give it once", 2)
         result[key] = value
     if len(result) > MAX_HYPERPARAMETERS:
         raise LocalError(f"{len(result)} hyperparameters: the platform takes {MAX_HYPERPARAMETERS}", 2)

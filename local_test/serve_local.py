@@ -3,7 +3,7 @@
 import webbrowser
 from pathlib import Path
 
-from container_serve.supervisor import scratch
+from container_serve import scratch
 from local_test import engine, options, pack, server
 from local_test.errors import LocalError, Parser
 

@@ -313,6 +313,10 @@ def test_requests_that_add_and_remove(call: Call, tmp_path: Path) -> None:
         assert (ended.code, "letters, digits, dots" in ended.last) == (2, True)
     ended = call(deploy, *offline, "--add", "dogs", str(tmp_path), "--dry-run")
     assert (ended.code, f"--add {tmp_path} is a folder" in ended.last) == (2, True)
+    (tmp_path / "text").write_text("no model")
+    for image in ((), ("--image", IMAGE)):
+        ended = call(deploy, *offline, *image, "--add", "dogs", str(tmp_path / "text"), "--dry-run")
+        assert (ended.code, ended.out, "text is damaged, or not a .tar.gz archive" in ended.last) == (1, "", True)
 
 
 # Documentation

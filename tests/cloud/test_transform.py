@@ -223,7 +223,7 @@ def test_a_job_that_is_refused_leaves_no_model(account: boto3.Session, monkeypat
 
 
 @pytest.mark.usefixtures("account")
-def test_what_is_missing_is_one_line(monkeypatch: Patch, call: Call) -> None:
+def test_what_is_missing_is_one_line(photos: Path, monkeypatch: Patch, call: Call) -> None:
     ended = call(transform, *NAMED, f"s3://{BUCKET}/nothing")
     assert (ended.code, "no images below this prefix" in ended.last) == (2, True)
     ended = call(transform, "--attach", "byoc-none")
@@ -232,6 +232,8 @@ def test_what_is_missing_is_one_line(monkeypatch: Patch, call: Call) -> None:
     ended = call(transform, *NAMED, STORED)
     assert ended.code == 2
     assert f"{STORED}/a.jpg is larger than 0 MiB, which batch transform cannot send" in ended.last
+    ended = call(transform, *NAMED, photos, "--dry-run")
+    assert (ended.code, "a.jpg is larger than 0 MiB" in ended.last) == (2, True)
 
 
 @pytest.mark.usefixtures("unfinished")
