@@ -35,7 +35,7 @@ CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def visible(name: str) -> str:
-    """Return a name for a message: as it is, but for characters that no log could hold."""
+    """Return a name for a message: as it is, with escapes for characters that no log could hold."""
     return CONTROL.sub(lambda found: ascii(found[0])[1:-1], name)
 
 

@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """Stores the value of a flag, and refuses a second one: argparse would take the last without a word."""
+    """Stores the value of a flag, and refuses a second one: argparse would silently take the last one."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None

@@ -38,7 +38,7 @@ class OutDir:
         self.check()
         mark = self.out / MARK
         if mark.exists() and mark.read_text() == RUNNING and (kept := self.give_up()):
-            print(f"a run that was killed has left {kept}; this one begins anew", flush=True)
+            print(f"a run that was killed has left {kept}; this one starts from the first epoch", flush=True)
         if self.out.exists():
             remove(self.old)
             self.out.rename(self.old)

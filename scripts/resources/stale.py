@@ -1,6 +1,6 @@
 """Containers and networks of local mode, and their removal after a call was killed.
 
-They bear the folder in which their call works (container_serve/scratch.py) as a label. Those of another machine or user
+Their label names the folder in which their call works (container_serve/scratch.py). Those of another machine or user
 are left alone.
 """
 

@@ -88,7 +88,7 @@ def test_a_killed_run_is_tidied_up(tmp_path: Path, moment: str, capsys: Capture)
     with outdir.claimed(out) as claimed:
         claimed.begin()
         assert (tmp_path / "out.failed" / "model" / "model.tar.gz").exists() == (moment == "at work")
-        said = f"a run that was killed has left {tmp_path}/out.failed; this one begins anew\n"
+        said = f"a run that was killed has left {tmp_path}/out.failed; this one starts from the first epoch\n"
         assert capsys.readouterr().out == (said if moment == "at work" else "")
         claimed.give_up()
     assert (out / "summary.json").exists() == (moment != "at its end")
