@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import itertools
 import os
 import re
 import signal
@@ -50,9 +51,14 @@ class Parser(argparse.ArgumentParser):
         self.given: set[str] = set()
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
-    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        for flag, following in itertools.pairwise([*words, None]):
+            name, _, value = flag.partition("=") if "=" in flag else (flag, "", following)
+            if name.startswith("--") and value == "":  # else "" would count as not given, or as this folder
+                self.error(f"{name} is empty: give a value, or leave it out")
         self.given.clear()
-        return super().parse_known_args(*arguments, **options)
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; --help lists the flags", 2)
@@ -66,7 +72,7 @@ class _Once(argparse.Action):
     ) -> None:
         assert isinstance(parser, Parser)
         if flag and self.dest in parser.given:
-            raise argparse.ArgumentError(self, "given more than once")
+            parser.error(f"{flag} is given more than once: give it once")
         parser.given.add(self.dest)
         setattr(namespace, self.dest, values)
 

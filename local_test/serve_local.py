@@ -23,8 +23,6 @@ def serve(arguments: list[str]) -> None:
     parser.add_argument("--page", action="store_true", help="with a page to try the model: drop a photo on it")
     parser.add_argument("--open", action="store_true", help="open that page in a browser (implies --page)")
     flags = parser.parse_args(arguments)
-    if not flags.model:  # Path("") would be the folder this is called in
-        raise LocalError("--model is empty: give a model.tar.gz, or a model folder", 2)
     serve_model(flags.engine, Path(flags.model).absolute(), flags.port, page=flags.page or flags.open, show=flags.open)
 
 

@@ -169,7 +169,7 @@ _REFUSED: dict[str, dict[str, str]] = {
     "approve": _NO_ENDPOINT,
     "attach": {
         "capture shadow max_usd_per_day": "it changes no configuration: give --update in its place",
-        "image dry_run": "it waits for an endpoint that exists",
+        "image model_data job name update serverless asynchronous multi_model dry_run": "it waits for one that exists",
     },
     "no_wait": {
         "prune": "what served before is removed once the new one serves",

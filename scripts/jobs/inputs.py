@@ -92,8 +92,6 @@ class Weights:
     def parse(cls, text: str | None) -> "Weights":
         if text is not None and text.startswith("s3://"):
             return cls(uri=S3Uri.parse(text, "--weights"))
-        if text == "":
-            raise CloudError("--weights is empty: give a state_dict file, `none`, or a torchvision name", 2)
         found = options.weights(text)
         return cls(file=found) if isinstance(found, Path) else cls(word=found)
 

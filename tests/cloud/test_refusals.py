@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from scripts import deploy, predict, train, transform, tune
+from scripts import deploy, predict, prepare_data, train, transform, tune
 from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
 
 DATA = ("--data", "s3://my-data/dogs")
@@ -72,8 +72,8 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': did you mean overfit?"),
     (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
     (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
-    (train, (*TRAIN, "--epochs", "1", "--epochs", "5"), "argument --epochs: given more than once; --help lists"),
-    (train, (*TRAIN, "--batch_size", "1", "--batch-size=1"), "argument --batch-size: given more than once"),
+    (train, (*TRAIN, "--epochs", "1", "--epochs", "5"), "--epochs is given more than once: give it once"),
+    (train, (*TRAIN, "--batch_size", "1", "--batch-size=1"), "--batch-size is given more than once"),
     (train, (*SAMPLE, "--track", "mlflow"), "track has value 'mlflow': the training image has no package for it"),
     (train, (*JOB, "--dry-run", "--foo"), "--foo has no value"),
     # A job
@@ -193,6 +193,12 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, ("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"),
         "this serves one model; a server"),
     (deploy, (*ONE, "--port", "8080"), "--local"),
+    (deploy, (*SERVE, "--dry-run", "--multi-model", "s3://b-b/a", "--remove", ""), "--remove is empty: give a value"),
+    (deploy, (*ONE, "--async="), "--async is empty: give a value, or leave it out"),
+    (prepare_data, ("pets", "--out", ""), "--out is empty: give a value, or leave it out"),
+    (deploy, ("--attach", "byoc-a", "--name", "byoc-a", "--update"), "--attach cannot be combined with --name"),
+    *((deploy, (*ONE, "--max-instances", "3", "--schedule", f"at({when})=1,3"), "expected at(YYYY-MM-DDThh:mm:ss)")
+      for when in ("2100-01-01", "2100-01-01T00:00:00Z")),
     (deploy, ("--local", "--job", "j"), "--local cannot be combined with --job"),
     (deploy, ("--local",), "no model"),
     (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),
