@@ -12,7 +12,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore import xform_name
-from botocore.config import Config
 
 from container_serve.artifact import FORMAT_VERSION
 from scripts import cleanup, deploy
@@ -145,7 +144,7 @@ def test_what_a_lost_call_has_made_is_taken(account: Any, flaky: FlakyAws, call:
 def test_all_answers_are_lost_and_the_endpoint_is_found(
     account: Any, flaky: FlakyAws, call: Call, monkeypatch: Patch, fault: str, operation: str
 ) -> None:
-    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG | {"read_timeout": 1})
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
         make(account)
     flaky.slow(2)
@@ -160,7 +159,7 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     account: Any, flaky: FlakyAws, call: Call, monkeypatch: Patch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    config = Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x")
+    config = {"read_timeout": 4, "retries": {"total_max_attempts": 1}, "user_agent_extra": "x"}
     monkeypatch.setattr(clients, "CONFIG", config)
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
         make(account)
