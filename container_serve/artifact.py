@@ -34,6 +34,11 @@ _UNLISTED_SHOWN = 5  # of the files that are not listed
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+def visible(name: str) -> str:
+    """Return a name for a message: as it is, with escapes for characters that no log could hold."""
+    return CONTROL.sub(lambda found: ascii(found[0])[1:-1], name)
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A model's folder that was checked; `document` is the whole model.json, `notices` what is odd but does no harm."""
@@ -90,7 +95,7 @@ def read(directory: Path, *, verify: bool = True) -> Artifact:
         raise ArtifactError(f"{name}: {reason}; copy the artifact again")
     names = (path.relative_to(directory).as_posix() for path in _walk(directory))
     if unlisted := [name for name in names if name not in files and not name.startswith(f"{CODE}/")]:
-        listing = ", ".join(ascii(name)[1:-1] for name in unlisted[:_UNLISTED_SHOWN])
+        listing = ", ".join(map(visible, unlisted[:_UNLISTED_SHOWN]))
         more = f" and {len(unlisted) - _UNLISTED_SHOWN} more" if len(unlisted) > _UNLISTED_SHOWN else ""
         notices.append(f"not listed in {MODEL_JSON}, and not used: {listing}{more} (own code belongs in {CODE}/)")
     return replace(artifact, notices=tuple(notices))

@@ -26,9 +26,17 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     result.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    for name, (_, _, text) in OPTIONS.items():
-        result.add_argument(f"--{name}", metavar="V", help=f"{text} (default {default_words(name)})".replace("%", "%%"))
+    add_flags(result)
     return result
+
+
+def add_flags(group: "argparse._ActionsContainer", *left_out: str) -> None:
+    """A flag for every hyperparameter, whose value is a text that is checked later."""
+    for name, option in OPTIONS.items():
+        if name not in left_out:
+            text = f"{option.help} (default {default_words(name)})".replace("%", "%%")
+            metavar = "N" if isinstance(option.default, int | float) else "WORD"
+            group.add_argument(f"--{name}", metavar=metavar, help=text)
 
 
 def parse(arguments: Sequence[str]) -> Hyperparameters:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from container_serve.settings import PAGE
+from container_train.reporting import tracking
 from local_test import stage
 from local_test.child import STOP_SECONDS, Child
 from local_test.errors import LocalError
@@ -136,6 +137,18 @@ class DockerEngine:
 
 
 Engine = ProcessEngine | DockerEngine
+
+
+def check_tracker(hyperparameters: Mapping[str, object], *, in_image: bool) -> None:
+    """Raises LocalError or TrainError where a training, here or in our image, has no package for its `track`."""
+    track = str(hyperparameters.get("track", "none")).strip().lower()
+    if in_image and track != "none":
+        raise LocalError(
+            f"hyperparameter track has value {track!r}: the training image has no package for it: use an image made"
+            " from it (scripts/train.py --local --image), --engine process, or set track to none",
+            2,
+        )
+    tracking.check(track)
 
 
 def train(engine: Engine, staged: Staged, log: Path) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import itertools
 import os
 import re
 import signal
@@ -45,10 +46,35 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        for name in (None, "store"):  # of argparse's actions: that of a flag which names none
+            self.register("action", name, _Once)
+        self.given: set[str] = set()
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        for flag, following in itertools.pairwise([*words, None]):
+            name, _, value = flag.partition("=") if "=" in flag else (flag, "", following)
+            if name.startswith("--") and value == "":  # else "" would count as not given, or as this folder
+                self.error(f"{name} is empty: give a value, or leave it out")
+        self.given.clear()
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; --help lists the flags", 2)
+
+
+class _Once(argparse.Action):
+    """Stores the value of a flag, and refuses a second one: argparse would silently take the last one."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        assert isinstance(parser, Parser)
+        if flag and self.dest in parser.given:
+            parser.error(f"{flag} is given more than once: give it once")
+        parser.given.add(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 def guarded(

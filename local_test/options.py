@@ -64,9 +64,6 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     if program == "run.sh":
         add("--open", action="store_true", help="afterwards, serve the model until Ctrl-C, and try it in a browser")
     known, rest = parser.parse_known_args(arguments)
-    if empty := [name for name in ("data", "out", "weights") if getattr(known, name) == ""]:
-        # Path("") would be the folder this is called in.
-        raise LocalError(f"--{empty[0]} is empty; see {program} --help", 2)
     out = Path(known.out).absolute()
     if known.data != SAMPLE:
         known.data = str(Path(known.data).absolute())
@@ -119,7 +116,7 @@ def hyperparameters(words: Sequence[str]) -> dict[str, str]:
         if len(value) > MAX_VALUE:
             raise LocalError(f"--{key} has a value of {len(value)} characters: the platform takes {MAX_VALUE}", 2)
         if key in result:
-            raise LocalError(f"--{key} comes twice", 2)
+            raise LocalError(f"--{key} is given twice: give it once", 2)
         result[key] = value
     if len(result) > MAX_HYPERPARAMETERS:
         raise LocalError(f"{len(result)} hyperparameters: the platform takes {MAX_HYPERPARAMETERS}", 2)

@@ -37,8 +37,8 @@ class OutDir:
         """Tidy up after a run that was killed, and make a new OUT."""
         self.check()
         mark = self.out / MARK
-        if mark.exists() and mark.read_text() == RUNNING:
-            self.give_up()
+        if mark.exists() and mark.read_text() == RUNNING and (kept := self.give_up()):
+            print(f"a run that was killed has left {kept}; this one starts from the first epoch", flush=True)
         if self.out.exists():
             remove(self.old)
             self.out.rename(self.old)

@@ -116,8 +116,6 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
         words = " ".join(f"--{key} {value}" for key, value in SAMPLE_HYPERPARAMETERS.items())
         print(f"the sample is trained with {words} unless you give other values; other data use the defaults")
         given = SAMPLE_HYPERPARAMETERS | given
-    if "weights" in given:  # `--weights` is a flag of ours: argparse has taken it
-        raise LocalError("--weights comes twice", 2)
     asked = options.weights
     if "sagemaker_program" in given:  # a user's own program has hyperparameters, and weights, of its own
         chosen = weights.Weights(*((asked, None) if isinstance(asked, Path) else (None, asked)))
@@ -130,6 +128,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
             if not device.present():
                 device.choose("cuda")  # its error
         docker = isinstance(job.engine, DockerEngine)
+        engine.check_tracker(given, in_image=docker)
         chosen = weights.choose(asked, url, is_sample=options.is_sample, in_container=docker)
     if chosen.hyperparameter is not None:
         given["weights"] = chosen.hyperparameter

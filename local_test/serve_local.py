@@ -3,7 +3,7 @@
 import webbrowser
 from pathlib import Path
 
-from container_serve.supervisor import scratch
+from container_serve import scratch
 from local_test import engine, options, pack, server
 from local_test.errors import LocalError, Parser
 
@@ -23,8 +23,6 @@ def serve(arguments: list[str]) -> None:
     parser.add_argument("--page", action="store_true", help="with a page to try the model: drop a photo on it")
     parser.add_argument("--open", action="store_true", help="open that page in a browser (implies --page)")
     flags = parser.parse_args(arguments)
-    if not flags.model:  # Path("") would be the folder this is called in
-        raise LocalError("--model is empty: give a model.tar.gz, or a model folder", 2)
     serve_model(flags.engine, Path(flags.model).absolute(), flags.port, page=flags.page or flags.open, show=flags.open)
 
 

@@ -22,11 +22,11 @@ use("boto3", "PIL", "numpy", "psutil", "requests", "tqdm", "docker")
 import argparse
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from container_serve import scratch
 from container_train import command_line
 from container_train.data.channels import WEIGHTS
 from container_train.data.labels import SAMPLE, labels, natural
@@ -146,12 +146,12 @@ def _settle(made: Record) -> Settings:
 @contextlib.contextmanager
 def _data(text: str) -> Iterator[Path]:
     """A folder with train/, valid/ and test/."""
-    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
+    with scratch.folder() as folder:
         if text == SAMPLE:
             from container_train.data import sample
 
-            sample.write(Path(folder, SAMPLE))
-        yield Path(folder, SAMPLE) if text == SAMPLE else Path(text)
+            sample.write(folder / SAMPLE)
+        yield folder / SAMPLE if text == SAMPLE else Path(text)
 
 
 def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:

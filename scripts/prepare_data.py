@@ -22,11 +22,11 @@ use("boto3", "PIL", "numpy", "tqdm")
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from container_serve import scratch
 from container_train.data.splits import FRACTIONS, SEED
 from scripts.aws import names, settings
 from scripts.aws.account import Aws
@@ -112,8 +112,8 @@ def s3_prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S
 
 def in_s3(wanted: Preparation, aws: Aws) -> dict[str, Any]:
     assert wanted.prefix is not None
-    with tempfile.TemporaryDirectory(prefix="byoc-") as work:
-        found, opened = wanted.to_send(Path(work))
+    with scratch.folder() as work:
+        found, opened = wanted.to_send(work)
         uploaded = storage.upload(aws, storage.items(found), wanted.prefix, wanted.settings)
     opened.forget()
     return {**wanted.origin, **summary(found), "s3": str(wanted.prefix), **vars(uploaded)}
@@ -132,8 +132,8 @@ def planned(wanted: Preparation) -> list[Request]:
         )
         return storage.requests([], wanted.prefix, wanted.settings)
     progress(f"objects unchanged at {wanted.prefix} would not be sent again; those no longer here would be deleted")
-    with tempfile.TemporaryDirectory(prefix="byoc-") as work:
-        found, _ = wanted.to_send(Path(work))
+    with scratch.folder() as work:
+        found, _ = wanted.to_send(work)
         return storage.requests(storage.items(found), wanted.prefix, wanted.settings)
 
 

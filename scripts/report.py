@@ -4,14 +4,14 @@
 A job is a folder (local_test/out, an /opt/ml tree, its output/data), an output.tar.gz, an address in S3, or the name of
 a training job. The files of the service's own profiler (profiler-output/) work, too.
 
-scripts/report.py local_test/out                              writes profiler-report.html
+scripts/report.py local_test/out                              writes profiler-report.html there
 scripts/report.py output.tar.gz --out report.html
 scripts/report.py s3://BUCKET/byoc/JOB/output/output.tar.gz
 scripts/report.py byoc-dogs-20261122-172000-a1b2 --region eu-central-1
 scripts/report.py local_test/out.first local_test/out --out compare.html         two jobs side by side
 scripts/report.py s3://BUCKET/JOB/profiler-output             what the service's profiler wrote
 scripts/report.py --captured s3://BUCKET/byoc/captured/byoc-dogs JOB     what an endpoint was asked, and answered
-scripts/report.py --all                                       a table of all runs below local_test; writes runs.html
+scripts/report.py --all                                       a table of all runs; writes local_test/runs.html
 scripts/report.py --all DIR                                   and of those below DIR, such as downloaded jobs
 """
 
@@ -25,10 +25,10 @@ from scripts.environment import use
 use("boto3", "bokeh")
 
 import argparse
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from container_serve import scratch
 from container_train.paths import replace_file
 from container_train.reporting.words import count
 from scripts.aws import settings
@@ -53,19 +53,16 @@ def main(arguments: Sequence[str]) -> int:
         "--all", nargs="?", const="", metavar="DIR", help="all runs of this machine, and those below DIR, as one table"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (profiler-report, compare, captured or runs.html)"
+        "--out", type=Path, metavar="FILE", help="the page (default: beside the job or folder; here for jobs in AWS)"
     )
     settings.add_flags(parser)
     flags = parser.parse_args(arguments)
-    from container_train.reporting import compare, profiler_report  # half a second, for which --help need not wait
-
     if flags.all is not None and (flags.jobs or flags.captured):
         raise CloudError(f"--all and {flags.captured or flags.jobs[0]} cannot be combined: --all takes one folder", 2)
     if len(flags.jobs) > 2 or not (flags.jobs or flags.captured or flags.all is not None):
         given = count(len(flags.jobs), "job")
         raise CloudError(f"{given} given: expected one, two to compare, --all, or --captured", 2)
-    usual = "compare.html" if len(flags.jobs) == 2 else profiler_report.NAME if flags.jobs else "runs.html"
-    target = flags.out or Path("captured.html" if flags.captured else usual)
+    target = flags.out or _beside(flags)
     if target.is_dir():
         raise CloudError(f"--out {target} is a folder: expected a file", 2)
     if not target.absolute().parent.is_dir():
@@ -78,23 +75,40 @@ def main(arguments: Sequence[str]) -> int:
         from scripts.monitoring import captured_report
 
         return captured_report.run(flags, target)
-    with tempfile.TemporaryDirectory(prefix="byoc-report-") as scratch:
+    from container_train.reporting import compare, profiler_report  # half a second
+
+    with scratch.folder() as made:
         if flags.all is not None:
-            return _table(flags.all, target, Path(scratch))
-        first, *others = [_record(job, Path(scratch) / str(index), flags) for index, job in enumerate(flags.jobs)]
+            return _table(flags.all, target, made)
+        first, *others = [_record(job, made / str(index), flags) for index, job in enumerate(flags.jobs)]
         text = compare.render(first, others[0], _names(flags.jobs)) if others else profiler_report.render(first)
     replace_file(target, text.encode())
     print(target)
     return 0
 
 
-def _table(folder: str, target: Path, scratch: Path) -> int:
+def _beside(flags: argparse.Namespace) -> Path:
+    """The page's place where --out names none: with what it reports on, or here for what is in AWS."""
+    if flags.all is not None:
+        from scripts.jobs import runs
+
+        name, source = "runs.html", Path(flags.all) if flags.all else runs.HOME
+    elif flags.captured:
+        name, source = "captured.html", Path(flags.captured)
+    else:
+        name, source = "profiler-report.html", Path(flags.jobs[-1])
+    if len(flags.jobs) == 2:
+        return (source.parent if source.exists() else Path()) / "compare.html"
+    return (source if source.is_dir() else source.parent if source.exists() else Path()) / name
+
+
+def _table(folder: str, target: Path, made: Path) -> int:
     """All runs below local_test and `folder`, as a table and as a page."""
     from scripts.jobs import runs
 
     if folder and not Path(folder).is_dir():
         raise CloudError(f"--all {folder}: no such folder", 2)
-    found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], scratch, target.with_suffix(".files"))
+    found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], made, target.with_suffix(".files"))
     if not found:
         where = f"{runs.HOME}{f' and {folder}' if folder else ''}"
         raise CloudError(
@@ -106,7 +120,7 @@ def _table(folder: str, target: Path, scratch: Path) -> int:
     return 0
 
 
-def _record(job: str, scratch: Path, flags: argparse.Namespace) -> "Record":
+def _record(job: str, made: Path, flags: argparse.Namespace) -> "Record":
     from container_train.reporting.record import read
 
     chosen = settings.load(flags)
@@ -119,11 +133,11 @@ def _record(job: str, scratch: Path, flags: argparse.Namespace) -> "Record":
         return chosen.aws()
 
     command.progress(f"reading {job}")
-    folder = outputs.fetch(job, scratch, account)
+    folder = outputs.fetch(job, made, account)
     for words in outputs.damage(folder):
         command.progress(f"warning: {words}: the page lacks what it held, and may be wrong about the rest")
     # What came out of an archive or S3 has ended; a folder here may be that of a job that runs.
-    record = read(folder.resolve(), over=folder.is_relative_to(scratch) or outputs.is_over(folder))
+    record = read(folder.resolve(), over=folder.is_relative_to(made) or outputs.is_over(folder))
     if not record:
         raise CloudError(f"{job}: its files say nothing that a report could show")
     return record

@@ -88,7 +88,10 @@ def main(arguments: Sequence[str]) -> int:
     weights = Weights.parse(flags.weights)
     hyperparameters = inputs.given(flags, weights.word)
     if flags.from_tuning:
-        hyperparameters = _found(flags) | hyperparameters
+        found = _found(flags)
+        if taken := " ".join(f"--{key} {value}" for key, value in found.items() if key not in hyperparameters):
+            progress(f"from {flags.from_tuning}: {taken}")
+        hyperparameters = found | hyperparameters
     elif flags.data == SAMPLE:
         from local_test.run import SAMPLE_HYPERPARAMETERS  # imports much, for which --help need not wait
 
@@ -132,7 +135,6 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
         found = search.hyperparameters()
         if not found:
             raise CloudError(f"no trial of {name} was completed (yet): there is nothing to train with")
-    progress(f"from {flags.from_tuning}: " + " ".join(f"--{key} {value}" for key, value in found.items()))
     return found
 
 

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             return transform_job.stop(chosen.aws(), name, chosen.project, as_json=flags.json)
         return transform_job.finish(chosen.aws(), name, chosen, flags.top_k, as_json=flags.json)
     _check_together(flags)
-    environment = command.key_values(flags.environment, "--environment")
+    environment = deploy_flags.environment(flags)
     if flags.local:
         from scripts.batch import local_transform
 

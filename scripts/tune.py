@@ -79,11 +79,13 @@ def main(arguments: Sequence[str]) -> int:
     inputs.check_unknown(flags, rest)
     if flags.strategy == "grid" and flags.trials:
         raise CloudError("--trials is for the other strategies: the search space defines a grid (points)", 2)
-    flags.trials = flags.trials or TRIALS
     inputs.check(flags.data)
     weights = Weights.parse(flags.weights)
     given = inputs.given(flags, weights.word)
     wanted = space.load(flags.search_space).with_fixed(given)
+    flags.trials = len(wanted.grid()) if flags.strategy == "grid" else flags.trials or TRIALS
+    if flags.parallel > flags.trials:
+        raise CloudError(f"--parallel {flags.parallel} is more than the {flags.trials} trials of the search", 2)
     for values in wanted.combinations():
         inputs.check_together(values)
     if flags.strategy == "hyperband" and wanted.most_epochs() <= 2:
@@ -100,9 +102,8 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         aws = chosen.aws()
         plan.send(aws, chosen)
-    limits = plan.create.request["HyperParameterTuningJobConfig"]["ResourceLimits"]
-    trials, parallel = limits["MaxNumberOfTrainingJobs"], limits["MaxParallelTrainingJobs"]
-    training.tell_created(plan.wanted, plan.name, "hyper-tuning-jobs", f"{trials} trials, each", parallel, trials)
+    each = f"{flags.trials} trials, each"
+    training.tell_created(plan.wanted, plan.name, "hyper-tuning-jobs", each, flags.parallel, flags.trials)
     return _follow(aws, plan.name, flags)
 
 

@@ -1,6 +1,7 @@
 """Imports run one way: scripts -> local_test -> container_train -> container_serve; and scripts need no torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,3 +44,9 @@ def test_the_scripts_start_without_torch_and_the_sdk() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_temporary_folders_are_made_where_those_of_killed_programs_are_removed() -> None:
+    files = [file for layer in LAYERS for file in (ROOT / layer).rglob("*.py") if file.parent.name != "frontend"]
+    makers = re.compile(r"\b(TemporaryDirectory|mkdtemp)\b")
+    assert [file.name for file in files if makers.search(file.read_text())] == ["scratch.py"]

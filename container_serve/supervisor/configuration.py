@@ -13,8 +13,8 @@ from container_serve import __version__, log, resources
 from container_serve.errors import ServeError
 from container_serve.page import openapi
 from container_serve.resources import MIB, Memory, Share
+from container_serve.scratch import ROOM
 from container_serve.settings import SUBMIT_DIRECTORY, Settings
-from container_serve.supervisor.scratch import ROOM
 from container_serve.worker import user_code
 
 FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"

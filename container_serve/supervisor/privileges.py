@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from container_serve import processes
 from container_serve.errors import ServeError
-from container_serve.supervisor.scratch import run_directory
+from container_serve.scratch import run_directory
 
 LOG = logging.getLogger("server")
 NOBODY = "nobody"  # in the container images; elsewhere the server stays who started it

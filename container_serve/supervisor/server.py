@@ -18,9 +18,9 @@ from typing import Any
 
 from container_serve import artifact, processes, resources
 from container_serve.errors import ServeError
+from container_serve.scratch import run_directory
 from container_serve.settings import Settings
 from container_serve.supervisor import configuration, privileges
-from container_serve.supervisor.scratch import run_directory
 from container_serve.worker import precompile, user_code
 
 LOG = logging.getLogger("server")

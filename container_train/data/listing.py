@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from container_serve.artifact import CONTROL, is_litter
+from container_serve.artifact import CONTROL, is_litter, visible
 from container_train.data.files import Files, shown
 from container_train.data.labels import natural
 from container_train.errors import DataError
@@ -143,7 +143,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 def _checked(folder: Path, name: str) -> str:
     """Raise DataError for a name that no log could contain: not UTF-8, as in old zip files, or with a line break."""
     if not name.isprintable() and CONTROL.search(name):
-        where = ascii(str(folder))[1:-1]
+        where = visible(str(folder))
         try:
             name.encode()
         except UnicodeEncodeError:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
+from container_serve import scratch
 from container_train import job
 from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, port, usable
 from container_train.errors import LOST_PEER, STOPPED, Stopped, TrainError
@@ -51,8 +51,8 @@ def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int
     try:
         collective_timeout()
         interface = usable(job.interface(tree)) if len(cluster.hosts) > 1 else "lo"
-        with tempfile.TemporaryDirectory(prefix="byoc-ranks-") as folder:
-            code, line = _train(cluster, arguments, interface, folder)
+        with scratch.folder("byoc-ranks-") as folder:
+            code, line = _train(cluster, arguments, interface, str(folder))
     except TrainError as error:
         code, line = 1, str(error)
     except Stopped as stopped:

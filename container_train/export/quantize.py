@@ -14,7 +14,6 @@ import io
 import logging
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from container_serve import artifact
+from container_serve import artifact, scratch
 from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
 from container_serve.predictor import core, load_openvino
@@ -88,13 +87,13 @@ def choose(
     """
     graphs, served = {"fp32": exported}, "fp32"
     notes: dict[str, Any] = {"reason": _why_not(precision, train, len(splits["valid"]))}
-    with tempfile.TemporaryDirectory(prefix="byoc-int8-") as folder:
+    with scratch.folder("byoc-int8-") as folder:
         if train is not None and not notes["reason"]:
             images = calibration(train, seed)
             used = {"images": len(images), "split": train.name, "seed": seed}
             notes = {"calibration": used, "max_drop": MAX_DROP}
             try:
-                graphs["int8"] = _quantize(exported, Path(folder), images)
+                graphs["int8"] = _quantize(exported, folder, images)
             except TrainError:
                 raise
             except Exception as error:  # NNCF's, for an architecture that it cannot handle

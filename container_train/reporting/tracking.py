@@ -28,8 +28,8 @@ def check(track: str) -> None:
     """Raises TrainError where the package or the server's address is missing."""
     if track != "none" and importlib.util.find_spec(track) is None:
         raise TrainError(
-            f"hyperparameter track has value {track!r}: the package {track} is not installed: add"
-            f" `pip install {PACKAGES[track]}` to an image made from this one, or set track to none"
+            f"hyperparameter track has value {track!r}: the package {track} is not installed: `pip install"
+            f" {PACKAGES[track]}` in .venv, or in an image made from the training image; or set track to none"
         )
     if track == "mlflow" and not os.environ.get(SERVER):
         raise TrainError(f"hyperparameter track has value 'mlflow': set {SERVER} in the job's environment")

@@ -4,25 +4,24 @@ import functools
 import threading
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
-
-import boto3
-import botocore.session
-from botocore.config import Config
+from typing import TYPE_CHECKING, Any
 
 from scripts.aws.errors import CloudError
 
+if TYPE_CHECKING:
+    from botocore.session import Session  # takes a fifth of a second, for which --help need not wait
+
 # Throttled and broken calls are tried again with growing pauses, some 20 s in all.
-CONFIG = Config(
-    retries={"mode": "standard", "max_attempts": 8},
-    connect_timeout=10,
-    read_timeout=60,
-    max_pool_connections=32,
-    user_agent_extra="byoc-image-classifier",
-)
+CONFIG: dict[str, Any] = {
+    "retries": {"mode": "standard", "max_attempts": 8},
+    "connect_timeout": 10,
+    "read_timeout": 60,
+    "max_pool_connections": 32,
+    "user_agent_extra": "byoc-image-classifier",
+}
 # An inference is asked for once: whoever waited for its answer in vain does not know whether it was computed, and what
 # has hung for a minute would be computed nine times. The platform itself gives up after 60 s.
-ONCE = Config(retries={"mode": "standard", "total_max_attempts": 1}, read_timeout=65)
+ONCE: dict[str, Any] = {"retries": {"mode": "standard", "total_max_attempts": 1}, "read_timeout": 65}
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,8 @@ def check_region(region: str) -> None:
     known = _regions()
     if region in known:
         return
+    import boto3
+
     close = get_close_matches(region, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else "expected one such as eu-central-1"
     raise CloudError(
@@ -59,10 +60,14 @@ def _regions() -> tuple[str, ...]:
 @functools.cache
 def loader() -> Any:
     """Botocore's models of the services, parsed once per process: a loader of its own costs each session 0.2 s."""
+    import botocore.session
+
     return botocore.session.Session().get_component("data_loader")
 
 
-def core_session() -> botocore.session.Session:
+def core_session() -> "Session":
+    import botocore.session
+
     core = botocore.session.Session()
     core.register_component("data_loader", loader())
     return core
@@ -75,6 +80,8 @@ class Aws:
         """Raises CloudError where there is no such region, unless regions and words may be newer than boto3 here."""
         if not allow_unknown:
             check_region(region)
+        import boto3
+
         self.region, self.allow_unknown = region, allow_unknown
         self.session = boto3.Session(botocore_session=core_session(), region_name=region)
         self._lock = threading.Lock()
@@ -83,8 +90,10 @@ class Aws:
     def client(self, service: str) -> Any:
         with self._lock:
             if service not in self._clients:
-                config = CONFIG.merge(ONCE) if service == "sagemaker-runtime" else CONFIG
-                self._clients[service] = self.session.client(service, config=config)
+                from botocore.config import Config
+
+                config = CONFIG | (ONCE if service == "sagemaker-runtime" else {})
+                self._clients[service] = self.session.client(service, config=Config(**config))
             return self._clients[service]
 
     @functools.cached_property

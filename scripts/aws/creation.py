@@ -3,7 +3,6 @@
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
 
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain, is_passing, is_throttled
@@ -26,6 +25,8 @@ def create(aws: Aws, request: Request) -> None:
     Raises ClientError where the service refused it, UnansweredError where nobody knows, CloudError for a request that
     is wrong in itself.
     """
+    from botocore.parsers import ResponseParserError  # takes long, for which --help need not wait
+
     try:
         send(aws, request)
     except (ClientError, BotoCoreError, ResponseParserError) as error:

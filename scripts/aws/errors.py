@@ -3,7 +3,6 @@
 import re
 
 from botocore import exceptions
-from botocore.parsers import ResponseParserError
 
 from local_test.errors import LocalError
 
@@ -36,11 +35,6 @@ _SAID: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
             exceptions.NoAuthTokenError, exceptions.TokenRetrievalError, exceptions.SSOError,
         ),
         "no usable AWS credentials ({}): run `aws configure` or `aws sso login`, or set AWS_PROFILE",
-    ),
-    (
-        (ResponseParserError,),
-        "what answered is not AWS: a web page, or something else that cannot be read; check HTTPS_PROXY and"
-        " AWS_ENDPOINT_URL",
     ),
     (
         _UNREACHABLE,
@@ -88,6 +82,9 @@ def explain(error: Exception) -> CloudError:
     if isinstance(error, exceptions.ClientError):
         return CloudError(_client_error(error))
     said = next((words for kinds, words in _SAID if isinstance(error, kinds)), "{}")
+    if type(error).__name__ == "ResponseParserError":  # the module of which takes long to import
+        said = "what answered is not AWS: a web page, or something else that cannot be read; check HTTPS_PROXY and"
+        said += " AWS_ENDPOINT_URL"
     return CloudError(said.format(one_line(str(error))))
 
 

@@ -6,15 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 from botocore.exceptions import ClientError
-from botocore.model import ServiceModel, Shape
-from botocore.validate import ParamValidator
 
 from scripts.aws.account import Aws, loader
 from scripts.aws.errors import CloudError, is_missing
+
+if TYPE_CHECKING:
+    from botocore.model import ServiceModel, Shape
 
 MAX_INTEGER = 2**31 - 1  # of the services' type integer
 
@@ -32,7 +33,9 @@ class Request:
 
 
 @functools.cache
-def model(service: str) -> ServiceModel:
+def model(service: str) -> "ServiceModel":
+    from botocore.model import ServiceModel
+
     return ServiceModel(loader().load_service_model(service, "service-2"), service)
 
 
@@ -41,6 +44,8 @@ def check(request: Request, *, allow_unknown: bool = False) -> None:
 
     With `allow_unknown` any word is good: the service may know more instance types than botocore here.
     """
+    from botocore.validate import ParamValidator
+
     shape = model(request.service).operation_model(request.operation).input_shape
     if shape is None:
         return
@@ -89,7 +94,7 @@ class _UnknownWord(str):
     """A problem that may be none for a service that is newer than its model here."""
 
 
-def _beyond(value: Any, shape: Shape, path: str) -> Iterator[str]:
+def _beyond(value: Any, shape: "Shape", path: str) -> Iterator[str]:
     """The checks that botocore leaves to the service: upper limits, patterns, enumerations."""
     if shape.type_name == "structure":
         for key, item in value.items():
@@ -128,7 +133,7 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
         return None  # Java's \p{...}, say: left to the service
 
 
-def _too_long(value: Any, shape: Shape, path: str) -> Iterator[str]:
+def _too_long(value: Any, shape: "Shape", path: str) -> Iterator[str]:
     high = shape.metadata.get("max")
     if high is not None and len(value) > high:
         yield f"{path} has length {len(value)}: expected at most {high}"

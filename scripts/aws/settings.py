@@ -13,6 +13,7 @@ from scripts.aws import names
 from scripts.aws.account import Aws, check_region
 from scripts.aws.errors import NO_REGION, CloudError
 from scripts.aws.names import PROJECT_TAG, Role, S3Uri
+from scripts.console.command import key_values
 from scripts.environment import ROOT
 
 FILE = "byoc.toml"
@@ -20,18 +21,20 @@ _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d\Z")
 _PROJECT = re.compile(r"[a-z0-9](?:-?[a-z0-9]){0,23}\Z")
 _LISTS = frozenset({"subnets", "security_groups"})
 
-# key of byoc.toml: (environment variables, help). The flag is --key with dashes.
-KEYS: dict[str, tuple[tuple[str, ...], str]] = {
-    "region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "region, such as eu-central-1"),
-    "role": (("BYOC_ROLE",), "ARN of the execution role SageMaker assumes"),
-    "bucket": (("BYOC_BUCKET",), "S3 bucket (default: sagemaker-REGION-ACCOUNT)"),
-    "project": (("BYOC_PROJECT",), "beginning of all names, S3 prefix, value of the tag byoc-project (default: byoc)"),
-    "tags": (("BYOC_TAGS",), "more tags on everything that is made: key=value,key=value"),
-    "subnets": (("BYOC_SUBNETS",), "subnets of your VPC, comma separated; with --security-groups"),
-    "security_groups": (("BYOC_SECURITY_GROUPS",), "security groups of your VPC, comma separated"),
-    "output_kms_key": (("BYOC_OUTPUT_KMS_KEY",), "KMS key for what is written to S3 and ECR"),
-    "volume_kms_key": (("BYOC_VOLUME_KMS_KEY",), "KMS key for the instances' volumes"),
-}
+# key of byoc.toml: (environment variables, metavar, help). The flag is --key with dashes.
+KEYS: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "region": (("AWS_REGION", "AWS_DEFAULT_REGION"), "REGION", "such as eu-central-1"),
+    "role": (("BYOC_ROLE",), "ARN", "the execution role SageMaker assumes"),
+    "bucket": (("BYOC_BUCKET",), "BUCKET", "in S3 (default: sagemaker-REGION-ACCOUNT)"),
+    "project": (
+        ("BYOC_PROJECT",), "NAME", "beginning of all names, S3 prefix, value of the tag byoc-project (default: byoc)"
+    ),
+    "tags": (("BYOC_TAGS",), "KEY=VALUE,...", "more tags on everything that is made"),
+    "subnets": (("BYOC_SUBNETS",), "ID,ID", "subnets of your VPC; with --security-groups"),
+    "security_groups": (("BYOC_SECURITY_GROUPS",), "ID,ID", "security groups of your VPC"),
+    "output_kms_key": (("BYOC_OUTPUT_KMS_KEY",), "KEY", "KMS key for what is written to S3 and ECR"),
+    "volume_kms_key": (("BYOC_VOLUME_KMS_KEY",), "KEY", "KMS key for the instances' volumes"),
+}  # fmt: skip
 
 
 RESOURCE_KEYS = tuple(key for key in KEYS if key != "region")  # those of whatever makes jobs, models and roles
@@ -97,8 +100,8 @@ def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
     """The flags of these KEYS (region always), and --config."""
     group = parser.add_argument_group("settings", f"from flags, else from the environment, else from {FILE}")
     for key in dict.fromkeys(("region", *keys)):
-        variables, text = KEYS[key]
-        group.add_argument(f"--{key.replace('_', '-')}", metavar="V", help=f"{text} [{', '.join(variables)}]")
+        variables, metavar, text = KEYS[key]
+        group.add_argument(f"--{key.replace('_', '-')}", metavar=metavar, help=f"{text} [{', '.join(variables)}]")
     group.add_argument(
         "--allow-unknown", action="store_true", help="send regions and instance types that boto3 here does not know"
     )
@@ -110,7 +113,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
     config = getattr(flags, "config", None)
     file = _file(config)
     values: dict[str, Any] = {}
-    for key, (variables, _) in KEYS.items():
+    for key, (variables, *_) in KEYS.items():
         sources = [
             (getattr(flags, key, None), f"--{key.replace('_', '-')}"),
             *((environment.get(name) or None, name) for name in variables),
@@ -152,11 +155,8 @@ def _checked(key: str, value: Any, source: str) -> object:
 
     if key == "tags":
         if isinstance(value, str):
-            pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-            need(all(separator and name.strip() for name, separator, _ in pairs), "key=value,key=value")
-            names_of = [name.strip() for name, _, _ in pairs]
-            need(len(set(names_of)) == len(names_of), "each key once")
-            value = {name.strip(): text.strip() for name, _, text in pairs}
+            pairs = key_values([pair for pair in value.split(",") if pair.strip()], source)
+            value = {name: text.strip() for name, text in pairs.items()}
         is_table = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
         need(is_table, 'a table of strings: { team = "vision" }')
         own = PROJECT_TAG in value or any(name.lower().startswith("aws:") for name in value)

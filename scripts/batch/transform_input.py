@@ -1,7 +1,7 @@
 """The images of a transform job: those of a folder, uploaded first, or those below a prefix in S3."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from scripts.aws.account import Aws
@@ -40,22 +40,27 @@ def place(data: str, settings: Settings) -> S3Uri:
 
 
 def uploads(folder: str) -> list[Item]:
-    """Return the files to send, under their keys relative to `home`."""
-    return [Item(f"{FOLDER}/{path.relative_to(folder)}", path, path.stat().st_size) for path in files(folder)]
+    """Return the files to send, under their keys relative to `home`. Raises CloudError for one that is too large."""
+    found = [Item(f"{FOLDER}/{path.relative_to(folder)}", path, path.stat().st_size) for path in files(folder)]
+    _check_sizes({str(item.path): item.size for item in found})
+    return found
 
 
 def in_s3(aws: Aws, data: str, settings: Settings) -> dict[str, int]:
     """Return the sizes in bytes of the images, by their keys relative to `place`; those of a folder are sent first."""
     if data.startswith("s3://"):
-        found = stored_images.below(aws, place(data, settings))
-    else:
-        items = uploads(data)
-        storage.upload(aws, items, home(data, settings), settings)
-        found = {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}
-    if large := next((key for key, size in found.items() if size > MAX_MIB * MIB), None):
-        where = place(data, settings) / large
-        raise CloudError(f"{where} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2)
-    return found
+        prefix = place(data, settings)
+        found = stored_images.below(aws, prefix)
+        _check_sizes({str(prefix / key): size for key, size in found.items()})
+        return found
+    items = uploads(data)
+    storage.upload(aws, items, home(data, settings), settings)
+    return {item.key.removeprefix(f"{FOLDER}/"): item.size for item in items}
+
+
+def _check_sizes(sizes: Mapping[str, int]) -> None:
+    if large := next((name for name, size in sizes.items() if size > MAX_MIB * MIB), None):
+        raise CloudError(f"{large} is larger than {MAX_MIB} MiB, which batch transform cannot send: leave it out", 2)
 
 
 def write_manifest(aws: Aws, prefix: S3Uri, images: Iterable[str], place: S3Uri, settings: Settings) -> None:

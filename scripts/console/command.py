@@ -5,10 +5,6 @@ import io
 import sys
 from collections.abc import Callable, Sequence
 
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
-
 from local_test.errors import Interrupted as Interrupted
 from local_test.errors import Parser, guarded
 from scripts.aws.errors import CloudError, explain
@@ -71,6 +67,10 @@ def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[
 
 
 def _explained(error: Exception) -> Exception:
+    from boto3.exceptions import Boto3Error  # boto3 takes a fifth of a second, for which --help need not wait
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
     if isinstance(error, BotoCoreError | ClientError | Boto3Error | ResponseParserError):
         cause = error.__cause__ or error.__context__
         return explain(

@@ -127,8 +127,8 @@ def environment(flags: argparse.Namespace) -> dict[str, str]:
     """Return the variables for the server. Raises CloudError."""
     found = command.key_values(flags.environment, "--environment")
     if found.get("SAGEMAKER_MULTI_MODEL", "").strip().lower() == "true":
-        several = "a server that waits for several models would answer every request with 404; take --multi-model"
-        raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this is an endpoint of one model; {several}", 2)
+        several = "a server that waits for several would answer every request with 404; endpoints take --multi-model"
+        raise CloudError(f"--environment SAGEMAKER_MULTI_MODEL=true: this serves one model; {several}", 2)
     if not flags.local and found.get(PAGE, "").strip().lower() == "true":
         raise CloudError(f"--environment {PAGE}=true: an endpoint on AWS has no page: leave it out, or add --local", 2)
     return found
@@ -169,7 +169,7 @@ _REFUSED: dict[str, dict[str, str]] = {
     "approve": _NO_ENDPOINT,
     "attach": {
         "capture shadow max_usd_per_day": "it changes no configuration: give --update in its place",
-        "image dry_run": "it waits for an endpoint that exists",
+        "image model_data job name update serverless asynchronous multi_model dry_run": "it waits for one that exists",
     },
     "no_wait": {
         "prune": "what served before is removed once the new one serves",

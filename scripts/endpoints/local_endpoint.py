@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from container_serve import scratch
 from container_serve.settings import MAX_PORT, PAGE
 from local_test import engine as local_engine
 from local_test import pack
@@ -20,7 +20,6 @@ from scripts.console.command import progress, tell_loading
 from scripts.endpoints import model_data
 from scripts.images import engine
 from scripts.jobs.local_mode import REGION, Engine, log_line
-from scripts.resources import stale
 
 FIRST_PORT = 8080
 START_SECONDS = 600.0
@@ -61,7 +60,7 @@ def endpoint(
     port = port or local_server.free_port(range(FIRST_PORT, MAX_PORT), ANYWHERE)
     local_image = engine.find_image(here.client, image)
     server = model_data.Server.of(image, local_image.labels if local_image else {}, environment)
-    with stale.folder(Path(tempfile.gettempdir())) as work:
+    with scratch.folder() as work:
         if isinstance(artifact, Path):
             pack.unpack(artifact, work / "model")
         else:

@@ -1,7 +1,6 @@
 """model.tar.gz before it is deployed: where it lies, and whether an image can serve it."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import ClientError
 
-from container_serve import artifact
+from container_serve import artifact, scratch
 from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
 from container_serve.errors import ServeError
 from container_serve.settings import Settings as ServerSettings
@@ -85,8 +84,8 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
             raise _missing(artifact)
         progress(NOT_CHECKED.format(uri, artifact))
         return {}
-    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-        model = Path(folder, "model")
+    with scratch.folder() as folder:
+        model = folder / "model"
         fetch(aws, artifact, model)
         progress(check(model, str(artifact), server, uri))
         return _document(model)

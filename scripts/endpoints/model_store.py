@@ -1,11 +1,11 @@
 """The models of a multi-model endpoint: NAME.tar.gz below a prefix in S3, added and removed."""
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from container_serve import scratch
 from container_serve.artifact import FORMAT_VERSION
 from local_test import pack
 from scripts.aws.account import Aws
@@ -35,6 +35,8 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
         place = prefix / f"{model_name(flags.remove, '--remove')}{MODEL_SUFFIX}"
         request = Request("s3", "DeleteObject", s3_location(place))
     if flags.dry_run:
+        if flags.add:
+            _need_servable(flags, source, chosen.need_region(), None)
         print(show([request]))
         return 0
     aws = chosen.aws()
@@ -45,7 +47,7 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
                 f"{place} already exists, and an endpoint that has loaded it would go on with the old one: give another"
                 f" NAME, or --remove {name} first"
             )
-        _need_servable(aws, flags.image, source, text)
+        _need_servable(flags, source, aws.region, aws)
         _send(aws, request)
         progress(f"added; ask for it with: scripts/predict.py ENDPOINT IMAGE --model {name} --region {aws.region}")
     else:
@@ -74,20 +76,26 @@ def need_image(aws: Aws, wanted: Deployment) -> None:
     progress(listed if found else f"no models below {wanted.model_data} yet: put one there with --add NAME MODEL")
 
 
-def _need_servable(aws: Aws, image: str | None, source: S3Uri | Path, text: str) -> None:
-    """Raises CloudError where the image, or without one the server of this checkout, could not serve the model."""
-    server: Server | None = Server(FORMAT_VERSION, "serve", {})
-    if image:
-        parsed = Image.parse(image, aws.region)
-        registry.find(aws, parsed)
-        server = Server.of(image, registry.image_labels(aws, parsed), {})
-    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-        model = Path(folder, "model")
+def _need_servable(flags: argparse.Namespace, source: S3Uri | Path, region: str, aws: Aws | None) -> None:
+    """Raises CloudError where the image could not serve the model; without one, or without AWS, this checkout's server.
+
+    Without AWS nobody knows whether the image takes own code, and what is in S3 is not looked into.
+    """
+    image = Image.parse(flags.image, region) if flags.image else None
+    server: Server | None = Server(FORMAT_VERSION, "serve-torch" if image else "serve", {})
+    reader = "the server of this checkout"
+    if image and aws:
+        registry.find(aws, image)
+        server, reader = Server.of(image.uri, registry.image_labels(aws, image), {}), image.uri
+    with scratch.folder() as folder:
+        model = folder / "model"
         if isinstance(source, Path):
             pack.unpack(source, model)
-        else:
+        elif aws:
             model_data.fetch(aws, source, model)
-        progress(model_data.check(model, text, server, image or "the server of this checkout"))
+        else:
+            return
+        progress(model_data.check(model, flags.add[1], server, reader))
 
 
 def _put(source: S3Uri | Path, place: S3Uri, chosen: Settings) -> Request:

@@ -58,10 +58,10 @@ def _wrong(when: str, timezone: str | None) -> str:
     kind, _, content = when[:-1].partition("(")
     if kind == "at":
         try:
-            past = datetime.fromisoformat(content).replace(tzinfo=ZoneInfo(timezone or "UTC")) < datetime.now(UTC)
+            time = datetime.strptime(content, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=ZoneInfo(timezone or "UTC"))
         except ValueError:
             return "expected at(YYYY-MM-DDThh:mm:ss)"
-        return "that is in the past" if past else ""
+        return "that is in the past" if time < datetime.now(UTC) else ""
     if kind == "rate":
         return ""
     fields = content.split(" ")

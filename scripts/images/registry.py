@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import requests
 from botocore.exceptions import ClientError
 
 from scripts.aws.account import Aws
@@ -113,6 +112,8 @@ def _config(aws: Aws, image: Image) -> dict[str, Any] | None:
     None where it cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
     way to ECR's bucket is lacking.
     """
+    import requests
+
     digest = json.loads(_image(aws, image)["imageManifest"]).get("config", {}).get("digest", "")
     layer = {"registryId": image.account, "repositoryName": image.repository, "layerDigest": digest}
     try:

@@ -4,11 +4,11 @@ import argparse
 import contextlib
 import difflib
 import importlib.util
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from container_serve import scratch
 from container_train import command_line, hyperparameters
 from container_train.data import sample, splits
 from container_train.data.labels import SAMPLE as SAMPLE
@@ -25,7 +25,6 @@ from scripts.console.command import key_values, progress
 from scripts.dataset import check as checking
 from scripts.dataset.source import Source
 from scripts.jobs.training_jobs import WEIGHTS as WEIGHTS
-from scripts.resources import stale
 from scripts.s3 import storage
 from scripts.s3.objects import digest
 
@@ -58,7 +57,7 @@ def check(text: str | None) -> None:
 @contextlib.contextmanager
 def images(text: str) -> Iterator[Mapping[str, ClassFiles]]:
     """The splits of a folder, or of the sample, whose images are made for as long as this is open."""
-    with stale.folder(Path(tempfile.gettempdir()), "byoc-sample-") as made:
+    with scratch.folder() as made:
         if text == SAMPLE:
             source = made / SAMPLE
             with naming(source):
@@ -93,8 +92,6 @@ class Weights:
     def parse(cls, text: str | None) -> "Weights":
         if text is not None and text.startswith("s3://"):
             return cls(uri=S3Uri.parse(text, "--weights"))
-        if text == "":
-            raise CloudError("--weights is empty: give a state_dict file, `none`, or a torchvision name", 2)
         found = options.weights(text)
         return cls(file=found) if isinstance(found, Path) else cls(word=found)
 
@@ -108,10 +105,7 @@ class Weights:
 def flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every hyperparameter; --weights is more than one, and made elsewhere."""
     group = parser.add_argument_group("hyperparameters", "of the training program (docs/training.md)")
-    for name, option in hyperparameters.OPTIONS.items():
-        if name != WEIGHTS:
-            words = f"{option.help} (default {hyperparameters.default_words(name)})"
-            group.add_argument(f"--{name}", metavar="V", help=words.replace("%", "%%"))
+    command_line.add_flags(group, WEIGHTS)
 
 
 def given(known: argparse.Namespace, word: str | None) -> dict[str, str]:

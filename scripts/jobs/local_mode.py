@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import tarfile
-import tempfile
 import threading
 import types
 import uuid
@@ -103,9 +102,9 @@ class Engine:
         found: list[Any] = kind.list(filters={"label": f"{stale.JOB}={label}"}, **options)
         return found
 
-    def prune(self, *places: Path) -> None:
-        """Remove what killed calls have left, here and in `places`."""
-        stale.prune(self.client, *dict.fromkeys((Path(tempfile.gettempdir()), OUT, *places)))
+    def prune(self) -> None:
+        """Remove the containers and networks that killed calls have left."""
+        stale.prune(self.client)
 
 
 def train(here: Engine, spec: TrainingJobSpec, work: Path, on_line: Callable[[str], None]) -> Result:

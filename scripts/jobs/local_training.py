@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from container_serve import scratch
 from container_train.data import splits as data_sets
 from local_test import engine as local_engine
 from local_test import weights
@@ -16,7 +17,6 @@ from scripts.jobs import inputs, local_mode, outcome, watch
 from scripts.jobs.inputs import SAMPLE, WEIGHTS, Weights
 from scripts.jobs.training import is_none
 from scripts.jobs.training_jobs import NO_ROLE, TrainingJobSpec
-from scripts.resources import stale
 
 # Flags that are taken with --local, so that one command serves for both, and have no effect there.
 LEFT_OUT = (
@@ -35,13 +35,15 @@ _NOT_S3 = {
 def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperparameters: dict[str, str]) -> int:
     """The job, from its flags to its results; the exit code."""
     check(flags)
+    if not flags.image:
+        local_engine.check_tracker(hyperparameters, in_image=True)
     name = names.checked(flags.name) if flags.name is not None else names.unique(settings.project, "train")
     home = Path(flags.output or local_mode.OUT).absolute()
     if (home / name).exists():
         raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the Docker image, the weights, the data")
     here = local_mode.Engine()
-    here.prune(home)
+    here.prune()
     image = flags.image or local_engine.own_image("train")
     environment = inputs.environment(image, flags.environment)
     engine.need_image(here.client, image)
@@ -52,7 +54,8 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         for shown in metrics.feed(line) if quiet.keeps(line) else ():
             progress(f"  {shown}")
 
-    with naming(home), inputs.images(flags.data) as splits, stale.folder(home, ".byoc-") as work:
+    home.mkdir(parents=True, exist_ok=True)
+    with naming(home), inputs.images(flags.data) as splits, scratch.folder(".byoc-", home) as work:
         data_sets.lay_out(splits, work / "data")
         if file:
             (work / "data" / WEIGHTS).mkdir()

@@ -2,11 +2,10 @@
 
 import csv
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from container_serve import scratch
 from local_test.errors import LocalError
 from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
@@ -83,8 +82,8 @@ def confusion(aws: Aws, artifact: S3Uri) -> dict[str, dict[str, int]] | None:
     """
     place = S3Uri(artifact.bucket, artifact.key.rpartition("/")[0]) / outputs.ARCHIVE
     try:
-        with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-            file = outputs.fetch(str(place), Path(folder), lambda: aws) / MATRIX
+        with scratch.folder() as folder:
+            file = outputs.fetch(str(place), folder, lambda: aws) / MATRIX
             (_, *classes), *rows = csv.reader(file.read_text().splitlines())
         return {label: dict(zip(classes, map(int, counts), strict=True)) for label, *counts in rows}
     except (LocalError, OSError, ValueError) as error:

@@ -1,14 +1,13 @@
 """A version of a model in the model registry: made of an image and an artifact, approved, and found for deployment."""
 
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
+from container_serve import scratch
 from container_serve.codec.media import ANSWER_TYPES, IMAGE_TYPES, JSON, JSON_LINES
 from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
@@ -100,8 +99,8 @@ def register(
     model = model_data.need_servable(aws, image, artifact, environment)
     digest = registry.find(aws, Image.parse(image))
     matrix = documents.confusion(aws, artifact)
-    with tempfile.TemporaryDirectory(prefix="byoc-") as folder:
-        file = Path(folder, QUALITY)
+    with scratch.folder() as folder:
+        file = folder / QUALITY
         file.write_text(json.dumps(documents.quality(model, matrix), indent=2))
         storage.upload_file(aws, file, _quality_of(artifact), settings)
     made = group_request(group, settings)

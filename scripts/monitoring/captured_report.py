@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from bokeh.models import NumeralTickFormatter
 
+from container_serve import scratch
 from container_train.paths import replace_file
 from container_train.reporting import page
 from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, line, span
@@ -36,10 +36,9 @@ def run(flags: argparse.Namespace, target: Path) -> int:
     if len(flags.jobs) > 1:
         raise CloudError("--captured is compared with the test images of one JOB", 2)
     chosen = settings.load(flags)
-    with tempfile.TemporaryDirectory(prefix="byoc-report-") as folder:
-        scratch = Path(folder)
-        tested = _metrics(flags.jobs[0], scratch / "job", chosen.aws) if flags.jobs else {}
-        found = captured.read(flags.captured, scratch, chosen.aws)
+    with scratch.folder() as made:
+        tested = _metrics(flags.jobs[0], made / "job", chosen.aws) if flags.jobs else {}
+        found = captured.read(flags.captured, made, chosen.aws)
         facts = summary(found, tested)
         charts = _charts(found, facts)
     drawn = {name: chart.plot for name, chart in charts.items()}
@@ -49,9 +48,9 @@ def run(flags: argparse.Namespace, target: Path) -> int:
     return 0
 
 
-def _metrics(job: str, scratch: Path, aws: Any) -> dict[str, Any]:
+def _metrics(job: str, folder: Path, aws: Any) -> dict[str, Any]:
     """Return metrics.json of a job, wherever that lies."""
-    file = outputs.fetch(job, scratch, aws) / "metrics.json"
+    file = outputs.fetch(job, folder, aws) / "metrics.json"
     try:
         found: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:

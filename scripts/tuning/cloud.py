@@ -33,8 +33,10 @@ def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space:
     """Raises CloudError for everything that can be known to be wrong without asking AWS."""
     if flags.strategy == "hyperband" and flags.early_stopping:
         raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
-    listed = filter(None, map(str.strip, (flags.warm_start or "").split(",")))
+    listed = [] if flags.warm_start is None else [name.strip() for name in flags.warm_start.split(",")]
     parents = [names.checked(name, "--warm-start", names.MAX_SEARCH) for name in listed]
+    if len(set(parents)) < len(parents):
+        raise CloudError(f"--warm-start {flags.warm_start} names a search twice", 2)
     if len(parents) > PARENTS:
         raise CloudError(f"--warm-start names {len(parents)} searches: the service takes {PARENTS}", 2)
     if flags.warm_start_type and not parents:
@@ -45,10 +47,9 @@ def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space:
     trial = training.wanted_by(flags, settings, weights, fixed, data, name, tuning_jobs.MAX_RUN)
     if trial.checkpoints:
         trial = replace(trial, environment={**trial.environment, OWN_CHECKPOINTS: "1"})
-    trials = len(space.grid()) if flags.strategy == "grid" else flags.trials
-    jobs = trials + bool(flags.train_best)
+    jobs = flags.trials + bool(flags.train_best)
     training.check_budget(trial, trial.max_run * jobs, flags.max_usd, f" in {jobs} jobs")
-    request = tuning_jobs.creation(name, trial, space, flags, trials, parents)
+    request = tuning_jobs.creation(name, trial, space, flags, parents)
     create = Request("sagemaker", "CreateHyperParameterTuningJob", request)
     check(create, allow_unknown=settings.allow_unknown)
     return Plan(trial, data, weights, create, name, PROGRAM)

@@ -48,6 +48,7 @@ def run(flags: argparse.Namespace, space: Space, weights: Weights, given: Mappin
     with naming(folder), locked(folder / "lock", lambda: CloudError(busy)):
         engine, why = local_engine.choose(flags.engine, folder)
         progress(f"engine: {engine.name}, because {why}")
+        local_engine.check_tracker(space.fixed, in_image=isinstance(engine, DockerEngine))
         engine.features = folder / "features"
         engine.features.mkdir(exist_ok=True)
         engine.find_images("train")
@@ -90,19 +91,18 @@ def _search(
     }
     study = Study(folder, space, flags.strategy, identity, parallel=flags.parallel)
     search = LocalSearch(study, engine, images, file, space.fixed, name, flags.parallel)
-    total = len(space.grid()) if flags.strategy == "grid" else flags.trials
     if done := search.search().count(*OVER):
         progress(f"resuming {name}, which has {done} trials already")
     try:
-        with table.live(total) as show:
-            search.run(total, show)
+        with table.live(flags.trials) as show:
+            search.run(flags.trials, show)
     except StorageInternalError as error:
         raise broken(folder, error, "the same call resumes it") from None
     except KeyboardInterrupt:
         ignore_signals()  # a second one would lose the results, and the way to resume
         done = search.search().count(*OVER)
         raise Interrupted(
-            f"interrupted after {done} of {total} trials, which are kept in {folder}: the same call resumes it"
+            f"interrupted after {done} of {flags.trials} trials, which are kept in {folder}: the same call resumes it"
         ) from None
     finally:
         with contextlib.suppress(StorageInternalError):

@@ -44,7 +44,7 @@ class TuningJob:
 
 
 def creation(
-    name: str, trial: TrainingJobSpec, space: Space, flags: argparse.Namespace, trials: int, parents: Sequence[str]
+    name: str, trial: TrainingJobSpec, space: Space, flags: argparse.Namespace, parents: Sequence[str]
 ) -> dict[str, Any]:
     """Return CreateHyperParameterTuningJob.
 
@@ -55,8 +55,8 @@ def creation(
     configuration: dict[str, Any] = {
         "Strategy": flags.strategy.capitalize(),
         "ResourceLimits": {
-            "MaxNumberOfTrainingJobs": trials,
-            "MaxParallelTrainingJobs": min(flags.parallel, trials),
+            "MaxNumberOfTrainingJobs": flags.trials,
+            "MaxParallelTrainingJobs": flags.parallel,
         },
         "TrainingJobEarlyStoppingType": "Auto" if flags.early_stopping else "Off",
         "HyperParameterTuningJobObjective": {

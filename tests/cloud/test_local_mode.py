@@ -1,5 +1,6 @@
 """train.py --local: what the container sees there and in the cloud, field by field, and that nothing of it stays."""
 
+import importlib
 import json
 import os
 import shutil
@@ -258,6 +259,26 @@ def test_whatever_compose_there_is_is_used(tmp_path: Path, monkeypatch: Patch) -
             container.container_root = container._create_tmp_folder()
             (network,) = container._generate_compose_file("serve")["networks"].values()
             assert network == {"name": f"byoc-{Path(container.container_root).name}", "labels": {"a": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("session", "self._intercept_create_request(train_request, submit, self.train.__name__)"),
+        ("local.image", "class _SageMakerContainer("),
+        ("local.image", "_SageMakerContainer._get_compose_cmd_prefix()"),
+        ("local.image", "self._build_optml_volumes(host,"),
+        ("local.image", "self._generate_compose_file("),
+        ("local.image", "_stream_output(process)"),
+        ("local.local_session", "_SageMakerContainer("),
+        ("local.entities", "_SageMakerContainer("),
+        *((module, "validate_sagemaker_config(") for module in ("session", "utils", "local.local_session")),
+    ],
+)
+def test_the_sdk_calls_what_is_replaced_in_it(module: str, text: str) -> None:
+    """A private name that moves would leave its replacement without effect."""
+    importlib.import_module("scripts.jobs.sdk")
+    assert text in Path(str(sys.modules[f"sagemaker.{module}"].__file__)).read_text()
 
 
 @pytest.fixture

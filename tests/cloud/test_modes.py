@@ -252,9 +252,13 @@ def test_requests_that_add_and_remove(call: Call, tmp_path: Path) -> None:
     assert requests(call, *offline, "--remove", "dogs") == {
         "DeleteObject": {"Bucket": BUCKET, "Key": "byoc/models/dogs.tar.gz", "ExpectedBucketOwner": ACCOUNT}
     }
-    for name in ("dogs.tar.gz", "a/b", ".a", "x" * 201, ""):
+    for name in ("dogs.tar.gz", "a/b", ".a", "x" * 201):
         call(deploy, *offline, "--add", name, MODEL, "--dry-run").ends(2, "letters, digits, dots")
     call(deploy, *offline, "--add", "dogs", str(tmp_path), "--dry-run").ends(2, f"--add {tmp_path} is a folder")
+    (tmp_path / "text").write_text("no model")
+    for image in ((), ("--image", SERVE_IMAGE)):
+        ended = call(deploy, *offline, *image, "--add", "dogs", str(tmp_path / "text"), "--dry-run")
+        assert ended.ends(1, "text is damaged, or not a .tar.gz archive").out == ""
 
 
 # Documentation

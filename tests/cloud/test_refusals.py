@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from scripts import cleanup, deploy, predict, train, transform, tune
+from scripts import cleanup, deploy, predict, prepare_data, train, transform, tune
 from scripts.images import push
 from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
 
@@ -49,7 +49,7 @@ MODES: list[tuple[str, str]] = [
     ("--max-instances 3 --schedule at(2030-01-01T00:00:00)=1,3 --timezone Mars/X", "there is no such time zone"),
     ("--instance-type ml.c7g.large,ml.m5.large", "one image cannot be for ARM and for other processors"),
     ("--multi-model s3://b-b/a", "--multi-model cannot be combined with --model-data: its models are below"),
-    ("--add dogs x.tar.gz --name byoc-x", "--add cannot be combined with --name: it changes the models"),
+    ("--add dogs x.tar.gz --update", "--add cannot be combined with --name: it changes the models"),
     ("--min-instances 1", "--min-instances goes with --max-instances"),
     ("--min-instances 0 --max-instances 2", "only an endpoint with --async scales to zero"),
     ("--min-instances 3 --max-instances 2", "--min-instances 3 is more than --max-instances 2"),
@@ -113,6 +113,9 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': did you mean overfit?"),
     (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
     (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
+    (train, (*TRAIN, "--epochs", "1", "--epochs", "5"), "--epochs is given more than once: give it once"),
+    (train, (*TRAIN, "--batch_size", "1", "--batch-size=1"), "--batch-size is given more than once"),
+    (train, (*SAMPLE, "--track", "mlflow"), "track has value 'mlflow': the training image has no package for it"),
     (train, (*JOB, "--dry-run", "--foo"), "--foo has no value"),
     # A job
     (train, (*TRAIN, "--instance-type", "ml.m5.tiny"), "ResourceConfig.InstanceType has value 'ml.m5.tiny'"),
@@ -137,7 +140,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--network-isolation"), "could not download the ImageNet weights"),
     (train, (*TRAIN, "--weights", "gone.pth"), "--weights gone.pth: no such file"),
     (train, (*TRAIN, "--weights", ""), "--weights is empty"),
-    (train, (*TRAIN, "--name", "under_score"), "--name has value 'under_score'"),
+    (train, ("--image", TRAIN_IMAGE, *HERE, *DATA, "--name", "under_score"), "--name has value 'under_score'"),
     (train, (*TRAIN, "--checkpoints", "/tmp/x"), "--checkpoints has value '/tmp/x': expected s3://"),
     (train, (*TRAIN, "--output", "results"), "--output has value 'results': expected s3://"),
     (train, (*TRAIN, "--upload-to", "s3://x/y"), "--upload-to is for a folder"),
@@ -171,9 +174,13 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (tune, (*TRAIN, "--warm-start", "a_b"), "--warm-start has value 'a_b'"),
     (tune, (*TRAIN, "--trials", "0"), "argument --trials: '0' must be an integer from 1"),
     (tune, (*TRAIN, "--parallel", "0"), "argument --parallel: '0' must be an integer from 1"),
+    (tune, (*TRAIN, "--parallel", "50", "--trials", "2"), "--parallel 50 is more than the 2 trials of the search"),
+    (tune, (*TRAIN, "--parallel", "11", "--strategy", "grid"), "--parallel 11 is more than the 10 trials"),
+    (tune, (*TRAIN, "--warm-start", ","), "--warm-start has value '': expected letters, digits"),
+    (tune, (*TRAIN, "--warm-start", "a,b,a"), "--warm-start a,b,a names a search twice"),
     (tune, (*TRAIN, "--warm-start", "a,b,c,d,e,f"), "names 6 searches: the service takes 5"),
     (tune, (*TRAIN, "--search-space", "none.toml"), "--search-space none.toml: no such file"),
-    (tune, (*TRAIN, "--name", "a" * 33), "at most 32"),
+    (tune, ("--image", TRAIN_IMAGE, *HERE, *DATA, "--name", "a" * 33), "at most 32"),
     (tune, (*TRAIN, "--spot", "--max-wait", "99"), "--max-wait 99 is less than --max-run 3600"),
     (tune, JOB, "no --data"),
     (tune, ("--attach", "a", "--trials", "3"), "--attach is for a search that exists, and --trials for a new one"),
@@ -183,7 +190,8 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (transform, (*SERVE, *DATA), "no model"),
     (transform, (*DATA, "--model-data", MODEL, "--region", REGION, "--dry-run"), "no image"),
     (transform, (*BATCH, "--job", "j"), "give one of them"),
-    (transform, (*BATCH, "--data", "nowhere", "--dry-run"), "--data nowhere: no such folder"),
+    (transform, (*SERVE, "--model-data", MODEL, "--data", "nowhere", "--dry-run"), "--data nowhere: no such folder"),
+    (transform, (*BATCH, "--environment", "SAGEMAKER_MULTI_MODEL=true"), "this serves one model; a server"),
     (transform, (*BATCH, "--out", "x", "--dry-run"), "--out has value 'x'"),
     *(
         (transform, (*SERVE, "--model-data", MODEL, "--data", "s3://b-b/x", "--out", out, "--dry-run"), "is in --data")
@@ -207,8 +215,9 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--role", ROLE, "--dry-run"), "no region"),
     (deploy, (*ONE, "--job", "j"), "give one of them"),
     (deploy, (*DRY, "--model-data", MODEL.removesuffix("/model.tar.gz")), "model.tar.gz, the file itself"),
-    (deploy, (*ONE, "--image", "byoc-serve:1"), "expected ACCOUNT.dkr.ecr"),
-    (deploy, (*ONE, "--region", "us-east-1"), "images of its own region"),
+    (deploy, ("--image", "byoc-serve:1", *HERE, "--model-data", MODEL, "--dry-run"), "expected ACCOUNT.dkr.ecr"),
+    (deploy, ("--image", SERVE_IMAGE, "--role", ROLE, "--region", "us-east-1", "--model-data", MODEL, "--dry-run"),
+        "images of its own region"),
     (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
     (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.c5.largee"), "did you mean ml.c5"),
     (deploy, (*ONE, "--page"), "--page goes with --local"),
@@ -221,10 +230,16 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
         "--instance-count"),
     (deploy, (*ONE, "--environment", "BYOC_THREADS"), "KEY=VALUE"),
     (deploy, (*ONE, "--environment", "BYOC_THREADS=x"), "--environment BYOC_THREADS: got 'x'"),
-    (deploy, (*ONE, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "an endpoint of one model; a server"),
+    (deploy, (*ONE, "--environment", "SAGEMAKER_MULTI_MODEL=True"), "this serves one model; a server"),
     (deploy, ("--local", "--model-data", "x", "--environment", "SAGEMAKER_MULTI_MODEL=true"),
-        "an endpoint of one model; a server"),
+        "this serves one model; a server"),
     (deploy, (*ONE, "--port", "8080"), "--local"),
+    (deploy, (*SERVE, "--dry-run", "--multi-model", "s3://b-b/a", "--remove", ""), "--remove is empty: give a value"),
+    (deploy, (*ONE, "--async="), "--async is empty: give a value, or leave it out"),
+    (prepare_data, ("pets", "--out", ""), "--out is empty: give a value, or leave it out"),
+    (deploy, ("--attach", "byoc-a", "--name", "byoc-a", "--update"), "--attach cannot be combined with --name"),
+    *((deploy, (*ONE, "--max-instances", "3", "--schedule", f"at({when})=1,3"), "expected at(YYYY-MM-DDThh:mm:ss)")
+      for when in ("2100-01-01", "2100-01-01T00:00:00Z")),
     (deploy, ("--local", "--job", "j"), "--local cannot be combined with --job"),
     (deploy, ("--local",), "no model"),
     (deploy, ("--attach", "byoc-a", "--image", SERVE_IMAGE), "--attach"),

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from boto3 import Session
-from botocore.config import Config
 
 from scripts import cleanup, deploy
 from scripts.aws import account as clients
@@ -109,7 +108,7 @@ def test_what_a_lost_call_has_made_is_taken(account: Session, flaky: FlakyAws, c
 def test_all_answers_are_lost_and_the_endpoint_is_found(
     account: Session, flaky: FlakyAws, call: Call, monkeypatch: Patch, fault: str, operation: str
 ) -> None:
-    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG | {"read_timeout": 1})
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
         deployed(account)
     flaky.slow(2)
@@ -123,7 +122,7 @@ def test_what_may_still_be_performed_keeps_its_configuration(
     account: Session, flaky: FlakyAws, call: Call, monkeypatch: Patch, operation: str
 ) -> None:
     monkeypatch.setattr(names, "unique", lambda *parts: "-".join((*parts, "now")))
-    config = Config(read_timeout=4, retries={"total_max_attempts": 1}, user_agent_extra="x")
+    config = {"read_timeout": 4, "retries": {"total_max_attempts": 1}, "user_agent_extra": "x"}
     monkeypatch.setattr(clients, "CONFIG", config)
     if update := ["--update"] if operation == "UpdateEndpoint" else []:
         deployed(account)

@@ -5,7 +5,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 from boto3 import Session
-from botocore.config import Config
 
 from scripts import predict, train, tune
 from scripts.aws import account as clients
@@ -49,7 +48,7 @@ def test_train_attaches_to_a_job_and_stops_it(
 def test_a_job_with_a_name_of_the_callers_own_whose_answer_is_lost(
     flaky: FlakyAws, job: tuple[object, ...], call: Call, monkeypatch: Patch, script: ModuleType, noun: str, fault: str
 ) -> None:
-    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG.merge(Config(read_timeout=1)))
+    monkeypatch.setattr(clients, "CONFIG", clients.CONFIG | {"read_timeout": 1})
     flaky.slow(99)
     getattr(flaky, fault)(f"Create{noun}")
     ended = call(script, *job, "--no-wait")
@@ -136,7 +135,7 @@ def test_predict_tries_again_what_was_not_computed(flaky: FlakyAws, dog: Path, c
 def test_predict_asks_once_for_what_may_have_been_computed(
     flaky: FlakyAws, dog: Path, call: Call, monkeypatch: Patch, fault: str, complaint: str
 ) -> None:
-    monkeypatch.setattr(clients, "ONCE", clients.ONCE.merge(Config(read_timeout=4)))
+    monkeypatch.setattr(clients, "ONCE", clients.ONCE | {"read_timeout": 4})
     getattr(flaky, fault)("InvokeEndpoint")
     ended = call(predict, "byoc-dogs", dog, dog, dog, "--threads", 1, "--json")
     assert (ended.code, ended.last) == (1, "predict.py: 1 of 3 predictions failed")

@@ -203,11 +203,12 @@ def test_a_job_that_is_refused_leaves_no_model(account: Session, monkeypatch: Pa
 
 
 @pytest.mark.usefixtures("account")
-def test_what_is_missing_is_one_line(monkeypatch: Patch, call: Call) -> None:
+def test_what_is_missing_is_one_line(photos: Path, monkeypatch: Patch, call: Call) -> None:
     call(transform, *NAMED, f"s3://{BUCKET}/nothing").ends(2, "no images below this prefix")
     call(transform, "--attach", "byoc-none").ends(1, f"there is no transform job byoc-none in {REGION}")
     monkeypatch.setattr(transform_input, "MAX_MIB", 0)
     call(transform, *NAMED, STORED).ends(2, f"{STORED}/a.jpg is larger than 0 MiB, which batch transform cannot send")
+    call(transform, *NAMED, photos, "--dry-run").ends(2, "a.jpg is larger than 0 MiB")
 
 
 @pytest.mark.usefixtures("unfinished")

@@ -115,7 +115,7 @@ GRID = {
     [
         (("random",), {"Strategy": "Random"}),
         (("hyperband", "--epochs", "9"), {"Strategy": "Hyperband", **HYPERBAND}),
-        (("grid", "--parallel", "50"), {"Strategy": "Grid", **GRID}),
+        (("grid", "--parallel", "10"), {"Strategy": "Grid", **GRID}),
     ],
 )
 def test_strategies(call: Call, arguments: tuple[str, ...], changed: dict[str, Any]) -> None:
@@ -263,6 +263,7 @@ def test_train_from_a_search(monkeypatch: Patch, call: Call, tmp_path: Path) -> 
     (tmp_path / "best.json").write_text(json.dumps({"hyperparameters": {"epochs": "2", "lr": "0.02"}}))
     ended = call(train, *NAMELESS, "--from-tuning", tmp_path, "--epochs", "9")
     assert ended.json[0]["request"]["HyperParameters"] == {"epochs": "9", "lr": "0.02"}
+    assert f"from {tmp_path}: --lr 0.02\n" in ended.err
     give_search(monkeypatch, described_search("Completed"))
     flags = train.parser().parse_args(["--from-tuning", NAME])
     assert train._found(flags) == {"epochs": "2", "lr": "0.001", "batch-size": "64"}

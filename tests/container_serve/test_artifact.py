@@ -271,12 +271,12 @@ def test_files_that_are_not_listed_are_named_and_do_no_harm(model: Path) -> None
     (model / "code").mkdir()
     (model / "code" / "inference.py").write_text("def model_fn(model_dir): ...\n")
     assert read(model).notices == ()
-    for name in (".hidden", "README.md", "a", "b", "model.tar.gz", "output\n.tar.gz", "z"):
+    for name in (".hidden", "README.md", "a\n", "b\U0001f436", "model.tar.gz", "output.tar.gz", "z"):
         (model / name).write_bytes(b"")
     artifact = read(model)
     assert artifact.classes == CLASSES
     assert artifact.notices == (
-        "not listed in model.json, and not used: .hidden, README.md, a, b, model.tar.gz and 2 more"
+        "not listed in model.json, and not used: .hidden, README.md, a\\n, b\U0001f436, model.tar.gz and 2 more"
         " (own code belongs in code/)",
     )
 

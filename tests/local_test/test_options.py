@@ -52,6 +52,7 @@ def test_without_linux_there_is_no_engine_of_processes(monkeypatch: Patch) -> No
         (["--epochs"], ["--epochs", "no value"]),
         (["--epochs", "--lr", "1"], ["--epochs", "no value"]),
         (["--epochs", "1", "--epochs=2"], ["--epochs", "twice"]),
+        (["--data", "sample", "--data=sample"], ["--data", "more than once"]),
         (["stray"], ["'stray'"]),
         (["--lr", "x" * 2501], ["--lr", "2500"]),
         ([f"--h{n}=1" for n in range(101)], ["101", "100"]),

@@ -7,7 +7,7 @@ import pytest
 
 from local_test import outdir
 from local_test.errors import LocalError
-from tests.conftest import Patch
+from tests.conftest import Capture, Patch
 
 
 def finish(out: Path, text: str) -> None:
@@ -74,7 +74,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_keeps_its_log(tmp_path: P
 
 
 @pytest.mark.parametrize("moment", ["at work", "before it began", "at its end"])
-def test_a_killed_run_is_tidied_up(tmp_path: Path, moment: str) -> None:
+def test_a_killed_run_is_tidied_up(tmp_path: Path, moment: str, capsys: Capture) -> None:
     out = tmp_path / "out"
     finish(out, "one")
     killed = outdir.OutDir(out)
@@ -88,6 +88,8 @@ def test_a_killed_run_is_tidied_up(tmp_path: Path, moment: str) -> None:
     with outdir.claimed(out) as claimed:
         claimed.begin()
         assert (tmp_path / "out.failed" / "model" / "model.tar.gz").exists() == (moment == "at work")
+        said = f"a run that was killed has left {tmp_path}/out.failed; this one starts from the first epoch\n"
+        assert capsys.readouterr().out == (said if moment == "at work" else "")
         claimed.give_up()
     assert (out / "summary.json").exists() == (moment != "at its end")
     assert not (tmp_path / "out.old").exists()

@@ -49,6 +49,7 @@ def refused(monkeypatch: Patch, capsys: Capture, *arguments: object) -> str:
         ("--device cuda", "device has value 'cuda': this machine has no NVIDIA GPU; use auto or cpu"),
         ("--resize-size 10", "resize-size has value 10: expected at least the image-size, 224"),
         ("--arch timm/convnext_tini", "arch has value 'timm/convnext_tini': .*did you mean timm/convnext_tiny"),
+        ("--track mlflow", "track has value 'mlflow': the package mlflow is not installed: `pip install mlflow-skinny"),
     ],
 )
 def test_a_value_that_cannot_work_here_is_refused_before_anything_is_staged(

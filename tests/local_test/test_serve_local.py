@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from container_serve.supervisor.scratch import run_directory
+from container_serve.scratch import run_directory
 from local_test import options, pack, serve_local
 from local_test.errors import LocalError
 from local_test.server import free_port

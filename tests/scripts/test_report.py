@@ -71,14 +71,22 @@ def linked(link: Path, target: Path) -> Path:
     return link
 
 
-def test_the_default_name_is_that_of_the_job_s_own_report(
-    job: Path, tmp_path: Path, monkeypatch: Patch, call: Call
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert call(report, job).code == 0
-    assert (tmp_path / "profiler-report.html").is_file()
-    assert call(report, job, job).code == 0
-    assert "Two jobs side by side" in (tmp_path / "compare.html").read_text()
+def test_a_page_is_beside_what_it_reports_on(job: Path, tmp_path: Path, monkeypatch: Patch, call: Call) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    first, second = (shutil.copytree(job, tmp_path / name) for name in ("first", "runs/second"))
+    archive = packed(job, tmp_path / "output.tar.gz")
+    for jobs, page in (
+        ([first], first / "profiler-report.html"),
+        ([archive], tmp_path / "profiler-report.html"),
+        ([first, second], tmp_path / "runs" / "compare.html"),
+        (["--all", tmp_path / "runs"], tmp_path / "runs" / "runs.html"),
+    ):
+        page.unlink(missing_ok=True)
+        said = call(report, *jobs).ends(0)
+        assert str(page) in (said.err if "--all" in jobs else said.out).splitlines()[-1]
+        assert page.stat().st_size > 1000
+    assert list((tmp_path / "here").iterdir()) == []
 
 
 def test_two_jobs_are_called_what_sets_them_apart(job: Path, tmp_path: Path, call: Call) -> None:

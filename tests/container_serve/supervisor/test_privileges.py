@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from container_serve import scratch
 from container_serve.errors import ServeError
-from container_serve.supervisor import privileges, scratch
+from container_serve.supervisor import privileges
 from container_serve.supervisor.privileges import User
 from tests.conftest import need
 from tests.contract.models import write_model

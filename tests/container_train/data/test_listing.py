@@ -75,11 +75,13 @@ def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path, name: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["a\nb/1.jpg", "a/x\x1b[31m.jpg", "a/\u2028.txt"])
 def test_a_name_with_a_control_character_is_named(tmp_path: Path, name: str) -> None:
-    """It would break the lines of logs, tables and CSV files."""
-    (tmp_path / name).parent.mkdir()
-    (tmp_path / name).touch()
-    with pytest.raises(DataError, match=r"the name '.*\\(n|x1b|u2028).*' in .* has a control character: rename it$"):
-        listing.read(tmp_path)
+    """It would break the lines of logs, tables and CSV files; an emoji before it would not."""
+    dogs = tmp_path / "\U0001f436"
+    (dogs / name).parent.mkdir(parents=True)
+    (dogs / name).touch()
+    said = rf"the name '.*\\(n|x1b|u2028).*' in .*{dogs.name}.* has a control character: rename it$"
+    with pytest.raises(DataError, match=said):
+        listing.read(dogs)
 
 
 def test_paths_are_made_when_asked_for() -> None:

@@ -24,7 +24,7 @@ def test_a_package_that_is_missing_is_one_line(track: str, monkeypatch: pytest.M
     monkeypatch.setattr(sys, "path_importer_cache", {})
     for name in [name for name in sys.modules if name.partition(".")[0] == track]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(TrainError, match=rf"track has value '{track}': the package {track} is not installed: add `pip"):
+    with pytest.raises(TrainError, match=rf"track has value '{track}': the package {track} is not installed: `pip"):
         tracking.check(parse(["--track", track]).track)
     tracking.check(parse([]).track)
 

@@ -72,7 +72,7 @@ def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, call: Ca
     assert rows["local_test/tuning/dogs"].endswith("5 min 00 s 20 trials 58.6 % epochs=2 lr=0.001 batch-size=64")
     assert rows["local_test/tuning/broken"].startswith("Failed")
     assert rows["local_test/tuning/dogs/best"].endswith("70.0 % (66 to 74 %) 4 epochs=2")
-    assert said.err.splitlines() == ["6 runs: open runs.html"]
+    assert said.err.splitlines() == [f"6 runs: open {home}/runs.html"]
 
 
 def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(home: Path, call: Call) -> None:
@@ -104,12 +104,12 @@ def test_what_a_row_lacks_is_said(home: Path, call: Call) -> None:
     said, end = call(report, "--all").ends(0).err.splitlines()
     assert said.startswith(f"warning: {rules} cannot be read (")
     assert said.endswith("the row lacks what it held")
-    assert end == "6 runs: open runs.html"
+    assert end == f"6 runs: open {home}/runs.html"
 
 
 def test_the_page_sorts_filters_opens_and_compares(home: Path, tmp_path: Path, call: Call) -> None:
     assert call(report, "--all").code == 0
-    page = tmp_path / "runs.html"
+    page = home / "runs.html"
     with Browser(tmp_path / "profile") as browser:
 
         def rows() -> list[str]:
@@ -132,7 +132,7 @@ def test_the_page_sorts_filters_opens_and_compares(home: Path, tmp_path: Path, c
         assert rows()[0] == "local_test/tuning/dogs/best"
         links = browser.ask("[...document.querySelectorAll('td.open a')].map((a) => a.getAttribute('href'))")
         assert len(links) == 5
-        assert all((tmp_path / link).is_file() for link in links)
+        assert all((home / link).is_file() for link in links)
         typed = "document.getElementById('filter').value = {!r}; filter()"
         browser.ask(typed.format("completed finetune"))
         assert rows() == ["local_test/out"]

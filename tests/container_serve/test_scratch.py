@@ -1,4 +1,4 @@
-"""Temporary folders, and those that were left by servers which were killed."""
+"""Temporary folders, and those that were left by programs which were killed."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from container_serve.errors import ServeError
-from container_serve.supervisor.scratch import LOCK, PREFIX, run_directory
+from container_serve.scratch import LOCK, folder, run_directory
 
 
 @pytest.fixture(autouse=True)
@@ -15,16 +15,17 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_folders_without_a_server_are_removed_and_others_stay(here: Path) -> None:
-    abandoned, beginning, foreign = here / f"{PREFIX}left", here / f"{PREFIX}new", here / "byoc-other"
-    for folder in (abandoned, beginning, foreign):
-        folder.mkdir()
-        (folder / "mms.properties").touch()
+@pytest.mark.parametrize("name", ["byoc-serve-1", "byoc-int8-2", "byoc-ranks-3", ".byoc-4"])
+def test_folders_without_their_program_are_removed_and_others_stay(here: Path, name: str) -> None:
+    abandoned, beginning, foreign = here / name, here / "byoc-serve-new", here / "other"
+    for each in (abandoned, beginning, foreign):
+        each.mkdir()
+        (each / "mms.properties").touch()
     (abandoned / LOCK).touch()
     (foreign / LOCK).touch()
     with run_directory() as first:
         assert sorted(here.iterdir()) == sorted([first, beginning, foreign])
-        with run_directory() as second:
+        with folder() as second:
             assert first.exists()
         assert first.exists()
         assert not second.exists()
