@@ -21,7 +21,7 @@ FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"
 LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, multi-model-server's jar without its own
 IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
-LOG4J = Path(__file__).parents[1] / "log4j2.xml"
+LOG4J = Path(__file__).parents[1] / "log4j2.properties"
 PAGE = Path(__file__).parents[1] / "page"  # what answers GET /, and the API's description
 BATCH = 4  # requests that a worker computes together at most: 12 % less time for each image than one by one
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
