@@ -86,7 +86,7 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
 
     `reports`: the file, a pipe, in which it answers its supervisor.
     """
-    # Bodies lie outside the heap, and are never copied. netty takes memory for them in pieces of some megabytes.
+    # Bodies lie outside the heap, and are never copied.
     direct = 64 + memory.bodies * 5 // (4 * MIB)
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
     return [
@@ -101,6 +101,9 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
         f"-Xmx{memory.heap // MIB}m",
         f"-XX:MaxDirectMemorySize={direct}m",
         "-Xms16m",
+        "-Xmn4m",  # of objects of requests, few of which outlive them
+        "-XX:TrimNativeHeapInterval=5000",  # ms: what loading and compiling classes took goes back to the system
+        "-Dio.netty.allocator.maxOrder=5",  # it takes memory for bodies in pieces of 256 KB instead of 4 MB
         "-Xss512k",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
