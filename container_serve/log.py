@@ -1,4 +1,4 @@
-"""One format for all lines of the log, those of the Java server included (log4j2.xml)."""
+"""One format for all lines of the log, those of the Java server included (log4j2.properties)."""
 
 import logging
 import sys
@@ -25,7 +25,7 @@ def configure(level: int) -> None:
 
 
 def log4j_options(level: int) -> list[str]:
-    """The system properties that log4j2.xml reads: levels, and tracebacks at the level DEBUG only."""
+    """The system properties that log4j2.properties reads: levels, and tracebacks at the level DEBUG only."""
     names = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warn", logging.ERROR: "error"}
     own = next((name for limit, name in names.items() if level <= limit), "fatal")
     server = "warn" if own == "info" else own

@@ -17,7 +17,7 @@ LEAST_IMAGE_BYTES = 64 * MIB  # however little there is: 8 megapixels of RGB
 MAX_PIXEL_BYTES = 17  # of memory to decode an image, at most; see image.py
 THREADS = 2  # of a graph by default; what more would bring on larger machines is not measured
 LEAST_HEAP_BYTES, MOST_HEAP_BYTES = 128 * MIB, 1024 * MIB
-BODY_COPIES = 2  # of a request's body in a worker; the front end's class Memory counts the same
+BODY_COPIES = 2  # of a request's body in a worker; the front end's class PendingRequest counts the same
 UNLIMITED = 2**60  # cgroup v1 writes "no limit" as a number near 2**63
 
 

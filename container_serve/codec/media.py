@@ -12,6 +12,7 @@ IMAGE_TYPES += ("application/x-image", "application/octet-stream")
 # Not registered, but what many programs send: Windows, old browsers, the AWS command line.
 _ALIASES = tuple(f"image/{name}" for name in ("jpg", "pjpeg", "x-png", "x-bmp", "x-ms-bmp", "x-windows-bmp"))
 _ALIASES += ("binary/octet-stream",)
+_CURL_TYPE = "application/x-www-form-urlencoded"
 LINE_TYPES = (JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson", "application/ndjson")
 
 
@@ -20,7 +21,8 @@ def media_type(content_type: str | None) -> str:
     """The type of a body, in lower case and without parameters, "" where there is none. Raises RequestError 415."""
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind and kind not in (JSON, *LINE_TYPES, *IMAGE_TYPES, *_ALIASES):
-        raise unsupported(f"the content type {shown(kind)} is not taken")
+        by_curl = " (curl sends it without -H 'Content-Type: image/jpeg')" if kind == _CURL_TYPE else ""
+        raise unsupported(f"the content type {shown(kind)} is not taken{by_curl}")
     return kind
 
 

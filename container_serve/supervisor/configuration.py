@@ -21,7 +21,7 @@ FRONT_END = Path(__file__).parents[1] / "frontend" / "frontend.jar"
 LIBRARIES = FRONT_END.parent / "lib"  # in the images: current netty and log4j, multi-model-server's jar without its own
 IMAGE_JAVA = Path("/opt/java/bin/java")
 CLASS_ARCHIVE = FRONT_END.with_suffix(".jsa")  # see frontend/archive.py; need not be there
-LOG4J = Path(__file__).parents[1] / "log4j2.xml"
+LOG4J = Path(__file__).parents[1] / "log4j2.properties"
 PAGE = Path(__file__).parents[1] / "page"  # what answers GET /, and the API's description
 BATCH = 4  # requests that a worker computes together at most: 12 % less time for each image than one by one
 # Unix socket paths end at 107 bytes; the longest in the run directory is a worker's, .mms.sock.9000.
@@ -86,7 +86,7 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
 
     `reports`: the file, a pipe, in which it answers its supervisor.
     """
-    # Bodies lie outside the heap, and are never copied. netty takes memory for them in pieces of some megabytes.
+    # Bodies lie outside the heap, and are never copied.
     direct = 64 + memory.bodies * 5 // (4 * MIB)
     archive = [f"-XX:SharedArchiveFile={CLASS_ARCHIVE}"] if CLASS_ARCHIVE.exists() else []
     return [
@@ -101,6 +101,9 @@ def command(run: Path, settings: Settings, memory: Memory, reports: str = os.dev
         f"-Xmx{memory.heap // MIB}m",
         f"-XX:MaxDirectMemorySize={direct}m",
         "-Xms16m",
+        "-Xmn4m",  # of objects of requests, few of which outlive them
+        "-XX:TrimNativeHeapInterval=5000",  # ms: what loading and compiling classes took goes back to the system
+        "-Dio.netty.allocator.maxOrder=5",  # it takes memory for bodies in pieces of 256 KB instead of 4 MB
         "-Xss512k",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from container_serve import artifact
-from container_serve.codec import answers, media, requests
+from container_serve.codec import answers, form, media, requests
 from container_serve.errors import ArtifactError, RequestError
 from container_serve.predictor import Predictor, top
 from container_serve.preprocess import preprocess
@@ -41,9 +41,12 @@ class Call:
         value: str | None = self.context.get_request_header(0, name)
         return value
 
-    @property
-    def content_type(self) -> str | None:
-        return self.header("Content-Type") or self.header("content-type")  # the latter of a file in a form
+    def content(self) -> tuple[bytes, str | None]:
+        """The body and its type; of a form those of its one file. Raises RequestError."""
+        kind = self.header("Content-Type")
+        if kind and kind.split(";")[0].strip().lower() == form.FORM:
+            return form.file(self.body, kind)
+        return self.body, kind
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -93,8 +96,9 @@ class DefaultHandler:
         decoded, tensors = [], []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):
-                if media.media_type(self.call.content_type) not in (media.JSON, *media.LINE_TYPES):
-                    self.call.tensors = self.default_input_fn(self.call.body, self.call.content_type)
+                body, kind = self.call.content()
+                if media.media_type(kind) not in (media.JSON, *media.LINE_TYPES):
+                    self.call.tensors = self.default_input_fn(body, kind)
                     decoded.append(self.call)
                     tensors.append(self.call.tensors)
         if len(tensors) > 1:

@@ -106,8 +106,9 @@ class Service(Transformer):  # type: ignore[misc]
 
     def _response(self, call: Call) -> tuple[Any, str]:
         """(body, content type)."""
-        body: Any = call.body
-        content_type, accept = call.content_type, call.header("Accept")
+        body: Any
+        body, content_type = call.content()
+        accept = call.header("Accept")
         if not accept or accept == ANY:
             accept = self.settings.default_accept
         if not self.reads and content_type in UTF8_TYPES:  # which the toolkit hands on as text

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from container_serve.codec import form
 from container_serve.codec.answers import Row, render
 from container_serve.codec.media import ANSWER_TYPES, IMAGE_TYPES, negotiate
 from container_serve.codec.requests import DEFAULT_TOP_K, MAX_INSTANCES, Request, parse
@@ -77,6 +78,59 @@ def test_other_types_are_refused_with_the_list(content_type: str) -> None:
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "", None])
 def test_an_empty_body_is_refused(content_type: str | None) -> None:
     assert refusal(b"", content_type).startswith("the body is empty")
+
+
+# --- forms ---
+
+PART = b'Content-Disposition: form-data; name="f"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data; boundary=b", 'Multipart/Form-Data; BOUNDARY="b"', "multipart/form-data;boundary=b",
+        "multipart/form-data; charset=utf-8; boundary=b; x=y",
+    ],
+)  # fmt: skip
+def test_the_file_in_a_form(kind: str) -> None:
+    for body in (JPEG, b"", b"\r\n\r\n--", b"--x--\r\n", bytes(range(256)) * 99):
+        for around in (
+            b"--b\r\n%b%b\r\n--b--\r\n",
+            b"a preamble\r\n--b\r\n%b%b\r\n--b--",
+            b"--b \r\n%b%b\r\n--b--\r\nx",
+        ):
+            assert form.file(around % (PART, body), kind) == (body, "image/jpeg")
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (PART.replace(b"\r\nContent-Type: image/jpeg", b""), "application/octet-stream"),
+        (PART.replace(b"filename=", b"filename*=utf-8''"), "image/jpeg"),
+        (PART.replace(b"Content-", b"content-"), "image/jpeg"),
+        (b"Content-Type:text/csv; a=b\r\nX: y\r\nContent-Disposition: form-data;filename=x\r\n\r\n", "text/csv; a=b"),
+    ],
+)
+def test_the_type_of_a_file_in_a_form(head: bytes, kind: str) -> None:
+    assert form.file(b"--b\r\n" + head + JPEG + b"\r\n--b--", "multipart/form-data; boundary=b") == (JPEG, kind)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"--b--\r\n", b"--b\r\n", PART + JPEG, b"--c\r\n" + PART + JPEG + b"\r\n--c--",
+        b"--b\r\n" + PART + JPEG, b"--b\r\n" + PART + JPEG + b"\r\n--b", b"--b\r\n" + PART + JPEG + b"--b--",
+        (b"--b\r\n" + PART + JPEG + b"\r\n") * 2 + b"--b--",
+        b"--b\r\n" + PART.replace(b"; filename=", b"; file=") + JPEG + b"\r\n--b--",
+        b"--b\r\n" + PART[:-4] + b"\r\n--b--", b"--b--\r\n\r\n\r\n--b--",
+        b"--b\r\nContent-Disposition: form-data\r\n\r\n; filename=\r\n--b--",
+    ],
+)  # fmt: skip
+def test_any_other_form_is_refused(body: bytes) -> None:
+    for kind in ("multipart/form-data; boundary=b", "multipart/form-data", "multipart/form-data; boundary="):
+        with pytest.raises(RequestError, match="it has to hold one file, and nothing else") as caught:
+            form.file(body, kind)
+        assert (caught.value.status, caught.value.kind) == (400, "InvalidForm")
 
 
 # --- JSON ---

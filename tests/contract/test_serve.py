@@ -48,7 +48,7 @@ def test_a_picture_gets_its_classes_most_probable_first(server: Server, color: s
 
 
 def test_top_k_in_the_address_is_told_where_it_goes(server: Server) -> None:
-    for query in ("top_k=1", "a=b&top_k=1", "top_k", "top_k=many&a"):
+    for query in ("top_k=1", "a=b&TOP_K=1", "top_k", "top_k=many&a"):
         answer = server.request("POST", f"/invocations?{query}", picture("red"), {"Content-Type": "image/jpeg"})
         assert (answer.status, answer.json()["type"]) == (400, "InvalidTopK"), query
         assert "X-Amzn-SageMaker-Custom-Attributes: top_k=3" in answer.json()["message"]

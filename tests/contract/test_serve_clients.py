@@ -202,6 +202,12 @@ def test_batch_transform_is_told_what_it_may_send(server: Server) -> None:
 # --- types of bodies ---
 
 
+def test_a_coding_in_a_second_line_is_seen_too(server: Server) -> None:
+    head = f"POST /invocations HTTP/1.1\nHost: x\nConnection: close\nContent-Length: {len(JPEG)}\n"
+    codings = "Content-Encoding: identity\ncontent-encoding: gzip\n"
+    assert exchange(server, f"{head}Content-Type: image/jpeg\n{codings}", JPEG)[0] == 415
+
+
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "gzip, identity"])
 def test_a_coded_body_is_refused_by_its_header(server: Server, coding: str) -> None:
     status, kind, message = refusal(server.invoke(JPEG, Content_Encoding=coding))
@@ -262,8 +268,9 @@ def test_any_other_form_is_told_what_is_expected(server: Server) -> None:
     refused(data=JPEG, headers={"Content-Type": "multipart/form-data"})
     nested = {"f": ("x", b"a=1", "application/x-www-form-urlencoded")}
     assert requests.post(url, files=nested, timeout=60).status_code == 415
-    mixed = requests.post(url, b"--b--", headers={"Content-Type": "multipart/mixed; boundary=b"}, timeout=60)
-    assert mixed.status_code == 415
+    for other in ("multipart/mixed", "multipart/form-datax"):
+        mixed = requests.post(url, b"--b--", headers={"Content-Type": f"{other}; boundary=b"}, timeout=60)
+        assert mixed.status_code == 415
     assert label(server.invoke(JPEG)) == "red"
 
 

@@ -79,7 +79,8 @@ def files() -> dict[str, bytes]:
         found[name] = json.dumps(LEGACY).encode()
     settings = b"default_service_handler=evil:handle\nload_models=ALL\nplugins_path=/opt/ml/model\n"
     for name in (
-        "config.properties", "mms.properties", "pyvenv.cfg", ".env", "log4j2.xml", ".hotspotrc", "JDK_JAVA_OPTIONS",
+        "config.properties", "mms.properties", "pyvenv.cfg", ".env", "log4j2.xml", "log4j2.properties", ".hotspotrc",
+        "JDK_JAVA_OPTIONS",
     ):  # fmt: skip
         found[name] = settings
     found["plugins.xml"] = b'<ie><plugins><plugin name="CPU" location="logging.so"/></plugins></ie>'

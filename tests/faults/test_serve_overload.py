@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -117,9 +117,16 @@ def padded(size: int) -> bytes:
     return typed(image + bytes(size - len(image)), "image/jpeg")
 
 
-def at_once(port: int, count: int, size: int) -> Counter[int]:
-    """The statuses of so many bodies of `size` bytes, of which none is answered before all are under way."""
-    raw = padded(size)
+def form(size: int) -> bytes:
+    """The same as a file in a form."""
+    lines = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n', b"\r\n--b--\r\n"
+    image = picture("red")
+    return typed(lines[0] + image + bytes(size - len(image)) + lines[1], "multipart/form-data; boundary=b")
+
+
+def at_once(port: int, count: int, raw: bytes) -> Counter[int]:
+    """The statuses of so many equal requests, of which none is answered before all are under way."""
+    size = len(raw)
     with contextlib.ExitStack() as stack:
         connections = [stack.enter_context(connect(port, 120)) for _ in range(count)]
         for connection in connections:
@@ -137,21 +144,25 @@ def at_once(port: int, count: int, size: int) -> Counter[int]:
 def test_large_bodies_that_the_limit_allows_are_answered_side_by_side(tmp_path: Path) -> None:
     env = {"SAGEMAKER_MAX_REQUEST_SIZE": "100000000"}
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env) as server:
-        assert at_once(server.port, 2, 60_000_000) == {200: 2}
+        assert at_once(server.port, 2, padded(60_000_000)) == {200: 2}
+        assert at_once(server.port, 2, form(60_000_000)) == {200: 2}
         assert exchange(server.port, padded(100_000_001)).status == 413
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize(("memory", "size"), [("4g", 300_000_000), ("2g", 300_000_000), ("1g", 40_000_000)])
+@pytest.mark.parametrize(
+    ("memory", "make", "size"),
+    [("4g", padded, 300_000_000), ("2g", padded, 300_000_000), ("1g", padded, 40_000_000), ("2g", form, 200_000_000)],
+)
 def test_bodies_that_memory_does_not_hold_are_refused_and_nothing_is_killed(
-    tmp_path: Path, memory: str, size: int
+    tmp_path: Path, memory: str, make: Callable[[int], bytes], size: int
 ) -> None:
     env = {"SAGEMAKER_MAX_REQUEST_SIZE": str(2**30)}
     options = ("--memory", memory, "--memory-swap", memory)
     with serving(write_model(tmp_path / "model"), tmp_path / "run", env, prefix=options, kind="docker") as server:
         workers = server.children()
         assert ("larger ones are refused: give the container more memory" in server.log()) == (memory != "4g")
-        statuses = at_once(server.port, 4, size)
+        statuses = at_once(server.port, 4, make(size))
         assert set(statuses) <= {200, 503}, server.log()
         assert statuses[200] >= 1
         assert exchange(server.port, GOOD).status == 200

@@ -17,7 +17,8 @@ final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
     private static final int PIECE_BYTES = 256;
-    private static final CharSequence[] LISTS = {HttpHeaderNames.ACCEPT, "X-Amzn-SageMaker-Custom-Attributes"};
+    private static final CharSequence[] LISTS =
+            {HttpHeaderNames.ACCEPT, HttpHeaderNames.CONTENT_ENCODING, "X-Amzn-SageMaker-Custom-Attributes"};
 
     private final Settings settings;
 
@@ -79,22 +80,16 @@ final class Admission {
     }
 
     private void check(HttpRequest request, String model) throws Refusal {
-        String type = Form.mimeType(request);
-        if (type.equals("application/x-www-form-urlencoded") || type.startsWith("multipart/") && !Form.isForm(type)) {
-            throw new Refusal(415, "UnsupportedMediaType", "Content-Type " + RequestContext.printable(type, 100)
-                    + " is not taken (curl sends it when no header is given); send the image itself with its type, for"
-                    + " example curl -H 'Content-Type: image/jpeg' --data-binary @image.jpg URL.");
+        for (CharSequence list : LISTS) { // here and on the Python side the first line of each is read
+            List<String> lines = request.headers().getAll(list);
+            if (lines.size() > 1) {
+                request.headers().set(list, String.join(",", lines));
+            }
         }
         String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
             throw new Refusal(415, "UnsupportedMediaType", "Content-Encoding " + RequestContext.printable(coding, 50)
                     + " is not taken: send the body as it is, without that header.");
-        }
-        for (CharSequence list : LISTS) { // the Python side sees the first line of each
-            List<String> lines = request.headers().getAll(list);
-            if (lines.size() > 1) {
-                request.headers().set(list, String.join(", ", lines));
-            }
         }
         long length = HttpUtil.getContentLength(request, 0L);
         checkSize(length);
@@ -132,7 +127,7 @@ final class Admission {
 
     /** Hands on a request that is there as a whole: only such a one takes a place from others. */
     void handOn(RequestContext request) throws Refusal {
-        FullHttpRequest whole = Form.unpacked(request.whole());
+        FullHttpRequest whole = request.whole();
         if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
             String text = whole.content().toString(StandardCharsets.UTF_8);
             whole.release();

@@ -45,7 +45,7 @@ final class Target {
 
     /** Tells whether the query has the key. */
     boolean asks(String key) {
-        return query.matches("(.*&)?" + key + "([=&].*)?");
+        return query.matches("(?i)(.*&)?" + key + "([=&].*)?");
     }
 
     /** The value of the key in the query, where it is a number, as an int that is nearest. */

@@ -9,8 +9,6 @@ import java.util.concurrent.Semaphore;
  * The supervisor has divided the container's memory; models and decoded images have their own shares of it.
  */
 public final class Memory {
-    private static final int COPIES = 2; // of a body in a worker: as it is read, and as a user's program may copy it
-    private static final int JSON_COPIES = 5; // of one in JSON: its text, the strings in it, what their base64 decodes to
     private static final int UNIT = 1024; // bytes
 
     private final long bodyBytes;
@@ -48,7 +46,7 @@ public final class Memory {
 
     /** Takes the copies of a body from the workers' share. False: they do not fit, and the queue hears when some may. */
     boolean lend(PendingRequest request, RequestQueue queue) {
-        long units = request.bytes * (request.isJson ? JSON_COPIES : COPIES) / UNIT;
+        long units = request.bytes * request.copies / UNIT;
         int lent = (int) Math.min(workerUnits, units); // one that is larger than all goes alone
         starved.add(queue); // before the look, so that what is given back meanwhile is not missed
         boolean fits = free.tryAcquire(lent);

@@ -22,12 +22,14 @@ import java.util.concurrent.atomic.AtomicLong;
 /** A whole request that waits for a worker, or has one; what changes in it is guarded by its queue. */
 public final class PendingRequest {
     private static final int END = -1; // of a list, in the model server's protocol
+    private static final int COPIES = 2; // of a body: as it is read, and as a user's program may copy it
+    private static final int JSON_COPIES = 5; // in JSON, also in a form: its text, the strings in it, their base64 decoded
     private static final int SMALL_BYTES = 1 << 20;
     private static final AtomicLong CREATED = new AtomicLong();
 
     final long deadline;
     final long bytes;
-    final boolean isJson;
+    final int copies; // of its body in a worker, at most
     boolean alone; // it was with others at a worker that died, or is too large: it goes without others
     boolean abandoned; // its caller has an answer, or went away
     int lent; // of the workers' memory
@@ -53,7 +55,9 @@ public final class PendingRequest {
         bytes = request.content().readableBytes();
         CharSequence mime = HttpUtil.getMimeType(request);
         type = mime == null ? "" : mime.toString();
-        isJson = type.toLowerCase(Locale.ROOT).contains("json");
+        String kind = type.toLowerCase(Locale.ROOT);
+        boolean isJson = kind.contains("json");
+        copies = isJson || kind.startsWith("multipart/") ? JSON_COPIES : COPIES;
         alone = isJson || bytes > SMALL_BYTES; // JSON, and JSON lines, have several images, maybe
     }
 
