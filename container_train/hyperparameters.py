@@ -57,18 +57,24 @@ def one_of(*choices: str | int) -> Callable[[str], Any]:
     return parse
 
 
+def lowered(text: str) -> str:
+    """Return `none` or `backbone` however it is written, as Python's None is; any other text as it is."""
+    return text.lower() if text.lower() in ("none", "backbone") else text
+
+
 def rules(text: str) -> str:
     """Check rules of debugger and profiler with parameters; the watcher parses them again."""
     from container_train.debugger import KNOWN
     from container_train.monitoring.findings import parse_parameters
     from container_train.profiler.rules import DEFAULTS
 
-    parse_parameters(text, {**KNOWN, **DEFAULTS})
-    return text
+    parse_parameters(lowered(text), {**KNOWN, **DEFAULTS})
+    return lowered(text)
 
 
 def steps(text: str) -> str:
     """Check `none`, or `10:20`: the steps from 10 to before 20."""
+    text = lowered(text)
     first, _, end = text.partition(":")
     if text != "none" and not (
         first.isdecimal() and end.isdecimal() and int(first) < int(end) <= int(first) + MAX_PROFILED_STEPS
@@ -137,9 +143,9 @@ class Hyperparameters:
     arch: str = option(
         architecture, "resnet50", "any classification architecture of torchvision, or of timm: timm/convnext_tiny"
     )
-    weights: str = option(str, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1")
+    weights: str = option(lowered, "DEFAULT", "DEFAULT (ImageNet), none, or a torchvision name such as IMAGENET1K_V1")
     freeze_until: str = option(
-        str, "backbone", "backbone (all but the new layer), none, or the last module to freeze: layer3"
+        lowered, "backbone", "backbone (all but the new layer), none, or the last module to freeze: layer3"
     )
     optimizer: str = option(one_of("adam", "adamw", "sgd"), "adam", "adam, adamw or sgd")
     weight_decay: float = option(number(float, 0, 1), 0.0, "weight decay")

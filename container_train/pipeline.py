@@ -14,6 +14,7 @@ import torch
 
 from container_train import job, no_effect
 from container_train.data import channels, dataset
+from container_train.data.unreadable import check_share
 from container_train.debugger.hook import trained
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import Stopped
@@ -160,13 +161,12 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
                 made, {name: data.unreadable.readable(name) for name in ("valid", "test")},
                 precision=hp.precision, train=data.unreadable.readable("train"), seed=hp.seed,
             )  # fmt: skip
+            bad = {**data.unreadable.files, **choice.bad}
+            summary["images"] |= {name: len(split) for name, split in choice.splits.items()}
+            check_share(bad, sum(summary["images"].values()) + len(bad))
             log.info(metrics.line("test_accuracy", choice.accuracy[choice.artifact.precision]["test"]))
         tested = Tested.of(choice, "test", network.model)
-        summary |= {
-            **tested.figures(choice),
-            "images": {**summary["images"], **{name: len(split) for name, split in choice.splits.items()}},
-            "skipped": summary["skipped"] + len(choice.bad),
-        }
+        summary |= {**tested.figures(choice), "skipped": len(bad)}
     judged = tested.split if tested else data.unreadable.readable("valid")
     accuracy = summary[f"{judged.name}_accuracy"]
     summary["chance"] = metrics.no_better_than_chance(accuracy, np.bincount(judged.targets).tolist())

@@ -16,7 +16,7 @@ from container_train.data.duplicates import Leak
 from container_train.data.files import Split
 from container_train.data.labels import labels
 from container_train.data.listing import SHOWN, Listing
-from container_train.data.unreadable import Unreadable, check_share
+from container_train.data.unreadable import TRAIN, Unreadable, check_share, no_image_of
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
@@ -133,8 +133,8 @@ def _check_completeness(checked: Checked, order: list[str]) -> list[str]:
         if not len(split):
             raise TrainError(f"channel {split.name}: no images in its class folders")
         empty = [order[index] for index in np.flatnonzero(np.bincount(split.targets, minlength=len(order)) == 0)]
-        if empty and split.name == "train":
-            raise TrainError(f"channel train: class folder {empty[0]!r} has no readable image: add some or remove it")
+        if empty and split.name == TRAIN:
+            raise no_image_of(empty[0])
         if empty:
             notes.append(f"channel {split.name} has no images of {len(empty)} classes: {', '.join(empty[:SHOWN])}")
     return notes

@@ -17,6 +17,7 @@ from container_train.errors import TrainError
 
 log = logging.getLogger(__name__)
 
+TRAIN = "train"  # the split that has to have images of each class
 EARLY = 2000  # images after which a process does not wait for the end of the epoch to say that too many are bad
 
 
@@ -28,6 +29,16 @@ def check_share(bad: Mapping[str, str], seen: int) -> None:
             f"{len(bad)} of {seen} files are not readable images, more than {MAX_BAD_SHARE:.0%}: {first};"
             " remove or repair them"
         )
+
+
+def none_readable(name: str) -> TrainError:
+    """Return the error for a split without images."""
+    return TrainError(f"channel {name}: none of its images can be read")
+
+
+def no_image_of(folder: str) -> TrainError:
+    """Return the error for a class without training images."""
+    return TrainError(f"channel {TRAIN}: class folder {folder!r} has no readable image: add some or remove it")
 
 
 class Unreadable:
@@ -91,9 +102,14 @@ class Unreadable:
             self.known[name] |= bad
         self.noted = {name: {} for name in self.splits}
         check_share(self.files, max(self.checked, sum(self.seen.values())))
-        for name in self.splits:
-            if not self.count(name):
-                raise TrainError(f"channel {name}: none of its images can be read")
+        for name, split in self.splits.items():
+            left = split.targets[self.remaining(name)]
+            if not len(left):
+                raise none_readable(name)
+            gone = np.fromiter(self.known[name], dtype=np.int64)
+            empty = gone[np.isin(split.targets[gone], left, invert=True)]
+            if len(empty) and name == TRAIN:
+                raise no_image_of(split.paths.name(int(empty[0])).partition("/")[0])
         return True
 
     def state(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from container_train.data.files import Split
 from container_train.data.listing import SHOWN
-from container_train.data.unreadable import check_share
+from container_train.data.unreadable import none_readable
 from container_train.progress import in_threads
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def evaluate(artifacts: Sequence[Artifact], split: Split) -> Evaluated:
     """Return the answers of a server of each artifact to each image.
 
     Each image is decoded once for all artifacts, which therefore have the same preprocessing. A core works on one image
-    at a time, as a worker of the server does. Raises TrainError if too many cannot be read.
+    at a time, as a worker of the server does. Raises TrainError if none can be read; how many may be bad, of this split
+    and the others, is for the caller to say.
     """
     cores = len(os.sched_getaffinity(0))
     predictors = [Predictor(artifact, threads=1, callers=cores) for artifact in artifacts]
@@ -90,7 +91,8 @@ def evaluate(artifacts: Sequence[Artifact], split: Split) -> Evaluated:
 
     reasons = in_threads(answer, range(len(split)), f"evaluating {split.name}", cores)
     bad = {split.shown(index): reason for index, reason in enumerate(reasons) if reason}
-    check_share(bad, len(split))
+    if len(bad) == len(split):
+        raise none_readable(split.name)
     for file, reason in list(bad.items())[:SHOWN]:
         log.warning("skipped %s: %s", file, reason)
     kept = np.array([not reason for reason in reasons])

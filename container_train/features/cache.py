@@ -16,10 +16,10 @@ import torch
 from container_train.data import augmentation, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
-from container_train.data.images import ImageDataset, Item, first_images
+from container_train.data.images import ImageDataset, Item
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
-from container_train.features.extractor import CHECKED, FeatureExtractor
+from container_train.features.extractor import FeatureExtractor
 from container_train.features.files import FeatureFile, FeatureFileError, Features, locked
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
@@ -139,7 +139,7 @@ class Cache:
                     stack.enter_context(locked(file, self._check_stop))
                 found = {part: rows for part, file in files.items() if (rows := self._read(file, part)) is not None}
                 if left := [part for part in parts if part not in found]:
-                    self._choose()
+                    self.extractor.choose_on(self.data.splits)
                     self._write([files[part] for part in left], left)
                     found |= {part: rows for part in left if (rows := files[part].read()) is not None}
         except FeatureFileError as error:
@@ -159,16 +159,15 @@ class Cache:
                 file.append(features)
 
     def _in_memory(self, parts: Sequence[Part]) -> dict[Part, Features]:
-        self._choose()
-        # The first for more processes than images.
-        chunks = [[tuple(feature[:0] for feature in self.extractor.sample)] * len(parts), *self._computed(parts, 0)]
-        return {
-            part: tuple(torch.cat(column) for column in zip(*rows, strict=True))
-            for part, rows in zip(parts, zip(*chunks, strict=True), strict=True)
-        }
-
-    def _choose(self) -> None:
-        self.extractor.choose(first_images(self.data.splits, self.extractor.network.preprocessing, CHECKED))
+        self.extractor.choose_on(self.data.splits)
+        rows, done = len(self._images(parts[0][0])), 0
+        found = {part: tuple(like.new_empty(rows, *like.shape[1:]) for like in self.extractor.sample) for part in parts}
+        for chunk in self._computed(parts, 0):
+            for whole, features in zip(found.values(), chunk, strict=True):
+                for column, some in zip(whole, features, strict=True):
+                    column[done : done + len(some)] = some
+            done += len(chunk[0][0])
+        return found
 
     def _check_stop(self) -> None:
         if self.stop.asked:
@@ -204,7 +203,7 @@ class Cache:
     def _pixels(self, split: str, views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
         spec, extractor = self.extractor.network.preprocessing, self.extractor
         images = ImageDataset(self.data.splits, spec, self.augment, self.hp.seed)
-        items = [[Item(split, index, views) for index in batch] for batch in batches]
+        items = ([Item(split, index, views) for index in batch] for batch in batches)
         workers = self.decoders.processes(len(views) * max(1, extractor.batch // len(views)), spec.crop)
         for batch in loading.load(images, items, workers, extractor.device):
             self.data.unreadable.use(split, len(batch.targets), batch.bad.values())

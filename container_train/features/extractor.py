@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 
 from container_serve import image, preprocess
 from container_serve.predictor import convert_model, core, load_openvino
-from container_train.data.images import Normalisation
+from container_train.data.files import Split
+from container_train.data.images import Normalisation, first_images
 from container_train.features.files import Features
 from container_train.model.builder import Network
 from container_train.training.device import launched
@@ -77,6 +78,11 @@ class FeatureExtractor:
             "preprocessing": self.network.preprocessing.to_dict(),
             "decoding": f"{decoding}, Pillow {metadata.version('pillow')}",
         }
+
+    def choose_on(self, splits: Mapping[str, Split]) -> None:
+        """`choose` on the first training images. No file is read where torch computes in any case."""
+        if self.wants_openvino and self.network.backbone is not None:
+            self.choose(first_images(splits, self.network.preprocessing, CHECKED))
 
     def choose(self, pixels: torch.Tensor) -> None:
         """Take OpenVINO if it is wanted, can run these layers, and agrees with torch on some images' `pixels`."""

@@ -12,11 +12,11 @@ from torch.optim.swa_utils import update_bn
 from container_train.data import loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
-from container_train.data.images import ImageDataset, Item, Normalisation, first_images
+from container_train.data.images import ImageDataset, Item, Normalisation
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.features.cache import NO_FEATURES, Cache, Part
-from container_train.features.extractor import CHECKED, FeatureExtractor
+from container_train.features.extractor import FeatureExtractor
 from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
@@ -82,8 +82,7 @@ class Source:
         if hp.feature_cache == "on":
             raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
         log.info("feature cache: off, %s", reason)
-        if network.backbone is not None:
-            self.extractor.choose(first_images(data.splits, network.preprocessing, CHECKED))
+        self.extractor.choose_on(data.splits)
         share = -(-hp.batch_size // group.size)
         self.workers = self.decoders.processes(share, network.preprocessing.crop)
 

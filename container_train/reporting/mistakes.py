@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 from torch import nn
 
+from container_serve.errors import RequestError
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.data.files import Split
 from container_train.export.evaluation import Answers
@@ -129,7 +130,11 @@ def _example(tested: Tested, classes: Sequence[str], index: int, evidence: Pixel
 
 
 def _tensor(tested: Tested, index: int) -> Pixels:
-    return preprocess(tested.split.paths[index].read_bytes(), tested.preprocessing)
+    """The image as the network sees it; grey if it cannot be read any more, which is no reason for a job to fail."""
+    try:
+        return preprocess(tested.split.paths[index].read_bytes(), tested.preprocessing)
+    except (OSError, RequestError):
+        return np.zeros((3, tested.preprocessing.crop, tested.preprocessing.crop), dtype=np.float32)
 
 
 def _jpeg(tensor: Pixels, spec: Preprocessing, evidence: Pixels | None = None) -> str:

@@ -89,6 +89,7 @@ class Learner:
         divisor = self.divisors[state.step]
         # As many in all processes, of which some have an image less.
         parts = batch_norm.parts(self.network.head, whole // group.size, self.hp.accumulate)
+        fewest = batch_norm.FEWEST if batch_norm.is_trained(self.network.head) else 1
         sums = torch.zeros(2, dtype=torch.float64, device=wanted.device)  # loss, correct predictions
         self.optimizer.zero_grad(set_to_none=True)
         batches = zip(*(tensor.tensor_split(parts) for tensor in (*features, wanted)), strict=True)
@@ -98,11 +99,11 @@ class Learner:
                 self.monitor.hook.further_part()
             with contextlib.nullcontext() if last else group.no_sync(self.parallel):
                 with self.precision.autocast():
-                    logits = self._head(whole)(*part)
-                    loss = self.loss(logits, labels) if len(labels) else logits[:0].sum()
+                    logits = self._head(len(wanted))(*(_filled(feature, fewest) for feature in part))[: len(labels)]
+                    loss = self.loss(logits, labels) if len(labels) else logits.sum()
                 own = self.loss.divisor(labels)
                 classes = labels if labels.ndim == 1 else labels.argmax(1)
-                correct = (logits[: len(labels)].argmax(1) == classes).sum()
+                correct = (logits.argmax(1) == classes).sum()
                 sums += torch.stack([(loss.detach() * own).double(), correct.double()])
                 if last:
                     self._tell(sums, whole, divisor)
@@ -123,24 +124,18 @@ class Learner:
         state.step += 1
 
     def _features(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> tuple[Features, torch.Tensor]:
-        """Return the inputs of the head and the targets of the loss, of at least one image.
-
-        All processes take part in a step: one without images has a blank one, whose gradient is zero.
-        """
+        """Return the inputs of the head and the targets of the loss; the inputs may have a blank image more."""
         if isinstance(inputs, torch.Tensor):
-            pixels = inputs if len(targets) else inputs.new_zeros(1, *inputs.shape[1:])
-            inputs = self.source.extractor(pixels)
-        elif not len(targets):
-            inputs = tuple(feature.new_zeros(1, *feature.shape[1:]) for feature in inputs)
+            inputs = self.source.extractor(_filled(inputs, 1))
         if not self.mixing or not len(targets):
             return inputs, targets
         inputs, targets = self.mixing(inputs, targets, self.state.epoch, self.state.step)
         first = 0 if self.group.size == 1 else 1  # the one before this process's, which came along to be mixed
         return tuple(feature[first:] for feature in inputs), targets[first:]
 
-    def _head(self, whole: int) -> Callable[..., torch.Tensor]:
+    def _head(self, images: int) -> Callable[..., torch.Tensor]:
         """Return what is trained, compiled except for steps that are saved, with hooks, and batches of another size."""
-        if self.compiled is None or whole < self.hp.batch_size or self.monitor.hook.saves():
+        if self.compiled is None or images < self.hp.batch_size or self.monitor.hook.saves():
             return self.parallel
         return self.compiled
 
@@ -242,3 +237,12 @@ class Learner:
             content["epoch"], content["step"], RunningMetrics(**content["tally"]), content["history"], content["best"],
             content["stopped by"],
         )  # fmt: skip
+
+
+def _filled(inputs: torch.Tensor, fewest: int) -> torch.Tensor:
+    """Return inputs (N, ...) with blank ones after them, if they are fewer: they have no target, and no gradient.
+
+    All processes take part in a step, also where none of their images can be read.
+    """
+    missing = fewest - len(inputs)
+    return torch.cat([inputs, inputs.new_zeros(missing, *inputs.shape[1:])]) if missing > 0 else inputs

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,76 @@ def training(root: Path) -> None:
     print(json.dumps(found))
 
 
+def features(root: Path) -> None:
+    """Print the seconds of the feature cache's parts, and the megabytes that each adds, as JSON.
+
+    All is real but the images, of which there are the names, and the frozen layers: both would take hours. The features
+    are 512 random numbers of 2 bytes an image, as ResNet18's in bfloat16. `root` is named COUNT-CLASSES.
+    """
+    import numpy as np
+    import psutil
+    import torch
+
+    from container_train.data.dataset import Data
+    from container_train.data.files import Files, Split
+    from container_train.data.unreadable import Unreadable
+    from container_train.features.cache import Cache
+    from container_train.features.extractor import FeatureExtractor
+    from container_train.features.files import Features
+    from container_train.features.location import Store
+    from container_train.features.sources import Source
+    from container_train.hyperparameters import Hyperparameters
+    from container_train.model import builder
+    from container_train.signals import StopFlag
+    from container_train.training.precision import Precision
+
+    def pixels(_cache: Cache, _split: str, _views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
+        return (torch.empty(len(batch), 0) for batch in batches)
+
+    def run(extractor: FeatureExtractor, batches: Iterable[torch.Tensor]) -> Iterator[Features]:
+        numbers = torch.randn(extractor.batch, 512).to(torch.bfloat16)
+        return ((numbers[: len(batch)],) for batch in batches)
+
+    setattr(Cache, "_pixels", pixels)  # noqa: B010
+    setattr(FeatureExtractor, "run", run)  # noqa: B010
+    device, found = torch.device("cpu"), {}
+    precision = Precision("cpu", torch.bfloat16)
+    count, classes = map(int, root.name.split("-"))
+    names = tuple(f"class_{number:05}" for number in range(classes))
+    parts = {}
+    for split, share in SHARES.items():
+        targets = np.arange(round(count * share)) % classes
+        files = Files(
+            root, (f"{names[target]}/image_{number:07}.jpg" for number, target in enumerate(targets.tolist()))
+        )
+        parts[split] = Split(split, files, targets)
+    data = Data(names, parts, {}, {}, root.name, (), Unreadable(parts, {}, 0))
+    hp = Hyperparameters(arch="resnet18", feature_cache="on", workers=0, amp="off", seed=0)  # off: by torch alone
+    # Nothing fits layers with weights to images first, and random ones do here.
+    built = builder.build("resnet18", classes, weights="none", weights_file=None, freeze_until="backbone")
+    network = replace(built, weights="random")
+    started, before = time.monotonic(), psutil.Process().memory_info()
+
+    def mark(name: str) -> None:
+        nonlocal started
+        now = psutil.Process().memory_info()
+        own = now.rss - now.shared - (before.rss - before.shared)  # without the pages of the mapped files
+        found[name] = {"seconds": time.monotonic() - started, "megabytes": own / MEGABYTE}
+        started = time.monotonic()
+
+    def source() -> Source:
+        return Source(data, network, hp, device, precision, StopFlag(), Store((root,), ((root, float("inf")),)))
+
+    source()
+    mark("first start: written")
+    it = source()
+    mark("second start: read")
+    for _ in it.training(0, 0):
+        pass
+    mark("batches of an epoch")
+    print(json.dumps(found))
+
+
 def preparation(root: Path) -> None:
     """Print the seconds of the parts of prepare_data.py --s3 --dry-run, as JSON.
 
@@ -141,13 +212,14 @@ def main() -> None:
     parser.add_argument("--classes", type=whole, nargs="+", default=CLASSES, help="numbers of classes (%(default)s)")
     parser.add_argument("--images", type=existing, help="folder of images to link to (default: those of the sample)")
     parser.add_argument("--folder", type=existing, help="where the trees are made (default: a temporary folder)")
+    parser.add_argument("--features", action="store_true", help="measure the feature cache as well: 1 GB a million")
     parser.add_argument("--scripts", action="store_true", help="measure prepare_data.py's parts as well")
     parser.add_argument("--out", type=new_file, help="a JSON file for the figures")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         what, root = options.child
-        {"training": training, "preparation": preparation}[what](Path(root))
+        {"training": training, "features": features, "preparation": preparation}[what](Path(root))
         return
     figures = []
     with tempfile.TemporaryDirectory(prefix="byoc-growth-", dir=options.folder) as folder:
@@ -172,6 +244,11 @@ def main() -> None:
                 figure(f"{what}: seconds to the first step", "60 s", sum(numbers[1:]), "s"),
                 figure(f"{what}: memory of the images", "1000 MB", sizes[1] - sizes[0] + sizes[3], "MB"),
             ]
+            if options.features:
+                for name, part in child("features", root).items():
+                    words = f"{part['seconds']:.1f} s, {part['megabytes']:.0f} MB"
+                    print(f"{'feature cache':>17} {name}: {words}", flush=True)
+                    figures.append(figure(f"{what}: feature cache, {name}", "1000 MB", part["megabytes"], "MB"))
             if options.scripts:
                 for name, seconds in child("preparation", root).items():
                     print(f"{'prepare_data.py':>17} {name}: {seconds:.1f} s", flush=True)

@@ -51,6 +51,9 @@ def test_a_frozen_backbone_leaves_no_images_to_cut() -> None:
 def test_values_as_the_toolkit_writes_them() -> None:
     hp = parse(["--batch_size", "32.0", "--lr", "1e-2", "--feature-cache", "True", "--amp", "False"])
     assert (hp.batch_size, hp.lr, hp.feature_cache, hp.amp) == (32, 0.01, "on", "off")
+    names = ("weights", "freeze-until", "rule", "torch-profile", "track", "class-weights", "augment")
+    hp = parse([word for name in names for word in (f"--{name}", "None")])  # an SDK's str() of Python's None
+    assert {hp.to_dict()[name] for name in names} == {"none"}
     assert parse(["--batch_size=32", "--weights=IMAGENET1K_V1"]) == parse(
         ["--batch-size", "32", "--weights", "IMAGENET1K_V1"]
     )

@@ -78,20 +78,28 @@ def test_a_step_takes_no_notice_of_an_image_that_cannot_be_read(broken: dataset.
     assert sum(len(targets) for _, targets in it.training(1, 0)) == 58
 
 
-@pytest.mark.parametrize(("looks", "workers"), [(9, "0"), (14, "1")])  # in the first epoch, and in the second
+MIXED = {"mixup": "0.2", "cutmix": "1", "accumulate": "2", "batch-norm": "frozen", "class-weights": "balanced"}
+
+
+@pytest.mark.parametrize(
+    ("looks", "workers", "options"),
+    [(9, "0", {}), (14, "1", {}), (9, "0", MIXED)],  # in the first epoch, and in the second
+    ids=["first", "second", "mixed"],
+)
 def test_an_interrupted_training_leaves_the_same_out(
-    broken: dataset.Data, tmp_path: Path, looks: int, workers: str
+    broken: dataset.Data, tmp_path: Path, looks: int, workers: str, options: dict[str, str]
 ) -> None:
-    whole = source(broken, tmp_path / "whole", {**UNCACHED, "workers": workers})
+    given = {**UNCACHED, **options}
+    whole = source(broken, tmp_path / "whole", {**given, "workers": workers})
     engine.Trainer(whole, tmp_path / "whole", {}).fit()
     again = dataset.read(SageMakerPaths(tmp_path / "tree"))
-    stopped = source(again, tmp_path / "part", UNCACHED, StopAfter(looks))
+    stopped = source(again, tmp_path / "part", given, StopAfter(looks))
     with pytest.raises(Stopped, match="in epoch"):
         engine.Trainer(stopped, tmp_path / "part", {}).fit()
     kept = checkpoint.load(tmp_path / "part", {})
     assert kept is not None
     assert kept["unreadable"]["seen"]
-    resumed = source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path / "part", UNCACHED)
+    resumed = source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path / "part", given)
     engine.Trainer(resumed, tmp_path / "part", {}, kept).fit()
     assert same(weights(whole), weights(resumed))
     assert set(resumed.data.unreadable.files) == NAMES
@@ -129,3 +137,57 @@ def test_too_many_end_the_training_when_the_epoch_ends(broken: dataset.Data, tmp
         engine.Trainer(source(broken, tmp_path, UNCACHED), tmp_path, {}).fit()
     with pytest.raises(TrainError, match=words):
         source(dataset.read(SageMakerPaths(tmp_path / "tree")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch-size": "2"}, {"batch-size": "4", "accumulate": "2"}], ids=["batches", "parts of batches"]
+)
+def test_the_smallest_steps_are_done_without_an_image(
+    broken: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    """At 32 x 32 pixels the last maps are of 1 x 1: of the image that is left, batch statistics have no variance."""
+    it = source(broken, tmp_path, {**UNCACHED, **options, "image-size": "32", "epochs": "1"})
+    (record,) = engine.Trainer(it, tmp_path, {}).fit()
+    assert record["train_loss"] > 0
+    assert set(broken.unreadable.files) == NAMES
+
+
+def mended(base: Path) -> Path:
+    """Make the bad images as good as the others; return the folder of the splits."""
+    root = base / "tree" / "input" / "data"
+    for name in NAMES:
+        (root / name).write_bytes((root / "train" / "01.red" / "000.jpg").read_bytes())
+    return root
+
+
+@pytest.mark.parametrize("options", [{}, UNCACHED], ids=["cached", "not cached"])
+def test_a_class_without_any_readable_image_ends_the_training(
+    broken: dataset.Data, tmp_path: Path, options: dict[str, str]
+) -> None:
+    root = mended(tmp_path)
+    for number in range(3):
+        (root / "train" / "11.rare" / f"{number}.jpg").parent.mkdir(exist_ok=True)
+        (root / "train" / "11.rare" / f"{number}.jpg").write_bytes(b"no image")
+    data = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    with pytest.raises(TrainError, match=r"^channel train: class folder '11.rare' has no readable image: add some or"):
+        engine.Trainer(source(data, tmp_path, options), tmp_path, {}).fit()
+
+
+def test_what_stands_in_a_class_folder_and_is_no_file_of_an_image(broken: dataset.Data, tmp_path: Path) -> None:
+    """Those of which a read fails, or nothing comes, are bad images; those in a folder of any name are images."""
+    folder = mended(tmp_path) / "train" / "02.green"
+    (folder / "000.jpg").rename(folder / "keep")
+    (folder / "000.jpg").mkdir()
+    (folder / "keep").rename(folder / "000.jpg" / "000.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    (folder / "refused.jpg").symlink_to("/proc/self/mem")  # a file whose read fails, for root as well
+    data = dataset.read(SageMakerPaths(tmp_path / "tree"))
+    assert len(data.splits["train"]) == 62
+    it = source(data, tmp_path, UNCACHED)
+    (folder / "005.jpg").unlink()  # since it was listed
+    (folder / "006.jpg").write_bytes((folder / "007.jpg").read_bytes() + b"longer")
+    engine.Trainer(it, tmp_path, {}).fit()
+    reasons = {name.removeprefix("train/02.green/"): why for name, why in data.unreadable.files.items()}
+    assert reasons.keys() == {"loop.jpg", "refused.jpg", "005.jpg"}
+    assert "Too many levels of symbolic links" in reasons["loop.jpg"]
+    assert "Input/output error" in reasons["refused.jpg"]

@@ -198,6 +198,11 @@ def test_the_classes_taken_for_each_other_most_come_first(tmp_path: Path) -> Non
     ]
     shown = [(image["true"][0], image["top"][0][0]) for image in pairs[0]["images"]]
     assert shown == [("red", "green"), ("green", "green")]
+    for path in test.paths:  # since they were evaluated
+        path.unlink()
+    without = mistakes.galleries(tried(test, served), ("red", "green", "blue"))["pairs"]
+    assert [pair["there"] for pair in without] == [pair["there"] for pair in pairs]
+    assert without[0]["images"][0]["image"] != pairs[0]["images"][0]["image"]
 
 
 def test_a_mistake_shows_the_probability_of_its_own_class_which_is_not_among_the_first(tmp_path: Path) -> None:
