@@ -65,7 +65,7 @@ def train(base: Path, hyperparameters: Mapping[str, str], pictures: Mapping[str,
 
 
 def reads(opened: Path) -> dict[str, Counter[int]]:
-    """How many files of each split were read so many times."""
+    """The number of files of each split by the times that they were read."""
     times = Counter(name for name in opened.read_text().split() if not name.startswith("weights/"))
     found: dict[str, Counter[int]] = {}
     for name, count in times.items():

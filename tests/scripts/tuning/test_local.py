@@ -23,7 +23,8 @@ from tests.local_test.runs import mentioning, until
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "scripts" / "tune.py"
 # A network that trains in a second; the rest of a trial is what it is.
-SMALL = ("--arch", "mobilenet_v3_small", "--image-size", "64", "--weights", "none", "--workers", "0", "--amp", "off")
+QUICK = ("--weights", "none", "--workers", "0", "--amp", "off")
+SMALL = ("--arch", "mobilenet_v3_small", "--image-size", "64")
 SECONDS = 600
 
 
@@ -32,8 +33,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trees.fill(tmp_path_factory.mktemp("pictures") / "colours", {"train": 10, "valid": 4, "test": 2})
 
 
-def words(pictures: Path, out: Path, *more: object) -> list[str]:
-    return [str(SCRIPT), "--local", "--data", str(pictures), "--results", str(out), *SMALL, *map(str, more)]
+def words(pictures: Path, out: Path, *more: object, network: tuple[str, ...] = SMALL) -> list[str]:
+    return [str(SCRIPT), "--local", "--data", str(pictures), "--results", str(out), *QUICK, *network, *map(str, more)]
 
 
 def call(pictures: Path, out: Path, *more: object) -> subprocess.CompletedProcess[str]:
@@ -150,11 +151,9 @@ def test_trials_that_fail_are_recorded_and_a_share_of_them_ends_the_search(
         (tmp_path / "program").chmod(0o755)
         monkeypatch.setattr("local_test.engine.sys", SimpleNamespace(executable=str(tmp_path / "program")))
     # Wrong in a way that only the training program can see: a side of pictures that this network does not take.
-    more = (
-        "--engine", "process", "--trials", "8", "--arch", "inception_v3", "--image-size", "40", "--name", "bad",
-        "--parallel", "3",
-    )  # fmt: skip
-    assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more)[1:]) == 1
+    network = ("--arch", "inception_v3", "--image-size", "40")
+    more = ("--engine", "process", "--trials", "8", "--name", "bad", "--parallel", "3")
+    assert command.run("tune.py", tune.main, words(pictures, tmp_path, *more, network=network)[1:]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("tune.py: 3 of 3 trials have failed, the last one because: ")
     assert "image-size" in last
