@@ -42,7 +42,8 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     """Flags of our own, and every other `--name value` as a hyperparameter. Raises LocalError."""
     parser = Parser(
         prog=program,
-        description="Train, export, serve and query on this machine, over the same directory tree as SageMaker's.",
+        description=f"Train, export{', serve and query' if program == 'run.sh' else ' and pack'} on this machine,"
+        " over the same directory tree as SageMaker's.",
         epilog="Every other --name value is a hyperparameter: --epochs 2 --lr 0.001 --batch-size 64"
         " (docs/training.md has them all).",
     )

@@ -79,7 +79,8 @@ def state(record: Record, now: float) -> State:
     lasted = duration(record.clock.length)
     if record.service:
         return State("Profiled", "dash", "plain", f"By the service's profiler: {lasted} of it.")
-    if status == "completed":
+    # With neither debugger nor profiler there is only what a training writes at its end.
+    if status == "completed" or (record.metrics and not record.job):
         return State("Completed", "check", "good", reason or f"In {lasted}.")
     if status == "stopped":
         return State("Stopped", "square", "plain", reason or f"After {lasted}; it resumes from its checkpoint.")

@@ -108,8 +108,6 @@ def _training(place: Path, scratch: Path, files: Path) -> Run:
     for words in damage:
         progress(f"warning: {words}: the row lacks what it held")
     state = summary.state(made, time.time())
-    if not made.job and made.metrics:  # with neither debugger nor profiler, only what a training writes at its end
-        state = State("Completed", "check", "good", "")
     figures = {head: (MEASURES[label].of(made), in_words(made, label)) for head, label in HEADS.items()}
     pages = {word: folder / name for name, word in PAGES.items() if (folder / name).is_file()}
     if is_archive:

@@ -54,7 +54,7 @@ def against(search: Search, name: str, part: Range) -> Chart:
 def parallel(search: Search) -> Chart:
     """A line for each trial through an axis for each hyperparameter and one for the objective; the best are darkest."""
     sign = 1 if search.space.maximises else -1
-    order = sorted(_rated(search), key=lambda trial: sign * (trial.value or 0.0))
+    order = sorted(_rated(search), key=lambda trial: (sign * (trial.value or 0.0), -trial.number))  # as Search.best
     names = [*search.space.searched, search.space.objective]
     values = [trial.value or 0.0 for trial in order]
     # The objective has an axis as a hyperparameter has; a single value lies at its middle.

@@ -209,6 +209,11 @@ def test_failed_and_stopped_give_the_reason(tmp_path: Path) -> None:
         assert f"{word} the loss became nan in epoch 3" in words(profiler_report.write(out))
 
 
+def test_a_job_without_debugger_and_profiler_is_completed_where_its_metrics_are_there(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"epochs": [{"epoch": 1, "valid_accuracy": 0.5}]}')
+    assert summary.state(record.read(tmp_path), 0).word == "Completed"
+
+
 def test_of_equal_accuracies_the_one_with_the_lower_loss_is_best(tmp_path: Path) -> None:
     found = record.read(made_up.write(tmp_path, seconds=20, epochs=3, steps=30))
     for row, loss in zip(found.epochs, (0.9, 0.7, 0.8), strict=True):

@@ -114,6 +114,15 @@ def test_axes_have_whole_trials_and_say_where_they_are_logarithmic() -> None:
     assert drawing.parallel(usual()).plot.xaxis[0].major_label_overrides[0] == "lr, log"
 
 
+def test_of_equal_trials_the_line_of_the_first_is_the_best() -> None:
+    found = KINDS["alike"][0]
+    (lines, *_), best = drawing.parallel(found).plot.renderers, found.best
+    columns = lines.data_source.data
+    assert best is not None
+    assert columns["colour"][-1] == drawing.BEST
+    assert columns["trial"][-1] == str(best.number) == "0"
+
+
 def test_importance_finds_what_mattered() -> None:
     shares = importance(usual())
     assert shares["lr"] > 0.8
