@@ -165,8 +165,11 @@ def _require(ok: object, reason: str) -> None:
 def _document(directory: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise ArtifactError(f"{directory}: there is no such folder; the model's files have to be mounted there")
+    path = directory / MODEL_JSON
+    if path.exists() and not path.is_file():  # a named pipe would be waited for
+        raise _wrong("is not a regular file")
     try:
-        document = json.loads((directory / MODEL_JSON).read_bytes())
+        document = json.loads(path.read_bytes())
     except FileNotFoundError:
         advice = "a model is exported with python -m container_train.export"
         for nested in directory.glob(f"*/{MODEL_JSON}"):

@@ -25,6 +25,7 @@ from container_train.reporting import tracking
 # Rounds that torch's threads spin for while they wait for each other, before they sleep. libgomp's own 300,000 take the
 # cores from whatever runs beside them, as decoding processes, trials and other hosts of the job on one machine do.
 SPINS = "1000"
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
 
 def writable(tree: SageMakerPaths) -> None:
@@ -78,6 +79,9 @@ def alone(tree: SageMakerPaths) -> contextlib.AbstractContextManager[None]:
 
 
 def main() -> int:
+    if SCRATCH not in os.environ:  # what another launcher has left here is not of this job's processes
+        for name in RANKS:
+            os.environ.pop(name, None)
     # Whatever ends what has started this program ends it, too. By hand it may well outlive the shell.
     if SCRATCH in os.environ or os.environ.get("SAGEMAKER_PROGRAM") == __file__:
         die_with_parent(os.getppid())

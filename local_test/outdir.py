@@ -90,8 +90,8 @@ def remove(folder: Path) -> None:
 def claimed(out: Path) -> Iterator[OutDir]:
     """Hold a lock beside OUT, which has the pid. Raises LocalError when another run has it, or a name is taken."""
     out = out.resolve()  # renaming a link would leave the folder it leads to
-    if not out.name:
-        raise LocalError(f"--out {out} cannot be replaced: give another --out", 2)
+    if out.is_mount():  # "/" is one, too
+        raise LocalError(f"--out {out} is a mount point, which cannot be replaced: give a folder in it", 2)
     if out.suffix in (".old", ".failed"):  # a run into OUT would take them for its own
         raise LocalError(f"--out {out}: names ending in {out.suffix} are for what other runs left: give another", 2)
     folders = OutDir(out)

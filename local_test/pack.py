@@ -35,6 +35,8 @@ def pack(folder: Path, target: Path) -> None:
 
 def unpack(archive: Path, target: Path, largest: int | None = None) -> None:
     """Into the folder `target`. Raises LocalError for an archive that is damaged, leads outside, or is too large."""
+    if archive.exists() and not archive.is_file():  # a named pipe would be waited for
+        raise LocalError(f"{archive} is not a regular file: give a model.tar.gz", 2)
     try:
         with archive.open("rb") as stream:
             unpack_stream(stream, target, str(archive), largest)

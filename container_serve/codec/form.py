@@ -21,4 +21,4 @@ def file(body: bytes, content_type: str) -> tuple[bytes, str]:
         if 0 <= begin < blank < end and body.startswith(b"--", end + 2 + len(line)) and _FILE.search(head):
             kind = _TYPE.search(head)
             return body[blank + 4 : end], kind[1].decode("latin-1") if kind else "application/octet-stream"
-    raise RequestError(400, "InvalidForm", "the form cannot be read: it has to hold one file, and nothing else")
+    raise RequestError(400, "InvalidForm", "expected a whole form of one file with its name, and nothing else")

@@ -122,6 +122,8 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
         if not path.exists():
             continue
         try:
+            if not path.is_file():  # a named pipe would be waited for
+                raise ValueError("not a regular file")
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             found, epoch, step = {**state["identity"]}, state["epoch"], state["step"]
         except Exception as error:

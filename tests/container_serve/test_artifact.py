@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import random
 import re
 from collections.abc import Callable
@@ -256,6 +257,12 @@ def test_a_folder_in_a_files_place(model: Path) -> None:
     (model / WEIGHTS).unlink()
     (model / WEIGHTS).mkdir()
     assert refusal(model) == "model.pth: is not a regular file"
+
+
+def test_a_named_pipe_in_the_documents_place_is_not_waited_for(model: Path) -> None:
+    (model / MODEL_JSON).unlink()
+    os.mkfifo(model / MODEL_JSON)
+    assert refusal(model) == "model.json: is not a regular file"
 
 
 def test_without_verification_hashes_are_not_computed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

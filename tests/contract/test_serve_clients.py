@@ -257,7 +257,7 @@ def test_any_other_form_is_told_what_is_expected(server: Server) -> None:
     def refused(**form: Any) -> None:
         answer = requests.post(url, timeout=60, **form)
         assert (answer.status_code, answer.json()["type"]) == (400, "InvalidForm"), answer.text
-        assert "it has to hold one file, and nothing else" in answer.json()["message"]
+        assert "expected a whole form of one file with its name" in answer.json()["message"]
 
     refused(files={"a": JPEG, "b": JPEG})
     refused(files={"a": JPEG}, data={"top_k": "3"})

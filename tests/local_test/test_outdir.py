@@ -144,7 +144,11 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["out.old", "out.failed", "/"])
 def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, name: str) -> None:
-    said = "cannot be replaced: give" if name == "/" else "names ending in .* are for what other runs left: give"
+    said = (
+        "is a mount point, which cannot be replaced: give"
+        if name == "/"
+        else "names ending in .* are for what other runs left: give"
+    )
     with pytest.raises(LocalError, match=f"{said} another"):
         outdir.claimed(tmp_path / name).__enter__()
     assert list(tmp_path.iterdir()) == []

@@ -37,6 +37,12 @@ def test_an_empty_model_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "model.tar.gz").exists()
 
 
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.tar.gz")
+    with pytest.raises(LocalError, match="is not a regular file"):
+        pack.unpack(tmp_path / "model.tar.gz", tmp_path / "model")
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     source, target = model(tmp_path / "model"), tmp_path / "model.tar.gz"
     (tmp_path / ".model.tar.gz.tmp").symlink_to("/dev/full")

@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,6 +38,16 @@ def test_a_cut_checkpoint_gives_way_to_the_one_before(
     assert state["epoch"] == 1
     assert f"{checkpoint.CURRENT} is not readable ({keep} bytes, damaged or no checkpoint: " in caplog.text
     assert "weights_only" not in caplog.text  # torch's advice
+
+
+def test_a_named_pipe_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, IDENTITY, {"epoch": epoch, "step": 0})
+    (tmp_path / checkpoint.CURRENT).unlink()
+    os.mkfifo(tmp_path / checkpoint.CURRENT)
+    state = checkpoint.load(tmp_path, IDENTITY)
+    assert state is not None
+    assert state["epoch"] == 1
 
 
 @pytest.mark.parametrize("content", [[1, 2], {}, {"identity": {}}, {"identity": [], "epoch": 2, "step": 0}])
