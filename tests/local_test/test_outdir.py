@@ -1,5 +1,6 @@
 """Results are all of one run, and one run writes them at a time."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -142,13 +143,15 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["out.old", "out.failed", "/"])
-def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, name: str) -> None:
-    said = (
-        "is a mount point, which cannot be replaced: give"
-        if name == "/"
-        else "names ending in .* are for what other runs left: give"
-    )
-    with pytest.raises(LocalError, match=f"{said} another"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("out.old", "names ending in .old are for what other runs left: give another"),
+        ("out.failed", "names ending in .failed are for what other runs left: give another"),
+        ("/", "is a mount point, which cannot be replaced: give a folder in it"),
+    ],
+)
+def test_what_another_run_left_is_not_given_as_out(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(LocalError, match=re.escape(said)):
         outdir.claimed(tmp_path / name).__enter__()
     assert list(tmp_path.iterdir()) == []
