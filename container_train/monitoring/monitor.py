@@ -28,13 +28,12 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import Clock, Events, TimelineWriter
 from container_train.profiler.trace import Trace, window
-from container_train.reporting import profiler_report
 from container_train.reporting.tracking import Tracker
 from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
 
-REPORT, RULES = profiler_report.NAME, "rules.json"
+REPORT, RULES = "profiler-report.html", "rules.json"
 # For the last look at everything and the last report; after SIGTERM there are 120 s for all that has to happen.
 END_SECONDS, STOP_SECONDS, SAMPLER_SECONDS = 60.0, 20.0, 5.0
 
@@ -232,6 +231,8 @@ class Monitor:
                 self._problem(problem)
                 self.note()
                 with self._safely("the report could not be written"):
+                    from container_train.reporting import profiler_report  # its drawing library is needed only here
+
                     profiler_report.write(self.out)  # a killed watcher's last one says that the job runs
             with self._safely("rules.json could not be read"):
                 self._tell(json.loads((self.out / RULES).read_text())["rules"])

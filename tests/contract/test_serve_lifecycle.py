@@ -174,7 +174,7 @@ def test_what_waits_is_computed_together_and_what_dies_together_is_tried_again_a
     tmp_path: Path, one_worker: dict[str, str]
 ) -> None:
     colors = {"red": "red", "lime": "green", "blue": "blue"}
-    model = write_model(tmp_path / "model", seconds=0.4)
+    model = write_model(tmp_path / "model", seconds=0.8)
     with (
         serving(model, tmp_path / "run", one_worker) as server,
         concurrent.futures.ThreadPoolExecutor(8) as pool,
