@@ -191,7 +191,8 @@ def test_what_waits_is_computed_together_and_what_dies_together_is_tried_again_a
 
         *good, bad = (each.result() for each in asked())
         assert [answer.json()["predictions"][0]["label"] for answer in good] == list(colors.values())
-        assert len({answer.headers["server-timing"].split("model;")[1] for answer in good}) == 1
+        together = min(map(computed, good))
+        assert max(map(computed, good)) < together + 5, "one call of the model, and what each does with its answer"
         assert (bad.status, bad.json()["type"]) == (400, "InvalidImage")
 
         again = asked()
@@ -199,8 +200,13 @@ def test_what_waits_is_computed_together_and_what_dies_together_is_tried_again_a
         worker.kill()
         *good, bad = (each.result() for each in again)
         assert [answer.json()["predictions"][0]["label"] for answer in good] == list(colors.values())
-        assert len({answer.headers["server-timing"].split("model;")[1] for answer in good}) == len(colors)
+        assert max(map(computed, good)) < together
         assert bad.status == 400
+
+
+def computed(answer: Answer) -> float:
+    """The milliseconds of the model in Server-Timing."""
+    return float(answer.headers["server-timing"].split("model;dur=")[1].split(",")[0])
 
 
 def in_flight(server: Server) -> int:
