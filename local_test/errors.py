@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import itertools
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from container_serve import __version__
 from container_serve.errors import ServeError
 from container_train.errors import TrainError
 
+EMPTY = "is empty: give a value, or leave it out"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -48,20 +48,22 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
         for name in (None, "store"):  # of argparse's actions: that of a flag which names none
             self.register("action", name, _Once)
+        self.register("type", Path, _path)
         self.given: set[str] = set()
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        words = list(sys.argv[1:] if args is None else args)
-        for flag, following in itertools.pairwise([*words, None]):
-            name, _, value = flag.partition("=") if "=" in flag else (flag, "", following)
-            if name.startswith("--") and value == "":  # else "" would count as not given, or as this folder
-                self.error(f"{name} is empty: give a value, or leave it out")
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:
         self.given.clear()
-        return super().parse_known_args(words, namespace)
+        return super().parse_known_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
         raise LocalError(f"{message}; --help lists the flags", 2)
+
+
+def _path(text: str) -> Path:
+    if not text:  # it would be the current folder
+        raise argparse.ArgumentTypeError(EMPTY)
+    return Path(text)
 
 
 class _Once(argparse.Action):
@@ -71,6 +73,8 @@ class _Once(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
     ) -> None:
         assert isinstance(parser, Parser)
+        if flag and values == "" != self.const:  # it would count as not given
+            parser.error(f"{flag} {EMPTY}")
         if flag and self.dest in parser.given:
             parser.error(f"{flag} is given more than once: give it once")
         parser.given.add(self.dest)

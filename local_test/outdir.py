@@ -29,7 +29,7 @@ class OutDir:
         """Raises LocalError when one of the folders holds what this program has not made."""
         for folder in (self.out, self.old, self.failed):
             taken = folder.is_symlink() or (folder.exists() and not folder.is_dir())
-            names = [] if taken or not folder.exists() else sorted(os.listdir(folder))  # noqa: PTH208
+            names = [] if taken or not folder.exists() else sorted(path.name for path in folder.iterdir())
             if taken or (names and MARK not in names):
                 seen = f" ({names[0]})" if names else ""  # it may be a hidden file
                 raise LocalError(f"{folder} holds something else than an earlier run{seen}: give another --out", 2)

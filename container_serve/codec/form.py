@@ -1,24 +1,28 @@
-"""A form (multipart/form-data) with one file, as requests.post(files=...) and curl -F send it."""
+"""A form (multipart/form-data) with one file, as requests.post(files=...) and curl -F send it.
 
-import re
+Python's email package reads the headers. It can read the whole form, too, but line by line: 30 times as long for 6 MB.
+"""
+
+from email.message import Message
+from email.parser import BytesHeaderParser
 
 from container_serve.errors import RequestError
 
 FORM = "multipart/form-data"
-_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]+)"|([^\s;"]+))', re.IGNORECASE)
-_FILE = re.compile(rb"^content-disposition:[^\r\n]*;[ \t]*filename\*?=", re.IGNORECASE | re.MULTILINE)
-_TYPE = re.compile(rb"^content-type:[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
 def file(body: bytes, content_type: str) -> tuple[bytes, str]:
     """The one file of a form, and its own type. Raises RequestError 400 for a form that holds anything else."""
-    if found := _BOUNDARY.search(content_type):
-        line = b"--" + (found[1] or found[2]).encode()
+    form = Message()
+    form["Content-Type"] = content_type
+    if boundary := form.get_boundary():
+        line = b"--" + boundary.encode(errors="replace")
         begin = 0 if body.startswith(line) else body.find(b"\r\n" + line)
+        head = body.find(b"\r\n", begin + 2) + 2
         blank = body.find(b"\r\n\r\n", begin)
         end = body.find(b"\r\n" + line, blank)
-        head = body[begin:blank]
-        if 0 <= begin < blank < end and body.startswith(b"--", end + 2 + len(line)) and _FILE.search(head):
-            kind = _TYPE.search(head)
-            return body[blank + 4 : end], kind[1].decode("latin-1") if kind else "application/octet-stream"
+        if 0 <= begin < blank < end and body.startswith(b"--", end + 2 + len(line)):
+            part = BytesHeaderParser().parsebytes(body[head:blank])
+            if part.get_filename() is not None:
+                return body[blank + 4 : end], str(part.get("Content-Type", "application/octet-stream"))
     raise RequestError(400, "InvalidForm", "expected a whole form of one file with its name, and nothing else")

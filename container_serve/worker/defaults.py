@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Call:
         value: str | None = self.context.get_request_header(0, name)
         return value
 
+    @cached_property
     def content(self) -> tuple[bytes, str | None]:
         """The body and its type; of a form those of its one file. Raises RequestError."""
         kind = self.header("Content-Type")
@@ -96,7 +98,7 @@ class DefaultHandler:
         decoded, tensors = [], []
         for self.call in calls:
             with suppress(RequestError), self.call.timed("decode"):
-                body, kind = self.call.content()
+                body, kind = self.call.content
                 if media.media_type(kind) not in (media.JSON, *media.LINE_TYPES):
                     self.call.tensors = self.default_input_fn(body, kind)
                     decoded.append(self.call)

@@ -107,7 +107,7 @@ class Service(Transformer):  # type: ignore[misc]
     def _response(self, call: Call) -> tuple[Any, str]:
         """(body, content type)."""
         body: Any
-        body, content_type = call.content()
+        body, content_type = call.content
         accept = call.header("Accept")
         if not accept or accept == ANY:
             accept = self.settings.default_accept

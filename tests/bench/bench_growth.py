@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -129,8 +130,8 @@ def features(root: Path) -> None:
         numbers = torch.randn(extractor.batch, 512).to(torch.bfloat16)
         return ((numbers[: len(batch)],) for batch in batches)
 
-    setattr(Cache, "_pixels", pixels)  # noqa: B010
-    setattr(FeatureExtractor, "run", run)  # noqa: B010
+    mock.patch.object(Cache, "_pixels", pixels).start()
+    mock.patch.object(FeatureExtractor, "run", run).start()
     device, found = torch.device("cpu"), {}
     precision = Precision("cpu", torch.bfloat16)
     count, classes = map(int, root.name.split("-"))

@@ -236,7 +236,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, (*ONE, "--port", "8080"), "--local"),
     (deploy, (*SERVE, "--dry-run", "--multi-model", "s3://b-b/a", "--remove", ""), "--remove is empty: give a value"),
     (deploy, (*ONE, "--async="), "--async is empty: give a value, or leave it out"),
-    (prepare_data, ("pets", "--out", ""), "--out is empty: give a value, or leave it out"),
+    (prepare_data, ("pets", "--out", ""), "--out: is empty: give a value, or leave it out"),
     (deploy, ("--attach", "byoc-a", "--name", "byoc-a", "--update"), "--attach cannot be combined with --name"),
     *((deploy, (*ONE, "--max-instances", "3", "--schedule", f"at({when})=1,3"), "expected at(YYYY-MM-DDThh:mm:ss)")
       for when in ("2100-01-01", "2100-01-01T00:00:00Z")),
