@@ -183,7 +183,7 @@ build() {
     local image=$1 file=docker/serve.Dockerfile base=$base_serve content revision source name
     [ "$image" != train ] || file=docker/train.Dockerfile base=$base_train
     content=$(content_of "$image")
-    revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+    revision=$(git rev-parse --verify --quiet HEAD 2>/dev/null || echo unknown)
     source=$(git config --get remote.origin.url 2>/dev/null | public_address || true)
     # shellcheck disable=SC2046 # a list of paths without blanks
     [ "$revision" = unknown ] || [ -z "$(git status --porcelain -- $(files_of "$image"))" ] || revision=$revision-changed

@@ -221,6 +221,26 @@ esac"""
     ]
 
 
+def test_the_image_says_of_which_revision_it_is(called: Called, tmp_path: Path) -> None:
+    tree = copy_tree(tmp_path / "tree")
+    git = ["git", "-C", str(tree), "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
+
+    def revision() -> str:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        done, calls = called("serve", "--no-sbom", root=tree, GIT_CEILING_DIRECTORIES=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return calls.partition("REVISION=")[2].partition(" --build-arg")[0]
+
+    assert revision() == "unknown"
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    assert revision() == "unknown"  # without a commit, `git rev-parse HEAD` prints HEAD
+    subprocess.run([*git, "add", "--all"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "m"], check=True)
+    assert re.fullmatch("[0-9a-f]{40}", committed := revision())
+    (tree / "container_serve" / "__init__.py").open("a").write("\n")
+    assert revision() == f"{committed}-changed"
+
+
 def test_an_image_for_arm_has_a_tag_of_its_own_and_another_platform_is_refused(called: Called) -> None:
     arm = PLAIN.replace("amd64", "arm64")
     done, calls = called("serve", "--platform", "linux/arm64", "--no-sbom", does=arm)
