@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _port(text: str) -> int:
     # multi-model-server takes no higher port
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_PORT:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= MAX_PORT:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number from 1 to {MAX_PORT}")
     return int(text)
 

@@ -2,16 +2,19 @@
 
 import argparse
 import contextlib
-import difflib
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from container_train.errors import did_you_mean
 from container_train.model import architectures
 from container_train.training.recipes import RECIPES
 
 MAX_PROFILED_STEPS = 100  # a trace holds every operator of every step
+WRITTEN = {int: r"-?[0-9]+(\.0+)?", float: r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?"}
+T = TypeVar("T", int, float)
 
 # A checkpoint fits whatever these say; all others are part of its identity.
 NOT_IN_FINGERPRINT = frozenset(
@@ -20,23 +23,24 @@ NOT_IN_FINGERPRINT = frozenset(
 )  # fmt: skip
 
 
-def number(
-    kind: type[int] | type[float], low: float, high: float = math.inf, *, above: bool = False
-) -> Callable[[str], Any]:
-    """Return a parser of finite numbers from `low` (excluded if `above`) to `high`.
+def read_number(text: str, kind: type[T]) -> T:
+    """Return a finite number as people write it; 64.0 is an integer, since the toolkit may write it. Or ValueError."""
+    if not re.fullmatch(WRITTEN[kind], text) or not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return kind(value)
 
-    It takes the text 64.0 for the integer 64, since the toolkit may write it that way.
-    """
+
+def number(kind: type[T], low: float, high: float = math.inf, *, above: bool = False) -> Callable[[str], Any]:
+    """Return a parser of numbers from `low` (excluded if `above`) to `high`."""
     limits = f"{'an integer' if kind is int else 'a number'} {'above' if above else 'from'} {low:g}"
     if high < math.inf:
         limits += f" {'and at most' if above else 'to'} {int(high) if kind is int else high}"
 
-    def parse(text: str) -> int | float:
+    def parse(text: str) -> T:
         with contextlib.suppress(ValueError):
-            value = float(text)
-            inside = math.isfinite(value) and low <= value <= high and not (above and value == low)
-            if inside and (kind is float or value.is_integer()):
-                return kind(value)
+            value = read_number(text, kind)
+            if low <= value <= high and not (above and value == low):
+                return value
         raise argparse.ArgumentTypeError(limits)
 
     return parse
@@ -74,22 +78,18 @@ def rules(text: str) -> str:
 
 def steps(text: str) -> str:
     """Check `none`, or `10:20`: the steps from 10 to before 20."""
-    text = lowered(text)
-    first, _, end = text.partition(":")
-    if text != "none" and not (
-        first.isdecimal() and end.isdecimal() and int(first) < int(end) <= int(first) + MAX_PROFILED_STEPS
-    ):
+    found = re.fullmatch("([0-9]+):([0-9]+)", text)
+    if lowered(text) != "none" and not (found and 0 < int(found[2]) - int(found[1]) <= MAX_PROFILED_STEPS):
         raise argparse.ArgumentTypeError(f"none, or first and end step such as 10:20, at most {MAX_PROFILED_STEPS}")
-    return text
+    return lowered(text)
 
 
 def architecture(text: str) -> str:
     known = architectures.known()
     if text not in known and not architectures.is_timm(text):
-        close = difflib.get_close_matches(text, known, n=3)
-        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        hint = did_you_mean(text, known, "docs/training.md names some")
         raise argparse.ArgumentTypeError(
-            f"a classification architecture of torchvision such as resnet50, or timm/NAME{hint}"
+            f"a classification architecture of torchvision such as resnet50, or timm/NAME: {hint}"
         )
     return text
 

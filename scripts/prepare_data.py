@@ -28,6 +28,7 @@ from typing import Any
 
 from container_serve import scratch
 from container_train.data.splits import FRACTIONS, SEED
+from container_train.hyperparameters import read_number
 from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
@@ -87,7 +88,7 @@ def preparation(flags: argparse.Namespace) -> Preparation:
     if flags.out is None and flags.s3 is None:
         raise CloudError("where to? give --out DIR, --s3, or both", 2)
     try:
-        fractions = tuple(float(part) for part in flags.split.split(","))
+        fractions = tuple(read_number(part.strip(), float) for part in flags.split.split(","))
     except ValueError:
         fractions = ()
     # So that nan does not pass.

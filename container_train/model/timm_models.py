@@ -1,16 +1,15 @@
 """The networks of timm: their names, the images that they take, their weights. Imports timm (2 s) when it is asked."""
 
-import difflib
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from container_train.errors import TrainError
+from container_train.errors import TrainError, did_you_mean
 from container_train.model.architectures import TIMM
 
 log = logging.getLogger(__name__)
@@ -29,16 +28,13 @@ def configuration(arch: str) -> Any:
     model = name.partition(".")[0]
     wrong = f"hyperparameter arch has value {arch!r}: timm {timm.__version__} has no such"
     if not timm.is_model(model):
-        close = difflib.get_close_matches(model, timm.list_models(), n=3)
-        raise TrainError(f"{wrong} model{f' (did you mean {_names(close)}?)' if close else ''}")
+        known = [f"{TIMM}{name}" for name in timm.list_models()]
+        raise TrainError(f"{wrong} model: {did_you_mean(arch, known, 'timm.list_models() in Python lists all')}")
     tags = timm.models.get_arch_pretrained_cfgs(model)
     if name not in tags and "." in name:
-        raise TrainError(f"{wrong} weights; expected {_names([model, *tags][:6])}{' ...' if len(tags) > 5 else ''}")
+        names = " or ".join(f"{TIMM}{known}" for known in [model, *tags][:6])
+        raise TrainError(f"{wrong} weights; expected {names}{' ...' if len(tags) > 5 else ''}")
     return timm.get_pretrained_cfg(name, allow_unregistered=False)
-
-
-def _names(names: Sequence[str]) -> str:
-    return " or ".join(f"{TIMM}{name}" for name in names)
 
 
 def presets(arch: str) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Findings of rules: the common form of the debugger's and the profiler's, and the parameters users give."""
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from container_train.errors import TrainError, did_you_mean
+from container_train.hyperparameters import read_number
 from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
@@ -72,31 +72,16 @@ class Rule:
     severity: Severity = "warning"
 
 
-def _finding(status: Status, reason: str, checked: int = 0, **more: Any) -> Finding:
+def found(status: Status, reason: str, checked: int = 0, **more: Any) -> Finding:
+    """Return what a rule has found, to which `evaluate` adds the rest."""
     return Finding("", "profiler", status, reason, checked=checked, **more)
-
-
-def not_applicable(reason: str) -> Finding:
-    return _finding("not_applicable", reason)
-
-
-def waiting(reason: str, checked: int = 0) -> Finding:
-    return _finding("waiting", reason, checked)
-
-
-def ok(reason: str, checked: int) -> Finding:
-    return _finding("ok", reason, checked)
-
-
-def fired(reason: str, checked: int, count: int, first: Evidence, last: Evidence | None = None) -> Finding:
-    return _finding("fired", reason, checked, fired=count, first=first, last=last or first)
 
 
 def judged(hits: Sequence[Hit], checked: int, healthy: str) -> Finding:
     """Fired for the reason of the first of the `hits`; without any ok, and then `healthy`."""
     if not hits:
-        return ok(healthy, checked)
-    return fired(hits[0][0], checked, len(hits), hits[0][1], hits[-1][1])
+        return found("ok", healthy, checked)
+    return found("fired", hits[0][0], checked, fired=len(hits), first=hits[0][1], last=hits[-1][1])
 
 
 def evaluate(
@@ -112,7 +97,7 @@ def evaluate(
         try:
             finding = rule.judge(context, chosen)
         except Exception as error:  # one rule's mistake is not to hide what the others say
-            finding = _finding("error", f"the rule failed: {type(error).__name__}: {error}".splitlines()[0])
+            finding = found("error", f"the rule failed: {type(error).__name__}: {error}".splitlines()[0])
             log.debug("rule %s", name, exc_info=True)
         if final and finding.status == "waiting":
             finding = replace(finding, status="not_applicable")
@@ -156,10 +141,8 @@ def parse_parameters(text: str, known: Mapping[str, Mapping[str, Any]]) -> dict[
             kind = type(default)
             expected = {str: "TRAIN or EVAL", int: f"an integer of at least {least}, such as {default}"}
             try:
-                values[key] = kind(value.upper())
-                if values[key] not in MODES if kind is str else not math.isfinite(values[key]):
-                    raise ValueError
-                if kind is int and values[key] < least:
+                values[key] = value.upper() if kind is str else read_number(value, kind)
+                if values[key] not in MODES if kind is str else kind is int and values[key] < least:
                     raise ValueError
             except ValueError:
                 raise TrainError(

@@ -1,10 +1,13 @@
 """The common parts of all command lines: their parser, their errors, their end."""
 
 import argparse
+import contextlib
 import io
+import math
 import sys
 from collections.abc import Callable, Sequence
 
+from container_train.hyperparameters import T, read_number
 from local_test.errors import Interrupted as Interrupted
 from local_test.errors import Parser, guarded
 from scripts.aws.errors import CloudError, explain
@@ -18,24 +21,20 @@ def parser(program: str, description: str) -> Parser:
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return the type of a flag that takes an integer within these limits, both included."""
     limits = f"from {low}" if high is None else f"from {low} to {high}"
+    return _within(int, low, math.inf if high is None else high, f"an integer {limits}")
 
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-            raise argparse.ArgumentTypeError(f"{text!r} must be an integer {limits}")
-        return int(text)
+
+def _within(kind: type[T], low: float, high: float, what: str) -> Callable[[str], T]:
+    def parse(text: str) -> T:
+        with contextlib.suppress(ValueError):
+            if low <= (value := read_number(text, kind)) <= high:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r} must be {what}")
 
     return parse
 
 
-def number(text: str) -> float:
-    """Return the value of a flag that takes a number of 0 or more."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of 0 or more")
-    return value
+number = _within(float, 0, math.inf, "a number of 0 or more")
 
 
 def refuse(*complaints: tuple[object, str]) -> None:

@@ -172,6 +172,8 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (tune, (*TRAIN, "--strategy", "hyperband"), "needs at least 3 epochs: give --epochs 9"),
     (tune, (*TRAIN, "--warm-start-type", "transfer"), "--warm-start-type goes with --warm-start"),
     (tune, (*TRAIN, "--warm-start", "a_b"), "--warm-start has value 'a_b'"),
+    (tune, (*TRAIN, "--trials", "\u0665"), "argument --trials: '\u0665' must be an integer from 1"),
+    (train, (*TRAIN, "--max-usd", "\u0665"), "argument --max-usd: '\u0665' must be a number of 0 or more"),
     (tune, (*TRAIN, "--trials", "0"), "argument --trials: '0' must be an integer from 1"),
     (tune, (*TRAIN, "--parallel", "0"), "argument --parallel: '0' must be an integer from 1"),
     (tune, (*TRAIN, "--parallel", "50", "--trials", "2"), "--parallel 50 is more than the 2 trials of the search"),

@@ -68,6 +68,9 @@ def test_values_as_the_toolkit_writes_them() -> None:
         ("lr", "0", "a number above 0"),
         ("lr", "nan", "a number above 0"),
         ("lr", "1e999", "a number above 0"),
+        *((name, value, "a") for name in ("epochs", "lr") for value in ("\u0661", "\uff11", "1_0", "+1", "0x1", "1,5")),
+        ("epochs", "1e3", "an integer"),
+        ("torch-profile", "\u0661:\u0662", "such as 10:20"),
         ("optimizer", "rmsprop", "one of adam, adamw, sgd"),
         ("augment", "", "one of none, flip, crop, trivial"),
         ("recipe", "best", "one of head, views, finetune"),
@@ -106,6 +109,10 @@ def test_a_bad_value_names_key_value_and_expectation(name: str, value: str, expe
         ("batch_size:window=0", "batch_size:window has value '0': expected an integer of at least 1, such as 500"),
         ("gpu_memory_increase:scan_interval_us=0", "gpu_memory_increase:scan_interval_us has value '0': expected an"),
         ("loss_not_decreasing:mode=VALID", "loss_not_decreasing:mode has value 'VALID': expected TRAIN or EVAL$"),
+        (
+            "overfit:patience=\u0663",
+            "overfit:patience has value '\u0663': expected an integer of at least 0, such as 1",
+        ),
         ("step_outlier:stddev=nan", "step_outlier:stddev has value 'nan': expected a number, such as 3.0"),
     ],
 )

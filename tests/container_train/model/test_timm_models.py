@@ -118,8 +118,11 @@ def test_every_model_has_a_preprocessing_or_a_line_that_says_why_not() -> None:
 @pytest.mark.parametrize(
     ("arch", "words"),
     [
-        ("timm/convnext_tini", r"no such model \(did you mean timm/convnext_tiny or"),
-        ("timm/qqqqqqqqqqqqq", r"has value 'timm/qqqqqqqqqqqqq': timm [\d.]+ has no such model$"),
+        ("timm/convnext_tini", r"no such model: did you mean timm/convnext_tiny\?$"),
+        (
+            "timm/qqqqqqqqqqqqq",
+            r"has value 'timm/qqqqqqqqqqqqq': timm [\d.]+ has no such model: timm.list_models\(\) in Python lists all$",
+        ),
         ("timm/resnet50.nope", r"no such weights; expected timm/resnet50 or timm/resnet50.a1_in1k or .* \.\.\.$"),
         ("timm/dm_nfnet_f0", "images of 192 x 192 pixels cut by 'squash'"),
     ],
