@@ -14,7 +14,7 @@ import numpy.typing as npt
 from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_train.data.duplicates import perceptual_hash
-from container_train.data.files import Files, Split
+from container_train.data.files import Files, Split, why
 from container_train.data.listing import Listing
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
@@ -122,7 +122,7 @@ def _own_entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
             body = split.paths[index].read_bytes()
             return [hashlib.sha256(body).hexdigest(), perceptual_hash(decode(body)).hex()]
         except (RequestError, OSError) as error:
-            return str(error)
+            return why(error)
 
     folder, threads = os.environ.get(VARIABLE, "").strip(), max(1, (os.cpu_count() or 1) // group.local_size)
     file = Path(folder) / f"images-{_state(items)}.json"

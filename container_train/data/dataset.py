@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -86,8 +86,7 @@ def read(tree: SageMakerPaths, group: ProcessGroup = SINGLE) -> Data:
     if len(order) < 2:
         raise TrainError(f"channel train: {len(order)} class ({', '.join(order)}); a classifier needs at least 2")
     index = {name: number for number, name in enumerate(order)}
-    for split, listed in listings.items():
-        _check_classes(split, listed.classes, index)
+    listing.check_classes(listings)
     splits = {name: checking.split_of(listed, index) for name, listed in listings.items()}
     # Each file of a stream is a request to S3, and the training makes it anyway.
     checked = checking.check(splits, 0 if channels.are_streamed(tree) else checking.MOST, group)
@@ -113,16 +112,6 @@ def _listed(split: str, folder: Path) -> Listing:
             " class (manifests are not read)"
         )
     return listed
-
-
-def _check_classes(split: str, names: Iterable[str], index: Mapping[str, int]) -> None:
-    """Raise TrainError for a class that is not trained."""
-    if missing := next((name for name in names if name not in index), None):
-        same = next((name for name in index if name.casefold() == missing.casefold()), None)
-        raise TrainError(
-            f"channel {split}: class {missing!r} is not in channel train"
-            f"{f', which has {same!r}' if same else ''}: every class needs training images"
-        )
 
 
 def _check_completeness(checked: Checked, order: list[str]) -> list[str]:

@@ -76,6 +76,11 @@ class Split:
         return turns
 
 
+def why(error: Exception) -> str:
+    """Return the reason why a file cannot be read, without its path: that is the job's, which its user cannot find."""
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
 def shown(folder: str, name: str) -> str:
     """Return the name of a file in messages."""
     return f"{folder}/{name}" if folder else name

@@ -3,11 +3,11 @@
 Training and the scripts list folders here, so that a file is used by all of them or by none. Needs no torch.
 """
 
-import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,6 @@ from container_train.errors import DataError
 SHOWN = 5  # files that a message names
 MAX_BAD_SHARE = 0.05  # of all files: with more that cannot be read, there is no training
 HEAD_BYTES = 32
-OTHER_KIND = "no images of a kind that is read"
 # Of files that are images, or are meant to be: one that cannot be read is named as such. Others are known by their
 # first bytes.
 SUFFIXES = frozenset(
@@ -186,10 +185,10 @@ def own_images(folder: Path) -> list[Path]:
 def remarks(listings: Sequence[Listing]) -> list[str]:
     """Return sentences on files that are not used, and on names that look the same, in the listings of a data set."""
     found = []
-    if loose := _first(listings, [listing.loose for listing in listings]):
-        found.append(f"not used: {loose}, beside the class folders; move images into the folder of their class")
-    if others := _first(listings, [listing.others for listing in listings]):
-        found.append(f"not used: {others}, {OTHER_KIND}")
+    if loose := [shown(listing.name, name) for listing in listings for name in listing.loose.names()]:
+        found.append(f"not used: {some(loose)}, beside the class folders; move images into the folder of their class")
+    if others := [shown(listing.name, name) for listing in listings for name in listing.others.names()]:
+        found.append(of_others(others))
     for listing in listings:
         found += [
             f"{shown(listing.name, folders[0].name)}: {len(folders)} folders have this name in different Unicode forms;"
@@ -208,21 +207,25 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
 
 def of_others(names: Sequence[str]) -> str:
     """Return the remark on files that are no images."""
-    return f"not used: {some(names)}, {OTHER_KIND}"
+    return f"not used: {some(names)}, no images of a kind that is read"
 
 
-def _first(listings: Sequence[Listing], files: Sequence[Files]) -> str:
-    """Return the words of `some` for files of several listings; empty if there are none."""
-    first = [
-        shown(listing.name, name)
-        for listing, part in zip(listings, files, strict=True)
-        for name in itertools.islice(part.names(), SHOWN)
-    ]
-    return some(first, sum(map(len, files))) if first else ""
-
-
-def some(names: Sequence[str], count: int | None = None) -> str:
-    """Return the number of files, or `count`, and the first of them: `7 files (a, b, c, d, e and 2 more)`."""
-    count = len(names) if count is None else count
-    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+def some(names: Sequence[str]) -> str:
+    """Return the first of some files, and the endings of many: `6 files (a.c, b.c, c, d.c, e.d and 1 more: ...)`."""
+    more, count = "", len(names)
+    if count > SHOWN:
+        endings = Counter(os.path.splitext(name)[1] or "without ending" for name in names)  # noqa: PTH122
+        more = f" and {count - SHOWN} more: {', '.join(f'{n} {ending}' for ending, n in endings.most_common())}"
     return f"{count} file{'s' * (count != 1)} ({', '.join(names[:SHOWN])}{more})"
+
+
+def check_classes(listings: Mapping[str, Listing]) -> None:
+    """Raise DataError for a class of which there are no training images."""
+    known = listings["train"].classes
+    for split, listed in listings.items():
+        if missing := next((name for name in listed.classes if name not in known), None):
+            same = next((name for name in known if name.casefold() == missing.casefold()), None)
+            raise DataError(
+                f"{listed.root}: class {missing!r} of {split} is not in train{f', which has {same!r}' if same else ''}:"
+                " every class needs training images"
+            )

@@ -41,24 +41,19 @@ def folder_of_photographs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
-def cells(width: int, height: int, seed: str) -> dict[str, list[tuple[int, int, int, int]]]:
-    """Boxes (left, top, right, bottom) of a photograph's cells by split; no two overlap."""
+def crops(width: int, height: int, name: str, seed: int) -> dict[str, list[tuple[int, int, int, int]]]:
+    """COUNTS square boxes (left, top, right, bottom) for every split, each inside one of the split's cells."""
     columns, rows = width // CELL, height // CELL
     xs = [column * width // columns for column in range(columns + 1)]
     ys = [row * height // rows for row in range(rows + 1)]
-    boxes = [(left, top, right, bottom) for top, bottom in pairwise(ys) for left, right in pairwise(xs)]
-    random.Random(f"cells {seed}").shuffle(boxes)
-    result: dict[str, list[tuple[int, int, int, int]]] = {}
+    train = [(left, top, right, bottom) for top, bottom in pairwise(ys) for left, right in pairwise(xs)]
+    random.Random(f"cells {seed} {name}").shuffle(train)
+    cells = {}
     for split, share in CELL_SHARES.items():
-        count = max(1, round(len(boxes) * share)) if len(boxes) < 60 else COUNTS[split]
-        result[split], boxes = boxes[:count], boxes[count:]
-    return {"train": boxes} | result
-
-
-def crops(width: int, height: int, name: str, seed: int) -> dict[str, list[tuple[int, int, int, int]]]:
-    """COUNTS square boxes for every split, each inside one of the split's cells."""
+        count = max(1, round(len(train) * share)) if len(train) < 60 else COUNTS[split]
+        cells[split], train = train[:count], train[count:]
     chosen: dict[str, list[tuple[int, int, int, int]]] = {}
-    for split, boxes in cells(width, height, f"{seed} {name}").items():
+    for split, boxes in ({"train": train} | cells).items():
         dice = random.Random(f"crops {seed} {name} {split}")
         chosen[split] = []
         for number in range(COUNTS[split]):

@@ -63,7 +63,7 @@ def plan(root: Path, fractions: Sequence[float] = FRACTIONS, seed: int = SEED) -
         return Plan(divide(listed.classes, shares, seed, root), {}, [*listing.remarks([listed]), note])
     named, below = _named_splits(root)
     listings = {split: class_files(root / name, name) for split, name in named.items()}
-    _check_classes(listings)
+    listing.check_classes(listings)
     beside = _beside(root, named, below)
     notes = beside + listing.remarks(list(listings.values()))
     folders = {split: root / named[split] for split in SPLITS if split in named}
@@ -80,7 +80,10 @@ def _is_split(root: Path) -> bool:
     """`train` may also be the class of images of trains: a split holds folders, and images of its own only where
     another split is there.
     """
-    splits = {name for names in SPLIT_NAMES.values() for name in names if (root / name).is_dir()}
+    there = [root / name for names in SPLIT_NAMES.values() for name in names if (root / name).exists()]
+    splits = {path.name for path in there if path.is_dir()}
+    if splits and (file := next((path for path in there if path.name not in splits), None)):
+        raise DataError(f"{file} is a file, not a folder of class folders: remove it, or rename it")
     nested = {name for name in splits if listing.class_folders(root / name)}
     train = nested & set(SPLIT_NAMES["train"])
     return any(nested - train or not listing.own_images(root / name) for name in train)
@@ -93,18 +96,6 @@ def _named_splits(root: Path) -> tuple[dict[str, str], list[str]]:
         return split_folders(below), below
     except ValueError as error:
         raise DataError(f"{root}: {error}") from None
-
-
-def _check_classes(listings: Mapping[str, Listing]) -> None:
-    train = listings["train"]
-    for listed in listings.values():
-        strange = sorted(set(listed.classes) - set(train.classes), key=natural)
-        if strange:
-            more = f" (nor are {len(strange) - 1} more)" if len(strange) > 1 else ""
-            raise DataError(
-                f"{listed.root / strange[0]}: this class is not in {train.name}/{more}:"
-                " every class needs training images"
-            )
 
 
 def _beside(root: Path, named: Mapping[str, str], below: Sequence[str]) -> list[str]:
@@ -120,7 +111,7 @@ def class_files(folder: Path, name: str = "") -> Listing:
     Raises DataError unless there are two classes or more, each with images.
     """
     listed = listing.read(folder, name)
-    expected = f"expected {folder}/CLASS/image.jpg, or {folder}/train/CLASS/image.jpg"
+    expected = f"expected {folder}/CLASS/image.jpg" + ("" if name else f", or {folder}/train/CLASS/image.jpg")
     below = {label: paths[0] for label, paths in listed.folders.items()}
     if not below:
         loose = len(listing.own_images(folder))

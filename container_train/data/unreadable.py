@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from container_serve.errors import RequestError
 from container_serve.image import decode
-from container_train.data.files import Split
+from container_train.data.files import Split, why
 from container_train.data.listing import MAX_BAD_SHARE, SHOWN
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import TrainError
@@ -140,5 +140,5 @@ def _reason(split: Split, index: int) -> str:
     try:
         decode(split.paths[index].read_bytes())
     except (OSError, RequestError) as error:
-        return str(error)
+        return why(error)
     return "it could not be read"

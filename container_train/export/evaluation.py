@@ -12,7 +12,7 @@ from container_serve.artifact import Artifact
 from container_serve.errors import RequestError
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
-from container_train.data.files import Split
+from container_train.data.files import Split, why
 from container_train.data.listing import SHOWN
 from container_train.data.unreadable import none_readable
 from container_train.progress import in_threads
@@ -81,7 +81,7 @@ def evaluate(artifacts: Sequence[Artifact], split: Split) -> Evaluated:
         try:
             tensor = preprocess(split.paths[index].read_bytes(), spec)
         except (RequestError, OSError) as error:
-            return str(error) or type(error).__name__
+            return why(error)
         for kind, predictor in enumerate(predictors):
             row = predictor.probabilities(tensor[None])[0]
             top = np.argsort(-row, kind="stable")[: shape[2]]

@@ -15,7 +15,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from container_serve.errors import RequestError
 from container_serve.predictor import core, load_openvino
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train.data import dataset
-from container_train.data.files import Split
+from container_train.data.files import Split, why
 from container_train.data.unreadable import check_share
 from container_train.errors import TrainError
 from container_train.export import evaluation, exporter
@@ -63,13 +63,13 @@ class Choice:
     bad: Mapping[str, str]
 
 
-def calibration(split: Split, seed: int) -> tuple[Path, ...]:
+def calibration(split: Split, seed: int) -> Split:
     """Return some images of `split`, equally many of each class as far as there are, drawn by `seed`."""
     wanted = min(IMAGES, max(FEWEST, len(split) // 4), len(split))
     drawn = np.array(random.Random(f"calibration {seed}").sample(range(len(split)), len(split)), dtype=np.int64)
     # The first image of each class comes before the second of any.
     drawn = drawn[np.argsort(split.turns(drawn), kind="stable")]
-    return tuple(split.paths[index] for index in drawn[:wanted].tolist())
+    return split.subset(split.name, drawn[:wanted])
 
 
 def choose(
@@ -188,24 +188,24 @@ def _compare(split: Split, fp32: Answers, int8: Answers) -> dict[str, float]:
 class _Tensors:
     """The images as tensors float32 (1, 3, H, W), decoded again each time that NNCF iterates over them."""
 
-    paths: Sequence[Path]
+    images: Split
     spec: Preprocessing
 
     def __iter__(self) -> Iterator[npt.NDArray[np.float32]]:
         bad: dict[str, str] = {}
-        for path in track(self.paths, "calibrating int8", len(self.paths)):
+        for index in track(range(len(self.images)), "calibrating int8", len(self.images)):
             try:
-                tensor = preprocess(path.read_bytes(), self.spec)[None]
+                tensor = preprocess(self.images.paths[index].read_bytes(), self.spec)[None]
             except (OSError, RequestError) as error:
-                bad[str(path)] = str(error)
-                check_share(bad, len(self.paths))
+                bad[self.images.shown(index)] = why(error)
+                check_share(bad, len(self.images))
                 continue
             yield tensor
         for file, reason in bad.items():
             log.warning("not used to calibrate: %s: %s", file, reason)
 
 
-def _quantize(exported: Artifact, folder: Path, images: Sequence[Path]) -> Artifact:
+def _quantize(exported: Artifact, folder: Path, images: Split) -> Artifact:
     """Return the int8 graph as an artifact of its own in `folder`, which the serving code can load."""
     started = time.monotonic()
     nncf = load_nncf()

@@ -107,7 +107,7 @@ def as_it_was() -> Iterator[None]:
         (empty("test"), {}, r"channel test: no images in its class folders"),
         (empty("train/10.blue"), {}, r"channel train: class folder '10.blue' has no readable image: add some or"),
         (broken, {}, r"10 of 54 files are not readable images, more than 5%: .*; remove or repair them"),
-        (stranger, {}, r"channel test: class '11.pink' is not in channel train: every class needs training images"),
+        (stranger, {}, r"class '11.pink' of test is not in train: every class needs training images"),
         (weights(b"not what torch writes"), {}, r".*backbone.pth"),
         (weights({"a": torch.zeros(1)}), {}, r".*backbone.pth"),
         (two_weights, {}, r"channel weights: .* holds 2 files \(a.pth, b.pth\); expected one state_dict file"),

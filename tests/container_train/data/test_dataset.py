@@ -73,9 +73,9 @@ def test_every_file_that_is_not_used_is_named_once(tree: SageMakerPaths, caplog:
     loose = ", ".join(f"train/loose{number}.jpg" for number in range(5))
     notes = ", ".join(f"train/01.red/notes{number}.txt" for number in range(5))
     assert [record.message for record in caplog.records] == [
-        f"data: not used: 7 files ({loose} and 2 more), beside the class folders; move images into the folder of their"
-        " class",
-        f"data: not used: 7 files ({notes} and 2 more), no images of a kind that is read",
+        f"data: not used: 7 files ({loose} and 2 more: 7 .jpg), beside the class folders; move images into the folder"
+        " of their class",
+        f"data: not used: 7 files ({notes} and 2 more: 7 .txt), no images of a kind that is read",
         "data: not used: the channel extra",
     ]
     assert found.describe()["notes"] == [record.message.removeprefix("data: ") for record in caplog.records]
@@ -126,7 +126,7 @@ def test_classes_that_differ_in_case_only_are_told_of(tree: SageMakerPaths) -> N
     assert found.classes == ("01.Red", "01.red", "02.green", "10.blue")
     assert "the classes 01.Red and 01.red differ only in upper and lower case: they are two classes" in found.notes
     trees.picture(tree.channels / "valid" / "10.Blue" / "a.jpg", (9, 9, 200), seed=71)
-    with pytest.raises(TrainError, match=r"class '10\.Blue' is not in channel train, which has '10\.blue':"):
+    with pytest.raises(TrainError, match=r"class '10\.Blue' of valid is not in train, which has '10\.blue':"):
         dataset.read(tree)
 
 
@@ -230,7 +230,7 @@ def test_an_empty_class_is_named(tree: SageMakerPaths) -> None:
 
 def test_a_class_only_in_valid_is_named(tree: SageMakerPaths) -> None:
     trees.picture(tree.channels / "valid" / "12.new" / "a.jpg", (9, 9, 9), seed=1)
-    with pytest.raises(TrainError, match=r"channel valid: class '12.new' is not in channel train"):
+    with pytest.raises(TrainError, match=r"class '12.new' of valid is not in train: every class"):
         dataset.read(tree)
 
 

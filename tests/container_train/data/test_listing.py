@@ -58,9 +58,11 @@ def test_the_files_of_a_folder(tmp_path: Path) -> None:
         listing.files(tmp_path / "a")
 
 
-def test_a_message_names_the_first_files() -> None:
+def test_a_message_names_the_first_files_and_counts_the_endings_of_many() -> None:
     assert listing.some(["a"]) == "1 file (a)"
-    assert listing.some(list("abcdefg")) == "7 files (a, b, c, d, e and 2 more)"
+    names = ["a.txt", "b.txt", "c.txt", "d.txt", "e", "f.cat", "g.cat"]
+    named = "a.txt, b.txt, c.txt, d.txt, e"
+    assert listing.some(names) == f"7 files ({named} and 2 more: 4 .txt, 2 .cat, 1 without ending)"
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9/1.jpg", b"a/caf\xe9.jpg", b"a/deep/caf\xe9/1.jpg", b"caf\xe9.txt"])

@@ -113,6 +113,11 @@ def broken(root: Path, kind: str) -> Path:
         case "unknown class":
             fill(root / "train", {"cat": 5, "dog": 5})
             fill(root / "valid", {"cat": 5, "emu": 5})
+        case "a file for a split":
+            fill(root, {"valid/cat": 5, "valid/dog": 5, "test/cat": 5, "test/dog": 5})
+            (root / "train").touch()
+        case "empty split":
+            fill(root, {"train/cat": 5, "train/dog": 5, "valid/cat": 5, "valid/dog": 5, "test": 0})
         case "zip":
             root = root.with_suffix(".zip")
             root.write_bytes(b"")
@@ -133,6 +138,8 @@ def broken(root: Path, kind: str) -> Path:
         ("no images", ["no images"]),
         ("empty class", ["emu", "no images"]),
         ("unknown class", ["emu", "training images"]),
+        ("a file for a split", ["mine/train is a file, not a folder of class folders"]),
+        ("empty split", ["mine/test has no class folders: expected ", "mine/test/CLASS/image.jpg"]),
     ],
 )
 def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: str, words: list[str]) -> None:
@@ -143,6 +150,7 @@ def test_what_cannot_be_trained_on_is_named_in_one_line(tmp_path: Path, kind: st
     assert "\n" not in text
     for word in [*words, str(tmp_path)]:
         assert word in text
+    assert "test/train" not in text
 
 
 def test_many_images_of_one_name_are_numbered_in_a_moment() -> None:
