@@ -4,15 +4,6 @@ from collections.abc import Callable, Iterator
 
 from container_train.hyperparameters import Hyperparameters, defaults
 
-
-def _needs_no_tensors(hp: Hyperparameters) -> bool:
-    """Return True if `rule` names a rule that is judged with debug off."""
-    from container_train.profiler.rules import DEFAULTS  # numpy, which most jobs do not need so early
-
-    named = {part.partition(":")[0].strip() for part in hp.rule.split(";")}
-    return hp.profile_interval > 0 and bool(named & {*DEFAULTS, "class_imbalance"})
-
-
 # What each needs: in words, and as a question.
 NEEDS: dict[str, tuple[str, Callable[[Hyperparameters], bool]]] = {
     "momentum": ("optimizer sgd", lambda hp: hp.optimizer == "sgd"),
@@ -28,7 +19,10 @@ NEEDS: dict[str, tuple[str, Callable[[Hyperparameters], bool]]] = {
     "batch-norm": ("freeze-until other than backbone", lambda hp: hp.freeze_until != "backbone"),
     "patience": ("more epochs than that", lambda hp: hp.patience < hp.epochs),
     "debug-interval": ("debug on", lambda hp: hp.debug == "on"),
-    "on-rule": ("debug on, or a rule without tensors in rule", lambda hp: hp.debug == "on" or _needs_no_tensors(hp)),
+    "on-rule": (
+        "debug on, or profile-interval and a rule without tensors in rule",
+        lambda hp: hp.debug == "on" or (hp.profile_interval > 0 and hp.rule != "none"),
+    ),
     "rule": ("debug on or profile-interval", lambda hp: hp.debug == "on" or hp.profile_interval > 0),
     "precision": ("measure full", lambda hp: hp.measure == "full"),
 }

@@ -13,18 +13,16 @@ from dataclasses import replace
 import numpy as np
 
 from container_train.debugger.history import History
-from container_train.debugger.tensor_rules import number
 from container_train.monitoring.findings import (
     Evidence,
     Finding,
     Hit,
     Parameters,
     Severity,
+    found,
     judged,
-    not_applicable,
-    waiting,
 )
-from container_train.reporting.words import count
+from container_train.reporting.words import count, figure
 
 LOSSES = 10  # saved training losses whose mean stands for the loss at a step
 LEAST = 5  # images of a class that have to be seen before its mispredictions are a share
@@ -53,7 +51,9 @@ def overfit(history: History, parameters: Parameters) -> Finding:
     labels, or weighted by class, are not comparable.
     """
     if mixed := [f"{name} {value}" for name in MIXING if (value := history.setting(name)) not in (None, 0, "none")]:
-        return not_applicable(f"the training loss is not comparable with the validation loss: {', '.join(mixed)}")
+        return found(
+            "not_applicable", f"the training loss is not comparable with the validation loss: {', '.join(mixed)}"
+        )
     limit, over, hits = parameters["ratio_threshold"], 0, list[Hit]()
     compared = [e for e in history.evaluations if e.before >= parameters["start_step"] and e.train.images]
     for evaluation in compared:
@@ -63,12 +63,12 @@ def overfit(history: History, parameters: Parameters) -> Finding:
         if over >= max(1, parameters["patience"]):
             much = f"{ratio:.0%} more, " if math.isfinite(ratio) else ""
             reason = (
-                f"after {count(evaluation.before, 'training step')} the validation loss was {number(valid)}, the"
-                f" training loss {number(train)}: {much}up to {limit:.0%} is allowed"
+                f"after {count(evaluation.before, 'training step')} the validation loss was {figure(valid)}, the"
+                f" training loss {figure(train)}: {much}up to {limit:.0%} is allowed"
             )
             hits.append((reason, Evidence(ratio, limit, evaluation.before, "EVAL", "loss")))
     if not compared:
-        return waiting(NO_LOSSES)
+        return found("waiting", NO_LOSSES)
     losses = [evaluation.valid.value for evaluation in compared]
     guessing = math.log(history.job.get("classes") or math.inf)
     severity: Severity = "warning" if _risen(losses) or losses[-1] > guessing else "information"
@@ -101,11 +101,13 @@ def overtraining(history: History, parameters: Parameters) -> Finding:
             reason = (
                 f"after {count(evaluation.before, 'training step')} {'the validation' if alone else 'neither'} loss"
                 f" had {'not ' if alone else ''}improved for {waited} evaluations; the lowest validation loss was"
-                f" {number(best[1])}"
+                f" {figure(best[1])}"
             )
             hits.append((reason, Evidence(waited, limit, evaluation.before, "EVAL", "loss")))
     if not checked:
-        return waiting(f"it waits for {min(train, valid) + 1} evaluations, {len(history.evaluations)} were made")
+        return found(
+            "waiting", f"it waits for {min(train, valid) + 1} evaluations, {len(history.evaluations)} were made"
+        )
     return judged(hits, checked, f"{checked} evaluations compared")
 
 
@@ -135,7 +137,7 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
             return
         fell = f"fell by {change:.3g} %, less than {fall:g} %"
         moved = fell if change >= 0 else f"rose by {-change:.3g} %, up to {rise:g} % is allowed"
-        what = f"the {'validation' if mode == 'EVAL' else 'training'} loss {moved} ({number(before)}, {number(now)})"
+        what = f"the {'validation' if mode == 'EVAL' else 'training'} loss {moved} ({figure(before)}, {figure(now)})"
         evidence = Evidence(change, fall if change >= 0 else -rise, step, mode, "loss")
         hits.append((f"between training steps {then} and {step} {what}", evidence))
 
@@ -160,12 +162,14 @@ def loss_not_decreasing(history: History, parameters: Parameters) -> Finding:
     if diverged := mean > DIVERGED * guessing:
         checked += 1
         reason = (
-            f"the training has diverged: after {end} steps its loss was {number(mean)}, and guessing has"
-            f" {number(guessing)}"
+            f"the training has diverged: after {end} steps its loss was {figure(mean)}, and guessing has"
+            f" {figure(guessing)}"
         )
         hits.insert(0, (reason, Evidence(mean, DIVERGED * guessing, end, "TRAIN", "loss")))
     if not checked:
-        return waiting(f"it needs losses at least {apart} steps apart: two evaluations, or {2 * LOSSES} saved steps")
+        return found(
+            "waiting", f"it needs losses at least {apart} steps apart: two evaluations, or {2 * LOSSES} saved steps"
+        )
     trained = [loss for _, loss in history.losses]
     means = [sum(trained[at : at + LOSSES]) / LOSSES for at in range(0, len(trained) - LOSSES + 1, LOSSES)]
     validated = [loss for _, loss in evaluations]
@@ -186,7 +190,7 @@ def class_imbalance(history: History, parameters: Parameters) -> Finding:
     """
     known: dict[str, int] = history.job.get("class_counts") or {}
     if not known:
-        return waiting("the images of each class are not known")
+        return found("waiting", "the images of each class are not known")
     names, counts = dict(enumerate(known)), dict(enumerate(known.values()))
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     least, most, limit = counts[small], counts[large], parameters["threshold_imbalance"]

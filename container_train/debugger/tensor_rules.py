@@ -8,14 +8,10 @@ import math
 from dataclasses import replace
 
 from container_train.debugger.history import WINDOW, History
-from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, judged, not_applicable, waiting
+from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, found, judged
+from container_train.reporting.words import figure
 
 LEARNED_ALL = 0.001  # of a training loss, where there is nothing left to learn
-
-
-def number(value: float) -> str:
-    """As people read it: 0.0012, 3.4e-09, 1.2e+05."""
-    return f"{value:.3g}"
 
 
 def vanishing_gradient(history: History, parameters: Parameters) -> Finding:
@@ -29,7 +25,7 @@ def vanishing_gradient(history: History, parameters: Parameters) -> Finding:
     limit = parameters["threshold"]
     hits = [
         (
-            f"at step {step} the mean absolute gradient of {tensor} was {number(value)}, below {number(limit)}",
+            f"at step {step} the mean absolute gradient of {tensor} was {figure(value)}, below {figure(limit)}",
             Evidence(value, limit, step, "TRAIN", tensor),
         )
         for step, tensor, value in history.gradients
@@ -37,7 +33,7 @@ def vanishing_gradient(history: History, parameters: Parameters) -> Finding:
     ]
     checked = len(history.gradients)
     if not checked:
-        return waiting("no gradients were saved")
+        return found("waiting", "no gradients were saved")
     losses = dict(history.losses)
     done = hits and all(losses.get(evidence.step or 0, math.inf) < LEARNED_ALL for _, evidence in hits)
     finding = judged(hits, checked, f"{checked} gradients of layers, none of them vanished")
@@ -59,7 +55,7 @@ def exploding_tensor(history: History, parameters: Parameters) -> Finding:
         if math.isnan(value) or not parameters["only_nan"]
     ]
     if not history.checked:
-        return waiting("no tensors were saved")
+        return found("waiting", "no tensors were saved")
     return judged(hits, history.checked, f"{history.checked} tensors, all of them finite")
 
 
@@ -78,7 +74,9 @@ def poor_weight_initialization(history: History, parameters: Parameters) -> Find
     """
     first, pretrained = history.first, bool((history.job.get("debug") or {}).get("pretrained"))
     if first and first[0].number > 0:
-        return not_applicable(f"the first saved step is {first[0].number}: the weights at the start are not known")
+        return found(
+            "not_applicable", f"the first saved step is {first[0].number}: the weights at the start are not known"
+        )
     hits: list[Hit] = []
     compared = gradients = stale = 0
     best = math.inf
@@ -93,8 +91,8 @@ def poor_weight_initialization(history: History, parameters: Parameters) -> Find
             limit = parameters["threshold"]
             if variances[high] > 0 and ratio > limit:
                 reason = (
-                    f"at step {step.number} the variance of {high} ({number(variances[high])}) was {number(ratio)}"
-                    f" times that of {low} ({number(variances[low])}); up to {limit:g} times is allowed"
+                    f"at step {step.number} the variance of {high} ({figure(variances[high])}) was {figure(ratio)}"
+                    f" times that of {low} ({figure(variances[low])}); up to {limit:g} times is allowed"
                 )
                 hits.append((reason, Evidence(ratio, limit, step.number, "TRAIN", high)))
         if spreads:
@@ -102,12 +100,12 @@ def poor_weight_initialization(history: History, parameters: Parameters) -> Find
             tensor, limit = min(spreads, key=spreads.__getitem__), parameters["distribution_range"]
             if spreads[tensor] < limit and stale >= parameters["patience"]:
                 reason = (
-                    f"at step {step.number} nine tenths of {tensor} lay within {number(spreads[tensor])}, less than"
-                    f" {number(limit)}, and the loss had not fallen for {stale} steps"
+                    f"at step {step.number} nine tenths of {tensor} lay within {figure(spreads[tensor])}, less than"
+                    f" {figure(limit)}, and the loss had not fallen for {stale} steps"
                 )
                 hits.append((reason, Evidence(spreads[tensor], limit, step.number, "TRAIN", tensor)))
     if not compared and not gradients:
-        return waiting("no gradients or inputs of ReLUs of the first steps were saved")
+        return found("waiting", "no gradients or inputs of ReLUs of the first steps were saved")
     healthy = f"inputs of ReLUs and gradients in {len(first)} steps"
     if pretrained:
         healthy = f"the new layer's gradients in {len(first)} steps; pretrained layers were not started here"
@@ -136,7 +134,7 @@ def dead_relu(history: History, parameters: Parameters) -> Finding:
         if dead > limit
     ]
     if not history.relus:
-        return waiting("what is trained has no ReLU of its own (one that is called as a function is not seen)")
+        return found("waiting", "what is trained has no ReLU of its own (one that is called as a function is not seen)")
     if not history.dead:
-        return waiting(f"fewer than the {WINDOW} steps needed were saved")
+        return found("waiting", f"fewer than the {WINDOW} steps needed were saved")
     return judged(hits, len(history.dead), f"{len(history.relus)} ReLU layers, looked at {len(history.dead)} times")

@@ -27,7 +27,7 @@ from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import Clock, Events, TimelineWriter
-from container_train.profiler.trace import Trace, window
+from container_train.profiler.trace import Trace
 from container_train.reporting.tracking import Tracker
 from container_train.reporting.words import count
 
@@ -124,7 +124,7 @@ class Monitor:
             return
         if self.hp.torch_profile != "none":
             with self._safely("torch.profiler could not be started"):
-                self.trace = Trace(window(self.hp.torch_profile), self.folder)
+                self.trace = Trace(self.hp.torch_profile, self.folder)
         if self.hp.debug == "on":
             self.hook = Hook(self.tree, schedule, interval=self.hp.debug_interval, scale=scale)
             self.hook.register(head, loss)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from container_train.monitoring.findings import Finding, not_applicable, waiting
+from container_train.monitoring.findings import Finding, found
 from container_train.profiler import store
 from container_train.profiler.store import Series
 
@@ -27,7 +27,7 @@ class Context:
         return {name: series for (_, name), series in self.system.series(dimension).items()}
 
     def no_gpu(self) -> Finding:
-        return not_applicable(NO_GPU if self.system.metrics else NO_METRICS)
+        return found("not_applicable", NO_GPU if self.system.metrics else NO_METRICS)
 
     def mean(self, dimension: str, times: store.Floats) -> store.Floats | None:
         """The mean over all devices at `times`; None where the dimension was not measured."""
@@ -36,7 +36,7 @@ class Context:
 
 
 def too_few(have: int, need: int, what: str = "values") -> Finding:
-    return waiting(f"{have} of {need} {what} needed before it can judge", have)
+    return found("waiting", f"{have} of {need} {what} needed before it can judge", have)
 
 
 def at(series: Series, times: store.Floats) -> store.Floats:

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence, Finding, Parameters, fired, not_applicable, ok, waiting
+from container_train.monitoring.findings import Evidence, Finding, Parameters, found
 from container_train.profiler.evidence import Context, too_few
 from container_train.profiler.store import Steps
 
@@ -23,7 +23,7 @@ def dataloader(context: Context, parameters: Parameters) -> Finding:
     """
     steps, job = context.timeline.steps, context.job
     if job.get("feature_cache"):
-        return not_applicable("training reads features that are in memory: there is no data loader")
+        return found("not_applicable", "training reads features that are in memory: there is no data loader")
     if len(steps) < MIN_STEPS:
         return _too_few(steps)
     waited = 100 * float((steps.data * steps.weight).sum() / max((steps.total * steps.weight).sum(), 1e-9))
@@ -34,14 +34,14 @@ def dataloader(context: Context, parameters: Parameters) -> Finding:
         share = 100 * int(workers) / cores
         words += f"; {workers} decoding processes for {cores:g} cores"
         if not low <= share <= high and waited >= parameters["wait_threshold"]:
-            found = Evidence(share, low if share < low else high, mode="TRAIN", time=float(steps.start[-1]))
+            at = Evidence(share, low if share < low else high, mode="TRAIN", time=float(steps.start[-1]))
             more = f"too {'few' if share < low else 'many'}, {share:.0f} % of them: outside {low:g} to {high:g} %"
-            return fired(f"{words}, {more}", len(steps), 1, found)
+            return found("fired", f"{words}, {more}", len(steps), fired=1, first=at, last=at)
     if waited > limit:
         slow = np.flatnonzero(steps.data > steps.total * limit / 100)
         first, last = (_evidence(steps, i, 100 * steps.data[i] / steps.total[i], limit) for i in (slow[0], slow[-1]))
-        return fired(f"{words}: more than {limit:g} %", len(steps), len(slow), first, last)
-    return ok(words, len(steps))
+        return found("fired", f"{words}: more than {limit:g} %", len(steps), fired=len(slow), first=first, last=last)
+    return found("ok", words, len(steps))
 
 
 def max_initialization_time(context: Context, parameters: Parameters) -> Finding:
@@ -51,7 +51,7 @@ def max_initialization_time(context: Context, parameters: Parameters) -> Finding
     """
     started, threshold = context.job.get("started"), parameters["threshold"]
     if not started:
-        return not_applicable("the job's start is not known")
+        return found("not_applicable", "the job's start is not known")
     steps = context.timeline.steps
     if len(steps):
         end, what = float(steps.start[0]), "the first step came after"
@@ -63,9 +63,9 @@ def max_initialization_time(context: Context, parameters: Parameters) -> Finding
         phases = [phase for phase in context.timeline.phases if phase.start < end]
         longest = max(phases, key=lambda phase: phase.end - phase.start, default=None)
         most = f"; most of it went into {longest.name}" if longest else ""
-        found = Evidence(minutes, threshold, step=int(steps.number[0]) if len(steps) else None, time=end)
-        return fired(f"{words}, more than {threshold:g}{most}", 1, 1, found)
-    return ok(words, 1) if len(steps) else waiting(words)
+        at = Evidence(minutes, threshold, step=int(steps.number[0]) if len(steps) else None, time=end)
+        return found("fired", f"{words}, more than {threshold:g}{most}", 1, fired=1, first=at, last=at)
+    return found("ok", words, 1) if len(steps) else found("waiting", words)
 
 
 def step_outlier(context: Context, parameters: Parameters) -> Finding:
@@ -84,15 +84,18 @@ def step_outlier(context: Context, parameters: Parameters) -> Finding:
         f" (mean {1000 * mean:.1f} ms, standard deviation {1000 * deviation:.1f} ms)"
     )
     if len(hits) <= parameters["n_outliers"]:
-        return ok(f"{words}; up to {parameters['n_outliers']} are normal", len(steps))
+        return found("ok", f"{words}; up to {parameters['n_outliers']} are normal", len(steps))
     first, last = (_evidence(steps, i, steps.total[i], limit) for i in (hits[0], hits[-1]))
     parts = {name: float(getattr(steps, name)[hits].sum()) for name in ("data", "forward", "backward", "optimizer")}
     most = max(parts, key=lambda name: parts[name])
-    return fired(f"{words}; in these most time went into {most}", len(steps), len(hits), first, last)
+    words += f"; in these most time went into {most}"
+    return found("fired", words, len(steps), fired=len(hits), first=first, last=last)
 
 
 def _too_few(steps: Steps) -> Finding:
-    return too_few(len(steps), MIN_STEPS, "steps") if len(steps) else not_applicable("no training step was timed")
+    return (
+        too_few(len(steps), MIN_STEPS, "steps") if len(steps) else found("not_applicable", "no training step was timed")
+    )
 
 
 def _evidence(steps: Steps, index: int, value: float, threshold: float) -> Evidence:

@@ -13,20 +13,14 @@ log = logging.getLogger(__name__)
 NAME = "trace.json.gz"  # opens in chrome://tracing and ui.perfetto.dev
 
 
-def window(text: str) -> tuple[int, int]:
-    """`10:20` -> (10, 20), the steps from 10 to before 20, as hyperparameters.steps has checked it."""
-    first, _, end = text.partition(":")
-    return int(first), int(end)
-
-
 class Trace:
-    """Records the steps of a window, counted from the first step of this run of the job, and writes `folder`/NAME.
+    """Records the `steps` 10:20, from 10 to before 20, counted from this run's first one, and writes `folder`/NAME.
 
     The step before is run under the profiler too, but not kept: starting it takes time.
     """
 
-    def __init__(self, steps: tuple[int, int], folder: Path) -> None:
-        self.first, end = steps
+    def __init__(self, steps: str, folder: Path) -> None:
+        self.first, end = map(int, steps.split(":"))
         self.path, self.over = folder / NAME, False
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it takes a machine without a GPU for an error
         gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []

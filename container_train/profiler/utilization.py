@@ -8,7 +8,7 @@ import itertools
 
 import numpy as np
 
-from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, fired, judged, not_applicable, ok
+from container_train.monitoring.findings import Evidence, Finding, Hit, Parameters, found, judged
 from container_train.profiler import store
 from container_train.profiler.evidence import NO_METRICS, Context, at, too_few, windows
 from container_train.profiler.store import Series
@@ -52,9 +52,10 @@ def _bottleneck(
     share = 100 * len(hits) / len(times)
     reason = f"{what} while the GPU waited in {share:.0f} % of the time"
     if share <= threshold:
-        return ok(f"{reason}, up to {threshold:g} % is normal", len(times))
+        return found("ok", f"{reason}, up to {threshold:g} % is normal", len(times))
     first, last = (Evidence(float(busy[i]), limit, time=float(times[i])) for i in (hits[0], hits[-1]))
-    return fired(f"{reason}, more than {threshold:g} %", len(times), len(hits), first, last)
+    reason += f", more than {threshold:g} %"
+    return found("fired", reason, len(times), fired=len(hits), first=first, last=last)
 
 
 def low_gpu_utilization(context: Context, parameters: Parameters) -> Finding:
@@ -104,8 +105,8 @@ def batch_size(context: Context, parameters: Parameters) -> Finding:
         p95 = {kind: float(np.percentile(mean[part], 95)) for kind, (mean, _) in values.items()}
         if all(p95[kind] < limit for kind, (_, limit) in values.items()):
             words = ", ".join(f"{kind} {value:.0f} %" for kind, value in p95.items())
-            found = Evidence(p95["GPU"], values["GPU"][1], time=float(times[part][-1]))
-            hits.append((f"95th percentiles: {words}; all are low", found))
+            at_end = Evidence(p95["GPU"], values["GPU"][1], time=float(times[part][-1]))
+            hits.append((f"95th percentiles: {words}; all are low", at_end))
     if not parts:
         return too_few(len(times), patience)
     return judged(hits, len(parts), "CPU, GPU or GPU memory are used well enough")
@@ -150,7 +151,7 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
     """
     gpus = context.series(store.GPU)
     if len(gpus) < 2:
-        return not_applicable("there is one GPU: nothing to balance") if gpus else context.no_gpu()
+        return found("not_applicable", "there is one GPU: nothing to balance") if gpus else context.no_gpu()
     patience, threshold = parameters["patience"], parameters["threshold"]
     have = min(len(each.values) for each in gpus.values())
     if have < max(patience, 1):
@@ -163,10 +164,9 @@ def load_balancing(context: Context, parameters: Parameters) -> Finding:
     words = f"{one} and {other} differ most in their use, by {distances[worst]:.2f} of 1"
     count = sum(distance > threshold for distance in distances)
     if not count:
-        return ok(words, len(pairs))
-    return fired(
-        words, len(pairs), count, Evidence(distances[worst], threshold, tensor=one, time=float(gpus[one].times[-1]))
-    )
+        return found("ok", words, len(pairs))
+    worse = Evidence(distances[worst], threshold, tensor=one, time=float(gpus[one].times[-1]))
+    return found("fired", words, len(pairs), fired=count, first=worse, last=worse)
 
 
 def overall_system_usage(context: Context, _parameters: Parameters) -> Finding:
@@ -185,7 +185,7 @@ def overall_system_usage(context: Context, _parameters: Parameters) -> Finding:
             p50, p95 = np.percentile(np.mean([at(series, times) for series in own.values()], axis=0), [50, 95])
             checked = max(checked, len(times))
             words.append(f"{label} {p50:.0f} % (95th percentile {p95:.0f} %)")
-    return ok(", ".join(words), checked) if words else not_applicable(NO_METRICS)
+    return found("ok", ", ".join(words), checked) if words else found("not_applicable", NO_METRICS)
 
 
 def _longest(series: dict[str, Series]) -> Series:

@@ -61,7 +61,8 @@ def _figure(label: str, measure: Measure, a: Record, b: Record) -> Figure | None
     one, other = measure.of(a), measure.of(b)
     words, other_words = in_words(a, label) or "-", in_words(b, label) or "-"
     change = other - one
-    if not math.isfinite(change):
+    once = label.endswith("epoch") and min(len(a.epochs), len(b.epochs)) < 2  # a single one has no median
+    if once or not math.isfinite(change):
         return Figure(label, words, other_words, "", "") if words != other_words else None
     if measure.words is share:
         # Of accuracies a difference within the uncertainty of both is none.

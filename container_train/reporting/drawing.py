@@ -109,6 +109,11 @@ def over_epochs(
     """`curves`: of each key the epochs' metrics and the name of the one to draw. `what` says loss or accuracy."""
     plot = blank(height, "epoch")
     share = percent(plot, what)
+    values = [row[column] for epochs, column in curves.values() for row in epochs]
+    if share and np.isfinite(values).any():  # of equal values, and of one, the axis would end at 150 %
+        low, high = float(np.nanmin(values)), float(np.nanmax(values))
+        margin = max(0.05, (high - low) / 10)
+        plot.y_range = Range1d(max(0.0, low - margin), min(1.0, high + margin))
     lines = []
     for key, (epochs, column) in curves.items():
         lines.append(line(plot, [row["epoch"] for row in epochs], [row[column] for row in epochs], key, 2))

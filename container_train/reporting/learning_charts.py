@@ -43,7 +43,7 @@ def curves(epochs: Sequence[dict[str, float]], what: str, best: int = 0) -> Char
     """`what`, loss or accuracy, of training and validation; the `best` epoch, if there is one, is marked."""
     of = {key: (epochs, f"{key.label}_{what}") for key in CURVES} if epochs else {}
     chart = drawing.over_epochs(what.capitalize(), what, of)
-    if best:
+    if best and len(epochs) > 1:
         chart.plot.add_layout(drawing.span(best, drawing.INK))
         chart.keys.append(Key(f"best epoch, {best}", drawing.INK, "2 3"))
     return chart

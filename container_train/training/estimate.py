@@ -15,20 +15,7 @@ LONG_SECONDS = 600.0  # from which something else is advised
 
 
 def words(network: Network, hp: Hyperparameters, precision: Precision, images: float) -> str:
-    """Return a line of log for `images` in each epoch, after a step on some of them."""
-    seconds = image_seconds(network, precision)
-    whole = seconds * images * hp.epochs
-    advice = (
-        "; use a GPU, --recipe views, which trains the new layer alone, fewer epochs, or a smaller arch or image-size"
-    )
-    return (
-        f"time: about {duration(whole)} on this CPU for {count(hp.epochs, 'epoch')} of all layers, {seconds:.2g} s an"
-        f" image{advice if whole > LONG_SECONDS else ''}"
-    )
-
-
-def image_seconds(network: Network, precision: Precision) -> float:
-    """Return the seconds that one image takes in training. Leaves the network as it is."""
+    """Return a line of log for `images` in each epoch, after steps of a copy of the network on some of them."""
     side = network.preprocessing.crop
     model = copy.deepcopy(network.model).train()
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it here
@@ -39,4 +26,12 @@ def image_seconds(network: Network, precision: Precision) -> float:
             with precision.autocast():
                 outputs = model(blank)
             outputs.float().sum().backward()
-    return (time.monotonic() - started) / IMAGES
+    seconds = (time.monotonic() - started) / IMAGES
+    whole = seconds * images * hp.epochs
+    advice = (
+        "; use a GPU, --recipe views, which trains the new layer alone, fewer epochs, or a smaller arch or image-size"
+    )
+    return (
+        f"time: about {duration(whole)} on this CPU for {count(hp.epochs, 'epoch')} of all layers, {seconds:.2g} s an"
+        f" image{advice if whole > LONG_SECONDS else ''}"
+    )

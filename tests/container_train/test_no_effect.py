@@ -22,7 +22,7 @@ from container_train import command_line, hyperparameters, no_effect
         ("--recipe finetune --weight-decay 0 --norm-decay on", ["norm-decay"]),
         ("--patience 10", ["patience"]),
         ("--patience 9", []),
-        ("--debug off --on-rule stop --rule overfit:patience=3", ["on-rule"]),
+        ("--debug off --on-rule stop", ["on-rule"]),
         ("--debug off --on-rule stop --rule overfit;step_outlier:stddev=4", []),
         ("--debug off --profile-interval 0 --on-rule stop --rule step_outlier", ["on-rule", "rule"]),
         ("--batch-norm frozen", ["batch-norm"]),

@@ -549,7 +549,7 @@ def test_losses_are_means_over_images_not_over_batches(tmp_path: Path) -> None:
     train(tmp_path, head, epochs=2, lr=0, valid_on=batches((inputs, targets)))
     whole = float(nn.CrossEntropyLoss()(head(inputs), targets))
     assert (
-        f"the validation loss was {whole:.3g}," in judge(tmp_path, overfit={"ratio_threshold": -1.0})["overfit"].reason
+        f"the validation loss was {whole:.4g}," in judge(tmp_path, overfit={"ratio_threshold": -1.0})["overfit"].reason
     )
 
 

@@ -381,6 +381,20 @@ def test_accuracies_bear_their_uncertainty_and_differ_only_beyond_it(tmp_path: P
     assert said.startswith("B (more) has the better test accuracy: 73.0 % (71.9 to")
 
 
+def test_a_single_epoch_is_not_faster_than_another(tmp_path: Path) -> None:
+    label = "images per second, median epoch"
+    made_up.write(tmp_path, seconds=20, steps=20, epochs=2)
+    read = record.read(tmp_path)
+    for epochs, better in ((1, ""), (2, "B")):
+        a, b = (
+            replace(read, epochs=[{**row, "images_per_second": speed} for row in read.epochs[:epochs]])
+            for speed in (20.0, 40.0)
+        )
+        figure = compare._figure(label, MEASURES[label], a, b)
+        assert figure is not None
+        assert (figure.better, bool(figure.difference)) == (better, bool(better))
+
+
 def with_metrics(out: Path, accuracy: float, data: str, f1: dict[str, float | None], **job: Any) -> record.Record:
     made_up.write(out, seconds=20, steps=20, epochs=2, **job)
     rows = [

@@ -21,6 +21,7 @@ from container_train.export import evaluation
 from container_train.export.evaluation import Answers
 from container_train.paths import SageMakerPaths
 from container_train.reporting import activation_map, drawing, mistakes, training_report
+from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
 from container_train.training import metrics
 from tests import trees
@@ -114,6 +115,17 @@ def test_the_page_says_what_happened(written: Path) -> None:
     assert "<td>epochs</td><td>10</td>" in folded
     assert "<b>blue" not in page.split("</style>")[1].split("<script")[0]
     assert len(page) < 3_000_000
+
+
+def test_of_a_single_epoch_none_is_the_best_and_no_axis_goes_beyond_all_images(written: Path, tmp_path: Path) -> None:
+    facts = json.loads((written / "metrics.json").read_text())
+    training_report.write(tmp_path, {**facts, "epochs": facts["epochs"][:1], "best_epoch": 1})
+    assert "best epoch" not in (tmp_path / "report.html").read_text()
+    for share in (0.0, 0.97, 1.0):
+        one = [{"epoch": 1, "train_accuracy": share, "valid_accuracy": share}]
+        shown = curves(one, "accuracy").plot.y_range
+        assert 0 <= shown.start <= share <= shown.end <= 1
+        assert shown.end - shown.start > 0.04
 
 
 @pytest.mark.parametrize("debug", ["on", "off"])
