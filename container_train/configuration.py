@@ -52,7 +52,7 @@ def check(tree: SageMakerPaths) -> tuple[dict[str, Any], list[str]]:
             " of this host, and those of all hosts, such as ['algo-1']"
         )
     for name in filter(LAUNCHER.fullmatch, hyperparameters):
-        if name != TORCHRUN and _is_true(hyperparameters, name):
+        if name != TORCHRUN and is_true(hyperparameters, name):
             raise TrainError(
                 f"hyperparameter {name} is true: this image does not have that launcher; leave it out"
                 " (distribution={...} of the Estimator): the built-in program uses all hosts and GPUs without it, and a"
@@ -71,12 +71,7 @@ def own_program(hyperparameters: Mapping[str, Any]) -> str:
     return next((name.strip('"') for name in names if name), "")
 
 
-def wants_torchrun(hyperparameters: Mapping[str, Any]) -> bool:
-    """Return True if distribution={"torch_distributed": {"enabled": True}} asks for it."""
-    return _is_true(hyperparameters, TORCHRUN)
-
-
-def _is_true(hyperparameters: Mapping[str, Any], name: str) -> bool:
+def is_true(hyperparameters: Mapping[str, Any], name: str) -> bool:
     return str(hyperparameters.get(name, "")).strip('"').lower() == "true"
 
 

@@ -109,7 +109,7 @@ def _environment(hyperparameters: dict[str, Any], program: str) -> dict[str, str
         environment["PYTHONSAFEPATH"] = "1"
         # The toolkit would import smdebug, and torch with it, for names of exceptions that this program does not use.
         environment["USE_SMDEBUG"] = "0"
-    elif configuration.wants_torchrun(hyperparameters) and not environment.get(configuration.MODULE):
+    elif configuration.is_true(hyperparameters, configuration.TORCHRUN) and not environment.get(configuration.MODULE):
         environment[configuration.MODULE] = "container_train.distributed.user_program:main"
     return environment
 

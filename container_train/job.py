@@ -17,7 +17,7 @@ from container_train.profiler import machine
 def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
     """Return the facts. Times are seconds since 1970; `cpus` and `memory_bytes` are the container's limits."""
     host, every = hosts(tree)
-    limits = machine.limits()
+    cpus, memory = machine.limits()
     return {
         "job": os.environ.get("TRAINING_JOB_NAME", ""),
         "image": os.environ.get("BYOC_IMAGE", ""),
@@ -29,8 +29,8 @@ def describe(tree: SageMakerPaths, hp: Hyperparameters) -> dict[str, Any]:
         "reason": "",
         "problems": [],
         "hyperparameters": hyperparameters(tree, hp),
-        "cpus": limits.cpus,
-        "memory_bytes": limits.memory_bytes,
+        "cpus": cpus,
+        "memory_bytes": memory,
         "gpus": [],
         "versions": {"python": sys.version.split()[0]},
         "profile_interval_ms": hp.profile_interval,
@@ -53,11 +53,6 @@ def hosts(tree: SageMakerPaths) -> tuple[str, list[str]]:
     content = configuration.read_or_empty(tree, "resourceconfig.json")
     here = str(content.get("current_host") or socket.gethostname())
     return here, sorted(map(str, content.get("hosts") or [here]))
-
-
-def interface(tree: SageMakerPaths) -> str:
-    """Return the network interface on which the job's hosts reach each other; empty if the platform names none."""
-    return str(configuration.read_or_empty(tree, "resourceconfig.json").get("network_interface_name", ""))
 
 
 def node(tree: SageMakerPaths) -> str:

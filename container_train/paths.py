@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,47 +11,25 @@ from typing import BinaryIO
 FAILURE_CHARACTERS = 1024
 
 
-@dataclass(frozen=True)
 class SageMakerPaths:
-    """Paths below /opt/ml, or below SAGEMAKER_BASE_DIR where a job runs as a plain process."""
+    """Paths below `base`: /opt/ml, or SAGEMAKER_BASE_DIR where a job runs as a plain process.
 
-    base: Path
-    own: str = ""  # folder below the checkpoint folder, where other jobs may write to that, too
+    `own` is a folder below the checkpoint folder, where other jobs may write to that, too.
+    """
+
+    def __init__(self, base: Path, own: str = "") -> None:
+        self.base = base
+        self.config, self.channels = base / "input" / "config", base / "input" / "data"
+        self.model, self.output = base / "model", base / "output" / "data"
+        self.failure = base / "output" / "failure"
+        self.success = base / "output" / "success"  # the toolkit's mark that the program succeeded
+        self.checkpoints = base / "checkpoints" / own
 
     @classmethod
     def from_environment(cls) -> "SageMakerPaths":
         """BYOC_OWN_CHECKPOINTS says that all trials of a search share one place in S3 for their checkpoints."""
         own = os.environ.get("TRAINING_JOB_NAME", "") if os.environ.get("BYOC_OWN_CHECKPOINTS") else ""
         return cls(Path(os.environ.get("SAGEMAKER_BASE_DIR") or "/opt/ml"), own)
-
-    @property
-    def config(self) -> Path:
-        return self.base / "input" / "config"
-
-    @property
-    def channels(self) -> Path:
-        return self.base / "input" / "data"
-
-    @property
-    def model(self) -> Path:
-        return self.base / "model"
-
-    @property
-    def output(self) -> Path:
-        return self.base / "output" / "data"
-
-    @property
-    def failure(self) -> Path:
-        return self.base / "output" / "failure"
-
-    @property
-    def success(self) -> Path:
-        """The toolkit's mark that the program succeeded."""
-        return self.base / "output" / "success"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.base / "checkpoints" / self.own
 
     def write_failure(self, message: str, detail: str = "") -> None:
         """Write the failure file; the message comes first because only FAILURE_CHARACTERS of it are shown.

@@ -73,7 +73,10 @@ def check(splits: Mapping[str, Split], most: int = MOST, group: ProcessGroup = S
         )
     chosen = _spread(splits, most)
     items = [(split, index) for name, split in splits.items() for index in chosen[name].tolist()]
-    found = iter(_entries(items, group))
+    entries: list[Entry | str] = [""] * len(items)  # what is known of each image, or why it cannot be read
+    for rank, own in enumerate(group.gather(_own_entries(items[group.rank :: group.size], group))):
+        entries[rank :: group.size] = own
+    found = iter(entries)
     good: dict[str, Split] = {}
     decoded: dict[str, Split] = {}
     bad: dict[str, str] = {}
@@ -103,14 +106,6 @@ def _spread(splits: Mapping[str, Split], most: int) -> Mapping[str, npt.NDArray[
         chosen[name] = np.arange(-start % step, len(split), step)
         start += len(split)
     return chosen
-
-
-def _entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
-    """Return what is known of each image, or the reason why it cannot be read."""
-    found: list[Entry | str] = [""] * len(items)
-    for rank, own in enumerate(group.gather(_own_entries(items[group.rank :: group.size], group))):
-        found[rank :: group.size] = own
-    return found
 
 
 def _own_entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:

@@ -66,17 +66,12 @@ def between(splits: Mapping[str, Split]) -> list[Leak]:
     """Compare the images of each split with those of the others and their mirrored ones."""
     found = []
     for of, split in combinations([splits[name] for name in SPLITS if name in splits and splits[name].hashes], 2):
-        ours, theirs = _array(split), _array(of)
+        ours, theirs = (np.frombuffer(each.hashes, np.uint64).reshape(-1, HASH_BYTES // 8) for each in (split, of))
         mirrored = np.concatenate([theirs, _mirrored(theirs)])
         if pairs := _near(ours, split.targets, mirrored, np.tile(of.targets, 2)):
             examples = tuple((split.shown(i), of.shown(j % len(theirs))) for i, j in pairs[:EXAMPLES])
             found.append(Leak(split.name, of.name, len(pairs), len(ours), examples))
     return found
-
-
-def _array(split: Split) -> Hashes:
-    """Return the hashes (N, 4)."""
-    return np.frombuffer(split.hashes, dtype=np.uint64).reshape(-1, HASH_BYTES // 8)
 
 
 def _mirrored(hashes: Hashes) -> Hashes:

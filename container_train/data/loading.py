@@ -55,7 +55,7 @@ def load(images: ImageDataset, batches: Iterable[list[Item]], workers: int, devi
         images,
         batch_sampler=batches,
         num_workers=workers,
-        prefetch_factor=_prefetch(device) if workers else None,
+        prefetch_factor=(GPU_PREFETCH if gpu else PREFETCH) if workers else None,
         pin_memory=gpu,
         worker_init_fn=start_decoding,
         # Not the global one: dropout has to see the same numbers whether images are loaded, cached or skipped.
@@ -87,10 +87,6 @@ def _whole(loader: Iterable[_Decoded]) -> Iterator[_Decoded]:
         raise RuntimeError(f"DataLoader worker ended unexpectedly: {error}") from error
 
 
-def _prefetch(device: torch.device) -> int:
-    return GPU_PREFETCH if device.type == "cuda" else PREFETCH
-
-
 @dataclass(frozen=True)
 class Decoders:
     """The processes that decode for a training process: `wanted` of them, in `free` bytes of /dev/shm.
@@ -107,7 +103,7 @@ class Decoders:
         """Divide the free bytes among the training processes of the host, before any of them uses some."""
         free = _free_shared_memory() // group.local_size
         group.barrier()
-        return cls(wanted, free, _prefetch(device))
+        return cls(wanted, free, GPU_PREFETCH if device.type == "cuda" else PREFETCH)
 
     def processes(self, batch: int, side: int) -> int:
         """Return the number that there is room for, with batches of `batch` images uint8 (3, side, side).

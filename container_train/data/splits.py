@@ -61,7 +61,11 @@ def plan(root: Path, fractions: Sequence[float] = FRACTIONS, seed: int = SEED) -
         parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items())
         note = f"{root} is not split: taking {parts} of every class (seed {seed})"
         return Plan(divide(listed.classes, shares, seed, root), {}, [*listing.remarks([listed]), note])
-    named, below = _named_splits(root)
+    below = [name for name, paths in listing.class_folders(root).items() if len(paths) == 1]
+    try:
+        named = split_folders(below)
+    except ValueError as error:
+        raise DataError(f"{root}: {error}") from None
     listings = {split: class_files(root / name, name) for split, name in named.items()}
     listing.check_classes(listings)
     beside = _beside(root, named, below)
@@ -87,15 +91,6 @@ def _is_split(root: Path) -> bool:
     nested = {name for name in splits if listing.class_folders(root / name)}
     train = nested & set(SPLIT_NAMES["train"])
     return any(nested - train or not listing.own_images(root / name) for name in train)
-
-
-def _named_splits(root: Path) -> tuple[dict[str, str], list[str]]:
-    """The folder of each split, and all folders."""
-    below = [name for name, paths in listing.class_folders(root).items() if len(paths) == 1]
-    try:
-        return split_folders(below), below
-    except ValueError as error:
-        raise DataError(f"{root}: {error}") from None
 
 
 def _beside(root: Path, named: Mapping[str, str], below: Sequence[str]) -> list[str]:

@@ -41,17 +41,13 @@ class Cluster:
         return len(self.hosts) * self.processes
 
 
-def port() -> int:
-    """Raises TrainError."""
-    return _number(PORT, 29400, 65535)
-
-
 def collective_timeout() -> int:
     """In seconds: how long a process waits for others, and how long a training step may take. Raises TrainError."""
-    return _number(TIMEOUT, 1800, 10**7)
+    return variable(TIMEOUT, 1800, 10**7)
 
 
-def _number(name: str, default: int, most: int) -> int:
+def variable(name: str, default: int, most: int) -> int:
+    """Return the value of an environment variable. Raises TrainError."""
     words = os.environ.get(name) or str(default)
     if not (words.isascii() and words.isdecimal() and 0 < int(words) <= most):
         raise TrainError(f"{name} has value {words!r}: expected an integer from 1 to {most}")

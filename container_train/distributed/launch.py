@@ -29,8 +29,8 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 
 from container_serve import scratch
-from container_train import job
-from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, port, usable
+from container_train import configuration
+from container_train.distributed.cluster import PORT, SCRATCH, TIMEOUT, Cluster, collective_timeout, usable, variable
 from container_train.errors import LOST_PEER, STOPPED, Stopped, TrainError
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag, wait_for_host
@@ -50,7 +50,8 @@ def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int
     logging.disable()  # the agent's words; its processes speak for themselves
     try:
         collective_timeout()
-        interface = usable(job.interface(tree)) if len(cluster.hosts) > 1 else "lo"
+        named = configuration.read_or_empty(tree, "resourceconfig.json").get("network_interface_name", "")
+        interface = usable(str(named)) if len(cluster.hosts) > 1 else "lo"
         with scratch.folder("byoc-ranks-") as folder:
             code, line = _train(cluster, arguments, interface, str(folder))
     except TrainError as error:
@@ -101,7 +102,7 @@ def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: s
 def _meet(cluster: Cluster, stop: StopFlag) -> TCPStore:
     """Wait for all hosts. Raises TrainError for one that does not come, Stopped when a stop is asked for."""
     several = len(cluster.hosts) > 1
-    address, number = (cluster.hosts[0], port()) if several else ("127.0.0.1", 0)
+    address, number = (cluster.hosts[0], variable(PORT, 29400, 65535)) if several else ("127.0.0.1", 0)
     if cluster.index:
         wait_for_host(address, lambda: _listens(address, number), stop)
     try:

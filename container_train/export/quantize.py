@@ -259,22 +259,16 @@ def _quiet() -> Iterator[None]:
     It also starts and ends cores of OpenVINO, which would leave a freed signal stack behind (predictor.core).
     """
     core()  # the first, so that the stack that is kept is one that stays
-    with contextlib.redirect_stdout(io.StringIO()), _signal_stack_kept():
-        yield
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        libc.sigaltstack(ctypes.byref(before), None)
 
 
 class _SignalStack(ctypes.Structure):
     """stack_t of sigaltstack(2)."""
 
     _fields_ = (("sp", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
-
-
-@contextlib.contextmanager
-def _signal_stack_kept() -> Iterator[None]:
-    """Leave this thread's alternate signal stack as it was."""
-    libc, before = ctypes.CDLL(None), _SignalStack()
-    libc.sigaltstack(None, ctypes.byref(before))
-    try:
-        yield
-    finally:
-        libc.sigaltstack(ctypes.byref(before), None)

@@ -81,7 +81,8 @@ class Cache:
                     found[part] = features
         missing = [part for part in self.parts() if part not in found]
         if missing:
-            place, reason = self.store.place(self._need(missing))
+            images = sum(len(self._images(split)) for split, _ in missing)
+            place, reason = self.store.place(self._image_bytes() * images)
             log.info("feature cache: %s", f"kept in {place}" if place else f"kept in memory only ({reason})")
             for _, group in itertools.groupby(missing, lambda part: part[0]):
                 parts = list(group)  # the views of one split: an image is decoded once for all of them
@@ -114,10 +115,6 @@ class Cache:
         if last > first:
             views = f", {len(parts)} views"
         return f"{len(self._images(split))} images of {split}{views}"
-
-    def _need(self, parts: list[Part]) -> int:
-        """Return the bytes of this process's features of `parts`."""
-        return self._image_bytes() * sum(len(self._images(split)) for split, _ in parts)
 
     def _image_bytes(self) -> int:
         return sum(feature.nbytes for feature in self.extractor.sample)

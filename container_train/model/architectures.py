@@ -1,7 +1,4 @@
-"""The architectures that torchvision has, their weights and modules, known without importing it; those of timm.
-
-`python -m container_train.model.architectures` writes a new table: after another version of torchvision was locked.
-"""
+"""The architectures that torchvision has, their weights and modules, known without importing it; those of timm."""
 
 import functools
 import json
@@ -80,23 +77,3 @@ def check(arch: str, weights: str, freeze_until: str, resize_size: int, image_si
         raise TrainError(
             f"hyperparameter resize-size has value {resize_size}: expected at least the image-size, {crop}"
         )
-
-
-def from_torchvision() -> str:
-    """Return the table's text, one line per architecture."""
-    import torchvision
-
-    from container_train.model.builder import freezable
-
-    lines = []
-    for arch in torchvision.models.list_models(module=torchvision.models):
-        weights = torchvision.models.get_model_weights(arch)
-        files = {member.name: member.url.removeprefix(HUB) for member in (weights.DEFAULT, *weights)}
-        modules = [name for name in freezable(arch) if "." not in name]
-        crop = weights.DEFAULT.transforms().crop_size[0]
-        lines.append(f"{json.dumps(arch)}: {json.dumps({'weights': files, 'modules': modules, 'crop': crop})}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(from_torchvision())

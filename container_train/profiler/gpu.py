@@ -30,7 +30,7 @@ class Gpus:
         nvml = self.nvml
         ask: dict[str, Callable[[Any], float]] = {
             "GPUUtilization": lambda gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
-            "GPUMemoryUtilization": lambda gpu: _percent(nvml.nvmlDeviceGetMemoryInfo(gpu)),
+            "GPUMemoryUtilization": lambda gpu: 100 * (m := nvml.nvmlDeviceGetMemoryInfo(gpu)).used / m.total,
             "GPUPowerInWatts": lambda gpu: nvml.nvmlDeviceGetPowerUsage(gpu) / 1000,
             "GPUTemperatureInCelsius": lambda gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
         }
@@ -40,7 +40,3 @@ class Gpus:
                     yield index, dimension, float(value(handle))
                 except nvml.NVMLError:  # not every GPU tells everything, and one may fall off the bus
                     continue
-
-
-def _percent(memory: Any) -> float:
-    return 100 * float(memory.used) / float(memory.total)

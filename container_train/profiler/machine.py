@@ -1,7 +1,6 @@
 """The kernel's counters of the machine (cores, disks, network interfaces, memory) and of the container's own cgroup."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -55,17 +54,10 @@ def memory_bytes() -> int:
     return int(memory.total - memory.available)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Cores (affinity and quota, fractions too) and bytes of memory that the container may use."""
-
-    cpus: float
-    memory_bytes: int
-
-
-def limits(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> Limits:
+def limits(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> tuple[float, int]:
+    """Return cores (affinity and quota, fractions too) and bytes of memory that the container may use."""
     cpus = float(len(os.sched_getaffinity(0)))
-    return Limits(min([cpus, *(quota(folder) for folder in folders(cgroups, own, "cpu"))]), memory_limit(cgroups, own))
+    return min([cpus, *(quota(folder) for folder in folders(cgroups, own, "cpu"))]), memory_limit(cgroups, own)
 
 
 class Cgroup:

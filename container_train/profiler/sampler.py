@@ -35,7 +35,7 @@ class Sampler:
     """Turns counters into rows: rates over the time since the sample before."""
 
     def __init__(self, gpus: Gpus | None = None) -> None:
-        self.cgroup, self.gpus, self.limits = machine.Cgroup(), gpus or Gpus(), machine.limits()
+        self.cgroup, self.gpus, (self.cpus, self.memory) = machine.Cgroup(), gpus or Gpus(), machine.limits()
         self._read()
 
     def _read(self) -> None:
@@ -54,11 +54,11 @@ class Sampler:
             rows.append(("cpu", name, "CPUUtilization", _percent(busy - busy_before, ticks)))
             rows.append(("cpu", name, "I/OWaitPercentage", _percent(waited - waited_before, ticks)))
         if self.cpu is not None and cpu is not None:
-            used = _percent(self.cpu - cpu, seconds * self.limits.cpus)
+            used = _percent(self.cpu - cpu, seconds * self.cpus)
             rows.append(("cpu", "container", "ContainerCPUUtilization", used))
         own = self.cgroup.memory_bytes()
         memory = machine.memory_bytes() if own is None else own
-        rows.append(("memory", "MemoryUsedPercent", "", _percent(memory, self.limits.memory_bytes)))
+        rows.append(("memory", "MemoryUsedPercent", "", _percent(memory, self.memory)))
         read, written, operations, received, sent = (
             max(0, new - old) / seconds for new, old in zip(self.io, io, strict=True)
         )

@@ -41,33 +41,14 @@ class Record:
     problems: list[str]  # what went wrong in debugger and profiler
     service: bool
     hyperparameters: dict[str, str]
+    head_epochs: int  # of a recipe's first stage, before those whose steps are counted and watched
+    epochs_asked: int  # of all stages; 0 if it is not known
+    step_seconds: Floats  # of the steps of the last stage; before it began, of the first
+    steps_per_epoch: float  # NaN if it is not known
 
     @property
     def name(self) -> str:
         return str(self.job.get("job") or "") or "training job"
-
-    @property
-    def head_epochs(self) -> int:
-        """Epochs before those whose steps are counted and watched: of a recipe's first stage."""
-        given = self.hyperparameters.get("head-epochs", "")
-        return int(given) if given.isdecimal() else 0
-
-    @property
-    def epochs_asked(self) -> int:
-        """Of all stages; 0 if it is not known."""
-        given = self.hyperparameters.get("epochs", "")
-        return self.head_epochs + int(given) if given.isdecimal() else 0
-
-    @property
-    def step_seconds(self) -> Floats:
-        """Of the steps of the last stage; before it began, of the first."""
-        last = self.steps.total[self.steps.epoch > self.head_epochs]
-        return last if len(last) else self.steps.total
-
-    @property
-    def steps_per_epoch(self) -> float:
-        given = number(self.job.get("steps_per_epoch"))
-        return given if given >= 1 else math.nan
 
     def __bool__(self) -> bool:
         seen = self.job, self.metrics, self.rules, self.phases, any(self.usage.values())
@@ -103,6 +84,11 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
     if hyperparameters and metrics.get("weights"):
         # A file that was given takes precedence over the hyperparameter.
         hyperparameters = {**hyperparameters, "weights": metrics["weights"]}
+    head, asked = (
+        int(given) if (given := str(hyperparameters.get(name, ""))).isdecimal() else 0
+        for name in ("head-epochs", "epochs")
+    )
+    last, every = timeline.steps.total[timeline.steps.epoch > head], number(job.get("steps_per_epoch"))
     return Record(
         out=out,
         job=job,
@@ -119,6 +105,10 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
         problems=[str(words) for file in (job, said) for words in file.get("problems") or ()],
         service=not job and bool(system.metrics),
         hyperparameters={str(key): str(value) for key, value in hyperparameters.items()},
+        head_epochs=head,
+        epochs_asked=asked and head + asked,
+        step_seconds=last if len(last) else timeline.steps.total,
+        steps_per_epoch=every if every >= 1 else math.nan,
     )
 
 

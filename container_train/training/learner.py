@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.optim.lr_scheduler import LambdaLR
 
 from container_train.errors import TrainError
 from container_train.features.files import Features
@@ -21,9 +22,9 @@ from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
 from container_train.training.mixing import Mixing
-from container_train.training.optimization import optimizer_for, schedule_for
+from container_train.training.optimization import factor, optimizer_for
 from container_train.training.stages import Stage
-from container_train.training.state import Evaluation, RunningMetrics, State, Told
+from container_train.training.state import Evaluation, RunningMetrics, State
 
 
 @dataclass(eq=False)
@@ -48,14 +49,15 @@ class Learner:
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if hp.compile == "on" else None
         self.optimizer = optimizer_for(self.network, hp)
-        self.schedule = schedule_for(self.optimizer, hp, self.steps("train"))
+        self.schedule = LambdaLR(self.optimizer, factor(hp, self.steps("train")))
         self.scaler = self.precision.scaler()
         self.average = Average(head, hp.ema) if hp.ema else None
         self.mixing = Mixing(hp, self.classes)
         self.loss = loss_for(hp, self.source.targets["train"], self.classes)
         self.divisors: list[float] = []  # of the loss in each step of this epoch
         self.late = 1 if self.source.device.type == "cuda" else 0  # steps
-        self.told: deque[Told] = deque()
+        # Of each step: where it was, images, divisor of the loss; the function waits for the sums over all processes.
+        self.told: deque[tuple[str, int, float, Callable[[], list[float]]]] = deque()
         self.asked = self.ruled = False  # a stop, by the platform or by a rule: known to all at the same step
 
     def steps(self, split: str) -> int:
@@ -144,7 +146,7 @@ class Learner:
         flags = (self.stop.asked, bool(self.monitor.stop_reason)) if self.group.size > 1 else ()
         where = f"in epoch {self.state.epoch + 1}, step {self.state.step + 1}"
         sent = self.group.all_reduce_async(torch.cat([sums, sums.new_tensor([float(flag) for flag in flags])]))
-        self.told.append(Told(where, whole, divisor, sent))
+        self.told.append((where, whole, divisor, sent))
 
     def hear(self, late: int = 0) -> None:
         """Add up what all steps but the newest `late` have told. Raises TrainError for a loss that is not finite."""

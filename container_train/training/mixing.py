@@ -32,8 +32,6 @@ class Mixing:
 
         What is drawn depends on (seed, epoch, step) alone.
         """
-        if not self.transforms or not len(targets):
-            return inputs, targets
         images = [tv_tensors.Image(x if x.ndim == 4 else x.flatten(1)[:, :, None, None]) for x in inputs]
         with seeded(hash((self.seed, epoch, step))):
             *mixed, probabilities = v2.RandomChoice(self.transforms)(*images, targets)

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
@@ -46,11 +45,6 @@ def learning_rates(network: Network, hp: Hyperparameters) -> dict[str, float]:
     for place, stage in enumerate(reversed(backbone)):
         rates |= dict.fromkeys(stage, first * hp.layer_decay**place)
     return rates
-
-
-def schedule_for(optimizer: torch.optim.Optimizer, hp: Hyperparameters, steps_per_epoch: int) -> LambdaLR:
-    """Return the schedule of the learning rates: call its `step` after each step of the optimizer."""
-    return LambdaLR(optimizer, factor(hp, steps_per_epoch))
 
 
 def factor(hp: Hyperparameters, steps_per_epoch: int) -> Callable[[int], float]:

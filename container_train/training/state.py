@@ -1,8 +1,7 @@
 """The state of a training, and what is measured in it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -32,15 +31,6 @@ class Evaluation(RunningMetrics):
     @property
     def macro_f1(self) -> float:
         return macro_f1(*self.by_class.numpy())
-
-
-class Told(NamedTuple):
-    """A step's report of its loss. `sums` waits for the sums over all processes, of the loss before its division."""
-
-    where: str
-    images: int
-    divisor: float
-    sums: Callable[[], list[float]]
 
 
 @dataclass

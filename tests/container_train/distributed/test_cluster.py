@@ -16,7 +16,7 @@ from container_train.paths import SageMakerPaths
 @pytest.mark.parametrize(
     ("name", "read", "values"),
     [
-        (PORT, cluster.port, ["abc", "0", "65536", "-1", "29400.5", "٣"]),
+        (PORT, lambda: cluster.variable(PORT, 29400, 65535), ["abc", "0", "65536", "-1", "29400.5", "٣"]),
         (TIMEOUT, cluster.collective_timeout, ["soon", "0", "-1", "nan", "inf"]),
     ],
 )

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from torch.optim.lr_scheduler import LambdaLR
 
 from container_train import command_line, hyperparameters
 from container_train.model import builder
@@ -72,7 +73,7 @@ def test_a_constant_rate_is_constant() -> None:
 def test_a_schedule_sets_the_rate_of_every_group() -> None:
     given = hp("--epochs 2 --lr-schedule cosine --layer-decay 0.5 --lr 0.8")
     optimizer = optimization.optimizer_for(network("resnet18"), given)
-    schedule = optimization.schedule_for(optimizer, given, 4)
+    schedule = LambdaLR(optimizer, optimization.factor(given, 4))
     rates = sorted(group["lr"] for group in optimizer.param_groups)
     for _ in range(4):
         optimizer.step()
