@@ -63,7 +63,7 @@ def run(arguments: list[str], tree: SageMakerPaths) -> None:
     with monitor.Monitor() if group.rank else monitor.Monitor.start(tree, hp) as watching, lost_peers():
         if not group.rank:
             name = os.environ.get("TRAINING_JOB_NAME", "")
-            watching.tracker = tracking.Tracker(hp.track, tree.output, shown, name)
+            watching.track = tracking.tracker(hp.track, tree.output, shown, name)
         pipeline.train(hp, tree, watching, group)
 
 

@@ -26,8 +26,8 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, device, estimate, metrics
-from container_train.training.course import TRAINED, Course
+from container_train.training import checkpoint, course, device, estimate, metrics
+from container_train.training.course import TRAINED
 from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
 
@@ -109,9 +109,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(checkpoint.load(tree.checkpoints, identity) if group.rank == 0 else None)
-    course = Course(network, data, hp, where, precision, tree, identity, stop, monitor, group)
-    trainer = course.run(resumed, phase)
-    network = course.network
+    trainer = course.run(network, data, hp, where, precision, tree, identity, stop, phase, monitor, group, resumed)
+    network = trainer.network
     group.shutdown()
     if group.rank:
         return  # what follows is work for one

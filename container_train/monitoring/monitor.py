@@ -28,7 +28,7 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.profiler.store import JOB
 from container_train.profiler.timeline import Clock, Events, TimelineWriter
 from container_train.profiler.trace import Trace
-from container_train.reporting.tracking import Tracker
+from container_train.reporting.tracking import Write
 from container_train.reporting.words import count
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Monitor:
         self.trace: Trace | None = None
         self.sampler: Sidecar | None = None
         self.watcher: Sidecar | None = None
-        self.tracker: Tracker | None = None
+        self.track: Write = lambda record: None  # an epoch; after a restart also those from before it
         self.out = Path()
         self.clock = Clock()
         self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
@@ -185,11 +185,6 @@ class Monitor:
         """An epoch has ended with these metrics."""
         self._write(TimelineWriter.epoch, record)
         self.track(record)
-
-    def track(self, record: Mapping[str, float]) -> None:
-        """Send an epoch to the tracker, if there is one; after a restart also those from before it."""
-        if self.tracker is not None:
-            self.tracker.epoch(record)
 
     def _write(self, write: Callable[..., None], *values: Any) -> None:
         """Write to the timeline; one that cannot be written ends."""

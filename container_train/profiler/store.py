@@ -104,7 +104,8 @@ def system(out: Path) -> System:
     for path in sorted((root / "system").glob("incremental/**/*.json"), key=lambda path: path.name):
         for key, points in _metrics(path, path.stat().st_mtime_ns, path.stat().st_size).items():
             parts[key].append(points)
-    return System({key: Series(*np.concatenate(parts[key], axis=1)) for key in sorted(parts, key=_natural)})
+    natural = sorted(parts, key=lambda key: (*key[:2], int("".join(filter(str.isdigit, key[2]))[:9] or 0), key[2]))
+    return System({key: Series(*np.concatenate(parts[key], axis=1)) for key in natural})
 
 
 @functools.cache  # a report is made again and again, of a file a minute
@@ -118,11 +119,6 @@ def _metrics(path: Path, _changed: int, _size: int) -> dict[Key, Floats]:
             point = float(row["Timestamp"]), float(row["Value"])
             points[key].append(point)
     return {key: np.array(rows).T for key, rows in points.items()}
-
-
-def _natural(key: Key) -> tuple[str, str, int, str]:
-    dimension, node, name = key
-    return dimension, node, int("".join(filter(str.isdigit, name))[:9] or 0), name
 
 
 def _objects(path: Path) -> Iterator[dict[str, Any]]:

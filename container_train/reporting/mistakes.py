@@ -1,4 +1,4 @@
-"""A look at single test images: the surest mistakes, the most confused pairs of classes, and some that are right."""
+"""A look at single test images: the surest mistakes, and the most confused pairs of classes."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from container_train.export.quantize import Choice
 from container_train.reporting import activation_map
 from container_train.training import metrics
 
-EXAMPLES = 6  # of each kind
+EXAMPLES = 6  # mistakes
 PAIRS = 4  # of classes that are confused
 SIDE = 160  # of a thumbnail, in pixels
 DARK = 0.2  # what is left of an image's brightness where nothing speaks for the class
@@ -64,30 +64,19 @@ class Tested:
 
 
 def galleries(tested: Tested, classes: Sequence[str]) -> dict[str, Any]:
-    """Return `wrong`, `right` and `pairs` for the page."""
+    """Return `wrong` and `pairs` for the page; what is wrong with maps of what spoke for the predicted class."""
     true, predicted = tested.split.targets, tested.served.predicted
     surest = np.argsort(-tested.served.probabilities[:, 0], kind="stable")
-    wrong = surest[predicted[surest] != true[surest]][:EXAMPLES]
-    right = surest[predicted[surest] == true[surest]]
-    _, firsts = np.unique(true[right], return_index=True)  # spread over the classes
-    some = right[np.sort(firsts)][:: max(1, len(firsts) // EXAMPLES)][:EXAMPLES]
-    return {
-        "wrong": _examples(tested, classes, wrong.tolist(), maps=True),
-        "right": _examples(tested, classes, some.tolist()),
-        "pairs": _pairs(tested, classes, surest),
-    }
-
-
-def _examples(tested: Tested, classes: Sequence[str], chosen: list[int], *, maps: bool = False) -> list[dict[str, Any]]:
-    """Images with their label and the three most probable classes; `maps`: with what spoke for the first of these."""
-    found = None
-    if maps and chosen and tested.model is not None:
-        tensors = np.stack([_tensor(tested, index) for index in chosen])
-        found = activation_map.of(tested.model, tensors, tested.served.predicted[chosen].tolist())
-    return [
-        _example(tested, classes, index, None if found is None else found[position])
-        for position, index in enumerate(chosen)
+    wrong = surest[predicted[surest] != true[surest]][:EXAMPLES].tolist()
+    maps = None
+    if wrong and tested.model is not None:
+        tensors = np.stack([_tensor(tested, index) for index in wrong])
+        maps = activation_map.of(tested.model, tensors, predicted[wrong].tolist())
+    examples = [
+        _example(tested, classes, index, None if maps is None else maps[position])
+        for position, index in enumerate(wrong)
     ]
+    return {"wrong": examples, "pairs": _pairs(tested, classes, surest)}
 
 
 def _pairs(tested: Tested, classes: Sequence[str], surest: npt.NDArray[np.int64]) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from container_train.hyperparameters import defaults
 from container_train.monitoring import findings
 from container_train.monitoring.findings import Finding
 from container_train.profiler import store
-from container_train.profiler.store import Floats, Phase, Steps, Timeline
+from container_train.profiler.store import Floats, Phase, Steps
 from container_train.reporting import usage
 from container_train.reporting.usage import Clock, Usage, clock
 from container_train.training.recipes import RECIPES
@@ -95,7 +95,8 @@ def read(out: Path, *, over: bool = False, machine: bool = True) -> Record:
         metrics=metrics,
         rules=rules(out),
         final=over or said.get("final") is True,
-        phases=_phases(timeline, ticks.end),
+        # One that has not ended lasts as long as there are signs of life.
+        phases=[replace(p, end=max(p.end, ticks.end)) if p.goes_on else p for p in timeline.phases],
         steps=timeline.steps,
         epochs=[epochs[key] for key in sorted(epochs)],
         gradients={name: _numbers(columns) for name, columns in tensors.get("gradients", {}).items()},
@@ -128,9 +129,3 @@ def rules(out: Path) -> list[Finding]:
 
 def _numbers(columns: Mapping[str, list[Any]]) -> dict[str, list[float]]:
     return {name: [number(item) for item in items] for name, items in columns.items()}
-
-
-def _phases(timeline: Timeline, until: float) -> list[Phase]:
-    """One that has not ended lasts as long as there are signs of life."""
-    phases = [replace(p, end=max(p.end, until)) if p.goes_on else p for p in timeline.phases]
-    return sorted(phases, key=lambda phase: (phase.start, -phase.end))

@@ -3,13 +3,12 @@
 Neither package is in the image: one made from it, or the virtual environment, brings it.
 """
 
-import contextlib
 import importlib
 import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +34,22 @@ def check(track: str) -> None:
         raise TrainError(f"hyperparameter track has value 'mlflow': set {SERVER} in the job's environment")
 
 
-class Tracker:
-    """Takes the metrics of each epoch. What fails ends the tracking with a line of log, not the job."""
+def tracker(track: str, out: Path, hyperparameters: Mapping[str, Any], job: str) -> Write:
+    """Return what takes the metrics of each epoch. What fails ends the tracking with a line of log, not the job."""
+    makers, writers = ([_WRITERS[track]] if track != "none" else []), list[Write]()
 
-    write: Write | None
-
-    def __init__(self, track: str, out: Path, hyperparameters: Mapping[str, Any], job: str) -> None:
-        self.track, self.write = track, None
-        if track != "none":
-            with self._safely():
-                self.write = _WRITERS[track](out / FOLDER, hyperparameters, job)
-
-    def epoch(self, record: Mapping[str, float]) -> None:
-        if self.write is not None:
-            with self._safely():
-                self.write(record)
-
-    @contextlib.contextmanager
-    def _safely(self) -> Iterator[None]:
+    def write(record: Mapping[str, float]) -> None:
         try:
-            yield
+            while makers:
+                writers.append(makers.pop()(out / FOLDER, hyperparameters, job))
+            for each in writers:
+                each(record)
         except Exception as error:
             words = str(error).partition("\n")[0]
-            log.warning("track: no more epochs go to %s (%s: %s)", self.track, type(error).__name__, words)
-            self.write = None
+            log.warning("track: no more epochs go to %s (%s: %s)", track, type(error).__name__, words)
+            writers.clear()
+
+    return write
 
 
 def _tensorboard(folder: Path, hyperparameters: Mapping[str, Any], _job: str) -> Write:

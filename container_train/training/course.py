@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,59 +29,34 @@ TRAINED = "the checkpoint holds the whole training"
 Phase = Callable[..., contextlib.AbstractContextManager[None]]
 
 
-def silently(_name: str, **_words: Any) -> contextlib.AbstractContextManager[None]:
-    """A phase of which nothing is told."""
-    return contextlib.nullcontext()
+def run(
+    network: Network, data: Data, hp: Hyperparameters, device: torch.device, precision: Precision, tree: SageMakerPaths,
+    identity: dict[str, Any], stop: StopFlag, phase: Phase, monitor: Monitor = OFF, group: ProcessGroup = SINGLE,
+    resumed: dict[str, Any] | None = None,
+) -> engine.Trainer:  # fmt: skip
+    """Train all stages, or those that a checkpoint leaves; return the last one's trainer. Raises Stopped.
 
-
-@dataclass
-class Course:
-    """Trains `network`, which is frozen as the first stage wants it and on `device`; leaves the best weights in it."""
-
-    network: Network
-    data: Data
-    hp: Hyperparameters
-    device: torch.device
-    precision: Precision
-    tree: SageMakerPaths
-    identity: dict[str, Any]
-    stop: StopFlag
-    monitor: Monitor = OFF
-    group: ProcessGroup = SINGLE
-
-    def run(self, resumed: dict[str, Any] | None = None, phase: Phase = silently) -> engine.Trainer:
-        """Train all stages, or those that a checkpoint leaves; return the last one's trainer. Raises Stopped."""
-        stages, state = stages_of(self.hp), None
-        for record in resumed["history"] if resumed else ():
-            self.monitor.track(record)
-        for stage in stages[resumed["stage"] if resumed else 0 :]:
-            words = "after the frozen layers ran; nothing was trained since the last checkpoint"
-            with phase("features", keeps=True, told=words):
-                if len(stages) > 1:
-                    log.info(
-                        "stage %d of %d: epochs %d to %d", stage.number + 1, len(stages), stage.first + 1, stage.end
-                    )
-                if stage.number:
-                    self._freeze(stage.hp.freeze_until)
-                log.info("model: %s", self.network)
-                head = self.group.sync_batch_norm(self.network.head, self.device)
-                self.network = replace(self.network, head=head)
-                source = Source(
-                    self.data, self.network, stage.hp, self.device, self.precision, self.stop, Store.of(self.tree),
-                    self.group, stage.end,
-                )  # fmt: skip
-                self.monitor.note(feature_cache=bool(source.cache), workers=source.workers)
-            ended = (
-                f"after epoch {stage.end}, before stage {stage.number + 2} of {len(stages)}; the checkpoint holds it"
-            )
-            with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
-                trainer = engine.Trainer(
-                    source, self.tree.checkpoints, self.identity, resumed, self.monitor, stage, state
-                )
-                trainer.fit()
-                state = trainer.state
-        return trainer
-
-    def _freeze(self, until: str) -> None:
-        self.network = builder.refrozen(self.network, until)
-        self.network.to(self.device)
+    `network` is frozen as the first stage wants it, and on `device`; the trainer's has the best weights.
+    """
+    stages, state = stages_of(hp), None
+    for record in resumed["history"] if resumed else ():
+        monitor.track(record)
+    for stage in stages[resumed["stage"] if resumed else 0 :]:
+        words = "after the frozen layers ran; nothing was trained since the last checkpoint"
+        with phase("features", keeps=True, told=words):
+            if len(stages) > 1:
+                log.info("stage %d of %d: epochs %d to %d", stage.number + 1, len(stages), stage.first + 1, stage.end)
+            if stage.number:
+                network = builder.refrozen(network, stage.hp.freeze_until)
+                network.to(device)
+            log.info("model: %s", network)
+            network = replace(network, head=group.sync_batch_norm(network.head, device))
+            store = Store.of(tree)
+            source = Source(data, network, stage.hp, device, precision, stop, store, group, stage.end)
+            monitor.note(feature_cache=bool(source.cache), workers=source.workers)
+        ended = f"after epoch {stage.end}, before stage {stage.number + 2} of {len(stages)}; the checkpoint holds it"
+        with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
+            trainer = engine.Trainer(source, tree.checkpoints, identity, resumed, monitor, stage, state)
+            trainer.fit()
+            state = trainer.state
+    return trainer

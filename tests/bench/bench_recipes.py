@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
-    from container_train.training.course import Course
+    from container_train.training import course
     from container_train.training.precision import Precision
     from container_train.training.stages import stages_of
     from tests.bench.bench_training import read
@@ -65,7 +66,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
             seed=hp.seed, freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
         network.to(device)
-        trainer = Course(network, data, hp, device, precision, tree, {}, StopFlag()).run()
+        trainer = course.run(network, data, hp, device, precision, tree, {}, StopFlag(), lambda *_, **__: nullcontext())
         seconds, processor = time.perf_counter() - started, processor_seconds() - processor
         best = trainer.state.best
         measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}

@@ -13,7 +13,7 @@ from container_train.command_line import parse
 from container_train.errors import TrainError
 from container_train.monitoring.monitor import Monitor
 from container_train.reporting import tracking
-from container_train.reporting.tracking import Tracker
+from container_train.reporting.tracking import tracker
 
 EPOCHS = [{"epoch": n, "train_loss": 1.0 / n, "valid_accuracy": 0.1 * n} for n in (1, 2)]
 
@@ -53,7 +53,7 @@ def test_what_fails_ends_the_tracking_and_not_the_job(
     gone.log_metrics = log_metrics
     monkeypatch.setitem(sys.modules, "mlflow", gone)
     monitor = Monitor()
-    monitor.tracker = Tracker("mlflow", tmp_path, {"lr": 0.1}, "dogs")
+    monitor.track = tracker("mlflow", tmp_path, {"lr": 0.1}, "dogs")
     for record in EPOCHS:
         monitor.epoch(record)
     assert gone.calls == [((), {"run_name": "dogs"}), (({"lr": 0.1},), {}), ((EPOCHS[0],), {"step": 1})]
@@ -64,14 +64,14 @@ def test_what_fails_ends_the_tracking_and_not_the_job(
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     accumulator: Any = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
-    tracker = Tracker("tensorboard", tmp_path, {"lr": 0.1, "arch": "resnet50"}, "dogs")
+    write = tracker("tensorboard", tmp_path, {"lr": 0.1, "arch": "resnet50"}, "dogs")
     for record in EPOCHS:
-        tracker.epoch(record)
+        write(record)
     found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5)]
-    again = Tracker("tensorboard", tmp_path, {"lr": 0.1}, "dogs")  # after a restart, which begins with the first epoch
+    again = tracker("tensorboard", tmp_path, {"lr": 0.1}, "dogs")  # after a restart, which begins with the first epoch
     for record in [*EPOCHS, {"epoch": 3, "train_loss": 0.25}]:
-        again.epoch(record)
+        again(record)
     found = accumulator.EventAccumulator(str(tmp_path / tracking.FOLDER)).Reload()
     assert [(event.step, event.value) for event in found.Scalars("train_loss")] == [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert found.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name == "hparams"

@@ -15,7 +15,6 @@ from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
-from container_train.reporting.tracking import Tracker
 from container_train.training import estimate, learner
 from container_train.training.precision import Precision
 from container_train.training.stages import settled, stages_of
@@ -31,8 +30,8 @@ def train(base: Path, tracked: list[Mapping[str, float]] | None = None, /, **opt
     hp = command_line.parse([word for key, value in words.items() for word in (f"--{key}", value)])
     tree = SageMakerPaths(base)
     with Monitor.start(tree, hp) as watching:
-        watching.tracker = Tracker("none", base, {}, "")
-        watching.tracker.write = None if tracked is None else tracked.append
+        if tracked is not None:
+            watching.track = tracked.append
         pipeline.train(hp, tree, watching, SINGLE)
     return checkpoint(base)
 
