@@ -183,7 +183,7 @@ def _hyperparameters(flags: argparse.Namespace) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = command.parser(PROGRAM, __doc__ or "")
     add = parser.add_argument
-    add("--max-usd", metavar="USD", type=float, default=3.0, help="the ceiling (3)")
+    add("--max-usd", metavar="USD", type=command.number, default=3.0, help="the ceiling (3)")
     add("--data", metavar="sample|DIR", default=SAMPLE, help="images in train/, valid/ and test/ (sample)")
     add("--hyperparameters", metavar="KEY=VALUE", nargs="*", default=[], help="of the training: epochs=3 lr=0.01 ...")
     add("--train-image", metavar="URI", help="in ECR already: it is not pushed")

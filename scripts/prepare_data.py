@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     how = made.add_argument_group("how").add_argument
     shares = ",".join(map(str, FRACTIONS))
     how("--split", default=shares, metavar="A,B,C", help="shares of train, valid and test where not split yet")
-    how("--seed", type=int, default=SEED, metavar="N", help=f"of the split (default {SEED})")
+    how("--seed", type=command.integer(0), default=SEED, metavar="N", help=f"of the split (default {SEED})")
     how("--dry-run", action="store_true", help="print the requests to S3, one per line; send and make nothing")
     how("--json", action="store_true", help="print the result as one JSON object")
     settings.add_flags(made, "role", "bucket", "project", "output_kms_key")

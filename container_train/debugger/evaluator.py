@@ -73,12 +73,25 @@ class RuleEvaluator:
         chosen = {name: {**defaults, **parameters.get(name, {})} for name, defaults in KNOWN.items()}
         steps = int(chosen["poor_weight_initialization"]["steps"])
         self.history = History(steps, float(chosen["dead_relu"]["threshold_inactivity"]))
-        self.figures = Figures()
+        self.gradients: dict[str, Curve] = {}  # the norms of the layers'
+        self.losses: Curve = []
 
     def see(self, steps: Iterable[Step]) -> None:
         for step in steps:
             self.history.add(step)
-            self.figures.see(step)
+            if step.mode != "TRAIN":
+                continue
+            if (loss := step.loss()) is not None:
+                self.losses.append((step.number, loss))
+            for tensor in step.gradients():
+                self.gradients.setdefault(layer(tensor), []).append((step.number, step.reduction(tensor, "l2")))
+
+    def figures(self) -> dict[str, Any]:
+        """Return the content of tensors.json, of the training steps."""
+        return {
+            "gradients": {name: _columns(curve, "norm") for name, curve in self.gradients.items()},
+            "losses": {"train": _columns(self.losses, "value")},
+        }
 
     def findings(self, job: Mapping[str, Any], *, final: bool = False) -> list[Finding]:
         """`job` is job.json as it is now: facts of what is trained come after the job's start."""
@@ -86,28 +99,6 @@ class RuleEvaluator:
         if final:
             self.history.conclude()
         return evaluate(RULES, "debugger", self.history, self.parameters, final=final)
-
-
-class Figures:
-    """The content of tensors.json: the norms of the layers' gradients, and the losses of the training steps."""
-
-    def __init__(self) -> None:
-        self.gradients: dict[str, Curve] = {}
-        self.losses: Curve = []
-
-    def see(self, step: Step) -> None:
-        if step.mode != "TRAIN":
-            return
-        if (loss := step.loss()) is not None:
-            self.losses.append((step.number, loss))
-        for tensor in step.gradients():
-            self.gradients.setdefault(layer(tensor), []).append((step.number, step.reduction(tensor, "l2")))
-
-    def content(self) -> dict[str, Any]:
-        return {
-            "gradients": {name: _columns(curve, "norm") for name, curve in self.gradients.items()},
-            "losses": {"train": _columns(self.losses, "value")},
-        }
 
 
 def _columns(curve: Curve, name: str) -> dict[str, list[Any]]:

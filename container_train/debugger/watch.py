@@ -82,7 +82,7 @@ class Watcher:
         if not due:
             return
         if self.evaluator is not None:
-            figures = self.evaluator.figures.content()
+            figures = self.evaluator.figures()
             self._safely("tensors.json", self._write, self.out / "profiler" / "tensors.json", figures)
         self._safely("the report", profiler_report.write, self.out)
         now = time.monotonic()

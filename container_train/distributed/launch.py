@@ -66,11 +66,7 @@ def run(cluster: Cluster, arguments: Sequence[str], tree: SageMakerPaths) -> int
 
 def _train(cluster: Cluster, arguments: Sequence[str], interface: str, folder: str) -> End:
     stop = StopFlag().install()
-    hosts = Hosts(cluster, _meet(cluster, stop))
-    for wish in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(wish, hosts.stop)
-    if stop.asked:
-        hosts.stop()
+    hosts = Hosts(cluster, _meet(cluster, stop), stop)
     hosts.start()
     os.environ |= {
         SCRATCH: folder,
@@ -128,23 +124,19 @@ def _listens(host: str, number: int) -> bool:
 class Hosts(threading.Thread):
     """Exchange messages with the other hosts. It ends the processes of this one when the job ends, or is to stop."""
 
-    def __init__(self, cluster: Cluster, store: TCPStore) -> None:
+    def __init__(self, cluster: Cluster, store: TCPStore, stop: StopFlag) -> None:
         super().__init__(daemon=True)
-        self.cluster, self.store = cluster, store
+        self.cluster, self.store, self.stop = cluster, store, stop
         self.stopping = math.inf  # since then, on the monotonic clock
         self.proposal: End | None = None
         self.end, self.known = (1, f"host {cluster.hosts[0]} {LOST}"), threading.Event()
         self.heard = dict.fromkeys(cluster.hosts, time.monotonic())
         self.over = False  # no process of this host is left
 
-    def stop(self, *_: object) -> None:
-        self.stopping = min(self.stopping, time.monotonic())
-
     def agree(self, code: int, line: str) -> End:
         """Return how the job ends if this host's processes have ended so."""
         first, deadline = not self.cluster.index, time.monotonic() + REASON_SECONDS
-        if code == STOPPED:
-            self.stop()
+        self.stop.asked = self.stop.asked or code == STOPPED
         while code == LOST_PEER and not self.known.wait(POLL_SECONDS):
             if self.stopping < math.inf:
                 code, line = STOPPED, "stopped; nothing was saved since the last checkpoint"
@@ -181,9 +173,8 @@ class Hosts(threading.Thread):
                 self.heard[host] = now
             elif now - self.heard[host] > SILENT_SECONDS:
                 self.proposal = self.proposal or (1, f"host {host} {LOST}")
-        if self.store.check(["stop"]):
-            self.stop()
-        if self.stopping <= now:
+        if self.stop.asked or self.store.check(["stop"]):
+            self.stopping = min(self.stopping, now)
             self.store.set("stop", "")
             _signal(signal.SIGTERM if now - self.stopping < SAVING_SECONDS else signal.SIGKILL)
         if self.proposal:

@@ -50,10 +50,8 @@ class ProcessGroup:
 
     @classmethod
     def from_environment(cls) -> "ProcessGroup":
-        if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-            return cls()
-        rank, size, local_size = (int(os.environ.get(name, "1")) for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-        return cls(rank, size, local_size)
+        names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        return cls(*(int(os.environ.get(name, alone)) for name, alone in names.items()))
 
     def start(self, device: torch.device) -> None:
         """Wait for all processes. gloo connects CPUs, nccl GPUs. Raises TrainError."""

@@ -77,7 +77,11 @@ class Source:
         cache = Cache(data, hp, self.extractor, self.store or Store(), self.stop, self.decoders, group)
         reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
-            self.cache = self._placed(self._checked(cache.fill()))
+            self.cache = self._placed(cache.fill())
+            for (split, _), features in self.cache.items():  # images that have no features could not be read
+                missing = torch.nonzero(features[0].flatten(1)[:, 0] == NO_FEATURES).flatten().tolist()
+                data.unreadable.use(split, -(-len(features[0]) // group.size), missing)
+            data.unreadable.agree(group)
             return
         if hp.feature_cache == "on":
             raise TrainError(f"hyperparameter feature-cache has value 'on', but {reason}; say auto or off")
@@ -99,14 +103,6 @@ class Source:
         loaded = loading.load(ImageDataset(self.data.splits, spec), batches, workers, self.device)
         normalise = Normalisation(spec, self.device)
         update_bn((normalise(batch.pixels) for batch in loaded), backbone, self.device)
-
-    def _checked(self, cache: dict[Part, Features]) -> dict[Part, Features]:
-        """Leave out images that have no features: they could not be read."""
-        for (split, _), features in cache.items():
-            missing = torch.nonzero(features[0].flatten(1)[:, 0] == NO_FEATURES).flatten().tolist()
-            self.data.unreadable.use(split, -(-len(features[0]) // self.group.size), missing)
-        self.data.unreadable.agree(self.group)
-        return cache
 
     def _placed(self, cache: dict[Part, Features]) -> dict[Part, Features]:
         """Move the features to a GPU if they fit."""

@@ -140,15 +140,16 @@ class Monitor:
             hook.close()
             self.describe(**hook.describe())
 
-    def batches(self, source: Iterable[T], epoch: int, first: int, *, gpu: bool = False) -> Iterable[T]:
+    def batches(self, source: Iterable[T], epoch: int, first: int, *, gpu: bool = False) -> Iterator[T]:
         """The items of `source`, with the steps between them timed; `first` is the number of the first step.
 
         See TimelineWriter on what is timed on a GPU.
         """
-        return source if self.timeline is None else self._timed(source, epoch, first, Events() if gpu else Clock())
-
-    def _timed(self, source: Iterable[T], epoch: int, first: int, clock: Clock) -> Iterator[T]:
-        number, self.clock = first, clock
+        if self.timeline is None:
+            yield from source
+            return
+        number, clock = first, Events() if gpu else Clock()
+        self.clock = clock
         wall = time.time() - time.perf_counter()
         waiting: deque[tuple[int, float, list[Any]]] = deque()
 

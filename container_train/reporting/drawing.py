@@ -161,9 +161,9 @@ def span(x: float, colour: str) -> Span:
     return Span(location=x, dimension="height", line_color=colour, line_dash=[2, 3], line_width=1.6)
 
 
-def groups(count: int, most: int = POINTS) -> list[Any]:
-    """The indices of `count` values as at most `most` groups of neighbours."""
-    return np.array_split(np.arange(count), min(count, most)) if count else []
+def groups(count: int) -> list[Any]:
+    """The indices of `count` values as at most POINTS groups of neighbours."""
+    return np.array_split(np.arange(count), min(count, POINTS)) if count else []
 
 
 def thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:

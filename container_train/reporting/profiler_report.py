@@ -11,8 +11,7 @@ from container_train.paths import replace_file
 from container_train.reporting import page, summary
 from container_train.reporting.learning_charts import learning
 from container_train.reporting.record import Record, number, read, settings, table
-from container_train.reporting.step_charts import of_steps
-from container_train.reporting.time_charts import over_time
+from container_train.reporting.time_charts import of_steps, over_time
 from container_train.reporting.words import clock_time, count, figure, size
 
 NAME = "profiler-report.html"

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from container_train.errors import TrainError
 from container_train.paths import replacing, sync
@@ -30,11 +31,7 @@ def changing(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def on_cpu(content: Any) -> Any:
     """Return `content`, dicts, lists and tuples, with copies of its tensors on the CPU."""
-    if isinstance(content, torch.Tensor):
-        return content.detach().to("cpu", copy=True)
-    if isinstance(content, dict):
-        return {key: on_cpu(value) for key, value in content.items()}
-    return type(content)(map(on_cpu, content)) if isinstance(content, list | tuple) else content
+    return tree_map_only(torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), content)
 
 
 def random_state() -> dict[str, torch.Tensor | None]:

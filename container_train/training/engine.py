@@ -46,7 +46,11 @@ class Trainer:
         self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.progressed: Callable[[], None] = lambda: None
         if resumed is not None and resumed["stage"] == self.at.number:
-            self._resume(resumed)
+            self.learner.load_state_dict(resumed)
+            self.source.data.unreadable.resume(resumed["unreadable"])
+            self.saved = self.state.epoch
+            for record in self.state.history:
+                self._check_epoch(record)
             return
         if before is not None:
             self.state.history, self.state.stopped_by = before.history, before.stopped_by
@@ -62,7 +66,10 @@ class Trainer:
         """Train to the end, leave the best epoch's weights in the network and return the history of the epochs."""
         learner = self.learner
         if self.at.last:
-            self.monitor.debug(self.network.head, learner.loss, self.plan(), learner.scaler.get_scale)
+            steps = learner.steps("train")
+            done = (self.state.epoch - self.at.first) * steps + self.state.step
+            schedule = SaveSchedule(steps, self.hp.epochs, done)
+            self.monitor.debug(self.network.head, learner.loss, schedule, learner.scaler.get_scale)
         try:
             with self.group.watchdog() as self.progressed:
                 while self.state.epoch < self.at.end and not self._patience_is_over() and not self._rule_says_stop():
@@ -101,11 +108,6 @@ class Trainer:
         log.info("stopping early: rule %s; the best epoch is kept", state.stopped_by)
         self.monitor.note(reason=f"stopped early by rule {state.stopped_by}")
         return True
-
-    def plan(self) -> SaveSchedule:
-        """Return the numbers of training steps that there are and were in this stage."""
-        steps = self.learner.steps("train")
-        return SaveSchedule(steps, self.hp.epochs, (self.state.epoch - self.at.first) * steps + self.state.step)
 
     def _epoch(self) -> None:
         learner, state, started, before = self.learner, self.state, time.monotonic(), self.state.tally.seen
@@ -187,10 +189,3 @@ class Trainer:
             return
         self.writer.save({**self.learner.state_dict(), "unreadable": self.source.data.unreadable.state()})
         self.saved = self.state.epoch
-
-    def _resume(self, content: dict[str, Any]) -> None:
-        self.learner.load_state_dict(content)
-        self.source.data.unreadable.resume(content["unreadable"])
-        self.saved = self.state.epoch
-        for record in self.state.history:
-            self._check_epoch(record)

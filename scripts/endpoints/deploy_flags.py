@@ -78,7 +78,7 @@ def _modes(made: argparse.ArgumentParser) -> None:
     sizes = ", ".join(map(str, modes.MEMORY_SIZES))
     serverless = made.add_argument_group("serverless: no instances, nothing to pay when idle")
     serverless.add_argument(
-        "--serverless", metavar="MEMORY_MB", type=int, choices=modes.MEMORY_SIZES, help=f"one of {sizes}"
+        "--serverless", metavar="MEMORY_MB", type=integer(1), choices=modes.MEMORY_SIZES, help=f"one of {sizes}"
     )
     serverless.add_argument(
         "--max-concurrency", metavar="N", type=integer(1, 1000),

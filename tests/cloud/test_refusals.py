@@ -26,6 +26,7 @@ REGISTERED = ("--register", GROUP, "--serving-image", SERVE_IMAGE)
 # deploy.py's modes, with --dry-run where it is not --local
 MODES: list[tuple[str, str]] = [
     ("--serverless 2048 --subnets subnet-1 --security-groups sg-1", "--subnets: the service has no VPC there"),
+    ("--serverless \u0662\u0660\u0664\u0668", "'\u0662\u0660\u0664\u0668' must be an integer from 1"),
     ("--serverless 2048 --network-isolation", "--network-isolation: the service has no network isolation"),
     ("--serverless 2048 --instance-type ml.m5.large", "--instance-type: it has no instances"),
     ("--serverless 2048 --instance-count 2", "--instance-count: it has no instances"),

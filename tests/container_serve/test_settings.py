@@ -1,7 +1,9 @@
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
+from container_serve.__main__ import _port
 from container_serve.errors import ServeError
 from container_serve.settings import Settings
 
@@ -107,3 +109,10 @@ def test_errors_name_key_value_and_expectation(key: str, value: str, expected: s
     assert expected in line
     assert value in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("text", ["0", "32767", "\u0668\u0660\u0668\u0660", "1e3"])
+def test_a_port_is_a_number_as_people_write_it(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="expected a whole number from 1 to 32766"):
+        _port(text)
+    assert _port("8080") == 8080

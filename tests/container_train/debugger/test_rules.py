@@ -575,7 +575,7 @@ def test_figures_are_bounded_and_finite_json(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("container_train.debugger.evaluator.POINTS", 20)
     head = network(8)
     train(tmp_path, head, epochs=3, before=put(head, float("nan"), 50))
-    content = evaluated(tmp_path).figures.content()
+    content = evaluated(tmp_path).figures()
     json.dumps(content, allow_nan=False)
     assert sorted(content["gradients"]) == ["0", "2"]
     curve = content["gradients"]["0"]

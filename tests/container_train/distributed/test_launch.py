@@ -34,7 +34,7 @@ def store() -> TCPStore:
 def start(store: TCPStore, *indices: int) -> list[Hosts]:
     """Hosts as threads of this process, each with its own connection."""
     clients = [TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False) for _ in indices]
-    hosts = [Hosts(cluster(index), client) for index, client in zip(indices, clients, strict=True)]
+    hosts = [Hosts(cluster(index), client, StopFlag()) for index, client in zip(indices, clients, strict=True)]
     for host in hosts:
         host.start()
     return hosts
@@ -93,7 +93,7 @@ def test_the_first_host_is_named_when_it_is_lost(tmp_path: Path, monkeypatch: py
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout is not None
         client = TCPStore("127.0.0.1", int(first.stdout.readline()), is_master=False, wait_for_workers=False)
-        host = Hosts(cluster(1), client)
+        host = Hosts(cluster(1), client, StopFlag())
         host.start()
         first.kill()
     assert host.known.wait(20)
@@ -104,7 +104,7 @@ def test_a_stop_of_one_host_reaches_the_processes_of_all(store: TCPStore, monkey
     sent: set[signal.Signals] = set()
     monkeypatch.setattr(launch, "_signal", sent.add)
     hosts = start(store, 0, 1, 2)
-    hosts[1].stop()
+    hosts[1].stop.asked = True
     until(lambda: all(host.stopping < float("inf") for host in hosts), "all are told", 10)
     until(lambda: signal.SIGTERM in sent, "the processes are told", 10)
     monkeypatch.setattr(launch, "SAVING_SECONDS", 0.0)
