@@ -1,14 +1,11 @@
 package byoc;
 
-import byoc.workers.PendingRequest;
 import byoc.workers.WorkerPool;
 import io.netty.handler.codec.DecoderResult;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
-import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
@@ -17,8 +14,8 @@ final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
     private static final int PIECE_BYTES = 256;
-    private static final CharSequence[] LISTS =
-            {HttpHeaderNames.ACCEPT, HttpHeaderNames.CONTENT_ENCODING, "X-Amzn-SageMaker-Custom-Attributes"};
+    // The Python side looks these up by name, and reads one line of each; clients spell them as they like.
+    private static final String[] HEADERS = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
 
     private final Settings settings;
 
@@ -80,13 +77,13 @@ final class Admission {
     }
 
     private void check(HttpRequest request, String model) throws Refusal {
-        for (CharSequence list : LISTS) { // here and on the Python side the first line of each is read
-            List<String> lines = request.headers().getAll(list);
-            if (lines.size() > 1) {
-                request.headers().set(list, String.join(",", lines));
+        for (String name : HEADERS) {
+            List<String> lines = request.headers().getAll(name);
+            if (!lines.isEmpty()) {
+                request.headers().set(name, String.join(",", lines));
             }
         }
-        String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
+        String coding = String.join(",", request.headers().getAll(HttpHeaderNames.CONTENT_ENCODING)).trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
             throw new Refusal(415, "UnsupportedMediaType", "Content-Encoding " + RequestContext.printable(coding, 50)
                     + " is not taken: send the body as it is, without that header.");
@@ -127,17 +124,13 @@ final class Admission {
 
     /** Hands on a request that is there as a whole: only such a one takes a place from others. */
     void handOn(RequestContext request) throws Refusal {
-        FullHttpRequest whole = request.whole();
         if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
-            String text = whole.content().toString(StandardCharsets.UTF_8);
-            whole.release();
-            ModelChanges.change(request.target, text, request);
+            ModelChanges.change(request.target, request.text(), request);
             return;
         }
         String model = model(request.target);
         WorkerPool pool = Health.workers.pool(model);
-        long deadline = request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
-        request.pending = new PendingRequest(whole, deadline, request);
+        request.setPending(request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds));
         if (pool == null || !pool.queue.offer(request.pending)) {
             request.pending.release();
             throw pool == null ? Refusal.noModel(model) : Refusal.queueFull();

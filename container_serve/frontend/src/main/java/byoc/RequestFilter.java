@@ -67,6 +67,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         Target target = new Target(request.method().name(), request.uri(), settings.routes);
         RequestContext begun = new RequestContext(this, request, target, settings.memory);
         current = begun;
+        begun.unreadable = begun.complete = request.decoderResult().isFailure(); // nothing comes of a body any more
         try {
             FullHttpResponse answer = admission.answer(request, target);
             if (answer != null) {
@@ -110,7 +111,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
                 response.release();
                 return;
             }
-            FailureTracker.count(response.status().code());
+            FailureTracker.count(response.status().code(), System.nanoTime());
             if (response.status().code() >= 400) { // a proxy may have seen the end of such a request elsewhere
                 response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
             }
@@ -123,7 +124,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         if (request.pending != null && request.pending.taken) {
-            FailureTracker.count(504); // else it says nothing but that there is too much to do
+            FailureTracker.count(504, request.begun); // else it says nothing but that there is too much to do
         }
         String late = " within " + settings.timeoutSeconds + " s.";
         send((request.complete
