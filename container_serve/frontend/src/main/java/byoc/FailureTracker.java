@@ -32,7 +32,7 @@ final class FailureTracker {
     }
 
     static synchronized boolean failing() {
-        if (Health.multiModel || last <= good || last - first < SPAN) {
+        if (Health.settings.multiModel || last <= good || last - first < SPAN) {
             return false;
         }
         return System.nanoTime() - last < HOLD || Health.workers.queued() > 0; // what is asked now will tell

@@ -31,15 +31,8 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     private static final int DISCARD_SECONDS = 10;
     private static final long[] PROBE_MILLIS = {0, 100};
 
-    private final Settings settings;
-    private final Admission admission;
     private ChannelHandlerContext context;
     private RequestContext current; // what is being read or answered; null: nothing
-
-    RequestFilter(Settings settings) {
-        this.settings = settings;
-        this.admission = new Admission(settings);
-    }
 
     @Override
     public void handlerAdded(ChannelHandlerContext ctx) {
@@ -48,34 +41,30 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
-            head((HttpRequest) message);
-        }
-        if (message instanceof HttpContent) {
-            try {
-                body((HttpContent) message);
-            } catch (Refusal refusal) {
-                send(refusal.answer());
+        try {
+            if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
+                head((HttpRequest) message);
             }
+            if (message instanceof HttpContent) {
+                body((HttpContent) message);
+            }
+        } catch (Refusal refusal) {
+            send(refusal.answer());
         }
         // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
         boolean last = current != null && current.written && current.close;
         ctx.channel().config().setAutoRead(current == null || !current.complete || last);
     }
 
-    private void head(HttpRequest request) {
+    private void head(HttpRequest request) throws Refusal {
+        Settings settings = Health.settings;
         Target target = new Target(request.method().name(), request.uri(), settings.routes);
         RequestContext begun = new RequestContext(this, request, target, settings.memory);
         current = begun;
         begun.unreadable = begun.complete = request.decoderResult().isFailure(); // nothing comes of a body any more
-        try {
-            FullHttpResponse answer = admission.answer(request, target);
-            if (answer != null) {
-                send(answer);
-                return;
-            }
-        } catch (Refusal refusal) {
-            send(refusal.answer());
+        FullHttpResponse answer = Admission.answer(request, target);
+        if (answer != null) {
+            send(answer);
             return;
         }
         begun.accept(context.executor().schedule(() -> timeOut(begun), settings.timeoutSeconds, TimeUnit.SECONDS));
@@ -98,9 +87,9 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         request.add(content);
-        admission.check(request, content.decoderResult());
+        Admission.check(request, content.decoderResult());
         if (request.complete) {
-            admission.handOn(request);
+            Admission.handOn(request);
         }
     }
 
@@ -126,7 +115,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (request.pending != null && request.pending.taken) {
             FailureTracker.count(504, request.begun); // else it says nothing but that there is too much to do
         }
-        String late = " within " + settings.timeoutSeconds + " s.";
+        String late = " within " + Health.settings.timeoutSeconds + " s.";
         send((request.complete
                 ? new Refusal(504, "Timeout", "No answer" + late)
                 : new Refusal(408, "RequestTimeout", "The request's body did not arrive" + late)).answer());
