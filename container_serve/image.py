@@ -102,7 +102,9 @@ def decode(
             _scale_transparency(image, body[PNG_DEPTH])
         # A frame of a GIF may be larger than its header says.
         _check_size(image.size, max_pixels)
-        return _rgb(_upright(image))
+        with suppress(Exception):  # damaged EXIF data: a browser shows such an image as it lies
+            ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
     except RequestError:
         raise
     except UnidentifiedImageError:
@@ -221,12 +223,6 @@ def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
     # thumbnails').
     elif isinstance(image, JpegImagePlugin.JpegImageFile) and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise _invalid(f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # damaged EXIF data: a browser shows such an image as it lies
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
 
 
 def _scale_transparency(image: Image.Image, bits: int) -> None:

@@ -6,6 +6,7 @@ import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
+import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
@@ -96,7 +97,7 @@ final class Admission {
             throw Refusal.invalid(result.cause());
         }
         checkSize(request.received);
-        if (request.pieces() > PIECES + Health.settings.maxRequestBytes / PIECE_BYTES) {
+        if (request.body.numComponents() > PIECES + Health.settings.maxRequestBytes / PIECE_BYTES) {
             throw new Refusal(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         if (!request.grow()) { // a slow client takes memory from others only for what it has sent
@@ -113,7 +114,7 @@ final class Admission {
     /** Hands on a request that is there as a whole: only such a one takes a place from others. */
     static void handOn(RequestContext request) throws Refusal {
         if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
-            ModelChanges.change(request.target, request.text(), request);
+            ModelChanges.change(request.target, request.body.toString(StandardCharsets.UTF_8), request);
             return;
         }
         WorkerPool pool = Health.workers.pool(request.target.model);

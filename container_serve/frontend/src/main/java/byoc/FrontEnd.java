@@ -43,7 +43,7 @@ public final class FrontEnd {
             Health.settings = settings;
             int capacity = settings.workers + settings.queueSize;
             Health.workers = new Workers(groups.getChildGroup(),
-                    () -> new RequestQueue(capacity, settings.batch, settings.memory), settings.timeoutSeconds);
+                    () -> new RequestQueue(capacity, settings.batch, settings.memory));
             if (!settings.multiModel) {
                 Health.workers.start(MODEL, settings.modelDir);
             }

@@ -10,7 +10,6 @@ import io.netty.handler.codec.http.HttpHeaders;
 import io.netty.handler.codec.http.HttpRequest;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
-import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
@@ -44,7 +43,7 @@ final class RequestContext implements PendingRequest.Caller {
     private final RequestFilter filter;
     private final HttpRequest head;
     private final Memory memory;
-    private CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
+    CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
     private ScheduledFuture<?> timer; // not null: it is counted as in flight
     PendingRequest pending; // once it is there as a whole
     private long held; // bytes of its body, later of its answer, that are counted in `memory`
@@ -86,19 +85,10 @@ final class RequestContext implements PendingRequest.Caller {
         }
     }
 
-    /** The number of chunks of the body. */
-    int pieces() {
-        return body.numComponents();
-    }
-
     /** Makes of it what waits for a worker, until `deadline` of System.nanoTime(), and owns its body. */
     void setPending(long deadline) {
         pending = new PendingRequest(head.headers().set("X-Request-Id", id), body, deadline, this);
         body = null;
-    }
-
-    String text() {
-        return body.toString(StandardCharsets.UTF_8);
     }
 
     @Override
@@ -162,16 +152,15 @@ final class RequestContext implements PendingRequest.Caller {
         return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
     }
 
-    /** Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping. */
+    /**
+     * Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping.
+     * `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0".
+     */
     void end(int status, long sent, String timing) {
         Metrics.count(target.route, status, System.nanoTime() - begun);
-        if (target.route != Route.PING) {
-            log(status, sent, timing);
+        if (target.route == Route.PING) {
+            return;
         }
-    }
-
-    /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    private void log(int status, long sent, String timing) {
         WRITING.put(Thread.currentThread(), System.nanoTime());
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",

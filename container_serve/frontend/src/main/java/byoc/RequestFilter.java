@@ -155,15 +155,16 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (current != request || !request.written || !request.complete) {
             return;
         }
+        DuplexChannel connection = (DuplexChannel) context.channel();
         if (request.close && request.unreadable) { // nobody knows how much still comes: the client sees the end at once
-            connection().shutdownOutput();
+            connection.shutdownOutput();
             closeLater();
         } else if (request.close) {
             context.close();
         } else {
             current = null;
-            context.channel().config().setAutoRead(true); // now the next one may come that was held back
-            if (current == null && connection().isInputShutdown()) {
+            connection.config().setAutoRead(true); // now the next one may come that was held back
+            if (current == null && connection.isInputShutdown()) {
                 context.close();
             }
         }
@@ -173,10 +174,6 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     private void closeLater() {
         context.channel().config().setAutoRead(true);
         context.executor().schedule(() -> context.close(), DISCARD_SECONDS, TimeUnit.SECONDS);
-    }
-
-    private DuplexChannel connection() {
-        return (DuplexChannel) context.channel();
     }
 
     /**

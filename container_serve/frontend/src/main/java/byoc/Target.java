@@ -37,6 +37,7 @@ final class Target {
             if (found != null && each.takes(method)) {
                 route = each;
                 model = found;
+                return;
             } else if (found != null) {
                 allowed += (allowed.isEmpty() ? "" : ", ") + each.methods;
             }
