@@ -42,6 +42,8 @@ def shown(value: object) -> str:
         return "an object"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
+    if isinstance(value, tuple):  # a list of numbers, or so it should be
+        return f"[{', '.join(map(shown, value[:4]))}]"
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     # Slice first: a hostile value may be megabytes long, and very long integers cannot be printed at all.

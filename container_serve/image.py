@@ -29,6 +29,7 @@ MAX_JPEG_SCANS = 100
 PIXEL_BYTES = {"1": 6, "L": 6, "RGB": 8}
 TIFF_TILE_WIDTH, TIFF_TILE_LENGTH = 322, 323
 TIFF_BITS_PER_SAMPLE, TIFF_PHOTOMETRIC, MIN_IS_WHITE = 258, 262, 0
+PNG_DEPTH = 24  # the place of its bits for each value
 END_OF_JPEG = b"\xff\xd9"
 # Put before an end marker that was missing: for a decoder that still waits for data, or for a restart marker, these are
 # pixels, and different ones.
@@ -97,9 +98,13 @@ def decode(
                 f" decode, and this server has {max_bytes // 10**6} MB for it: send a smaller one, or a baseline JPEG"
             )
         image = _loaded(image, body, factor, max_bytes)
+        if image.format == "PNG":
+            _scale_transparency(image, body[PNG_DEPTH])
         # A frame of a GIF may be larger than its header says.
         _check_size(image.size, max_pixels)
-        return _rgb(_upright(image))
+        with suppress(Exception):  # damaged EXIF data: a browser shows such an image as it lies
+            ImageOps.exif_transpose(image, in_place=True)
+        return _rgb(image)
     except RequestError:
         raise
     except UnidentifiedImageError:
@@ -220,10 +225,13 @@ def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
         raise _invalid(f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed")
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    with suppress(Exception):  # damaged EXIF data: a browser shows such an image as it lies
-        ImageOps.exif_transpose(image, in_place=True)
-    return image
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Give a PNG's transparent colour the 8 bits that its pixels have; `bits` are the file's own. See `_greyscale`."""
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and bits == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    elif isinstance(clear, int) and image.mode == "L":
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -242,7 +250,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _greyscale(image: Image.Image) -> Image.Image:
-    """Greyscale of more than 8 bits (16-bit PNG, TIFF of integers and floating point numbers) in mode L.
+    """Greyscale of more than 8 bits (16-bit PNG, TIFF of integers and floating point numbers) in mode L, on white.
 
     Unsigned integers of up to 16 bits are scaled from their full range. Nothing says what the range of 32-bit
     integers and floating point numbers is: 0..255 (or 0..1, floating point only) is assumed where all values are in
@@ -250,6 +258,7 @@ def _greyscale(image: Image.Image) -> Image.Image:
     """
     values = np.array(image, dtype=np.float32)
     np.nan_to_num(values, copy=False, nan=0.0)
+    clear = values == image.info.get("transparency", np.nan)  # a PNG's, of whole numbers
     low, high = 0.0, 65535.0
     if image.mode.startswith("I;16"):
         tags: Mapping[int, Any] = getattr(image, "tag_v2", {})
@@ -267,4 +276,5 @@ def _greyscale(image: Image.Image) -> Image.Image:
     scale = 255 / ((high - low) or 1.0)
     values *= scale
     values -= low * scale
+    values[clear] = 255
     return Image.fromarray(np.rint(np.clip(values, 0, 255, out=values), out=values).astype(np.uint8))

@@ -5,6 +5,8 @@ from ctypes import c_float
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from container_serve.errors import shown
+
 MAX_SIDE = 4096  # of resize and crop
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -27,15 +29,17 @@ class Preprocessing:
     def __post_init__(self) -> None:
         for key, side in (("resize", self.resize), ("crop", self.crop)):
             if type(side) is not int or not 1 <= side <= MAX_SIDE:
-                raise ValueError(f"{key}: expected a whole number from 1 to {MAX_SIDE}, got {side!r}")
+                raise ValueError(f"{key}: expected a whole number from 1 to {MAX_SIDE}, got {shown(side)}")
         for key, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, tuple) or len(values) != 3 or not all(map(_is_finite, values)):
-                raise ValueError(f"{key}: expected three numbers, got {values!r}")
+                raise ValueError(f"{key}: expected three numbers, got {shown(values)}")
         # Checked as float32, which is what the division is done in.
         if not all(c_float(value).value > 0 for value in self.std):
-            raise ValueError(f"std: expected three numbers above 0, got {self.std!r}")
+            raise ValueError(f"std: expected three numbers above 0, got {shown(self.std)}")
         if not isinstance(self.interpolation, str) or self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {self.interpolation!r}")
+            raise ValueError(
+                f"interpolation: expected one of {', '.join(INTERPOLATIONS)}, got {shown(self.interpolation)}"
+            )
 
     def to_dict(self) -> dict[str, object]:
         """The same as JSON values; `from_dict` is the inverse."""
@@ -45,7 +49,7 @@ class Preprocessing:
     def from_dict(cls, d: Mapping[str, Any]) -> "Preprocessing":
         """From JSON values; ValueError names the key that is missing, unknown or wrong."""
         if not isinstance(d, Mapping):
-            raise ValueError(f"expected an object, got {type(d).__name__}")
+            raise ValueError(f"expected an object, got {shown(d)}")
         keys = [field.name for field in fields(cls)]
         if missing := [key for key in keys if key not in d]:
             raise ValueError(f"{missing[0]}: is missing")

@@ -1,8 +1,8 @@
 """Builds the front end (pom.xml, src) with Maven: `python -m container_serve.frontend.build`.
 
 Writes frontend.jar, which runs without Docker use as it is in the repository: the same bytes whenever it is built
-with Java 17's javac. `--check` compares instead; `--lib DIR` also lays out the images' class path; `--lock` resolves
-the POM's versions again and writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
+with Java 17's javac. `--lib DIR` also lays out the images' class path; `--lock` resolves the POM's versions again and
+writes maven.lock. Needs a JDK 17 and Maven 3.8 (Debian's are good).
 """
 
 import argparse
@@ -74,7 +74,6 @@ def lay_out(folder: Path, settings: Path | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the Java front end with Maven.")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="compare with the jar in the repository instead")
     action.add_argument("--lock", action="store_true", help="write maven.lock instead")
     action.add_argument("--lib", type=Path, metavar="DIR", help="write the images' class path there, too")
     parser.add_argument("--settings", type=Path, help="Maven settings (default: ~/.m2/settings.xml, then Maven's own)")
@@ -93,12 +92,9 @@ def main() -> None:
             lay_out(given.lib, given.settings)
     except ServeError as error:
         sys.exit(str(error))
-    if not given.check:
-        partial = JAR.with_suffix(".partial")
-        partial.write_bytes(fresh)
-        partial.replace(JAR)
-    elif fresh != JAR.read_bytes():
-        sys.exit(f"{JAR} is not what its sources compile to: run python -m container_serve.frontend.build")
+    partial = JAR.with_suffix(".partial")
+    partial.write_bytes(fresh)
+    partial.replace(JAR)
 
 
 if __name__ == "__main__":

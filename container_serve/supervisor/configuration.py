@@ -57,28 +57,33 @@ def properties(run: Path, settings: Settings, share: Share, memory: Memory) -> s
         "number_of_gpu": 0,
         "enable_envvars_config": "false",
         "byoc_python": sys.executable,
-        "byoc_model_dir": settings.model_dir.resolve(),
-        "byoc_timeout_seconds": settings.timeout,
-        "byoc_queue_size": settings.queue_size,
-        "byoc_batch": BATCH if user_code.is_absent(settings) else 1,  # people's programs take one request at a time
-        "byoc_body_bytes": memory.bodies,
-        "byoc_worker_bytes": memory.copies,
-        "byoc_multi_model": str(settings.multi_model).lower(),
-        "byoc_page": str(settings.page).lower(),
-        "byoc_host": socket.gethostname().lower(),
-        "byoc_version": __version__,
+        "byoc": json.dumps(front_end(settings, share, memory)),
     }
-    if settings.multi_model:
-        image_bytes = settings.image_bytes or resources.MODEL_IMAGE_BYTES
-        values |= {
-            "byoc_model_bytes": share.workers * (resources.WORKER_BYTES + image_bytes),
-            "byoc_weight_copies": share.workers * resources.COPIES,
-            "byoc_model_image_bytes": image_bytes,
-            "byoc_model_spare_bytes": memory.bodies + memory.copies,  # requests
-            "byoc_memory_folders": os.pathsep.join(map(str, resources.limited_groups())),
-        }
     # JSON has the escapes of a properties file: \\\\ and \\uXXXX, in UTF-16.
     return "".join(f"{key}={json.dumps(str(value))[1:-1]}\n" for key, value in values.items())
+
+
+def front_end(settings: Settings, share: Share, memory: Memory) -> dict[str, object]:
+    """The front end's own settings: the fields of its class Settings."""
+    image_bytes = settings.image_bytes or resources.MODEL_IMAGE_BYTES
+    return {
+        "timeoutSeconds": settings.timeout,
+        "workers": share.workers,
+        "queueSize": settings.queue_size,
+        "batch": BATCH if user_code.is_absent(settings) else 1,  # people's programs take one request at a time
+        "maxRequestBytes": memory.largest,
+        "bodyBytes": memory.bodies,
+        "workerBytes": memory.copies,
+        "multiModel": settings.multi_model,
+        "routes": ["ALWAYS", "SEVERAL_MODELS" if settings.multi_model else "ONE_MODEL", *["PAGE"] * settings.page],
+        "modelDir": str(settings.model_dir.resolve()),
+        "host": socket.gethostname().lower(),
+        "version": __version__,
+        "modelBytes": share.workers * (resources.WORKER_BYTES + image_bytes),
+        "weightCopies": share.workers * resources.COPIES,
+        "imageBytes": image_bytes,
+        "memoryFolders": os.pathsep.join(map(str, resources.limited_groups())),
+    }
 
 
 def command(run: Path, settings: Settings, memory: Memory, reports: str = os.devnull) -> list[str]:

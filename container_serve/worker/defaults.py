@@ -136,9 +136,10 @@ class DefaultHandler:
             except RequestError as error:
                 if not request.batched:
                     raise
+                located = RequestError(error.status, error.kind, f"{request.place(index)}: {error}")
                 if not self.writes:  # whoever writes this answer does not know of errors
-                    raise RequestError(error.status, error.kind, f"instances[{index}]: {error}") from None
-                call.errors[index] = error
+                    raise located from None
+                call.errors[index] = located
         if len(tensors) == 1:
             return tensors[0][None]
         side = self.artifact.preprocessing.crop

@@ -35,6 +35,13 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"x"))
 
 
+def png_with_transparent(bits: int, kind: int, pixels: bytes, colour: bytes) -> bytes:
+    """Two pixels in a PNG of that many bits and type of colour, in which one colour is transparent."""
+    header = struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tRNS", colour), (b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+
+
 def bmp_header(width: int, height: int) -> bytes:
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + info + bytes(100)

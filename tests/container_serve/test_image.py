@@ -24,6 +24,7 @@ from tests.container_serve.images import (
     noise,
     png_chunk,
     png_header,
+    png_with_transparent,
     tiff,
 )
 
@@ -108,6 +109,22 @@ def test_a_palette_with_an_alpha_per_entry() -> None:
 @pytest.mark.parametrize(("mode", "colour"), [("RGB", BLUE), ("L", 7), ("1", 0)])
 def test_a_transparent_colour_is_white(mode: str, colour: Any) -> None:
     assert pixel(encode(Image.new(mode, (2, 2), colour), "PNG", transparency=colour)) == WHITE
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "pixels", "colour", "other"),
+    [
+        (2, 0, b"\x60", b"\0\1", (170, 170, 170)),
+        (4, 0, b"\x3c", b"\0\3", (204, 204, 204)),
+        (16, 0, b"\x03\xe8\x75\x30", b"\x03\xe8", (117, 117, 117)),
+        (16, 2, b"\x03\xe8\0\0\0\0\xff\xff\0\0\0\0", b"\x03\xe8\0\0\0\0", RED),
+    ],
+)
+def test_a_transparent_colour_of_other_than_8_bits_is_white(
+    bits: int, kind: int, pixels: bytes, colour: bytes, other: Any
+) -> None:
+    body = png_with_transparent(bits, kind, pixels, colour)
+    assert (pixel(body, 0), pixel(body, 1)) == (WHITE, other)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])

@@ -145,7 +145,7 @@ def test_a_missing_key_is_named(key: str) -> None:
 
 
 def test_a_preprocessing_that_is_no_object_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected an object, got list"):
+    with pytest.raises(ValueError, match="expected an object, got an empty list"):
         Preprocessing.from_dict([])  # type: ignore[arg-type]
 
 

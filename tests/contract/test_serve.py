@@ -253,6 +253,10 @@ def test_what_is_too_long_is_said(server: Server, line: str, why: str) -> None:
     answer = server.request("GET", line[4:], headers={"X": "y" * 9000} if why == "8 KB" else {})
     assert answer.status == 400
     assert why in error(answer.body)[2]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=8) as connection:
+        connection.sendall(f"{line} HTTP/1.1\r\nHost: x\r\nX: {'y' * 9000}\r\n\r\n".encode())
+        while connection.recv(65536):  # until the server has closed the connection, for which it waits for nothing
+            pass
 
 
 def test_what_is_not_http_gets_400(server: Server) -> None:

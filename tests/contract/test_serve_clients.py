@@ -127,7 +127,7 @@ def test_a_bad_picture_has_its_error_in_its_place(server: Server) -> None:
     assert [set(row) for row in ask(server, *bad).json()["predictions"]] == [{"error"}, {"error"}]
     rows = list(csv.reader(io.StringIO(ask(server, bad[0], JPEG, Accept="text/csv").body.decode())))
     assert rows[0][:2] + rows[0][3:] == ["0", "", ""]
-    assert rows[0][2].startswith("InvalidImage: the body is not an image")
+    assert rows[0][2].startswith("InvalidImage: instances[0]: the body is not an image")
     assert rows[1][:3] == ["1", "0", "red"]
     lines = ask(server, bad[0], JPEG, Accept=LINES).body.split(b"\n")
     assert [list(json.loads(line)) for line in lines] == [["error", "model"], ["predictions", "model"]]
@@ -137,15 +137,17 @@ def test_lines_are_answered_with_lines(server: Server) -> None:
     """As batch transform sends several records, and assembles what comes back."""
     colors = ["red", "lime", "blue"] * 50  # more than are computed at a time
     records = [json.dumps(b64(picture(color))).encode() for color in colors]
-    records[7] = b"not a record"
+    records[7], records[8] = b"not a record", json.dumps(b64(b"no picture")).encode()
     records[70] = json.dumps({"instances": [b64(picture("red"))]}).encode()  # as a body of its own would be
     expected: list[str | None] = [{"lime": "green"}.get(color, color) for color in colors]
-    expected[7], expected[70] = None, "red"
+    expected[7:9], expected[70] = [None, None], "red"
     for ending in (b"", b"\n"):
         answer = server.invoke(b"\n".join(records) + ending, LINES)
         assert (answer.status, answer.headers["content-type"]) == (200, LINES)
         found = [json.loads(line) for line in answer.body.split(b"\n")]
         assert [line["predictions"][0]["label"] if "predictions" in line else None for line in found] == expected
+        messages = [found[i]["error"]["message"] for i in (7, 8)]
+        assert [message.partition(": ")[0] for message in messages] == ["line 8", "line 9"]
     answer = server.invoke(b"\n".join(records), "application/x-ndjson", Accept="text/csv")
     rows = list(csv.reader(io.StringIO(answer.body.decode())))
     assert sorted({int(row[0]) for row in rows}) == list(range(len(records)))

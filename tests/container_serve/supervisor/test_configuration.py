@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -24,7 +25,9 @@ def test_the_management_api_is_never_on_the_port(several: str) -> None:
     values = parsed(configuration.properties(Path("/r"), settings, Share(2, 1, 1), MEMORY))
     assert values["inference_address"] == "http://0.0.0.0:8080"
     assert values["management_address"] == "unix:/r/management.sock"
-    assert (values["byoc_multi_model"], values["byoc_python"]) == (several, sys.executable)
+    assert values["byoc_python"] == sys.executable
+    own = configuration.front_end(settings, Share(2, 1, 1), MEMORY)
+    assert own["routes"] == ["ALWAYS", "SEVERAL_MODELS" if several == "true" else "ONE_MODEL"]
     assert "load_models" not in values
 
 
@@ -32,20 +35,20 @@ def test_what_a_model_takes_counts_all_its_workers() -> None:
     mib = 2**20
     for environ, picture_bytes in (({}, 100 * mib), ({"BYOC_PICTURE_BYTES": "5"}, 5)):
         settings = Settings.read({"SAGEMAKER_MULTI_MODEL": "true", **environ})
-        values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1), MEMORY))
-        assert int(values["byoc_model_bytes"]) == 3 * (160 * mib + picture_bytes)
-        assert (values["byoc_weight_copies"], values["byoc_model_image_bytes"]) == ("7.5", str(picture_bytes))
+        own = configuration.front_end(settings, Share(3, 1, 1), MEMORY)
+        assert own["modelBytes"] == 3 * (160 * mib + picture_bytes)
+        assert (own["weightCopies"], own["imageBytes"]) == (7.5, picture_bytes)
 
 
 def test_limits() -> None:
     settings = Settings.read({"SAGEMAKER_MODEL_SERVER_TIMEOUT": "700", "BYOC_QUEUE_SIZE": "7"})
     values = parsed(configuration.properties(Path("/r"), settings, Share(3, 1, 1), MEMORY))
-    assert values["byoc_timeout_seconds"] == "700"
+    own = configuration.front_end(settings, Share(3, 1, 1), MEMORY)
+    assert (own["timeoutSeconds"], own["queueSize"]) == (700, 7)
+    assert (own["bodyBytes"], own["workerBytes"]) == (8 * MIB, 5000)
     assert int(values["default_response_timeout_seconds"]) > 700  # else the model server would answer first
     assert values["max_request_size"] == "1000"
     assert values["default_workers_per_model"] == "3"
-    assert values["byoc_queue_size"] == "7"
-    assert (values["byoc_body_bytes"], values["byoc_worker_bytes"]) == (str(8 * MIB), "5000")
     assert values["max_response_size"] == str(30 * MIB)  # Java holds an answer several times for a while
     command = configuration.command(Path("/r"), Settings.read({}), MEMORY)
     assert {"-Xmx180m", "-Djava.io.tmpdir=/r"} < set(command)
@@ -55,7 +58,9 @@ def test_limits() -> None:
 def test_paths_are_written_as_java_reads_them() -> None:
     settings = Settings.read({"BYOC_MODEL_DIR": "/tmp/a\\b é 🐶"})
     text = configuration.properties(Path("/r"), settings, Share(1, 1, 1), MEMORY)
-    assert "byoc_model_dir=/tmp/a\\\\b \\u00e9 \\ud83d\\udc36" in text.splitlines()
+    values = {key: json.loads(f'"{value}"') for key, value in parsed(text).items()}  # the escapes are the same
+    assert text.isascii()
+    assert json.loads(values["byoc"])["modelDir"] == "/tmp/a\\b é 🐶"
 
 
 def test_logging_goes_to_the_console_only() -> None:

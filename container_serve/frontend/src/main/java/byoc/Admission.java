@@ -1,9 +1,7 @@
 package byoc;
 
-import byoc.workers.PendingRequest;
 import byoc.workers.WorkerPool;
 import io.netty.handler.codec.DecoderResult;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
 import io.netty.handler.codec.http.HttpRequest;
@@ -17,17 +15,14 @@ final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
     private static final int PIECE_BYTES = 256;
-    private static final CharSequence[] LISTS =
-            {HttpHeaderNames.ACCEPT, HttpHeaderNames.CONTENT_ENCODING, "X-Amzn-SageMaker-Custom-Attributes"};
+    // The Python side looks these up by name, and reads one line of each; clients spell them as they like.
+    private static final String[] HEADERS = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
 
-    private final Settings settings;
-
-    Admission(Settings settings) {
-        this.settings = settings;
-    }
+    private Admission() {}
 
     /** The filter's own answer; null: the request is for a model, or changes one. */
-    FullHttpResponse answer(HttpRequest request, Target target) throws Refusal {
+    static FullHttpResponse answer(HttpRequest request, Target target) throws Refusal {
+        Settings settings = Health.settings;
         if (!request.decoderResult().isSuccess()) {
             throw Refusal.invalid(request.decoderResult().cause());
         }
@@ -47,46 +42,37 @@ final class Admission {
             throw new Refusal(404, "NotFound", "There is nothing at this path; images go to POST " + there + ".");
         }
         if (target.route.isForPeople()) {
-            Page.checkHost(request, settings);
+            Page.checkHost(request);
         }
-        switch (target.route) {
-            case PING:
-                return Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
-            case EXECUTION_PARAMETERS:
-                return Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
-            case LIST_MODELS:
-                return Answers.models(target);
-            case DESCRIBE_MODEL:
-                if (!Health.workers.models().contains(target.model)) {
-                    throw Refusal.noModel(target.model);
-                }
-                return Answers.json(200, Answers.described(target.model));
-            case PAGE:
-                return Page.answer();
-            case INFO:
-                return Answers.text("application/json", Page.info(settings) + "\n");
-            case METRICS:
-                return Answers.text(Metrics.TYPE, Metrics.text());
-            case OPENAPI:
-                return Answers.text("application/json", Page.file("openapi.json"));
-            default:
-                if (target.asks("top_k")) {
-                    throw new Refusal(400, "InvalidTopK", "top_k is not taken from the address: send it in a JSON body,"
-                            + " or as the header X-Amzn-SageMaker-Custom-Attributes: top_k=3.");
-                }
-                check(request, model(target));
-                return null;
-        }
+        return switch (target.route) {
+            case PING -> Answers.json(Health.state().equals(Health.READY) ? 200 : 503, Health.report());
+            case EXECUTION_PARAMETERS ->
+                    Answers.json(200, Answers.executionParameters(settings.workers, settings.maxRequestBytes));
+            case LIST_MODELS -> Answers.models(target);
+            case DESCRIBE_MODEL -> Answers.json(200, Answers.described(target.model));
+            case PAGE -> Page.answer();
+            case INFO -> Answers.text("application/json", Page.info() + "\n");
+            case METRICS -> Answers.text(Metrics.TYPE, Metrics.text());
+            case OPENAPI -> Answers.text("application/json", Page.file("openapi.json"));
+            case INVOCATIONS, INVOKE_MODEL, LOAD_MODEL, UNLOAD_MODEL -> {
+                check(request, target);
+                yield null;
+            }
+        };
     }
 
-    private void check(HttpRequest request, String model) throws Refusal {
-        for (CharSequence list : LISTS) { // here and on the Python side the first line of each is read
-            List<String> lines = request.headers().getAll(list);
-            if (lines.size() > 1) {
-                request.headers().set(list, String.join(",", lines));
+    private static void check(HttpRequest request, Target target) throws Refusal {
+        if (target.asks("top_k")) {
+            throw new Refusal(400, "InvalidTopK", "top_k is not taken from the address: send it in a JSON body,"
+                    + " or as the header X-Amzn-SageMaker-Custom-Attributes: top_k=3.");
+        }
+        for (String name : HEADERS) {
+            List<String> lines = request.headers().getAll(name);
+            if (!lines.isEmpty()) {
+                request.headers().set(name, String.join(",", lines));
             }
         }
-        String coding = request.headers().get(HttpHeaderNames.CONTENT_ENCODING, "").trim();
+        String coding = String.join(",", request.headers().getAll(HttpHeaderNames.CONTENT_ENCODING)).trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
             throw new Refusal(415, "UnsupportedMediaType", "Content-Encoding " + RequestContext.printable(coding, 50)
                     + " is not taken: send the body as it is, without that header.");
@@ -96,22 +82,22 @@ final class Admission {
         if (!Supervisor.state().equals(Health.READY)) {
             throw new Refusal(503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        WorkerPool pool = Health.workers.pool(model);
+        WorkerPool pool = Health.workers.pool(target.model);
         if (pool != null && pool.queue.isFull()) { // before its body is sent
             throw Refusal.queueFull();
         }
-        if (!settings.memory.fits(length)) {
+        if (!Health.settings.memory.fits(length)) {
             throw Refusal.memoryFull();
         }
     }
 
     /** Refuses a request by what has come of its body; `result`: of the newest piece. */
-    void check(RequestContext request, DecoderResult result) throws Refusal {
+    static void check(RequestContext request, DecoderResult result) throws Refusal {
         if (!result.isSuccess()) {
             throw Refusal.invalid(result.cause());
         }
         checkSize(request.received);
-        if (request.pieces() > PIECES + settings.maxRequestBytes / PIECE_BYTES) {
+        if (request.body.numComponents() > PIECES + Health.settings.maxRequestBytes / PIECE_BYTES) {
             throw new Refusal(400, "TooManyPieces", "The body comes in too many pieces; send larger ones.");
         }
         if (!request.grow()) { // a slow client takes memory from others only for what it has sent
@@ -119,32 +105,23 @@ final class Admission {
         }
     }
 
-    private void checkSize(long bytes) throws Refusal {
-        if (bytes > settings.maxRequestBytes) {
-            throw new Refusal(413, "PayloadTooLarge", "The body is larger than " + settings.maxRequestBytes + " bytes.");
+    private static void checkSize(long bytes) throws Refusal {
+        if (bytes > Health.settings.maxRequestBytes) {
+            throw new Refusal(413, "PayloadTooLarge", "The body is larger than " + Health.settings.maxRequestBytes + " bytes.");
         }
     }
 
     /** Hands on a request that is there as a whole: only such a one takes a place from others. */
-    void handOn(RequestContext request) throws Refusal {
-        FullHttpRequest whole = request.whole();
+    static void handOn(RequestContext request) throws Refusal {
         if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
-            String text = whole.content().toString(StandardCharsets.UTF_8);
-            whole.release();
-            ModelChanges.change(request.target, text, request);
+            ModelChanges.change(request.target, request.body.toString(StandardCharsets.UTF_8), request);
             return;
         }
-        String model = model(request.target);
-        WorkerPool pool = Health.workers.pool(model);
-        long deadline = request.begun + TimeUnit.SECONDS.toNanos(settings.timeoutSeconds);
-        request.pending = new PendingRequest(whole, deadline, request);
+        WorkerPool pool = Health.workers.pool(request.target.model);
+        request.setPending(request.begun + TimeUnit.SECONDS.toNanos(Health.settings.timeoutSeconds));
         if (pool == null || !pool.queue.offer(request.pending)) {
             request.pending.release();
-            throw pool == null ? Refusal.noModel(model) : Refusal.queueFull();
+            throw pool == null ? Refusal.noModel(request.target.model) : Refusal.queueFull();
         }
-    }
-
-    private String model(Target target) {
-        return settings.multiModel ? target.model : FrontEnd.MODEL;
     }
 }

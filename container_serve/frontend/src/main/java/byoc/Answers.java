@@ -1,5 +1,6 @@
 package byoc;
 
+import byoc.workers.WorkerPool;
 import com.google.gson.Gson;
 import com.google.gson.JsonArray;
 import com.google.gson.JsonObject;
@@ -68,19 +69,25 @@ final class Answers {
     }
 
     /** Some of the loaded models by name, and where the next ones begin. */
-    static FullHttpResponse models(Target target) {
+    static FullHttpResponse models(Target target) throws Refusal {
         int limit = target.number("limit", MODELS);
         List<String> models = new ArrayList<>(Health.workers.models());
         int first = Math.max(0, Math.min(target.number("next_page_token", 0), models.size()));
         int end = Math.min(models.size(), first + (limit < 1 || limit > MODELS ? MODELS : limit));
         JsonArray page = new JsonArray();
-        models.subList(first, end).forEach(model -> page.add(described(model)));
+        for (String model : models.subList(first, end)) {
+            page.add(described(model));
+        }
         return json(200, end < models.size()
                 ? object("nextPageToken", String.valueOf(end), "models", page)
                 : object("models", page));
     }
 
-    static JsonObject described(String model) {
-        return object("modelName", model, "modelUrl", Health.workers.pool(model).folder);
+    static JsonObject described(String model) throws Refusal {
+        WorkerPool pool = Health.workers.pool(model);
+        if (pool == null) {
+            throw Refusal.noModel(model);
+        }
+        return object("modelName", model, "modelUrl", pool.folder);
     }
 }

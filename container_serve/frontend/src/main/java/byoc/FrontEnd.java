@@ -38,16 +38,16 @@ public final class FrontEnd {
             ConfigManager.init(arguments);
             ConfigManager config = ConfigManager.getInstance();
             config.validateConfigurations();
-            Settings settings = new Settings(config);
+            Settings settings = Settings.read(config.getProperty("byoc", ""));
             ServerGroups groups = new ServerGroups(config);
-            Health.multiModel = settings.multiModel;
+            Health.settings = settings;
             int capacity = settings.workers + settings.queueSize;
             Health.workers = new Workers(groups.getChildGroup(),
-                    () -> new RequestQueue(capacity, settings.batch, settings.memory), settings.timeoutSeconds);
+                    () -> new RequestQueue(capacity, settings.batch, settings.memory));
             if (!settings.multiModel) {
-                Health.workers.start(MODEL, config.getProperty("byoc_model_dir", ""));
+                Health.workers.start(MODEL, settings.modelDir);
             }
-            listen(config.getListener(false), groups, settings);
+            listen(config.getListener(false), groups, settings.timeoutSeconds);
             Supervisor.listen(System.in, System.getProperty("byoc.reports"));
         } catch (Throwable error) {
             System.out.println("The front end could not start: " + error);
@@ -64,8 +64,7 @@ public final class FrontEnd {
         System.setOut(out);
     }
 
-    private static void listen(Connector connector, ServerGroups groups, Settings settings)
-            throws InterruptedException {
+    private static void listen(Connector connector, ServerGroups groups, int seconds) throws InterruptedException {
         new ServerBootstrap()
                 .group(groups.getServerGroup(), groups.getChildGroup())
                 .channel(connector.getServerChannel())
@@ -78,11 +77,11 @@ public final class FrontEnd {
                             @Override
                             protected void initChannel(Channel channel) {
                                 channel.pipeline().addLast(
-                                        new Framing(settings.timeoutSeconds),
+                                        new Framing(seconds),
                                         new HttpServerCodec(LINE_BYTES, HEADER_BYTES, CHUNK_BYTES),
                                         new FlowControlHandler(),
-                                        new WriteTimeoutHandler(settings.timeoutSeconds),
-                                        new RequestFilter(settings));
+                                        new WriteTimeoutHandler(seconds),
+                                        new RequestFilter());
                             }
                         })
                 .bind(new InetSocketAddress(((InetSocketAddress) connector.getSocketAddress()).getPort())) // IPv6, too

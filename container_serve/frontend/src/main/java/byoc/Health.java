@@ -11,7 +11,7 @@ final class Health {
     static final String READY = "ready";
     private static final int SILENT_DEATHS = 3; // of workers while they load the model, until nobody waits any more
     static volatile Workers workers;
-    static volatile boolean multiModel;
+    static volatile Settings settings = new Settings();
 
     private Health() {}
 
@@ -21,7 +21,7 @@ final class Health {
         if (state.equals(READY) && RequestContext.isLogStuck()) {
             return "log blocked";
         }
-        if (!state.equals(READY) || multiModel) { // with several models the failure of one is not the server's
+        if (!state.equals(READY) || settings.multiModel) { // with several models the failure of one is not the server's
             return state;
         }
         return workers.loaded() == 0 ? "no worker" : FailureTracker.failing() ? "failing" : state;

@@ -54,7 +54,7 @@ final class Metrics {
         gauge(text, "requests_in_flight", "Requests that were accepted and are not answered yet.", Health.IN_FLIGHT.get());
         gauge(text, "workers", "Workers that hold a loaded model.", Health.workers.loaded());
         family(text, "worker_restarts_total", "counter", "Workers that died and were replaced.");
-        sample(text, "worker_restarts_total", "", WorkerPool.deaths());
+        sample(text, "worker_restarts_total", "", WorkerPool.DIED);
         family(text, "resident_memory_bytes", "gauge", "Resident memory; pages that processes share count in each.");
         ProcessHandle java = ProcessHandle.current();
         sample(text, "resident_memory_bytes", "process=\"supervisor\"", memory(java.parent().stream()));

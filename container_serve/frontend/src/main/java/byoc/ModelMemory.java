@@ -1,6 +1,5 @@
 package byoc;
 
-import com.amazonaws.ml.mms.util.ConfigManager;
 import java.io.File;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -28,7 +27,7 @@ final class ModelMemory {
 
     /** Bytes that loading the model takes, by the size of its weights. */
     static long needed(long weights) {
-        return (long) (setting("byoc_model_bytes") + setting("byoc_weight_copies") * weights);
+        return Health.settings.modelBytes + (long) (Health.settings.weightCopies * weights);
     }
 
     /** Sets the bytes aside, until they are given back. Refused with 507 where there are not as many. */
@@ -47,9 +46,9 @@ final class ModelMemory {
     /** Returns what is free; if that suffices, the bytes are promised. */
     private static synchronized long take(long bytes) {
         // Each worker that is loaded may decode a large image at any time, and there may be many requests.
-        double reserved = Health.workers.loaded() * setting("byoc_model_image_bytes") + setting("byoc_model_spare_bytes");
-        String folders = ConfigManager.getInstance().getProperty("byoc_memory_folders", "");
-        long free = available(folders) - promised - (long) reserved;
+        Settings settings = Health.settings;
+        long reserved = Health.workers.loaded() * settings.imageBytes + settings.bodyBytes + settings.workerBytes;
+        long free = available(settings.memoryFolders) - promised - reserved;
         if (bytes <= free) {
             promised += bytes;
         }
@@ -58,10 +57,6 @@ final class ModelMemory {
 
     static synchronized void giveBack(long bytes) {
         promised -= bytes;
-    }
-
-    private static double setting(String key) {
-        return Double.parseDouble(ConfigManager.getInstance().getProperty(key, "0"));
     }
 
     static void unloaded() {

@@ -35,10 +35,10 @@ final class Page {
      * Refuses a request that came by a name which is not this machine's. Anyone can make a name of theirs lead here: a
      * browser would take the page below it for theirs, and let them read what this server answers (DNS rebinding).
      */
-    static void checkHost(HttpRequest request, Settings settings) throws Refusal {
+    static void checkHost(HttpRequest request) throws Refusal {
         String given = request.headers().get(HttpHeaderNames.HOST, "localhost"); // HTTP/1.0, which no browser speaks
         String host = given.replaceFirst(":[0-9]*$", "").toLowerCase(Locale.ROOT);
-        if (!ADDRESS.matcher(host).matches() && !host.equals(settings.host)) {
+        if (!ADDRESS.matcher(host).matches() && !host.equals(Health.settings.host)) {
             throw new Refusal(421, "MisdirectedRequest", "This is answered at localhost, at this machine's name and at"
                     + " its IP addresses, not at the name " + RequestContext.printable(host, 100) + ".");
         }
@@ -60,7 +60,8 @@ final class Page {
         }
     }
 
-    static JsonObject info(Settings settings) {
+    static JsonObject info() {
+        Settings settings = Health.settings;
         JsonArray models = new JsonArray();
         Health.workers.models().stream().limit(MODELS).forEach(name ->
                 models.add(model(name, settings.multiModel ? "/models/" + name + "/invoke" : "/invocations")));

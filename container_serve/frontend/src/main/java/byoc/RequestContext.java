@@ -4,9 +4,6 @@ import byoc.workers.Memory;
 import byoc.workers.PendingRequest;
 import io.netty.buffer.CompositeByteBuf;
 import io.netty.buffer.Unpooled;
-import io.netty.handler.codec.http.DefaultFullHttpRequest;
-import io.netty.handler.codec.http.EmptyHttpHeaders;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpContent;
 import io.netty.handler.codec.http.HttpHeaders;
@@ -27,8 +24,6 @@ final class RequestContext implements PendingRequest.Caller {
     private static final Logger LOG = LoggerFactory.getLogger("access");
     // The first two are the platform's; the third is what proxies and other people's clients send.
     private static final String[] ID_HEADERS = {"X-Amzn-SageMaker-Inference-Id", "X-Amzn-RequestId", "X-Request-Id"};
-    // The Python side looks these up by name; clients spell them as they like.
-    private static final String[] HEADERS_BY_NAME = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
     private static final Pattern UNPRINTABLE = Pattern.compile("[^\\x21-\\x7e]");
     private static final int ID_LENGTH = 128;
     private static final long STUCK_NANOS = 1_000_000_000L;
@@ -48,7 +43,7 @@ final class RequestContext implements PendingRequest.Caller {
     private final RequestFilter filter;
     private final HttpRequest head;
     private final Memory memory;
-    private CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
+    CompositeByteBuf body = Unpooled.compositeBuffer(Integer.MAX_VALUE); // fewer would be copied into one
     private ScheduledFuture<?> timer; // not null: it is counted as in flight
     PendingRequest pending; // once it is there as a whole
     private long held; // bytes of its body, later of its answer, that are counted in `memory`
@@ -70,10 +65,13 @@ final class RequestContext implements PendingRequest.Caller {
         Health.IN_FLIGHT.incrementAndGet();
     }
 
-    /** Counts what has come of its body; false where there is no memory for it, and none of it is to be kept. */
+    /**
+     * Counts what has come of its body. False where that does not fit: none of it counts any more, so that the others, of
+     * which none may fit either at this moment, can go on.
+     */
     boolean grow() {
-        boolean fits = memory.grow(held, received - held);
-        held = fits ? received : 0;
+        boolean fits = memory.fits(received - held);
+        hold(fits ? received : 0);
         return fits;
     }
 
@@ -87,25 +85,10 @@ final class RequestContext implements PendingRequest.Caller {
         }
     }
 
-    /** The number of chunks of the body. */
-    int pieces() {
-        return body.numComponents();
-    }
-
-    /** The request as the workers get it; its owner is who asks. */
-    FullHttpRequest whole() {
-        HttpHeaders headers = head.headers();
-        for (String name : HEADERS_BY_NAME) {
-            String value = headers.get(name);
-            if (value != null) {
-                headers.set(name, value);
-            }
-        }
-        headers.set("X-Request-Id", id);
-        FullHttpRequest whole = new DefaultFullHttpRequest(
-                HttpVersion.HTTP_1_1, head.method(), head.uri(), body, headers, EmptyHttpHeaders.INSTANCE);
+    /** Makes of it what waits for a worker, until `deadline` of System.nanoTime(), and owns its body. */
+    void setPending(long deadline) {
+        pending = new PendingRequest(head.headers().set("X-Request-Id", id), body, deadline, this);
         body = null;
-        return whole;
     }
 
     @Override
@@ -169,16 +152,15 @@ final class RequestContext implements PendingRequest.Caller {
         return WRITING.values().stream().anyMatch(since -> System.nanoTime() - since > STUCK_NANOS);
     }
 
-    /** Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping. */
+    /**
+     * Its answer has left, or its caller has: counts it, and writes its line unless it is one of the many for /ping.
+     * `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0".
+     */
     void end(int status, long sent, String timing) {
         Metrics.count(target.route, status, System.nanoTime() - begun);
-        if (target.route != Route.PING) {
-            log(status, sent, timing);
+        if (target.route == Route.PING) {
+            return;
         }
-    }
-
-    /** `timing`: "decode;dur=3.1, model;dur=12.0" becomes " decode_ms=3.1 model_ms=12.0". */
-    private void log(int status, long sent, String timing) {
         WRITING.put(Thread.currentThread(), System.nanoTime());
         LOG.info(
                 "id={} {} {} status={} received={} sent={}{} total_ms={}",

@@ -31,15 +31,8 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     private static final int DISCARD_SECONDS = 10;
     private static final long[] PROBE_MILLIS = {0, 100};
 
-    private final Settings settings;
-    private final Admission admission;
     private ChannelHandlerContext context;
     private RequestContext current; // what is being read or answered; null: nothing
-
-    RequestFilter(Settings settings) {
-        this.settings = settings;
-        this.admission = new Admission(settings);
-    }
 
     @Override
     public void handlerAdded(ChannelHandlerContext ctx) {
@@ -48,33 +41,30 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
 
     @Override
     public void channelRead(ChannelHandlerContext ctx, Object message) {
-        if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
-            head((HttpRequest) message);
-        }
-        if (message instanceof HttpContent) {
-            try {
-                body((HttpContent) message);
-            } catch (Refusal refusal) {
-                send(refusal.answer());
+        try {
+            if (message instanceof HttpRequest && current == null) { // else it follows one with which the connection ends
+                head((HttpRequest) message);
             }
+            if (message instanceof HttpContent) {
+                body((HttpContent) message);
+            }
+        } catch (Refusal refusal) {
+            send(refusal.answer());
         }
         // The next request stays in netty's FlowControlHandler until this one is answered, unless it is to be dropped.
         boolean last = current != null && current.written && current.close;
         ctx.channel().config().setAutoRead(current == null || !current.complete || last);
     }
 
-    private void head(HttpRequest request) {
+    private void head(HttpRequest request) throws Refusal {
+        Settings settings = Health.settings;
         Target target = new Target(request.method().name(), request.uri(), settings.routes);
         RequestContext begun = new RequestContext(this, request, target, settings.memory);
         current = begun;
-        try {
-            FullHttpResponse answer = admission.answer(request, target);
-            if (answer != null) {
-                send(answer);
-                return;
-            }
-        } catch (Refusal refusal) {
-            send(refusal.answer());
+        begun.unreadable = begun.complete = request.decoderResult().isFailure(); // nothing comes of a body any more
+        FullHttpResponse answer = Admission.answer(request, target);
+        if (answer != null) {
+            send(answer);
             return;
         }
         begun.accept(context.executor().schedule(() -> timeOut(begun), settings.timeoutSeconds, TimeUnit.SECONDS));
@@ -97,9 +87,9 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         request.add(content);
-        admission.check(request, content.decoderResult());
+        Admission.check(request, content.decoderResult());
         if (request.complete) {
-            admission.handOn(request);
+            Admission.handOn(request);
         }
     }
 
@@ -110,7 +100,7 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
                 response.release();
                 return;
             }
-            FailureTracker.count(response.status().code());
+            FailureTracker.count(response.status().code(), System.nanoTime());
             if (response.status().code() >= 400) { // a proxy may have seen the end of such a request elsewhere
                 response.headers().set(HttpHeaderNames.CONNECTION, HttpHeaderValues.CLOSE);
             }
@@ -123,9 +113,9 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
             return;
         }
         if (request.pending != null && request.pending.taken) {
-            FailureTracker.count(504); // else it says nothing but that there is too much to do
+            FailureTracker.count(504, request.begun); // else it says nothing but that there is too much to do
         }
-        String late = " within " + settings.timeoutSeconds + " s.";
+        String late = " within " + Health.settings.timeoutSeconds + " s.";
         send((request.complete
                 ? new Refusal(504, "Timeout", "No answer" + late)
                 : new Refusal(408, "RequestTimeout", "The request's body did not arrive" + late)).answer());
@@ -165,15 +155,16 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
         if (current != request || !request.written || !request.complete) {
             return;
         }
+        DuplexChannel connection = (DuplexChannel) context.channel();
         if (request.close && request.unreadable) { // nobody knows how much still comes: the client sees the end at once
-            connection().shutdownOutput();
+            connection.shutdownOutput();
             closeLater();
         } else if (request.close) {
             context.close();
         } else {
             current = null;
-            context.channel().config().setAutoRead(true); // now the next one may come that was held back
-            if (current == null && connection().isInputShutdown()) {
+            connection.config().setAutoRead(true); // now the next one may come that was held back
+            if (current == null && connection.isInputShutdown()) {
                 context.close();
             }
         }
@@ -183,10 +174,6 @@ final class RequestFilter extends ChannelInboundHandlerAdapter {
     private void closeLater() {
         context.channel().config().setAutoRead(true);
         context.executor().schedule(() -> context.close(), DISCARD_SECONDS, TimeUnit.SECONDS);
-    }
-
-    private DuplexChannel connection() {
-        return (DuplexChannel) context.channel();
     }
 
     /**

@@ -42,12 +42,12 @@ enum Route {
         return group == Group.PAGE && this != METRICS;
     }
 
-    /** The model that the path names, "" for a route without one; null: the path is not this route's. */
+    /** The model that the path names, or the only one; null: the path is not this route's. */
     String model(String path, Set<Group> served) {
         Matcher matcher = this.path.matcher(path);
         if (!served.contains(group) || !matcher.matches()) {
             return null;
         }
-        return matcher.groupCount() > 0 ? matcher.group(1) : "";
+        return matcher.groupCount() > 0 ? matcher.group(1) : FrontEnd.MODEL;
     }
 }

@@ -1,40 +1,33 @@
 package byoc;
 
 import byoc.workers.Memory;
-import com.amazonaws.ml.mms.util.ConfigManager;
-import java.util.EnumSet;
+import com.google.gson.Gson;
 import java.util.Set;
 
-/** The settings that the supervisor wrote for the filter into the model server's own properties file. */
+/** The settings that the supervisor wrote for the filter, as JSON, into the model server's own properties file. */
 final class Settings {
-    final int timeoutSeconds;
-    final int workers;
-    final int queueSize;
-    final int batch; // requests that a worker gets at a time, at most
-    final int maxRequestBytes;
-    final Memory memory;
-    final boolean multiModel;
-    final Set<Route.Group> routes; // that are served
-    final String host; // this machine's own name
-    final String version; // of this program
+    int timeoutSeconds;
+    int workers; // of a model
+    int queueSize;
+    int batch; // requests that a worker gets at a time, at most
+    int maxRequestBytes;
+    long bodyBytes; // for bodies and answers in this process
+    long workerBytes; // for copies of bodies in the workers
+    boolean multiModel;
+    Set<Route.Group> routes; // that are served
+    String modelDir; // of the only model
+    String host; // this machine's own name
+    String version; // of this program
+    // With several models, of memory:
+    long modelBytes; // what loading a model takes, beside its weights
+    double weightCopies; // how often it takes those
+    long imageBytes; // that each loaded worker may take for an image
+    String memoryFolders; // the cgroups that have a limit, as a class path
+    transient Memory memory;
 
-    Settings(ConfigManager config) {
-        timeoutSeconds = Integer.parseInt(config.getProperty("byoc_timeout_seconds", "55"));
-        workers = config.getDefaultWorkers();
-        batch = Integer.parseInt(config.getProperty("byoc_batch", "1"));
-        queueSize = Integer.parseInt(config.getProperty("byoc_queue_size", "100"));
-        maxRequestBytes = config.getMaxRequestSize();
-        memory = new Memory(bytes(config, "byoc_body_bytes"), bytes(config, "byoc_worker_bytes"));
-        multiModel = Boolean.parseBoolean(config.getProperty("byoc_multi_model", "false"));
-        routes = EnumSet.of(Route.Group.ALWAYS, multiModel ? Route.Group.SEVERAL_MODELS : Route.Group.ONE_MODEL);
-        if (Boolean.parseBoolean(config.getProperty("byoc_page", "false"))) {
-            routes.add(Route.Group.PAGE);
-        }
-        host = config.getProperty("byoc_host", "");
-        version = config.getProperty("byoc_version", "");
-    }
-
-    private static long bytes(ConfigManager config, String key) {
-        return Long.parseLong(config.getProperty(key, "100000000"));
+    static Settings read(String json) {
+        Settings settings = new Gson().fromJson(json, Settings.class);
+        settings.memory = new Memory(settings.bodyBytes, settings.workerBytes);
+        return settings;
     }
 }

@@ -37,7 +37,7 @@ final class Supervisor {
             for (String line = lines.readLine(); line != null; line = lines.readLine()) {
                 state = line;
                 heard = System.nanoTime();
-                Health.workers.endStuck();
+                Health.workers.endStuck(Health.settings.timeoutSeconds + 1); // whose callers have been answered 504
                 JsonObject report = Health.report();
                 report.addProperty("failure", Health.failure());
                 answers.write((report + "\n").getBytes(StandardCharsets.UTF_8));

@@ -15,7 +15,7 @@ final class Target {
     private final String query;
     final boolean valid; // its characters leave no doubt what it names
     Route route; // null: nothing is served there, or not with this method
-    String model = "";
+    String model;
     String allowed = ""; // the methods that the path knows, where it has none for this one
 
     Target(String method, String target, Set<Route.Group> served) {
@@ -37,6 +37,7 @@ final class Target {
             if (found != null && each.takes(method)) {
                 route = each;
                 model = found;
+                return;
             } else if (found != null) {
                 allowed += (allowed.isEmpty() ? "" : ", ") + each.methods;
             }

@@ -3,6 +3,7 @@ package byoc.workers;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.Semaphore;
+import java.util.concurrent.atomic.AtomicLong;
 
 /**
  * The one place that counts what requests take of memory: bodies and answers here, and what a worker makes of a body.
@@ -15,7 +16,7 @@ public final class Memory {
     private final int workerUnits;
     private final Semaphore free;
     private final Set<RequestQueue> starved = ConcurrentHashMap.newKeySet(); // their next request did not fit
-    private long held;
+    private final AtomicLong held = new AtomicLong();
 
     /** `bodyBytes` for bodies and answers in this process, `workerBytes` for copies of bodies in the workers. */
     public Memory(long bodyBytes, long workerBytes) {
@@ -25,23 +26,13 @@ public final class Memory {
     }
 
     /** Counts that many bytes more, or fewer if negative. */
-    public synchronized void add(long bytes) {
-        held += bytes;
+    public void add(long bytes) {
+        held.addAndGet(bytes);
     }
 
     /** Tells whether that many bytes fit beside those that are counted. */
-    public synchronized boolean fits(long more) {
-        return held + more <= bodyBytes;
-    }
-
-    /**
-     * Counts more of a body of which `counted` bytes are counted. False where that does not fit: none of it counts any
-     * more, so that the others, of which none may fit either at this moment, can go on.
-     */
-    public synchronized boolean grow(long counted, long more) {
-        boolean fits = held + more <= bodyBytes;
-        held += fits ? more : -counted;
-        return fits;
+    public boolean fits(long more) {
+        return held.get() + more <= bodyBytes;
     }
 
     /** Takes the copies of a body from the workers' share. False: they do not fit, and the queue hears when some may. */

@@ -6,9 +6,9 @@ import io.netty.buffer.ByteBufAllocator;
 import io.netty.buffer.CompositeByteBuf;
 import io.netty.buffer.Unpooled;
 import io.netty.handler.codec.http.DefaultFullHttpResponse;
-import io.netty.handler.codec.http.FullHttpRequest;
 import io.netty.handler.codec.http.FullHttpResponse;
 import io.netty.handler.codec.http.HttpHeaderNames;
+import io.netty.handler.codec.http.HttpHeaders;
 import io.netty.handler.codec.http.HttpResponseStatus;
 import io.netty.handler.codec.http.HttpUtil;
 import io.netty.handler.codec.http.HttpVersion;
@@ -38,7 +38,8 @@ public final class PendingRequest {
     private final Caller caller;
     private final String id = Long.toString(CREATED.incrementAndGet()); // unique, unlike the caller's
     private final String type;
-    private FullHttpRequest request; // null: its body has been sent, or is not needed any more
+    private final HttpHeaders headers;
+    private ByteBuf body; // null: it has been sent, or is not needed any more
 
     /** The receiver of the answer: on any thread, and maybe too late. */
     public interface Caller {
@@ -47,13 +48,14 @@ public final class PendingRequest {
         void fail(int status, String message);
     }
 
-    /** Owns the request from now on. `deadline` is of System.nanoTime(). */
-    public PendingRequest(FullHttpRequest request, long deadline, Caller caller) {
-        this.request = request;
+    /** Owns the body from now on. `deadline` is of System.nanoTime(). */
+    public PendingRequest(HttpHeaders headers, ByteBuf body, long deadline, Caller caller) {
+        this.headers = headers;
+        this.body = body;
         this.deadline = deadline;
         this.caller = caller;
-        bytes = request.content().readableBytes();
-        CharSequence mime = HttpUtil.getMimeType(request);
+        bytes = body.readableBytes();
+        CharSequence mime = HttpUtil.getMimeType(headers.get(HttpHeaderNames.CONTENT_TYPE, ""));
         type = mime == null ? "" : mime.toString();
         String kind = type.toLowerCase(Locale.ROOT);
         boolean isJson = kind.contains("json");
@@ -90,9 +92,9 @@ public final class PendingRequest {
     }
 
     public void release() {
-        if (request != null) {
-            request.release();
-            request = null;
+        if (body != null) {
+            body.release();
+            body = null;
         }
     }
 
@@ -103,7 +105,7 @@ public final class PendingRequest {
         for (PendingRequest request : requests) {
             request.encode(fields, pieces);
             if (requests.size() == 1) {
-                request.release(); // nobody needs its body again: see RequestQueue.failed
+                request.release(); // nobody needs its body again: see RequestQueue.died
             }
             fields = allocator.buffer().writeInt(END);
         }
@@ -113,7 +115,7 @@ public final class PendingRequest {
 
     private void encode(ByteBuf fields, List<ByteBuf> pieces) {
         field(fields, id);
-        for (Map.Entry<String, String> header : request.headers()) {
+        for (Map.Entry<String, String> header : headers) {
             field(fields, header.getKey());
             field(fields, header.getValue());
         }
@@ -121,7 +123,6 @@ public final class PendingRequest {
         field(fields, "body");
         field(fields, type);
         pieces.add(fields.writeInt((int) bytes));
-        ByteBuf body = request.content();
         if (body instanceof CompositeByteBuf) { // as a whole, it may have more parts than can be sent at once
             for (ByteBuf part : ((CompositeByteBuf) body).decompose(body.readerIndex(), (int) bytes)) {
                 pieces.add(part.retain());

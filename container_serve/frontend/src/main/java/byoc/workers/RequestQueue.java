@@ -10,7 +10,6 @@ import java.util.List;
  * went away, so that nobody computes for a caller who is gone.
  */
 public final class RequestQueue {
-    private static final String GONE = "The model was unloaded.";
     private static final double WEIGHT = 0.2; // of the newest value in a running mean
     private static final double MARGIN = 2; // of the time that a request usually takes
 
@@ -30,7 +29,7 @@ public final class RequestQueue {
         this.memory = memory;
     }
 
-    /** Something that computes requests, and says when each is `done`, or `failed`. */
+    /** Something that computes requests, and says when each is `done`, or that it `died`. */
     interface Worker {
         void send(List<PendingRequest> requests);
     }
@@ -114,31 +113,33 @@ public final class RequestQueue {
         return waiting.getLast();
     }
 
-    /** Their worker has died. One of several may be to blame for it: each is tried again, alone. False: it was alone. */
-    boolean failed(List<PendingRequest> requests) {
-        if (requests.size() <= 1) {
-            return false;
-        }
+    /** Their worker has died. One of several may be to blame for it: each is tried again, alone. */
+    void died(List<PendingRequest> requests) {
         for (int i = requests.size() - 1; i >= 0; i--) {
             memory.giveBack(requests.get(i));
-            putBack(requests.get(i));
+            died(requests.get(i), requests.size() > 1);
         }
-        return true;
     }
 
-    private synchronized void putBack(PendingRequest request) {
+    private synchronized void died(PendingRequest request, boolean again) {
         taken--;
-        request.taken = false;
-        request.alone = true;
-        waiting.addFirst(request);
-        if (closed || request.abandoned) {
-            remove(request);
-            request.fail(503, GONE); // for callers that still wait
+        if (again && !closed && !request.abandoned) {
+            request.taken = false;
+            request.alone = true;
+            waiting.addFirst(request);
+            dispatch();
+        } else {
+            drop(request, 500, "The worker died.");
         }
-        dispatch();
     }
 
-    /** A worker has answered it, after `nanos`, or did not come to an answer: 0. */
+    /** Gives a request up; where the model has gone, that is the reason. */
+    private void drop(PendingRequest request, int status, String reason) {
+        request.release();
+        request.fail(closed ? 503 : status, closed ? "The model was unloaded." : reason);
+    }
+
+    /** A worker has answered it, after `nanos`, or has failed to: 0. */
     void done(PendingRequest request, long nanos) {
         synchronized (this) {
             request.release();
@@ -161,9 +162,7 @@ public final class RequestQueue {
     synchronized void close() {
         closed = true;
         memory.forget(this);
-        for (PendingRequest request : new ArrayList<>(waiting)) {
-            remove(request);
-            request.fail(503, GONE);
-        }
+        waiting.forEach(request -> drop(request, 503, ""));
+        waiting.clear();
     }
 }

@@ -30,7 +30,7 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
     private List<PendingRequest> requests = List.of(); // that it has
     private long since;
     volatile boolean loaded; // it holds the model
-    private boolean failed; // to load it, and said so
+    boolean failed; // to load it, and said so
 
     Worker(WorkerPool pool) {
         this.pool = pool;
@@ -54,7 +54,7 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
                 .connect(pool.connector.getSocketAddress())
                 .addListener(done -> {
                     if (!done.isSuccess()) {
-                        pool.notConnected(this);
+                        pool.replace(this, WorkerPool.CONNECT_MILLIS); // nobody listens yet
                     }
                 })
                 .channel();
@@ -133,21 +133,8 @@ final class Worker extends SimpleChannelInboundHandler<ModelWorkerResponse> impl
 
     @Override
     public void channelInactive(ChannelHandlerContext ctx) {
-        boolean was = loaded;
-        loaded = false;
-        if (was && !pool.closed) {
-            pool.died();
-        } else if (!was && !failed) {
-            pool.diedLoading();
-        }
         pool.queue.leave(this);
-        List<PendingRequest> ended = end();
-        if (pool.closed || !pool.queue.failed(ended)) {
-            for (PendingRequest request : ended) {
-                pool.queue.done(request, 0);
-                request.fail(pool.closed ? 503 : 500, "The worker died.");
-            }
-        }
+        pool.queue.died(end());
         pool.ended(this);
     }
 

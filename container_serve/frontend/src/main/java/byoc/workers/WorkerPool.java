@@ -18,10 +18,11 @@ import org.slf4j.LoggerFactory;
 /** The workers of one model, the process that forks them, and the queue of its requests. */
 public final class WorkerPool {
     private static final Logger LOG = LoggerFactory.getLogger("workers");
-    private static final long CONNECT_MILLIS = 20; // until it is tried again, while nobody listens
+    static final long CONNECT_MILLIS = 20; // until it is tried again, while nobody listens
     private static final long PAUSE_MILLIS = 100;
     private static final long LONG_PAUSE_MILLIS = 1000; // where it did not come so far as to load the model
-    private static final AtomicInteger DIED = new AtomicInteger();
+    /** Workers with a loaded model, of any, that have died since the start; most are replaced at once. */
+    public static final AtomicInteger DIED = new AtomicInteger();
 
     public final RequestQueue queue;
     public final String folder; // the model's, as its caller named it
@@ -100,32 +101,20 @@ public final class WorkerPool {
         failure = reason;
     }
 
-    synchronized void diedLoading() {
-        diedLoading++;
-    }
-
-    /** The number of workers with a loaded model, of any, that have died since the start; most are replaced at once. */
-    public static int deaths() {
-        return DIED.get();
-    }
-
-    void died() {
-        DIED.incrementAndGet();
-        LOG.warn("a worker died and is started again; {} to answer", countLoaded());
-    }
-
     /** Its process has ended: another one takes its place. */
-    void ended(Worker worker) {
+    synchronized void ended(Worker worker) {
+        if (!worker.loaded) {
+            diedLoading += worker.failed ? 0 : 1;
+        } else if (!closed) {
+            worker.loaded = false;
+            DIED.incrementAndGet();
+            LOG.warn("a worker died and is started again; {} to answer", countLoaded());
+        }
         loaded.complete(false); // says something only where it was not complete
         replace(worker, worker.pid > 0 ? PAUSE_MILLIS : LONG_PAUSE_MILLIS);
     }
 
-    /** Nobody listens yet. */
-    void notConnected(Worker worker) {
-        replace(worker, CONNECT_MILLIS);
-    }
-
-    private void replace(Worker worker, long millis) {
+    void replace(Worker worker, long millis) {
         workers.remove(worker);
         group.schedule(this::start, millis, TimeUnit.MILLISECONDS);
     }
@@ -137,10 +126,10 @@ public final class WorkerPool {
 
     synchronized void close() {
         closed = true;
+        queue.close(); // first: who has a worker is told why that ends
         workers.forEach(Worker::close);
         if (forkServer != null) {
             forkServer.destroyForcibly();
         }
-        queue.close();
     }
 }

@@ -14,19 +14,16 @@ import java.util.function.Supplier;
 /** The workers of all models, each with the queue of its model. */
 public final class Workers {
     private static final int FIRST_PORT = 9000; // part of the name of a socket's file
-    private static final long GRACE_NANOS = 1_000_000_000L;
 
     private final EventLoopGroup group;
     private final Supplier<RequestQueue> queues;
-    private final long stuckNanos;
     private final AtomicInteger ports = new AtomicInteger(FIRST_PORT);
     private final Map<String, WorkerPool> pools = new ConcurrentHashMap<>();
 
-    /** `queues` makes one for a model, `seconds` are those that a worker may have a request. */
-    public Workers(EventLoopGroup group, Supplier<RequestQueue> queues, int seconds) {
+    /** `queues` makes one for a model. */
+    public Workers(EventLoopGroup group, Supplier<RequestQueue> queues) {
         this.group = group;
         this.queues = queues;
-        stuckNanos = TimeUnit.SECONDS.toNanos(seconds) + GRACE_NANOS;
     }
 
     /** Starts the processes of a model in `folder`. True once all of its workers have loaded it, false where one could not. */
@@ -56,9 +53,10 @@ public final class Workers {
         return pools.get(name);
     }
 
-    /** Ends the workers that have had one request for longer than any may take: its caller has been answered 504. */
-    public void endStuck() {
-        pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(stuckNanos)));
+    /** Ends the workers that have had one request for longer than that. */
+    public void endStuck(int seconds) {
+        long nanos = TimeUnit.SECONDS.toNanos(seconds);
+        pools.values().forEach(pool -> pool.workers.forEach(worker -> worker.endIfStuck(nanos)));
     }
 
     /** Requests of all models that wait for a worker. */

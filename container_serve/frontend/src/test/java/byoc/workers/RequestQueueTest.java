@@ -6,11 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import io.netty.buffer.ByteBuf;
 import io.netty.buffer.Unpooled;
-import io.netty.handler.codec.http.DefaultFullHttpRequest;
-import io.netty.handler.codec.http.FullHttpRequest;
+import io.netty.handler.codec.http.DefaultHttpHeaders;
 import io.netty.handler.codec.http.FullHttpResponse;
-import io.netty.handler.codec.http.HttpMethod;
-import io.netty.handler.codec.http.HttpVersion;
+import io.netty.handler.codec.http.HttpHeaders;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
@@ -34,11 +32,13 @@ final class RequestQueueTest {
     private final Memory memory = new Memory(100 * MEGABYTE, MEGABYTE);
     private final RequestQueue queue = new RequestQueue(3, 1, memory);
 
+    private static HttpHeaders headers(String type) {
+        return new DefaultHttpHeaders().set("Content-Type", type);
+    }
+
     private PendingRequest request(double seconds, int bytes) {
-        FullHttpRequest request = new DefaultFullHttpRequest(
-                HttpVersion.HTTP_1_1, HttpMethod.POST, "/invocations", Unpooled.buffer(bytes).writeZero(bytes));
-        request.headers().set("Content-Type", "image/jpeg");
-        return new PendingRequest(request, System.nanoTime() + (long) (seconds * SECOND), caller);
+        ByteBuf body = Unpooled.buffer(bytes).writeZero(bytes);
+        return new PendingRequest(headers("image/jpeg"), body, System.nanoTime() + (long) (seconds * SECOND), caller);
     }
 
     private PendingRequest offered(double seconds) {
@@ -140,19 +140,14 @@ final class RequestQueueTest {
         List<PendingRequest> batch = taken(shared);
         shared.close();
         assertEquals(List.of(503), failures);
-        assertTrue(shared.failed(batch)); // its worker ends at the same time
+        shared.died(batch); // its worker ends at the same time
         assertEquals(List.of(503, 503, 503), failures);
     }
 
     @Test
     void aRequestIsWrittenAsTheWorkersReadItAndItsBodyIsGivenUp() {
-        FullHttpRequest http = new DefaultFullHttpRequest(
-                HttpVersion.HTTP_1_1,
-                HttpMethod.POST,
-                "/invocations",
-                Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2)));
-        http.headers().set("Content-Type", "image/png");
-        PendingRequest request = new PendingRequest(http, 0, caller);
+        ByteBuf body = Unpooled.wrappedBuffer(Unpooled.buffer().writeByte(1), Unpooled.buffer().writeByte(2));
+        PendingRequest request = new PendingRequest(headers("image/png"), body, 0, caller);
         ByteBuf out = Unpooled.wrappedBuffer(PendingRequest.encode(List.of(request), Unpooled.buffer().alloc()).toArray(new ByteBuf[0]));
         assertEquals('I', out.readByte());
         text(out); // its number
@@ -167,7 +162,7 @@ final class RequestQueueTest {
         assertEquals(-1, out.readInt());
         assertFalse(out.isReadable());
         out.release();
-        assertEquals(0, http.refCnt());
+        assertEquals(0, body.refCnt());
     }
 
     @Test
@@ -196,11 +191,15 @@ final class RequestQueueTest {
         List<PendingRequest> batch = taken(shared);
         assertEquals(offered, batch);
         shared.remove(offered.get(1));
-        assertTrue(shared.failed(batch));
+        shared.died(batch);
+        failures.clear(); // of the one whose caller has gone
         assertEquals(List.of(offered.get(0)), taken(shared));
         assertEquals(List.of(offered.get(2)), taken(shared));
-        assertFalse(shared.failed(List.of(offered.get(2))));
         PendingRequest.encode(List.of(offered.get(2)), Unpooled.buffer().alloc()); // its body is still there
+        assertEquals(List.of(), failures);
+        shared.died(List.of(offered.get(2)));
+        assertEquals(List.of(500), failures);
+        assertEquals(1, shared.queued(), "the first one is still with its worker");
     }
 
     private static String text(ByteBuf in) {
