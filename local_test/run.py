@@ -87,7 +87,8 @@ def run(options: Options, *, serve: bool) -> None:
     print(f"\nresults: {options.out}{made}", flush=True)
     if options.open:
         model = options.out / "model" / "model.tar.gz"
-        serve_local.serve_model(chosen.name, model, options.port or server.free_port(), page=True, show=True)
+        with contextlib.suppress(KeyboardInterrupt):  # what was asked for has succeeded by then
+            serve_local.serve_model(chosen.name, model, options.port or server.free_port(), page=True, show=True)
 
 
 def leave(out: outdir.OutDir) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.aws.errors import CloudError
+from scripts.console.command import progress
 
 PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
 MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
@@ -21,6 +22,7 @@ _IMAGE = re.compile(
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 _NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
+_REFERENCE = re.compile(r"([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})(?::([1-9][0-9]{0,8}))?")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,28 @@ class S3Uri:
 
     def __truediv__(self, name: str) -> "S3Uri":
         return S3Uri(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A version in the model registry as a user names it, GROUP[:VERSION]."""
+
+    group: str
+    version: int | None
+
+    @classmethod
+    def parse(cls, text: str, flag: str) -> "Reference":
+        """Raises CloudError."""
+        match = _REFERENCE.fullmatch(text)
+        if not match:
+            raise CloudError(f"{flag} has value {text!r}: expected GROUP or GROUP:VERSION, such as byoc-dogs:3", 2)
+        return cls(match[1], int(match[2]) if match[2] else None)
+
+    def arn(self, role: Role, region: str) -> str:
+        """Return the ARN without asking AWS; where no version is given, that of version 1, which is said."""
+        if self.version is None:
+            progress(f"--dry-run: the version of {self.group} is looked up in AWS; 1 stands for it here")
+        return f"arn:{role.partition}:sagemaker:{region}:{role.account}:model-package/{self.group}/{self.version or 1}"
 
 
 def default_bucket(region: str, account: str) -> str:

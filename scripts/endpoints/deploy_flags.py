@@ -31,7 +31,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     _operations(made)
     changes = made.add_argument_group("changing an endpoint that exists")
     changes.add_argument("--update", action="store_true", help="give the endpoint --name this model and configuration")
-    changes.add_argument("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="how the instances change over")
+    changes.add_argument("--strategy", choices=STRATEGIES, help="how the instances change over (all-at-once)")
     changes.add_argument("--wait-interval", metavar="S", type=integer(0, 3600), default=300, help="between steps (300)")
     changes.add_argument("--alarm", metavar="NAME", action="append", default=[], help="CloudWatch alarm: roll back")
     changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
@@ -155,6 +155,7 @@ _REFUSED: dict[str, dict[str, str]] = {
         "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
         "capture": "the service captures no data there",
         "shadow": _NO_SHADOW,
+        "strategy": "it has no instances to replace",
     },
     "asynchronous": {"multi_model": _ONE, "shadow": _NO_SHADOW},
     "add": {"remove": _GIVE_ONE, **_STORED},
@@ -194,6 +195,7 @@ _ONLY_FOR = {
     "update": "name",
     "prune": "update",
     "alarm": "update",
+    "strategy": "update",
 }
 
 
@@ -210,16 +212,10 @@ def check(flags: argparse.Namespace, chosen: Settings) -> None:
     for flag, needed in _ONLY_FOR.items():
         if given(flag) and not any(map(given, needed.split())):
             raise CloudError(f"{_name(flag)} goes with {' or '.join(map(_name, needed.split()))}", 2)
-    rolling = flags.strategy == "rolling"
     command.refuse(
-        (flags.strategy != STRATEGIES[0] and not flags.update, "--strategy goes with --update"),
         (
-            flags.shadow and rolling,
+            flags.shadow and flags.strategy == "rolling",
             "--shadow cannot be combined with --strategy rolling: the service takes one variant there",
-        ),
-        (
-            flags.serverless and flags.strategy != STRATEGIES[0],
-            f"--serverless cannot be combined with --strategy {flags.strategy}: it has no instances to replace",
         ),
         (
             flags.serverless and chosen.subnets,

@@ -44,12 +44,11 @@ class Server:
     environment: Mapping[str, str]
 
     @classmethod
-    def of(cls, image: str, labels: Mapping[str, str] | None, environment: Mapping[str, str]) -> "Server | None":
+    def of(cls, image: str, labels: Mapping[str, str], environment: Mapping[str, str]) -> "Server | None":
         """None for an image that is none of this project's, or does not say what it reads.
 
         Raises CloudError for an image that cannot serve at all, and for variables that its server would refuse.
         """
-        labels = labels or {}
         title, version = labels.get(TITLE_LABEL, ""), labels.get(FORMAT_LABEL, "")
         if title == "byoc-train":
             raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)

@@ -159,5 +159,5 @@ def _watch(events: Iterable[Mapping[str, Any]], progress: Progress, host: str) -
                 raise explain(str(event["error"]), host)
             layer, now = str(event.get("id")), (event.get("progressDetail") or {}).get("current") or 0
             if now > done.get(layer, 0):
-                progress.add(now - done.get(layer, 0))
+                progress.update(now - done.get(layer, 0))
                 done[layer] = now

@@ -82,7 +82,9 @@ def main(arguments: Sequence[str]) -> int:
     images = [_checked(built(client, target, flags.platform), flags.platform) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):
-        result = push(client, image, target, destination, flags.tag or default_tag(image))
+        # The hash of the files knows nothing of the base image and of the day of the build.
+        unique = f"{__version__}-{image.labels['byoc.content']}-{image.id.removeprefix('sha256:')[:8]}"
+        result = push(client, image, target, destination, flags.tag or unique)
         results.append(result)
         if not flags.json:
             print(result.uri, flush=True)
@@ -97,11 +99,6 @@ def built(client: Any, target: str, platform: str) -> LocalImage:
     if image is None:
         raise CloudError(f"byoc-{target} is not on the engine that DOCKER_HOST or Docker's context names")
     return image
-
-
-def default_tag(image: LocalImage) -> str:
-    """Version, content and image: the hash of the files knows nothing of the base image and of the day of the build."""
-    return f"{__version__}-{image.labels['byoc.content']}-{image.id.removeprefix('sha256:')[:8]}"
 
 
 def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:

@@ -142,7 +142,7 @@ class Sync:
             todo = []
 
             def take(item: Item, found: tuple[str, Entry | None]) -> None:
-                bar.add(item.size)
+                bar.update(item.size)
                 sha256, entry = found
                 if entry is None:
                     self.hashes[item.key] = sha256
@@ -166,7 +166,7 @@ class Sync:
             self.manifest.files[item.key] = Entry(self.hashes[item.key], item.size, etag)
             self.sent += 1
             self.sent_bytes += item.size
-            bar.add(item.size)
+            bar.update(item.size)
 
         with Progress(str(self.prefix), total) as bar:
             each(send_one, todo, note, self.threads)

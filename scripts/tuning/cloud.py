@@ -52,7 +52,7 @@ def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space:
     request = tuning_jobs.creation(name, trial, space, flags, parents)
     create = Request("sagemaker", "CreateHyperParameterTuningJob", request)
     check(create, allow_unknown=settings.allow_unknown)
-    return Plan(trial, data, weights, create, name, PROGRAM)
+    return Plan(trial, data, weights, create, PROGRAM)
 
 
 def follow(aws: Aws, name: str) -> TuningJob:

@@ -311,7 +311,7 @@ def test_the_known_variables_are_those_that_the_server_reads(call: Call) -> None
     "when",
     [
         "cron(0/15 8-18 ? * MON-FRI 2026-2030)", "cron(0,30 */2 L * ? *)", "cron(0 08 LW JAN,JUL ? *)",
-        "cron(59 23 15W 1-12/3 ? *)", "cron(0 8 ? * 2#1 *)", "cron(0 8 ? * FRIL *)", "rate(5 minutes)", "rate(1 day)",
+        "cron(59 23 15W 1-12/3 ? *)", "cron(0 8 ? * 2#1 *)", "cron(0 8 ? * FRIL *)", "rate(10 minutes)", "rate(1 day)",
         "at(2100-12-31T23:59:59)",
     ],
 )  # fmt: skip

@@ -33,10 +33,8 @@ MODES: list[tuple[str, str]] = [
     ("--serverless 2048 --multi-model s3://b-b/a", "--multi-model: an endpoint has one mode"),
     ("--serverless 2048 --max-instances 2", "--max-instances: it scales by itself"),
     ("--serverless 2048 --startup-timeout 300", "--startup-timeout: the service always gives it 180 s"),
-    *(
-        (f"--serverless 2048 --update --strategy {name}", f"--strategy {name}: it has no instances")
-        for name in ("rolling", "canary", "linear")
-    ),
+    ("--serverless 2048 --update --strategy canary", "--strategy: it has no instances"),
+    ("--strategy canary", "--strategy goes with --update"),
     ("--serverless 2000", "invalid choice: 2000"),
     ("--serverless 2048 --max-concurrency 201", "MaxConcurrency has value 201: expected at most 200"),
     ("--serverless 2048 --provisioned 6", "--provisioned 6 is more than --max-concurrency 5"),
@@ -96,6 +94,9 @@ TIMES = [
     ("at(tomorrow)", "expected at(YYYY-MM-DDThh:mm:ss)"),
     ("rate(0 days)", "expected 'cron("),
     ("rate(2 weeks)", "expected 'cron("),
+    ("rate(1 minutes)", "rate(1 hour), rate(2 hours)"),
+    ("rate(2 minute)", "rate(1 hour), rate(2 hours)"),
+    ("cron(0 8 31-1 * ? *)", "DAY has value '31-1': a range goes from the lower to the higher number"),
 ]
 
 REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [

@@ -205,7 +205,7 @@ def test_a_search_from_its_creation_to_its_end(
     assert best["hyperparameters"] == {"epochs": "2", "lr": "0.001", "batch-size": "64"}
     page = (out / NAME / "tuning-report.html").read_text()
     assert "chart-curves-valid_accuracy" in page
-    assert "One of 60 validation images is 1.7 points: the best trial predicts 36 correctly" in page
+    assert "The 95 % interval on 60 validation images is" in page
     assert f"<code>scripts/train.py --from-tuning {NAME} --region {REGION} --image URI --data S3</code>" in page
 
 
