@@ -82,9 +82,8 @@ def remove(folder: Path) -> None:
                 path.unlink()
         shutil.rmtree(folder)
     except OSError as error:
-        raise LocalError(
-            f"{error.filename or folder} cannot be removed ({error.strerror}): remove {folder} yourself, as its owner"
-        ) from None
+        what = f"{error.filename or folder} cannot be removed ({error.strerror})"
+        raise LocalError(f"{what}: remove {folder} yourself, as its owner") from None
 
 
 @contextlib.contextmanager

@@ -69,10 +69,7 @@ def run(options: Options, *, serve: bool) -> None:
         with job.step("check", "checking the hyperparameters"):
             given, file = settings(job)
         if options.out.exists():
-            print(
-                f"the earlier results in {options.out} are replaced when this run succeeds; --out DIR keeps both",
-                flush=True,
-            )
+            print(f"{options.out} is replaced when this run succeeds; --out DIR keeps both", flush=True)
         folder = out.begin()
         try:
             (folder / "logs").mkdir()

@@ -155,8 +155,8 @@ def _deploy(
     removed = rollout.prune(aws, before, chosen.project) if before and flags.prune else []
     if before and not removed:
         progress(
-            f"before, it served the configuration {before.name} (models: {', '.join(before.models)}), which costs"
-            " nothing; scripts/cleanup.py --unused removes it, as --prune does"
+            f"before, it served {before.name} (models: {', '.join(before.models)}), which costs nothing;"
+            " scripts/cleanup.py --unused removes it, as --prune does"
         )
     result = {
         "endpoint": wanted.endpoint,

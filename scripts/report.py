@@ -111,9 +111,7 @@ def _table(folder: str, target: Path, made: Path) -> int:
     found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], made, target.with_suffix(".files"))
     if not found:
         where = f"{runs.HOME}{f' and {folder}' if folder else ''}"
-        raise CloudError(
-            f"there is no run that can be read below {where}: train first, or give --all the folder of downloaded jobs"
-        )
+        raise CloudError(f"there is no run that can be read below {where}: train first, or give --all another folder")
     runs.write(found, target)
     print(runs.render(found))
     command.progress(f"{count(len(found), 'run')}: open {target}")
@@ -127,9 +125,7 @@ def _record(job: str, made: Path, flags: argparse.Namespace) -> "Record":
 
     def account() -> Aws:
         if chosen.region is None and not job.startswith("s3://"):
-            raise CloudError(
-                f"{job} is no folder or file here; to ask for a training job of that name, give --region", 2
-            )
+            raise CloudError(f"{job} is no folder or file here; for a training job of that name, give --region", 2)
         return chosen.aws()
 
     command.progress(f"reading {job}")

@@ -119,9 +119,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
             progress(f"--dry-run: the best values of {name} are not in these requests: they are looked up in AWS")
             return {}
         if chosen.region is None:
-            raise CloudError(
-                f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
-            )
+            raise CloudError(f"--from-tuning {name} is no search here; for one in the cloud, give --region", 2)
         search = tuning_jobs.describe(chosen.aws(), name).search
         found = search.hyperparameters()
         if not found:

@@ -55,19 +55,13 @@ class Image:
         """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
         match = _IMAGE.match(uri)
         if not match:
-            raise CloudError(
-                f"{flag} has value {uri!r}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as"
-                " scripts/push.sh prints it (an image on this machine can be used with --local)",
-                2,
-            )
+            form = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as scripts/push.sh prints it"
+            raise CloudError(f"{flag} has value {uri!r}: expected {form} (--local takes any here)", 2)
         if not match["tag"] and not match["digest"]:
             raise CloudError(f"{flag} {uri} has no tag: name one, as scripts/push.sh prints it", 2)
         if region and match["region"] != region:
-            raise CloudError(
-                f"{flag} {uri} is in {match['region']}, and the region is {region}: SageMaker takes images of its"
-                " own region only; push it there, or give another --region",
-                2,
-            )
+            where = f"is in {match['region']}, and the region is {region}"
+            raise CloudError(f"{flag} {uri} {where}: push it there, or give another --region", 2)
         return cls(uri, match["account"], match["region"], match["repository"], match["tag"], match["digest"])
 
 
@@ -83,11 +77,8 @@ class S3Uri:
         scheme, _, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not _BUCKET.match(bucket):
-            raise CloudError(
-                f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, and a BUCKET of 3 to 63 lower-case letters,"
-                " digits, dots and hyphens",
-                2,
-            )
+            letters = "lower-case letters, digits, dots and hyphens"
+            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET 3 to 63 {letters}", 2)
         return cls(bucket, key.strip("/"))
 
     def __str__(self) -> str:

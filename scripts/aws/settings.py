@@ -66,11 +66,8 @@ class Settings:
 
     def need_role(self) -> Role:
         if self.role is None:
-            raise CloudError(
-                "no role: give --role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE, or write it into byoc.toml"
-                " (docs/aws.md says how to make one)",
-                2,
-            )
+            where = "--role arn:aws:iam::ACCOUNT:role/NAME, BYOC_ROLE, or byoc.toml"
+            raise CloudError(f"no role: give {where} (docs/aws.md says how to make one)", 2)
         return self.role
 
     def home(self) -> S3Uri:
@@ -78,11 +75,7 @@ class Settings:
         if self.bucket is None:
             self.need_region()
         if self.bucket is None and self.role is None:
-            raise CloudError(
-                "no bucket: give --bucket, or a --role, whose account's default bucket is taken (BYOC_BUCKET,"
-                f" BYOC_ROLE, or {FILE})",
-                2,
-            )
+            raise CloudError("no bucket: give --bucket, or a --role, whose account's default bucket is taken", 2)
         bucket = self.bucket or names.default_bucket(self.need_region(), self.need_role().account)
         return S3Uri(bucket, self.project)
 

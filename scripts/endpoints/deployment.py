@@ -221,9 +221,7 @@ def check_server(
     if len(kinds) > 1 and not pools:
         raise CloudError(f"--instance-type {kind}: only an endpoint takes several types; give one", 2)
     if len(set(map(instances.architecture, kinds))) > 1:
-        raise CloudError(
-            f"--instance-type {kind}: one image cannot be for ARM and for other processors; take one kind", 2
-        )
+        raise CloudError(f"--instance-type {kind}: one image cannot be for ARM and for other processors", 2)
     if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
     for one in kinds:

@@ -107,10 +107,7 @@ def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:
 def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
     """Raises CloudError for an endpoint that this project did not make."""
     if tags_of(aws, endpoint.arn).get(PROJECT_TAG) != project:
-        raise CloudError(
-            f"the endpoint {endpoint.name} has no tag {PROJECT_TAG}={project}, so these scripts did not make it:"
-            " it is left alone"
-        )
+        raise CloudError(f"{endpoint.name} has no tag {PROJECT_TAG}={project}: these scripts did not make it")
 
 
 @dataclass(frozen=True)

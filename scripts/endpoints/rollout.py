@@ -77,15 +77,12 @@ def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None
     *parts, endpoint = requests
     live = creation.description(aws, endpoint)
     if live:
-        raise CloudError(
-            f"the endpoint {wanted.endpoint} already exists ({live['EndpointStatus']}): change it with --update, give"
-            f" another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
-        )
+        other = f"give another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
+        status = live["EndpointStatus"]
+        raise CloudError(f"the endpoint {wanted.endpoint} already exists ({status}): change it with --update, {other}")
     if any(creation.description(aws, part) for part in parts):
-        raise CloudError(
-            f"a model or configuration {wanted.name} is left from an endpoint of this name: remove it with"
-            f" scripts/cleanup.py {wanted.endpoint}, or give another --name"
-        )
+        remedy = f"remove it with scripts/cleanup.py {wanted.endpoint}, or give another --name"
+        raise CloudError(f"a model or configuration {wanted.name} is left from an endpoint of this name: {remedy}")
 
 
 def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: str | None) -> Configuration:
@@ -100,14 +97,10 @@ def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: st
         raise CloudError(f"there is no endpoint {name} in {aws.region} to update: leave out --update")
     lookup.need_own(aws, live, project)
     if live.busy:
-        raise CloudError(
-            f"the endpoint {name} is {live.status}: wait for that first, scripts/deploy.py --attach {name}"
-        )
+        raise CloudError(f"{name} is {live.status}: wait for that first, scripts/deploy.py --attach {name}")
     if live.status != "InService":
-        raise CloudError(
-            f"the endpoint {name} is {live.status} and cannot be updated: remove it with scripts/cleanup.py {name}, and"
-            " deploy again without --update"
-        )
+        again = f"remove it with scripts/cleanup.py {name}, and deploy again without --update"
+        raise CloudError(f"the endpoint {name} is {live.status} and cannot be updated: {again}")
     now = lookup.configuration(aws, live.configuration)
     if now is None:
         raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it again")

@@ -79,11 +79,8 @@ def _wrong(when: str, timezone: str | None) -> str:
 def _parsed(text: str, timezone: str | None) -> Schedule:
     found = _SCHEDULE.fullmatch(text)
     if not found:
-        raise CloudError(
-            f"--schedule has value {text!r}: expected 'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', such as"
-            " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(1 hour), rate(2 hours) and at(...) are good too",
-            2,
-        )
+        form = "'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', rate(1 hour), rate(2 hours) or at(...) in its place"
+        raise CloudError(f"--schedule has value {text!r}: expected {form}", 2)
     if wrong := _wrong(found[1], timezone):
         raise CloudError(f"--schedule {text!r}: {wrong}", 2)
     return Schedule(found[1], int(found[2]), int(found[3]), timezone)

@@ -34,10 +34,8 @@ class Ecr:
         self.aws = aws
         account = aws.identity.account
         if chosen.role and chosen.role.account != account:
-            raise CloudError(
-                f"the credentials are of the account {account}, the role {chosen.role.arn} is of another one: SageMaker"
-                " takes images and role from one account; set AWS_PROFILE, or correct BYOC_ROLE or byoc.toml"
-            )
+            whose = f"the credentials are of the account {account}, the role {chosen.role.arn} is of another one"
+            raise CloudError(f"{whose}: set AWS_PROFILE, or correct BYOC_ROLE or byoc.toml")
         self._names = {target: f"{chosen.project}-{target}" for target in targets}
         self._repositories = {
             target: registry.ensure_repository(aws, name, chosen) for target, name in self._names.items()

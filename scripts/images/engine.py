@@ -112,10 +112,8 @@ def need_image(client: Any, name: str) -> None:
             received = client.api.pull(repository, tag or "latest", stream=True, decode=True)
             _watch(received, Progress(f"pulling {name}", None), host)
     except CloudError as error:
-        raise CloudError(
-            f"the image {name} is not on this machine, and cannot be pulled ({error}): build it with scripts/build.sh,"
-            " or sign in to its registry"
-        ) from None
+        remedy = "build it with scripts/build.sh, or sign in to its registry"
+        raise CloudError(f"{name} is not on this machine, and cannot be pulled ({error}): {remedy}") from None
 
 
 @contextlib.contextmanager

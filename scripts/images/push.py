@@ -127,10 +127,8 @@ def _push_once(client: Any, image: LocalImage, target: str, destination: Destina
     else:
         if there is not None and destination.immutable(target):
             _check_remote(there, name)
-            raise CloudError(
-                f"{name} is another image, and tags there cannot be moved: give another --tag, or use"
-                f" {repository}@{there.digest}"
-            )
+            remedy = f"give another --tag, or use {repository}@{there.digest}"
+            raise CloudError(f"{name} is another image, and tags there cannot be moved: {remedy}")
         if there is not None:
             progress(f"{name} was another image, {there.digest}")
         progress(f"pushing {image.name} ({image.bytes / 1e6:,.1f} MB) to {name}")
@@ -157,10 +155,8 @@ def _checked(image: LocalImage, platform: str) -> LocalImage:
     """Refuse before a push of gigabytes what would be refused after it."""
     target = image.name.removeprefix("byoc-").partition(":")[0]
     if image.platform != platform:
-        raise CloudError(
-            f"{image.name} is for {image.platform}, not {platform}: build it again with"
-            f" scripts/build.sh {target} --platform {platform}"
-        )
+        again = f"build it again with scripts/build.sh {target} --platform {platform}"
+        raise CloudError(f"{image.name} is for {image.platform}, not {platform}: {again}")
     if image.media_type not in (None, DOCKER_MANIFEST):
         raise CloudError(f"{image.name} is stored as {_remedy(image.media_type)}")
     return image

@@ -79,9 +79,7 @@ class Plan:
         for one in (self, *self.instead):
             if creation.description(aws, one.create):
                 name = one.wanted.name
-                raise CloudError(
-                    f"a job {name} already exists, and no name can be used again: give another --name, or none"
-                )
+                raise CloudError(f"a job {name} already exists, and names are used once: give another --name")
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)

@@ -88,18 +88,13 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
         others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]
         if others:
             renaming = " and ".join(f"{name}/ to {split}/" for name, split in others)
-            raise CloudError(
-                f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), which are the names of the channels"
-            )
+            raise CloudError(f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), as the channels are called")
+        lacking = " and ".join(f"{name}/" for name in missing)
         raise CloudError(
-            f"{prefix} has no images below {' and '.join(f'{name}/' for name in missing)}: upload them with"
-            f" scripts/prepare_data.py DIR --s3 {prefix}"
+            f"{prefix} has no images below {lacking}: send them, scripts/prepare_data.py DIR --s3 {prefix}"
         )
     manifest = None
     with suppress(CloudError):  # data may lie there that another program sent
         manifest = manifests.read(aws, prefix)
     if manifest is not None and not manifest.complete:
-        raise CloudError(
-            f"the upload to {prefix} has not ended, so files may be missing: call scripts/prepare_data.py again as"
-            " before"
-        )
+        raise CloudError(f"the upload to {prefix} has not ended: call scripts/prepare_data.py again as before")

@@ -217,7 +217,7 @@ def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
 def test_what_may_cost_more_is_refused(flags: tuple[str, ...], limit: str, words: str, usd: str, call: Call) -> None:
     ended = call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", limit)
     assert (ended.code, ended.out, words in ended.err) == (2, "", True)
-    assert f"--max-usd-per-day {limit}: this may cost {usd} USD, so nothing was made" in ended.last
+    assert f"--max-usd-per-day {limit}: this may cost {usd} USD: ask for less" in ended.last
     assert call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", str(float(usd) + 0.01)).code == 0
 
 

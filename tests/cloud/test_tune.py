@@ -274,7 +274,7 @@ def test_no_account_is_asked_for_a_search(call: Call, calls: list[str]) -> None:
     assert (ended.json[0]["request"]["HyperParameters"], calls) == ({"lr": "0.5"}, [])
     assert f"the best values of {NAME} are not in these requests" in ended.err
     ended = call(train, "--local", "--data", "sample", "--from-tuning", "nowhere")
-    ended.ends(2, "--from-tuning nowhere is no search on this machine")
+    ended.ends(2, "--from-tuning nowhere is no search here")
 
 
 def test_cleanup_lists_and_stops_searches(aws: Session, monkeypatch: Patch, call: Call, calls: list[str]) -> None:
