@@ -96,7 +96,7 @@ def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
         variables, metavar, text = KEYS[key]
         group.add_argument(f"--{key.replace('_', '-')}", metavar=metavar, help=f"{text} [{', '.join(variables)}]")
     group.add_argument(
-        "--allow-unknown", action="store_true", help="send regions and instance types that boto3 here does not know"
+        "--allow-unknown", action="store_true", help="send what this boto3 does not know: regions, types"
     )
     group.add_argument("--config", metavar="FILE", type=Path, help=f"in place of {FILE} in the repository's root")
 

@@ -187,7 +187,5 @@ def goes_on(name: str, region: str) -> Interrupted:
 
 
 def _ways(name: str, region: str) -> str:
-    return (
-        f"wait for it again: scripts/deploy.py --attach {name} --region {region}; remove it: scripts/cleanup.py {name}"
-        f" --region {region}"
-    )
+    which = f"{name} --region {region}"
+    return f"wait for it again: scripts/deploy.py --attach {which}; remove it: scripts/cleanup.py {which}"

@@ -168,10 +168,8 @@ def _check_remote(there: RemoteImage, reference: str) -> None:
 
 
 def _remedy(media_type: str | None) -> str:
-    return (
-        f"{media_type}, and SageMaker takes {DOCKER_MANIFEST} only: build it with scripts/build.sh on an engine whose"
-        " containerd image store is off"
-    )
+    way = "build it with scripts/build.sh on an engine whose containerd image store is off"
+    return f"{media_type}, and SageMaker takes {DOCKER_MANIFEST} only: {way}"
 
 
 if __name__ == "__main__":

@@ -27,10 +27,7 @@ VOLUME, MAX_VOLUME = 30, 16384  # GB
 # A job's longest run in the service is 28 days; its number of hosts is limited by the account's quota alone.
 MAX_SECONDS, MAX_INSTANCES = 28 * 24 * 3600, 1000
 INPUT_MODES = ("File", "FastFile")
-DEBUGGER_NOTE = (
-    "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
-    " program that writes tensors for it"
-)
+DEBUGGER_NOTE = "--service-debugger: for accounts that had it before 2026-07-30, and programs that write its tensors"
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
@@ -153,13 +150,9 @@ def kinds(flags: argparse.Namespace) -> list[str]:
     refuse(
         (
             len(found) > 1 and not flags.wait,
-            f"--instance-type {flags.instance_type} is followed, and continues with the next type where the service has"
-            " none left: it cannot be combined with --no-wait",
+            "--instance-type A,B has to be followed: it cannot be combined with --no-wait",
         ),
-        (
-            flags.keep_alive and flags.spot,
-            "--keep-alive cannot be combined with --spot: the service keeps no spot instances",
-        ),
+        (flags.keep_alive and flags.spot, "--keep-alive cannot be combined with --spot: the service keeps none"),
     )
     return found
 
@@ -204,8 +197,7 @@ def wanted_by(
         ),
         (
             flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters),
-            "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
-            " --weights s3://..., or train from random ones with --weights none",
+            "--network-isolation: the ImageNet weights cannot be downloaded: give --weights FILE, s3://... or none",
         ),
     )
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()
