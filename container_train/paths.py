@@ -91,6 +91,8 @@ def locked(path: Path, busy: Callable[[], BaseException]) -> Iterator[None]:
             raise busy() from None
         except OSError:  # a network's file system that has no locks
             pass
+        if not os.fstat(descriptor).st_nlink:  # it was removed by its holder, and another one may be there by now
+            raise busy()
         yield
     finally:
         os.close(descriptor)

@@ -143,10 +143,9 @@ def check_tracker(hyperparameters: Mapping[str, object], *, in_image: bool) -> N
     """Raises LocalError or TrainError where a training, here or in our image, has no package for its `track`."""
     track = str(hyperparameters.get("track", "none")).strip().lower()
     if in_image and track != "none":
+        remedy = "use an image made from it (scripts/train.py --local --image), --engine process, or track none"
         raise LocalError(
-            f"hyperparameter track has value {track!r}: the training image has no package for it: use an image made"
-            " from it (scripts/train.py --local --image), --engine process, or set track to none",
-            2,
+            f"hyperparameter track has value {track!r}: the training image has no package for it: {remedy}", 2
         )
     tracking.check(track)
 
@@ -224,10 +223,8 @@ def own_image(name: str, architecture: str | None = None) -> str:
     done = subprocess.run(command, cwd=ROOT, stdout=sys.stderr)
     image = find_image(name, architecture) if done.returncode == 0 else None
     if image is None:
-        raise LocalError(
-            f"byoc-{name} was not built, the reason stands above: scripts/build.sh --help names what it needs"
-            " (a base image, a proxy's certificates); or run without Docker: --engine process"
-        )
+        remedy = "scripts/build.sh --help names what it needs; or run without Docker: --engine process"
+        raise LocalError(f"byoc-{name} was not built, the reason stands above: {remedy}")
     return image
 
 

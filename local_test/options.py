@@ -49,39 +49,30 @@ def parse(arguments: Sequence[str], program: str = "run.sh") -> Options:
     )
     add_engine(parser)
     add = parser.add_argument
-    add(
-        "--data",
-        default=SAMPLE,
-        metavar="sample|DIR",
-        help="the built-in photographs (default), or a folder of class folders, in train/ valid/ test/ or not",
-    )
-    add(
-        "--weights",
-        metavar="FILE|none|NAME",
-        help="of the backbone: a state_dict file, none, or torchvision's of this name (default: ImageNet's)",
-    )
+    images = "the built-in photographs (default), or a folder of class folders, in train/ valid/ test/ or not"
+    add("--data", default=SAMPLE, metavar="sample|DIR", help=images)
+    kinds = "of the backbone: a state_dict file, none, or torchvision's of this name (default: ImageNet's)"
+    add("--weights", metavar="FILE|none|NAME", help=kinds)
     add("--port", type=port, metavar="N", help="of the server, on 127.0.0.1 (default: a free one)")
-    add("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")  # fmt: skip
+    add("--out", default=str(OUT), metavar="DIR", help="results (default: local_test/out)")
     if program == "run.sh":
         add("--open", action="store_true", help="afterwards, serve the model until Ctrl-C, and try it in a browser")
     known, rest = parser.parse_known_args(arguments)
     out = Path(known.out).absolute()
     if known.data != SAMPLE:
         known.data = str(Path(known.data).absolute())
-        _check_folders(Path(known.data), out)
+        data = Path(known.data)
+        if not data.exists():
+            raise LocalError(f"--data {data}: no such folder: give a folder of class folders, or `{SAMPLE}`", 2)
+        if data.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(data.resolve()):
+            raise LocalError(f"--data {data} and --out {out} overlap: --out is replaced by every run", 2)
     given, chosen = hyperparameters(rest), weights(known.weights)
     return Options(known.engine, known.data, chosen, known.port, out, given, open=getattr(known, "open", False))
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--engine",
-        type=engine,
-        choices=ENGINES,
-        default="auto",
-        help="docker: in Docker images; process: the same programs in"
-        " .venv; auto (default): docker where a daemon answers",
-    )
+    text = "docker: in Docker images; process: the same programs in .venv; auto (default): docker where it answers"
+    parser.add_argument("--engine", type=engine, choices=ENGINES, default="auto", help=text)
 
 
 def engine(text: str) -> str:
@@ -136,13 +127,6 @@ def weights(text: str | None) -> Path | str | None:
     if "/" in text or path.suffix in {".pth", ".pt", ".bin", ".safetensors"}:
         raise LocalError(f"--weights {text}: no such file: give a state_dict file, `none`, or a torchvision name", 2)
     return text
-
-
-def _check_folders(data: Path, out: Path) -> None:
-    if not data.exists():
-        raise LocalError(f"--data {data}: no such folder: give a folder of class folders, or `{SAMPLE}`", 2)
-    if data.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(data.resolve()):
-        raise LocalError(f"--data {data} and --out {out} overlap: --out is replaced by every run", 2)
 
 
 if __name__ == "__main__":

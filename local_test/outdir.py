@@ -82,14 +82,13 @@ def remove(folder: Path) -> None:
                 path.unlink()
         shutil.rmtree(folder)
     except OSError as error:
-        raise LocalError(
-            f"{error.filename or folder} cannot be removed ({error.strerror}): remove {folder} yourself, as its owner"
-        ) from None
+        what = f"{error.filename or folder} cannot be removed ({error.strerror})"
+        raise LocalError(f"{what}: remove {folder} yourself, as its owner") from None
 
 
 @contextlib.contextmanager
 def claimed(out: Path) -> Iterator[OutDir]:
-    """Hold a lock beside OUT, which has the pid. Raises LocalError when another run has it, or a name is taken."""
+    """Hold a lock beside OUT, a file with the pid. Raises LocalError when another run has it, or a name is taken."""
     out = out.resolve()  # renaming a link would leave the folder it leads to
     if out.is_mount():  # "/" is one, too
         raise LocalError(f"--out {out} is a mount point, which cannot be replaced: give a folder in it", 2)
@@ -99,16 +98,15 @@ def claimed(out: Path) -> Iterator[OutDir]:
     lock = out.with_name(f".{out.name}.byoc-lock")
 
     def busy() -> LocalError:
-        return LocalError(
-            f"another run (pid {lock.read_text().strip()}) is writing to {out}: wait for it, stop it, or give another"
-            " --out"
-        )
+        pid = lock.read_text().strip() if lock.exists() else "that ends just now"
+        return LocalError(f"another run (pid {pid}) is writing to {out}: wait for it, stop it, or give another --out")
 
     with contextlib.ExitStack() as stack:
         try:
             folders.check()
             out.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(lock, busy))
+            stack.callback(lock.unlink, missing_ok=True)
             lock.write_text(f"{os.getpid()}\n")
         except OSError as error:
             raise LocalError(f"--out {out}: {error.filename or lock}: {error.strerror}", 2) from None

@@ -44,7 +44,7 @@ def unpack(archive: Path, target: Path, largest: int | None = None) -> None:
         if error.filename != str(archive):
             raise
         raise LocalError(
-            f"{archive}: no such file: give a model.tar.gz, or train first, with ./local_test/run.sh", 2
+            f"{archive}: no such file: give a model.tar.gz, or train first: local_test/run.sh", 2
         ) from None
 
 

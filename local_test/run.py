@@ -69,10 +69,7 @@ def run(options: Options, *, serve: bool) -> None:
         with job.step("check", "checking the hyperparameters"):
             given, file = settings(job)
         if options.out.exists():
-            print(
-                f"the earlier results in {options.out} are replaced when this run succeeds; --out DIR keeps both",
-                flush=True,
-            )
+            print(f"{options.out} is replaced when this run succeeds; --out DIR keeps both", flush=True)
         folder = out.begin()
         try:
             (folder / "logs").mkdir()
@@ -87,7 +84,8 @@ def run(options: Options, *, serve: bool) -> None:
     print(f"\nresults: {options.out}{made}", flush=True)
     if options.open:
         model = options.out / "model" / "model.tar.gz"
-        serve_local.serve_model(chosen.name, model, options.port or server.free_port(), page=True, show=True)
+        with contextlib.suppress(KeyboardInterrupt):  # what was asked for has succeeded by then
+            serve_local.serve_model(chosen.name, model, options.port or server.free_port(), page=True, show=True)
 
 
 def leave(out: outdir.OutDir) -> None:

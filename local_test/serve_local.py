@@ -13,12 +13,8 @@ PORT = 8080
 def serve(arguments: list[str]) -> None:
     parser = Parser(prog="serve_local.sh", description=__doc__)
     options.add_engine(parser)
-    parser.add_argument(
-        "--model",
-        default=str(options.OUT / "model" / "model.tar.gz"),
-        metavar="TAR|DIR",
-        help="what to serve (default: what run.sh or train_local.sh has left in local_test/out)",
-    )
+    usual, text = options.OUT / "model" / "model.tar.gz", "what to serve (default: that in local_test/out)"
+    parser.add_argument("--model", default=str(usual), metavar="TAR|DIR", help=text)
     parser.add_argument("--port", type=options.port, default=PORT, metavar="N", help=f"on 127.0.0.1 (default {PORT})")
     parser.add_argument("--page", action="store_true", help="with a page to try the model: drop a photo on it")
     parser.add_argument("--open", action="store_true", help="open that page in a browser (implies --page)")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from container_train.data import listing, sample, splits
 from container_train.data.labels import SAMPLE, SPLITS
-from local_test.errors import LocalError
 
 # The toolkit waits 15 minutes for every host's name to be known: a container is given this one as its own.
 CONTAINER_HOST, PROCESS_HOST = "algo-1", "localhost"
@@ -34,7 +33,10 @@ def stage(
         (tree / folder).mkdir(parents=True)
     if data == SAMPLE:
         sample.write(channels)
-    splits.lay_out({name: files for name, files in plan.splits.items() if name not in plan.folders}, channels)
+    outside = {name: folder.resolve() for name, folder in plan.folders.items()}
+    if host == CONTAINER_HOST:
+        outside = {name: folder for name, folder in outside.items() if not _leads_out(folder)}
+    splits.lay_out({name: files for name, files in plan.splits.items() if name not in outside}, channels)
     names = list(SPLITS)
     if weights is not None:
         (channels / "weights").mkdir()
@@ -43,7 +45,12 @@ def stage(
     write_config(tree, hyperparameters, names, host)
     # Of folders that stay as they are the training makes the other notes itself.
     notes = plan.beside if plan.is_whole else plan.notes
-    return Staged(tree, notes, {name: folder.resolve() for name, folder in plan.folders.items()})
+    return Staged(tree, notes, outside)
+
+
+def _leads_out(folder: Path) -> bool:
+    """Tell whether a link in it leads to what a container does not see that has this folder alone."""
+    return any(path.exists() and not path.resolve().is_relative_to(folder) for path in listing.files(folder))
 
 
 def link_outside(staged: Staged) -> None:
@@ -53,18 +60,8 @@ def link_outside(staged: Staged) -> None:
 
 
 def make_mount_points(staged: Staged) -> None:
-    """For containers: without these the engine would make them, owned by root.
-
-    Raises LocalError for a link that leads out of its channel: the container would find nothing there.
-    """
-    for name, root in staged.outside.items():
-        for path in listing.files(root):
-            if path.exists() and not path.resolve().is_relative_to(root):
-                raise LocalError(
-                    f"{path} leads to {path.resolve()}, which a container does not see: put copies or hard links there,"
-                    " or use --engine process",
-                    2,
-                )
+    """For containers: without these the engine would make them, owned by root."""
+    for name in staged.outside:
         (staged.tree / "input" / "data" / name).mkdir()
 
 

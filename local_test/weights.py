@@ -71,10 +71,8 @@ def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_con
     if not (reason := unreachable(url)):
         return Weights(None, asked)
     if not is_sample or asked is not None:
-        raise LocalError(
-            f"the weights {url} cannot be fetched ({reason}): give a state_dict file with --weights FILE,"
-            f" or train from random weights with --weights none"
-        )
+        remedy = "give a state_dict file with --weights FILE, or train from random weights with --weights none"
+        raise LocalError(f"the weights {url} cannot be fetched ({reason}): {remedy}")
     return Weights(
         None,
         "none",

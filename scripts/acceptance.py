@@ -76,10 +76,8 @@ def main(arguments: Sequence[str]) -> int:
         with _data(flags.data) as data:
             story = _story(flags, _settle(made), data)
             if there := removal.left():
-                raise CloudError(
-                    f"the project {made.project} has {len(there)} things in this account already, such as {there[0]}:"
-                    f" remove them with scripts/cleanup.py --project {made.project}, or give another --project"
-                )
+                remedy = f"remove them with scripts/cleanup.py --project {made.project}, or give another"
+                raise CloudError(f"{len(there)} things of {made.project} exist, such as {there[0]}: {remedy}")
             made.save(flags.out)
             try:
                 if made.role is None:

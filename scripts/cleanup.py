@@ -95,10 +95,7 @@ def _dry_run(flags: argparse.Namespace, chosen: Settings) -> int:
         requests.append(inventory.removal(Kind.ENDPOINT, name))
         requests += [inventory.removal(kind, base) for kind in (Kind.CONFIGURATION, Kind.MODEL)]
     print(show(requests))
-    progress(
-        "--dry-run: what updates, --alarms and --dashboard have added has names that only AWS knows; without --yes this"
-        " lists all of it, and asks"
-    )
+    progress("--dry-run: what was added since then only AWS knows; without --yes this lists it, and asks")
     return 0
 
 
@@ -161,10 +158,7 @@ def _report(
         if resource.kind == Kind.ENDPOINT:
             progress(f"left: the log group {lookup.LOG_GROUP.format(resource.name)}")
     if removed or deleted:
-        progress(
-            "left as well: other log groups below /aws/sagemaker, the bucket itself, the history of training jobs,"
-            f" {_role(account)}"
-        )
+        progress(f"left as well: log groups below /aws/sagemaker, the bucket, the history of jobs, {_role(account)}")
     account.tell_unseen()
     if flags.json:
         result = {"removed": dicts(removed, deleted), "left": dicts(left, stored), "unseen": account.unseen}

@@ -39,6 +39,7 @@ from typing import Any
 
 from scripts.aws import budget, names, settings
 from scripts.aws.account import Aws
+from scripts.aws.names import Reference
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.console import command
@@ -47,7 +48,6 @@ from scripts.endpoints import deploy_flags, deployment, lookup, model_data, mode
 from scripts.endpoints.deployment import Deployment
 from scripts.endpoints.modes import MULTI_MODEL
 from scripts.models import package, registration
-from scripts.models.reference import Reference
 from scripts.monitoring import alarms, watching
 
 PROGRAM = "deploy.py"
@@ -143,13 +143,10 @@ def _deploy(
     status = "Updating" if before else "Creating"
     try:
         rollout.send_all(aws, requests)
-        try:
-            progress(f"{status.lower()} the endpoint {wanted.endpoint}; {wanted.cost(aws.region)}")
-            progress(f"remove it with: scripts/cleanup.py {wanted.endpoint} --region {aws.region}")
-            if not flags.no_wait:
-                status = rollout.wait_in_service(aws, wanted, requests, update=flags.update).status
-        except KeyboardInterrupt:
-            raise rollout.goes_on(wanted.endpoint, aws.region) from None
+        progress(f"{status.lower()} the endpoint {wanted.endpoint}; {wanted.cost(aws.region)}")
+        progress(f"remove it with: scripts/cleanup.py {wanted.endpoint} --region {aws.region}")
+        if not flags.no_wait:
+            status = rollout.wait_in_service(aws, wanted.endpoint, wanted.name, requests).status
     finally:
         scales = after if status == "InService" else []
         scaling.register(aws, scaling.merged(scales, held), asked=bool(scales))
@@ -158,8 +155,8 @@ def _deploy(
     removed = rollout.prune(aws, before, chosen.project) if before and flags.prune else []
     if before and not removed:
         progress(
-            f"before, it served the configuration {before.name} (models: {', '.join(before.models)}), which costs"
-            " nothing; scripts/cleanup.py --unused removes it, as --prune does"
+            f"before, it served {before.name} (models: {', '.join(before.models)}), which costs nothing;"
+            " scripts/cleanup.py --unused removes it, as --prune does"
         )
     result = {
         "endpoint": wanted.endpoint,

@@ -97,9 +97,7 @@ def _need_own(aws: Aws, name: str, chosen: Settings) -> None:
     """Raises CloudError where the role was not made by this project."""
     tags = tag_map(aws.client("iam").get_role(RoleName=name)["Role"].get("Tags", []))
     if tags.get(PROJECT_TAG) != chosen.project:
-        raise CloudError(
-            f"the role {name} has no tag {PROJECT_TAG}={chosen.project}, so this did not make it: give another --name"
-        )
+        raise CloudError(f"the role {name} has no tag {PROJECT_TAG}={chosen.project}: give another --name")
 
 
 if __name__ == "__main__":

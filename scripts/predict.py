@@ -153,9 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.usage = f"{PROGRAM} [flags] ENDPOINT IMAGE...\n       {PROGRAM} [flags] --local URL IMAGE..."
     parser.add_argument("arguments", metavar="ENDPOINT IMAGE", nargs="+", help="images, or folders of them")
     parser.add_argument("--local", metavar="URL", help="a server on this machine in place of ENDPOINT")
-    parser.add_argument(
-        "--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for each image (3)"
-    )
+    parser.add_argument("--top-k", metavar="N", type=integer(1, MAX_TOP_K), default=3, help="classes for an image (3)")
     parser.add_argument("--threads", metavar="N", type=integer(1, 64), default=THREADS, help=f"at once ({THREADS})")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     parser.add_argument("--model", metavar="NAME", help="of an endpoint that has several models")

@@ -127,10 +127,7 @@ def planned(wanted: Preparation) -> list[Request]:
     if bucket.owner(wanted.prefix.bucket):
         progress(f"s3://{wanted.prefix.bucket} would be created if it is missing, closed to the public")
     if wanted.source.is_url and not wanted.record and not wanted.source.archive(wanted.downloads).exists():
-        progress(
-            f"{wanted.source.text} is not on this machine yet, so the request for each of its images is not known:"
-            " only the manifest's is shown"
-        )
+        progress(f"{wanted.source.text} is not on this machine yet, so only the manifest's request is known")
         return storage.requests([], wanted.prefix, wanted.settings)
     progress(f"objects unchanged at {wanted.prefix} would not be sent again; those no longer here would be deleted")
     with scratch.folder() as work:

@@ -45,16 +45,11 @@ PROGRAM = "report.py"
 
 def main(arguments: Sequence[str]) -> int:
     parser = command.parser(PROGRAM, __doc__ or "")
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="one job, or two to compare")
-    parser.add_argument(
-        "--captured", metavar="S3|DIR", help="requests that an endpoint captured; JOB: compare with its test images"
-    )
-    parser.add_argument(
-        "--all", nargs="?", const="", metavar="DIR", help="all runs of this machine, and those below DIR, as one table"
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page (default: beside the job or folder; here for jobs in AWS)"
-    )
+    add = parser.add_argument
+    add("jobs", nargs="*", metavar="JOB", help="one job, or two to compare")
+    add("--captured", metavar="S3|DIR", help="what an endpoint captured; JOB: compare with its test images")
+    add("--all", nargs="?", const="", metavar="DIR", help="a table of all runs of this machine, and below DIR")
+    add("--out", type=Path, metavar="FILE", help="the page (beside the job or folder; here for jobs in AWS)")
     settings.add_flags(parser)
     flags = parser.parse_args(arguments)
     if flags.all is not None and (flags.jobs or flags.captured):
@@ -63,12 +58,10 @@ def main(arguments: Sequence[str]) -> int:
         given = count(len(flags.jobs), "job")
         raise CloudError(f"{given} given: expected one, two to compare, --all, or --captured", 2)
     target = flags.out or _beside(flags)
-    if target.is_dir():
-        raise CloudError(f"--out {target} is a folder: expected a file", 2)
     if not target.absolute().parent.is_dir():
         raise CloudError(f"--out {target}: there is no folder {target.parent}; make it, or give another", 2)
     if target.exists() and not target.is_file():
-        raise CloudError(f"--out {target} is no ordinary file, and would be replaced by one: give another", 2)
+        raise CloudError(f"--out {target} is a folder, or no ordinary file: give another", 2)
     if target.exists() and target.suffix != ".html":
         raise CloudError(f"--out {target} exists and is no page: give a name that ends in .html", 2)
     if flags.captured:
@@ -111,9 +104,7 @@ def _table(folder: str, target: Path, made: Path) -> int:
     found = runs.find([runs.HOME, *([Path(folder)] if folder else [])], made, target.with_suffix(".files"))
     if not found:
         where = f"{runs.HOME}{f' and {folder}' if folder else ''}"
-        raise CloudError(
-            f"there is no run that can be read below {where}: train first, or give --all the folder of downloaded jobs"
-        )
+        raise CloudError(f"there is no run that can be read below {where}: train first, or give --all another folder")
     runs.write(found, target)
     print(runs.render(found))
     command.progress(f"{count(len(found), 'run')}: open {target}")
@@ -127,9 +118,7 @@ def _record(job: str, made: Path, flags: argparse.Namespace) -> "Record":
 
     def account() -> Aws:
         if chosen.region is None and not job.startswith("s3://"):
-            raise CloudError(
-                f"{job} is no folder or file here; to ask for a training job of that name, give --region", 2
-            )
+            raise CloudError(f"{job} is no folder or file here; for a training job of that name, give --region", 2)
         return chosen.aws()
 
     command.progress(f"reading {job}")

@@ -52,18 +52,9 @@ def parser() -> argparse.ArgumentParser:
     training.flags(made)
     made.add_argument("--from-tuning", metavar="NAME|STUDY", help="the best hyperparameters that scripts/tune.py found")
     one = made.add_argument_group("of this one job").add_argument
-    one(
-        "--instance-count",
-        metavar="N",
-        type=command.integer(1, training.MAX_INSTANCES),
-        help="that share each batch (default 1)",
-    )
-    one(
-        "--keep-alive",
-        metavar="S",
-        type=command.integer(0, training_jobs.MAX_KEEP_ALIVE),
-        help="seconds that its instances wait for the next job, billed as if they trained (--stop NAME ends it)",
-    )
+    count, kept = command.integer(1, training.MAX_INSTANCES), command.integer(0, training_jobs.MAX_KEEP_ALIVE)
+    one("--instance-count", metavar="N", type=count, help="that share each batch (default 1)")
+    one("--keep-alive", metavar="S", type=kept, help="seconds, billed, that its instances wait for the next job")
     one("--checkpoints", metavar="S3", help="continue from those of an old job (--spot: OUTPUT/NAME/checkpoints)")
     one("--register", metavar="GROUP", help="make the model a version in the model registry; with --serving-image")
     one("--serving-image", metavar="URI", help="that serves it, as scripts/push.sh serve prints it")
@@ -115,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
         registration.need_image(aws, flags)
         plan.send(aws, chosen)
     _tell_created(plan.wanted)
-    return _follow(aws, plan.name, flags, plan.instead)
+    return _follow(aws, plan.wanted.name, flags, plan.instead)
 
 
 def _found(flags: argparse.Namespace) -> dict[str, str]:
@@ -128,9 +119,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
             progress(f"--dry-run: the best values of {name} are not in these requests: they are looked up in AWS")
             return {}
         if chosen.region is None:
-            raise CloudError(
-                f"--from-tuning {name} is no search on this machine; for one in the cloud, give --region", 2
-            )
+            raise CloudError(f"--from-tuning {name} is no search here; for one in the cloud, give --region", 2)
         search = tuning_jobs.describe(chosen.aws(), name).search
         found = search.hyperparameters()
         if not found:
@@ -139,7 +128,7 @@ def _found(flags: argparse.Namespace) -> dict[str, str]:
 
 
 def _tell_created(wanted: TrainingJobSpec) -> None:
-    training.tell_created(wanted, wanted.name, "jobs", "it is")
+    training.tell_created(wanted, "jobs", "it is")
     if wanted.keep_alive:
         kept = instances.price(wanted.instance_type, wanted.region).cost(wanted.keep_alive, wanted.instance_count)
         costs = "" if kept is None else f", {kept:.2f} USD more at most"
@@ -155,10 +144,10 @@ def _follow(aws: Aws, name: str, flags: argparse.Namespace, instead: Sequence[Pl
         if not job.lacks_capacity:
             break
         kind = plan.wanted.instance_type
-        progress(f"{job.name}: no capacity for {job.instance_type}; going on as {plan.name} on {kind}")
+        progress(f"{job.name}: no capacity for {job.instance_type}; going on as {plan.wanted.name} on {kind}")
         plan.start(aws)
         _tell_created(plan.wanted)
-        job, metrics = watch.follow(aws, plan.name)
+        job, metrics = watch.follow(aws, plan.wanted.name)
     code = outcome.of_cloud(job, metrics.summary() or dict(job.metrics), as_json=flags.json)
     if code == 0 and flags.register:
         registration.of_job(aws, job, flags)

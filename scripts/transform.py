@@ -31,7 +31,7 @@ from scripts.aws.names import S3Uri
 from scripts.aws.requests import Request, check, show
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_job
-from scripts.batch.transform_job import PROGRAM, Transform
+from scripts.batch.transform_job import MANIFEST, PROGRAM, Transform
 from scripts.console import command
 from scripts.console.command import integer, progress, refuse
 from scripts.endpoints import deploy_flags, deployment, model_data, rollout
@@ -75,7 +75,7 @@ def _transform(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> 
         f"{len(images)} images, {sum(images.values()) / 1e6:,.1f} MB;"
         f" {instances.describe(spec.instance_type, spec.instance_count, aws.region)}, billed while the job runs"
     )
-    transform_input.write_manifest(aws, spec.images, images, transform_job.manifest(spec.out), chosen)
+    transform_input.write_manifest(aws, spec.images, images, spec.out / MANIFEST, chosen)
     transform_job.make(aws, spec, chosen)
     if not flags.wait:
         return existing.leave(spec.name, aws.region, PROGRAM, as_json=flags.json)
@@ -108,7 +108,7 @@ def _dry_run(spec: Transform, flags: argparse.Namespace, chosen: Settings) -> in
         uploads = storage.requests(items, transform_input.home(flags.data, chosen), chosen)
         spec = replace(spec, largest=max(item.size for item in items))
     what = "the list of the images"
-    place = transform_job.manifest(spec.out)
+    place = spec.out / MANIFEST
     manifest = Request("s3", "PutObject", {"Bucket": place.bucket, "Key": place.key, "Body": what})
     print(show([*uploads, manifest, *spec.requests(chosen)], allow_unknown=chosen.allow_unknown))
     return 0

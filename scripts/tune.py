@@ -103,8 +103,8 @@ def main(arguments: Sequence[str]) -> int:
         aws = chosen.aws()
         plan.send(aws, chosen)
     each = f"{flags.trials} trials, each"
-    training.tell_created(plan.wanted, plan.name, "hyper-tuning-jobs", each, flags.parallel, flags.trials)
-    return _follow(aws, plan.name, flags)
+    training.tell_created(plan.wanted, "hyper-tuning-jobs", each, flags.parallel, flags.trials)
+    return _follow(aws, plan.wanted.name, flags)
 
 
 def _follow(aws: Aws, name: str, flags: argparse.Namespace) -> int:

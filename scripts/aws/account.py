@@ -43,11 +43,8 @@ def check_region(region: str) -> None:
 
     close = get_close_matches(region, known, n=2)
     hint = f"did you mean {' or '.join(close)}?" if close else "expected one such as eu-central-1"
-    raise CloudError(
-        f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint} (--allow-unknown asks all the"
-        " same)",
-        2,
-    )
+    hint = f"{hint} (--allow-unknown asks all the same)"
+    raise CloudError(f"there is no region {region}, as far as boto3 {boto3.__version__} knows: {hint}", 2)
 
 
 @functools.cache

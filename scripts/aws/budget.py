@@ -46,9 +46,7 @@ def check(items: Sequence[Item], limit: float | None, flag: str) -> None:
         unknown = next(one.what for one in items if one.most is None)
         raise CloudError(f"{flag}: the price of {unknown} is not known here; see {instances.PRICE_PAGE}", 2)
     if sum(most) > limit:
-        raise CloudError(
-            f"{flag} {limit:g}: this may cost {sum(most):.2f} USD, so nothing was made: ask for less, or raise it", 2
-        )
+        raise CloudError(f"{flag} {limit:g}: this may cost {sum(most):.2f} USD: ask for less, or raise it", 2)
 
 
 def _usd(value: float | None) -> str:

@@ -73,8 +73,11 @@ def family(instance_type: str) -> str:
 
 
 def kinds(instance_type: str) -> list[str]:
-    """Return the types of A,B in their order."""
-    return [kind.strip() for kind in instance_type.split(",")]
+    """Return the types of A,B in their order. Raises CloudError for one that is named twice."""
+    found = [kind.strip() for kind in instance_type.split(",")]
+    if len(set(found)) < len(found):
+        raise CloudError(f"--instance-type {instance_type} names a type twice", 2)
+    return found
 
 
 def architecture(instance_type: str) -> str:

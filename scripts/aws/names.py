@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scripts.aws.errors import CloudError
+from scripts.console.command import progress
 
 PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
 MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
@@ -21,6 +22,7 @@ _IMAGE = re.compile(
 )
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 _NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
+_REFERENCE = re.compile(r"([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})(?::([1-9][0-9]{0,8}))?")
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,13 @@ class Image:
         """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
         match = _IMAGE.match(uri)
         if not match:
-            raise CloudError(
-                f"{flag} has value {uri!r}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as"
-                " scripts/push.sh prints it (an image on this machine can be used with --local)",
-                2,
-            )
+            form = "ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME:TAG, as scripts/push.sh prints it"
+            raise CloudError(f"{flag} has value {uri!r}: expected {form} (--local takes any here)", 2)
         if not match["tag"] and not match["digest"]:
             raise CloudError(f"{flag} {uri} has no tag: name one, as scripts/push.sh prints it", 2)
         if region and match["region"] != region:
-            raise CloudError(
-                f"{flag} {uri} is in {match['region']}, and the region is {region}: SageMaker takes images of its"
-                " own region only; push it there, or give another --region",
-                2,
-            )
+            where = f"is in {match['region']}, and the region is {region}"
+            raise CloudError(f"{flag} {uri} {where}: push it there, or give another --region", 2)
         return cls(uri, match["account"], match["region"], match["repository"], match["tag"], match["digest"])
 
 
@@ -81,11 +77,8 @@ class S3Uri:
         scheme, _, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
         if scheme != "s3" or not _BUCKET.match(bucket):
-            raise CloudError(
-                f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, and a BUCKET of 3 to 63 lower-case letters,"
-                " digits, dots and hyphens",
-                2,
-            )
+            letters = "lower-case letters, digits, dots and hyphens"
+            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET 3 to 63 {letters}", 2)
         return cls(bucket, key.strip("/"))
 
     def __str__(self) -> str:
@@ -93,6 +86,28 @@ class S3Uri:
 
     def __truediv__(self, name: str) -> "S3Uri":
         return S3Uri(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A version in the model registry as a user names it, GROUP[:VERSION]."""
+
+    group: str
+    version: int | None
+
+    @classmethod
+    def parse(cls, text: str, flag: str) -> "Reference":
+        """Raises CloudError."""
+        match = _REFERENCE.fullmatch(text)
+        if not match:
+            raise CloudError(f"{flag} has value {text!r}: expected GROUP or GROUP:VERSION, such as byoc-dogs:3", 2)
+        return cls(match[1], int(match[2]) if match[2] else None)
+
+    def arn(self, role: Role, region: str) -> str:
+        """Return the ARN without asking AWS; where no version is given, that of version 1, which is said."""
+        if self.version is None:
+            progress(f"--dry-run: the version of {self.group} is looked up in AWS; 1 stands for it here")
+        return f"arn:{role.partition}:sagemaker:{region}:{role.account}:model-package/{self.group}/{self.version or 1}"
 
 
 def default_bucket(region: str, account: str) -> str:

@@ -117,7 +117,8 @@ def _beyond(value: Any, shape: "Shape", path: str) -> Iterator[str]:
         words = shape.metadata.get("enum", [])
         if words and value not in words:
             close = get_close_matches(value, words, n=3)
-            hint = f"did you mean {', '.join(close)}" if close else f"expected {_few(words)}"
+            few = f"expected {', '.join(words[:8])}{' ...' if len(words) > 8 else ''}"
+            hint = f"did you mean {', '.join(close)}" if close else few
             yield _UnknownWord(f"{path} has value {value!r}: {hint} (--allow-unknown sends it all the same)")
     elif shape.type_name in ("integer", "long"):
         high = shape.metadata.get("max", MAX_INTEGER if shape.type_name == "integer" else value)
@@ -137,7 +138,3 @@ def _too_long(value: Any, shape: "Shape", path: str) -> Iterator[str]:
     high = shape.metadata.get("max")
     if high is not None and len(value) > high:
         yield f"{path} has length {len(value)}: expected at most {high}"
-
-
-def _few(words: Sequence[str]) -> str:
-    return ", ".join(words[:8]) + (" ..." if len(words) > 8 else "")

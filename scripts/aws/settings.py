@@ -66,11 +66,8 @@ class Settings:
 
     def need_role(self) -> Role:
         if self.role is None:
-            raise CloudError(
-                "no role: give --role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE, or write it into byoc.toml"
-                " (docs/aws.md says how to make one)",
-                2,
-            )
+            where = "--role arn:aws:iam::ACCOUNT:role/NAME, BYOC_ROLE, or byoc.toml"
+            raise CloudError(f"no role: give {where} (docs/aws.md says how to make one)", 2)
         return self.role
 
     def home(self) -> S3Uri:
@@ -78,11 +75,7 @@ class Settings:
         if self.bucket is None:
             self.need_region()
         if self.bucket is None and self.role is None:
-            raise CloudError(
-                "no bucket: give --bucket, or a --role, whose account's default bucket is taken (BYOC_BUCKET,"
-                f" BYOC_ROLE, or {FILE})",
-                2,
-            )
+            raise CloudError("no bucket: give --bucket, or a --role, whose account's default bucket is taken", 2)
         bucket = self.bucket or names.default_bucket(self.need_region(), self.need_role().account)
         return S3Uri(bucket, self.project)
 
@@ -103,7 +96,7 @@ def add_flags(parser: argparse.ArgumentParser, *keys: str) -> None:
         variables, metavar, text = KEYS[key]
         group.add_argument(f"--{key.replace('_', '-')}", metavar=metavar, help=f"{text} [{', '.join(variables)}]")
     group.add_argument(
-        "--allow-unknown", action="store_true", help="send regions and instance types that boto3 here does not know"
+        "--allow-unknown", action="store_true", help="send what this boto3 does not know: regions, types"
     )
     group.add_argument("--config", metavar="FILE", type=Path, help=f"in place of {FILE} in the repository's root")
 

@@ -32,6 +32,7 @@ PROGRAM = "transform.py"
 POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
+MANIFEST, ANSWERS = "images.manifest", "answers"  # below a job's --out: the list of the images; an object per image
 IMAGES = "application/x-image"
 DEFAULT_MIB = 6  # of a request: what the server takes, and tells the service, unless it is told otherwise
 SECONDS = 60  # for one image, before it is sent again
@@ -58,7 +59,7 @@ class Transform(ServedModel):
         tags = settings.all_tags()
         container = {"Image": self.image, "ModelDataUrl": str(self.model_data)}
         model = deployment.model_request(self.name, container, self.environment, tags, settings, self.network_isolation)
-        output = {"S3OutputPath": str(answers_below(self.out)), "Accept": JSON}
+        output = {"S3OutputPath": str(self.out / ANSWERS), "Accept": JSON}
         if settings.output_kms_key:
             output["KmsKeyId"] = settings.output_kms_key
         resources: dict[str, Any] = {"InstanceType": self.instance_type, "InstanceCount": self.instance_count}
@@ -69,7 +70,7 @@ class Transform(ServedModel):
             "ModelName": self.name,
             "BatchStrategy": "SingleRecord",
             "TransformInput": {
-                "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": str(manifest(self.out))}},
+                "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": str(self.out / MANIFEST)}},
                 "ContentType": IMAGES,
                 "SplitType": "None",
             },
@@ -84,16 +85,6 @@ class Transform(ServedModel):
             job["MaxPayloadInMB"] = self.mib
             job["MaxConcurrentTransforms"] = max(1, min(modes.cpus(self.instance_type), MAX_MIB // self.mib))
         return [model, Request("sagemaker", "CreateTransformJob", job)]
-
-
-def manifest(out: S3Uri) -> S3Uri:
-    """Return the address of the list of images of a job that leaves its results below `out`."""
-    return out / "images.manifest"
-
-
-def answers_below(out: S3Uri) -> S3Uri:
-    """Return the prefix of a job's answers, one object per image."""
-    return out / "answers"
 
 
 def make(aws: Aws, spec: Transform, settings: Settings) -> None:
@@ -129,7 +120,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
     job = _follow(aws, name)
     answers = S3Uri.parse(job["TransformOutput"]["S3OutputPath"], "S3OutputPath")
     out = S3Uri(answers.bucket, answers.key.rpartition("/")[0])
-    if answers_below(out) != answers:
+    if out / ANSWERS != answers:
         raise CloudError(f"the transform job {name} was not made by this script: its answers are in {answers}")
     status = job["TransformJobStatus"]
     if status != "Completed":
@@ -137,7 +128,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
         progress(f"the transform job is {status}: {reason}; the end of its log in {LOG_GROUP}:")
         for line in lookup.last_lines(aws, LOG_GROUP, f"{name}/"):
             progress(f"  {line}")
-    prefix, files = transform_input.read_manifest(aws, manifest(out))
+    prefix, files = transform_input.read_manifest(aws, out / MANIFEST)
     table = _merge(aws, prefix, files, answers, top_k)
     place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
     send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))

@@ -26,10 +26,8 @@ def readable(plan: Plan, say: Callable[[str], None], then: str = "they are not s
     files = [file for _, file in plan.files()]
     bad = unreadable(files)
     if len(bad) > MAX_BAD_SHARE * len(files):
-        raise DataError(
-            f"{len(bad)} of {len(files)} images cannot be read, more than the {MAX_BAD_SHARE:.0%} that training"
-            f" skips, such as {bad[0][0]} ({bad[0][1]}): remove or replace them"
-        )
+        few = f"more than the {MAX_BAD_SHARE:.0%} that training skips, such as {bad[0][0]} ({bad[0][1]})"
+        raise DataError(f"{len(bad)} of {len(files)} images cannot be read, {few}: remove or replace them")
     for file, reason in bad[:SHOWN]:
         say(f"not readable: {file}: {reason}")
     if bad:

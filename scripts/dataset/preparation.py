@@ -74,10 +74,7 @@ class Preparation:
             with workplace(out) as work:
                 if not self.record:  # another call may just have ended
                     return {**self._make(out, work), "out": str(out)}
-        progress(
-            f"{out} already exists, made from {self.source.text}: nothing to do (to include what has changed there"
-            " since, remove it and call again)"
-        )
+        progress(f"{out} already exists, made from {self.source.text}: nothing to do (remove it to make it again)")
         return {**(self.record or {}), "out": str(out)}
 
     def _make(self, out: Path, work: Path) -> dict[str, Any]:

@@ -10,12 +10,6 @@ LOG_EVERY_SECONDS = 10.0
 class Progress(tqdm):  # type: ignore[type-arg]
     """Bytes done, on standard error; `total` is None where it is not known."""
 
-    def __init__(self, name: str, total: int | None, done: int = 0) -> None:
-        pause = 0.1 if sys.stderr.isatty() else LOG_EVERY_SECONDS
-        super().__init__(
-            total=total, initial=done, unit="B", unit_scale=True, desc=name, mininterval=pause,
-            delay=0 if sys.stderr.isatty() else LOG_EVERY_SECONDS,
-        )  # fmt: skip
-
-    def add(self, count: int) -> None:
-        self.update(count)
+    def __init__(self, name: str, total: int | None) -> None:
+        pause, delay = (0.1, 0.0) if sys.stderr.isatty() else (LOG_EVERY_SECONDS, LOG_EVERY_SECONDS)
+        super().__init__(total=total, unit="B", unit_scale=True, desc=name, mininterval=pause, delay=delay)

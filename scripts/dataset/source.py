@@ -51,9 +51,7 @@ class Source:
     def check(self) -> None:
         """Raises DataError where there is nothing at all; touches no network."""
         if not self.is_url and not Path(self.text).exists():
-            raise DataError(
-                f"{self.text}: no such file or folder: give a zip, a folder or a URL, or nothing to download dogImages"
-            )
+            raise DataError(f"{self.text}: no such file or folder: give a zip, a folder, a URL, or nothing")
 
     def archive(self, downloads: Path) -> Path:
         """The zip, also where it is still to be downloaded."""

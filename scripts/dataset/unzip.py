@@ -27,10 +27,8 @@ def unzip(archive: Path, target: Path) -> None:
             members = [info for info in opened.infolist() if not info.is_dir()]
             unpacked, size = sum(info.file_size for info in members), archive.stat().st_size
             if unpacked > min(MAX_BYTES, MAX_RATIO * size):
-                raise DataError(
-                    f"{archive} ({size / 1e6:.1f} MB) would unpack to {unpacked / 1e6:.0f} MB: refused as a"
-                    " decompression bomb"
-                )
+                sizes = f"({size / 1e6:.1f} MB) would unpack to {unpacked / 1e6:.0f} MB"
+                raise DataError(f"{archive} {sizes}: refused as a decompression bomb")
             target.mkdir()
             for info in members:
                 info.filename = info.filename.replace("\\", "/")  # as some programs for Windows write it

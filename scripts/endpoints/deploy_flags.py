@@ -20,9 +20,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     _registry(made)
     one = made.add_argument_group("endpoint")
     one.add_argument("--name", help="of the endpoint (default: PROJECT and the time)")
-    one.add_argument(
-        "--instance-count", metavar="N", type=integer(1), help="default: 1, --update: as many as there are"
-    )
+    one.add_argument("--instance-count", metavar="N", type=integer(1), help="1; --update: as many as there are")
     add_server(one)
     seconds = integer(60, 3600)
     one.add_argument("--startup-timeout", metavar="S", type=seconds, help=f"until /ping is 200 ({TIMEOUT})")
@@ -31,7 +29,7 @@ def parser(program: str, description: str) -> argparse.ArgumentParser:
     _operations(made)
     changes = made.add_argument_group("changing an endpoint that exists")
     changes.add_argument("--update", action="store_true", help="give the endpoint --name this model and configuration")
-    changes.add_argument("--strategy", choices=STRATEGIES, default=STRATEGIES[0], help="how the instances change over")
+    changes.add_argument("--strategy", choices=STRATEGIES, help="how the instances change over (all-at-once)")
     changes.add_argument("--wait-interval", metavar="S", type=integer(0, 3600), default=300, help="between steps (300)")
     changes.add_argument("--alarm", metavar="NAME", action="append", default=[], help="CloudWatch alarm: roll back")
     changes.add_argument("--prune", action="store_true", help="then remove the configuration and model from before")
@@ -68,23 +66,17 @@ def add_server(group: "argparse._ArgumentGroup") -> None:
     """The flags of what the server runs on and in."""
     kinds = f"default: {modes.INSTANCE_TYPE}; of an endpoint also TYPE,TYPE,...: the first that the service has"
     group.add_argument("--instance-type", metavar="TYPE", help=kinds)
-    group.add_argument(
-        "--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server; repeatable"
-    )
+    group.add_argument("--environment", metavar="KEY=VALUE", action="append", default=[], help="for the server")
     group.add_argument("--network-isolation", action="store_true", help="the container gets no network")
 
 
 def _modes(made: argparse.ArgumentParser) -> None:
     sizes = ", ".join(map(str, modes.MEMORY_SIZES))
-    serverless = made.add_argument_group("serverless: no instances, nothing to pay when idle")
-    serverless.add_argument(
-        "--serverless", metavar="MEMORY_MB", type=integer(1), choices=modes.MEMORY_SIZES, help=f"one of {sizes}"
-    )
-    serverless.add_argument(
-        "--max-concurrency", metavar="N", type=integer(1, 1000),
-        help=f"requests at once (serverless: at most 200, default {modes.MAX_CONCURRENCY}; --async: per instance)",
-    )  # fmt: skip
-    serverless.add_argument("--provisioned", metavar="N", type=integer(1, 200), help="kept ready, and billed")
+    serverless = made.add_argument_group("serverless: no instances, nothing to pay when idle").add_argument
+    serverless("--serverless", metavar="MEMORY_MB", type=integer(1), choices=modes.MEMORY_SIZES, help=f"one of {sizes}")
+    most = f"requests at once (serverless: to 200, default {modes.MAX_CONCURRENCY}; --async: per instance)"
+    serverless("--max-concurrency", metavar="N", type=integer(1, 1000), help=most)
+    serverless("--provisioned", metavar="N", type=integer(1, 200), help="kept ready, and billed")
     queue = made.add_argument_group("asynchronous: requests wait in a queue, answers go to S3")
     queue.add_argument("--async", dest="asynchronous", metavar="S3", help="prefix for the answers")
     queue.add_argument("--success-topic", metavar="ARN", help="SNS topic that is told of each answer")
@@ -96,24 +88,18 @@ def _modes(made: argparse.ArgumentParser) -> None:
     scaled = made.add_argument_group("autoscaling (with --async to zero)")
     scaled.add_argument("--min-instances", metavar="N", type=integer(0), help="default: 1, with --async 0")
     scaled.add_argument("--max-instances", metavar="N", type=integer(1), help="turns autoscaling on")
-    scaled.add_argument(
-        "--target", metavar="N", type=integer(1),
-        help=f"requests per instance and minute ({scaling.TARGET}); --async: waiting ones per instance"
-        f" ({scaling.BACKLOG})",
-    )  # fmt: skip
-    scaled.add_argument(
-        "--schedule", metavar="WHEN=MIN,MAX", action="append", default=[],
-        help="other bounds from then on, such as 'cron(0 8 ? * MON-FRI *)=2,6'; repeatable; replaces those of before",
-    )  # fmt: skip
+    load = f"requests per instance and minute ({scaling.TARGET}); --async: waiting ones ({scaling.BACKLOG})"
+    scaled.add_argument("--target", metavar="N", type=integer(1), help=load)
+    when = "other bounds from then on, such as 'cron(0 8 ? * MON-FRI *)=2,6'; repeatable; replaces those of before"
+    scaled.add_argument("--schedule", metavar="WHEN=MIN,MAX", action="append", default=[], help=when)
     scaled.add_argument("--timezone", metavar="ZONE", help="of --schedule, such as Europe/Berlin (default: UTC)")
 
 
 def _operations(made: argparse.ArgumentParser) -> None:
     watched = made.add_argument_group("watching it")
-    watched.add_argument(
-        "--alarms", metavar="MS", type=integer(1, 60_000), nargs="?", const=alarms.LATENCY_MS,
-        help=f"alarms: failed requests, p90 over MS ({alarms.LATENCY_MS}), a full disk; updates roll back by them",
-    )  # fmt: skip
+    usual, high = alarms.LATENCY_MS, integer(1, 60_000)
+    watching = f"alarms: failed requests, p90 over MS ({usual}), a full disk; updates roll back by them"
+    watched.add_argument("--alarms", metavar="MS", type=high, nargs="?", const=usual, help=watching)
     watched.add_argument("--alarm-topic", metavar="ARN", help="SNS topic that is told of alarms")
     watched.add_argument("--dashboard", action="store_true", help="a CloudWatch dashboard")
     watched.add_argument("--capture", metavar="PERCENT", type=integer(1, 100), help="requests and answers kept in S3")
@@ -155,6 +141,7 @@ _REFUSED: dict[str, dict[str, str]] = {
         "startup_timeout download_timeout": "the service always gives it 180 s to get ready",
         "capture": "the service captures no data there",
         "shadow": _NO_SHADOW,
+        "strategy": "it has no instances to replace",
     },
     "asynchronous": {"multi_model": _ONE, "shadow": _NO_SHADOW},
     "add": {"remove": _GIVE_ONE, **_STORED},
@@ -194,6 +181,7 @@ _ONLY_FOR = {
     "update": "name",
     "prune": "update",
     "alarm": "update",
+    "strategy": "update",
 }
 
 
@@ -210,21 +198,14 @@ def check(flags: argparse.Namespace, chosen: Settings) -> None:
     for flag, needed in _ONLY_FOR.items():
         if given(flag) and not any(map(given, needed.split())):
             raise CloudError(f"{_name(flag)} goes with {' or '.join(map(_name, needed.split()))}", 2)
-    rolling = flags.strategy == "rolling"
     command.refuse(
-        (flags.strategy != STRATEGIES[0] and not flags.update, "--strategy goes with --update"),
         (
-            flags.shadow and rolling,
+            flags.shadow and flags.strategy == "rolling",
             "--shadow cannot be combined with --strategy rolling: the service takes one variant there",
         ),
         (
-            flags.serverless and flags.strategy != STRATEGIES[0],
-            f"--serverless cannot be combined with --strategy {flags.strategy}: it has no instances to replace",
-        ),
-        (
             flags.serverless and chosen.subnets,
-            "--serverless cannot be combined with --subnets: the service has no VPC there (they may come from byoc.toml"
-            " or BYOC_SUBNETS)",
+            "--serverless cannot be combined with --subnets: the service has no VPC there (byoc.toml may have them)",
         ),
     )
 

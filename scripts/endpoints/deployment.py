@@ -9,13 +9,12 @@ from typing import Any
 from scripts.aws import budget, instances, names
 from scripts.aws.budget import Item
 from scripts.aws.errors import CloudError
-from scripts.aws.names import Image, S3Uri
+from scripts.aws.names import Image, Reference, S3Uri
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
 from scripts.endpoints import model_data, modes
 from scripts.endpoints.modes import INSTANCE_TYPE, MULTI_MODEL, SERVERLESS, Mode
-from scripts.models.reference import Reference
 
 ENDPOINT_TAG = "byoc-endpoint"  # on a model and a configuration: the endpoint that they were made for
 VARIANT, SHADOW = "AllTraffic", "Shadow"
@@ -83,14 +82,6 @@ class Deployment(ServedModel):
         count = bounds or (self.instance_count, self.instance_count)
         found = [Item.of(self.instance_type, region, budget.DAY, count)]
         return [*found, Item.of(self.instance_type, region, budget.DAY, (1, 1), ", shadow")] if self.shadow else found
-
-    def create(self, settings: Settings) -> list[Request]:
-        endpoint = {
-            "EndpointName": self.endpoint,
-            "EndpointConfigName": self.name,
-            "Tags": names.tag_list(settings.all_tags()),
-        }
-        return [*self.parts(settings), Request("sagemaker", "CreateEndpoint", endpoint)]
 
     def parts(self, settings: Settings) -> list[Request]:
         """Return what makes the models, then the configuration."""
@@ -187,7 +178,7 @@ def from_flags(flags: argparse.Namespace, chosen: Settings, region: str, environ
         download_timeout=flags.download_timeout or TIMEOUT,
         network_isolation=flags.network_isolation,
         mode=mode,
-        package=package.arn(chosen) if package and flags.dry_run else None,
+        package=package.arn(chosen.need_role(), region) if package and flags.dry_run else None,
         shadow=_artifact(flags.shadow, "--shadow", flags, chosen) if flags.shadow else None,
     )
 
@@ -229,12 +220,8 @@ def check_server(
     kind = ",".join(kinds)
     if len(kinds) > 1 and not pools:
         raise CloudError(f"--instance-type {kind}: only an endpoint takes several types; give one", 2)
-    if len(set(kinds)) < len(kinds):
-        raise CloudError(f"--instance-type {kind} names a type twice", 2)
     if len(set(map(instances.architecture, kinds))) > 1:
-        raise CloudError(
-            f"--instance-type {kind}: one image cannot be for ARM and for other processors; take one kind", 2
-        )
+        raise CloudError(f"--instance-type {kind}: one image cannot be for ARM and for other processors", 2)
     if image and image.repository in (f"{chosen.project}-{target}" for target in model_data.TARGETS.values()):
         model_data.check_environment(environment)
     for one in kinds:
@@ -251,12 +238,12 @@ def requests(
     wanted: Deployment, flags: argparse.Namespace, chosen: Settings, guards: Sequence[str] = ()
 ) -> list[Request]:
     """Return what makes or updates the endpoint. `guards`: names of its own alarms, by which an update rolls back."""
+    endpoint: dict[str, Any] = {"EndpointName": wanted.endpoint, "EndpointConfigName": wanted.name}
     if not flags.update:
-        return wanted.create(chosen)
-    change = policy(flags.strategy, flags.wait_interval, list(dict.fromkeys([*flags.alarm, *guards])))
-    endpoint = {
-        "EndpointName": wanted.endpoint,
-        "EndpointConfigName": wanted.name,
+        endpoint["Tags"] = names.tag_list(chosen.all_tags())
+        return [*wanted.parts(chosen), Request("sagemaker", "CreateEndpoint", endpoint)]
+    change = policy(flags.strategy or STRATEGIES[0], flags.wait_interval, list(dict.fromkeys([*flags.alarm, *guards])))
+    endpoint |= {
         # As many instances as it is scaled to now.
         "RetainAllVariantProperties": flags.instance_count is None and not wanted.is_serverless,
         **({"DeploymentConfig": change} if change else {}),
@@ -270,7 +257,7 @@ def resource_name(endpoint: str, project: str) -> str:
     return name[: names.MAX_NAME].rstrip("-")
 
 
-def check_strategy(strategy: str, instances: int) -> None:
+def check_strategy(strategy: str | None, instances: int) -> None:
     """Raises CloudError where there are too few instances for it."""
     if strategy == "rolling" and instances < 2:
         raise CloudError("--strategy rolling replaces half of the instances at most: it needs --instance-count 2", 2)
@@ -286,7 +273,7 @@ def policy(strategy: str, pause: int, alarms: Sequence[str]) -> dict[str, Any] |
     if strategy == "rolling":
         share = {"Type": "CAPACITY_PERCENT", "Value": 50}
         found["RollingUpdatePolicy"] = {"MaximumBatchSize": share, "WaitIntervalInSeconds": pause}
-    elif strategy != "all-at-once" or alarms:
+    elif strategy != STRATEGIES[0] or alarms:
         routing: dict[str, Any] = {"Type": strategy.upper().replace("-", "_"), "WaitIntervalInSeconds": pause}
         if strategy == "canary":
             routing["CanarySize"] = {"Type": "CAPACITY_PERCENT", "Value": 20}

@@ -43,9 +43,7 @@ _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")  # as the server's /m
 def model_name(name: str, flag: str) -> str:
     """Return the name of one of several models, without .tar.gz. Raises CloudError."""
     if not _MODEL.match(name) or name.endswith(MODEL_SUFFIX):
-        raise CloudError(
-            f"{flag} has value {name!r}: expected at most 200 letters, digits, dots, - and _, without {MODEL_SUFFIX}", 2
-        )
+        raise CloudError(f"{flag} has value {name!r}: expected at most 200 letters, digits, dots, - and _", 2)
     return name
 
 
@@ -108,9 +106,7 @@ class EndpointTarget:
             except ReadTimeoutError:
                 raise InvocationError("no answer within 60 s") from None
             except (HTTPClientError, IncompleteReadError) as error:
-                raise InvocationError(
-                    f"the connection broke before the answer was there: {one_line(str(error))}"
-                ) from None
+                raise InvocationError(f"the connection broke before the answer: {one_line(str(error))}") from None
             else:
                 return parsed(content), _since(begun)
             time.sleep(pause)
@@ -195,10 +191,8 @@ class LocalTarget:
         except requests.RequestException as error:
             cause = getattr(error.args[0] if error.args else None, "reason", None) or error  # urllib3's, in requests'
             said = one_line(str(cause)).rpartition(": ")[2]
-            raise CloudError(
-                f"no server answers at {self.url} ({said}): correct the URL, or start one with"
-                " scripts/deploy.py --local or local_test/serve_local.sh"
-            ) from None
+            start = "start one with scripts/deploy.py --local or local_test/serve_local.sh"
+            raise CloudError(f"no server answers at {self.url} ({said}): correct the URL, or {start}") from None
         if not answer.ok:
             raise InvocationError(complaint(answer.status_code, answer.content.decode(errors="replace")))
         return parsed(answer.content), _since(begun)

@@ -42,7 +42,10 @@ def run(flags: argparse.Namespace, chosen: Settings, environment: Mapping[str, s
 def endpoint(
     image: str | None, model: str | None, port: int | None, chosen: Settings, environment: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """The URL of a model's server, and its image; `model` is a file or in S3. Raises CloudError."""
+    """The URL of a model's server, once /ping there is 200, and its image; afterwards nothing of it is left.
+
+    `model` is a file or in S3. Raises CloudError.
+    """
     if not model:
         raise CloudError("no model: give --model-data FILE/model.tar.gz, such as local_test/out/model/model.tar.gz", 2)
     in_s3 = model.startswith("s3://")
@@ -50,7 +53,6 @@ def endpoint(
     if in_s3:
         chosen.need_region()
     here = Engine()
-    here.prune()
     image = image or local_engine.find_image("serve")
     if image is None:
         raise CloudError("there is no serving image of these files yet: build it with scripts/build.sh serve")
@@ -66,41 +68,28 @@ def endpoint(
         else:
             model_data.fetch(chosen.aws(), artifact, work / "model")
         progress(model_data.check(work / "model", model, server, image))
-        with _served(here, image, work, work / "model", environment, port) as url:
-            yield url, image
+        tell_loading()
+        progress(f"starting {image} through the SageMaker SDK's local mode")
+        from scripts.jobs import sdk
 
+        label, url = uuid.uuid4().hex, f"http://localhost:{port}"
+        with sdk.LocalMode(work, here.service(label, work), REGION, _log, port) as mode:
+            mode.serve(image, work / "model", {**here.environment(), **environment})
 
-@contextmanager
-def _served(
-    here: Engine, image: str, work: Path, model: Path, environment: Mapping[str, str], port: int
-) -> Iterator[str]:
-    """The URL of the unpacked model's server, once /ping there is 200; afterwards nothing of it is left.
+            def ended() -> str | None:
+                return mode.problem and f"the container did not start: {mode.problem}; its log stands above"
 
-    `work`: a folder to work in. Raises CloudError where it does not come up.
-    """
-    tell_loading()
-    progress(f"starting {image} through the SageMaker SDK's local mode")
-    from scripts.jobs import sdk
-
-    label = uuid.uuid4().hex
-    with sdk.LocalMode(work, here.service(label, work), REGION, _log, port) as mode:
-        mode.serve(image, model, {**here.environment(), **environment})
-        url = f"http://localhost:{port}"
-
-        def ended() -> str | None:
-            return mode.problem and f"the container did not start: {mode.problem}; its log stands above"
-
-        try:
-            begun = time.monotonic()
-            local_server.wait_until_ready(url, ended, START_SECONDS)
-            progress(f"ready after {time.monotonic() - begun:.1f} s")
-            yield url
-        finally:
-            with ignoring_signals():
-                here.stop(label)
-                mode.end_compose(5.0)
-                # Only now can Compose make nothing more.
-                here.remove(label)
+            try:
+                begun = time.monotonic()
+                local_server.wait_until_ready(url, ended, START_SECONDS)
+                progress(f"ready after {time.monotonic() - begun:.1f} s")
+                yield url, image
+            finally:
+                with ignoring_signals():
+                    here.stop(label)
+                    mode.end_compose(5.0)
+                    # Only now can Compose make nothing more.
+                    here.remove(label)
 
 
 def wait(url: str) -> None:

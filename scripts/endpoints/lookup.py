@@ -1,7 +1,7 @@
 """Endpoints that there are: their status, their configuration, their log, whose they are."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,18 +107,16 @@ def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:
 def need_own(aws: Aws, endpoint: Endpoint, project: str) -> None:
     """Raises CloudError for an endpoint that this project did not make."""
     if tags_of(aws, endpoint.arn).get(PROJECT_TAG) != project:
-        raise CloudError(
-            f"the endpoint {endpoint.name} has no tag {PROJECT_TAG}={project}, so these scripts did not make it:"
-            " it is left alone"
-        )
+        raise CloudError(f"{endpoint.name} has no tag {PROJECT_TAG}={project}: these scripts did not make it")
 
 
 @dataclass(frozen=True)
 class Configuration:
     """An endpoint configuration: its models, and what it runs on.
 
-    `instance_type` is None for a serverless one, and A,B for one with instance pools. `extras`: the flags of deploy.py
-    that it was made with, and that an update without them ends.
+    `instance_type` is None for a serverless one, and A,B for one with instance pools. `mode` does not tell of several
+    models, which the model says. `extras`: the flags of deploy.py that it was made with, and that an update without
+    them ends.
     """
 
     name: str
@@ -141,6 +139,7 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
     variants = found["ProductionVariants"]
     shadows = found.get("ShadowProductionVariants", [])
     captures = found.get("DataCaptureConfig", {}).get("EnableCapture")
+    mode = ASYNCHRONOUS if found.get("AsyncInferenceConfig") else REAL_TIME
     pools = ",".join(pool["InstanceType"] for pool in variants[0].get("InstancePools", ()))
     return Configuration(
         name=name,
@@ -148,13 +147,6 @@ def configuration(aws: Aws, name: str) -> Configuration | None:
         models=tuple(variant["ModelName"] for variant in [*variants, *shadows] if "ModelName" in variant),
         instance_type=variants[0].get("InstanceType") or pools or None,
         instance_count=sum(variant.get("InitialInstanceCount", 0) for variant in variants),
-        mode=_mode(found),
+        mode=SERVERLESS if "ServerlessConfig" in variants[0] else mode,
         extras=(*(["--capture"] if captures else []), *(["--shadow"] if shadows else [])),
     )
-
-
-def _mode(found: Mapping[str, Any]) -> str:
-    """Return the mode that a configuration says; several models at one endpoint are said by its model."""
-    if "ServerlessConfig" in found["ProductionVariants"][0]:
-        return SERVERLESS
-    return ASYNCHRONOUS if found.get("AsyncInferenceConfig") else REAL_TIME

@@ -44,12 +44,11 @@ class Server:
     environment: Mapping[str, str]
 
     @classmethod
-    def of(cls, image: str, labels: Mapping[str, str] | None, environment: Mapping[str, str]) -> "Server | None":
+    def of(cls, image: str, labels: Mapping[str, str], environment: Mapping[str, str]) -> "Server | None":
         """None for an image that is none of this project's, or does not say what it reads.
 
         Raises CloudError for an image that cannot serve at all, and for variables that its server would refuse.
         """
-        labels = labels or {}
         title, version = labels.get(TITLE_LABEL, ""), labels.get(FORMAT_LABEL, "")
         if title == "byoc-train":
             raise CloudError(f"--image {image} is the image that trains: give the one that serves, byoc-serve", 2)
@@ -102,10 +101,8 @@ def need_architecture(aws: Aws, uri: str, instance_type: str | None) -> None:
         needed = instances.architecture(kind)
         if needed != found:
             types = "ml.c7g.large, ml.m8g.large" if found == "arm64" else "ml.m5.large, ml.c6i.xlarge"
-            raise CloudError(
-                f"{kind} needs an image for linux/{needed}, and {uri} is for linux/{found}: give the one that"
-                f" scripts/push.sh serve --platform linux/{needed} prints, or take {types} or another", 2
-            )  # fmt: skip
+            give = f"give the one that scripts/push.sh serve --platform linux/{needed} prints, or take {types}"
+            raise CloudError(f"{kind} needs an image for linux/{needed}, and {uri} is for linux/{found}: {give}", 2)
 
 
 def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
@@ -155,10 +152,8 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
         return NOT_CHECKED.format(image, where)
     nested = next(iter(folder.glob(f"*/{MODEL_JSON}")), None)
     if nested and not (folder / MODEL_JSON).exists():
-        raise CloudError(
-            f"{where}: {MODEL_JSON} is in {nested.parent.name}/ inside the archive, and has to be at its top:"
-            f" pack it with tar -C {nested.parent.name} -czf model.tar.gz ."
-        )
+        inside = f"{MODEL_JSON} is in {nested.parent.name}/ inside the archive, and has to be at its top"
+        raise CloudError(f"{where}: {inside}: pack it with tar -C {nested.parent.name} -czf model.tar.gz .")
     version = _document(folder).get("format_version")
     version = version if type(version) is int else 0
     if min(version, server.format_version) > FORMAT_VERSION:
@@ -170,10 +165,8 @@ def check(folder: Path, where: str, server: Server | None, image: str) -> str:
     except ServeError as error:
         raise CloudError(f"{where}: {str(error).replace(f'{folder}/', '').replace(str(folder), where)}") from None
     if version > server.format_version:
-        raise CloudError(
-            f"{where}: {MODEL_JSON}: made by a newer version (format_version {version}), {image} reads up to"
-            f" {server.format_version}: serve it with a newer image (scripts/push.sh serve)"
-        )
+        newer = f"made by a newer version (format_version {version}), {image} reads up to {server.format_version}"
+        raise CloudError(f"{where}: {MODEL_JSON}: {newer}: serve it with a newer image (scripts/push.sh serve)")
     return f"the image can serve it: {model.architecture}, {len(model.classes)} classes, {model.precision}"
 
 

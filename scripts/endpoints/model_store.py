@@ -43,10 +43,8 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
     there = objects.exists(aws, place)
     if flags.add:
         if there:
-            raise CloudError(
-                f"{place} already exists, and an endpoint that has loaded it would go on with the old one: give another"
-                f" NAME, or --remove {name} first"
-            )
+            # An endpoint that has loaded it would go on with the old one.
+            raise CloudError(f"{place} already exists: give another NAME, or --remove {name} first")
         _need_servable(flags, source, aws.region, aws)
         _send(aws, request)
         progress(f"added; ask for it with: scripts/predict.py ENDPOINT IMAGE --model {name} --region {aws.region}")

@@ -81,9 +81,8 @@ def _serverless(flags: argparse.Namespace, _: Settings) -> Mode:
     config = {"MemorySizeInMB": flags.serverless, "MaxConcurrency": flags.max_concurrency or MAX_CONCURRENCY}
     if flags.provisioned:
         if flags.provisioned > config["MaxConcurrency"]:
-            raise CloudError(
-                f"--provisioned {flags.provisioned} is more than --max-concurrency {config['MaxConcurrency']}", 2
-            )
+            most = config["MaxConcurrency"]
+            raise CloudError(f"--provisioned {flags.provisioned} is more than --max-concurrency {most}", 2)
         config["ProvisionedConcurrency"] = flags.provisioned
     return Mode(SERVERLESS, variant={"ServerlessConfig": config})
 

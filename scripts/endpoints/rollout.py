@@ -36,8 +36,9 @@ def send_all(aws: Aws, requests: Sequence[Request]) -> None:
         if made != [*requests]:
             undo(aws, made)
             raise
-        name = requests[-1].request["EndpointName"]
-        raise _perhaps(name, aws.region, error) from None
+        name, stopped = requests[-1].request["EndpointName"], isinstance(error, KeyboardInterrupt)
+        may = f"the endpoint {name} may be made or changed all the same, and cost money; {_ways(name, aws.region)}"
+        raise Interrupted(f"interrupted: {may}") if stopped else CloudError(f"{error}; {may}") from None
     except (ClientError, CloudError):
         undo(aws, made[:-1])
         raise
@@ -76,15 +77,12 @@ def need_free(aws: Aws, wanted: Deployment, requests: Sequence[Request]) -> None
     *parts, endpoint = requests
     live = creation.description(aws, endpoint)
     if live:
-        raise CloudError(
-            f"the endpoint {wanted.endpoint} already exists ({live['EndpointStatus']}): change it with --update, give"
-            f" another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
-        )
+        other = f"give another --name, or remove it with scripts/cleanup.py {wanted.endpoint}"
+        status = live["EndpointStatus"]
+        raise CloudError(f"the endpoint {wanted.endpoint} already exists ({status}): change it with --update, {other}")
     if any(creation.description(aws, part) for part in parts):
-        raise CloudError(
-            f"a model or configuration {wanted.name} is left from an endpoint of this name: remove it with"
-            f" scripts/cleanup.py {wanted.endpoint}, or give another --name"
-        )
+        remedy = f"remove it with scripts/cleanup.py {wanted.endpoint}, or give another --name"
+        raise CloudError(f"a model or configuration {wanted.name} is left from an endpoint of this name: {remedy}")
 
 
 def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: str | None) -> Configuration:
@@ -99,14 +97,10 @@ def need_updatable(aws: Aws, wanted: Deployment, project: str, instance_type: st
         raise CloudError(f"there is no endpoint {name} in {aws.region} to update: leave out --update")
     lookup.need_own(aws, live, project)
     if live.busy:
-        raise CloudError(
-            f"the endpoint {name} is {live.status}: wait for that first, scripts/deploy.py --attach {name}"
-        )
+        raise CloudError(f"{name} is {live.status}: wait for that first, scripts/deploy.py --attach {name}")
     if live.status != "InService":
-        raise CloudError(
-            f"the endpoint {name} is {live.status} and cannot be updated: remove it with scripts/cleanup.py {name}, and"
-            " deploy again without --update"
-        )
+        again = f"remove it with scripts/cleanup.py {name}, and deploy again without --update"
+        raise CloudError(f"the endpoint {name} is {live.status} and cannot be updated: {again}")
     now = lookup.configuration(aws, live.configuration)
     if now is None:
         raise CloudError(f"the configuration {live.configuration} of {name} has been removed: deploy it again")
@@ -130,30 +124,33 @@ def model_of(aws: Aws, name: str) -> S3Uri:
     return s3_uri(job.artifact, "--job")
 
 
-def wait_in_service(aws: Aws, wanted: Deployment, requests: Sequence[Request], *, update: bool) -> Endpoint:
-    """Wait until it serves what was asked for.
+def wait_in_service(aws: Aws, name: str, wanted: str, requests: Sequence[Request] = ()) -> Endpoint:
+    """Wait until it serves the configuration `wanted`, which `requests` have made.
 
     Raises CloudError where it comes to serve something else, or nothing, after removing what is then of no use; what
-    continues is said of a broken connection too.
+    continues is said of a broken connection and of Ctrl-C too.
     """
-    name = wanted.endpoint
-    endpoint = _settled(aws, name)
-    if endpoint and endpoint.status == "InService" and endpoint.configuration == wanted.name:
-        return endpoint
+    try:
+        endpoint = _settled(aws, name)
+    except KeyboardInterrupt:
+        raise goes_on(name, aws.region) from None
     if endpoint is None:
         undo(aws, requests[:-1])
-        raise CloudError(f"the endpoint {name} was removed meanwhile")
+        raise CloudError(f"the endpoint {name} has been removed")
+    if endpoint.status == "InService" and endpoint.configuration == wanted:
+        return endpoint
     why = f"{endpoint.failure or 'SageMaker gives no reason'}; its log: {LOG_GROUP.format(name)}"
-    if update and endpoint.configuration == wanted.name:
-        raise CloudError(
-            f"the update failed, and so did the way back: {name} is {endpoint.status} with {wanted.name}: {why}; remove"
-            f" it with scripts/cleanup.py {name}, and deploy again"
-        )
+    update = not requests or requests[-1].operation == "UpdateEndpoint"
+    if update and endpoint.configuration == wanted:  # and so did the way back
+        again = f"remove it with scripts/cleanup.py {name}, and deploy again"
+        raise CloudError(f"the endpoint {name} is {endpoint.status} with {wanted}: {why}; {again}")
     undo(aws, requests)
     if not update:
         raise CloudError(f"the endpoint {name} is {endpoint.status}: {why}")
     back = "serves" if endpoint.status == "InService" else f"is {endpoint.status} with"
-    raise CloudError(f"the update failed, {name} {back} the configuration from before, {endpoint.configuration}: {why}")
+    left = "" if requests else "; scripts/cleanup.py --unused removes what it should have served"
+    before = f"the configuration from before, {endpoint.configuration}"
+    raise CloudError(f"the update failed, {name} {back} {before}: {why}{left}")
 
 
 def attach(aws: Aws, name: str) -> Endpoint:
@@ -161,22 +158,7 @@ def attach(aws: Aws, name: str) -> Endpoint:
     endpoint = lookup.find(aws, name)
     if endpoint is None:
         raise CloudError(f"there is no endpoint {name} in {aws.region}: check the name and --region")
-    wanted = endpoint.pending or endpoint.configuration
-    try:
-        endpoint = _settled(aws, name)
-    except KeyboardInterrupt:
-        raise goes_on(name, aws.region) from None
-    if endpoint is None:
-        raise CloudError(f"the endpoint {name} has been removed")
-    if endpoint.status == "InService" and endpoint.configuration == wanted:
-        return endpoint
-    reason = endpoint.failure or "SageMaker gives no reason"
-    if endpoint.status == "InService":
-        raise CloudError(
-            f"the update failed, {name} serves the configuration from before, {endpoint.configuration}: {reason};"
-            " scripts/cleanup.py --unused removes what it should have served"
-        )
-    raise CloudError(f"the endpoint {name} is {endpoint.status}: {reason}; remove it with scripts/cleanup.py {name}")
+    return wait_in_service(aws, name, endpoint.pending or endpoint.configuration)
 
 
 def _settled(aws: Aws, name: str) -> Endpoint | None:
@@ -205,15 +187,5 @@ def goes_on(name: str, region: str) -> Interrupted:
 
 
 def _ways(name: str, region: str) -> str:
-    return (
-        f"wait for it again: scripts/deploy.py --attach {name} --region {region}; remove it: scripts/cleanup.py {name}"
-        f" --region {region}"
-    )
-
-
-def _perhaps(name: str, region: str, error: BaseException) -> Exception:
-    """No answer came to the request that makes or changes the endpoint."""
-    may = f"the endpoint {name} may be made or changed all the same, and cost money; {_ways(name, region)}"
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted(f"interrupted: {may}")
-    return CloudError(f"{error}; {may}")
+    which = f"{name} --region {region}"
+    return f"wait for it again: scripts/deploy.py --attach {which}; remove it: scripts/cleanup.py {which}"

@@ -68,9 +68,8 @@ def from_flags(flags: argparse.Namespace, endpoint: str, mode: str, settings: Se
         if low > high:
             raise CloudError(f"{words} is more than {most} {high}", 2)
     if (flags.instance_count or 0) > flags.max_instances:
-        raise CloudError(
-            f"--instance-count {flags.instance_count} is more than --max-instances {flags.max_instances}", 2
-        )
+        count = flags.instance_count
+        raise CloudError(f"--instance-count {count} is more than --max-instances {flags.max_instances}", 2)
     where = variant(endpoint)
     target = {**where, "MinCapacity": least, "MaxCapacity": flags.max_instances}
     found = [Request(SERVICE, "RegisterScalableTarget", target)]

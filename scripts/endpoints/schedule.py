@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from scripts.aws.errors import CloudError
 
 # As Application Auto Scaling takes them; cron has six fields.
-_SCHEDULE = re.compile(r"(cron\(\S+(?: \S+){5}\)|rate\([1-9]\d* (?:minute|hour|day)s?\)|at\([^()]+\))=(\d+),(\d+)")
+_RATE = r"rate\((?:1 (?:minute|hour|day)|(?!1 )[1-9]\d* (?:minute|hour|day)s)\)"
+_SCHEDULE = re.compile(rf"(cron\(\S+(?: \S+){{5}}\)|{_RATE}|at\([^()]+\))=(\d+),(\d+)")
 # Of each field of cron: its values, what else may stand there, and both in words.
 _DAYS, _MONTHS = "SUN|MON|TUE|WED|THU|FRI|SAT", "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC"
 _FIELDS = {
@@ -69,6 +70,8 @@ def _wrong(when: str, timezone: str | None) -> str:
         item = rf"(?:(?:\*|(?:{value})(?:-(?:{value}))?)(?:/[1-9]\d*)?{special})"
         if not re.fullmatch(f"{item}(?:,{item})*", field, re.IGNORECASE):
             return f"{name} has value {field!r}: expected {words}"
+        if any(int(low) > int(high) for low, high in re.findall(r"(\d+)-(\d+)", field)):
+            return f"{name} has value {field!r}: a range goes from the lower to the higher number"
     one = [fields[2], fields[4]].count("?") == 1
     return "" if one else "one of DAY and WEEKDAY has to be ?, and the other one not"
 
@@ -76,11 +79,8 @@ def _wrong(when: str, timezone: str | None) -> str:
 def _parsed(text: str, timezone: str | None) -> Schedule:
     found = _SCHEDULE.fullmatch(text)
     if not found:
-        raise CloudError(
-            f"--schedule has value {text!r}: expected 'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', such as"
-            " 'cron(0 8 ? * MON-FRI *)=2,6'; rate(...) and at(...) are good too",
-            2,
-        )
+        form = "'cron(MINUTE HOUR DAY MONTH WEEKDAY YEAR)=MIN,MAX', rate(1 hour), rate(2 hours) or at(...) in its place"
+        raise CloudError(f"--schedule has value {text!r}: expected {form}", 2)
     if wrong := _wrong(found[1], timezone):
         raise CloudError(f"--schedule {text!r}: {wrong}", 2)
     return Schedule(found[1], int(found[2]), int(found[3]), timezone)

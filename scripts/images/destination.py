@@ -1,5 +1,6 @@
 """Registries that images are pushed to: the account's ECR, or any that the user has signed in to."""
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +34,8 @@ class Ecr:
         self.aws = aws
         account = aws.identity.account
         if chosen.role and chosen.role.account != account:
-            raise CloudError(
-                f"the credentials are of the account {account}, the role {chosen.role.arn} is of another one: SageMaker"
-                " takes images and role from one account; set AWS_PROFILE, or correct BYOC_ROLE or byoc.toml"
-            )
+            whose = f"the credentials are of the account {account}, the role {chosen.role.arn} is of another one"
+            raise CloudError(f"{whose}: set AWS_PROFILE, or correct BYOC_ROLE or byoc.toml")
         self._names = {target: f"{chosen.project}-{target}" for target in targets}
         self._repositories = {
             target: registry.ensure_repository(aws, name, chosen) for target, name in self._names.items()
@@ -44,14 +43,17 @@ class Ecr:
 
     def repository(self, target: str) -> str:
         """HOST/NAME."""
-        return self._repositories[target].uri
+        return str(self._repositories[target]["repositoryUri"])
 
     def immutable(self, target: str) -> bool:
-        return self._repositories[target].immutable
+        """Tell whether it is known that tags cannot be moved."""
+        return str(self._repositories[target].get("imageTagMutability", "")).startswith("IMMUTABLE")
 
     def credentials(self) -> Mapping[str, str] | None:
-        """As docker-py takes them; None: those of `docker login`."""
-        return registry.sign_in(self.aws)
+        """As docker-py takes them, for twelve hours; None: those of `docker login`."""
+        data = self.aws.client("ecr").get_authorization_token()["authorizationData"][0]
+        user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+        return {"username": user, "password": password}
 
     def find(self, target: str, tag: str, image: LocalImage) -> RemoteImage | None:
         found = registry.look_up(self.aws, self.aws.identity.account, self._names[target], {"imageTag": tag})

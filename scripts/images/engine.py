@@ -112,10 +112,8 @@ def need_image(client: Any, name: str) -> None:
             received = client.api.pull(repository, tag or "latest", stream=True, decode=True)
             _watch(received, Progress(f"pulling {name}", None), host)
     except CloudError as error:
-        raise CloudError(
-            f"the image {name} is not on this machine, and cannot be pulled ({error}): build it with scripts/build.sh,"
-            " or sign in to its registry"
-        ) from None
+        remedy = "build it with scripts/build.sh, or sign in to its registry"
+        raise CloudError(f"{name} is not on this machine, and cannot be pulled ({error}): {remedy}") from None
 
 
 @contextlib.contextmanager
@@ -159,5 +157,5 @@ def _watch(events: Iterable[Mapping[str, Any]], progress: Progress, host: str) -
                 raise explain(str(event["error"]), host)
             layer, now = str(event.get("id")), (event.get("progressDetail") or {}).get("current") or 0
             if now > done.get(layer, 0):
-                progress.add(now - done.get(layer, 0))
+                progress.update(now - done.get(layer, 0))
                 done[layer] = now

@@ -82,7 +82,9 @@ def main(arguments: Sequence[str]) -> int:
     images = [_checked(built(client, target, flags.platform), flags.platform) for target in targets]
     results = []
     for target, image in zip(targets, images, strict=True):
-        result = push(client, image, target, destination, flags.tag or default_tag(image))
+        # The hash of the files knows nothing of the base image and of the day of the build.
+        unique = f"{__version__}-{image.labels['byoc.content']}-{image.id.removeprefix('sha256:')[:8]}"
+        result = push(client, image, target, destination, flags.tag or unique)
         results.append(result)
         if not flags.json:
             print(result.uri, flush=True)
@@ -97,11 +99,6 @@ def built(client: Any, target: str, platform: str) -> LocalImage:
     if image is None:
         raise CloudError(f"byoc-{target} is not on the engine that DOCKER_HOST or Docker's context names")
     return image
-
-
-def default_tag(image: LocalImage) -> str:
-    """Version, content and image: the hash of the files knows nothing of the base image and of the day of the build."""
-    return f"{__version__}-{image.labels['byoc.content']}-{image.id.removeprefix('sha256:')[:8]}"
 
 
 def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
@@ -130,10 +127,8 @@ def _push_once(client: Any, image: LocalImage, target: str, destination: Destina
     else:
         if there is not None and destination.immutable(target):
             _check_remote(there, name)
-            raise CloudError(
-                f"{name} is another image, and tags there cannot be moved: give another --tag, or use"
-                f" {repository}@{there.digest}"
-            )
+            remedy = f"give another --tag, or use {repository}@{there.digest}"
+            raise CloudError(f"{name} is another image, and tags there cannot be moved: {remedy}")
         if there is not None:
             progress(f"{name} was another image, {there.digest}")
         progress(f"pushing {image.name} ({image.bytes / 1e6:,.1f} MB) to {name}")
@@ -160,10 +155,8 @@ def _checked(image: LocalImage, platform: str) -> LocalImage:
     """Refuse before a push of gigabytes what would be refused after it."""
     target = image.name.removeprefix("byoc-").partition(":")[0]
     if image.platform != platform:
-        raise CloudError(
-            f"{image.name} is for {image.platform}, not {platform}: build it again with"
-            f" scripts/build.sh {target} --platform {platform}"
-        )
+        again = f"build it again with scripts/build.sh {target} --platform {platform}"
+        raise CloudError(f"{image.name} is for {image.platform}, not {platform}: {again}")
     if image.media_type not in (None, DOCKER_MANIFEST):
         raise CloudError(f"{image.name} is stored as {_remedy(image.media_type)}")
     return image
@@ -175,10 +168,8 @@ def _check_remote(there: RemoteImage, reference: str) -> None:
 
 
 def _remedy(media_type: str | None) -> str:
-    return (
-        f"{media_type}, and SageMaker takes {DOCKER_MANIFEST} only: build it with scripts/build.sh on an engine whose"
-        " containerd image store is off"
-    )
+    way = "build it with scripts/build.sh on an engine whose containerd image store is off"
+    return f"{media_type}, and SageMaker takes {DOCKER_MANIFEST} only: {way}"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """ECR: repositories, signing in to them, and what is in them."""
 
-import base64
 import contextlib
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -39,14 +37,6 @@ LIFECYCLE = {
 }
 
 
-@dataclass(frozen=True)
-class Repository:
-    """`uri` is HOST/NAME; `immutable`: it is known that tags cannot be moved."""
-
-    uri: str
-    immutable: bool
-
-
 def repository_requests(name: str, settings: Settings) -> list[Request]:
     """The requests that make a repository: fixed tags, scans, encryption, and an end of untagged and old images."""
     key = settings.output_kms_key
@@ -61,27 +51,21 @@ def repository_requests(name: str, settings: Settings) -> list[Request]:
     return [Request("ecr", "CreateRepository", create), Request("ecr", "PutLifecyclePolicy", lifecycle)]
 
 
-def ensure_repository(aws: Aws, name: str, settings: Settings) -> Repository:
-    """The repository, made with its lifecycle rules if it is missing. One that exists is used as it is."""
+def ensure_repository(aws: Aws, name: str, settings: Settings) -> dict[str, Any]:
+    """ECR's description of the repository, made with its lifecycle rules if it is missing. One that exists is used as
+    it is."""
     ecr = aws.client("ecr")
     create, lifecycle = repository_requests(name, settings)
-    found = _described(ecr, name)
+    found = described(ecr, name)
     if found is None:
         # Made already by a first try whose answer was lost, or by another call just now.
         with contextlib.suppress(ecr.exceptions.RepositoryAlreadyExistsException):
             send(aws, create)
         send(aws, lifecycle)
-        found = _described(ecr, name)
+        found = described(ecr, name)
         progress(f"created the repository {name} in {aws.region}, account {aws.identity.account}")
     assert found
-    return Repository(found["repositoryUri"], str(found.get("imageTagMutability", "")).startswith("IMMUTABLE"))
-
-
-def sign_in(aws: Aws) -> dict[str, str]:
-    """Return what Docker takes for twelve hours."""
-    data = aws.client("ecr").get_authorization_token()["authorizationData"][0]
-    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return {"username": user, "password": password}
+    return found
 
 
 def find(aws: Aws, image: Image) -> str:
@@ -90,26 +74,20 @@ def find(aws: Aws, image: Image) -> str:
     return digest
 
 
-def image_labels(aws: Aws, image: Image) -> dict[str, str] | None:
-    """The labels of an image in ECR; None where they cannot be read. Raises CloudError as `find` does."""
-    found = _config(aws, image)
-    if found is None:
-        return None
-    return {str(key): str(value) for key, value in ((found.get("config") or {}).get("Labels") or {}).items()}
+def image_labels(aws: Aws, image: Image) -> dict[str, str]:
+    """The labels of an image in ECR; empty where they cannot be read. Raises CloudError as `find` does."""
+    return (_config(aws, image).get("config") or {}).get("Labels") or {}
 
 
 def image_architecture(aws: Aws, image: Image) -> str | None:
-    """Return amd64 or arm64; None where it cannot be read, or the image is missing, which `find` says."""
-    try:
-        return (_config(aws, image) or {}).get("architecture")
-    except CloudError:
-        return None
+    """Return amd64 or arm64; None where it cannot be read. Raises CloudError as `find` does."""
+    return _config(aws, image).get("architecture")
 
 
-def _config(aws: Aws, image: Image) -> dict[str, Any] | None:
+def _config(aws: Aws, image: Image) -> dict[str, Any]:
     """The configuration of an image in ECR.
 
-    None where it cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
+    Empty where it cannot be read: it is a list of several images, or the permission ecr:GetDownloadUrlForLayer or the
     way to ECR's bucket is lacking.
     """
     import requests
@@ -122,8 +100,8 @@ def _config(aws: Aws, image: Image) -> dict[str, Any] | None:
         answer.raise_for_status()
         found = answer.json()
     except (ClientError, CloudError, requests.RequestException, ValueError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("config") or {}, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _image(aws: Aws, image: Image) -> dict[str, Any]:
@@ -150,7 +128,8 @@ def look_up(aws: Aws, account: str, repository: str, identifier: dict[str, Any])
     return found[0] if found else None
 
 
-def _described(ecr: Any, name: str) -> dict[str, Any] | None:
+def described(ecr: Any, name: str) -> dict[str, Any] | None:
+    """Return ECR's description of a repository; None where there is none of this name."""
     try:
         found: list[dict[str, Any]] = ecr.describe_repositories(repositoryNames=[name])["repositories"]
     except ecr.exceptions.RepositoryNotFoundException:

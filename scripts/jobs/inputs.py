@@ -153,11 +153,8 @@ def check_together(values: Mapping[str, object]) -> None:
         names = freezable(arch)
         if until not in names:
             close = difflib.get_close_matches(until, names, n=3) or names[:5]
-            raise CloudError(
-                f"hyperparameter freeze-until has value {until!r}: {arch} has no such module before its last layer, but"
-                f" {', '.join(close)}",
-                2,
-            )
+            has = f"{arch} has no such module before its last layer, but {', '.join(close)}"
+            raise CloudError(f"hyperparameter freeze-until has value {until!r}: {has}", 2)
 
 
 def dashes(arguments: Sequence[str]) -> list[str]:

@@ -51,7 +51,10 @@ class Result:
 
 
 class Engine:
-    """The Docker engine of this machine, as local mode needs it. Raises CloudError where something is missing."""
+    """The Docker engine of this machine, as local mode needs it, without what killed calls have left there.
+
+    Raises CloudError where something is missing.
+    """
 
     def __init__(self) -> None:
         if importlib.util.find_spec("sagemaker") is None:
@@ -63,6 +66,7 @@ class Engine:
         options = " ".join(map(str, info.get("SecurityOptions") or []))
         self.is_rootless, self.has_selinux = "rootless" in options, "selinux" in options
         self.has_gpu = "nvidia" in (info.get("Runtimes") or {})
+        stale.prune(self.client)
 
     def service(self, label: str, work: Path) -> dict[str, Any]:
         """The settings of every container in the compose file; the job works in the folder `work`."""
@@ -101,10 +105,6 @@ class Engine:
     def _of_job(self, kind: Any, label: str, **options: Any) -> list[Any]:
         found: list[Any] = kind.list(filters={"label": f"{stale.JOB}={label}"}, **options)
         return found
-
-    def prune(self) -> None:
-        """Remove the containers and networks that killed calls have left."""
-        stale.prune(self.client)
 
 
 def train(here: Engine, spec: TrainingJobSpec, work: Path, on_line: Callable[[str], None]) -> Result:

@@ -43,7 +43,6 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
         raise CloudError(f"{home / name} already exists: give another --name or --output, or remove it", 2)
     progress(f"making {name} ready: Docker, the Docker image, the weights, the data")
     here = local_mode.Engine()
-    here.prune()
     image = flags.image or local_engine.own_image("train")
     environment = inputs.environment(image, flags.environment)
     engine.need_image(here.client, image)

@@ -1,6 +1,5 @@
 """The results of a training job, from any place: a folder, an archive, S3, or a job's name."""
 
-import itertools
 import json
 import re
 import time
@@ -24,7 +23,6 @@ FILES = ("profiler/job.json", "profiler/timeline.jsonl", "rules.json", "metrics.
 FOLDERS = ("profiler", "profiler-output", "system")
 BELOW = ("", "output/data", "ml/output/data", "data", "output", "profiler-output")
 LARGEST = 4 * 10**9  # bytes that an archive may unpack to
-MANY = 100_000  # objects below a prefix
 QUIET = 120.0  # seconds without a change, after which a folder's job counts as over
 _JOB = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62}\Z")
 
@@ -139,14 +137,10 @@ def _download(s3: Any, uri: S3Uri, target: Path) -> bool:
 
 
 def _download_all(aws: Aws, prefix: S3Uri, folder: Path) -> None:
-    found = [name for name, _ in itertools.islice(bucket.below(aws, prefix), MANY + 1)]
-    if len(found) > MANY:
-        raise CloudError(f"{prefix} holds more than {MANY} objects: give the job's own prefix")
-
     def get(name: str) -> None:
         parts = PurePosixPath(name)
         if name and not name.endswith("/") and not parts.is_absolute() and ".." not in parts.parts:
             (folder / parts).parent.mkdir(parents=True, exist_ok=True)
             _download(aws.client("s3"), prefix / name, folder / parts)
 
-    each(get, found, lambda *_: None, 8)
+    each(get, (name for name, _ in bucket.below(aws, prefix)), lambda *_: None, 8)

@@ -108,6 +108,8 @@ def _training(place: Path, scratch: Path, files: Path) -> Run:
     for words in damage:
         progress(f"warning: {words}: the row lacks what it held")
     state = summary.state(made, time.time())
+    if state.word == "Completed" and place.suffix == ".failed":  # as run.sh names what it could not bring to its end
+        state = State("Broke off", "cross", "bad", "After the training, before its model was packed and asked.")
     figures = {head: (MEASURES[label].of(made), in_words(made, label)) for head, label in HEADS.items()}
     pages = {word: folder / name for name, word in PAGES.items() if (folder / name).is_file()}
     if is_archive:

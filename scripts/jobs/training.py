@@ -27,19 +27,14 @@ VOLUME, MAX_VOLUME = 30, 16384  # GB
 # A job's longest run in the service is 28 days; its number of hosts is limited by the account's quota alone.
 MAX_SECONDS, MAX_INSTANCES = 28 * 24 * 3600, 1000
 INPUT_MODES = ("File", "FastFile")
-DEBUGGER_NOTE = (
-    "--service-debugger: the service has taken no new accounts for its Debugger since 2026-07-30, and needs a training"
-    " program that writes tensors for it"
-)
+DEBUGGER_NOTE = "--service-debugger: for accounts that had it before 2026-07-30, and programs that write its tensors"
 
 
 def flags(parser: argparse.ArgumentParser) -> None:
     """The description of a job and its instances; one job's, or every trial's."""
     job = parser.add_argument_group("job").add_argument
     job("--image", metavar="URI", help="required: in ECR, in the job's region (--local: any image of this machine)")
-    job(
-        "--data", metavar="S3|DIR|sample", help="required: s3://... with train/, valid/ and test/ below it, or a folder"
-    )
+    job("--data", metavar="S3|DIR|sample", help="required: s3://... above train/, valid/ and test/, or a folder")
     job("--upload-to", metavar="S3", help="where a folder goes (default: s3://BUCKET/PROJECT/data/FOLDER)")
     job("--weights", metavar="S3|FILE|WORD", help="a state_dict file; or none, DEFAULT (default), IMAGENET1K_V1 ...")
     job("--output", metavar="S3", help="results: OUTPUT/NAME/output/model.tar.gz (--local: a folder)")
@@ -49,15 +44,9 @@ def flags(parser: argparse.ArgumentParser) -> None:
     machine("--instance-type", metavar="T", help=f"default {INSTANCE}; train.py: T,T,... in order, by capacity")
     machine("--volume-size", metavar="GB", type=integer(1, MAX_VOLUME), help=f"disk (default {VOLUME})")
     machine("--spot", action="store_true", help="managed spot: cheaper; may be interrupted, then resumes")
-    machine(
-        "--max-run",
-        metavar="S",
-        type=integer(1, MAX_SECONDS),
-        help="seconds until it is stopped (default: a day; a trial an hour)",
-    )
-    machine(
-        "--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (default: a day more)"
-    )
+    seconds = integer(1, MAX_SECONDS)
+    machine("--max-run", metavar="S", type=seconds, help="seconds until it is stopped (a day; a trial an hour)")
+    machine("--max-wait", metavar="S", type=integer(1), help="with --spot: seconds of wait and run (a day more)")
     machine("--max-usd", metavar="USD", type=number, help="refuse what may cost more, on demand until --max-run")
     machine("--input-mode", choices=INPUT_MODES, help="FastFile: read from S3 when opened (default File)")
     machine("--network-isolation", action="store_true", help="no network in the container")
@@ -71,7 +60,6 @@ class Plan:
     data: Data
     weights: Weights
     create: Request
-    name: str
     program: str  # that follows and stops what is created
     instead: "tuple[Plan, ...]" = ()
 
@@ -87,9 +75,8 @@ class Plan:
         registry.find(aws, Image.parse(self.wanted.image))
         for one in (self, *self.instead):
             if creation.description(aws, one.create):
-                raise CloudError(
-                    f"a job {one.name} already exists, and its name cannot be used again: give another --name, or none"
-                )
+                name = one.wanted.name
+                raise CloudError(f"a job {name} already exists, and names are used once: give another --name")
         bucket.require(aws, S3Uri.parse(self.wanted.output, "--output").bucket, create=True)
         if self.data.splits is not None:
             storage.upload(aws, storage.items(self.data.splits), self.data.prefix, settings)
@@ -99,7 +86,7 @@ class Plan:
         self.start(aws)
 
     def start(self, aws: Aws) -> None:
-        create(aws, self.create, self.name, self.program)
+        create(aws, self.create, self.wanted.name, self.program)
 
 
 def create(aws: Aws, request: Request, name: str, program: str) -> None:
@@ -114,9 +101,9 @@ def create(aws: Aws, request: Request, name: str, program: str) -> None:
         raise CloudError(f"{error}; {name} may have been created: {perhaps}") from None
 
 
-def tell_created(wanted: TrainingJobSpec, name: str, kind: str, each: str, parallel: int = 1, runs: int = 1) -> None:
+def tell_created(wanted: TrainingJobSpec, kind: str, each: str, parallel: int = 1, runs: int = 1) -> None:
     """Say of a job or a search where it is seen and what it costs; `each` of its `runs`, so many of them at a time."""
-    progress(f"created {name}\n  {training_jobs.console(wanted.region, name, kind)}")
+    progress(f"created {wanted.name}\n  {training_jobs.console(wanted.region, wanted.name, kind)}")
     count, spot = wanted.instance_count, wanted.max_wait is not None
     progress("  " + instances.describe(wanted.instance_type, parallel * count, wanted.region, spot=spot))
     most = instances.price(wanted.instance_type, wanted.region).cost(wanted.max_run * runs, count)
@@ -145,7 +132,7 @@ def plan(
     for spec in specs:
         request = Request("sagemaker", "CreateTrainingJob", _request(spec, say=not flags.dry_run and not plans))
         check(request, allow_unknown=settings.allow_unknown)
-        plans.append(Plan(spec, data, weights, request, spec.name, PROGRAM))
+        plans.append(Plan(spec, data, weights, request, PROGRAM))
     if others and flags.dry_run:
         progress(f"of these jobs one runs: {others[0]} only where the service has no {first}, and so on")
     return replace(plans[0], instead=tuple(plans[1:]))
@@ -159,18 +146,13 @@ def check_budget(spec: TrainingJobSpec, seconds: float, limit: float | None, not
 
 def kinds(flags: argparse.Namespace) -> list[str]:
     """Return the instance types in the order in which they are tried. Raises CloudError."""
-    found = [kind.strip() for kind in (flags.instance_type or INSTANCE).split(",")]
+    found = instances.kinds(flags.instance_type or INSTANCE)
     refuse(
-        (len(set(found)) < len(found), f"--instance-type {flags.instance_type} names a type twice"),
         (
             len(found) > 1 and not flags.wait,
-            f"--instance-type {flags.instance_type} is followed, and continues with the next type where the service has"
-            " none left: it cannot be combined with --no-wait",
+            "--instance-type A,B has to be followed: it cannot be combined with --no-wait",
         ),
-        (
-            flags.keep_alive and flags.spot,
-            "--keep-alive cannot be combined with --spot: the service keeps no spot instances",
-        ),
+        (flags.keep_alive and flags.spot, "--keep-alive cannot be combined with --spot: the service keeps none"),
     )
     return found
 
@@ -215,8 +197,7 @@ def wanted_by(
         ),
         (
             flags.network_isolation and not (weights.uri or weights.file) and not is_none(hyperparameters),
-            "--network-isolation: the container could not download the ImageNet weights; give them as --weights FILE or"
-            " --weights s3://..., or train from random ones with --weights none",
+            "--network-isolation: the ImageNet weights cannot be downloaded: give --weights FILE, s3://... or none",
         ),
     )
     output = S3Uri.parse(flags.output, "--output") if flags.output else settings.home()

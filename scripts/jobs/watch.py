@@ -213,10 +213,8 @@ def leaving_it_running(name: str, region: str, what: str, program: str = "train.
     try:
         yield
     except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted; the {what} is still running and billed; re-attach with: {attach(name, region, program)};"
-            f" stop it with: {stop(name, region, program)}"
-        ) from None
+        ways = f"re-attach with: {attach(name, region, program)}; stop it with: {stop(name, region, program)}"
+        raise Interrupted(f"interrupted; the {what} is still running and billed; {ways}") from None
     except (ClientError, BotoCoreError) as error:
         again = attach(name, region, program)
         raise CloudError(f"{explain(error)}; after that: {again} (no {what} is stopped by this)") from None

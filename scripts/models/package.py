@@ -12,7 +12,7 @@ from container_serve.codec.media import ANSWER_TYPES, IMAGE_TYPES, JSON, JSON_LI
 from scripts.aws import creation, instances, names, requests
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, is_missing
-from scripts.aws.names import Image, S3Uri
+from scripts.aws.names import Image, Reference, S3Uri
 from scripts.aws.polling import ENDPOINT_SECONDS, poll
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
@@ -20,7 +20,6 @@ from scripts.console.command import progress
 from scripts.endpoints import model_data
 from scripts.images import registry
 from scripts.models import documents
-from scripts.models.reference import Reference
 from scripts.s3 import storage
 
 PENDING, APPROVED = "PendingManualApproval", "Approved"
@@ -95,8 +94,8 @@ def register(
 
     Raises CloudError where the image cannot serve the artifact, or the service refuses the version.
     """
-    model_data.need_architecture(aws, image, kind or INSTANCE_TYPES[0])
     model = model_data.need_servable(aws, image, artifact, environment)
+    model_data.need_architecture(aws, image, kind or INSTANCE_TYPES[0])
     digest = registry.find(aws, Image.parse(image))
     matrix = documents.confusion(aws, artifact)
     with scratch.folder() as folder:

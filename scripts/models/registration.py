@@ -9,7 +9,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from scripts.aws import names, settings
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
-from scripts.aws.names import Image, S3Uri
+from scripts.aws.names import Image, Reference, S3Uri
 from scripts.aws.requests import Request, show
 from scripts.aws.settings import Settings
 from scripts.console.command import refuse
@@ -18,7 +18,6 @@ from scripts.images import registry
 from scripts.jobs.training_jobs import Job, TrainingJobSpec
 from scripts.models import package
 from scripts.models.package import Package
-from scripts.models.reference import Reference
 
 JOB_FLAGS = ("register", "serving_image")  # of train.py
 
@@ -28,7 +27,7 @@ def run(flags: argparse.Namespace, chosen: Settings, region: str, environment: M
     if flags.approve:
         reference = Reference.parse(flags.approve, "--approve")
         if flags.dry_run:
-            print(show([package.approval_request(reference.arn(chosen))]))
+            print(show([package.approval_request(reference.arn(chosen.need_role(), region))]))
             return 0
         return _report(package.approve(chosen.aws(), reference), package.APPROVED, as_json=flags.json)
     group = names.checked(flags.register, "--register")

@@ -50,7 +50,7 @@ def requests(endpoint: str, mode: str, latency_ms: int, topic: str | None, setti
             "cloudwatch",
             "PutMetricAlarm",
             {
-                "AlarmName": name(endpoint, key),
+                "AlarmName": f"{endpoint}-{key}",
                 "AlarmDescription": f"{endpoint}: {alarm.text.format(latency_ms)}",
                 "AlarmActions": [topic] if topic else [],
                 "Namespace": alarm.namespace,
@@ -71,16 +71,12 @@ def requests(endpoint: str, mode: str, latency_ms: int, topic: str | None, setti
     ]
 
 
-def name(endpoint: str, key: str) -> str:
-    return f"{endpoint}-{key}"
-
-
 def guards(aws: Aws, endpoint: str) -> list[str]:
     """Return the names of the endpoint's own alarms that can guard an update.
 
     One that is firing already cannot: the update, which may be what mends it, would be rolled back at once.
     """
-    known = [name(endpoint, key) for key in ALARMS]
+    known = [f"{endpoint}-{key}" for key in ALARMS]
     found = aws.client("cloudwatch").describe_alarms(AlarmNames=known)["MetricAlarms"]
     firing = [one["AlarmName"] for one in found if one["StateValue"] == "ALARM"]
     if firing:

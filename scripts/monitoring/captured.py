@@ -117,9 +117,8 @@ def read(source: str, scratch: Path, aws: Any) -> Captured:
         unreadable = f"; {found.unreadable} lines are no records of a capture" if found.unreadable else ""
         raise CloudError(f"--captured {source}: no captured requests below it{unreadable}")
     if len(found.endpoints) > 1:
-        raise CloudError(
-            f"--captured {source} has requests to several endpoints: add one of {', '.join(sorted(found.endpoints))}", 2
-        )
+        several = ", ".join(sorted(found.endpoints))
+        raise CloudError(f"--captured {source} has requests to several endpoints: add one of {several}", 2)
     return found
 
 

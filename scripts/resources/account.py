@@ -74,7 +74,7 @@ class Account:
         try:
             kept = usage.kept(self.aws, wanted)
         except (ClientError, BotoCoreError) as error:
-            left = [one for one in wanted if usage.can_be_used(one)]
+            left = [one for one in wanted if one.kind in usage.USERS]
             complaints.append(f"left: {', '.join(map(str, left))}: cannot see what uses them: {explain(error)}")
         else:
             left = list(kept)

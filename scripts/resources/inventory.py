@@ -17,6 +17,7 @@ from scripts.aws.parallel import gather
 from scripts.aws.requests import Request, describe
 from scripts.endpoints import lookup
 from scripts.endpoints.deployment import ENDPOINT_TAG
+from scripts.images import registry
 from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import tags_of
 
@@ -177,11 +178,7 @@ def repositories(aws: Aws, found: Inventory) -> None:
     """Add those of the images of this project."""
     ecr = aws.client("ecr")
     for target in TARGETS:
-        try:
-            items = ecr.describe_repositories(repositoryNames=[f"{found.project}-{target}"])["repositories"]
-        except ecr.exceptions.RepositoryNotFoundException:
-            continue
-        for item in items:
+        if item := registry.described(ecr, f"{found.project}-{target}"):
             tags = tag_map(ecr.list_tags_for_resource(resourceArn=item["repositoryArn"])["tags"])
             name, uri = item["repositoryName"], item["repositoryUri"]
             found.add(Resource(Kind.REPOSITORY, name, "", item.get("createdAt"), detail=uri), tags)

@@ -20,7 +20,7 @@ T = TypeVar("T", bound=Resource | S3Asset)
 _READERS = (Kind.JOB, Kind.SEARCH, Kind.TRANSFORM)  # only those in progress use anything
 _STORES = (Kind.MODEL, *_READERS, Kind.PACKAGE)
 # What may use a resource or asset of this kind; nothing uses the others.
-_USERS: dict[Kind, tuple[Kind, ...]] = {
+USERS: dict[Kind, tuple[Kind, ...]] = {
     Kind.CONFIGURATION: (Kind.ENDPOINT,),
     Kind.MODEL: (Kind.CONFIGURATION, Kind.COMPONENT, Kind.TRANSFORM),
     Kind.PACKAGE: (Kind.MODEL,),
@@ -57,7 +57,7 @@ class User:
 
 def kept(aws: Aws, to_delete: Sequence[T]) -> dict[T, User]:
     """Those that something uses which stays, and what. Raises botocore's errors where it cannot be seen."""
-    needed = {kind for thing in to_delete for kind in _USERS.get(thing.kind, ())}
+    needed = {kind for thing in to_delete for kind in USERS.get(thing.kind, ())}
     users = [user for kind in NOUNS if kind in needed for user in _find(aws, kind)]
     going = {(thing.kind, thing.name) for thing in to_delete if isinstance(thing, Resource)}
     found: dict[T, User] = {}
@@ -72,17 +72,12 @@ def kept(aws: Aws, to_delete: Sequence[T]) -> dict[T, User]:
 
 
 def _first_user(thing: Resource | S3Asset, users: Sequence[User]) -> User | None:
-    return next((user for user in users if user.kind in _USERS.get(thing.kind, ()) and user.uses(thing)), None)
+    return next((user for user in users if user.kind in USERS.get(thing.kind, ()) and user.uses(thing)), None)
 
 
 def reader(aws: Aws, uri: S3Uri) -> User | None:
     """A job in progress that reads below this prefix. Raises botocore's errors where it cannot be seen."""
     return _first_user(S3Asset(Kind.IMAGES, uri), [user for kind in _READERS for user in _find(aws, kind)])
-
-
-def can_be_used(thing: Resource | S3Asset) -> bool:
-    """Tell whether anything else could need it."""
-    return thing.kind in _USERS
 
 
 def _find(aws: Aws, kind: Kind) -> list[User]:

@@ -64,10 +64,7 @@ def require(aws: Aws, bucket: str, *, create: bool = False) -> None:
         raise
     region = answer.get("BucketRegion") or aws.region
     if region != aws.region:
-        raise CloudError(
-            f"s3://{bucket} is in {region}, and the region is {aws.region}: SageMaker trains on data of its own"
-            " region only; give another --bucket or --region"
-        )
+        raise CloudError(f"s3://{bucket} is in {region}, and the region is {aws.region}: give another bucket or region")
 
 
 def _say_why(s3: Any, bucket: str) -> None:
@@ -79,10 +76,8 @@ def _say_why(s3: Any, bucket: str) -> None:
             raise
         whose = owner(bucket).get("ExpectedBucketOwner")
         other = f"it belongs to another account than {whose}, or " if whose else ""
-        raise CloudError(
-            f"s3://{bucket} may not be read: {other}the permission s3:ListBucket is missing; {POLICY} lists those"
-            " that the scripts need"
-        ) from None
+        why = f"{other}the permission s3:ListBucket is missing ({POLICY} has it)"
+        raise CloudError(f"s3://{bucket} may not be read: {why}") from None
 
 
 def _make(aws: Aws, bucket: str, create: bool) -> None:
@@ -90,19 +85,15 @@ def _make(aws: Aws, bucket: str, create: bool) -> None:
     if not create or not match:
         raise CloudError(f"s3://{bucket} is not there: make it with `aws s3 mb s3://{bucket}`, or name another bucket")
     if match[1] != aws.region or match[2] != aws.identity.account:
-        raise CloudError(
-            f"s3://{bucket} is not there, and only account {match[2]} can make it in {match[1]} (this is"
-            f" {aws.identity.account}, {aws.region}): check --role and --region, or name another bucket"
-        )
+        only = f"only account {match[2]} can make it in {match[1]} (this is {aws.identity.account}, {aws.region})"
+        raise CloudError(f"s3://{bucket} is not there, and {only}: check --role and --region, or name another bucket")
     create_it, close_it = creation(bucket, aws.region)
     try:
         requests.send(aws, create_it)
     except ClientError as error:
         if code_of(error) == "BucketAlreadyExists":
-            raise CloudError(
-                f"s3://{bucket} belongs to another account, though by its name it should be {match[2]}'s: give a"
-                " --bucket of your own"
-            ) from None
+            whose = f"belongs to another account, though by its name it should be {match[2]}'s"
+            raise CloudError(f"s3://{bucket} {whose}: give a --bucket of your own") from None
         # Made by a first try whose answer was lost, or by another call just now.
         if code_of(error) != "BucketAlreadyOwnedByYou":
             raise

@@ -59,10 +59,8 @@ class Manifest:
             files = {key: Entry(**entry) for key, entry in content["files"].items()}
             return cls(files, content["kms_key"], content["complete"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CloudError(
-                f"{where} is no manifest that this program can read ({type(error).__name__}: {error}): give another"
-                " prefix, or empty this one"
-            ) from None
+            why = f"({type(error).__name__}: {error}): give another prefix, or empty this one"
+            raise CloudError(f"{where} is no manifest that this program can read {why}") from None
 
 
 def read(aws: Aws, prefix: S3Uri) -> Manifest | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from container_train.data.labels import SPLIT_NAMES, SPLITS
 from container_train.data.splits import ClassFiles, placed
-from container_train.errors import DataError
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
@@ -26,13 +25,8 @@ from scripts.s3.sync import Uploaded as Uploaded
 
 
 def items(splits: Mapping[str, ClassFiles]) -> list[Item]:
-    """The files of a plan, under the names that splits.lay_out gives them. Raises DataError naming a file that S3
-    cannot take."""
-    made = []
-    for key, path in placed(splits):
-        check_key(key, path)
-        made.append(Item(key, path, path.stat().st_size))
-    return made
+    """The files of a plan, under the names that splits.lay_out gives them."""
+    return [Item(key, path, path.stat().st_size) for key, path in placed(splits)]
 
 
 def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[Request]:
@@ -48,9 +42,7 @@ def requests(items: Sequence[Item], prefix: S3Uri, settings: Settings) -> list[R
 
 
 def file_request(path: Path, uri: S3Uri, settings: Settings) -> Request:
-    """Return what upload_file sends, in parts where the file is large. Raises DataError where it is missing."""
-    if not path.is_file():
-        raise DataError(f"{path} is not there, or no file")
+    """Return what upload_file sends, in parts where the file is large."""
     check_key(uri.key, path)
     return put(path, digest(path), uri, settings)
 
@@ -66,10 +58,8 @@ def upload(aws: Aws, items: Sequence[Item], prefix: S3Uri, settings: Settings, t
 
 def upload_file(aws: Aws, path: Path, uri: S3Uri, settings: Settings) -> bool:
     """Send one file of any size to this very key, unless it exists already; return whether it was sent."""
-    before = path.stat() if path.is_file() else None
-    request = file_request(path, uri, settings)
-    assert before
-    metadata = request.request["Metadata"]
+    before = path.stat()
+    metadata = file_request(path, uri, settings).request["Metadata"]
     buckets.require(aws, uri.bucket, create=True)
     if is_there(aws, uri, metadata[HASH], before.st_size, settings):
         progress(f"{uri} already exists, unchanged")
@@ -78,7 +68,7 @@ def upload_file(aws: Aws, path: Path, uri: S3Uri, settings: Settings) -> bool:
     extra = {"Metadata": metadata, "ChecksumAlgorithm": "SHA256", **owner(uri.bucket), **encryption(settings)}
     extra.pop("BucketKeyEnabled", None)  # which s3transfer does not know
     with Progress(str(uri), before.st_size) as bar:
-        aws.client("s3").upload_file(str(path), uri.bucket, uri.key, ExtraArgs=extra, Callback=bar.add)
+        aws.client("s3").upload_file(str(path), uri.bucket, uri.key, ExtraArgs=extra, Callback=bar.update)
     if path.stat().st_mtime_ns != before.st_mtime_ns:
         aws.client("s3").delete_object(**s3_location(uri))
         raise CloudError(f"{path} was changed while it was being sent: call this again")
@@ -98,18 +88,13 @@ def require_data(aws: Aws, prefix: S3Uri) -> None:
         others = [(name, split) for split in missing for name in SPLIT_NAMES[split][1:] if holds(name)]
         if others:
             renaming = " and ".join(f"{name}/ to {split}/" for name, split in others)
-            raise CloudError(
-                f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), which are the names of the channels"
-            )
+            raise CloudError(f"{prefix}: rename {renaming} (`aws s3 mv --recursive`), as the channels are called")
+        lacking = " and ".join(f"{name}/" for name in missing)
         raise CloudError(
-            f"{prefix} has no images below {' and '.join(f'{name}/' for name in missing)}: upload them with"
-            f" scripts/prepare_data.py DIR --s3 {prefix}"
+            f"{prefix} has no images below {lacking}: send them, scripts/prepare_data.py DIR --s3 {prefix}"
         )
     manifest = None
     with suppress(CloudError):  # data may lie there that another program sent
         manifest = manifests.read(aws, prefix)
     if manifest is not None and not manifest.complete:
-        raise CloudError(
-            f"the upload to {prefix} has not ended, so files may be missing: call scripts/prepare_data.py again as"
-            " before"
-        )
+        raise CloudError(f"the upload to {prefix} has not ended: call scripts/prepare_data.py again as before")

@@ -103,11 +103,9 @@ class Sync:
     def _refuse_unmanaged(self, before: Manifest, there: Listed) -> None:
         unmanaged = [key for key in there if key not in before.files]
         if unmanaged:
-            raise CloudError(
-                f"{len(unmanaged)} objects below {self.prefix} were not put there by this program, such as"
-                f" {self.prefix / unmanaged[0]}: give another prefix, or empty this one (`aws s3 rm --recursive"
-                f" {self.prefix}`)"
-            )
+            remedy = f"give another prefix, or empty this one (`aws s3 rm --recursive {self.prefix}`)"
+            others = f"{len(unmanaged)} objects below {self.prefix} were not put there by this program"
+            raise CloudError(f"{others}, such as {self.prefix / unmanaged[0]}: {remedy}")
 
     def _refuse_read(self) -> None:
         """A job would train on a mixture, or miss the images that it has listed."""
@@ -119,9 +117,7 @@ class Sync:
             progress(f"whether a job reads {self.prefix} cannot be seen: {explain(error)}")
             return
         if reader:
-            raise CloudError(
-                f"{reader} reads {self.prefix}, whose images would be changed: wait for its end, or give another prefix"
-            )
+            raise CloudError(f"{reader} reads {self.prefix}: wait for its end, or give another prefix")
 
     def _compare(self, before: Manifest, there: Listed) -> list[Item]:
         """The files to send; what is there as it should be goes into the manifest."""
@@ -142,7 +138,7 @@ class Sync:
             todo = []
 
             def take(item: Item, found: tuple[str, Entry | None]) -> None:
-                bar.add(item.size)
+                bar.update(item.size)
                 sha256, entry = found
                 if entry is None:
                     self.hashes[item.key] = sha256
@@ -166,7 +162,7 @@ class Sync:
             self.manifest.files[item.key] = Entry(self.hashes[item.key], item.size, etag)
             self.sent += 1
             self.sent_bytes += item.size
-            bar.add(item.size)
+            bar.update(item.size)
 
         with Progress(str(self.prefix), total) as bar:
             each(send_one, todo, note, self.threads)
@@ -176,9 +172,7 @@ class Sync:
         self.manifest.files = {key: self.manifest.files[key] for key in self.items}
         if self._list() != {key: (entry.bytes, entry.etag) for key, entry in self.manifest.files.items()}:
             self._write_manifest()
-            raise CloudError(
-                f"objects below {self.prefix} were changed by another program during the upload: call this again when"
-                " it has ended, to put them right"
-            )
+            others = f"objects below {self.prefix} were changed by another program during the upload"
+            raise CloudError(f"{others}: call this again when it has ended, to put them right")
         self.manifest.complete = True
         self._write_manifest()

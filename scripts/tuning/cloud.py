@@ -20,7 +20,7 @@ from scripts.jobs.training import Plan
 from scripts.tuning import table, tuning_jobs
 from scripts.tuning.space import Space
 from scripts.tuning.trials import Search, Trial
-from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, PARENTS, TRIAL_OVERRIDES, TuningJob, describe
+from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, TRIAL_OVERRIDES, TuningJob, describe
 
 PROGRAM = "tune.py"
 POLL_SECONDS = 15.0
@@ -34,11 +34,7 @@ def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space:
     if flags.strategy == "hyperband" and flags.early_stopping:
         raise CloudError("--early-stopping: hyperband ends poor trials by itself, and the service takes only one", 2)
     listed = [] if flags.warm_start is None else [name.strip() for name in flags.warm_start.split(",")]
-    parents = [names.checked(name, "--warm-start", names.MAX_SEARCH) for name in listed]
-    if len(set(parents)) < len(parents):
-        raise CloudError(f"--warm-start {flags.warm_start} names a search twice", 2)
-    if len(parents) > PARENTS:
-        raise CloudError(f"--warm-start names {len(parents)} searches: the service takes {PARENTS}", 2)
+    parents = [names.checked(name, "--warm-start", names.MAX_SEARCH) for name in dict.fromkeys(listed)]
     if flags.warm_start_type and not parents:
         raise CloudError("--warm-start-type goes with --warm-start", 2)
     name = flags.name or names.unique(settings.project, "tune", most=names.MAX_SEARCH)
@@ -52,7 +48,7 @@ def plan(flags: argparse.Namespace, settings: Settings, weights: Weights, space:
     request = tuning_jobs.creation(name, trial, space, flags, parents)
     create = Request("sagemaker", "CreateHyperParameterTuningJob", request)
     check(create, allow_unknown=settings.allow_unknown)
-    return Plan(trial, data, weights, create, name, PROGRAM)
+    return Plan(trial, data, weights, create, PROGRAM)
 
 
 def follow(aws: Aws, name: str) -> TuningJob:

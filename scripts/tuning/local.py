@@ -101,9 +101,8 @@ def _search(
     except KeyboardInterrupt:
         ignore_signals()  # a second one would lose the results, and the way to resume
         done = search.search().count(*OVER)
-        raise Interrupted(
-            f"interrupted after {done} of {flags.trials} trials, which are kept in {folder}: the same call resumes it"
-        ) from None
+        kept = f"{done} of {flags.trials} trials, which are kept in {folder}"
+        raise Interrupted(f"interrupted after {kept}: the same call resumes it") from None
     finally:
         with contextlib.suppress(StorageInternalError):
             found = search.search()

@@ -24,10 +24,10 @@ from scripts.jobs.watch import Metrics
 from scripts.tuning.space import Value
 from scripts.tuning.study import Study
 from scripts.tuning.trials import Search, Trial, is_number
+from scripts.tuning.tuning_jobs import TRIAL_OVERRIDES
 
 POLL_SECONDS = 0.3
-# What a trial need not do: it is the search that is looked at, and nothing of it is served.
-TRIAL_OVERRIDES = {"debug": "off", "profile-interval": "0", "measure": "none"}
+NOT_SERVED = {**TRIAL_OVERRIDES, "measure": "none"}
 # A search whose trials fail is wrong as a whole: it ends when so many have, and they are such a share.
 FAILURES, FAILED_SHARE = 3, 0.5
 
@@ -124,7 +124,7 @@ class LocalSearch:
         folder.mkdir(parents=True)
         # The service gives a trial this one, too; the toolkit keeps it from the program.
         objective = {"_tuning_objective_metric": self.study.space.objective}
-        values = {**objective, **TRIAL_OVERRIDES, **self.fixed, **trial.parameters}
+        values = {**objective, **NOT_SERVED, **self.fixed, **trial.parameters}
         given = {name: str(value) for name, value in values.items()}
         (folder / "hyperparameters.json").write_text(json.dumps(given, indent=1) + "\n")
         staged = stage.stage(folder / "ml", str(self.data), given, self.weights, host=self.engine.host)

@@ -47,21 +47,15 @@ def _row(trial: Trial, search: Search) -> list[str]:
 
 
 def _uncertainty(search: Search) -> str:
-    """Return how many images the best trials differ by; empty if these are not known, or it is no accuracy."""
+    """Return how sure the best value is; empty if the number of images is not known, or it is no accuracy."""
     best, images = search.best, search.images
     if best is None or best.value is None or not images or not search.space.objective.endswith("accuracy"):
         return ""
     low, _ = metrics.interval(best.value, images)
     done = [trial.value for trial in search.trials if trial.status == "completed" and trial is not best]
-    others = sorted((value for value in done if value is not None and is_number(value)), reverse=True)
-    right = [round(value * images) for value in (best.value, *others)]
-    near = sum(value >= low for value in others)
-    return (
-        f"One of {count(images, 'validation image')} is {100 / images:.2g} points: the best trial predicts {right[0]}"
-        f" correctly{f', the next best {right[1]}' if others else ''}. The 95 % interval is"
-        f" {metrics.interval_words(best.value, images)}"
-        + (f"; {count(near, 'other trial')} within it may be as good." if near else ".")
-    )
+    near = sum(value is not None and value >= low for value in done)
+    words = f"The 95 % interval on {count(images, 'validation image')} is {metrics.interval_words(best.value, images)}"
+    return f"{words}; {count(near, 'other trial')} within it may be as good." if near else f"{words}."
 
 
 def _charts(search: Search) -> dict[str, Chart]:

@@ -87,9 +87,7 @@ class Study:
             other = next(key for key in {**begun, **identity} if begun.get(key) != identity.get(key))
             values = f" ({begun.get(other)}, now {identity.get(other)})" if other in ("data", "weights") else ""
             what = "search space, or other hyperparameters" if other == "space" else other + values
-            raise CloudError(
-                f"{folder} is a search begun with another {what}: give another --name, or remove {folder}", 2
-            )
+            raise CloudError(f"{folder} was begun with another {what}: give another --name, or remove it", 2)
         # Begun again, a sampler with the same seed would try the same again.
         seed = len(self._all())
         self.study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=parallel > 1)

@@ -16,7 +16,6 @@ from scripts.tuning.trials import Search, Status, Trial
 
 NOUN = "HyperParameterTuningJob"  # in the names of the service's operations
 MAX_RUN = 3600  # seconds of one trial, the default
-PARENTS = 5  # of a warm start, at most
 _WARM_START = {"identical": "IdenticalDataAndAlgorithm", "transfer": "TransferLearning"}
 _STATUS: dict[str, Status] = {
     "Completed": "completed",

@@ -151,7 +151,7 @@ def know_image(change: Callable[[Any, str, Any], None]) -> dict[str, str]:
     """
     labels = dict(LABELS)
     change(registry, "find", lambda aws, image: "sha256:" + "0" * 64)
-    change(registry, "image_labels", lambda aws, image: labels or None)
+    change(registry, "image_labels", lambda aws, image: labels or {})
     change(registry, "image_architecture", lambda aws, image: "amd64")
     return labels
 

@@ -12,7 +12,7 @@ from botocore import xform_name
 from local_test import pack
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import load
-from scripts.endpoints.deployment import Deployment, resource_name
+from scripts.endpoints.deployment import Deployment, requests, resource_name
 from tests.cloud.conftest import ACCOUNT, BUCKET, KEY, MODEL, REGION, ROLE
 from tests.contract.models import write_model
 
@@ -30,7 +30,7 @@ def deployed(
         name or resource_name(endpoint, project), "image", S3Uri.parse(MODEL, "-"), "ml.m5.large", instances, {},
         False, endpoint, 600, 600,
     )  # fmt: skip
-    for request in wanted.create(settings)[: 2 if name else count]:
+    for request in requests(wanted, argparse.Namespace(update=False), settings)[: 2 if name else count]:
         getattr(session.client("sagemaker"), xform_name(request.operation))(**request.request)
 
 

@@ -85,7 +85,7 @@ def test_what_is_missing_to_train_on_is_named(aws: Session) -> None:
 
     put(f"{PREFIX.key}/train/", b"")
     for more, said in (
-        ((), r"no images below train/ and valid/ and test/: upload them with scripts/prepare"),
+        ((), r"no images below train/ and valid/ and test/: send them, scripts/prepare"),
         (("train", "test"), "no images below valid/:"),
         (("validation",), r"rename validation/ to valid/ \(`aws s3 mv --recursive`\)"),
     ):

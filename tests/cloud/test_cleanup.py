@@ -90,7 +90,7 @@ def test_all_and_unused(aws: Session, call: Call) -> None:
     assert call(cleanup, "--unused", "--yes").code == 0
     assert there(aws) == all_of("byoc-dogs", "byoc-horses")
     deployed(aws, "cats")
-    call(cleanup, "--all", "--yes").says("history of training jobs")
+    call(cleanup, "--all", "--yes").says("history of jobs")
     assert there(aws) == all_of("byoc-horses")
     call(cleanup, "--all", "--yes").says("nothing to remove")
 
@@ -193,7 +193,7 @@ def test_what_cannot_be_seen_is_not_said_to_be_nothing(aws: Session, monkeypatch
 
 def test_dry_run(call: Call) -> None:
     ended = call(cleanup, "byoc-dogs", "--region", REGION, "--dry-run")
-    ended.says("what updates, --alarms and --dashboard have added has names that only AWS knows")
+    ended.says("what was added since then only AWS knows")
     assert ended.json == [
         {"service": "sagemaker", "operation": f"Delete{noun}", "request": {f"{noun}Name": "byoc-dogs"}}
         for noun in ("Endpoint", "EndpointConfig", "Model")

@@ -223,7 +223,7 @@ def test_models_are_added_asked_for_and_removed(account: Session, tmp_path: Path
     (tmp_path / "birds.tar.gz").write_bytes(models.archive(tmp_path / "birds"))
     assert call(deploy, *prefix, "--image", SERVE_IMAGE, "--add", "birds", str(tmp_path / "birds.tar.gz")).code == 0
     ended = call(deploy, *prefix, "--add", "dogs", MODEL)
-    ended.ends(1, "already exists, and an endpoint that has loaded it would go on with the old one")
+    ended.ends(1, "already exists: give another NAME, or --remove dogs first")
     (tmp_path / "broken.tar.gz").write_bytes(models.archive(tmp_path / "broken", "flipped"))
     call(deploy, *prefix, "--add", "broken", str(tmp_path / "broken.tar.gz")).ends(1, "model.bin: corrupt")
     assert f"2 models below {MANY}: birds, dogs" in call(deploy, *OFFLINE, *prefix, "--name", "byoc-many").err

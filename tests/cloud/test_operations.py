@@ -217,7 +217,7 @@ def test_a_schedule_stays_until_there_is_a_new_one_or_the_endpoint_goes(
 def test_what_may_cost_more_is_refused(flags: tuple[str, ...], limit: str, words: str, usd: str, call: Call) -> None:
     ended = call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", limit)
     assert (ended.code, ended.out, words in ended.err) == (2, "", True)
-    assert f"--max-usd-per-day {limit}: this may cost {usd} USD, so nothing was made" in ended.last
+    assert f"--max-usd-per-day {limit}: this may cost {usd} USD: ask for less" in ended.last
     assert call(deploy, *ONE, *flags, "--dry-run", "--max-usd-per-day", str(float(usd) + 0.01)).code == 0
 
 
@@ -311,7 +311,7 @@ def test_the_known_variables_are_those_that_the_server_reads(call: Call) -> None
     "when",
     [
         "cron(0/15 8-18 ? * MON-FRI 2026-2030)", "cron(0,30 */2 L * ? *)", "cron(0 08 LW JAN,JUL ? *)",
-        "cron(59 23 15W 1-12/3 ? *)", "cron(0 8 ? * 2#1 *)", "cron(0 8 ? * FRIL *)", "rate(5 minutes)", "rate(1 day)",
+        "cron(59 23 15W 1-12/3 ? *)", "cron(0 8 ? * 2#1 *)", "cron(0 8 ? * FRIL *)", "rate(10 minutes)", "rate(1 day)",
         "at(2100-12-31T23:59:59)",
     ],
 )  # fmt: skip

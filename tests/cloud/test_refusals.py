@@ -34,10 +34,8 @@ MODES: list[tuple[str, str]] = [
     ("--serverless 2048 --multi-model s3://b-b/a", "--multi-model: an endpoint has one mode"),
     ("--serverless 2048 --max-instances 2", "--max-instances: it scales by itself"),
     ("--serverless 2048 --startup-timeout 300", "--startup-timeout: the service always gives it 180 s"),
-    *(
-        (f"--serverless 2048 --update --strategy {name}", f"--strategy {name}: it has no instances")
-        for name in ("rolling", "canary", "linear")
-    ),
+    ("--serverless 2048 --update --strategy canary", "--strategy: it has no instances"),
+    ("--strategy canary", "--strategy goes with --update"),
     ("--serverless 2000", "invalid choice: 2000"),
     ("--serverless 2048 --max-concurrency 201", "MaxConcurrency has value 201: expected at most 200"),
     ("--serverless 2048 --provisioned 6", "--provisioned 6 is more than --max-concurrency 5"),
@@ -97,6 +95,9 @@ TIMES = [
     ("at(tomorrow)", "expected at(YYYY-MM-DDThh:mm:ss)"),
     ("rate(0 days)", "expected 'cron("),
     ("rate(2 weeks)", "expected 'cron("),
+    ("rate(1 minutes)", "rate(1 hour), rate(2 hours)"),
+    ("rate(2 minute)", "rate(1 hour), rate(2 hours)"),
+    ("cron(0 8 31-1 * ? *)", "DAY has value '31-1': a range goes from the lower to the higher number"),
 ]
 
 REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
@@ -138,7 +139,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--instance-type", "ml.m5.xlarge", "--volume-kms-key", "alias/x"), "not an alias"),
     (train, (*TRAIN, "--max-wait", "10"), "--max-wait is for spot instances"),
     (train, (*TRAIN, "--spot", "--max-run", "100", "--max-wait", "99"), "--max-wait 99 is less than --max-run 100"),
-    (train, (*TRAIN, "--network-isolation"), "could not download the ImageNet weights"),
+    (train, (*TRAIN, "--network-isolation"), "the ImageNet weights cannot be downloaded: give"),
     (train, (*TRAIN, "--weights", "gone.pth"), "--weights gone.pth: no such file"),
     (train, (*TRAIN, "--weights", ""), "--weights is empty"),
     (train, ("--image", TRAIN_IMAGE, *HERE, *DATA, "--name", "under_score"), "--name has value 'under_score'"),
@@ -151,7 +152,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, ("--image", TRAIN_IMAGE, *DATA, "--role", ROLE), "no region"),
     (train, ("--image", TRAIN_IMAGE, "--data", "tests"), "no region"),
     (train, ("--image", TRAIN_IMAGE, *DATA, "--region", REGION), "no role"),
-    (train, ("--image", TRAIN_IMAGE, *DATA, "--role", ROLE, "--region", "us-east-1"), "takes images of its own region"),
+    (train, ("--image", TRAIN_IMAGE, *DATA, "--role", ROLE, "--region", "us-east-1"), "the region is us-east-1"),
     (train, ("--attach", "a", "--stop", "b"), "cannot be combined"),
     (train, ("--attach", "a", "--epochs", "3"), "--attach is for a job that exists"),
     (train, ("--stop", "a", "--local"), "--stop is for a job that exists, and --local for a new one"),
@@ -180,8 +181,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (tune, (*TRAIN, "--parallel", "50", "--trials", "2"), "--parallel 50 is more than the 2 trials of the search"),
     (tune, (*TRAIN, "--parallel", "11", "--strategy", "grid"), "--parallel 11 is more than the 10 trials"),
     (tune, (*TRAIN, "--warm-start", ","), "--warm-start has value '': expected letters, digits"),
-    (tune, (*TRAIN, "--warm-start", "a,b,a"), "--warm-start a,b,a names a search twice"),
-    (tune, (*TRAIN, "--warm-start", "a,b,c,d,e,f"), "names 6 searches: the service takes 5"),
+    (tune, (*TRAIN, "--warm-start", "a,b,c,d,e,f"), "ParentHyperParameterTuningJobs has length 6: expected at most 5"),
     (tune, (*TRAIN, "--search-space", "none.toml"), "--search-space none.toml: no such file"),
     (tune, ("--image", TRAIN_IMAGE, *HERE, *DATA, "--name", "a" * 33), "at most 32"),
     (tune, (*TRAIN, "--spot", "--max-wait", "99"), "--max-wait 99 is less than --max-run 3600"),
@@ -220,7 +220,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, (*DRY, "--model-data", MODEL.removesuffix("/model.tar.gz")), "model.tar.gz, the file itself"),
     (deploy, ("--image", "byoc-serve:1", *HERE, "--model-data", MODEL, "--dry-run"), "expected ACCOUNT.dkr.ecr"),
     (deploy, ("--image", SERVE_IMAGE, "--role", ROLE, "--region", "us-east-1", "--model-data", MODEL, "--dry-run"),
-        "images of its own region"),
+        "and the region is us-east-1"),
     (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
     (deploy, (*ONE, "--instance-type", "ml.m5.large,ml.c5.largee"), "did you mean ml.c5"),
     (deploy, (*ONE, "--page"), "--page goes with --local"),

@@ -38,7 +38,7 @@ def image(reference: str) -> Image:
 def test_a_repository_is_made_once(aws: Session, calls: list[str]) -> None:
     ecr = aws.client("ecr")
     made = registry.ensure_repository(Aws(REGION), NAME, SETTINGS)
-    assert made == registry.Repository(f"{ECR_HOST}/{NAME}", immutable=True)
+    assert (made["repositoryUri"], made["imageTagMutability"]) == (f"{ECR_HOST}/{NAME}", "IMMUTABLE")
     made_with = ["ecr:CreateRepository", "ecr:PutLifecyclePolicy"]
     assert calls == ["ecr:DescribeRepositories", *made_with, "ecr:DescribeRepositories", "sts:GetCallerIdentity"]
     [found] = ecr.describe_repositories(repositoryNames=[NAME])["repositories"]
@@ -65,17 +65,17 @@ def test_a_repository_whose_answer_is_lost_has_its_rules(aws: Session, flaky: Fl
 
 def test_a_repository_that_exists_is_used_as_it_is(aws: Session, calls: list[str], monkeypatch: Patch) -> None:
     aws.client("ecr").create_repository(repositoryName=NAME)
-    assert not registry.ensure_repository(Aws(REGION), NAME, SETTINGS).immutable
+    assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS)["imageTagMutability"] == "MUTABLE"
     assert calls == ["ecr:DescribeRepositories"]
     # Another call made it at this moment.
-    original = registry._described
+    original = registry.described
     answers = [None]
 
     def described(ecr: Any, name: str) -> Any:
         return answers.pop() if answers else original(ecr, name)
 
-    monkeypatch.setattr(registry, "_described", described)
-    assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS).uri == f"{ECR_HOST}/{NAME}"
+    monkeypatch.setattr(registry, "described", described)
+    assert registry.ensure_repository(Aws(REGION), NAME, SETTINGS)["repositoryUri"] == f"{ECR_HOST}/{NAME}"
 
 
 # Images, in moto's registry
@@ -105,11 +105,11 @@ def test_an_image_is_found_by_tag_and_by_digest(pushed: str, monkeypatch: Patch)
     assert registry.find(Aws(REGION), image("one")) == pushed
     assert registry.find(Aws(REGION), image(pushed)) == pushed
     give(monkeypatch, "GetDownloadUrlForLayer", error("AccessDeniedException", "not authorized"))
-    assert registry.image_labels(Aws(REGION), image("one")) is None
-    assert [registry.image_architecture(Aws(REGION), image(tag)) for tag in ("one", "missing")] == [None, None]
+    assert registry.image_labels(Aws(REGION), image("one")) == {}
+    assert registry.image_architecture(Aws(REGION), image("one")) is None
 
 
-@pytest.mark.parametrize("look", [registry.find, registry.image_labels])
+@pytest.mark.parametrize("look", [registry.find, registry.image_labels, registry.image_architecture])
 def test_an_image_that_is_not_there(aws: Session, look: Any) -> None:
     with pytest.raises(CloudError, match=rf"{NAME}:one is not in ECR: push it with scripts/push.sh"):
         look(Aws(REGION), image("one"))
@@ -144,4 +144,4 @@ def test_labels(server: Server) -> None:
     platform = {"os": "linux", "architecture": "amd64"}
     entries = [{"mediaType": DOCKER_MANIFEST, "digest": digest, "size": 1, "platform": platform}]
     server.put_manifest(NAME, "all", {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries})
-    assert registry.image_labels(Aws(REGION), image("all")) is None
+    assert registry.image_labels(Aws(REGION), image("all")) == {}

@@ -77,4 +77,4 @@ def test_what_is_not_there(aws: Session, tmp_path: Path, source: str, said: str,
 def test_no_region_is_asked_for_what_lies_here(folder: Path, tmp_path: Path, call: Call) -> None:
     assert call(report, folder, "--out", tmp_path / "page.html").code == 0
     ended = call(report, JOB, "--out", tmp_path / "other.html")
-    ended.says(f"{JOB} is no folder or file here; to ask for a training job", code=2)
+    ended.says(f"{JOB} is no folder or file here; for a training job of that name", code=2)

@@ -61,7 +61,7 @@ def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatc
 def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
     with pytest.raises(CloudError, match="--region, set AWS_REGION, or write region"):
         load().need_region()
-    with pytest.raises(CloudError, match="--role arn:aws:iam::ACCOUNT:role/NAME, set BYOC_ROLE"):
+    with pytest.raises(CloudError, match="--role arn:aws:iam::ACCOUNT:role/NAME, BYOC_ROLE"):
         load("--region", "us-east-1").need_role()
     with pytest.raises(CloudError, match="no bucket: give --bucket, or a --role"):
         load("--region", "us-east-1").home()

@@ -271,6 +271,6 @@ def test_a_job_that_may_cost_more_is_refused(
     script: ModuleType, flags: str, counted: str, usd: str, call: Call
 ) -> None:
     arguments = (*BASE, *DATA, *flags.split(), "--max-usd")
-    ended = call(script, *arguments, float(usd) - 0.01).ends(2, f"this may cost {usd} USD, so nothing was made")
+    ended = call(script, *arguments, float(usd) - 0.01).ends(2, f"this may cost {usd} USD: ask for less")
     assert (ended.out, counted in ended.err) == ("", True)
     assert call(script, *arguments, float(usd) + 0.01).ends(0).json

@@ -79,7 +79,7 @@ def test_attach_follows_an_update_to_its_end(monkeypatch: Patch, call: Call) -> 
     for answers, said in (
         ([updating, updating, described("InService", FailureReason="alarm errors")],
             "serves the configuration from before, byoc-dogs: alarm errors"),
-        ([described("Failed", FailureReason="no")], "is Failed: no; remove it with scripts/cleanup.py byoc-dogs"),
+        ([described("Failed", FailureReason="no")], "is Failed with byoc-dogs: no; its log: /aws/sagemaker"),
         ([NONE], f"there is no endpoint byoc-dogs in {REGION}"),
     ):  # fmt: skip
         give(monkeypatch, "DescribeEndpoint", *answers)

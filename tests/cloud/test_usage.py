@@ -127,7 +127,7 @@ def test_data_that_a_job_reads_is_not_changed(
         give(monkeypatch, "ListTrainingJobs", DENIED)
     if change in ("gone", "changed"):
         before = keys(aws)
-        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}, whose images would be changed"):
+        with pytest.raises(CloudError, match=f"the training job theirs reads {DATA}: wait for its end"):
             upload()
         assert keys(aws) == before
     else:

@@ -1,6 +1,7 @@
 """Folders of images into the tree that the platform gives a container, and reports out of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,17 +38,22 @@ def test_a_split_folder_is_used_where_it_lies(tmp_path: Path) -> None:
     assert (result.tree / "input" / "data" / "valid").resolve() == root / "validation"
 
 
-def test_a_container_is_not_given_links_that_it_cannot_follow(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["file", "class folder"])
+def test_a_container_gets_what_links_lead_to(tmp_path: Path, kind: str) -> None:
     root = trees.fill(tmp_path / "mine", {name: 3 for name in SPLITS})
-    elsewhere = trees.fill(tmp_path / "elsewhere", {"x": 1}) / "x" / "01.red" / "000.jpg"
-    (link := root / "valid" / "01.red" / "link.jpg").symlink_to(elsewhere)
-    with pytest.raises(LocalError, match=f"{link} leads to {elsewhere}, which a container does not see: put copies"):
-        stage.make_mount_points(stage.stage(tmp_path / "ml", str(root), {}, None))
-    link.unlink()
-    link.symlink_to("000.jpg")
-    result = stage.stage(tmp_path / "second", str(root), {}, None)
+    (root / "train" / "01.red" / "link.jpg").symlink_to("000.jpg")  # the container can follow it
+    elsewhere = trees.fill(tmp_path / "elsewhere", {"x": 1}) / "x" / "01.red"
+    if kind == "file":
+        (root / "valid" / "01.red" / "link.jpg").symlink_to(elsewhere / "000.jpg")
+    else:
+        shutil.rmtree(root / "valid" / "01.red")
+        (root / "valid" / "01.red").symlink_to(elsewhere)
+    result = stage.stage(tmp_path / "ml", str(root), {}, None)
     stage.make_mount_points(result)
-    assert channels(result.tree) == {"train": 0, "valid": 0, "test": 0}
+    assert channels(result.tree) == {"train": 0, "valid": 10 if kind == "file" else 7, "test": 0}
+    assert not any(path.is_symlink() for path in (result.tree / "input" / "data").rglob("*"))
+    as_process = stage.stage(tmp_path / "second", str(root), {}, None, host=stage.PROCESS_HOST)
+    assert set(as_process.outside) == set(SPLITS), "here the links can be followed"
 
 
 def test_the_configuration_is_the_platforms(tmp_path: Path) -> None:

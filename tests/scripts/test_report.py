@@ -159,9 +159,9 @@ def make_nonsense(path: Path) -> list[object]:
         (lambda path: [], 2, "0 jobs given: expected one, two to compare, --all, or --captured"),
         (lambda path: ["a", "--all", "b"], 2, "--all and a cannot be combined"),
         (lambda path: ["--all", path], 2, "x: no such folder"),
-        (lambda path: [path.parent, "--out", path.parent], 2, "is a folder: expected a file"),
+        (lambda path: [path.parent, "--out", path.parent], 2, "is a folder, or no ordinary file"),
         (lambda path: [path.parent, "--out", path / "page.html"], 2, "page.html: there is no folder "),
-        (lambda path: [path.parent, "--out", make_pipe(path)], 2, "is no ordinary file, and would be replaced"),
+        (lambda path: [path.parent, "--out", make_pipe(path)], 2, "no ordinary file: give another"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -76,8 +76,10 @@ def test_all_runs_are_found_wherever_the_scripts_leave_them(home: Path, call: Ca
 
 
 def test_those_of_another_folder_too_and_what_is_damaged_is_left_out(home: Path, call: Call) -> None:
+    trained(home / "out.failed" / "ml" / "output" / "data", 2, None)
     said = call(report, "--all", "downloads", "--out", "table.html").ends(0)
     assert "downloads/copy/dogs-1-output.tar.gz Completed" in " ".join(said.out.split())
+    assert "local_test/out.failed Broke off 2026" in " ".join(said.out.split()), "its training had completed"
     left_out, end = said.err.splitlines()
     assert left_out.startswith(f"{home.parent}/downloads/cut/output.tar.gz is left out: ")
     assert "not a .tar.gz archive" in left_out

@@ -80,7 +80,7 @@ def test_a_search_of_something_else_is_not_resumed(tmp_path: Path) -> None:
     plain = space.load()
     Study(tmp_path, plain, "bayesian", {"data": "/a"}, parallel=1)
     Study(tmp_path, plain, "random", {"data": "/a"}, parallel=2)
-    with pytest.raises(CloudError, match="is a search begun with another data \\(/a, now /b\\): give another --name"):
+    with pytest.raises(CloudError, match="was begun with another data \\(/a, now /b\\): give another --name"):
         Study(tmp_path, plain, "bayesian", {"data": "/b"}, parallel=1)
     with pytest.raises(CloudError, match="begun with another search space, or other hyperparameters: give"):
         Study(tmp_path, plain, "bayesian", {"data": "/a", "space": "1e396669d12fc488"}, parallel=1)
