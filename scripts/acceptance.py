@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = settings.load(flags)
     region = chosen.need_region()
     _check(flags, region)
-    plan = performance.plan(_kinds(flags), region, flags.max_usd)
+    kinds = {"train": flags.train_type, "serve": flags.serve_type}
+    plan = performance.plan(kinds, region, flags.max_usd)
     if flags.dry_run:
         print(plan)
         return 0
@@ -74,10 +75,10 @@ def main(arguments: Sequence[str]) -> int:
         # A role in byoc.toml is another project's.
         made = Record(chosen.project, region, account, begun, flags.max_usd, bucket, flags.role)
         with _data(flags.data) as data:
-            story = _story(flags, _settle(made), data)
+            story = _story(flags, _settle(made), data, kinds)
             if there := removal.left():
                 remedy = f"remove them with scripts/cleanup.py --project {made.project}, or give another"
-                raise CloudError(f"{len(there)} things of {made.project} exist, such as {there[0]}: {remedy}")
+                raise CloudError(f"{made.project} has {len(there)} things already, such as {there[0]}: {remedy}")
             made.save(flags.out)
             try:
                 if made.role is None:
@@ -152,7 +153,7 @@ def _data(text: str) -> Iterator[Path]:
         yield folder / SAMPLE if text == SAMPLE else Path(text)
 
 
-def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:
+def _story(flags: argparse.Namespace, chosen: Settings, data: Path, kinds: dict[str, str]) -> Story:
     from container_train.data import listing  # imports much, for which --help need not wait
 
     folders = sorted((path for path in (data / "test").iterdir() if path.is_dir()), key=lambda path: natural(path.name))
@@ -162,13 +163,9 @@ def _story(flags: argparse.Namespace, chosen: Settings, data: Path) -> Story:
     }
     given = {"train": flags.train_image, "serve": flags.serve_image}
     return Story(
-        chosen.aws(), chosen, data, found, _kinds(flags), _hyperparameters(flags),
+        chosen.aws(), chosen, data, found, kinds, _hyperparameters(flags),
         {key: uri for key, uri in given.items() if uri},
     )  # fmt: skip
-
-
-def _kinds(flags: argparse.Namespace) -> dict[str, str]:
-    return {"train": flags.train_type, "serve": flags.serve_type}
 
 
 def _hyperparameters(flags: argparse.Namespace) -> list[str]:

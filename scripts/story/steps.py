@@ -64,7 +64,7 @@ class Step:
         kind = kinds[self.kind]
         usd = instances.price(kind, region).limit(self.seconds if seconds is None else seconds, self.instances)
         if usd is None:
-            raise CloudError(f"the price of {kind} is not known, so --max-usd cannot be kept: take ml.m5.xlarge", 2)
+            raise CloudError(f"the price of {kind} is not known here, so --max-usd cannot hold: take ml.m5.xlarge", 2)
         return usd
 
 
