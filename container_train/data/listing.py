@@ -214,7 +214,7 @@ def some(names: Sequence[str]) -> str:
     """Return the first of some files, and the endings of many: `6 files (a.c, b.c, c, d.c, e.d and 1 more: ...)`."""
     more, count = "", len(names)
     if count > SHOWN:
-        endings = Counter(os.path.splitext(name)[1] or "without ending" for name in names)  # noqa: PTH122
+        endings = Counter(Path(name).suffix or "without ending" for name in names)
         more = f" and {count - SHOWN} more: {', '.join(f'{n} {ending}' for ending, n in endings.most_common())}"
     return f"{count} file{'s' * (count != 1)} ({', '.join(names[:SHOWN])}{more})"
 

@@ -29,6 +29,7 @@ from container_train.signals import StopFlag
 log = logging.getLogger(__name__)
 
 MEMORY_SHARE = 0.4  # of the free memory: the rest belongs to training and to the check of the exported model
+CHUNK = 256  # features of images that are written at a time
 NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
@@ -73,7 +74,7 @@ class Cache:
         return ""
 
     def fill(self) -> dict[Part, Features]:
-        """Return the features of all parts. Raises Stopped; the next start finds the parts that were whole by then."""
+        """Return the features of all parts. Raises Stopped; the next start finds what was written until then."""
         found: dict[Part, Features] = {}
         for part in self.parts():
             for folder in self.store.readable:
@@ -134,47 +135,67 @@ class Cache:
                 for file in files.values():
                     stack.enter_context(locked(file, self._check_stop))
                 found = {part: rows for part, file in files.items() if (rows := self._read(file, part)) is not None}
-                made = {part: stack.enter_context(file.writing()) for part, file in files.items() if part not in found}
-                return found | self._filled(made)
+                if left := [part for part in parts if part not in found]:
+                    self.extractor.choose_on(self.data.splits)
+                    self._write([files[part] for part in left], left)
+                    found |= {part: rows for part in left if (rows := files[part].read()) is not None}
         except FeatureFileError as error:
             log.warning("feature cache: kept in memory only, %s", error)
-        return found | self._in_memory([part for part in parts if part not in found])
+        left = [part for part in parts if part not in found]
+        return found | (self._in_memory(left) if left else {})
+
+    def _write(self, files: Sequence[FeatureFile], parts: Sequence[Part]) -> None:
+        """Add to each part's file what it lacks. Raises Stopped, FeatureFileError; the rows so far stay."""
+        done = min(file.done() for file in files)
+        for file in files:
+            file.resume(done)
+        if done:
+            log.info("feature cache: %d of %s existed already", done, self._words(*parts))
+        for chunk in self._computed(parts, done):
+            for file, features in zip(files, chunk, strict=True):
+                file.append(features)
 
     def _in_memory(self, parts: Sequence[Part]) -> dict[Part, Features]:
-        rows = len(self._images(parts[0][0]))
-        empty = {part: tuple(like.new_empty(rows, *like.shape[1:]) for like in self.extractor.sample) for part in parts}
-        return self._filled(empty)
+        self.extractor.choose_on(self.data.splits)
+        rows, done = len(self._images(parts[0][0])), 0
+        found = {part: tuple(like.new_empty(rows, *like.shape[1:]) for like in self.extractor.sample) for part in parts}
+        for chunk in self._computed(parts, 0):
+            for whole, features in zip(found.values(), chunk, strict=True):
+                for column, some in zip(whole, features, strict=True):
+                    column[done : done + len(some)] = some
+            done += len(chunk[0][0])
+        return found
 
     def _check_stop(self) -> None:
         if self.stop.asked:
             raise Stopped("while the frozen layers ran; nothing was trained since the last checkpoint")
 
-    def _filled(self, made: dict[Part, Features]) -> dict[Part, Features]:
-        """Compute the features of parts that are views of one split, into these rows, and return them."""
-        if not made:
-            return made
-        self.extractor.choose_on(self.data.splits)
-        started, parts, row = time.monotonic(), list(made), 0
-        split, views = parts[0][0], tuple(view for _, view in parts)
-        indices = self._images(split)
+    def _computed(self, parts: Sequence[Part], start: int) -> Iterator[list[Features]]:
+        """Yield the features of each of the parts, views of one split, in chunks from the image `start` on."""
+        started, (split, _) = time.monotonic(), parts[0]
+        views = tuple(view for _, view in parts)
+        indices = self._images(split)[start:]
         count = max(1, self.extractor.batch // len(views))
         batches = [indices[first : first + count] for first in range(0, len(indices), count)]
         tracked = track(self._pixels(split, views, batches), f"frozen layers, {self._words(*parts)}", len(batches))
+        waiting: list[Features] = []
+        rows = written = 0
         parts_of = (part for pixels in tracked for part in pixels.split(self.extractor.batch))  # of many views
         for features in self.extractor.run(parts_of):
             self._check_stop()
-            for place, whole in enumerate(made.values()):  # the views of an image are one after another
-                first = (place - row) % len(views)
-                for column, some in zip(whole, features, strict=True):
-                    own = some[first :: len(views)]
-                    column[(row + first) // len(views) :][: len(own)] = own
-            row += len(features[0])
-        bad = [place for place, image in enumerate(indices) if self.data.unreadable.is_bad(split, image)]
-        for column in (column for whole in made.values() for column in whole):
-            column[bad] = NO_FEATURES
+            waiting.append(features)
+            rows += len(features[0])
+            if rows % len(views) == 0 and (rows >= CHUNK or written + rows == len(indices) * len(views)):
+                whole = [torch.cat(column) for column in zip(*waiting, strict=True)]
+                for place, image in enumerate(indices[written // len(views) : (written + rows) // len(views)]):
+                    if self.data.unreadable.is_bad(split, image):
+                        for column in whole:
+                            column[place * len(views) : (place + 1) * len(views)] = NO_FEATURES
+                yield [tuple(column[view :: len(views)] for column in whole) for view in range(len(views))]
+                written, rows, waiting = written + rows, 0, []
         seconds = time.monotonic() - started
-        log.info("feature cache: %s in %.1f s, %.1f a second", self._words(*parts), seconds, row / max(seconds, 1e-9))
-        return made
+        rate = len(indices) * len(views) / max(seconds, 1e-9)
+        log.info("feature cache: %s in %.1f s, %.1f a second", self._words(*parts), seconds, rate)
 
     def _pixels(self, split: str, views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
         spec, extractor = self.extractor.network.preprocessing, self.extractor
