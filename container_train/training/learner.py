@@ -18,10 +18,11 @@ from container_train.features.sources import Source
 from container_train.model import batch_norm
 from container_train.monitoring.monitor import Monitor
 from container_train.training import checkpoint
+from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
 from container_train.training.mixing import Mixing
-from container_train.training.optimization import Average, factor, optimizer_for
+from container_train.training.optimization import factor, optimizer_for
 from container_train.training.stages import Stage
 from container_train.training.state import Evaluation, RunningMetrics, State
 

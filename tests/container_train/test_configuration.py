@@ -23,7 +23,13 @@ from tests import trees
             {"sagemaker_program": "mine.py", "sagemaker_distributed_dataparallel_enabled": "true"},
             "a program of your own runs under torchrun with {'torch_distributed': {'enabled': True}}",
         ),
-        ("resourceconfig", {"current_host": "a", "hosts": None}, "current_host is 'a' and hosts is None: expected"),
+        ("resourceconfig", {"current_host": "a", "hosts": None}, 'current_host is "a" and hosts is null: expected'),
+        ("resourceconfig", {"hosts": ["a"]}, 'current_host is null and hosts is ["a"]: expected'),
+        ("hyperparameters", b"[]", "cannot be read as a JSON object: it holds an array"),
+        ("hyperparameters", b'"epochs"', "cannot be read as a JSON object: it holds a string"),
+        ("hyperparameters", b"1.5", "cannot be read as a JSON object: it holds a number"),
+        ("hyperparameters", b"true", "cannot be read as a JSON object: it holds a boolean"),
+        ("hyperparameters", b"null", "cannot be read as a JSON object: it holds null"),
     ],
 )
 def test_what_no_job_can_run_with_is_told(name: str, content: object, words: str, tmp_path: Path) -> None:
