@@ -29,6 +29,7 @@ from container_train.signals import StopFlag
 from container_train.training import checkpoint, course, device, estimate, metrics
 from container_train.training.course import TRAINED
 from container_train.training.precision import Precision
+from container_train.training.runtime import Runtime
 from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")
@@ -84,8 +85,8 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             class_counts=dict(zip(data.classes, counts, strict=True)),
             steps_per_epoch=-(-images["train"] // hp.batch_size),
         )
-    precision = Precision.choose(hp.amp, where)
-    precision.prepare()
+    runtime = Runtime(where, Precision.choose(hp.amp, where), stop, group)
+    runtime.precision.prepare()
     stages = stages_of(hp)
     with phase("model"):
         network = builder.build(
@@ -97,7 +98,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
         some = hp.recipe == "finetune" and hp.freeze_until != "backbone"
         if where.type == "cpu" and (some or hp.freeze_until == "none"):
-            log.info(estimate.words(network, hp, precision, images["train"] / group.size))
+            log.info(estimate.words(network, hp, runtime.precision, images["train"] / group.size))
         if len(stages) > 1:
             network = builder.refrozen(network, stages[0].hp.freeze_until)
         network.to(where)
@@ -109,7 +110,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(checkpoint.load(tree.checkpoints, identity) if group.rank == 0 else None)
-    trainer = course.run(network, data, hp, where, precision, tree, identity, stop, phase, monitor, group, resumed)
+    trainer = course.run(network, data, hp, runtime, tree, identity, phase, monitor, resumed)
     network = trainer.network
     group.shutdown()
     if group.rank:

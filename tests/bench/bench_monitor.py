@@ -35,6 +35,7 @@ from container_train.profiler import store
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
 from container_train.training.precision import Precision
+from container_train.training.runtime import Runtime
 from tests.bench.arguments import positive, whole
 
 CLASSES = 133
@@ -68,13 +69,15 @@ class Source:
     cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
     def __init__(self, network: builder.Network, hp: Any, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
-        self.network, self.hp, self.precision = network, hp, Precision.choose("off", torch.device("cpu"))
-        self.stop, self.group = StopFlag(), SINGLE
+        self.network, self.hp, self.device, self.group = network, hp, torch.device("cpu"), SINGLE
+        self.runtime = Runtime(self.device, Precision.choose("off", self.device), StopFlag())
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
-        self.device = torch.device("cpu")
         splits: Any = {"train": range(steps * self.batch), "valid": range(self.batch)}
         self.data = SimpleNamespace(splits=splits, classes=range(CLASSES), unreadable=Unreadable(splits, {}, 0))
         self.targets = {name: torch.arange(len(split)) % CLASSES for name, split in splits.items()}
+
+    def features(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return inputs
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         for _ in range(self.steps):

@@ -49,6 +49,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     from container_train.signals import StopFlag
     from container_train.training import course
     from container_train.training.precision import Precision
+    from container_train.training.runtime import Runtime
     from container_train.training.stages import stages_of
     from tests.bench.bench_training import read
 
@@ -66,7 +67,8 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
             seed=hp.seed, freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
         network.to(device)
-        trainer = course.run(network, data, hp, device, precision, tree, {}, StopFlag(), lambda *_, **__: nullcontext())
+        runtime = Runtime(device, precision, StopFlag())
+        trainer = course.run(network, data, hp, runtime, tree, {}, lambda *_, **__: nullcontext())
         seconds, processor = time.perf_counter() - started, processor_seconds() - processor
         best = trainer.state.best
         measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}

@@ -16,6 +16,7 @@ from container_train.signals import StopFlag
 from container_train.training.checkpoint import changing
 from container_train.training.engine import Trainer
 from container_train.training.precision import Precision
+from container_train.training.runtime import Runtime
 from tests import trees
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def source(
     )  # fmt: skip
     network.to(CPU)
     store = Store.of(SageMakerPaths(base)) if base else None
-    return Source(data, network, hp, CPU, Precision.choose(hp.amp, CPU), stop or StopFlag(), store)
+    return Source(data, network, hp, Runtime(CPU, Precision.choose(hp.amp, CPU), stop or StopFlag()), store)
 
 
 def weights(it: Source | Trainer) -> Weights:

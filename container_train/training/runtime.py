@@ -1,0 +1,19 @@
+"""What all parts of a training share: the device, the processes that train together, and the flag that stops them."""
+
+from dataclasses import dataclass
+
+import torch
+
+from container_train.distributed.process_group import SINGLE, ProcessGroup
+from container_train.signals import StopFlag
+from container_train.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The device and its arithmetic, the flag that stops the job, and the processes that share each batch."""
+
+    device: torch.device
+    precision: Precision
+    stop: StopFlag
+    group: ProcessGroup = SINGLE
