@@ -14,7 +14,7 @@ from container_train.model import builder
 from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.paths import SageMakerPaths
-from container_train.training import engine
+from container_train.training import checkpoint, engine
 from container_train.training.runtime import Runtime
 from container_train.training.stages import stages_of
 
@@ -34,9 +34,11 @@ def run(
     `network` is frozen as the first stage wants it, and on the device; the trainer's has the best weights.
     """
     stages, state = stages_of(hp), None
-    for record in resumed["history"] if resumed else ():
+    with checkpoint.fitting(tree.checkpoints):
+        left, history = (stages[resumed["stage"] :], resumed["history"]) if resumed else (stages, [])
+    for record in history:
         monitor.track(record)
-    for stage in stages[resumed["stage"] if resumed else 0 :]:
+    for stage in left:
         words = "after the frozen layers ran; nothing was trained since the last checkpoint"
         with phase("features", keeps=True, told=words):
             if len(stages) > 1:

@@ -40,8 +40,9 @@ class Trainer:
         self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.progressed: Callable[[], None] = lambda: None
         if resumed is not None and resumed["stage"] == self.at.number:
-            self.learner.load_state_dict(resumed)
-            source.data.unreadable.resume(resumed["unreadable"])
+            with checkpoint.fitting(folder):
+                self.learner.load_state_dict(resumed)
+                source.data.unreadable.resume(resumed["unreadable"])
             self.saved = self.state.epoch
             for record in self.state.history:
                 self._check_epoch(record)
