@@ -34,7 +34,7 @@ class Unused:
             self.endings[ending] += files
 
     def merge(self, other: "Unused", folder: str) -> None:
-        """Add the files of another one, which lie in `folder` ("" for the same)."""
+        """Add those of another folder, called `folder` in the names; "" leaves the names as they are."""
         self.count += other.count
         self.first = [*self.first, *(f"{folder}/{name}" if folder else name for name in other.first)][:SHOWN]
         for ending, files in other.endings.items():

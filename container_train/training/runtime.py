@@ -1,4 +1,4 @@
-"""What all parts of a training share: the device, the processes that train together, and the flag that stops them."""
+"""The device, processes and stop flag of a training, which all of its parts share."""
 
 from dataclasses import dataclass
 
