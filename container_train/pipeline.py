@@ -13,6 +13,9 @@ import numpy as np
 import torch
 
 from container_train import job, no_effect
+from container_train.compute import device
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data import channels, dataset
 from container_train.data.unreadable import check_share
 from container_train.debugger.hook import trained
@@ -26,10 +29,8 @@ from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, course, device, estimate, metrics
+from container_train.training import checkpoint, course, estimate, metrics
 from container_train.training.course import TRAINED
-from container_train.training.precision import Precision
-from container_train.training.runtime import Runtime
 from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import torch
 
+from container_train.compute.runtime import Runtime
 from container_train.data import augmentation, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
@@ -22,7 +23,6 @@ from container_train.features.files import FeatureFile, FeatureFileError, Featur
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.progress import track
-from container_train.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

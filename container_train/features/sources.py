@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from container_train.compute.runtime import Runtime
 from container_train.data import loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
@@ -19,7 +20,6 @@ from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
-from container_train.training.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

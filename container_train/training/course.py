@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from container_train.compute.runtime import Runtime
 from container_train.data.dataset import Data
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -15,7 +16,6 @@ from container_train.model.builder import Network
 from container_train.monitoring.monitor import OFF, Monitor
 from container_train.paths import SageMakerPaths
 from container_train.training import checkpoint, engine
-from container_train.training.runtime import Runtime
 from container_train.training.stages import stages_of
 
 log = logging.getLogger(__name__)

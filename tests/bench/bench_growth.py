@@ -62,14 +62,14 @@ def training(root: Path) -> None:
     import psutil
     import torch
 
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.data import dataset
     from container_train.features.sources import Source
     from container_train.hyperparameters import Hyperparameters
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
-    from container_train.training.precision import Precision
-    from container_train.training.runtime import Runtime
 
     device, found = torch.device("cpu"), {}
 
@@ -111,6 +111,8 @@ def features(root: Path) -> None:
     import psutil
     import torch
 
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.data.dataset import Data
     from container_train.data.files import Files, Split
     from container_train.data.unreadable import Unreadable
@@ -122,8 +124,6 @@ def features(root: Path) -> None:
     from container_train.hyperparameters import Hyperparameters
     from container_train.model import builder
     from container_train.signals import StopFlag
-    from container_train.training.precision import Precision
-    from container_train.training.runtime import Runtime
 
     def pixels(_cache: Cache, _split: str, _views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
         return (torch.empty(len(batch), 0) for batch in batches)

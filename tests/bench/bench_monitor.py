@@ -24,6 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import command_line
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data.unreadable import Unreadable
 from container_train.distributed.process_group import SINGLE
 from container_train.features.sources import Batch
@@ -34,8 +36,6 @@ from container_train.paths import SageMakerPaths
 from container_train.profiler import store
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
-from container_train.training.runtime import Runtime
 from tests.bench.arguments import positive, whole
 
 CLASSES = 133

@@ -44,12 +44,12 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     import torch
 
     from container_train import command_line
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
     from container_train.training import course
-    from container_train.training.precision import Precision
-    from container_train.training.runtime import Runtime
     from container_train.training.stages import stages_of
     from tests.bench.bench_training import read
 

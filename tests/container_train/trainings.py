@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from container_train import command_line
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data.dataset import Data
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -15,8 +17,6 @@ from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training.checkpoint import changing
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
-from container_train.training.runtime import Runtime
 from tests import trees
 
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from container_train.compute.precision import Precision
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.signals import StopFlag
-from container_train.training.precision import Precision
 
 
 @dataclass(frozen=True)
