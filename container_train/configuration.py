@@ -35,7 +35,8 @@ def read(tree: SageMakerPaths, name: str) -> dict[str, Any]:
             f"{path} does not exist: start this image with `train` over an /opt/ml tree (docs/training.md)"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainError(f"{path} cannot be read as a JSON object: {error}") from None
+        words = getattr(error, "strerror", None) or error  # without the path once more
+        raise TrainError(f"{path} cannot be read as a JSON object: {words}") from None
     return content
 
 
