@@ -1,8 +1,6 @@
 """The course of a training: its stages, each on a source of batches of its own, from one to the weights of the best."""
 
-import contextlib
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +11,7 @@ from container_train.features.sources import Source
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import builder
 from container_train.model.builder import Network
-from container_train.monitoring.monitor import OFF, Monitor
+from container_train.monitoring.phases import Phases
 from container_train.paths import SageMakerPaths
 from container_train.training import checkpoint, engine
 from container_train.training.stages import stages_of
@@ -22,25 +20,23 @@ log = logging.getLogger(__name__)
 
 TRAINED = "the checkpoint holds the whole training"
 
-Phase = Callable[..., contextlib.AbstractContextManager[None]]
-
 
 def run(
     network: Network, data: Data, hp: Hyperparameters, runtime: Runtime, tree: SageMakerPaths,
-    identity: dict[str, Any], phase: Phase, monitor: Monitor = OFF, resumed: dict[str, Any] | None = None,
+    identity: dict[str, Any], phases: Phases, resumed: dict[str, Any] | None = None,
 ) -> engine.Trainer:  # fmt: skip
     """Train all stages, or those that a checkpoint leaves; return the last one's trainer. Raises Stopped.
 
     `network` is frozen as the first stage wants it, and on the device; the trainer's has the best weights.
     """
-    stages, state = stages_of(hp), None
+    stages, state, monitor = stages_of(hp), None, phases.monitor
     with checkpoint.fitting(tree.checkpoints):
         left, history = (stages[resumed["stage"] :], resumed["history"]) if resumed else (stages, [])
     for record in history:
         monitor.track(record)
     for stage in left:
         words = "after the frozen layers ran; nothing was trained since the last checkpoint"
-        with phase("features", keeps=True, told=words):
+        with phases.run("features", keeps=True, told=words):
             if len(stages) > 1:
                 log.info("stage %d of %d: epochs %d to %d", stage.number + 1, len(stages), stage.first + 1, stage.end)
             if stage.number:
@@ -51,7 +47,7 @@ def run(
             source = Source(data, network, stage.hp, runtime, Store.of(tree), stage.end)
             monitor.note(feature_cache=bool(source.cache), workers=source.workers)
         ended = f"after epoch {stage.end}, before stage {stage.number + 2} of {len(stages)}; the checkpoint holds it"
-        with phase("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
+        with phases.run("train", keeps=True, told=f"after the last epoch; {TRAINED}" if stage.last else ended):
             trainer = engine.Trainer(source, tree.checkpoints, identity, resumed, monitor, stage, state)
             trainer.fit()
             state = trainer.state

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,8 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     from container_train.compute.precision import Precision
     from container_train.compute.runtime import Runtime
     from container_train.model import builder
+    from container_train.monitoring.monitor import OFF
+    from container_train.monitoring.phases import Phases
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
     from container_train.training import course
@@ -68,7 +69,7 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
         )  # fmt: skip
         network.to(device)
         runtime = Runtime(device, precision, StopFlag())
-        trainer = course.run(network, data, hp, runtime, tree, {}, lambda *_, **__: nullcontext())
+        trainer = course.run(network, data, hp, runtime, tree, {}, Phases(OFF, runtime.stop))
         seconds, processor = time.perf_counter() - started, processor_seconds() - processor
         best = trainer.state.best
         measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}
