@@ -44,14 +44,9 @@ class Source:
     """
 
     def __init__(
-        self,
-        data: Data,
-        network: Network,
-        hp: Hyperparameters,
-        runtime: Runtime,
-        store: Store | None = None,
+        self, data: Data, network: Network, hp: Hyperparameters, runtime: Runtime, store: Store | None = None,
         end: int = 0,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.data, self.network, self.hp, self.runtime, self.end = data, network, hp, runtime, end or hp.epochs
         self.device, self.group = device, group = runtime.device, runtime.group
         self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
