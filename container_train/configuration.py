@@ -17,19 +17,26 @@ PROGRAM, MODULE = "sagemaker_program", "SAGEMAKER_TRAINING_MODULE"
 LAUNCHER, TORCHRUN = re.compile(r"sagemaker_\w+_enabled"), "sagemaker_torch_distributed_enabled"
 
 
+def json_type(value: object) -> str:
+    """Return the word of JSON for what was read from it: an object, an array, a string ..."""
+    words = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return words.get(type(value), "a number")
+
+
 def read(tree: SageMakerPaths, name: str) -> dict[str, Any]:
     """Return the JSON object in a file of input/config. Raises TrainError."""
     path = tree.config / name
     try:
         content = json.loads(path.read_text("utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"it is a {type(content).__name__}")
+            raise ValueError(f"it holds {json_type(content)}")
     except FileNotFoundError:
         raise TrainError(
             f"{path} does not exist: start this image with `train` over an /opt/ml tree (docs/training.md)"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise TrainError(f"{path} cannot be read as a JSON object: {error}") from None
+        words = getattr(error, "strerror", None) or error  # without the path once more
+        raise TrainError(f"{path} cannot be read as a JSON object: {words}") from None
     return content
 
 
@@ -48,8 +55,8 @@ def check(tree: SageMakerPaths) -> tuple[dict[str, Any], list[str]]:
     here, hosts = resources.get("current_host"), resources.get("hosts")
     if not isinstance(hosts, list) or here not in hosts:
         raise TrainError(
-            f"{tree.config / 'resourceconfig.json'}: current_host is {here!r} and hosts is {hosts!r}: expected the name"
-            " of this host, and those of all hosts, such as ['algo-1']"
+            f"{tree.config / 'resourceconfig.json'}: current_host is {json.dumps(here)} and hosts is"
+            f' {json.dumps(hosts)}: expected the name of this host, and those of all hosts, such as ["algo-1"]'
         )
     for name in filter(LAUNCHER.fullmatch, hyperparameters):
         if name != TORCHRUN and is_true(hyperparameters, name):

@@ -43,6 +43,12 @@ class SageMakerPaths:
         replace_file(self.failure, text.encode())
 
 
+def shared() -> Path | None:
+    """Return the folder for features and checks of images that BYOC_FEATURE_CACHE names, for the trials of a search."""
+    named = os.environ.get("BYOC_FEATURE_CACHE", "").strip()
+    return Path(named) if named else None
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write `content` so that `path` holds either what it held before or all of it."""
     with replacing(path) as file:

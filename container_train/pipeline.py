@@ -1,11 +1,9 @@
 """The phases of a training job, top to bottom."""
 
-import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,22 +11,24 @@ import numpy as np
 import torch
 
 from container_train import job, no_effect
+from container_train.compute import device
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data import channels, dataset
 from container_train.data.unreadable import check_share
 from container_train.debugger.hook import trained
 from container_train.distributed.process_group import ProcessGroup
-from container_train.errors import Stopped
 from container_train.export import exporter, quantize
 from container_train.hyperparameters import Hyperparameters
 from container_train.model import batch_norm, builder
 from container_train.monitoring.monitor import Monitor
+from container_train.monitoring.phases import Phases
 from container_train.paths import SageMakerPaths, replace_file
 from container_train.reporting import training_report as reporting
 from container_train.reporting.mistakes import Tested
 from container_train.signals import StopFlag
-from container_train.training import checkpoint, course, device, estimate, metrics
+from container_train.training import checkpoint, course, estimate, metrics
 from container_train.training.course import TRAINED
-from container_train.training.precision import Precision
 from container_train.training.stages import stages_of
 
 log = logging.getLogger("container_train")
@@ -51,27 +51,12 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         gpus=[torch.cuda.get_device_name(0)] if where.type == "cuda" else [],
         versions={"python": sys.version.split()[0], "torch": torch.__version__},
     )
-    seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def phase(name: str, shown: str = "", *, told: str = "", keeps: bool = False, last: bool = False) -> Iterator[None]:
-        """Run one phase, which a stop ends at once, reported by `told`.
-
-        A phase that `keeps` its work checks for a stop itself. After the `last` one the job is done: a stop changes
-        nothing.
-        """
-        started, words = time.monotonic(), told or f"in {name}; nothing is lost but that phase"
-        with monitor.phase(shown or name), contextlib.nullcontext() if keeps or last else stop.at_once(words):
-            yield
-        seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 3)
-        if stop.asked and not last:
-            raise Stopped(words)
-
+    phases = Phases(monitor, stop)
     if group.size > 1:
-        with phase("processes"):
+        with phases.run("processes"):
             group.start(where)
         log.info("processes: %d, %d a host; they share each batch of %d", group.size, group.local_size, hp.batch_size)
-    with phase("data"):
+    with phases.run("data"):
         data = dataset.read(tree, group)
         images = {name: len(split) for name, split in data.splits.items()}
         if group.rank == 0:
@@ -84,10 +69,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
             class_counts=dict(zip(data.classes, counts, strict=True)),
             steps_per_epoch=-(-images["train"] // hp.batch_size),
         )
-    precision = Precision.choose(hp.amp, where)
-    precision.prepare()
+    runtime = Runtime(where, Precision.choose(hp.amp, where), stop, group)
+    runtime.precision.prepare()
     stages = stages_of(hp)
-    with phase("model"):
+    with phases.run("model"):
         network = builder.build(
             hp.arch, len(data.classes), weights=hp.weights, weights_file=channels.weights(tree),
             freeze_until=hp.freeze_until, resize_size=hp.resize_size, image_size=hp.image_size, seed=hp.seed,
@@ -97,7 +82,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         monitor.describe(trained=trained(network.model), pretrained=network.weights != "none")
         some = hp.recipe == "finetune" and hp.freeze_until != "backbone"
         if where.type == "cpu" and (some or hp.freeze_until == "none"):
-            log.info(estimate.words(network, hp, precision, images["train"] / group.size))
+            log.info(estimate.words(network, hp, runtime.precision, images["train"] / group.size))
         if len(stages) > 1:
             network = builder.refrozen(network, stages[0].hp.freeze_until)
         network.to(where)
@@ -109,7 +94,7 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "frozen layers": checkpoint.frozen_digest(network.model),  # last: what differs before explains it better
     }
     resumed = group.broadcast_object(checkpoint.load(tree.checkpoints, identity) if group.rank == 0 else None)
-    trainer = course.run(network, data, hp, where, precision, tree, identity, stop, phase, monitor, group, resumed)
+    trainer = course.run(network, data, hp, runtime, tree, identity, phases, resumed)
     network = trainer.network
     group.shutdown()
     if group.rank:
@@ -144,18 +129,18 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
         "epochs": trainer.state.history,
         "per_class": [],
         "calibration": None,
-        "seconds": seconds,
+        "seconds": phases.seconds,
     }
     tested = None
     if hp.measure == "none":
         log.info("measure none: no model is exported; accuracies are those of the training")
     else:
-        with phase("export", told=f"in export; {TRAINED}"):
+        with phases.run("export", told=f"in export; {TRAINED}"):
             made = exporter.export(
                 network.model, tree.model, arch=hp.arch, classes=data.classes, preprocessing=network.preprocessing,
                 details=details,
             )  # fmt: skip
-        with phase("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
+        with phases.run("evaluate", "measure", told=f"in evaluate; {TRAINED}"), exporter.withdrawn_on_error(tree.model):
             choice = quantize.choose(
                 made, {name: data.unreadable.readable(name) for name in ("valid", "test")},
                 precision=hp.precision, train=data.unreadable.readable("train"), seed=hp.seed,
@@ -171,10 +156,10 @@ def train(hp: Hyperparameters, tree: SageMakerPaths, monitor: Monitor, group: Pr
     summary["chance"] = metrics.no_better_than_chance(accuracy, np.bincount(judged.targets).tolist())
     if summary["chance"]:
         log.warning("%s", summary["chance"])
-    with phase("report", last=True):
+    with phases.run("report", last=True):
         reporting.write(tree.output, summary, tested)
     reporting.write_metrics(tree.output, summary)
     if tested:
         matrix = reporting.matrix_csv(tested.confusion, data.classes)
         replace_file(tree.output / "confusion_matrix.csv", matrix.encode())
-    log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in seconds.items()))
+    log.info("seconds: %s", " ".join(f"{name}={value:.1f}" for name, value in phases.seconds.items()))

@@ -121,7 +121,7 @@ def settings(job: Job) -> tuple[dict[str, str], Path | None]:
         word = "none" if isinstance(asked, Path) else asked
         url = weights.url_of(given | ({"weights": word} if word else {}))
         if given.get("device", "").lower() == "cuda":
-            from container_train.training import device  # imports torch
+            from container_train.compute import device  # imports torch
 
             if not device.present():
                 device.choose("cuda")  # its error

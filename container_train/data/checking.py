@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +17,7 @@ from container_train.data.files import Files, Split, why
 from container_train.data.listing import Listing
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
-from container_train.features.location import VARIABLE
-from container_train.paths import replace_file
+from container_train.paths import replace_file, shared
 from container_train.progress import in_threads
 
 MOST = 20_000  # images that are decoded before the training: 14 s on 2 cores for photographs of 600x450
@@ -119,14 +117,14 @@ def _own_entries(items: list[Item], group: ProcessGroup) -> list[Entry | str]:
         except (RequestError, OSError) as error:
             return why(error)
 
-    folder, threads = os.environ.get(VARIABLE, "").strip(), max(1, (os.cpu_count() or 1) // group.local_size)
-    file = Path(folder) / f"images-{_state(items)}.json"
-    if folder:
+    folder, threads = shared(), max(1, (os.cpu_count() or 1) // group.local_size)
+    file = folder / f"images-{_state(items)}.json" if folder else None
+    if file:
         with contextlib.suppress(OSError, ValueError):
             kept: list[Entry | str] = json.loads(file.read_text())
             return kept
     found = in_threads(look, items, "checking images", threads)
-    if folder:
+    if file:
         with contextlib.suppress(OSError):  # then the next one checks for itself
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, json.dumps(found).encode())

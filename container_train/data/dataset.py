@@ -15,8 +15,9 @@ from container_train.data.checking import Checked
 from container_train.data.duplicates import Leak
 from container_train.data.files import Split
 from container_train.data.labels import labels
-from container_train.data.listing import SHOWN, Listing
+from container_train.data.listing import Listing
 from container_train.data.unreadable import TRAIN, Unreadable, check_share, no_image_of
+from container_train.data.unused import SHOWN
 from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.paths import SageMakerPaths
@@ -106,10 +107,9 @@ def _listed(split: str, folder: Path) -> Listing:
     """List one split. Raises TrainError if there are no class folders, and as `listing.read`."""
     listed = listing.read(folder, split)
     if not listed.classes:
-        holds = listing.some(list(listed.loose.names()))
         raise TrainError(
-            f"channel {split}: no class folders in {folder}, which holds {holds}; expected one folder of images per"
-            " class (manifests are not read)"
+            f"channel {split}: no class folders in {folder}, which holds {listed.loose}; expected one folder of images"
+            " per class (manifests are not read)"
         )
     return listed
 

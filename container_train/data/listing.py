@@ -6,8 +6,7 @@ Training and the scripts list folders here, so that a file is used by all of the
 import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 from container_serve.artifact import CONTROL, is_litter, visible
 from container_train.data.files import Files, shown
 from container_train.data.labels import natural
+from container_train.data.unused import Unused
 from container_train.errors import DataError
 
-SHOWN = 5  # files that a message names
 MAX_BAD_SHARE = 0.05  # of all files: with more that cannot be read, there is no training
 HEAD_BYTES = 32
 # Of files that are images, or are meant to be: one that cannot be read is named as such. Others are known by their
@@ -55,23 +54,22 @@ class Listing:
     name: str
     folders: dict[str, list[Path]]
     classes: dict[str, Files]
-    loose: Files
-    others: Files
+    loose: Unused
+    others: Unused
 
 
 def read(root: Path, name: str = "") -> Listing:
     """List `root`. Raises DataError as `names` and `class_folders` do."""
     folders = class_folders(root)
     classes: dict[str, Files] = {}
-    others: list[str] = []
+    others = Unused()
     for label, parts in folders.items():
-        images, rest = _divide(root, [f"{part.name}/{file}" for part in parts for file in names(part)])
-        classes[label] = Files(root, images)
-        others += rest
+        files = (f"{part.name}/{file}" for part in parts for file in names(part))
+        classes[label] = Files(root, _images(root, files, others.add))
     with os.scandir(root) as entries:
-        beside = [entry.name for entry in entries if not is_hidden(entry.name) and not _is(entry.is_dir)]
-    loose = sorted(_checked(root, file) for file in beside)
-    return Listing(root, name, folders, classes, Files(root, loose), Files(root, others))
+        beside = (entry.name for entry in entries if not is_hidden(entry.name) and not _is(entry.is_dir))
+        loose = Unused(_checked(root, file) for file in beside)
+    return Listing(root, name, folders, classes, loose, others)
 
 
 def class_folders(root: Path) -> dict[str, list[Path]]:
@@ -153,17 +151,19 @@ def _checked(folder: Path, name: str) -> str:
 
 def divide(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Return the files that are images, good or not, and the others."""
-    images, others = _divide(Path(), map(str, paths))
+    others: list[str] = []
+    images = list(_images(Path(), map(str, paths), others.append))
     return [Path(name) for name in images], [Path(name) for name in others]
 
 
-def _divide(root: Path, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    images: list[str] = []
-    others: list[str] = []
+def _images(root: Path, names: Iterable[str], other: Callable[[str], None]) -> Iterator[str]:
+    """Yield the names of images; `other` is called with each of the others."""
     for name in names:
         # A suffix saves opening the file.
-        (images if is_image(name, b"") or is_image(name, _head(root / name)) else others).append(name)
-    return images, others
+        if is_image(name, b"") or is_image(name, _head(root / name)):
+            yield name
+        else:
+            other(name)
 
 
 def _head(path: Path) -> bytes:
@@ -184,10 +184,13 @@ def own_images(folder: Path) -> list[Path]:
 
 def remarks(listings: Sequence[Listing]) -> list[str]:
     """Return sentences on files that are not used, and on names that look the same, in the listings of a data set."""
-    found = []
-    if loose := [shown(listing.name, name) for listing in listings for name in listing.loose.names()]:
-        found.append(f"not used: {some(loose)}, beside the class folders; move images into the folder of their class")
-    if others := [shown(listing.name, name) for listing in listings for name in listing.others.names()]:
+    found, loose, others = [], Unused(), Unused()
+    for listing in listings:
+        loose.merge(listing.loose, listing.name)
+        others.merge(listing.others, listing.name)
+    if loose:
+        found.append(f"not used: {loose}, beside the class folders; move images into the folder of their class")
+    if others:
         found.append(of_others(others))
     for listing in listings:
         found += [
@@ -205,18 +208,9 @@ def remarks(listings: Sequence[Listing]) -> list[str]:
     return found
 
 
-def of_others(names: Sequence[str]) -> str:
+def of_others(names: Unused | Iterable[str]) -> str:
     """Return the remark on files that are no images."""
-    return f"not used: {some(names)}, no images of a kind that is read"
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first of some files, and the endings of many: `6 files (a.c, b.c, c, d.c, e.d and 1 more: ...)`."""
-    more, count = "", len(names)
-    if count > SHOWN:
-        endings = Counter(Path(name).suffix or "without ending" for name in names)
-        more = f" and {count - SHOWN} more: {', '.join(f'{n} {ending}' for ending, n in endings.most_common())}"
-    return f"{count} file{'s' * (count != 1)} ({', '.join(names[:SHOWN])}{more})"
+    return f"not used: {names if isinstance(names, Unused) else Unused(names)}, no images of a kind that is read"
 
 
 def check_classes(listings: Mapping[str, Listing]) -> None:

@@ -13,6 +13,7 @@ from container_train.data import listing
 from container_train.data.files import Files
 from container_train.data.labels import SAMPLE, SPLIT_NAMES, SPLITS, natural, split_folders
 from container_train.data.listing import Listing
+from container_train.data.unused import Unused
 from container_train.errors import DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -94,10 +95,12 @@ def _is_split(root: Path) -> bool:
 
 
 def _beside(root: Path, named: Mapping[str, str], below: Sequence[str]) -> list[str]:
-    names = [name for name in below if name not in named.values()]
-    names += sorted(path.name for path in root.iterdir() if path.is_file() and not listing.is_hidden(path.name))
-    shown = ", ".join(names[: listing.SHOWN]) + (" ..." if len(names) > listing.SHOWN else "")
-    return [f"not used: {shown}, beside the folders of the splits"] if names else []
+    found = Unused(name for name in below if name not in named.values())
+    for path in root.iterdir():
+        if path.is_file() and not listing.is_hidden(path.name):
+            found.add(path.name)
+    shown = ", ".join(found.first) + (" ..." if len(found) > len(found.first) else "")
+    return [f"not used: {shown}, beside the folders of the splits"] if found else []
 
 
 def class_files(folder: Path, name: str = "") -> Listing:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from container_serve.errors import RequestError
 from container_serve.image import decode
 from container_train.data.files import Split, why
-from container_train.data.listing import MAX_BAD_SHARE, SHOWN
+from container_train.data.listing import MAX_BAD_SHARE
+from container_train.data.unused import SHOWN
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import TrainError
 

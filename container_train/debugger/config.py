@@ -42,13 +42,11 @@ def service_interval(tree: SageMakerPaths) -> int:
     content = configuration.read_or_empty(tree, FILE)
     collections = content.get("CollectionConfigurations") or []
     asked = [content.get("HookParameters"), *(collection.get("CollectionParameters") for collection in collections)]
-    intervals = [
-        int(parameters[name])
-        for parameters in asked
-        for name in ("save_interval", "train.save_interval")
-        if parameters and parameters.get(name)
-    ]
-    return min(intervals, default=0)
+    names = ("save_interval", "train.save_interval")
+    intervals = [str(each[name]) for each in asked if each for name in names if each.get(name)]
+    if wrong := [words for words in intervals if not words.isdecimal()]:
+        raise ValueError(f"{FILE}: a save_interval is {wrong[0]!r}: expected an integer from 1")
+    return min(map(int, intervals), default=0)
 
 
 def folder(tree: SageMakerPaths) -> Path:

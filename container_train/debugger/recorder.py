@@ -1,7 +1,7 @@
 """Hooks on the network and its loss that save tensors in the files, and under the names, of smdebug's own hook.
 
 What differs from smdebug 1.0.34's:
-* Of a tensor at most VALUES values are saved, and over all `mean`, of gradients `abs_mean` and the norm
+* Of a tensor at most reductions.VALUES values are saved, and over all `mean`, of gradients `abs_mean` and the norm
   `l2`: a NaN or an infinite value anywhere turns them into one. An unfrozen ResNet50 would be 200 MB a step.
 * Inputs of a ReLU are read before it runs. smdebug reads them after, when an in-place one holds its own output there.
   Besides, the activity of its units is saved, `relu_activity`: the share of positive inputs, one value per unit.
@@ -27,7 +27,7 @@ from smdebug.core.modes import ModeKeys
 from smdebug.core.reductions import get_reduction_tensor_name
 from torch import nn
 
-from container_train.debugger import config, events
+from container_train.debugger import config, events, reductions
 from container_train.debugger.config import SaveSchedule
 
 BUDGET = 1 << 30  # bytes of tensors a job may save; then only losses, labels and predictions are, a few kB a step
@@ -46,62 +46,10 @@ COLLECTIONS = {  # expressions for the names of their tensors
     "labels": "^labels$",
     "predictions": "^predictions$",
 }
-VALUES = 1024
-"""Values saved of a tensor: every n-th in the order of memory, at most this many. Smaller tensors are saved whole."""
-ACTIVITY_VALUES = 1 << 19
-"""Values of a ReLU's input that are looked at for its activity; of a larger one every n-th position."""
 RELUS = (nn.ReLU, nn.ReLU6)
 Guard = Callable[[Callable[..., None]], Callable[..., None]]
-
-
-def flat(tensor: torch.Tensor) -> torch.Tensor:
-    """All values as one dimension, without a copy for the two layouts that networks have, in the order of memory."""
-    if tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last):
-        return tensor.as_strided((tensor.numel(),), (1,))
-    return tensor.reshape(-1)
-
-
-def values(tensor: torch.Tensor) -> torch.Tensor:
-    """A sample of VALUES float32 values at most, evenly spread; a copy. Whole tensors keep their shape."""
-    if tensor.numel() <= VALUES:
-        return tensor.to(torch.float32, copy=True)
-    # An odd stride: an even one would meet the same channels of a convolution's weights again and again.
-    stride = (tensor.numel() // VALUES) | 1
-    return flat(tensor)[::stride][:VALUES].to(torch.float32, copy=True)
-
-
-def mean_absolute(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of |x| over the whole tensor, in float32: NaN where it holds a NaN, else infinite where it does."""
-    total: torch.Tensor = torch.linalg.vector_norm(flat(tensor), 1, dtype=torch.float32)
-    return total / max(tensor.numel(), 1)
-
-
-def norm(tensor: torch.Tensor) -> torch.Tensor:
-    """The Euclidean norm of the whole tensor, in float32."""
-    result: torch.Tensor = torch.linalg.vector_norm(flat(tensor), 2, dtype=torch.float32)
-    return result
-
-
-def mean(tensor: torch.Tensor) -> torch.Tensor:
-    """The mean of the whole tensor, in float32, not finite where a value is not; a third of mean_absolute's time."""
-    return flat(tensor).sum(dtype=torch.float32) / max(tensor.numel(), 1)
-
-
-def activity(inputs: torch.Tensor) -> torch.Tensor:
-    """For each unit of a ReLU the share of its inputs that are positive: (N, C, ...) -> (C,), (N, ..., C) for tokens.
-
-    A unit is a channel of a convolution's output, or one feature of a linear layer's. Of more than ACTIVITY_VALUES
-    inputs every n-th position is looked at, n odd, so that these are not all of the same column.
-    """
-    every = -(-inputs.numel() // ACTIVITY_VALUES) | 1
-    if inputs.ndim == 4 and not inputs.is_contiguous(memory_format=torch.channels_last):
-        return (inputs.flatten(2)[:, :, ::every] > 0).float().mean(dim=(0, 2))
-    rows = inputs.movedim(1, -1) if inputs.ndim == 4 else inputs
-    return (rows.reshape(-1, rows.shape[-1])[::every] > 0).float().mean(dim=0)
-
-
-SUMS = {("mean", False): mean}
-GRADIENT_SUMS = {("mean", True): mean_absolute, ("l2", False): norm}
+SUMS = {("mean", False): reductions.mean}
+GRADIENT_SUMS = {("mean", True): reductions.mean_absolute, ("l2", False): reductions.norm}
 
 
 class Recorder:
@@ -213,7 +161,7 @@ class Recorder:
             index, tensor = self.calls[path], inputs[0].detach()
             self.calls[path] += 1
             self.save(f"{path}_input_{index}", tensor)
-            self.tensors.append((f"{path}_activity_{index}", activity(tensor)))
+            self.tensors.append((f"{path}_activity_{index}", reductions.activity(tensor)))
 
     def on_loss(self, module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if self.further:
@@ -259,7 +207,7 @@ class Recorder:
         factor = 1 / self.loss_scale() if gradient else 1.0
         for (reduction, absolute), of in (GRADIENT_SUMS if gradient else SUMS).items():
             self.tensors.append((get_reduction_tensor_name(name, reduction, absolute), of(value) * factor))
-        self.tensors.append((name, values(value) * factor))
+        self.tensors.append((name, reductions.values(value) * factor))
 
     def loss_scale(self) -> float:
         if self.factor is None:

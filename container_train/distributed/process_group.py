@@ -23,9 +23,9 @@ from torch.distributed.elastic.timer.file_based_local_timer import FileTimerClie
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from container_train.compute.device import launched
 from container_train.distributed.cluster import collective_timeout
 from container_train.errors import CollectiveError
-from container_train.training.device import launched
 
 # How gloo and nccl word the loss of a peer; gloo raises a plain RuntimeError.
 LOST = re.compile(r"(?i)gloo|nccl|connection (closed|reset|refused)|timed out|broken pipe")

@@ -8,8 +8,9 @@ import errno
 import logging
 import sys
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from container_serve.errors import ServeError
 from container_train.data import listing
 from container_train.data.labels import SPLITS, class_of, labels
 from container_train.errors import TrainError
-from container_train.hyperparameters import OPTIONS, architecture
+from container_train.hyperparameters import OPTIONS
 
 if TYPE_CHECKING:
     from container_train.data.files import Split
@@ -39,11 +40,14 @@ def main() -> None:
     )
     parser.add_argument("--classes", type=Path, required=True, help="text file, one label per line, in index order")
     parser.add_argument(
-        "--arch", type=architecture, default="resnet50", help="architecture of torchvision, or timm/NAME (%(default)s)"
+        "--arch",
+        type=_parser("arch"),
+        default="resnet50",
+        help="architecture of torchvision, or timm/NAME (%(default)s)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the artifact; made if missing")
     for name, what in (("resize-size", "shorter side before the crop"), ("image-size", "side of the crop")):
-        parser.add_argument(f"--{name}", type=OPTIONS[name].parse, default=0, help=f"{what} (0: as the weights')")
+        parser.add_argument(f"--{name}", type=_parser(name), default=0, help=f"{what} (0: as the weights')")
     parser.add_argument(
         "--calibration", type=Path, metavar="DIR",
         help="images in class folders, or train/ and valid/ with class folders: to quantise, and to evaluate",
@@ -99,6 +103,18 @@ def main() -> None:
     finally:
         if begun and not whole:
             exporter.withdraw(arguments.out)
+
+
+def _parser(name: str) -> Callable[[str], Any]:
+    """Return the parser of a hyperparameter for a flag, with the value in its message."""
+
+    def parse(text: str) -> Any:
+        try:
+            return OPTIONS[name].parse(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"has value {text!r}: expected {error}") from None
+
+    return parse
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> "dict[str, Split]":

@@ -13,8 +13,8 @@ from container_serve.errors import RequestError
 from container_serve.predictor import Predictor
 from container_serve.preprocess import preprocess
 from container_train.data.files import Split, why
-from container_train.data.listing import SHOWN
 from container_train.data.unreadable import none_readable
+from container_train.data.unused import SHOWN
 from container_train.progress import in_threads
 
 log = logging.getLogger(__name__)

@@ -6,25 +6,23 @@ import itertools
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from container_train.compute.runtime import Runtime
 from container_train.data import augmentation, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item
-from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import Stopped
 from container_train.features.extractor import FeatureExtractor
 from container_train.features.files import FeatureFile, FeatureFileError, Features, locked
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.progress import track
-from container_train.signals import StopFlag
 
 log = logging.getLogger(__name__)
 
@@ -34,24 +32,18 @@ NO_FEATURES = float("-inf")  # in place of those of an image that cannot be read
 Part = tuple[str, int]  # a split, and the number of the view of its images
 
 
-@dataclass(eq=False)
 class Cache:
     """Reads features from the folders of `store`, and computes missing ones with `extractor`.
 
     Of several processes each computes the features of its own images only, and gets those of the others from them.
     """
 
-    data: Data
-    hp: Hyperparameters
-    extractor: FeatureExtractor
-    store: Store
-    stop: StopFlag
-    decoders: loading.Decoders
-    group: ProcessGroup = SINGLE
-
-    @functools.cached_property
-    def augment(self) -> Augment:
-        return Augment.of(self.hp)
+    def __init__(
+        self, data: Data, hp: Hyperparameters, extractor: FeatureExtractor, store: Store, runtime: Runtime,
+        decoders: loading.Decoders,
+    ) -> None:  # fmt: skip
+        self.data, self.hp, self.extractor, self.store, self.decoders = data, hp, extractor, store, decoders
+        self.stop, self.group, self.augment = runtime.stop, runtime.group, Augment.of(hp)
 
     def parts(self) -> list[Part]:
         """List all parts that the training needs."""

@@ -12,12 +12,12 @@ import torch
 
 from container_serve import image, preprocess
 from container_serve.predictor import convert_model, core, load_openvino
+from container_train.compute.device import launched
+from container_train.compute.precision import Precision
 from container_train.data.files import Split
 from container_train.data.images import Normalisation, first_images
 from container_train.features.files import Features
 from container_train.model.builder import Network
-from container_train.training.device import launched
-from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
 

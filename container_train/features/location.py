@@ -11,9 +11,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from container_train.paths import SageMakerPaths
+from container_train.paths import SageMakerPaths, shared
 
-VARIABLE = "BYOC_FEATURE_CACHE"
 CHECKPOINT_BYTES = 10**9
 RESERVE_BYTES = 256 * 2**20  # of a disk that features leave free for checkpoints and the model
 
@@ -27,8 +26,8 @@ class Store:
 
     @classmethod
     def of(cls, tree: SageMakerPaths) -> "Store":
-        if named := os.environ.get(VARIABLE, "").strip():
-            return cls((Path(named),), ((Path(named), float("inf")),))
+        if only := shared():
+            return cls((only,), ((only, float("inf")),))
         kept, scratch = tree.checkpoints / "features", tree.base / "features"
         return cls((tree.channels / "features", kept, scratch), ((kept, CHECKPOINT_BYTES), (scratch, float("inf"))))
 

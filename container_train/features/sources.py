@@ -3,17 +3,16 @@
 import itertools
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
+from container_train.compute.runtime import Runtime
 from container_train.data import loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
 from container_train.data.images import ImageDataset, Item, Normalisation
-from container_train.distributed.process_group import SINGLE, ProcessGroup
 from container_train.errors import TrainError
 from container_train.features.cache import NO_FEATURES, Cache, Part
 from container_train.features.extractor import FeatureExtractor
@@ -21,8 +20,6 @@ from container_train.features.files import Features
 from container_train.features.location import Store
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
-from container_train.signals import StopFlag
-from container_train.training.precision import Precision
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +36,6 @@ def order(length: int, seed: int, epoch: int) -> torch.Tensor:
     return torch.randperm(length, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-@dataclass(eq=False)
 class Source:
     """Batches for the head of the network, from cached features or from the images themselves.
 
@@ -47,34 +43,28 @@ class Source:
     The training ends before the epoch `end`, by default that of the hyperparameters.
     """
 
-    data: Data
-    network: Network
-    hp: Hyperparameters
-    device: torch.device
-    precision: Precision
-    stop: StopFlag
-    store: Store | None = None
-    group: ProcessGroup = SINGLE
-    end: int = 0
-
-    def __post_init__(self) -> None:
-        data, network, hp, group = self.data, self.network, self.hp, self.group
-        self.targets = {name: torch.as_tensor(split.targets, device=self.device) for name, split in data.splits.items()}
+    def __init__(
+        self, data: Data, network: Network, hp: Hyperparameters, runtime: Runtime, store: Store | None = None,
+        end: int = 0,
+    ) -> None:  # fmt: skip
+        self.data, self.network, self.hp, self.runtime, self.end = data, network, hp, runtime, end or hp.epochs
+        self.device, self.group = device, group = runtime.device, runtime.group
+        self.targets = {name: torch.as_tensor(split.targets, device=device) for name, split in data.splits.items()}
         self.images = ImageDataset(data.splits, network.preprocessing, Augment.of(hp), hp.seed)
         self.decoded: Iterator[loading.Loaded] = iter(())
         self.ahead: Pass | None = None  # of which `decoded` has the batches next
         self.epoch = 0
         self.cache: dict[Part, Features] = {}
         self.workers = 0
-        self.decoders = loading.Decoders.of(hp.workers, self.device, group)
+        self.decoders = loading.Decoders.of(hp.workers, device, group)
         if network.weights == "none" and network.backbone is not None:
             self._estimate_statistics(network.backbone)
             group.broadcast_parameters(network.model)
         self.extractor = FeatureExtractor(
-            network, self.precision, self.device, exact=hp.amp == "off",
+            network, runtime.precision, device, exact=hp.amp == "off",
             images=len(data.splits["train"]) + len(data.splits["valid"]),
         )  # fmt: skip
-        cache = Cache(data, hp, self.extractor, self.store or Store(), self.stop, self.decoders, group)
+        cache = Cache(data, hp, self.extractor, store or Store(), runtime, self.decoders)
         reason = next(filter(None, group.gather(cache.reason_against())), "")
         if not reason:
             self.cache = self._placed(cache.fill())
@@ -138,6 +128,10 @@ class Source:
     def evaluation(self, split: str) -> Iterator[Batch]:
         """Yield this process's share of the batches of a split, in its order and without augmentation."""
         return self._batches((split, self.epoch, 0))
+
+    def features(self, inputs: Features | torch.Tensor) -> Features:
+        """Return the input of the head for the images of a batch: cached, or computed from their pixels."""
+        return self.extractor(inputs) if isinstance(inputs, torch.Tensor) else inputs
 
     def length(self, split: str) -> int:
         """Return the number of images of a split that are not left out."""
@@ -204,4 +198,4 @@ class Source:
         split, epoch, _ = stage
         if split == "train":
             return "valid", epoch, 0
-        return ("train", epoch + 1, 0) if epoch + 1 < (self.end or self.hp.epochs) else None
+        return ("train", epoch + 1, 0) if epoch + 1 < self.end else None

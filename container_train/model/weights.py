@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import tarfile
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def read_state_dict(file: Path) -> State:
         log.debug("torch.load: %s", error)
         raise TrainError(
             f"weights {file.name} could not be read as tensors ({type(error).__name__}, {file.stat().st_size} bytes):"
-            " damaged, or holding more than tensors; expected a file of torch.save(model.state_dict()), or safetensors"
+            f" {_instead(file, error)}"
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -109,6 +110,16 @@ def read_state_dict(file: Path) -> State:
     return state
 
 
+def _instead(file: Path, error: Exception) -> str:
+    """Return what the file is instead of tensors, and what to do."""
+    if tarfile.is_tarfile(file):
+        return "it is an archive: unpack it, and give the weights in it (of this program's model.tar.gz, model.pth)"
+    what = "damaged, or holding more than tensors"
+    if "Unsupported" in str(error):  # a class, or an operation of pickle
+        what = "it holds more than tensors, such as a whole model, whose code would have to be run"
+    return f"{what}; expected a file of torch.save(model.state_dict(), FILE), or safetensors"
+
+
 def load(
     model: nn.Module, state: State, arch: str, origin: str, new_layer: Set[str] = frozenset(), *, side: int
 ) -> None:
@@ -131,7 +142,8 @@ def load(
         raise TrainError(
             f"the weights ({origin}) do not fit {arch}: {len(wrong)} tensors differ, first {wrong[0]}, which is"
             f" {given.get(wrong[0], 'missing')}, expected {own.get(wrong[0], 'no such tensor')}; give the file of the"
-            " same architecture (hyperparameter arch)"
+            f" same architecture (hyperparameter arch), with its names ({next(iter(own))}; the file begins with"
+            f" {next(iter(given), 'none')})"
         )
     if ignored := sorted(new_layer & state.keys()):
         log.info("weights: the last layer is new; of %s, %s are ignored", origin, ", ".join(ignored))

@@ -25,8 +25,9 @@ from container_train.hyperparameters import Hyperparameters
 from container_train.monitoring.findings import counted
 from container_train.monitoring.sidecar import SAMPLER, WATCHER, Sidecar
 from container_train.paths import SageMakerPaths, replace_file
+from container_train.profiler.step_clock import GpuStepClock, StepClock
 from container_train.profiler.store import JOB
-from container_train.profiler.timeline import Clock, Events, TimelineWriter
+from container_train.profiler.timeline import TimelineWriter
 from container_train.profiler.trace import Trace
 from container_train.reporting.tracking import Write
 from container_train.reporting.words import count
@@ -56,7 +57,7 @@ class Monitor:
         self.watcher: Sidecar | None = None
         self.track: Write = lambda record: None  # an epoch; after a restart also those from before it
         self.out = Path()
-        self.clock = Clock()
+        self.clock = StepClock()
         self.marks: list[Any] = []  # of the step: the end of the one before, its batch, and what `mark` notes
 
     @classmethod
@@ -148,7 +149,7 @@ class Monitor:
         if self.timeline is None:
             yield from source
             return
-        number, clock = first, Events() if gpu else Clock()
+        number, clock = first, GpuStepClock() if gpu else StepClock()
         self.clock = clock
         wall = time.time() - time.perf_counter()
         waiting: deque[tuple[int, float, list[Any]]] = deque()

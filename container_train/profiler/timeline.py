@@ -1,10 +1,9 @@
-"""timeline.jsonl: what the training program did when, written by itself as it goes; and the clock that times steps."""
+"""timeline.jsonl: what the training program did when, written by itself as it goes."""
 
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,40 +78,3 @@ class TimelineWriter:
             self.flush()
         # One write per line: a reader sees whole lines, whenever it looks.
         os.write(self.file, json.dumps(content, separators=(",", ":"), default=str).encode() + b"\n")
-
-
-class Clock:
-    """The CPU's clock. `late` is the number of steps after which their marks may be read without waiting."""
-
-    late = 0
-
-    def mark(self) -> Any:
-        return time.perf_counter()
-
-    def seconds(self, marks: Sequence[Any]) -> tuple[float, float, float, float, float]:
-        """Return the seconds of a step, in the order of COLUMNS.
-
-        `marks` are the end of the step before, the batch, forward pass, backward pass, optimizer, and the step's end.
-        """
-        data, forward, backward, optimizer, rest = (self.between(a, b) for a, b in pairwise(marks))
-        return data + forward + backward + optimizer + rest, data, forward, backward, optimizer
-
-    def between(self, first: Any, second: Any) -> float:
-        return float(second - first)
-
-
-class Events(Clock):
-    """Events of CUDA: what is timed is the GPU's own work, and the time it waits, without waiting for it."""
-
-    late = 1
-
-    def mark(self) -> Any:
-        import torch
-
-        event = torch.cuda.Event(enable_timing=True, blocking=True)
-        event.record()
-        return event
-
-    def between(self, first: Any, second: Any) -> float:
-        second.synchronize()
-        return float(first.elapsed_time(second)) / 1000

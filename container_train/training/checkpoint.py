@@ -1,9 +1,10 @@
 """Checkpoints: all that a restarted job needs to continue as if it had not been interrupted."""
 
+import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 SHARE = 0.1  # of the time that may go by while checkpoints are written, unless they take less than CHEAP_SECONDS
 CHEAP_SECONDS = 1.0
 NEXT = ".checkpoint.next.pt"  # complete, but not yet renamed
+# What is said of a part of the identity whose value would tell nothing, or is as long as the list of classes.
+OTHER = {"data": "other images", "classes": "other classes", "frozen layers": "other weights of the frozen layers"}
 
 
 def changing(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -112,6 +115,21 @@ class Writer:
             writing.result()
 
 
+@contextlib.contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Within, raise TrainError for a checkpoint that lacks something, or holds it in another form."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise TrainError(
+            f"the checkpoint in {folder} is of another version of this program ({words}): use an empty checkpoint"
+            " folder, or the image that made it"
+        ) from error
+
+
 def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the newest readable checkpoint, or None. Raises TrainError for another job's."""
     for name in (CURRENT, PREVIOUS):
@@ -130,9 +148,10 @@ def load(folder: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
             continue
         for key, value in identity.items():
             if found.get(key) != value:
+                both = f"{key} {found.get(key)!r}, this job has {value!r}"
                 raise TrainError(
-                    f"checkpoint {path} was made with {key} {found.get(key)!r}, this job has {value!r}:"
-                    " use an empty checkpoint folder, or the settings of the checkpoint"
+                    f"checkpoint {path} was made with {OTHER.get(key, both)}: use an empty checkpoint folder, or the"
+                    " settings and data of the checkpoint"
                 )
         log.info("resuming from %s: epoch %d, step %d", path, epoch + 1, step)
         return state

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +21,6 @@ from container_train.training.state import RunningMetrics, State
 log = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
 class Trainer:
     """Trains the head of the source's network, keeping a checkpoint in `folder`.
 
@@ -30,24 +28,21 @@ class Trainer:
     watches the last stage alone: its rules compare the steps of one training.
     """
 
-    source: Source
-    folder: Path
-    identity: dict[str, Any]
-    resumed: InitVar[dict[str, Any] | None] = None
-    monitor: Monitor = OFF
-    stage: InitVar[Stage | None] = None
-    before: InitVar[State | None] = None
-
-    def __post_init__(self, resumed: dict[str, Any] | None, stage: Stage | None, before: State | None) -> None:
-        self.network, self.hp, self.group = self.source.network, self.source.hp, self.source.group
+    def __init__(
+        self, source: Source, folder: Path, identity: dict[str, Any], resumed: dict[str, Any] | None = None,
+        monitor: Monitor = OFF, stage: Stage | None = None, before: State | None = None,
+    ) -> None:  # fmt: skip
+        self.source, self.monitor = source, monitor
+        self.network, self.hp, self.group = source.network, source.hp, source.group
         self.at = stage or Stage(0, self.hp)
-        self.learner = Learner(self.source, self.at, self.monitor)
-        self.writer = checkpoint.Writer(self.folder, self.identity)
+        self.learner = Learner(source, self.at, monitor)
+        self.writer = checkpoint.Writer(folder, identity)
         self.saved = -1  # the epoch that the newest checkpoint resumes with
         self.progressed: Callable[[], None] = lambda: None
         if resumed is not None and resumed["stage"] == self.at.number:
-            self.learner.load_state_dict(resumed)
-            self.source.data.unreadable.resume(resumed["unreadable"])
+            with checkpoint.fitting(folder):
+                self.learner.load_state_dict(resumed)
+                source.data.unreadable.resume(resumed["unreadable"])
             self.saved = self.state.epoch
             for record in self.state.history:
                 self._check_epoch(record)

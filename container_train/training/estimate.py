@@ -5,10 +5,10 @@ import time
 
 import torch
 
+from container_train.compute.precision import Precision
 from container_train.hyperparameters import Hyperparameters
 from container_train.model.builder import Network
 from container_train.reporting.words import count, duration
-from container_train.training.precision import Precision
 
 IMAGES = 4
 LONG_SECONDS = 600.0  # from which something else is advised

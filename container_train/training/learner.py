@@ -4,7 +4,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,15 +18,15 @@ from container_train.features.sources import Source
 from container_train.model import batch_norm
 from container_train.monitoring.monitor import Monitor
 from container_train.training import checkpoint
+from container_train.training.averaging import Average
 from container_train.training.compiling import Compiled
 from container_train.training.loss import divisors, loss_for
 from container_train.training.mixing import Mixing
-from container_train.training.optimization import Average, factor, optimizer_for
+from container_train.training.optimization import factor, optimizer_for
 from container_train.training.stages import Stage
 from container_train.training.state import Evaluation, RunningMetrics, State
 
 
-@dataclass(eq=False)
 class Learner:
     """Trains the head of the source's network step by step; `state` counts the steps.
 
@@ -34,17 +34,13 @@ class Learner:
     several processes tell each other.
     """
 
-    source: Source
-    stage: Stage
-    monitor: Monitor
-
-    def __post_init__(self) -> None:
-        source = self.source
-        self.network, self.precision, self.hp = source.network, source.precision, source.hp
-        self.stop, self.group = source.stop, source.group
+    def __init__(self, source: Source, stage: Stage, monitor: Monitor) -> None:
+        self.source, self.stage, self.monitor = source, stage, monitor
+        self.network, self.hp = source.network, source.hp
+        self.precision, self.stop, self.group = source.runtime.precision, source.runtime.stop, source.group
         hp, head = self.hp, self.network.head
-        self.state = State(self.stage.first)
-        self.classes = len(self.source.data.classes)
+        self.state = State(stage.first)
+        self.classes = len(source.data.classes)
         self.parallel = self.group.data_parallel(head, accumulates=hp.accumulate > 1)
         self.compiled = Compiled(self.parallel, self.group) if hp.compile == "on" else None
         self.optimizer = optimizer_for(self.network, hp)
@@ -52,9 +48,9 @@ class Learner:
         self.scaler = self.precision.scaler()
         self.average = Average(head, hp.ema) if hp.ema else None
         self.mixing = Mixing(hp, self.classes)
-        self.loss = loss_for(hp, self.source.targets["train"], self.classes)
+        self.loss = loss_for(hp, source.targets["train"], self.classes)
         self.divisors: list[float] = []  # of the loss in each step of this epoch
-        self.late = 1 if self.source.device.type == "cuda" else 0  # steps
+        self.late = 1 if source.device.type == "cuda" else 0  # steps
         # Of each step: where it was, images, divisor of the loss; the function waits for the sums over all processes.
         self.told: deque[tuple[str, int, float, Callable[[], list[float]]]] = deque()
         self.asked = self.ruled = False  # a stop, by the platform or by a rule: known to all at the same step
@@ -126,13 +122,12 @@ class Learner:
 
     def _features(self, inputs: Features | torch.Tensor, targets: torch.Tensor) -> tuple[Features, torch.Tensor]:
         """Return the inputs of the head and the targets of the loss; the inputs may have a blank image more."""
-        if isinstance(inputs, torch.Tensor):
-            inputs = self.source.extractor(_filled(inputs, 1))
+        features = self.source.features(_filled(inputs, 1) if isinstance(inputs, torch.Tensor) else inputs)
         if not self.mixing or not len(targets):
-            return inputs, targets
-        inputs, targets = self.mixing(inputs, targets, self.state.epoch, self.state.step)
+            return features, targets
+        features, targets = self.mixing(features, targets, self.state.epoch, self.state.step)
         first = 0 if self.group.size == 1 else 1  # the one before this process's, which came along to be mixed
-        return tuple(feature[first:] for feature in inputs), targets[first:]
+        return tuple(feature[first:] for feature in features), targets[first:]
 
     def _head(self, images: int) -> Callable[..., torch.Tensor]:
         """Return what is trained, compiled except for steps that are saved, with hooks, and batches of another size."""
@@ -186,10 +181,9 @@ class Learner:
             look()
             if not len(targets):
                 continue
-            if isinstance(inputs, torch.Tensor):
-                inputs = self.source.extractor(inputs)
+            features = self.source.features(inputs)
             with self.precision.autocast():
-                logits = functional_call(self.network.head, averages, tuple(inputs))
+                logits = functional_call(self.network.head, averages, features)
             loss += self.loss(logits.float(), targets).double() * len(targets)
             predicted = logits.argmax(1)
             hits = (predicted == targets).double()

@@ -39,6 +39,8 @@ from torchvision.transforms import v2
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import command_line
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data import sample
 from container_train.data.dataset import Data
 from container_train.data.files import Files, Split
@@ -53,7 +55,6 @@ from container_train.paths import SageMakerPaths
 from container_train.profiler.timeline import COLUMNS, NAME, TimelineWriter
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
 from tests.bench.arguments import existing, new_file, whole
 from tests.bench.bench_training import timed
 
@@ -117,7 +118,7 @@ class Job:
         precision = Precision.choose(hp.amp, DEVICE)
         precision.prepare()
         store = Store.of(SageMakerPaths(folder))
-        return Source(self.data, self._network(hp), hp, DEVICE, precision, StopFlag(), store)
+        return Source(self.data, self._network(hp), hp, Runtime(DEVICE, precision, StopFlag()), store)
 
     def bare(self, compiled: bool = False) -> float:
         model: Any = torchvision.models.get_model(self.options.arch, num_classes=CLASSES)

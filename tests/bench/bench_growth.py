@@ -62,13 +62,14 @@ def training(root: Path) -> None:
     import psutil
     import torch
 
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.data import dataset
     from container_train.features.sources import Source
     from container_train.hyperparameters import Hyperparameters
     from container_train.model import builder
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
-    from container_train.training.precision import Precision
 
     device, found = torch.device("cpu"), {}
 
@@ -90,7 +91,7 @@ def training(root: Path) -> None:
     )
     network = builder.build("resnet18", len(data.classes), weights="none", weights_file=None, freeze_until="none")
     mark("model")
-    source = Source(data, network, hp, device, Precision.choose("off", device), StopFlag())
+    source = Source(data, network, hp, Runtime(device, Precision.choose("off", device), StopFlag()))
     batches = source.training(0, 0)
     pixels, targets = next(batches)
     assert isinstance(pixels, torch.Tensor)  # from no cache
@@ -110,6 +111,8 @@ def features(root: Path) -> None:
     import psutil
     import torch
 
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.data.dataset import Data
     from container_train.data.files import Files, Split
     from container_train.data.unreadable import Unreadable
@@ -121,7 +124,6 @@ def features(root: Path) -> None:
     from container_train.hyperparameters import Hyperparameters
     from container_train.model import builder
     from container_train.signals import StopFlag
-    from container_train.training.precision import Precision
 
     def pixels(_cache: Cache, _split: str, _views: tuple[int, ...], batches: Sequence[range]) -> Iterator[torch.Tensor]:
         return (torch.empty(len(batch), 0) for batch in batches)
@@ -158,7 +160,9 @@ def features(root: Path) -> None:
         started = time.monotonic()
 
     def source() -> Source:
-        return Source(data, network, hp, device, precision, StopFlag(), Store((root,), ((root, float("inf")),)))
+        return Source(
+            data, network, hp, Runtime(device, precision, StopFlag()), Store((root,), ((root, float("inf")),))
+        )
 
     source()
     mark("first start: written")

@@ -24,6 +24,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_train import command_line
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data.unreadable import Unreadable
 from container_train.distributed.process_group import SINGLE
 from container_train.features.sources import Batch
@@ -34,7 +36,6 @@ from container_train.paths import SageMakerPaths
 from container_train.profiler import store
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
 from tests.bench.arguments import positive, whole
 
 CLASSES = 133
@@ -68,13 +69,15 @@ class Source:
     cache: ClassVar[dict[tuple[str, int], Any]] = {}
 
     def __init__(self, network: builder.Network, hp: Any, inputs: tuple[torch.Tensor, ...], steps: int) -> None:
-        self.network, self.hp, self.precision = network, hp, Precision.choose("off", torch.device("cpu"))
-        self.stop, self.group = StopFlag(), SINGLE
+        self.network, self.hp, self.device, self.group = network, hp, torch.device("cpu"), SINGLE
+        self.runtime = Runtime(self.device, Precision.choose("off", self.device), StopFlag())
         self.inputs, self.steps, self.batch = inputs, steps, len(inputs[0])
-        self.device = torch.device("cpu")
         splits: Any = {"train": range(steps * self.batch), "valid": range(self.batch)}
         self.data = SimpleNamespace(splits=splits, classes=range(CLASSES), unreadable=Unreadable(splits, {}, 0))
         self.targets = {name: torch.arange(len(split)) % CLASSES for name, split in splits.items()}
+
+    def features(self, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return inputs
 
     def training(self, epoch: int, skip: int) -> Iterator[Batch]:
         for _ in range(self.steps):

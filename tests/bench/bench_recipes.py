@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,14 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
     import torch
 
     from container_train import command_line
+    from container_train.compute.precision import Precision
+    from container_train.compute.runtime import Runtime
     from container_train.model import builder
+    from container_train.monitoring.monitor import OFF
+    from container_train.monitoring.phases import Phases
     from container_train.paths import SageMakerPaths
     from container_train.signals import StopFlag
     from container_train.training import course
-    from container_train.training.precision import Precision
     from container_train.training.stages import stages_of
     from tests.bench.bench_training import read
 
@@ -66,7 +68,8 @@ def train(words: Sequence[str], folder: Path, weights: Path | None, pictures: in
             seed=hp.seed, freeze_statistics=hp.batch_norm == "frozen",
         )  # fmt: skip
         network.to(device)
-        trainer = course.run(network, data, hp, device, precision, tree, {}, StopFlag(), lambda *_, **__: nullcontext())
+        runtime = Runtime(device, precision, StopFlag())
+        trainer = course.run(network, data, hp, runtime, tree, {}, Phases(OFF, runtime.stop))
         seconds, processor = time.perf_counter() - started, processor_seconds() - processor
         best = trainer.state.best
         measured = {split: trainer.learner.evaluate(split) for split in ("valid", "test")}

@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from container_serve.preprocess import Preprocessing, preprocess
 from container_train import command_line, hyperparameters
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data import dataset, loading
 from container_train.data.augmentation import Augment
 from container_train.data.dataset import Data
@@ -43,7 +45,6 @@ from container_train.model import builder
 from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
 from tests.bench.arguments import existing, natural, new_file, whole
 
 EPOCHS, BATCH = 10, 64
@@ -157,7 +158,8 @@ class Setting:
             # What is only done once: the conversion, which the pass is told apart from.
             with timed(FeatureExtractor, "choose") as choosing:
                 started = time.perf_counter()
-                source = Source(self.data, self.network, self.hp, CPU, self.precision, StopFlag(), Store.of(tree))
+                runtime = Runtime(CPU, self.precision, StopFlag())
+                source = Source(self.data, self.network, self.hp, runtime, Store.of(tree))
                 filled = time.perf_counter()
             trainer = Trainer(source, tree.checkpoints, {})
             trainer.fit()

@@ -23,14 +23,25 @@ from tests import trees
             {"sagemaker_program": "mine.py", "sagemaker_distributed_dataparallel_enabled": "true"},
             "a program of your own runs under torchrun with {'torch_distributed': {'enabled': True}}",
         ),
-        ("resourceconfig", {"current_host": "a", "hosts": None}, "current_host is 'a' and hosts is None: expected"),
+        ("resourceconfig", {"current_host": "a", "hosts": None}, 'current_host is "a" and hosts is null: expected'),
+        ("resourceconfig", {"hosts": ["a"]}, 'current_host is null and hosts is ["a"]: expected'),
+        ("inputdataconfig", None, "inputdataconfig.json cannot be read as a JSON object: Is a directory"),
+        ("hyperparameters", b"[]", "cannot be read as a JSON object: it holds an array"),
+        ("hyperparameters", b'"epochs"', "cannot be read as a JSON object: it holds a string"),
+        ("hyperparameters", b"1.5", "cannot be read as a JSON object: it holds a number"),
+        ("hyperparameters", b"true", "cannot be read as a JSON object: it holds a boolean"),
+        ("hyperparameters", b"null", "cannot be read as a JSON object: it holds null"),
     ],
 )
 def test_what_no_job_can_run_with_is_told(name: str, content: object, words: str, tmp_path: Path) -> None:
     base = trees.tree(tmp_path, pictures={"train": 1})
     assert configuration.check(SageMakerPaths(base))[1] == ["localhost"]
-    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
-    (base / "input" / "config" / f"{name}.json").write_bytes(raw)
+    file = base / "input" / "config" / f"{name}.json"
+    if content is None:
+        file.unlink()
+        file.mkdir()
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     with pytest.raises(TrainError, match=re.escape(words)):
         configuration.check(SageMakerPaths(base))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from container_train import command_line
+from container_train.compute.precision import Precision
+from container_train.compute.runtime import Runtime
 from container_train.data.dataset import Data
 from container_train.features.location import Store
 from container_train.features.sources import Source
@@ -15,7 +17,6 @@ from container_train.paths import SageMakerPaths
 from container_train.signals import StopFlag
 from container_train.training.checkpoint import changing
 from container_train.training.engine import Trainer
-from container_train.training.precision import Precision
 from tests import trees
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def source(
     )  # fmt: skip
     network.to(CPU)
     store = Store.of(SageMakerPaths(base)) if base else None
-    return Source(data, network, hp, CPU, Precision.choose(hp.amp, CPU), stop or StopFlag(), store)
+    return Source(data, network, hp, Runtime(CPU, Precision.choose(hp.amp, CPU), stop or StopFlag()), store)
 
 
 def weights(it: Source | Trainer) -> Weights:

@@ -382,12 +382,12 @@ def test_train_outside_a_tree_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("hyperparameters", "[]", "cannot be read as a JSON object: it is a list"),
+        ("hyperparameters", "[]", "cannot be read as a JSON object: it holds an array"),
         ("inputdataconfig", None, "does not exist: start this image with `train` over an /opt/ml tree"),
         ("inputdataconfig", "{", "cannot be read as a JSON object: "),
-        ("resourceconfig", "{}", ": current_host is None and hosts is None: expected the name of this host"),
+        ("resourceconfig", "{}", ": current_host is null and hosts is null: expected the name of this host"),
         ("resourceconfig", '{"current_host": "algo-3", "hosts": ["algo-1", "algo-2"]}',
-         ": current_host is 'algo-3' and hosts is ['algo-1', 'algo-2']: expected"),
+         ': current_host is "algo-3" and hosts is ["algo-1", "algo-2"]: expected'),
     ],
 )  # fmt: skip
 def test_a_configuration_that_no_job_can_run_with(name: str, content: str | None, words: str, tmp_path: Path) -> None:

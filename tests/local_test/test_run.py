@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from container_train.training import device
+from container_train.compute import device
 from local_test import __main__ as program
 from local_test import engine, outdir, run, server, stage, weights
 from local_test.engine import DockerEngine

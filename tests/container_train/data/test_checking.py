@@ -10,7 +10,6 @@ from container_serve.image import decode
 from container_train.data import checking, dataset
 from container_train.distributed.process_group import ProcessGroup
 from container_train.errors import TrainError
-from container_train.features.location import VARIABLE
 from container_train.paths import SageMakerPaths
 from tests import trees
 from tests.container_train.ranks import in_processes
@@ -86,7 +85,7 @@ def read_as(group: ProcessGroup, base: Path) -> tuple[str, list[str], list[str],
         return decode(body)
 
     setattr(checking, "decode", look)  # noqa: B010
-    os.environ[VARIABLE] = str(base.parent / "known")
+    os.environ["BYOC_FEATURE_CACHE"] = str(base.parent / "known")
     found = dataset.read(SageMakerPaths(base), group)
     lost = base.parent / "lost"
     try:
@@ -114,7 +113,7 @@ def test_processes_share_the_check_and_know_the_same(tree: SageMakerPaths) -> No
 def test_another_trial_of_a_search_decodes_nothing_unless_a_file_has_changed(
     tree: SageMakerPaths, decoded: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(VARIABLE, str(tree.base.parent / "search"))
+    monkeypatch.setenv("BYOC_FEATURE_CACHE", str(tree.base.parent / "search"))
     broken = tree.channels / "train" / "01.red" / "000.jpg"
     whole = broken.read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
@@ -132,5 +131,5 @@ def test_another_trial_of_a_search_decodes_nothing_unless_a_file_has_changed(
     for kept in (tree.base.parent / "search").iterdir():
         kept.write_text("{ not json")
     assert dataset.read(tree).fingerprint == mended.fingerprint
-    monkeypatch.setenv(VARIABLE, str(broken))
+    monkeypatch.setenv("BYOC_FEATURE_CACHE", str(broken))
     assert dataset.read(tree).fingerprint == mended.fingerprint, "a folder that cannot be written"

@@ -12,6 +12,7 @@ from PIL import Image
 from container_serve.image import FORMATS
 from container_train.data import listing
 from container_train.data.files import Files
+from container_train.data.unused import Unused
 from container_train.errors import DataError
 
 
@@ -59,10 +60,26 @@ def test_the_files_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_message_names_the_first_files_and_counts_the_endings_of_many() -> None:
-    assert listing.some(["a"]) == "1 file (a)"
+    assert str(Unused(["a"])) == "1 file (a)"
     names = ["a.txt", "b.txt", "c.txt", "d.txt", "e", "f.cat", "g.cat"]
     named = "a.txt, b.txt, c.txt, d.txt, e"
-    assert listing.some(names) == f"7 files ({named} and 2 more: 4 .txt, 2 .cat, 1 without ending)"
+    for order in (names, names[::-1]):
+        assert str(Unused(order)) == f"7 files ({named} and 2 more: 4 .txt, 2 .cat, 1 without ending)"
+
+
+def test_unused_files_are_counted_and_not_kept() -> None:
+    """Their names, and endings that are numbers, as in image.000001, would be as many as the files."""
+    found = Unused(f"image.{number:06}" for number in range(100_000))
+    whole = Unused()
+    for folder in ("train", "valid"):
+        whole.merge(found, folder)
+    assert len(whole) == 200_000
+    assert len(found.endings) < 100
+    assert len(whole.endings) < 100
+    assert str(whole) == (
+        "200000 files (train/image.000000, train/image.000001, train/image.000002, train/image.000003,"
+        " train/image.000004 and 199995 more: 2 .000000, 2 .000001, 2 .000002, 2 .000003, 2 .000004, 199990 others)"
+    )
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9/1.jpg", b"a/caf\xe9.jpg", b"a/deep/caf\xe9/1.jpg", b"caf\xe9.txt"])

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,26 @@ def refused(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
         exporting.main()
     assert isinstance(raised.value.code, str)  # Python prints it, and ends with code 1
     return raised.value.code
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        (
+            "--arch",
+            "resnt50",
+            r"--arch: has value 'resnt50': expected .*: did you mean resnet50\?",
+        ),
+        ("--image-size", "big", "--image-size: has value 'big': expected an integer from 0 to 4096"),
+    ],
+)
+def test_a_wrong_flag_is_told_with_its_value(
+    flag: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["export", "--weights", "w", "--classes", "c", "--out", "o", flag, value])
+    with pytest.raises(SystemExit):
+        exporting.main()
+    assert re.search(words, capsys.readouterr().err)
 
 
 def test_anybody_s_checkpoint_is_quantised_on_pictures(

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from container_train.compute.precision import Precision
 from container_train.features import extractor
 from container_train.model import builder
-from container_train.training.precision import Precision
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,5 @@
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,26 @@ def test_a_weights_file_is_never_unpickled(tmp_path: Path) -> None:
     file = tmp_path / "w.pth"
     torch.save({"conv1.weight": Evil()}, file)
     with pytest.raises(TrainError, match="could not be read"):
+        build("resnet18", weights_file=file)
+
+
+def test_a_weights_file_of_another_kind_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "model.tar.gz"
+    with tarfile.open(file, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("model.pth"))
+    words = r"weights model.tar.gz could not be read as tensors \(.*, \d+ bytes\): it is an archive: unpack it"
+    with pytest.raises(TrainError, match=words):
+        weights.read_state_dict(file)
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "whole.pth")
+    with pytest.raises(TrainError, match=r"it holds more than tensors, such as a whole model, .*; expected a file of"):
+        weights.read_state_dict(tmp_path / "whole.pth")
+
+
+def test_weights_whose_names_have_a_prefix_are_told(tmp_path: Path) -> None:
+    """As a trainer that wraps the network saves them."""
+    file = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {f"net.{k}": v for k, v in build("resnet18").model.state_dict().items()}}, file)
+    with pytest.raises(TrainError, match=r"with its names \(conv1.weight; the file begins with net.conv1.weight\)$"):
         build("resnet18", weights_file=file)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from container_train.training.optimization import Average
+from container_train.training.averaging import Average
 
 
 def test_the_average_follows_the_weights_and_forgets_the_first_ones() -> None:

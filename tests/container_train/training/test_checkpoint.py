@@ -66,6 +66,22 @@ def test_another_training_s_checkpoint_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path, {**IDENTITY, "lr": 0.2})
 
 
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"data": "def"}, r"was made with other images: use an empty checkpoint folder, or the settings and data of"),
+        # Of 10,000 classes the list would be the whole message.
+        ({"classes": ["cat"] * 10_000}, "was made with other classes: use"),
+        ({"frozen layers": "0a1b"}, "was made with other weights of the frozen layers: use"),
+    ],
+)
+def test_what_a_value_would_not_tell_is_said_in_words(other: dict[str, Any], words: str, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, {"classes": ["dog"] * 10_000, **IDENTITY}, {"epoch": 1, "step": 0})
+    with pytest.raises(TrainError, match=words) as error:
+        checkpoint.load(tmp_path, {**IDENTITY, **other})
+    assert len(str(error.value)) < 400
+
+
 def test_a_failed_write_keeps_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, IDENTITY, {"epoch": 1, "step": 0})
 

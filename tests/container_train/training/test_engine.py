@@ -372,3 +372,25 @@ def test_each_epoch_is_a_permutation_of_its_own() -> None:
     assert first != second
     assert first == sources.order(10, seed=1, epoch=0).tolist()
     assert first != sources.order(10, seed=2, epoch=0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("scaler", None, "KeyError: 'scaler'"),
+        ("optimizer", {"state": {}}, "KeyError: 'param_groups'"),
+        ("model", {"classifier.3.weight": torch.zeros(7, 7)}, "RuntimeError: Error.* size mismatch"),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_told(
+    key: str, value: object, words: str, pictures: dataset.Data, tmp_path: Path
+) -> None:
+    it = trainer(pictures, tmp_path, epochs="1")
+    state = {**it.learner.state_dict(), "unreadable": pictures.unreadable.state(), key: value}
+    if value is None:
+        del state[key]
+    expected = (
+        f"the checkpoint in {tmp_path} is of another version of this program \\({words}.*: use an empty checkpoint"
+    )
+    with pytest.raises(TrainError, match=expected):
+        engine.Trainer(it.source, tmp_path, {}, state)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from container_train import command_line, pipeline
+from container_train.compute.precision import Precision
 from container_train.distributed.process_group import SINGLE
 from container_train.errors import Stopped, TrainError
 from container_train.model import builder
 from container_train.monitoring.monitor import Monitor
 from container_train.paths import SageMakerPaths
 from container_train.training import estimate, learner
-from container_train.training.precision import Precision
 from container_train.training.stages import settled, stages_of
 from tests import trees
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from container_train.compute import device
 from container_train.errors import TrainError
-from container_train.training import device
 
 
 def machine(
