@@ -36,6 +36,7 @@ END_OF_JPEG = b"\xff\xd9"
 FILLINGS = tuple(
     data * 64 + b"".join(bytes([0xFF, 0xD0 + i]) + data * 64 for i in range(8)) for data in (b"\0", b"\x55", b"\xaa")
 )
+BASE64 = (b"/9j/", b"iVBORw0KGgo", b"data:image/")  # of a JPEG, a PNG, any; as API gateways hand bodies on
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC = f"HEIC images are not taken: convert it to one of {', '.join(FORMATS)}"
@@ -108,7 +109,8 @@ def decode(
     except RequestError:
         raise
     except UnidentifiedImageError:
-        raise _invalid(f"the body is not an image that can be read (taken are {', '.join(FORMATS)})") from None
+        base64 = "; it is base64: send its bytes, or JSON with instances" if body.startswith(BASE64) else ""
+        raise _invalid(f"the body is not an image that can be read (taken are {', '.join(FORMATS)}){base64}") from None
     except Image.DecompressionBombError:
         raise _too_large(f"the image has more than the {max_pixels} pixels allowed: send a smaller image") from None
     # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
