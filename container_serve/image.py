@@ -226,7 +226,7 @@ def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
 
 
 def _scans(body: bytes) -> int:
-    """Count a JPEG's scans, and its thumbnail's: in compressed data an FF byte is followed by 00 or a restart marker."""
+    """Count a JPEG's scans, and its thumbnail's. In compressed data 00 or a restart marker follows an FF byte."""
     values = np.frombuffer(body, np.uint8)  # two to five times as fast as bytes.count
     return int(np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)))
 
