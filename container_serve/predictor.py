@@ -72,7 +72,7 @@ class Predictor:
         parts = [batch[i : i + MAX_BATCH] for i in range(0, len(batch), MAX_BATCH)]
         request = self._requests.get()
         try:
-            logits = np.concatenate([request.infer([part], share_inputs=True)[0] for part in parts])
+            logits = np.concatenate([request.infer(part, share_inputs=True)[0] for part in parts])
         finally:
             self._requests.put(request)
         if not np.isfinite(logits).all():

@@ -4,12 +4,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from container_serve.codec.media import CSV, JSON_LINES
 from container_serve.errors import RequestError
 from container_serve.predictor import Prediction
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 Row = Sequence[Prediction] | RequestError  # the most probable classes of an image, or why there are none
 
 
@@ -33,8 +33,8 @@ def render(rows: Sequence[Row], kind: str, *, model: Mapping[str, object], batch
     answers = [_answer(row) for row in rows]
     if kind == JSON_LINES:
         lines = (a if isinstance(a, dict) else {"predictions": a} for a in answers)
-        return "\n".join(_dump({**line, "model": model}) for line in lines).encode()
-    return _dump({"predictions": answers if batched else answers[0], "model": model}).encode()
+        return "\n".join(_JSON.encode({**line, "model": model}) for line in lines).encode()
+    return _JSON.encode({"predictions": answers if batched else answers[0], "model": model}).encode()
 
 
 def _answer(row: Row) -> list[dict[str, object]] | dict[str, object]:
@@ -45,7 +45,3 @@ def _answer(row: Row) -> list[dict[str, object]] | dict[str, object]:
 
 def _rounded(probability: float) -> float:
     return float(f"{probability:.6g}")
-
-
-def _dump(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False, allow_nan=False)

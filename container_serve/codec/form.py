@@ -12,7 +12,7 @@ FORM = "multipart/form-data"
 
 
 def file(body: bytes, content_type: str) -> tuple[bytes, str]:
-    """The one file of a form, and its own type. Raises RequestError 400 for a form that holds anything else."""
+    """The one file of a form, and its own type, "" where only its bytes tell. RequestError 400 for other forms."""
     form = Message()
     form["Content-Type"] = content_type
     if boundary := form.get_boundary():
@@ -24,5 +24,7 @@ def file(body: bytes, content_type: str) -> tuple[bytes, str]:
         if 0 <= begin < blank < end and body.startswith(b"--", end + 2 + len(line)):
             part = BytesHeaderParser().parsebytes(body[head:blank])
             if part.get_filename() is not None:
-                return body[blank + 4 : end], str(part.get("Content-Type", "application/octet-stream"))
+                kind = str(part.get("Content-Type", "application/octet-stream"))
+                # Many Android programs give a file the type of the form around it: then its bytes decide.
+                return body[blank + 4 : end], "" if kind.lower().startswith(FORM) else kind
     raise RequestError(400, "InvalidForm", "expected a whole form of one file with its name, and nothing else")

@@ -9,8 +9,9 @@ JSON, CSV, JSON_LINES = "application/json", "text/csv", "application/jsonlines"
 ANSWER_TYPES = (JSON, CSV, JSON_LINES)  # in the order of preference
 IMAGE_TYPES = tuple(f"image/{name}" for name in ("jpeg", "png", "webp", "avif", "bmp", "gif", "tiff"))
 IMAGE_TYPES += ("application/x-image", "application/octet-stream")
-# Not registered, but what many programs send: Windows, old browsers, the AWS command line.
-_ALIASES = tuple(f"image/{name}" for name in ("jpg", "pjpeg", "x-png", "x-bmp", "x-ms-bmp", "x-windows-bmp"))
+# Not registered, but what many programs send: Windows, old browsers, the AWS command line, Android's HTTP clients (*).
+_NICKNAMES = ("*", "jpg", "jfif", "pjpeg", "x-png", "tif", "x-tiff", "x-bmp", "x-ms-bmp", "x-windows-bmp")
+_ALIASES = tuple(f"image/{name}" for name in _NICKNAMES)
 _ALIASES += ("binary/octet-stream",)
 _CURL_TYPE = "application/x-www-form-urlencoded"
 LINE_TYPES = (JSON_LINES, "application/x-jsonlines", "application/jsonl", "application/x-ndjson", "application/ndjson")

@@ -181,7 +181,9 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        _bad(f"the JSON has the key {shown(twice[0])} twice")
-    return dict(pairs)
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in document:
+            _bad(f"the JSON has the key {shown(key)} twice")
+        document[key] = value
+    return document

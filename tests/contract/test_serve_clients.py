@@ -204,6 +204,26 @@ def test_batch_transform_is_told_what_it_may_send(server: Server) -> None:
 # --- types of bodies ---
 
 
+@pytest.mark.parametrize("second", ["application/json", "image/jpeg", "text/csv"])
+def test_two_content_types_are_told_to_be_two(server: Server, second: str) -> None:
+    head = f"POST /invocations HTTP/1.1\nHost: x\nConnection: close\nContent-Length: {len(JPEG)}\n"
+    status, received = exchange(server, f"{head}Content-Type: image/jpeg; a=b\ncontent-type: {second}\n", JPEG)
+    assert status == 415
+    assert b"There are 2 Content-Type headers: send one, that of the body." in received
+
+
+def test_an_image_in_base64_is_told_to_be_that(server: Server) -> None:
+    text = base64.b64encode(JPEG)
+    for body in (text, b"data:image/jpeg;base64," + text):
+        assert "it is base64: send its bytes, or JSON" in refusal(server.invoke(body))[2]
+    assert "base64" not in refusal(server.invoke(b"no image"))[2]
+
+
+def test_a_status_has_its_phrase(server: Server) -> None:
+    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(JPEG)}\r\n\r\n"
+    assert everything(server.port, head.encode() + JPEG)[0].startswith(b"HTTP/1.1 200 OK\r\n")
+
+
 def test_a_coding_in_a_second_line_is_seen_too(server: Server) -> None:
     head = f"POST /invocations HTTP/1.1\nHost: x\nConnection: close\nContent-Length: {len(JPEG)}\n"
     codings = "Content-Encoding: identity\ncontent-encoding: gzip\n"
@@ -226,10 +246,12 @@ def test_a_picture_of_another_type_is_415(server: Server, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["binary/octet-stream", "image/pjpeg", "image/x-ms-bmp", "image/jpg", "image/x-png", "IMAGE/JPEG; q=1"]
-)
+    "kind",
+    ["binary/octet-stream", "image/pjpeg", "image/x-ms-bmp", "image/jpg", "image/x-png", "IMAGE/JPEG; q=1", "image/*",
+     "image/jfif", "image/tif"],
+)  # fmt: skip
 def test_names_that_programs_have_for_pictures_are_taken(server: Server, kind: str) -> None:
-    form = {"image/x-ms-bmp": "BMP", "image/x-png": "PNG"}.get(kind, "JPEG")
+    form = {"image/x-ms-bmp": "BMP", "image/x-png": "PNG", "image/tif": "TIFF"}.get(kind, "JPEG")
     assert label(server.invoke(picture("blue", form), kind)) == "blue"
 
 
@@ -239,6 +261,7 @@ def test_a_file_in_a_form_is_answered(server: Server, tmp_path: Path) -> None:
     noise = noise_jpeg()
     with (tmp_path / "dog.jpg").open("rb") as opened:
         files: list[Any] = [opened, JPEG, ("ä.jpg", JPEG, "image/jpeg"), ("x", JPEG, "image/pjpeg")]
+        files += [("x.jpg", JPEG, "multipart/form-data"), ("x.jpg", JPEG, "image/*")]  # as Android's clients name it
         for file in files:
             answer = requests.post(url, files={"image": file}, timeout=60)
             assert (answer.status_code, answer.json()["predictions"][0]["label"]) == (200, "red"), answer.text

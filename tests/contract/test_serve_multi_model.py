@@ -245,6 +245,22 @@ def test_models_that_come_and_go_at_once_hold_nobody_up(server: Server, tmp_path
     assert not [line for line in server.log().splitlines() if "Traceback" in line]
 
 
+def test_a_model_with_a_full_queue_can_be_unloaded_and_another_be_loaded(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "one")
+    with serving(tmp_path, tmp_path / "run", {"SAGEMAKER_MULTI_MODEL": "true", "BYOC_QUEUE_SIZE": "0"}) as server:
+        assert load(server, "model", model).status == 200
+        for worker in server.children():
+            worker.suspend()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            caught = pool.submit(invoke, server, "model")
+            until(lambda: server.request("GET", "/ping").json()["in_flight"] == 1, "a request at the worker")
+            assert invoke(server, "model").json()["type"] == "QueueFull"
+            assert load(server, "other", model).status == 200
+            assert server.request("DELETE", "/models/model").status == 200
+            assert (caught.result().status, names(server)) == (503, ["other"])
+        assert invoke(server, "other").status == 200
+
+
 def test_a_request_can_name_no_code_and_no_url(server: Server, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     for url in ("http://127.0.0.1:1/model.mar", "s3://bucket/model", "file:///tmp", "../tmp", "model"):

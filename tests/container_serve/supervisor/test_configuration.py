@@ -19,6 +19,12 @@ def parsed(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
+def test_a_setting_of_the_front_end_is_a_field_and_a_line() -> None:
+    source = (configuration.FRONT_END.parent / "src/main/java/byoc/Settings.java").read_text()
+    fields = re.findall(r"^    [\w.<>]+ (\w+);", source, re.MULTILINE)  # none that is transient
+    assert list(configuration.front_end(Settings.read({}), Share(2, 1, 1), MEMORY)) == fields
+
+
 @pytest.mark.parametrize("several", ["true", "false"])
 def test_the_management_api_is_never_on_the_port(several: str) -> None:
     settings = Settings.read({"SAGEMAKER_MULTI_MODEL": several})

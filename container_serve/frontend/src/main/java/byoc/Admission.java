@@ -15,8 +15,8 @@ final class Admission {
     // Of a body: each costs as much as thousands of bytes.
     private static final int PIECES = 1000;
     private static final int PIECE_BYTES = 256;
-    // The Python side looks these up by name, and reads one line of each; clients spell them as they like.
-    private static final String[] HEADERS = {"Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes"};
+    // Headers that may have several lines. The Python side looks them up by these names, and reads one line of each.
+    private static final String[] LISTS = {"Accept", "X-Amzn-SageMaker-Custom-Attributes"};
 
     private Admission() {}
 
@@ -66,11 +66,14 @@ final class Admission {
             throw new Refusal(400, "InvalidTopK", "top_k is not taken from the address: send it in a JSON body,"
                     + " or as the header X-Amzn-SageMaker-Custom-Attributes: top_k=3.");
         }
-        for (String name : HEADERS) {
-            List<String> lines = request.headers().getAll(name);
-            if (!lines.isEmpty()) {
-                request.headers().set(name, String.join(",", lines));
-            }
+        List<String> types = request.headers().getAll(HttpHeaderNames.CONTENT_TYPE);
+        if (types.size() > 1) {
+            throw new Refusal(415, "UnsupportedMediaType", "There are " + types.size() + " Content-Type headers: send one,"
+                    + " that of the body.");
+        }
+        set(request, "Content-Type", types);
+        for (String name : LISTS) {
+            set(request, name, request.headers().getAll(name));
         }
         String coding = String.join(",", request.headers().getAll(HttpHeaderNames.CONTENT_ENCODING)).trim();
         if (!coding.isEmpty() && !coding.equalsIgnoreCase("identity")) {
@@ -82,12 +85,20 @@ final class Admission {
         if (!Supervisor.state().equals(Health.READY)) {
             throw new Refusal(503, "NotReady", "The server is " + Supervisor.state() + "; send the request again later.");
         }
-        WorkerPool pool = Health.workers.pool(target.model);
-        if (pool != null && pool.queue.isFull()) { // before its body is sent
+        // Before its body is sent. A model that has more to do than it can is loaded or unloaded all the same.
+        WorkerPool pool = target.route.isPrediction() ? Health.workers.pool(target.model) : null;
+        if (pool != null && pool.queue.isFull()) {
             throw Refusal.queueFull();
         }
         if (!Health.settings.memory.fits(length)) {
             throw Refusal.memoryFull();
+        }
+    }
+
+    /** Clients spell the names of headers as they like, the Python side as here. */
+    private static void set(HttpRequest request, String name, List<String> lines) {
+        if (!lines.isEmpty()) {
+            request.headers().set(name, String.join(",", lines));
         }
     }
 
@@ -113,7 +124,7 @@ final class Admission {
 
     /** Hands on a request that is there as a whole: only such a one takes a place from others. */
     static void handOn(RequestContext request) throws Refusal {
-        if (request.target.route == Route.LOAD_MODEL || request.target.route == Route.UNLOAD_MODEL) {
+        if (!request.target.route.isPrediction()) {
             ModelChanges.change(request.target, request.body.toString(StandardCharsets.UTF_8), request);
             return;
         }

@@ -28,7 +28,7 @@ final class Metrics {
         String name = route == null ? "none" : route.name().toLowerCase(Locale.ROOT);
         String labels = "route=\"" + name + "\",code=\"" + status + "\"";
         REQUESTS.computeIfAbsent(labels, key -> new LongAdder()).increment();
-        if (route == Route.INVOCATIONS || route == Route.INVOKE_MODEL) {
+        if (route != null && route.isPrediction()) {
             int bound = Arrays.binarySearch(BOUNDS, nanos / 1e9);
             DURATIONS[bound < 0 ? -bound - 1 : bound].increment();
             NANOS.add(nanos);

@@ -37,6 +37,10 @@ enum Route {
         return List.of(methods.split(", ")).contains(method);
     }
 
+    boolean isPrediction() {
+        return this == INVOCATIONS || this == INVOKE_MODEL;
+    }
+
     /** Is for people, who come by an address that they know; Prometheus comes by a name of its own network. */
     boolean isForPeople() {
         return group == Group.PAGE && this != METRICS;

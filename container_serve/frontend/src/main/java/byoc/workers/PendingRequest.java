@@ -75,7 +75,9 @@ public final class PendingRequest {
         try {
             response = new DefaultFullHttpResponse(
                     HttpVersion.HTTP_1_1,
-                    HttpResponseStatus.valueOf(prediction.getStatusCode(), prediction.getReasonPhrase()),
+                    prediction.getReasonPhrase().isEmpty()
+                            ? HttpResponseStatus.valueOf(prediction.getStatusCode())
+                            : HttpResponseStatus.valueOf(prediction.getStatusCode(), prediction.getReasonPhrase()),
                     Unpooled.wrappedBuffer(prediction.getResp()));
             prediction.getHeaders().forEach(response.headers()::set);
             response.headers().set(HttpHeaderNames.CONTENT_TYPE, prediction.getContentType());
