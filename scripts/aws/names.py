@@ -10,6 +10,7 @@ from scripts.aws.errors import CloudError
 from scripts.console.command import progress
 
 PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
+OTHER_TARGET = {"train": "serve", "serve": "train"}  # of the two images, which scripts/push.sh names after them
 MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
 MAX_SEARCH = 32  # of a tuning job
 
@@ -20,7 +21,8 @@ _IMAGE = re.compile(
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z",
     re.ASCII,
 )
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+BUCKET_WORDS = "3 to 63 lower-case letters, digits, dots and hyphens"
 _NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
 _REFERENCE = re.compile(r"([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})(?::([1-9][0-9]{0,8}))?")
 
@@ -51,6 +53,14 @@ class Image:
     digest: str | None
 
     @classmethod
+    def of_target(cls, uri: str, region: str, wanted: str, flag: str = "--image") -> "Image":
+        """The image that trains or serves. Raises CloudError as `parse` does, and for the project's other one."""
+        found = cls.parse(uri, region, flag)
+        if found.repository.endswith(f"-{OTHER_TARGET[wanted]}"):
+            raise CloudError(f"{flag} {uri} is the image that {OTHER_TARGET[wanted]}s: give the one that {wanted}s", 2)
+        return found
+
+    @classmethod
     def parse(cls, uri: str, region: str | None = None, flag: str = "--image") -> "Image":
         """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
         match = _IMAGE.match(uri)
@@ -76,9 +86,8 @@ class S3Uri:
     def parse(cls, text: str, flag: str) -> "S3Uri":
         scheme, _, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
-        if scheme != "s3" or not _BUCKET.match(bucket):
-            letters = "lower-case letters, digits, dots and hyphens"
-            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET 3 to 63 {letters}", 2)
+        if scheme != "s3" or not BUCKET.match(bucket):
+            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET {BUCKET_WORDS}", 2)
         return cls(bucket, key.strip("/"))
 
     def __str__(self) -> str:

@@ -22,8 +22,6 @@ def files(folder: str) -> list[Path]:
     """Return the images in a folder. Raises CloudError where there are none."""
     from scripts.endpoints import images  # takes a second, for which --help need not wait
 
-    if not Path(folder).is_dir():
-        raise CloudError(f"--data {folder}: no such folder; give one, or s3://BUCKET/PREFIX", 2)
     return images.find([folder])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from local_test import pack
+from local_test.errors import reason
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
@@ -80,7 +81,7 @@ def damage(folder: Path) -> list[str]:
             try:
                 content = json.loads(path.read_text())
             except (OSError, ValueError) as error:
-                found.append(f"{path} cannot be read ({error})")
+                found.append(f"{path} cannot be read ({reason(error)})")
             else:
                 if not isinstance(content, dict | list):
                     found.append(f"{path} holds something else than it should")
