@@ -12,7 +12,7 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.parallel import gather
-from scripts.aws.polling import JOB_SECONDS, poll
+from scripts.aws.polling import poll
 from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_table
@@ -28,7 +28,6 @@ from scripts.resources.inventory import Kind, Resource
 from scripts.s3 import bucket, objects
 
 PROGRAM = "transform.py"
-POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
 MANIFEST, ANSWERS = "images.manifest", "answers"  # below a job's --out: the list of the images; an object per image
@@ -150,7 +149,7 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
         return said not in training_jobs.IN_PROGRESS
 
     with leaving_it_running(name, aws.region, "job", PROGRAM):
-        return poll(lambda: describe(aws, name), is_over, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the job")
+        return poll(lambda: describe(aws, name), is_over, say=progress, untouched="the job")
 
 
 def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int) -> Table:

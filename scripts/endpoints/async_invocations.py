@@ -12,7 +12,7 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import one_line
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
-from scripts.aws.polling import JOB_SECONDS, poll
+from scripts.aws.polling import poll
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress
 from scripts.endpoints import images, modes, stored_images
@@ -136,7 +136,7 @@ class AsyncCall:
             each(self._look, list(pending.items()), keep, self.threads)
             return len(pending)
 
-        poll(look, lambda left: not left, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the queue", answered=True)
+        poll(look, lambda left: not left, pause=POLL_SECONDS, say=progress, untouched="the queue", answered=True)
 
     def _look(self, item: tuple[int, _Pending]) -> Result | None:
         """Return the result if there is one by now."""
