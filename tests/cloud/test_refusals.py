@@ -1,9 +1,12 @@
 """Calls that cannot work end in one line that says why, before anything is sent."""
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
+from local_test.errors import reason
 from scripts import cleanup, deploy, predict, prepare_data, train, transform, tune
 from scripts.images import push
 from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
@@ -307,3 +310,19 @@ def test_refused_before_anything_is_sent(
     ended = call(script, *arguments)
     assert (ended.code, ended.out, calls) == (2, "", []), ended.err
     assert words in ended.last
+
+
+@pytest.mark.parametrize("script", [train, tune])
+def test_a_folder_that_is_no_data_set_is_told_before_engine_and_weights(call: Call, script: ModuleType) -> None:
+    ended = call(script, "--local", "--data", "scripts/iam")
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1), ended.err
+    assert "scripts/iam has no class folders" in ended.last
+
+
+def test_an_error_of_the_system_is_said_without_its_number(call: Call, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    ended = call(predict, "--local", "localhost:1", tmp_path / "a.png").ends(1, "(Connection refused)")
+    assert "Errno" not in ended.err
+    assert reason(OSError(28, "No space left on device", "/tmp/x")) == "No space left on device"
+    assert reason(ValueError("two\n lines")) == "two lines"
+    assert reason(ValueError()) == "ValueError"
