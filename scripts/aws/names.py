@@ -10,7 +10,6 @@ from scripts.aws.errors import CloudError
 from scripts.console.command import progress
 
 PROJECT_TAG = "byoc-project"  # by this tag the scripts know what they made
-OTHER_TARGET = {"train": "serve", "serve": "train"}  # of the two images, which scripts/push.sh names after them
 MAX_NAME = 63  # of a training job, model, endpoint configuration, endpoint
 MAX_SEARCH = 32  # of a tuning job
 
@@ -21,6 +20,7 @@ _IMAGE = re.compile(
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z",
     re.ASCII,
 )
+_TARGET = re.compile(r"-(train|serve)(?:-torch)?\Z")  # as scripts/push.sh names repositories
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
 BUCKET_WORDS = "3 to 63 lower-case letters, digits, dots and hyphens"
 _NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
@@ -56,8 +56,9 @@ class Image:
     def of_target(cls, uri: str, region: str, wanted: str, flag: str = "--image") -> "Image":
         """The image that trains or serves. Raises CloudError as `parse` does, and for the project's other one."""
         found = cls.parse(uri, region, flag)
-        if found.repository.endswith(f"-{OTHER_TARGET[wanted]}"):
-            raise CloudError(f"{flag} {uri} is the image that {OTHER_TARGET[wanted]}s: give the one that {wanted}s", 2)
+        target = _TARGET.search(found.repository)
+        if target and target[1] != wanted:
+            raise CloudError(f"{flag} {uri} is the image that {target[1]}s: give the one that {wanted}s", 2)
         return found
 
     @classmethod
