@@ -125,8 +125,10 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
 
 
 def _file(path: Path | None) -> dict[str, Any]:
-    if path is None and not (path := ROOT / FILE).exists():
+    usual = ROOT / FILE
+    if path is None and not usual.exists():
         return {}
+    path = path or usual
     content = toml(path, "--config")
     for key in content:
         if key not in KEYS:

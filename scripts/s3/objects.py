@@ -54,18 +54,20 @@ def send(aws: Aws, request: Request, path: Path) -> str:
 
 def head(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
     """Return what S3 says of an object (ContentLength, Metadata ...); None where there is none."""
-    return _of(aws.client("s3").head_object, s3_location(uri))
+    found: dict[str, Any] | None = _of(aws.client("s3").head_object, s3_location(uri))
+    return found
 
 
 def opened(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
     """Return an object whose Body is read by the caller, with its ContentLength; None where there is none."""
-    return _of(aws.client("s3").get_object, s3_location(uri))
+    found: dict[str, Any] | None = _of(aws.client("s3").get_object, s3_location(uri))
+    return found
 
 
 def read(aws: Aws, uri: S3Uri) -> bytes | None:
     """Return the content of an object; None where there is none."""
     found = opened(aws, uri)
-    content: bytes | None = found and found["Body"].read()
+    content: bytes | None = None if found is None else found["Body"].read()
     return content
 
 
