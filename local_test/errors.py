@@ -29,6 +29,12 @@ class LocalError(Exception):
         self.code = code
 
 
+def reason(error: Exception) -> str:
+    """Return what went wrong in one line; of an OSError without its number and its file, which the caller names."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return re.sub(r"\s+", " ", re.sub(r"\[Errno -?\d+\] ", "", said)).strip()
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked the program to stop. Not an Exception, so that nothing swallows it on its way out."""
 
@@ -122,7 +128,7 @@ def guarded(
             case OSError():
                 full = known.errno in (errno.ENOSPC, errno.EDQUOT)  # it is where a copy goes to that has no room
                 file = (known.filename2 if full else None) or known.filename or ""
-                return say(re.sub(r"\s+", " ", f"{file}: {known.strerror or known}").strip().lstrip(": "), 1)
+                return say(f"{file}: {reason(known)}".lstrip(": "), 1)
         raise
     finally:
         sys.unraisablehook = before

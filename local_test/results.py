@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from container_train.paths import replace_file
-from local_test.errors import LocalError
+from local_test.errors import LocalError, reason
 from local_test.predictions import Row
 
 PROFILER_FILES = ("profiler-report.html", "rules.json")
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise LocalError(f"training's {path.name} cannot be read: {error}") from None
+        raise LocalError(f"training's {path.name} cannot be read: {reason(error)}") from None
     return content
 
 

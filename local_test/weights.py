@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from container_train.command_line import parse
 from container_train.model.architectures import weights_url
-from local_test.errors import LocalError
+from local_test.errors import LocalError, reason
 
 PROBE_SECONDS = 5
 
@@ -53,7 +53,8 @@ def unreachable(url: str) -> str:
     except urllib.error.HTTPError as error:
         return f"it answered {error.code}"
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
+        cause = getattr(error, "reason", error)  # urllib's, a text or an exception
+        return reason(cause) if isinstance(cause, Exception) else str(cause)
 
 
 def choose(asked: Path | str | None, url: str | None, *, is_sample: bool, in_container: bool) -> Weights:

@@ -99,9 +99,9 @@ def main(arguments: Sequence[str]) -> int:
 def _check(flags: argparse.Namespace, region: str) -> None:
     """Raises CloudError or TrainError for what train.py and deploy.py would refuse after some steps."""
     instances.check(flags.train_type, "--train-type")
-    for flag, uri in (("--train-image", flags.train_image), ("--serve-image", flags.serve_image)):
+    for target, uri in (("train", flags.train_image), ("serve", flags.serve_image)):
         if uri:
-            names.Image.parse(uri, region, flag)
+            names.Image.of_target(uri, region, target, f"--{target}-image")
     given = command.key_values(flags.hyperparameters, "--hyperparameters")
     command_line.parse([word for key, value in given.items() if key != WEIGHTS for word in (f"--{key}", value)])
 

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from local_test.text import table
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
+from scripts.aws.names import checked
 from scripts.aws.parallel import gather
 from scripts.console import command
 from scripts.console.command import integer, progress, refuse
@@ -82,6 +83,7 @@ def _results(flags: argparse.Namespace, names: list[str]) -> list[Result]:
             raise CloudError(f"no images: scripts/predict.py {name} IMAGE..., or --local URL IMAGE...", 2)
         if Path(name).is_file() or Path(name).is_dir():
             raise CloudError(f"{name} is an image or folder here: name the endpoint first, or --local URL", 2)
+        checked(name, "ENDPOINT")
         chosen = settings.load(flags)
         aws = chosen.aws()
         if flags.asynchronous:

@@ -114,9 +114,10 @@ def s3_prefix(text: str, source: Source, known: Settings, *, offline: bool) -> S
 def in_s3(wanted: Preparation, aws: Aws) -> dict[str, Any]:
     assert wanted.prefix is not None
     with scratch.folder() as work:
-        found, opened = wanted.to_send(work)
+        found = wanted.to_send(work)
         uploaded = storage.upload(aws, storage.items(found), wanted.prefix, wanted.settings)
-    opened.forget()
+    if wanted.out is None:  # otherwise --out's own step has done so
+        wanted.source.forget(wanted.downloads)
     return {**wanted.origin, **summary(found), "s3": str(wanted.prefix), **vars(uploaded)}
 
 
@@ -131,8 +132,7 @@ def planned(wanted: Preparation) -> list[Request]:
         return storage.requests([], wanted.prefix, wanted.settings)
     progress(f"objects unchanged at {wanted.prefix} would not be sent again; those no longer here would be deleted")
     with scratch.folder() as work:
-        found, _ = wanted.to_send(work)
-        return storage.requests(storage.items(found), wanted.prefix, wanted.settings)
+        return storage.requests(storage.items(wanted.to_send(work)), wanted.prefix, wanted.settings)
 
 
 def one_per_line(requests: Sequence[Request]) -> str:

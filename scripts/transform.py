@@ -118,6 +118,10 @@ def _check_together(flags: argparse.Namespace) -> None:
     """Raises CloudError for flags that contradict each other."""
     refuse(
         (not flags.data, "no images: give --data DIR or s3://BUCKET/PREFIX"),
+        (
+            flags.data and not flags.data.startswith("s3://") and not Path(flags.data).is_dir(),
+            f"--data {flags.data}: no such folder; give one, or s3://BUCKET/PREFIX",
+        ),
         (flags.model_data and flags.job, "--model-data and --job: give one of them"),
         (not flags.local and not (flags.model_data or flags.job), "no model: give --model-data or --job"),
         (flags.local and (flags.job or flags.dry_run), "--local takes a --model-data here: no --job or --dry-run"),

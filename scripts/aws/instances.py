@@ -73,8 +73,10 @@ def family(instance_type: str) -> str:
 
 
 def kinds(instance_type: str) -> list[str]:
-    """Return the types of A,B in their order. Raises CloudError for one that is named twice."""
+    """Return the types of A,B in their order. Raises CloudError for one that is empty, or named twice."""
     found = [kind.strip() for kind in instance_type.split(",")]
+    if not all(found):
+        raise CloudError(f"--instance-type has value {instance_type!r}: expected TYPE, or TYPE,TYPE", 2)
     if len(set(found)) < len(found):
         raise CloudError(f"--instance-type {instance_type} names a type twice", 2)
     return found

@@ -20,7 +20,9 @@ _IMAGE = re.compile(
     r"(?::(?P<tag>[\w][\w.-]{0,127}))?(?:@(?P<digest>sha256:[0-9a-f]{64}))?\Z",
     re.ASCII,
 )
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+_TARGET = re.compile(r"-(train|serve)(?:-torch)?\Z")  # as scripts/push.sh names repositories
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")
+BUCKET_WORDS = "3 to 63 lower-case letters, digits, dots and hyphens"
 _NAME = re.compile(r"[a-zA-Z0-9](?:-*[a-zA-Z0-9])*\Z")
 _REFERENCE = re.compile(r"([a-zA-Z0-9](?:-*[a-zA-Z0-9]){0,62})(?::([1-9][0-9]{0,8}))?")
 
@@ -51,6 +53,15 @@ class Image:
     digest: str | None
 
     @classmethod
+    def of_target(cls, uri: str, region: str, wanted: str, flag: str = "--image") -> "Image":
+        """The image that trains or serves. Raises CloudError as `parse` does, and for the project's other one."""
+        found = cls.parse(uri, region, flag)
+        target = _TARGET.search(found.repository)
+        if target and target[1] != wanted:
+            raise CloudError(f"{flag} {uri} is the image that {target[1]}s: give the one that {wanted}s", 2)
+        return found
+
+    @classmethod
     def parse(cls, uri: str, region: str | None = None, flag: str = "--image") -> "Image":
         """Raises CloudError where it is no image in ECR, or one in another region than `region`."""
         match = _IMAGE.match(uri)
@@ -76,9 +87,8 @@ class S3Uri:
     def parse(cls, text: str, flag: str) -> "S3Uri":
         scheme, _, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
-        if scheme != "s3" or not _BUCKET.match(bucket):
-            letters = "lower-case letters, digits, dots and hyphens"
-            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET 3 to 63 {letters}", 2)
+        if scheme != "s3" or not BUCKET.match(bucket):
+            raise CloudError(f"{flag} has value {text!r}: expected s3://BUCKET/PREFIX, in BUCKET {BUCKET_WORDS}", 2)
         return cls(bucket, key.strip("/"))
 
     def __str__(self) -> str:

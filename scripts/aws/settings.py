@@ -3,17 +3,17 @@
 import argparse
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from container_train.errors import did_you_mean
 from scripts.aws import names
 from scripts.aws.account import Aws, check_region
 from scripts.aws.errors import NO_REGION, CloudError
-from scripts.aws.names import PROJECT_TAG, Role, S3Uri
-from scripts.console.command import key_values
+from scripts.aws.names import BUCKET, BUCKET_WORDS, PROJECT_TAG, Role, S3Uri
+from scripts.console.command import key_values, toml
 from scripts.environment import ROOT
 
 FILE = "byoc.toml"
@@ -55,7 +55,8 @@ class Settings:
 
     def need_region(self) -> str:
         if self.region is None:
-            raise CloudError(NO_REGION, 2)
+            profile = os.environ.get("AWS_PROFILE")
+            raise CloudError(f"{NO_REGION} (AWS_PROFILE={profile} has none)" if profile else NO_REGION, 2)
         if not self.allow_unknown:
             check_region(self.region)
         return self.region
@@ -124,18 +125,15 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ)
 
 
 def _file(path: Path | None) -> dict[str, Any]:
-    given, path = path is not None, path or ROOT / FILE
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        if given:
-            raise CloudError(f"--config {path} is not there", 2) from None
+    usual = ROOT / FILE
+    if path is None and not usual.exists():
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CloudError(f"{path} cannot be read: {error}", 2) from None
+    path = path or usual
+    content = toml(path, "--config")
     for key in content:
         if key not in KEYS:
-            raise CloudError(f"{path}: unknown key {key!r}: known are {', '.join(KEYS)}", 2)
+            known = did_you_mean(key, KEYS, f"known are {', '.join(KEYS)}")
+            raise CloudError(f"{path}: unknown key {key!r}: {known}", 2)
     return content
 
 
@@ -164,7 +162,8 @@ def _checked(key: str, value: Any, source: str) -> object:
     need(key != "region" or _REGION.match(value), "a region such as eu-central-1")
     need(key != "project" or _PROJECT.match(value), "small letters, digits and single -, at most 24")
     if key == "bucket":
-        return S3Uri.parse(f"s3://{value.removeprefix('s3://').rstrip('/')}", source).bucket
+        value = value.removeprefix("s3://").rstrip("/")
+        need(BUCKET.match(value), f"a bucket's name, {BUCKET_WORDS}")
     return Role.parse(value, source) if key == "role" else value
 
 

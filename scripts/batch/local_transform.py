@@ -7,6 +7,7 @@ from pathlib import Path
 
 import requests
 
+from local_test.errors import reason
 from scripts.aws import names
 from scripts.aws.errors import CloudError
 from scripts.aws.parallel import each
@@ -64,7 +65,7 @@ def transform(url: str, root: Path, files: list[Path], out: Path, top_k: int) ->
                 headers = {"Content-Type": IMAGES, "Accept": JSON}
                 return session.post(f"{url}/invocations", path.read_bytes(), headers=headers, timeout=SECONDS)
             except (OSError, requests.RequestException) as error:
-                return str(error)
+                return reason(error)
 
         def keep(path: Path, answer: requests.Response | str) -> None:
             name = str(path.relative_to(root))

@@ -7,12 +7,10 @@ from pathlib import Path
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
-from scripts.aws.requests import Request, send
 from scripts.aws.settings import Settings
 from scripts.dataset.source import Source
 from scripts.endpoints import stored_images
 from scripts.s3 import objects, storage
-from scripts.s3.objects import s3_location
 from scripts.s3.storage import Item
 
 MIB = 2**20
@@ -24,8 +22,6 @@ def files(folder: str) -> list[Path]:
     """Return the images in a folder. Raises CloudError where there are none."""
     from scripts.endpoints import images  # takes a second, for which --help need not wait
 
-    if not Path(folder).is_dir():
-        raise CloudError(f"--data {folder}: no such folder; give one, or s3://BUCKET/PREFIX", 2)
     return images.find([folder])
 
 
@@ -66,11 +62,13 @@ def _check_sizes(sizes: Mapping[str, int]) -> None:
 def write_manifest(aws: Aws, prefix: S3Uri, images: Iterable[str], place: S3Uri, settings: Settings) -> None:
     """Put the list of the images there, in the form that the service takes; they are relative to `prefix`."""
     body = json.dumps([{"prefix": f"{prefix}/"}, *sorted(images)]).encode()
-    request = {**s3_location(place), "Body": body, "ContentType": "application/json", **objects.encryption(settings)}
-    send(aws, Request("s3", "PutObject", request))
+    objects.write(aws, place, body, settings, "application/json")
 
 
 def read_manifest(aws: Aws, place: S3Uri) -> tuple[S3Uri, list[str]]:
-    """Return the prefix and the keys relative to it. Raises botocore's errors."""
-    content = json.loads(aws.client("s3").get_object(**s3_location(place))["Body"].read())
+    """Return the prefix and the keys relative to it. Raises CloudError where there is no list."""
+    body = objects.read(aws, place)
+    if body is None:
+        raise CloudError(f"{place}, the list of the images, is not there: it has been deleted since the job was made")
+    content = json.loads(body)
     return S3Uri.parse(content[0]["prefix"], "prefix"), content[1:]

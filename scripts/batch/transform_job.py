@@ -12,8 +12,8 @@ from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.names import PROJECT_TAG, S3Uri
 from scripts.aws.parallel import gather
-from scripts.aws.polling import JOB_SECONDS, poll
-from scripts.aws.requests import Request, send
+from scripts.aws.polling import poll
+from scripts.aws.requests import Request
 from scripts.aws.settings import Settings
 from scripts.batch import transform_input, transform_table
 from scripts.batch.transform_input import MAX_MIB, MIB
@@ -26,10 +26,8 @@ from scripts.jobs import existing, training_jobs
 from scripts.jobs.watch import leaving_it_running
 from scripts.resources.inventory import Kind, Resource
 from scripts.s3 import bucket, objects
-from scripts.s3.objects import s3_location
 
 PROGRAM = "transform.py"
-POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 TABLE = "predictions.csv"
 MANIFEST, ANSWERS = "images.manifest", "answers"  # below a job's --out: the list of the images; an object per image
@@ -130,8 +128,7 @@ def finish(aws: Aws, name: str, settings: Settings, top_k: int, *, as_json: bool
             progress(f"  {line}")
     prefix, files = transform_input.read_manifest(aws, out / MANIFEST)
     table = _merge(aws, prefix, files, answers, top_k)
-    place = {**s3_location(out / TABLE), "Body": table.csv(), "ContentType": "text/csv"}
-    send(aws, Request("s3", "PutObject", {**place, **objects.encryption(settings)}))
+    objects.write(aws, out / TABLE, table.csv(), settings, "text/csv")
     rollout.remove_unused(aws, [Resource(Kind.MODEL, job["ModelName"])] if job["ModelName"] == name else [])
     if as_json:
         found = {"job": name, "status": status, "out": str(out), "predictions": str(out / TABLE)}
@@ -152,16 +149,14 @@ def _follow(aws: Aws, name: str) -> dict[str, Any]:
         return said not in training_jobs.IN_PROGRESS
 
     with leaving_it_running(name, aws.region, "job", PROGRAM):
-        return poll(lambda: describe(aws, name), is_over, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the job")
+        return poll(lambda: describe(aws, name), is_over, say=progress, untouched="the job")
 
 
 def _merge(aws: Aws, prefix: S3Uri, files: list[str], answers: S3Uri, top_k: int) -> Table:
-    s3 = aws.client("s3")
     outputs = [key for key, _ in bucket.below(aws, answers)]
 
     def read(output: str) -> bytes:
-        content: bytes = s3.get_object(**s3_location(answers / output))["Body"].read()
-        return content
+        return objects.read(aws, answers / output) or b""
 
     pairs = transform_table.matched(prefix.key, files, outputs)
     try:

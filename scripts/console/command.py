@@ -5,11 +5,14 @@ import contextlib
 import io
 import math
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from container_train.hyperparameters import T, read_number
 from local_test.errors import Interrupted as Interrupted
-from local_test.errors import Parser, guarded
+from local_test.errors import Parser, guarded, reason
 from scripts.aws.errors import CloudError, explain
 
 
@@ -55,6 +58,17 @@ def key_values(items: Sequence[str], source: str) -> dict[str, str]:
             raise CloudError(f"{source} has {key} twice: {found[key]!r} and {value!r}; give it once", 2)
         found[key] = value
     return found
+
+
+def toml(path: Path, flag: str) -> dict[str, Any]:
+    """Return the content of a file that `flag` names. Raises CloudError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise CloudError(f"{flag} {path}: no such file", 2) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        hint = "" if isinstance(error, OSError) else ': expected TOML, with texts in quotes: region = "eu-central-1"'
+        raise CloudError(f"{flag} {path} cannot be read: {reason(error)}{hint}", 2) from None
 
 
 def run(program: str, main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
 from scripts.dataset import check
-from scripts.dataset.source import Opened, Source
+from scripts.dataset.source import Source
 
 RECORD = ".prepared.json"  # written last: a folder that has it is complete
 
@@ -57,16 +57,15 @@ class Preparation:
             return record
         raise DataError(f"{self.out} exists and was not made by this call: give another --out, or remove it")
 
-    def images(self, opened: Opened, then: str) -> dict[str, ClassFiles]:
+    def images(self, root: Path, then: str) -> dict[str, ClassFiles]:
         """The readable images of each split; `then`: what becomes of the others."""
-        return check.readable(splits.plan(opened.root, self.fractions, self.seed), progress, then)
+        return check.readable(splits.plan(root, self.fractions, self.seed), progress, then)
 
-    def to_send(self, work: Path) -> tuple[dict[str, ClassFiles], Opened]:
+    def to_send(self, work: Path) -> dict[str, ClassFiles]:
         """Return the files for S3: from --out where that is made, else from the source itself."""
         if self.out is not None and self.record:
-            return check.readable(splits.plan(self.out), progress), Opened(self.out)
-        opened = self.source.open(work, self.downloads)
-        return self.images(opened, "they are not sent"), opened
+            return check.readable(splits.plan(self.out), progress)
+        return self.images(self.source.open(work, self.downloads), "they are not sent")
 
     def lay_out(self, out: Path) -> dict[str, Any]:
         """Make `out`, which is --out, or leave nothing of it. A folder that the same call has made stays as it is."""
@@ -79,17 +78,17 @@ class Preparation:
 
     def _make(self, out: Path, work: Path) -> dict[str, Any]:
         """Lay the images out in `work` and move them to `out` at once: there is never half of it."""
-        opened = self.source.open(work, self.downloads)
-        if out.is_relative_to(opened.root):
-            raise DataError(f"--out {out} lies inside the images' own folder {opened.root}: give another")
-        found, made = self.images(opened, "they are left out"), work / "made"
+        root = self.source.open(work, self.downloads)
+        if out.is_relative_to(root):
+            raise DataError(f"--out {out} lies inside the images' own folder {root}: give another")
+        found, made = self.images(root, "they are left out"), work / "made"
         record = {**self.origin, **summary(found)}
         splits.lay_out(found, made)
         (made / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         if out.exists():
             out.rmdir()
         made.rename(out)
-        opened.forget()
+        self.source.forget(self.downloads)
         return record
 
 

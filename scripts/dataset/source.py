@@ -15,19 +15,6 @@ CACHE = "byoc-image-classifier"
 
 
 @dataclass(frozen=True)
-class Opened:
-    """`root` is the folder of images, `download` the zip that was fetched for it."""
-
-    root: Path
-    download: Path | None = None
-
-    def forget(self) -> None:
-        """Remove what was downloaded: it has been used."""
-        if self.download is not None:
-            self.download.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
 class Source:
     text: str
 
@@ -62,11 +49,16 @@ class Source:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return caches / CACHE / hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
-    def open(self, work: Path, downloads: Path) -> Opened:
-        """Download it into the folder `downloads`, unpack it below the folder `work`, as far as that is needed."""
+    def forget(self, downloads: Path) -> None:
+        """Remove what was downloaded: it has been used."""
+        if self.is_url:
+            self.archive(downloads).unlink(missing_ok=True)
+
+    def open(self, work: Path, downloads: Path) -> Path:
+        """Return the folder of images, downloaded into `downloads` and unpacked below `work` as far as needed."""
         self.check()
         if not self.is_url and Path(self.text).is_dir():
-            return Opened(Path(self.text).resolve())
+            return Path(self.text).resolve()
         archive = self.archive(downloads)
         if self.is_url and not archive.exists():
             progress(f"downloading {self.text} to {archive}")
@@ -79,4 +71,4 @@ class Source:
         unzip(archive, root)
         while len(only := list(root.iterdir())) == 1 and only[0].is_dir():  # dogImages.zip has one folder dogImages/
             root = only[0]
-        return Opened(root, archive if self.is_url else None)
+        return root

@@ -9,16 +9,15 @@ from botocore.exceptions import ClientError
 
 from scripts.aws import names
 from scripts.aws.account import Aws
-from scripts.aws.errors import code_of, one_line
+from scripts.aws.errors import one_line
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
-from scripts.aws.polling import JOB_SECONDS, poll
+from scripts.aws.polling import poll
 from scripts.aws.settings import Settings
 from scripts.console.command import Interrupted, progress
 from scripts.endpoints import images, modes, stored_images
 from scripts.endpoints.invocations import JSON, EndpointTarget, InvocationError, Result, parsed
 from scripts.s3 import objects
-from scripts.s3.objects import s3_location
 
 POLL_SECONDS = 2.0
 # The longest that a request may wait in the queue (the service's default), and that computing it may take.
@@ -96,8 +95,7 @@ class AsyncCall:
                 return Result(str(item), None, str(error), None, None)
             place = self.uploads / f"{number + 1}{item.suffix}"
             content_type, notice = body.content_type, body.notice
-            encryption = objects.encryption(self.settings)
-            self.aws.client("s3").put_object(**s3_location(place), Body=body.content, **encryption)
+            objects.write(self.aws, place, body.content, self.settings, content_type)
             self.uploaded.append(place.key)
         target = EndpointTarget(self.aws, self.endpoint)
         try:
@@ -138,25 +136,16 @@ class AsyncCall:
             each(self._look, list(pending.items()), keep, self.threads)
             return len(pending)
 
-        poll(look, lambda left: not left, POLL_SECONDS, JOB_SECONDS, say=progress, untouched="the queue", answered=True)
+        poll(look, lambda left: not left, pause=POLL_SECONDS, say=progress, untouched="the queue", answered=True)
 
     def _look(self, item: tuple[int, _Pending]) -> Result | None:
         """Return the result if there is one by now."""
         one = item[1]
-        if (content := self._read(one.answer)) is not None:
+        if (content := objects.read(self.aws, one.answer)) is not None:
             try:
                 return Result(one.image, parsed(content), None, one.notice, None)
             except InvocationError as error:
                 return Result(one.image, None, str(error), one.notice, None)
-        if one.failure and (content := self._read(one.failure)) is not None:
+        if one.failure and (content := objects.read(self.aws, one.failure)) is not None:
             return Result(one.image, None, one_line(content.decode(errors="replace"))[:500], one.notice, None)
         return None
-
-    def _read(self, uri: S3Uri) -> bytes | None:
-        try:
-            content: bytes = self.aws.client("s3").get_object(**s3_location(uri))["Body"].read()
-        except ClientError as error:
-            if code_of(error) in {"NoSuchKey", "404"}:
-                return None
-            raise
-        return content

@@ -194,9 +194,10 @@ def _artifact(model: str, flag: str, flags: argparse.Namespace, chosen: Settings
     """Return where model.tar.gz is: `model` itself, or by train.py's default that of the job of this name."""
     if "://" in model:
         return model_data.s3_uri(model, flag)
+    place = chosen.home() / names.checked(model, flag) / "output" / "model.tar.gz"
     if flags.dry_run:  # otherwise it is looked up
         progress(f"--dry-run: the model of {model} is taken to lie where train.py lets it be put by default")
-    return chosen.home() / names.checked(model, flag) / "output" / "model.tar.gz"
+    return place
 
 
 def check_server(
@@ -214,7 +215,7 @@ def check_server(
     """
     if not flags.image and not getattr(flags, "model_package", None):
         raise CloudError("no image: give --image URI, as scripts/push.sh serve prints it", 2)
-    image = Image.parse(flags.image, region) if flags.image else None
+    image = Image.of_target(flags.image, region, "serve") if flags.image else None
     chosen.need_role()
     kinds = instances.kinds(flags.instance_type or INSTANCE_TYPE)
     kind = ",".join(kinds)

@@ -18,6 +18,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 
+from local_test.errors import reason
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, explain, is_throttled, message_of, one_line
 from scripts.endpoints import lookup
@@ -190,7 +191,7 @@ class LocalTarget:
             raise InvocationError(f"no answer within {TIMEOUT_SECONDS} s") from None
         except requests.RequestException as error:
             cause = getattr(error.args[0] if error.args else None, "reason", None) or error  # urllib3's, in requests'
-            said = one_line(str(cause)).rpartition(": ")[2]
+            said = reason(cause).rpartition(": ")[2]
             start = "start one with scripts/deploy.py --local or local_test/serve_local.sh"
             raise CloudError(f"no server answers at {self.url} ({said}): correct the URL, or {start}") from None
         if not answer.ok:

@@ -17,7 +17,6 @@ from scripts.jobs.training_jobs import tags_of
 
 LOG_GROUP = "/aws/sagemaker/Endpoints/{}"
 LOG_LINES = 15
-POLL_SECONDS = 10.0
 BUSY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 
 
@@ -80,7 +79,7 @@ def wait(aws: Aws, name: str, say: Callable[[str], None]) -> Endpoint | None:
             say(f"{name}: {status}, {seconds // 60}:{seconds % 60:02} min")
         return endpoint is None or not endpoint.busy
 
-    return poll(lambda: find(aws, name), is_over, POLL_SECONDS, ENDPOINT_SECONDS, answered=True)
+    return poll(lambda: find(aws, name), is_over, seconds=ENDPOINT_SECONDS, answered=True)
 
 
 def last_lines(aws: Aws, group: str, prefix: str = "") -> list[str]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from botocore.exceptions import ClientError
-
 from container_serve import artifact, scratch
 from container_serve.artifact import FORMAT_VERSION, MODEL_JSON
 from container_serve.errors import ServeError
@@ -18,7 +16,7 @@ from container_train.errors import did_you_mean
 from local_test import pack
 from scripts.aws import instances
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of
+from scripts.aws.errors import CloudError
 from scripts.aws.names import Image, S3Uri
 from scripts.console.command import progress
 from scripts.dataset.progress import Progress
@@ -79,7 +77,7 @@ def need_servable(aws: Aws, uri: str, artifact: S3Uri, environment: Mapping[str,
     registry.find(aws, image)
     server = Server.of(uri, registry.image_labels(aws, image), environment)
     if server is None:
-        if not objects.exists(aws, artifact):
+        if objects.head(aws, artifact) is None:
             raise _missing(artifact)
         progress(NOT_CHECKED.format(uri, artifact))
         return {}
@@ -115,12 +113,9 @@ def s3_uri(text: str, flag: str = "--model-data") -> S3Uri:
 
 def fetch(aws: Aws, uri: S3Uri, target: Path) -> None:
     """Unpack it into the new folder `target` while it arrives. Raises CloudError where it is not there or damaged."""
-    try:
-        answer = aws.client("s3").get_object(Bucket=uri.bucket, Key=uri.key)
-    except ClientError as error:
-        if code_of(error) in {"NoSuchKey", "404", "NotFound"}:
-            raise _missing(uri) from None
-        raise
+    answer = objects.opened(aws, uri)
+    if answer is None:
+        raise _missing(uri)
     progress(f"reading {uri} ({answer['ContentLength'] / 1e6:,.1f} MB) to check it")
     with Progress.wrapattr(answer["Body"], "read", answer["ContentLength"], name=str(uri)) as stream:
         pack.unpack_stream(cast(BinaryIO, stream), target, str(uri))

@@ -40,7 +40,7 @@ def change(flags: argparse.Namespace, chosen: Settings) -> int:
         print(show([request]))
         return 0
     aws = chosen.aws()
-    there = objects.exists(aws, place)
+    there = objects.head(aws, place) is not None
     if flags.add:
         if there:
             # An endpoint that has loaded it would go on with the old one.

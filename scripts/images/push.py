@@ -16,7 +16,6 @@ import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from container_serve import __version__
@@ -38,18 +37,6 @@ PAUSES = (2.0, 5.0, 15.0)  # seconds before the second, third and fourth try
 
 _TAG = re.compile(r"[\w][\w.-]{0,127}\Z", re.ASCII)
 _HOST = re.compile(r"[a-z0-9.-]+(?::\d+)?(?:/[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)?\Z", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Pushed:
-    """`uri` is REPOSITORY@DIGEST: SageMaker takes a tag or a digest, not both, and a digest means one image forever."""
-
-    target: str
-    uri: str
-    repository: str
-    tag: str
-    digest: str
-    pushed: bool  # False: it was there already
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -87,9 +74,9 @@ def main(arguments: Sequence[str]) -> int:
         result = push(client, image, target, destination, flags.tag or unique)
         results.append(result)
         if not flags.json:
-            print(result.uri, flush=True)
+            print(result["uri"], flush=True)
     if flags.json:
-        print(json.dumps({"images": [asdict(result) for result in results]}, indent=2))
+        print(json.dumps({"images": results}, indent=2))
     return 0
 
 
@@ -101,7 +88,7 @@ def built(client: Any, target: str, platform: str) -> LocalImage:
     return image
 
 
-def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
+def push(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> dict[str, Any]:
     """Push one image unless it is there, and check what is there then; tried again where the connection breaks."""
     for pause in (*PAUSES, None):
         try:
@@ -118,7 +105,7 @@ def push(client: Any, image: LocalImage, target: str, destination: Destination, 
     raise AssertionError  # the last try returns or raises
 
 
-def _push_once(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> Pushed:
+def _push_once(client: Any, image: LocalImage, target: str, destination: Destination, tag: str) -> dict[str, Any]:
     repository = destination.repository(target)
     name = f"{repository}:{tag}"
     there = destination.find(target, tag, image)
@@ -148,7 +135,10 @@ def _push_once(client: Any, image: LocalImage, target: str, destination: Destina
     _check_remote(there, name)
     if not there.is_same:
         raise CloudError(f"{name} is another image, {there.digest}: another push was faster, give another --tag")
-    return Pushed(target, f"{repository}@{there.digest}", repository, tag, there.digest, not is_same)
+    # SageMaker takes a tag or a digest, not both, and a digest means one image forever.
+    uri = f"{repository}@{there.digest}"
+    made = {"target": target, "uri": uri, "repository": repository, "tag": tag, "digest": there.digest}
+    return {**made, "pushed": not is_same}
 
 
 def _checked(image: LocalImage, platform: str) -> LocalImage:

@@ -81,11 +81,13 @@ def run(flags: argparse.Namespace, settings: Settings, asked: Weights, hyperpara
 
 
 def check(flags: argparse.Namespace) -> None:
-    """Raises CloudError for what --local cannot do; says which flags do nothing."""
+    """Raises CloudError for what --local cannot do, DataError for its --data; says which flags do nothing."""
     given = {f"--{key.replace('_', '-')}": value for key, value in vars(flags).items()} | {"--no-wait": not flags.wait}
     for flag, remedy in _NOT_S3.items():
         if str(given.get(flag) or "").startswith("s3://"):
             raise CloudError(f"{flag} {given[flag]}: --local neither reads nor writes in S3; {remedy}", 2)
+    if flags.data != SAMPLE:
+        data_sets.plan(Path(flags.data))  # its error: weights, and images to build, take longer
     if flags.dry_run:
         raise CloudError("--dry-run shows what is sent to AWS, and --local sends nothing", 2)
     if left_out := [flag for flag in LEFT_OUT if given.get(flag) not in (None, False)]:

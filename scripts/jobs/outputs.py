@@ -5,17 +5,15 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-from botocore.exceptions import ClientError
 
 from local_test import pack
+from local_test.errors import reason
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of
+from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.parallel import each
 from scripts.jobs import training_jobs
-from scripts.s3 import bucket
+from scripts.s3 import bucket, objects
 
 ARCHIVE = "output.tar.gz"
 # Where these lie, what a report is made of lies: our own files, then those of the service's profiler.
@@ -83,7 +81,7 @@ def damage(folder: Path) -> list[str]:
             try:
                 content = json.loads(path.read_text())
             except (OSError, ValueError) as error:
-                found.append(f"{path} cannot be read ({error})")
+                found.append(f"{path} cannot be read ({reason(error)})")
             else:
                 if not isinstance(content, dict | list):
                     found.append(f"{path} holds something else than it should")
@@ -108,11 +106,10 @@ def _of_job(aws: Aws, name: str, folder: Path) -> tuple[Path | None, str]:
 
 def _from_s3(aws: Aws, uri: S3Uri, folder: Path) -> Path | None:
     """Archive and profiler's files at or below `uri`; None where there are none."""
-    s3 = aws.client("s3")
     folder.mkdir(parents=True, exist_ok=True)
     whole = uri.key.endswith((".tar.gz", ".tgz", ".tar"))
     for key in [uri] if whole else [uri / ARCHIVE, uri / "output" / ARCHIVE]:
-        if _download(s3, key, folder / ARCHIVE):
+        if objects.download(aws, key, folder / ARCHIVE):
             pack.unpack(folder / ARCHIVE, folder, LARGEST)
             (folder / ARCHIVE).unlink()
             break
@@ -125,22 +122,11 @@ def _from_s3(aws: Aws, uri: S3Uri, folder: Path) -> Path | None:
     return find(folder)
 
 
-def _download(s3: Any, uri: S3Uri, target: Path) -> bool:
-    """Return whether there is such an object."""
-    try:
-        s3.download_file(uri.bucket, uri.key, str(target))
-    except ClientError as error:
-        if code_of(error) in ("NoSuchKey", "404"):
-            return False
-        raise
-    return True
-
-
 def _download_all(aws: Aws, prefix: S3Uri, folder: Path) -> None:
     def get(name: str) -> None:
         parts = PurePosixPath(name)
         if name and not name.endswith("/") and not parts.is_absolute() and ".." not in parts.parts:
             (folder / parts).parent.mkdir(parents=True, exist_ok=True)
-            _download(aws.client("s3"), prefix / name, folder / parts)
+            objects.download(aws, prefix / name, folder / parts)
 
     each(get, (name for name, _ in bucket.below(aws, prefix)), lambda *_: None, 8)

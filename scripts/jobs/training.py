@@ -185,7 +185,7 @@ def wanted_by(
     region, role = settings.need_region(), settings.need_role()
     if not flags.image:
         raise CloudError("no --image: give the URI that scripts/push.sh prints", 2)
-    image = Image.parse(flags.image, region)
+    image = Image.of_target(flags.image, region, "train")
     kind = kind or flags.instance_type or INSTANCE
     instances.check(kind)
     max_run = flags.max_run or longest

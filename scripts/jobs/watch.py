@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from botocore.exceptions import BotoCoreError, ClientError
 
 from container_train.training.metrics import DEFINITIONS
+from scripts.aws import polling
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, code_of, explain, is_passing, one_line
-from scripts.aws.polling import JOB_SECONDS, poll
+from scripts.aws.polling import poll
 from scripts.console.command import Interrupted, progress
 from scripts.jobs import training_jobs
 from scripts.jobs.training_jobs import Job
 
-POLL_SECONDS = 10.0
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 LAST_LINES = 20  # of a log that was long already when it was first looked at
 LATE_LOOKS = 3  # at the log, after the job's end: lines arrive some seconds later
@@ -190,16 +190,9 @@ def follow(aws: Aws, name: str, say: Callable[[str], None] = progress) -> tuple[
     """
     follower = _Follower(aws, name, say)
     with leaving_it_running(name, aws.region, "job"):
-        job = poll(
-            follower.look,
-            lambda job: not job.in_progress,
-            POLL_SECONDS,
-            JOB_SECONDS,
-            say=say,
-            untouched="the job",
-        )
+        job = poll(follower.look, lambda job: not job.in_progress, say=say, untouched="the job")
         for _ in range(LATE_LOOKS):
-            time.sleep(POLL_SECONDS)
+            time.sleep(polling.POLL_SECONDS)
             if not follower.read_log():
                 break
     for line in follower.metrics.flush():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from container_serve import scratch
-from local_test.errors import LocalError
+from local_test.errors import LocalError, reason
 from scripts.aws.account import Aws
 from scripts.aws.names import S3Uri
 from scripts.console.command import progress
@@ -87,7 +87,7 @@ def confusion(aws: Aws, artifact: S3Uri) -> dict[str, dict[str, int]] | None:
             (_, *classes), *rows = csv.reader(file.read_text().splitlines())
         return {label: dict(zip(classes, map(int, counts), strict=True)) for label, *counts in rows}
     except (LocalError, OSError, ValueError) as error:
-        progress(f"no confusion matrix is registered: {place} has none ({error})")
+        progress(f"no confusion matrix is registered: {place} has none ({reason(error)})")
         return None
 
 

@@ -111,8 +111,8 @@ def register(
     found = poll(
         lambda: _described(aws, arn),
         lambda one: one["ModelPackageStatus"] not in ("Pending", "InProgress"),
-        POLL_SECONDS,
-        ENDPOINT_SECONDS,
+        pause=POLL_SECONDS,
+        seconds=ENDPOINT_SECONDS,
         answered=True,
     )
     package = _package(found)

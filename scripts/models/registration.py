@@ -61,7 +61,7 @@ def check_of_job(flags: argparse.Namespace, region: str) -> None:
     )
     if flags.register:
         names.checked(flags.register, "--register")
-        Image.parse(flags.serving_image, region, "--serving-image")
+        Image.of_target(flags.serving_image, region, "serve", "--serving-image")
 
 
 def need_image(aws: Aws, flags: argparse.Namespace) -> None:

@@ -20,8 +20,7 @@ from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.console.command import progress
 from scripts.endpoints.deployment import SHADOW
-from scripts.s3 import bucket
-from scripts.s3.objects import s3_location
+from scripts.s3 import bucket, objects
 
 LONGEST = 64 * 2**20  # bytes of a line: a request of 6 MiB in base64 needs 8 MiB
 PLACE = re.compile(r"(?:.*/)?(?P<endpoint>[^/]+)/(?P<variant>[^/]+)/\d{4}/\d\d/\d\d/\d\d/[^/]+\.jsonl\Z")
@@ -128,11 +127,8 @@ def _downloaded(aws: Aws, prefix: S3Uri, scratch: Path) -> Iterator[tuple[str, P
     progress(f"reading what is below {prefix}")
     file = scratch / "part.jsonl"
     for name, _ in bucket.below(aws, prefix):
-        if name.endswith(".jsonl"):
-            place = s3_location(prefix / name)
-            key = place.pop("Key")
-            aws.client("s3").download_file(place.pop("Bucket"), key, str(file), ExtraArgs=place)
-            yield key, file
+        if name.endswith(".jsonl") and objects.download(aws, prefix / name, file):
+            yield (prefix / name).key, file
 
 
 def _size(part: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ from container_train.reporting.drawing import TRAIN, VALID, Chart, Key, blank, l
 from container_train.reporting.words import count, share, size
 from container_train.training.metrics import interval_words
 from local_test import text
+from local_test.errors import reason
 from scripts.aws import settings
 from scripts.aws.errors import CloudError
 from scripts.console.command import progress
@@ -54,7 +55,9 @@ def _metrics(job: str, folder: Path, aws: Any) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise CloudError(f"{job}: its metrics.json cannot be read ({error}), and so not compared with") from None
+        raise CloudError(
+            f"{job}: its metrics.json cannot be read ({reason(error)}), and so not compared with"
+        ) from None
     if not found.get("per_class"):
         raise CloudError(f"{job}: its metrics.json has no test images to compare with")
     return found

@@ -22,10 +22,10 @@ from scripts.endpoints.modes import CAPTURED
 from scripts.jobs.training_jobs import IN_PROGRESS, tags_of
 from scripts.monitoring.captured import PLACE
 from scripts.resources.inventory import NOUNS, THREADS, Kind
-from scripts.s3 import bucket
+from scripts.s3 import bucket, objects
+from scripts.s3 import manifest as manifests
 from scripts.s3.manifest import NAME as MANIFEST
-from scripts.s3.manifest import Manifest
-from scripts.s3.objects import HASH, s3_location
+from scripts.s3.objects import HASH
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,11 @@ def _images(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.endswith(f"/{MANIFEST}")]:
         uri = S3Uri(home.bucket, key.removesuffix(f"/{MANIFEST}"))
-        body = aws.client("s3").get_object(**s3_location(S3Uri(home.bucket, key)))["Body"].read()
         try:
-            manifest = Manifest.load(body, uri)
+            manifest = manifests.read(aws, uri)
         except CloudError:  # of another program
+            continue
+        if manifest is None:  # removed since it was listed
             continue
         known = [f"{uri.key}/{name}" for name in sorted(manifest.files)]
         found.append(_take(Kind.IMAGES, uri, [*(key for key in known if key in sizes), key], sizes))
@@ -87,8 +88,7 @@ def _weights(aws: Aws, home: S3Uri, sizes: dict[str, int]) -> list[S3Asset]:
     found = []
     for key in [key for key in sizes if key.startswith(f"{home.key}/{Kind.WEIGHTS}/")]:
         uri = S3Uri(home.bucket, key)
-        head = aws.client("s3").head_object(**s3_location(uri))
-        sha256 = head.get("Metadata", {}).get(HASH, "")
+        sha256 = _metadata(aws, uri).get(HASH, "")
         if sha256 and sha256.startswith(key.split("/")[-2]):
             found.append(_take(Kind.WEIGHTS, uri, [key], sizes))
     return found
@@ -99,9 +99,14 @@ def _models(aws: Aws, home: S3Uri, sizes: dict[str, int], project: str) -> list[
     found = []
     for key in [key for key in sizes if key.endswith(".tar.gz")]:
         uri = S3Uri(home.bucket, key)
-        head = aws.client("s3").head_object(**s3_location(uri))
-        if head.get("Metadata", {}).get(PROJECT_TAG) == project:
+        if _metadata(aws, uri).get(PROJECT_TAG) == project:
             found.append(_take(Kind.MODELS, uri, [key], sizes))
+    return found
+
+
+def _metadata(aws: Aws, uri: S3Uri) -> dict[str, str]:
+    """Return those of an object; empty where it has been removed since it was listed."""
+    found: dict[str, str] = (objects.head(aws, uri) or {}).get("Metadata", {})
     return found
 
 

@@ -7,13 +7,11 @@ it is known which objects are this program's.
 import json
 from dataclasses import asdict, dataclass, field
 
-from botocore.exceptions import ClientError
-
 from scripts.aws.account import Aws
-from scripts.aws.errors import CloudError, code_of
+from scripts.aws.errors import CloudError
 from scripts.aws.names import S3Uri
 from scripts.aws.settings import Settings
-from scripts.s3.objects import encryption, s3_location
+from scripts.s3 import objects
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -65,15 +63,9 @@ class Manifest:
 
 def read(aws: Aws, prefix: S3Uri) -> Manifest | None:
     """Return the manifest of a prefix, None where there is none. Raises CloudError for another program's."""
-    try:
-        answer = aws.client("s3").get_object(**s3_location(prefix / NAME))
-    except ClientError as error:
-        if code_of(error) == "NoSuchKey":
-            return None
-        raise
-    return Manifest.load(answer["Body"].read(), prefix / NAME)
+    body = objects.read(aws, prefix / NAME)
+    return None if body is None else Manifest.load(body, prefix / NAME)
 
 
 def write(aws: Aws, prefix: S3Uri, manifest: Manifest, settings: Settings) -> None:
-    place = {**s3_location(prefix / NAME), "ContentType": "application/json", **encryption(settings)}
-    aws.client("s3").put_object(**place, Body=manifest.dump())
+    objects.write(aws, prefix / NAME, manifest.dump(), settings, "application/json")

@@ -1,8 +1,8 @@
-"""One file as an object: its request, sending it, and whether it is there already."""
+"""Objects: read, looked at, written and deleted; one file as an object, and whether it is there already."""
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from scripts.s3.bucket import owner
 MAX_KEY_BYTES = 1024  # of a whole key, UTF-8
 DELETED_AT_ONCE = 1000  # the service's limit
 HASH = "sha256"  # name of the objects' metadata
+_MISSING = frozenset({"NoSuchKey", "404", "NotFound"})
 
 
 def digest(path: Path) -> str:
@@ -51,29 +52,56 @@ def send(aws: Aws, request: Request, path: Path) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def exists(aws: Aws, uri: S3Uri) -> bool:
-    return _head(aws, uri) is not None
-
-
-def _head(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = aws.client("s3").head_object(**s3_location(uri))
-    except ClientError as error:
-        if code_of(error) in {"404", "NoSuchKey"}:
-            return None
-        raise
+def head(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
+    """Return what S3 says of an object (ContentLength, Metadata ...); None where there is none."""
+    found: dict[str, Any] | None = _of(aws.client("s3").head_object, s3_location(uri))
     return found
+
+
+def opened(aws: Aws, uri: S3Uri) -> dict[str, Any] | None:
+    """Return an object whose Body is read by the caller, with its ContentLength; None where there is none."""
+    found: dict[str, Any] | None = _of(aws.client("s3").get_object, s3_location(uri))
+    return found
+
+
+def read(aws: Aws, uri: S3Uri) -> bytes | None:
+    """Return the content of an object; None where there is none."""
+    found = opened(aws, uri)
+    content: bytes | None = None if found is None else found["Body"].read()
+    return content
+
+
+def download(aws: Aws, uri: S3Uri, target: Path) -> bool:
+    """Fetch an object of any size into a file; return whether there is one."""
+    place = s3_location(uri)
+    names = {"Bucket": place.pop("Bucket"), "Key": place.pop("Key"), "Filename": str(target), "ExtraArgs": place}
+    return _of(aws.client("s3").download_file, names, missing=False) is None
+
+
+def _of(call: Callable[..., Any], parameters: dict[str, Any], missing: Any = None) -> Any:
+    try:
+        return call(**parameters)
+    except ClientError as error:
+        if code_of(error) in _MISSING:
+            return missing
+        raise
+
+
+def write(aws: Aws, uri: S3Uri, content: bytes, settings: Settings, content_type: str) -> None:
+    """Put it there, encrypted as the settings say."""
+    request = {**s3_location(uri), "Body": content, "ContentType": content_type, **encryption(settings)}
+    requests.send(aws, Request("s3", "PutObject", request))
 
 
 def is_there(aws: Aws, uri: S3Uri, sha256: str, size: int, settings: Settings) -> bool:
     """Tell whether the object has this hash, which travels with it, and is encrypted as asked for."""
-    head = _head(aws, uri)
-    if head is None:
+    found = head(aws, uri)
+    if found is None:
         return False
     key = settings.output_kms_key
     # An alias cannot be told from another key's; then it is sent again.
-    encrypted = key is None or str(head.get("SSEKMSKeyId", "")).endswith(key)
-    return bool(encrypted and head["ContentLength"] == size and head.get("Metadata", {}).get(HASH) == sha256)
+    encrypted = key is None or str(found.get("SSEKMSKeyId", "")).endswith(key)
+    return bool(encrypted and found["ContentLength"] == size and found.get("Metadata", {}).get(HASH) == sha256)
 
 
 def delete(aws: Aws, bucket: str, keys: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from container_train.paths import replace_file
+from local_test.errors import reason
 from local_test.text import table
 from scripts.aws.errors import CloudError
 
@@ -76,4 +77,6 @@ def load(folder: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CloudError(f"{path} cannot be read ({error}): remove it, and what `scripts/cleanup.py` lists") from None
+        raise CloudError(
+            f"{path} cannot be read ({reason(error)}): remove it, and what `scripts/cleanup.py` lists"
+        ) from None

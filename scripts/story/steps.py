@@ -129,8 +129,8 @@ def _asynchronous(story: Story) -> dict[str, Any]:
     poll(
         lambda: lookup.find(story.aws, name),
         lambda found: found is None or found.instances == 0 or time.monotonic() - begun > IDLE_SECONDS,
-        IDLE_POLL,
-        ENDPOINT_SECONDS,
+        pause=IDLE_POLL,
+        seconds=ENDPOINT_SECONDS,
     )
     seen["idle after s"] = round(time.monotonic() - begun)
     begun = time.monotonic()

@@ -10,7 +10,7 @@ from scripts.aws import names
 from scripts.aws.account import Aws
 from scripts.aws.errors import CloudError, explain
 from scripts.aws.parallel import gather
-from scripts.aws.polling import JOB_SECONDS, poll
+from scripts.aws.polling import poll
 from scripts.aws.requests import Request, check
 from scripts.aws.settings import Settings
 from scripts.console.command import progress
@@ -23,7 +23,6 @@ from scripts.tuning.trials import Search, Trial
 from scripts.tuning.tuning_jobs import OWN_CHECKPOINTS, TRIAL_OVERRIDES, TuningJob, describe
 
 PROGRAM = "tune.py"
-POLL_SECONDS = 15.0
 LOGS = 100  # trials whose curves are read from their logs: the newest
 THREADS = 4
 IMAGES = re.compile(r"data: \d+ classes, .*?(\d+) valid")
@@ -61,15 +60,7 @@ def follow(aws: Aws, name: str) -> TuningJob:
                 show(job.search)
                 return not job.in_progress
 
-            return poll(
-                lambda: describe(aws, name),
-                is_over,
-                POLL_SECONDS,
-                JOB_SECONDS,
-                say=progress,
-                untouched="the search",
-                answered=True,
-            )
+            return poll(lambda: describe(aws, name), is_over, say=progress, untouched="the search", answered=True)
 
 
 def with_curves(aws: Aws, search: Search) -> Search:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from container_train.paths import replace_file
+from local_test.errors import reason
 from scripts.aws.errors import CloudError
 from scripts.console.command import progress
 from scripts.environment import ROOT
@@ -70,4 +71,4 @@ def read(where: str) -> dict[str, str] | None:
     except FileNotFoundError:
         raise CloudError(f"{path} has no {BEST}: its search has completed no trial yet", 2) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CloudError(f"{file} was not written by scripts/tune.py: {error}", 2) from None
+        raise CloudError(f"{file} was not written by scripts/tune.py: {reason(error)}", 2) from None

@@ -5,7 +5,6 @@ import hashlib
 import itertools
 import json
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -16,6 +15,7 @@ from container_train.command_line import guess
 from container_train.errors import TrainError
 from container_train.hyperparameters import OPTIONS, defaults
 from scripts.aws.errors import CloudError
+from scripts.console.command import toml
 
 FILE = Path(__file__).resolve().parents[1] / "search_space.toml"
 Value: TypeAlias = int | float | str
@@ -131,12 +131,7 @@ class Space:
 
 def load(path: Path = FILE) -> Space:
     """Read and check the file. Raises CloudError: one line that names the file, the key, and what is expected."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise CloudError(f"--search-space {path}: no such file", 2) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CloudError(f"{path} cannot be read: {error}", 2) from None
+    content = toml(path, "--search-space")
     try:
         return _space(content)
     except ValueError as error:

@@ -100,8 +100,7 @@ def no_account(monkeypatch: Patch, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: Patch) -> None:
     """Nobody waits between two looks at something, and nobody answers questions."""
-    for module in ("batch.transform_job", "endpoints.lookup", "jobs.watch", "tuning.cloud"):
-        monkeypatch.setattr(f"scripts.{module}.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("scripts.aws.polling.POLL_SECONDS", 0.0)
     monkeypatch.setattr("sys.stdin", io.StringIO())
 
 

@@ -16,9 +16,9 @@ from moto.sagemaker.models import sagemaker_backends
 from local_test import pack, stage
 from local_test.engine import Engine
 from scripts import acceptance
-from scripts.batch import transform_job
+from scripts.aws import polling
 from scripts.console.command import run
-from scripts.endpoints import async_invocations, lookup
+from scripts.endpoints import async_invocations
 from scripts.jobs import watch
 from scripts.models import package
 from scripts.story import removal, steps
@@ -34,7 +34,7 @@ Set = Callable[[Any, str, Any], None]
 
 def hurry(change: Set) -> None:
     """No pauses; `change` is monkeypatch.setattr, or setattr in a process of its own."""
-    for module in (lookup, watch, transform_job, package, async_invocations):
+    for module in (polling, package, async_invocations):
         change(module, "POLL_SECONDS", 0.05)
     change(acceptance, "ROLE_SECONDS", 0.0)
     change(steps, "IDLE_POLL", 0.05)

@@ -1,9 +1,12 @@
 """Calls that cannot work end in one line that says why, before anything is sent."""
 
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
+from local_test.errors import reason
 from scripts import cleanup, deploy, predict, prepare_data, train, transform, tune
 from scripts.images import push
 from tests.cloud.conftest import ACCOUNT, HERE, MODEL, REGION, ROLE, SERVE_IMAGE, TRAIN_IMAGE, Call
@@ -114,6 +117,12 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--resize-size", "100", "--image-size", "224.0"), "resize-size has value 100: expected at"),
     (train, (*TRAIN, "--rule", "overfitt:patience=3", "--dry-run"), "unknown rule 'overfitt': did you mean overfit?"),
     (train, (*SAMPLE, "--weights", "IMAGENET1K_V9"), "hyperparameter weights has value"),
+    (train, ("--image", SERVE_IMAGE, *HERE, *DATA), "is the image that serves: give the one that trains"),
+    (train, ("--image", SERVE_IMAGE.replace("serve", "serve-torch"), *HERE, *DATA), "is the image that serves"),
+    (train, (*TRAIN, "--register", GROUP, "--serving-image", TRAIN_IMAGE), "is the image that trains: give the one"),
+    (deploy, ("--image", TRAIN_IMAGE, *HERE, "--model-data", MODEL), "is the image that trains: give the one that"),
+    (deploy, (*ONE, "--instance-type", ","), "--instance-type has value ',': expected TYPE"),
+    (transform, (*SERVE, "--job", "j", "--data", "nowhere"), "--data nowhere: no such folder"),
     (train, (*TRAIN, "extra"), "unexpected argument 'extra'"),
     (train, (*TRAIN, "--epochs", "1", "--epochs", "5"), "--epochs is given more than once: give it once"),
     (train, (*TRAIN, "--batch_size", "1", "--batch-size=1"), "--batch-size is given more than once"),
@@ -132,7 +141,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (train, (*TRAIN, "--keep-alive", "60", "--spot"), "--keep-alive cannot be combined with --spot"),
     (train, (*TRAIN, "--instance-type", "ml.m5.large,ml.m5.large"), "names a type twice"),
     (train, (*TRAIN, "--instance-type", "ml.m5.large,ml.p3.2xlarge"), "--instance-type ml.p3.2xlarge has a GPU"),
-    (train, (*TRAIN, "--instance-type", "ml.m5.large,"), "--instance-type has value '': expected one such as"),
+    (train, (*TRAIN, "--instance-type", "ml.m5.large,"), "has value 'ml.m5.large,': expected TYPE, or"),
     (train, (*TRAIN, "--instance-type", TYPES, "--no-wait"), "combined with --no-wait"),
     (train, (*TRAIN, "--instance-type", f"ml.g5.xlarge,{TYPES}", "--volume-kms-key", "alias/x"),
         "training takes a key's id or ARN here, not an alias"),
@@ -282,6 +291,7 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     # Predictions
     (predict, ("byoc-dogs", __file__), "no region"),
     (predict, ("byoc-dogs",), "no images"),
+    (predict, ("byoc dogs!", "dog.jpg", "--region", REGION), "ENDPOINT has value 'byoc dogs!': expected letters"),
     (predict, ("byoc-dogs", "s3://b-b/a.jpg"), "images in S3 go with --async"),
     (predict, ("byoc-dogs", "s3://b-b/a.jpg", "--async", "--model", "dogs"),
         "cannot be combined with --local or --model"),
@@ -301,3 +311,19 @@ def test_refused_before_anything_is_sent(
     ended = call(script, *arguments)
     assert (ended.code, ended.out, calls) == (2, "", []), ended.err
     assert words in ended.last
+
+
+@pytest.mark.parametrize("script", [train, tune])
+def test_a_folder_that_is_no_data_set_is_told_before_engine_and_weights(call: Call, script: ModuleType) -> None:
+    ended = call(script, "--local", "--data", "scripts/iam")
+    assert (ended.code, len(ended.err.splitlines())) == (1, 1), ended.err
+    assert "scripts/iam has no class folders" in ended.last
+
+
+def test_an_error_of_the_system_is_said_without_its_number(call: Call, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    ended = call(predict, "--local", "localhost:1", tmp_path / "a.png").ends(1, "(Connection refused)")
+    assert "Errno" not in ended.err
+    assert reason(OSError(28, "No space left on device", "/tmp/x")) == "No space left on device"
+    assert reason(ValueError("two\n lines")) == "two lines"
+    assert reason(ValueError()) == "ValueError"

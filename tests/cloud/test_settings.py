@@ -58,8 +58,12 @@ def test_the_region_of_the_profile_is_the_last_resort(tmp_path: Path, monkeypatc
     assert load(env={"AWS_PROFILE": "work", "AWS_REGION": "us-west-2"}).region == "us-west-2"
 
 
-def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
-    with pytest.raises(CloudError, match="--region, set AWS_REGION, or write region"):
+def test_without_a_region_or_a_role_it_says_how_to_give_one(monkeypatch: Patch) -> None:
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    with pytest.raises(CloudError, match=r"--region, set AWS_REGION, or write region.* into byoc.toml$"):
+        load().need_region()
+    monkeypatch.setenv("AWS_PROFILE", "wrok")
+    with pytest.raises(CloudError, match=r"no region: give --region.* \(AWS_PROFILE=wrok has none\)"):
         load().need_region()
     with pytest.raises(CloudError, match="--role arn:aws:iam::ACCOUNT:role/NAME, BYOC_ROLE"):
         load("--region", "us-east-1").need_role()
@@ -74,7 +78,7 @@ def test_without_a_region_or_a_role_it_says_how_to_give_one() -> None:
         (["--role", "byoc"], "--role has value 'byoc': expected arn:aws:iam::ACCOUNT:role/NAME"),
         (["--role", "arn:aws:iam::123456789012:user/me"], "expected arn:aws:iam::ACCOUNT:role/NAME"),
         (["--project", "My_Project"], "--project has value 'My_Project': expected small letters"),
-        (["--bucket", "No_Bucket"], "expected s3://BUCKET"),
+        (["--bucket", "No_Bucket"], "--bucket has value 'No_Bucket': expected a bucket's name, 3 to 63 lower-case"),
         (["--tags", "team"], "--tags has value 'team': expected KEY=VALUE"),
         (["--tags", "a=b,a=c"], "--tags has a twice: 'b' and 'c'; give it once"),
         (["--tags", "byoc-project=x"], "expected other keys than byoc-project"),
@@ -99,8 +103,9 @@ def test_an_empty_variable_is_none_and_a_wrong_one_is_named() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('regoin = "eu-west-1"', "unknown key 'regoin': known are region, role"),
-        ("region = eu", "cannot be read"),
+        ('regoin = "eu-west-1"', "unknown key 'regoin': did you mean region"),
+        ("x = 1", "unknown key 'x': known are region, role"),
+        ("region = eu", "cannot be read: Invalid value .*: expected TOML, with texts in quotes: region = "),
         ("region = 1", "byoc.toml: region has value 1: expected a string"),
         ("tags = { team = 1 }", "byoc.toml: tags"),
         ("\udcff", "cannot be read"),
@@ -111,8 +116,10 @@ def test_a_wrong_file_is_named(tmp_path: Path, content: str, message: str) -> No
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(CloudError, match=message):
         load(file=path)
-    with pytest.raises(CloudError, match="is not there"):
+    with pytest.raises(CloudError, match=r"--config .*none\.toml: no such file"):
         load(file=tmp_path / "none.toml")
+    with pytest.raises(CloudError, match=f"--config {tmp_path} cannot be read: Is a directory$"):
+        load(file=tmp_path)
 
 
 def test_image_uris() -> None:

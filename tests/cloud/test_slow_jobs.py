@@ -8,9 +8,8 @@ from boto3 import Session
 
 from scripts import predict, train, tune
 from scripts.aws import account as clients
+from scripts.aws import polling
 from scripts.endpoints import invocations
-from scripts.jobs import watch
-from scripts.tuning import cloud
 from tests import trees
 from tests.cloud.conftest import TRAIN_IMAGE, Call
 from tests.cloud.flaky_aws import FlakyAws
@@ -86,8 +85,7 @@ def test_following_ends_where_no_answer_comes(
 ) -> None:
     flaky.slow(99)
     assert call(script, *job, "--no-wait").code == 0
-    for module in (watch, cloud):
-        monkeypatch.setattr(module, "JOB_SECONDS", 0.5)
+    monkeypatch.setattr(polling, "JOB_SECONDS", 0.5)
     flaky.after[f"Describe{noun}"] = lambda: flaky.break_before(f"Describe{noun}", 10**6)
     ended = call(script, "--attach", "byoc-a")
     assert ended.code == 1, ended.err
