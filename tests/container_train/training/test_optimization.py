@@ -1,8 +1,10 @@
 """Learning rates by layer and by step, and what of the weights decays."""
 
 import math
+from typing import Any
 
 import pytest
+import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from container_train import command_line, hyperparameters
@@ -49,6 +51,33 @@ def test_by_default_one_group_has_the_rate_and_decay_of_the_hyperparameters() ->
     (group,) = optimization.optimizer_for(frozen, given).param_groups
     assert (group["lr"], group["weight_decay"]) == (0.01, 0.1)
     assert {id(p) for p in group["params"]} == {id(p) for p in frozen.trainable()}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options"),
+    [
+        ("adam", torch.optim.Adam, {}),
+        ("adamw", torch.optim.AdamW, {}),
+        ("sgd", torch.optim.SGD, {"momentum": hyperparameters.Hyperparameters().momentum}),
+    ],
+)
+def test_fused_steps_are_those_of_torch_without_fusing(name: str, kind: Any, options: dict[str, float]) -> None:
+    """A training that resumes from a checkpoint made without them goes on the same way."""
+    own, plain = network("resnet18", "layer3"), network("resnet18", "layer3")
+    plain.model.load_state_dict(own.model.state_dict())
+    optimizer = optimization.optimizer_for(own, hp(f"--optimizer {name} --lr 0.01 --weight-decay 0.1"))
+    reference = kind(plain.trainable(), lr=0.01, weight_decay=0.1, fused=False, **options)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for _ in range(3):
+        for a, b in zip(own.trainable(), plain.trainable(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        optimizer.step()
+        reference.step()
+    for a, b in zip(own.trainable(), plain.trainable(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    optimizer.load_state_dict(reference.state_dict())
+    optimizer.step()
 
 
 def test_norms_and_biases_do_not_decay_where_asked() -> None:
