@@ -64,6 +64,9 @@ def main() -> None:
 
     begun = whole = False
     try:
+        for flag, file in (("--weights", arguments.weights), ("--classes", arguments.classes)):
+            if not file.is_file():
+                raise TrainError(f"{flag} {file}: {'not a file' if file.exists() else 'no such file'}")
         for flag, folder in (("--out", arguments.out), ("--calibration", arguments.calibration)):
             if folder is not None and not folder.is_dir() and (folder.exists() or flag == "--calibration"):
                 raise TrainError(f"{flag} {folder}: {'not a folder' if folder.exists() else 'no such folder'}")
@@ -93,7 +96,7 @@ def main() -> None:
         whole = True
         print(f"{done.directory}: {done.architecture}, {len(done.classes)} classes, {done.precision}")
     except OSError as error:
-        way_out = "" if error.errno == errno.ENOSPC else "; --out has to be a folder"
+        way_out = "; --out has to be a folder that can be written" if begun and error.errno != errno.ENOSPC else ""
         sys.exit(f"export: {error.filename or arguments.out}: {error.strerror or error}{way_out}")
     except (TrainError, ServeError) as error:
         sys.exit(f"export: {error}")

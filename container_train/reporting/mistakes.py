@@ -17,7 +17,7 @@ from container_train.data.files import Split
 from container_train.export.evaluation import Answers
 from container_train.export.quantize import Choice
 from container_train.reporting import activation_map
-from container_train.training import metrics
+from container_train.training import classification
 
 EXAMPLES = 6  # mistakes
 PAIRS = 4  # of classes that are confused
@@ -35,7 +35,7 @@ class Tested:
     are no activation maps.
     """
 
-    confusion: metrics.Confusion
+    confusion: classification.Confusion
     split: Split
     served: Answers
     preprocessing: Preprocessing
@@ -45,7 +45,7 @@ class Tested:
     def of(cls, choice: Choice, name: str, model: nn.Module) -> "Tested":
         """The answers of the chosen graph to the images of a split; `model` is what it was made from."""
         split, served, made = choice.splits[name], choice.served[name], choice.artifact
-        confusion = metrics.Confusion.of(split.targets, served.predicted, len(made.classes))
+        confusion = classification.Confusion.of(split.targets, served.predicted, len(made.classes))
         return cls(confusion, split, served, made.preprocessing, model)
 
     def figures(self, choice: Choice) -> dict[str, Any]:
@@ -56,8 +56,8 @@ class Tested:
             "precision": made.precision,
             "accuracy": choice.accuracy,
             **{name: made.document[name] for name in ("accuracy_interval", "quantization")},
-            "per_class": metrics.per_class(self.confusion, made.classes),
-            "calibration": metrics.calibration(
+            "per_class": classification.per_class(self.confusion, made.classes),
+            "calibration": classification.calibration(
                 self.served.probabilities[:, 0], self.served.correct(self.split.targets)
             ),
         }

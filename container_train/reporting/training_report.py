@@ -17,7 +17,7 @@ from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
 from container_train.reporting.words import clock_time
 from container_train.training import metrics
-from container_train.training.metrics import Confusion
+from container_train.training.classification import Confusion
 
 BLUES = ("#eef3f9", "#d3e1f0", "#aecae6", "#7fadd8", "#528fc6", "#2f6fb3", "#1f5391", "#123a6b")
 DARK = 0.55  # share of a class from which its cell's number is white

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from container_train.training.metrics import macro_f1
+from container_train.training.classification import macro_f1
 
 
 @dataclass

@@ -187,7 +187,11 @@ def artifact_of(flags: argparse.Namespace, chosen: Settings) -> S3Uri:
     """Return where model.tar.gz is by --model-data, or by --job and train.py's default. Raises CloudError."""
     if not flags.model_data and not flags.job:
         raise CloudError("no model: give --model-data s3://BUCKET/.../model.tar.gz, or the --job that made it", 2)
-    return model_data.s3_uri(flags.model_data) if flags.model_data else _artifact(flags.job, "--job", flags, chosen)
+    if flags.model_data:
+        return model_data.s3_uri(flags.model_data)
+    if "://" in flags.job:
+        raise CloudError(f"--job {flags.job}: expected a training job's name; --model-data takes an address in S3", 2)
+    return _artifact(flags.job, "--job", flags, chosen)
 
 
 def _artifact(model: str, flag: str, flags: argparse.Namespace, chosen: Settings) -> S3Uri:

@@ -15,7 +15,7 @@ from container_serve.codec import answers
 from container_serve.codec.media import CSV, JSON, JSON_LINES
 from container_serve.errors import RequestError
 from container_serve.predictor import Prediction
-from container_train.training import metrics
+from container_train.training import classification
 from scripts import cleanup, deploy, predict, report
 from scripts.monitoring import captured, drift
 from tests.browser import Browser
@@ -195,8 +195,8 @@ def test_the_labels_of_the_test_images_are_those_that_the_model_gave() -> None:
     predicted = np.where(random.random(200) < 0.6, true, (true + 1) % 6)
     predicted[predicted == 5] = 0  # a class that is never predicted
     true[true == 2] = 1  # and one that is never right
-    confusion = metrics.Confusion.of(true, predicted, 6)
-    found = drift.tested_labels(metrics.per_class(confusion, tuple("abcdef")))
+    confusion = classification.Confusion.of(true, predicted, 6)
+    found = drift.tested_labels(classification.per_class(confusion, tuple("abcdef")))
     expected = dict(zip("abcdef", np.bincount(predicted, minlength=6).astype(float).tolist(), strict=True))
     assert found == expected
 

@@ -15,7 +15,7 @@ from boto3 import Session
 from container_serve import artifact
 from container_serve.artifact import MODEL_JSON
 from container_train.reporting.training_report import matrix_csv
-from container_train.training.metrics import Confusion
+from container_train.training.classification import Confusion
 from local_test import pack
 from scripts import cleanup, deploy, train
 from scripts.aws.account import Aws

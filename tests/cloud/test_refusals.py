@@ -226,6 +226,8 @@ REFUSED: list[tuple[ModuleType, tuple[object, ...], str]] = [
     (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--region", REGION, "--dry-run"), "no role"),
     (deploy, ("--model-data", MODEL, "--image", SERVE_IMAGE, "--role", ROLE, "--dry-run"), "no region"),
     (deploy, (*ONE, "--job", "j"), "give one of them"),
+    (deploy, (*DRY, "--job", MODEL), "expected a training job's name; --model-data takes an address"),
+    (transform, (*SERVE, "--data", "s3://my-data/photos", "--job", MODEL), "expected a training job's name"),
     (deploy, (*DRY, "--model-data", MODEL.removesuffix("/model.tar.gz")), "model.tar.gz, the file itself"),
     (deploy, ("--image", "byoc-serve:1", *HERE, "--model-data", MODEL, "--dry-run"), "expected ACCOUNT.dkr.ecr"),
     (deploy, ("--image", SERVE_IMAGE, "--role", ROLE, "--region", "us-east-1", "--model-data", MODEL, "--dry-run"),

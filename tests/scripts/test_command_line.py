@@ -136,7 +136,6 @@ HEAVY = {"torch", "torchvision", "timm", "openvino", "scipy", "pandas", "matplot
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_help_imports_nothing_heavy(script: Path) -> None:
-    """It is there in half a second of an ordinary processor."""
     program = (
         "import runpy, sys\n"
         f"sys.argv = [{str(script)!r}, '--help']\n"

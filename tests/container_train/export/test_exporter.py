@@ -128,6 +128,9 @@ def test_anybody_s_checkpoint_is_quantised_on_pictures(
     assert refused(monkeypatch, *fixed, "--calibration", str(gone)) == f"export: --calibration {gone}: no such folder"
     assert refused(monkeypatch, *fixed, "--calibration", str(file)) == f"export: --calibration {file}: not a folder"
     assert refused(monkeypatch, *fixed, "--out", str(file)) == f"export: --out {file}: not a folder"
+    for flag in ("--weights", "--classes"):
+        assert refused(monkeypatch, *fixed, flag, str(gone)) == f"export: {flag} {gone}: no such file"
+        assert refused(monkeypatch, *fixed, flag, str(tmp_path)) == f"export: {flag} {tmp_path}: not a file"
     pictures = trees.fill(tmp_path / "data") / "train"
     for folder in pictures.iterdir():
         (folder / "cut.jpg").write_bytes((folder / "000.jpg").read_bytes()[:300])

@@ -23,7 +23,7 @@ from container_train.paths import SageMakerPaths
 from container_train.reporting import activation_map, drawing, mistakes, training_report
 from container_train.reporting.learning_charts import curves
 from container_train.reporting.mistakes import Tested
-from container_train.training import metrics
+from container_train.training import classification
 from tests import trees
 from tests.browser import Browser
 from tests.container_train.profiler import made_up
@@ -45,7 +45,7 @@ def tried(test: Split, served: npt.NDArray[np.float32], model: nn.Module | None 
     top = np.argsort(-served, axis=1, kind="stable")[:, : evaluation.TOP]
     own, finite = np.take_along_axis(served, test.targets[:, None], 1)[:, 0], np.ones(len(test), dtype=np.bool_)
     answers = Answers(top, np.take_along_axis(served, top, 1), own, finite)
-    return Tested(metrics.Confusion.of(test.targets, top[:, 0], served.shape[1]), test, answers, SPEC, model)
+    return Tested(classification.Confusion.of(test.targets, top[:, 0], served.shape[1]), test, answers, SPEC, model)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": ["red", "green", "<b>blue"],
         "images": {"train": 30, "valid": 12, "test": 12}, "skipped": 2, "weights": "none",
         "near_duplicates": [Leak("test", "train", 3, 12, (("test/red/<a>.jpg", "train/red/b.jpg"),)).to_dict()],
-        "chance": "NOT BETTER THAN CHANCE: so it is", "calibration": metrics.calibration(served.max(1), called == true),
+        "chance": "NOT BETTER THAN CHANCE: so it is",
+        "calibration": classification.calibration(served.max(1), called == true),
         "job": {"job": "dogs-1", "image": "", "ended": 1_795_368_000.0, "data": "0123456789abcdef"},
         "hyperparameters": HYPERPARAMETERS, "best_epoch": 2,
-        "per_class": metrics.per_class(tested.confusion, trees.LABELS),
+        "per_class": classification.per_class(tested.confusion, trees.LABELS),
         "seconds": {"train": 3.0},
         "epochs": [
             {"epoch": 1, "train_loss": 1.0, "valid_loss": 1.1, "train_accuracy": 0.4, "valid_accuracy": 0.3},
@@ -141,7 +142,7 @@ def test_a_page_that_was_written_before_the_rules_were_judged_says_where_they_ar
 
 def test_what_it_says_of_its_probabilities_is_what_the_images_can_show() -> None:
     for right, said in ((54, "well calibrated on the whole"), (40, "overconfident"), (60, "underconfident")):
-        found = metrics.calibration(np.full(60, 0.9, dtype=np.float32), np.arange(60) < right)
+        found = classification.calibration(np.full(60, 0.9, dtype=np.float32), np.arange(60) < right)
         facts = {"calibration": found, "images": {"test": 60}, "test_accuracy": right / 60}
         assert training_report._trust(facts).startswith(f"The model is {said}: its mean confidence is 90.0 %")
 
@@ -243,7 +244,7 @@ def test_a_number_that_no_json_has_is_an_error_of_the_program(tmp_path: Path) ->
 
 
 def test_the_matrix_as_csv() -> None:
-    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 1, 1]), 2)
+    confusion = classification.Confusion.of(np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 1, 1, 1, 1]), 2)
     text = training_report.matrix_csv(confusion, ("a", "b, c"))
     assert text == 'true \\ predicted,a,"b, c"\na,1,2\n"b, c",0,3\n'
 
@@ -252,8 +253,8 @@ def test_of_ten_thousand_classes_the_pairs_that_occur_are_written() -> None:
     classes = tuple(f"class {number}" for number in range(10_000))
     true, predicted = np.arange(50_000) % 10_000, (np.arange(50_000) * 7) % 10_000
     tracemalloc.start()
-    confusion = metrics.Confusion.of(true, predicted, 10_000)
-    rows = metrics.per_class(confusion, classes)
+    confusion = classification.Confusion.of(true, predicted, 10_000)
+    rows = classification.per_class(confusion, classes)
     lines = training_report.matrix_csv(confusion, classes).splitlines()
     chart = training_report.confusion_chart(confusion, classes)
     _, peak = tracemalloc.get_traced_memory()

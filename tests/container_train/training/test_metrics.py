@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from container_train.training import metrics
+from container_train.training import classification, metrics
 
 VALUES = (0.0, 0.123456789, 1e-7, 12345.6, float("nan"), float("inf"))
 
@@ -76,9 +76,9 @@ def test_a_model_that_is_no_better_than_chance_is_told_of(share: float, counts: 
 
 
 def test_confusion_matrix_and_per_class() -> None:
-    confusion = metrics.Confusion.of(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
+    confusion = classification.Confusion.of(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 1]), 3)
     assert [confusion.row(index).tolist() for index in range(3)] == [[2, 1, 0], [0, 2, 0], [0, 0, 0]]
-    a, b, c = metrics.per_class(confusion, ("a", "b", "c"))
+    a, b, c = classification.per_class(confusion, ("a", "b", "c"))
     assert (a["precision"], a["recall"], a["f1"], a["images"]) == (1.0, 2 / 3, 0.8, 3)
     assert (b["precision"], b["recall"]) == (2 / 3, 1.0)
     assert (c["precision"], c["recall"], c["f1"]) == (None, None, None)
@@ -86,7 +86,7 @@ def test_confusion_matrix_and_per_class() -> None:
 
 def test_macro_f1_is_the_mean_over_the_classes_that_there_are() -> None:
     matrix = np.array([[3, 1, 0], [0, 1, 0], [0, 0, 0]])
-    confusion = metrics.Confusion.of(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]), 3)
-    rows = metrics.per_class(confusion, ("a", "b", "c"))
-    ours = metrics.macro_f1(np.diag(matrix), matrix.sum(1), matrix.sum(0))
+    confusion = classification.Confusion.of(np.array([0, 0, 0, 0, 1]), np.array([0, 0, 0, 1, 1]), 3)
+    rows = classification.per_class(confusion, ("a", "b", "c"))
+    ours = classification.macro_f1(np.diag(matrix), matrix.sum(1), matrix.sum(0))
     assert ours == pytest.approx(np.mean([row["f1"] for row in rows if row["f1"] is not None]))
